@@ -1,0 +1,146 @@
+"""The settings, read here and nowhere else.
+
+Values are looked up when they are asked for, so ``override_settings`` works; each is checked by the
+same rule for ``manage.py check`` and when the server starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from .protocol.options import Options
+
+__all__ = ["SETTINGS", "Setting", "get", "options", "problems", "require_valid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: as in the project's settings module.
+        default: used when the project does not set it.
+        problem: returns what is wrong with a value, or ``None``.
+    """
+
+    name: str
+    default: Any
+    problem: Callable[[Any], str | None]
+
+
+def _urlconf_problem(value: Any) -> str | None:
+    if value is None:
+        return 'is not set: name the module of your WebSocket URLs, such as "mysite.websocket_urls"'
+    if not isinstance(value, (str, ModuleType)):
+        return f"must be the dotted path of a module, not {value!r}"
+    try:
+        module = import_module(value) if isinstance(value, str) else value
+    except Exception as error:
+        return f"{value!r} cannot be imported: {type(error).__name__}: {error}"
+    if not isinstance(getattr(module, "urlpatterns", None), (list, tuple)):
+        return f"{value!r} has no list named urlpatterns"
+    return None
+
+
+def _number_problem(
+    minimum: float, kind: type[int] | tuple[type[int], type[float]], unit: str
+) -> Callable[[Any], str | None]:
+    def problem(value: Any) -> str | None:
+        if isinstance(value, kind) and not isinstance(value, bool) and value >= minimum:
+            return None
+        return f"must be a number of {unit}, {minimum} or more, not {value!r}"
+
+    return problem
+
+
+def _server_problem(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f'must be a string such as "wss://ws.example.com", not {value!r}'
+    scheme, separator, rest = value.partition("://")
+    if separator and (scheme not in ("ws", "wss") or not rest):
+        return f'must start with "ws://" or "wss://", or name just host and port, not {value!r}'
+    return None
+
+
+def _origins_problem(value: Any) -> str | None:
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(origin, str) and (origin == "*" or "://" in origin) for origin in value
+    ):
+        return None
+    return f'must be a list of origins such as "https://example.com", not {value!r}'
+
+
+def _flag_problem(value: Any) -> str | None:
+    return None if isinstance(value, bool) else f"must be True or False, not {value!r}"
+
+
+_count = _number_problem(1, int, "messages")
+_bytes = _number_problem(1, int, "bytes")
+_seconds = _number_problem(0, (int, float), "seconds")
+
+#: All settings by name.
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("WEBSOCKET_URLCONF", None, _urlconf_problem),
+        Setting("WEBSOCKET_SERVER", "", _server_problem),
+        Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
+        Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
+        Setting("WEBSOCKET_MAX_MESSAGE_SIZE", 2**20, _bytes),
+        Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", 64, _count),
+        Setting("WEBSOCKET_MAX_UNSENT_BYTES", 2**20, _bytes),
+        Setting("WEBSOCKET_CLOSE_TIMEOUT", 5.0, _seconds),
+    )
+}
+
+
+def get(name: str) -> Any:
+    """Return the value of one of ``SETTINGS``, or its default."""
+    return getattr(settings, name, SETTINGS[name].default)
+
+
+@cache
+def options() -> Options:
+    """Return the limits of a connection as the settings have them now."""
+    return Options(
+        max_message_size=get("WEBSOCKET_MAX_MESSAGE_SIZE"),
+        max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
+        max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),
+        close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
+    )
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in SETTINGS:
+        options.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")
+
+
+def problems() -> Iterator[tuple[Setting, str]]:
+    """Yield each setting that is not right, with a sentence that begins with its name."""
+    for setting in SETTINGS.values():
+        problem = setting.problem(get(setting.name))
+        if problem is not None:
+            yield setting, f"{setting.name} {problem}."
+
+
+def require_valid() -> None:
+    """Stop the server from starting with settings that are not right.
+
+    Raises:
+        ImproperlyConfigured: naming each setting and what to change.
+    """
+    found = [message for _, message in problems()]
+    if found:
+        raise ImproperlyConfigured("\n".join(found))

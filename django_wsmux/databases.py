@@ -1,0 +1,52 @@
+"""A socket that waits holds no database connection.
+
+Greenlets have connections of their own, and one that waits an hour for a message would keep its
+connection for that hour. So whoever waits gives back first. Looking through Django's connections
+costs more than a small message does; instead every greenlet is marked when it connects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.db.transaction import TransactionManagementError
+from greenlet import getcurrent
+
+__all__ = ["close", "release"]
+
+_MARK = "_django_wsmux_connected"
+
+
+def _mark(**kwargs: Any) -> None:
+    setattr(getcurrent(), _MARK, True)
+
+
+connection_created.connect(_mark, dispatch_uid="django_wsmux.databases")
+
+
+def release() -> None:
+    """Give the current greenlet's connections back before it waits.
+
+    Raises:
+        TransactionManagementError: a transaction is open, and would be for as long as the peer
+            pleases.
+    """
+    if not hasattr(getcurrent(), _MARK):
+        return
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            raise TransactionManagementError(
+                "receive() inside transaction.atomic() would keep the transaction open until the "
+                "peer sends something: leave the block before you wait for a message"
+            )
+    close()
+
+
+def close() -> None:
+    """Close the current greenlet's connections; a pool gets them back."""
+    current = getcurrent()
+    if hasattr(current, _MARK):
+        connections.close_all()
+        delattr(current, _MARK)

@@ -1,0 +1,79 @@
+"""Decorators that make a WebSocket view out of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, overload
+
+from django.http import HttpRequest, HttpResponseBase
+
+from .responses import WebSocketResponse
+from .server.websocket import WebSocket
+
+__all__ = ["websocket", "websocket_loop"]
+
+View = Callable[..., HttpResponseBase]
+Decorator = Callable[[Callable[..., Any]], View]
+
+
+@overload
+def websocket(view: Callable[..., Any], /) -> View: ...
+@overload
+def websocket(*, subprotocols: Sequence[str]) -> Decorator: ...
+def websocket(
+    view: Callable[..., Any] | None = None, /, *, subprotocols: Sequence[str] = ()
+) -> View | Decorator:
+    """Make a view that talks over a WebSocket: plain blocking code, the socket as second argument.
+
+    The handshake is accepted first; then the function runs in a greenlet of its own, outside of
+    middleware and transactions. When it returns the socket is closed with 1000, when it raises
+    with 1011. What must refuse goes before it: decorators of Django above this one answer with
+    plain HTTP.
+
+    Args:
+        view: called with request, ``WebSocket`` and the URL's arguments.
+        subprotocols: names in order of preference; the first that the client offers is chosen
+            and is ``websocket.subprotocol``.
+
+    Example::
+
+        @login_required
+        @websocket
+        def echo(request, websocket):
+            for message in websocket:
+                websocket.send(message)
+    """
+
+    def decorate(view: Callable[..., Any]) -> View:
+        @wraps(view)
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> WebSocketResponse:
+            def conversation(websocket: WebSocket) -> object:
+                return view(request, websocket, *args, **kwargs)
+
+            return WebSocketResponse(conversation, subprotocols=subprotocols)
+
+        return wrapper
+
+    return decorate if view is None else decorate(view)
+
+
+def websocket_loop(view: Callable[..., Any], /) -> View:
+    """Make a view that is called each time a message is waiting, for it to receive.
+
+    It is not called for the close.
+
+    Example::
+
+        @websocket_loop
+        def ping(request, websocket):
+            if websocket.receive() == "ping":
+                websocket.send("pong")
+    """
+
+    @wraps(view)
+    def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
+        while websocket.wait():
+            view(request, websocket, *args, **kwargs)
+
+    return websocket(loop)

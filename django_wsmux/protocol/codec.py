@@ -1,0 +1,302 @@
+"""Bytes from the peer to messages (RFC 6455 sections 5 to 8), bounded and without I/O.
+
+Rules of this file:
+
+* A peer's bytes never raise: what breaks the protocol comes back as a ``Failure`` with the close
+  code to send, and everything after it is discarded (section 7.1.7).
+* A size is checked when its header is read, before a byte of the payload is stored.
+* How the bytes were cut on their way makes no difference to what comes out.
+
+The loop in ``receive()`` handles whole, unfragmented data frames in place: they are nearly all
+that a server ever sees. Everything else takes the methods below it.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from typing import Protocol
+
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built
+
+from .frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    MAX_CONTROL_PAYLOAD,
+    PING,
+    PONG,
+    TEXT,
+    CloseCode,
+    is_valid_close_code,
+)
+
+__all__ = ["Closed", "Codec", "Control", "Failure", "Ping", "Pong"]
+
+_FINAL_BINARY = 0x80 | BINARY
+_WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Sink(Protocol):
+    """Where complete messages go: a list, a deque."""
+
+    def append(self, message: str | bytes, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A ping; its payload belongs into the pong (section 5.5.2)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A pong, asked for or not (section 5.5.3)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The peer's close frame; code 1005 when it had no body (section 7.1.5)."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The peer broke a rule: send this code and drop the connection (section 7.1.7)."""
+
+    code: int
+    reason: str
+
+
+Control = Ping | Pong | Closed | Failure
+
+
+class _Violation(Exception):
+    """Carries a Failure out of the parser; never leaves this module."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.failure = Failure(code, reason)
+
+
+class Codec:
+    """The receiving half of a server-side WebSocket connection.
+
+    Args:
+        max_message_size: largest message in bytes of payload, whole or reassembled.
+
+    Example:
+        >>> codec, messages = Codec(1024), []
+        >>> codec.receive(b"\\x81\\x82\\x00\\x00\\x00\\x00hi", messages)
+        []
+        >>> messages
+        ['hi']
+    """
+
+    __slots__ = ("_buffer", "_finished", "_fragments", "_max_size", "_needed", "_opcode", "_utf8")
+
+    def __init__(self, max_message_size: int) -> None:
+        self._max_size = max_message_size
+        # The start of a frame that has not arrived whole, and the length at which to look again.
+        self._buffer: bytearray | None = None
+        self._needed = 0
+        # The message whose fragments are arriving: TEXT, BINARY or, when there is none, 0.
+        self._opcode = 0
+        self._fragments: bytearray | None = None
+        self._utf8: codecs.IncrementalDecoder | None = None
+        # Set by a close frame or a failure: what follows is discarded (section 1.4).
+        self._finished = False
+
+    def receive(self, data: bytes, messages: Sink) -> list[Control]:
+        """Take the next bytes from the peer.
+
+        Args:
+            data: any cut of the stream.
+            messages: gets every message that these bytes complete, ``str`` for text and
+                ``bytes`` for binary, in order.
+
+        Returns:
+            The control frames among them and, last, a failure if there was one.
+        """
+        controls: list[Control] = []
+        if self._finished:
+            return controls
+        whole: bytes | bytearray
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return controls
+            whole, self._buffer = self._buffer, None
+        else:
+            whole = data
+        try:
+            self._parse(whole, messages, controls)
+        except _Violation as violation:
+            self._finish()
+            controls.append(violation.failure)
+        return controls
+
+    def _parse(self, data: bytes | bytearray, messages: Sink, controls: list[Control]) -> None:
+        position, end = 0, len(data)
+        # Cuts out a large payload without a copy; slicing bytes is cheaper for a small one.
+        view = memoryview(data)
+        while True:
+            available = end - position
+            if available < 2:
+                needed = 2
+                break
+            first = data[position]
+            # Section 5.2: the mask bit is the high bit of the second byte.
+            length = data[position + 1] - 128
+            # Judged by its first two bytes, and again when it has all arrived: both are cheap.
+            plain = first in _WHOLE_MESSAGE and not self._opcode
+            if not plain or length < 0:
+                self._check_header(first, length)
+            if length < 126:
+                start = position + 6
+            elif length == 126:
+                start = position + 8
+                if available < 8:
+                    needed = 8
+                    break
+                length = data[position + 2] << 8 | data[position + 3]
+                if length < 126:
+                    raise _Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
+            else:
+                start = position + 14
+                if available < 14:
+                    needed = 14
+                    break
+                length = int.from_bytes(data[position + 2 : position + 10], "big")
+                if length < 65536 or length >> 63:
+                    raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
+            if length > self._max_size:
+                self._too_big(length)
+            if not plain:
+                self._check_size(first, length)
+            stop = start + length
+            if stop > end:
+                needed = stop - position
+                break
+            source = data[start:stop] if length < 4096 else view[start:stop]
+            payload = apply_mask(source, data[start - 4 : start])
+            position = stop
+            if plain:
+                if first == _FINAL_BINARY:
+                    messages.append(payload)
+                else:
+                    messages.append(_decode(payload))
+            else:
+                self._receive_frame(first, payload, messages, controls)
+                if self._finished:
+                    return
+        if available:
+            self._buffer = bytearray(data[position:] if position else data)
+            self._needed = needed
+
+    # Rules
+
+    def _check_header(self, first: int, length: int) -> None:
+        """Apply what the first two bytes of a frame can break."""
+        opcode = first & 0x0F
+        if first & 0x70:
+            # Section 5.2: MUST be 0 unless an extension is negotiated that defines them.
+            raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved bits set")
+        if length < 0:
+            # Section 5.1: the server MUST close the connection upon an unmasked frame.
+            raise _Violation(CloseCode.PROTOCOL_ERROR, "frame not masked")
+        if opcode & 0x8:
+            if opcode > PONG:
+                raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+            # Section 5.5: control frames MUST NOT be fragmented nor exceed 125 bytes.
+            if not first & 0x80:
+                raise _Violation(CloseCode.PROTOCOL_ERROR, "fragmented control frame")
+            if length > MAX_CONTROL_PAYLOAD:
+                raise _Violation(CloseCode.PROTOCOL_ERROR, "control frame too long")
+        elif opcode > BINARY:
+            raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+        elif opcode == CONTINUATION:
+            if not self._opcode:
+                raise _Violation(CloseCode.PROTOCOL_ERROR, "continuation of nothing")
+        elif self._opcode:
+            # Section 5.4: fragments of two messages MUST NOT be interleaved.
+            raise _Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
+
+    def _check_size(self, first: int, length: int) -> None:
+        """Hold the sum of a message's fragments to the limit before storing more of it."""
+        if not first & 0x8 and self._fragments is not None:
+            total = len(self._fragments) + length
+            if total > self._max_size:
+                self._too_big(total)
+
+    def _too_big(self, length: int) -> None:
+        raise _Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {self._max_size}")
+
+    # Frames that are not a whole message
+
+    def _receive_frame(
+        self, first: int, payload: bytes, messages: Sink, controls: list[Control]
+    ) -> None:
+        opcode = first & 0x0F
+        if opcode == PING:
+            controls.append(Ping(payload))
+        elif opcode == PONG:
+            controls.append(Pong(payload))
+        elif opcode == CLOSE:
+            closed = _parse_close(payload)
+            self._finish()
+            controls.append(closed)
+        else:
+            self._receive_fragment(first, payload, messages)
+
+    def _receive_fragment(self, first: int, payload: bytes, messages: Sink) -> None:
+        opcode, final = first & 0x0F, bool(first & 0x80)
+        if opcode != CONTINUATION:
+            self._opcode = opcode
+            self._fragments = bytearray()
+            self._utf8 = _new_utf8_decoder() if opcode == TEXT else None
+        assert self._fragments is not None
+        self._fragments += payload
+        if self._utf8 is not None:
+            # Section 8.1: bad text fails with its first wrong byte, not at the message's end.
+            try:
+                self._utf8.decode(payload, final)
+            except UnicodeDecodeError as error:
+                raise _Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+        if final:
+            message: str | bytes = bytes(self._fragments)
+            if self._opcode == TEXT:
+                message = self._fragments.decode()
+            self._opcode, self._fragments, self._utf8 = 0, None, None
+            messages.append(message)
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._buffer = self._fragments = self._utf8 = None
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        # Section 8.1; also refuses lone surrogates.
+        raise _Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+
+
+def _parse_close(payload: bytes) -> Closed:
+    """Read a close frame's body (section 5.5.1)."""
+    if not payload:
+        return Closed(CloseCode.NO_STATUS, "")
+    if len(payload) == 1:
+        raise _Violation(CloseCode.PROTOCOL_ERROR, "close frame of one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_valid_close_code(code):
+        raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
+    return Closed(code, _decode(payload[2:]))

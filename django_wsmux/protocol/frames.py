@@ -1,0 +1,109 @@
+"""Opcodes, close codes and the encoding of frames (RFC 6455 sections 5.2, 5.5 and 7.4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PONG",
+    "TEXT",
+    "CloseCode",
+    "close_payload",
+    "encode",
+    "is_valid_close_code",
+]
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+FIN: Final = 0x80
+
+#: RFC 6455 section 5.5: all control frames have a payload of at most 125 bytes.
+MAX_CONTROL_PAYLOAD: Final = 125
+
+
+class CloseCode:
+    """The close codes that this package sends or reports (RFC 6455 section 7.4.1)."""
+
+    NORMAL: Final = 1000
+    GOING_AWAY: Final = 1001
+    PROTOCOL_ERROR: Final = 1002
+    NO_STATUS: Final = 1005
+    ABNORMAL: Final = 1006
+    INVALID_DATA: Final = 1007
+    POLICY_VIOLATION: Final = 1008
+    MESSAGE_TOO_BIG: Final = 1009
+    INTERNAL_ERROR: Final = 1011
+    SERVICE_RESTART: Final = 1012
+    TRY_AGAIN_LATER: Final = 1013
+
+
+def is_valid_close_code(code: int) -> bool:
+    """Say whether ``code`` may stand in a close frame (RFC 6455 section 7.4, IANA registry).
+
+    1004, 1005, 1006 and 1015 are never sent; 1016 to 2999 are unassigned.
+    """
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+# The two bytes before every small data frame, made once: encoding runs for every message.
+_SMALL = {
+    opcode: tuple(bytes((FIN | opcode, length)) for length in range(126))
+    for opcode in (TEXT, BINARY)
+}
+
+
+def encode(opcode: int, payload: bytes) -> bytes:
+    """Return one whole server-to-client frame: FIN set, unmasked (RFC 6455 sections 5.1, 5.2).
+
+    Args:
+        opcode: one of the opcodes of this module.
+        payload: the bytes to carry; at most 125 for a control frame.
+
+    Example:
+        >>> encode(TEXT, b"hi")
+        b'\\x81\\x02hi'
+    """
+    length = len(payload)
+    if length < 126:
+        small = _SMALL.get(opcode)
+        if small is not None:
+            return small[length] + payload
+        return bytes((FIN | opcode, length)) + payload
+    if length < 65536:
+        return b"%c\x7e%b%b" % (FIN | opcode, length.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (FIN | opcode, length.to_bytes(8, "big"), payload)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """Return the payload of a close frame (RFC 6455 section 5.5.1).
+
+    Args:
+        code: a code that may be sent, or 1005 for a close frame without a body.
+        reason: text; at most 123 bytes in UTF-8.
+
+    Raises:
+        ValueError: the code may not be sent, or the reason is too long; the text says what may.
+    """
+    if code == CloseCode.NO_STATUS and not reason:
+        return b""
+    if not is_valid_close_code(code):
+        raise ValueError(
+            f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, "
+            f"or one of your own from 3000 to 4999 (RFC 6455 section 7.4)"
+        )
+    encoded = reason.encode()
+    if len(encoded) > MAX_CONTROL_PAYLOAD - 2:
+        raise ValueError(
+            f"close reason is {len(encoded)} bytes long in UTF-8: "
+            f"at most 123 fit (RFC 6455 section 5.5)"
+        )
+    return code.to_bytes(2, "big") + encoded

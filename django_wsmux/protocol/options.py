@@ -1,0 +1,31 @@
+"""The limits that a connection is held to, as one immutable value.
+
+Only ``conf.py`` reads Django's settings; every other layer is handed one of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Limits of one connection.
+
+    Attributes:
+        max_message_size: largest message accepted from a peer, in bytes of payload after
+            reassembly; a larger one is closed with 1009 before its bytes are stored.
+        max_unread_messages: messages that may wait for the view before reading stops, so that
+            TCP pushes back on the peer.
+        max_unsent_bytes: bytes that may wait for the peer; beyond them a view's own ``send()``
+            waits, and a group's delivery closes the socket with 1013.
+        close_timeout: seconds that a peer has to answer a close frame, or to take what is still
+            queued for it, before the descriptor is closed all the same.
+    """
+
+    max_message_size: int = 2**20
+    max_unread_messages: int = 64
+    max_unsent_bytes: int = 2**20
+    close_timeout: float = 5.0

@@ -1,0 +1,82 @@
+"""Which web pages may open a socket (RFC 6455 section 10.2).
+
+A browser sends its cookies along with a cross-site handshake and no CORS rule stops it, so the
+``Origin`` header is all that keeps a foreign page from talking with the visitor's session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+__all__ = ["is_allowed", "is_loopback", "is_same"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of an origin, or None when it is not scheme://host[:port]."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (raises ValueError on a bad port)
+    except ValueError:
+        return None
+    if not parts.scheme or not parts.hostname or parts.path or parts.query or parts.fragment:
+        return None
+    return parts
+
+
+def is_same(origin: str, host: str, *, secure: bool) -> bool:
+    """Say whether ``origin`` is the site that the request was sent to.
+
+    Host and port are compared. The scheme is not, as a proxy may have ended TLS unnoticed; only a
+    plain page on a request known to be secure is refused, since who can forge the one must not
+    reach the other.
+
+    Args:
+        origin: the ``Origin`` header.
+        host: ``request.get_host()``, with the port if the client named one.
+        secure: ``request.is_secure()``.
+    """
+    parts, own = _split(origin), _split(f"http://{host}")
+    if parts is None or own is None or (secure and parts.scheme not in ("https", "wss")):
+        return False
+    default = _DEFAULT_PORTS.get(parts.scheme)
+    return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
+
+
+def is_loopback(origin: str) -> bool:
+    """Say whether ``origin`` is a page on this machine, whatever its port."""
+    parts = _split(origin)
+    host = (parts.hostname if parts else None) or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
+    """Say whether ``origin`` matches a pattern.
+
+    Args:
+        origin: the ``Origin`` header.
+        patterns: ``"https://example.com"``, ``"https://*.example.com"`` for its subdomains (not
+            itself), or ``"*"`` for every page there is.
+    """
+    parts = _split(origin)
+    for pattern in patterns:
+        if pattern == "*":
+            return True
+        wanted = _split(pattern)
+        if parts is None or wanted is None or parts.scheme != wanted.scheme:
+            continue
+        default = _DEFAULT_PORTS.get(parts.scheme)
+        if (parts.port or default) != (wanted.port or default):
+            continue
+        host, name = parts.hostname or "", wanted.hostname or ""
+        if host == name or (name.startswith("*.") and host.endswith(name[1:])):
+            return True
+    return False

@@ -1,0 +1,87 @@
+"""WSGI middleware that sorts requests: WebSocket handshakes here, everything else there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from ..protocol import handshake
+from . import takeover
+
+__all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
+
+logger = logging.getLogger("django_wsmux.handshake")
+
+WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+#: Where the WebSocket application finds the ``Takeover`` of its request.
+TAKEOVER_KEY: Final = "django_wsmux.takeover"
+
+_UNSUPPORTED: Final = handshake.Refusal(
+    "501 Not Implemented",
+    "This server's sockets cannot be taken over: "
+    "run gunicorn -k django_wsmux.worker.WebSocketWorker.",
+)
+
+
+class Dispatcher:
+    """Calls one application for WebSocket handshakes and another for everything else.
+
+    Args:
+        application: gets every request that does not ask for WebSocket, with its environ
+            untouched.
+        websocket_application: gets every handshake that is well formed, on a server whose
+            sockets can be taken over; the ``Takeover`` is under ``TAKEOVER_KEY``.
+    """
+
+    def __init__(
+        self, application: WSGIApplication, websocket_application: WSGIApplication
+    ) -> None:
+        self.application = application
+        self.websocket_application = websocket_application
+        takeover.install_hook()
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        upgrade = environ.get("HTTP_UPGRADE")
+        if upgrade is None or not handshake.is_websocket(upgrade):
+            return self.application(environ, start_response)
+        return answer_upgrade(self.websocket_application, environ, start_response)
+
+
+def answer_upgrade(
+    application: WSGIApplication, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Answer one handshake; see ``Dispatcher``."""
+    seam = takeover.find(environ)
+    refusal = _UNSUPPORTED if seam is None else None
+    if seam is None or not seam.is_switched:
+        # A server that has switched protocols already has judged the handshake itself.
+        refusal = handshake.check(environ) or refusal
+    if refusal is not None:
+        return _refuse(refusal, environ, start_response)
+    assert seam is not None
+    environ[TAKEOVER_KEY] = seam
+    result = application(environ, start_response)
+    return seam.leave() if seam.is_taken else result
+
+
+def _refuse(
+    refusal: handshake.Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    logger.warning(
+        "WebSocket handshake refused with %s: %r: %s",
+        refusal.status,
+        environ.get("PATH_INFO", ""),
+        refusal.reason,
+    )
+    body = refusal.reason.encode()
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        *refusal.headers,
+    ]
+    start_response(refusal.status, headers)
+    return [body]

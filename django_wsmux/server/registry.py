@@ -1,0 +1,22 @@
+"""The open sockets of this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["close_all", "conversations", "open_sockets"]
+
+#: Every socket from its 101 until its descriptor is closed.
+open_sockets: set[WebSocket] = set()
+
+#: Every socket whose view is still running, be the socket open or not.
+conversations: set[WebSocket] = set()
+
+
+def close_all(code: int, reason: str) -> None:
+    """Start the closing handshake on every open socket; returns at once."""
+    for websocket in list(open_sockets):
+        websocket.close(code, reason)

@@ -1,0 +1,150 @@
+"""Taking the socket out of the hands of a WSGI server.
+
+One class for each kind of server: how to find the socket, what its HTTP parser has read past the
+request, whether the 101 is on the wire already, and how the WSGI call ends so that the server
+forgets the connection.
+
+Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
+``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
+(``handler.py``); ``tests/server/test_takeover.py`` and the integration tests fail when one moves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from . import patching
+
+if TYPE_CHECKING:
+    from .websocket import Transport, WebSocket
+
+__all__ = ["GunicornTakeover", "PyWSGITakeover", "Takeover", "find", "install_hook"]
+
+_HANDLER_KEY: Final = "django_wsmux.pywsgi_handler"
+
+
+class Takeover:
+    """A connection that can be taken over.
+
+    Attributes:
+        is_switched: the server has sent the 101 before it called the application.
+        is_taken: the socket is no longer the server's.
+    """
+
+    is_switched = False
+
+    def __init__(self) -> None:
+        self.is_taken = False
+
+    def take(self, websocket: WebSocket) -> tuple[Transport, bytes]:
+        """Return what carries ``websocket`` from now on, and the bytes read past the request."""
+        self.is_taken = True
+        sock, unread = self._take()
+        # Not before a gevent server has called: plain processes need no hub.
+        from .streams import detach
+        from .transport import GeventTransport
+
+        return GeventTransport(detach(sock), websocket), unread
+
+    def _take(self) -> tuple[Any, bytes]:
+        """Return the server's gevent socket and the unread bytes."""
+        raise NotImplementedError
+
+    def leave(self) -> Iterable[bytes]:
+        """End the WSGI call so that the server forgets a connection that was taken."""
+        raise NotImplementedError
+
+
+class GunicornTakeover(Takeover):
+    """``gunicorn -k gevent`` and our own worker: gunicorn's HTTP parser on a gevent socket."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__()
+        self._environ = environ
+
+    def _take(self) -> tuple[Any, bytes]:
+        unreader = self._environ["wsgi.input"].reader.unreader
+        # take_buffered() of gunicorn 27; 26.1 has the same buffer without it.
+        unread = unreader.buf.getvalue()
+        return self._environ.pop("gunicorn.socket"), unread
+
+    def leave(self) -> Iterable[bytes]:
+        # AsyncWorker.handle() takes it for the end of the connection; anything returned would
+        # have it parse the next request from a socket that is gone.
+        raise StopIteration
+
+
+class PyWSGITakeover(Takeover):
+    """gevent's pywsgi with gevent-websocket's handler: the stock worker, or ``WebSocketServer``.
+
+    Args:
+        handler: ``geventwebsocket.handler.WebSocketHandler``.
+        websocket: gevent-websocket's own object when it has sent the 101 already, else ``None``.
+    """
+
+    def __init__(self, handler: Any, websocket: Any = None) -> None:
+        super().__init__()
+        self._handler = handler
+        self._websocket = websocket
+        self.is_switched = websocket is not None
+
+    def _take(self) -> tuple[Any, bytes]:
+        handler = self._handler
+        sock, handler.socket = handler.socket, None
+        # Without waiting, peek() gives what is buffered and at most what the kernel has.
+        sock.settimeout(0)
+        unread = bytes(handler.rfile.peek())
+        handler.close_connection = True
+        # What the access log shows; it must not be sent again.
+        handler.status, handler.headers_sent = b"101 Switching Protocols", True
+        if self._websocket is not None:
+            # Else it says good-bye, on a socket that is gone, when the call returns.
+            self._websocket.closed = True
+        return sock, unread
+
+    def leave(self) -> Iterable[bytes]:
+        return []
+
+
+def find(environ: dict[str, Any]) -> Takeover | None:
+    """Return how to take over the connection of a request, or ``None`` if this server cannot.
+
+    Raises:
+        RuntimeError: it is a gevent server, but the process is not monkey-patched.
+    """
+    takeover = _find(environ)
+    if takeover is not None and (problem := patching.problem()):
+        raise RuntimeError(problem)
+    return takeover
+
+
+def _find(environ: dict[str, Any]) -> Takeover | None:
+    handler = environ.pop(_HANDLER_KEY, None)
+    if handler is not None:
+        return PyWSGITakeover(handler)
+    websocket = environ.get("wsgi.websocket")
+    if websocket is not None:
+        return PyWSGITakeover(websocket.handler, websocket)
+    gevent_socket = sys.modules.get("gevent.socket")
+    if gevent_socket and isinstance(environ.get("gunicorn.socket"), gevent_socket.socket):
+        return GunicornTakeover(environ)
+    return None
+
+
+def _leave_handshake_to_application(server: object, handler: Any) -> bool:
+    if "HTTP_UPGRADE" in handler.environ:
+        handler.environ[_HANDLER_KEY] = handler
+    return True
+
+
+def install_hook() -> None:
+    """Have the stock gevent-websocket worker call the application before it sends a 101.
+
+    Its handler asks the server for a ``pre_start_hook``, which gunicorn's server lacks; set on
+    the class, it is found there. Does nothing where gunicorn's gevent workers are not loaded.
+    """
+    ggevent = sys.modules.get("gunicorn.workers.ggevent")
+    if ggevent is not None:
+        ggevent.PyWSGIServer.pre_start_hook = _leave_handshake_to_application

@@ -1,0 +1,57 @@
+"""``{% load websockets %}``: the URL of a WebSocket in a template."""
+
+from __future__ import annotations
+
+from django.template import Context, Library
+from django.template.base import Parser, Token
+from django.template.defaulttags import URLNode
+from django.template.defaulttags import url as parse_url
+from django.urls import NoReverseMatch
+from django.utils.html import conditional_escape
+
+from ..urls import websocket_url as websocket_url_for
+
+__all__ = ["register"]
+
+register = Library()
+
+
+class WebSocketURLNode(URLNode):
+    """``{% url %}`` with another idea of what to reverse in and what to put in front."""
+
+    def render(self, context: Context) -> str:
+        view_name = self.view_name.resolve(context)
+        request = getattr(context, "request", None) or context.get("request")
+        match = getattr(request, "resolver_match", None)
+        current_app = getattr(request, "current_app", None) or getattr(match, "namespace", None)
+        try:
+            url = websocket_url_for(
+                view_name,
+                args=[argument.resolve(context) for argument in self.args],
+                kwargs={name: value.resolve(context) for name, value in self.kwargs.items()},
+                request=request,
+                current_app=current_app,
+            )
+        except NoReverseMatch:
+            # As {% url %} does: only "as" makes a missing URL something to ask about.
+            if self.asvar is None:
+                raise
+            url = ""
+        if self.asvar:
+            context[self.asvar] = url
+            return ""
+        return conditional_escape(url) if context.autoescape else url
+
+
+@register.tag
+def websocket_url(parser: Parser, token: Token) -> WebSocketURLNode:
+    """Return the absolute URL of a WebSocket view.
+
+    Takes what ``{% url %}`` takes, ``as variable`` included; needs the ``request`` in the
+    context (``django.template.context_processors.request``) to name the host::
+
+        {% load websockets %}
+        <script>const socket = new WebSocket("{% websocket_url 'chat' room='lobby' %}")</script>
+    """
+    node = parse_url(parser, token)
+    return WebSocketURLNode(node.view_name, node.args, node.kwargs, node.asvar)

@@ -1,0 +1,56 @@
+"""URLs of WebSockets, for pages and everybody else who wants to connect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from . import conf
+
+__all__ = ["websocket_url"]
+
+
+def websocket_url(
+    viewname: Any,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    request: HttpRequest | None = None,
+    current_app: str | None = None,
+) -> str:
+    """Return the URL of a WebSocket view, reversed in ``WEBSOCKET_URLCONF``.
+
+    It names ``WEBSOCKET_SERVER`` when that is set, else the host that ``request`` came to, with
+    ``wss`` where the request is secure (behind a proxy: as ``SECURE_PROXY_SSL_HEADER`` tells).
+    With neither it is the path alone, which a browser's ``new WebSocket()`` completes by itself.
+
+    Args:
+        viewname: name of the URL pattern, with its namespaces, or the view itself.
+        args, kwargs: the URL's arguments.
+        request: the request of the page that will connect.
+        current_app: see ``django.urls.reverse``.
+
+    Raises:
+        NoReverseMatch: no pattern of ``WEBSOCKET_URLCONF`` fits.
+
+    Example:
+        >>> websocket_url("chat", kwargs={"room": "lobby"}, request=request)
+        'wss://example.com/chat/lobby/'
+    """
+    path = reverse(
+        viewname,
+        urlconf=conf.get("WEBSOCKET_URLCONF"),
+        args=args,
+        kwargs=dict(kwargs) if kwargs else None,
+        current_app=current_app,
+    )
+    scheme = "wss" if request is not None and request.is_secure() else "ws"
+    server: str = conf.get("WEBSOCKET_SERVER").rstrip("/")
+    if not server and request is not None:
+        server = request.get_host()
+    if server and "://" not in server:
+        server = f"{scheme}://{server}"
+    return server + path

@@ -1,0 +1,1 @@
+"""A playground for django_wsmux: chat, echo and ping."""

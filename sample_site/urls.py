@@ -1,0 +1,18 @@
+"""The pages; each one's socket has the same path in websocket_urls.py."""
+
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import path, re_path
+
+from . import views
+
+urlpatterns = [
+    path("", views.Page.as_view(template_name="sample_site/index.html"), name="index"),
+    path("chat/", views.chat_page, {"socket_name": "chat"}, name="chat"),
+    path("redis-chat/", views.chat_page, {"socket_name": "redis-chat"}, name="redis-chat"),
+    path("echo/", views.Page.as_view(template_name="sample_site/echo.html"), name="echo"),
+    path("ping/", views.Page.as_view(template_name="sample_site/ping.html"), name="ping"),
+    path("admin/", admin.site.urls),
+    # A playground serves its own files; a site gives that to WhiteNoise or nginx.
+    re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),
+]

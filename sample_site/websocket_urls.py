@@ -1,0 +1,12 @@
+"""The sockets: an ordinary URLconf."""
+
+from django.urls import path
+
+from . import sockets
+
+urlpatterns = [
+    path("chat/", sockets.chat, name="chat"),
+    path("redis-chat/", sockets.redis_chat, name="redis-chat"),
+    path("echo/", sockets.echo, name="echo"),
+    path("ping/", sockets.ping, name="ping"),
+]
