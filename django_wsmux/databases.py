@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.local import Local
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
-__all__ = ["close", "release"]
+__all__ = ["close", "release", "separate_greenlets"]
 
 _MARK = "_django_wsmux_connected"
 
@@ -50,3 +51,17 @@ def close() -> None:
     if hasattr(current, _MARK):
         connections.close_all()
         delattr(current, _MARK)
+
+
+# Closing a connection that another process inherited as well would end it for both.
+_inherited: list[object] = []
+
+
+def separate_greenlets() -> None:
+    """Give each greenlet its own connections again, in a process patched after Django was loaded.
+
+    Django 5.2 to 6.1, ``utils/connection.py``: the storage is a ``threading.local`` of the time
+    when Django was imported, so greenlets would share connections and Django would refuse them.
+    """
+    _inherited.append(connections._connections)  # type: ignore[attr-defined]
+    connections._connections = Local(connections.thread_critical)  # type: ignore[attr-defined]

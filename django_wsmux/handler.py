@@ -59,7 +59,7 @@ class WebSocketRequest(WSGIRequest):
 
 
 class Session:
-    """The Django side of one socket: ``server.websocket.Hooks``.
+    """The Django side of one socket: ``server.contracts.Hooks``.
 
     Args:
         request: the handshake.
@@ -125,18 +125,21 @@ class Session:
     def _report(self, websocket: WebSocket, error: Exception) -> None:
         """Log and signal as Django does for a view, and close the socket accordingly."""
         response = response_for_exception(self._request, error)
-        detail = f"{type(error).__name__}: {error}" if settings.DEBUG else ""
-        close_for(websocket, response, detail)
+        if settings.DEBUG:
+            response.reason_phrase = f"{type(error).__name__}: {error}"
+        close_for(websocket, response)
 
 
-def close_for(websocket: WebSocket, response: HttpResponseBase, detail: str = "") -> None:
+def close_for(websocket: WebSocket, response: HttpResponseBase, code: int | None = None) -> None:
     """Close an open socket with what would have been an HTTP response.
 
-    An error of the server is 1011, a refusal 1008; the reason names the status.
+    An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason
+    names the status.
     """
-    is_ours = response.status_code >= 500
-    code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
-    reason = detail or f"{response.status_code} {response.reason_phrase}"
+    if code is None:
+        is_ours = response.status_code >= 500
+        code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
+    reason = f"{response.status_code} {response.reason_phrase}"
     # Section 5.5: 123 bytes at most, and no half character.
     websocket.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
 
@@ -167,17 +170,22 @@ class WebSocketHandler(WSGIHandler):
         response = super().__call__(environ, start)
         status, headers = started[0]
         websocket: WebSocket = environ["wsgi.websocket"]
-        if not (isinstance(response, WebSocketResponse) or seam.is_taken or seam.is_switched):
-            start_response(status, headers)
-            return response
-        self._go_on(websocket, response, headers)
-        return ()
-
-    def _go_on(self, websocket: WebSocket, response: HttpResponseBase, headers: Headers) -> None:
-        """Continue on the socket what began as a request."""
         session = websocket.hooks
         assert isinstance(session, Session)
+        if isinstance(response, WebSocketResponse) or seam.is_taken or seam.is_switched:
+            self._go_on(websocket, session, response, headers)
+            return ()
+        # Also as gevent-websocket takes a request with a socket in its environ for accepted.
+        session.forget(websocket)
+        start_response(status, headers)
+        return response
+
+    def _go_on(
+        self, websocket: WebSocket, session: Session, response: HttpResponseBase, headers: Headers
+    ) -> None:
+        """Continue on the socket what began as a request."""
         accepted = response if isinstance(response, WebSocketResponse) else None
+        refused = websocket.connecting and accepted is None
         if websocket.connecting:
             session.open(websocket, accepted.subprotocols if accepted else (), headers)
         # Sends request_finished: from here on there is no request that waits for its end.
@@ -185,7 +193,10 @@ class WebSocketHandler(WSGIHandler):
         if accepted is not None:
             websocket.run(lambda: session.converse(websocket, accepted))
         else:
-            if response.status_code < 300:
+            if refused:
+                # The server had sent the 101 before Django was asked.
+                close_for(websocket, response, CloseCode.POLICY_VIOLATION)
+            elif response.status_code < 300:
                 websocket.close()
             else:
                 close_for(websocket, response)

@@ -20,7 +20,7 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 
-from . import conf
+from . import conf, databases
 from .handler import WebSocketHandler
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
@@ -74,4 +74,5 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     conf.require_valid()
     if problem := patching.partial_problem():
         raise ImproperlyConfigured(problem)
+    patching.after_preload(databases.separate_greenlets)
     return WebSocketHandler()

@@ -162,25 +162,25 @@ class Codec:
             if length < 126:
                 start = position + 6
             elif length == 126:
-                start = position + 8
-                if available < 8:
-                    needed = 8
+                if available < 4:
+                    needed = 4
                     break
+                start = position + 8
                 length = data[position + 2] << 8 | data[position + 3]
                 if length < 126:
                     raise _Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
             else:
-                start = position + 14
-                if available < 14:
-                    needed = 14
+                if available < 10:
+                    needed = 10
                     break
+                start = position + 14
                 length = int.from_bytes(data[position + 2 : position + 10], "big")
                 if length < 65536 or length >> 63:
                     raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
-            if length > self._max_size:
-                self._too_big(length)
             if not plain:
                 self._check_size(first, length)
+            elif length > self._max_size:
+                self._too_big(length)
             stop = start + length
             if stop > end:
                 needed = stop - position
@@ -231,10 +231,11 @@ class Codec:
 
     def _check_size(self, first: int, length: int) -> None:
         """Hold the sum of a message's fragments to the limit before storing more of it."""
-        if not first & 0x8 and self._fragments is not None:
-            total = len(self._fragments) + length
-            if total > self._max_size:
-                self._too_big(total)
+        if first & 0x8:
+            return  # a control frame has a limit of its own
+        total = length + (len(self._fragments) if self._fragments is not None else 0)
+        if total > self._max_size:
+            self._too_big(total)
 
     def _too_big(self, length: int) -> None:
         raise _Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {self._max_size}")
@@ -265,7 +266,7 @@ class Codec:
         assert self._fragments is not None
         self._fragments += payload
         if self._utf8 is not None:
-            # Section 8.1: bad text fails with its first wrong byte, not at the message's end.
+            # Section 8.1: bad text fails as soon as it is seen, not at the message's end.
             try:
                 self._utf8.decode(payload, final)
             except UnicodeDecodeError as error:

@@ -8,6 +8,8 @@ __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
+    "FIN",
+    "MAX_CONTROL_PAYLOAD",
     "PING",
     "PONG",
     "TEXT",

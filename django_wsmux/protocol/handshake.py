@@ -137,7 +137,7 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
     if not offered or not supported:
         return None
     names = {name.strip() for name in offered.split(",")}
-    return next((name for name in supported if name in names), None)
+    return next((name for name in supported if name and name in names), None)
 
 
 def switching_protocols(
@@ -149,7 +149,8 @@ def switching_protocols(
         key: the client's ``Sec-WebSocket-Key``.
         subprotocol: the one agreed on, or ``None``.
         headers: what the application wants to add (cookies, say); names and values go out as
-            they are, those that have no place on a 101 are left out.
+            they are, but for white space around values; those that have no place on a 101 are
+            left out.
 
     Raises:
         ValueError: a header would break the response apart.
@@ -162,7 +163,10 @@ def switching_protocols(
     ]
     if subprotocol is not None:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-    lines += (f"{name}: {value}" for name, value in headers if name.lower() not in _NOT_ON_101)
+    for name, value in headers:
+        if name.lower() not in _NOT_ON_101:
+            # Django writes cookies with a space in front.
+            lines.append(f"{name}: " + value.strip(" \t"))
     for line in lines:
         if "\r" in line or "\n" in line or "\0" in line:
             raise ValueError(f"header with a line break on the 101 response: {line!r}")

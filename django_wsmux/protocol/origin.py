@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 __all__ = ["is_allowed", "is_loopback", "is_same"]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _split(url: str) -> SplitResult | None:
@@ -22,9 +22,8 @@ def _split(url: str) -> SplitResult | None:
         parts.port  # noqa: B018  (raises ValueError on a bad port)
     except ValueError:
         return None
-    if not parts.scheme or not parts.hostname or parts.path or parts.query or parts.fragment:
-        return None
-    return parts
+    surplus = (parts.path, parts.query, parts.fragment, parts.username)
+    return parts if parts.scheme and parts.hostname and not any(surplus) else None
 
 
 def is_same(origin: str, host: str, *, secure: bool) -> bool:
@@ -40,16 +39,20 @@ def is_same(origin: str, host: str, *, secure: bool) -> bool:
         secure: ``request.is_secure()``.
     """
     parts, own = _split(origin), _split(f"http://{host}")
-    if parts is None or own is None or (secure and parts.scheme not in ("https", "wss")):
+    if parts is None or own is None or (secure and parts.scheme != "https"):
         return False
     default = _DEFAULT_PORTS.get(parts.scheme)
+    if default is None:
+        return False  # an app's shell, such as capacitor://localhost, is to be allowed by name
     return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
 
 
 def is_loopback(origin: str) -> bool:
     """Say whether ``origin`` is a page on this machine, whatever its port."""
     parts = _split(origin)
-    host = (parts.hostname if parts else None) or ""
+    if parts is None or parts.scheme not in _DEFAULT_PORTS:
+        return False
+    host = parts.hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -6,9 +6,11 @@ shows only under load. Better to say so before the first one opens.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 
-__all__ = ["partial_problem", "problem"]
+__all__ = ["after_preload", "partial_problem", "problem"]
 
 # What a Django project waits in: database drivers, caches, HTTP clients, locks, sleeps.
 _MODULES = ("socket", "ssl", "select", "threading", "time")
@@ -40,3 +42,22 @@ def problem() -> str | None:
 def partial_problem() -> str | None:
     """Say what is wrong in any process: patched in part is wrong everywhere."""
     return problem() if 0 < len(_missing()) < len(_MODULES) else None
+
+
+def after_preload(callback: Callable[[], object]) -> None:
+    """Have ``callback`` called in each worker if this is ``gunicorn --preload`` with gevent.
+
+    There the application is loaded before the fork, and gunicorn patches after it (27.0,
+    ``ggevent.py``): what the application made until then, such as thread-local storage, knows
+    nothing of greenlets. In the worker the process is patched, then ``callback`` mends that.
+    """
+    if "gunicorn.workers.ggevent" not in sys.modules or not _missing():
+        return
+
+    def in_worker() -> None:
+        from gevent import monkey
+
+        monkey.patch_all()
+        callback()
+
+    os.register_at_fork(after_in_child=in_worker)

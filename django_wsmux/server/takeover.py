@@ -11,6 +11,7 @@ Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py`
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from . import patching
 
 if TYPE_CHECKING:
-    from .websocket import Transport, WebSocket
+    from .contracts import Transport
+    from .websocket import WebSocket
 
 __all__ = ["GunicornTakeover", "PyWSGITakeover", "Takeover", "find", "install_hook"]
 
@@ -92,10 +94,14 @@ class PyWSGITakeover(Takeover):
 
     def _take(self) -> tuple[Any, bytes]:
         handler = self._handler
-        sock, handler.socket = handler.socket, None
-        # Without waiting, peek() gives what is buffered and at most what the kernel has.
+        sock = handler.socket
+        # Without waiting, peek() gives what is buffered or else what can be had at once.
         sock.settimeout(0)
-        unread = bytes(handler.rfile.peek())
+        try:
+            unread = bytes(handler.rfile.peek())
+        except ssl.SSLWantReadError:
+            unread = b""
+        handler.socket = None
         handler.close_connection = True
         # What the access log shows; it must not be sent again.
         handler.status, handler.headers_sent = b"101 Switching Protocols", True

@@ -34,7 +34,7 @@ _CHUNK: Final = 65536
 
 
 class GeventTransport:
-    """Carries the bytes of one WebSocket; see ``websocket.Transport`` for the contract.
+    """Carries the bytes of one WebSocket; see ``contracts.Transport``.
 
     Args:
         stream: the taken-over socket.

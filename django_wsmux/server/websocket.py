@@ -1,7 +1,7 @@
 """The WebSocket that a view holds: one class, whatever the server beneath.
 
 It knows the life of a connection: waiting messages, the closing handshake, who is told what. How
-bytes travel and how a view waits is the transport's business (``transport.py``); what bytes mean is
+bytes travel and how a view waits is the transport's business (``contracts.py``); what bytes mean is
 the codec's. Nothing here blocks except ``receive()``, ``wait()`` and ``send()``.
 """
 
@@ -11,7 +11,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
 from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
@@ -19,9 +19,10 @@ from ..protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, CloseCode, close_
 from ..protocol.options import Options
 from . import registry
 from .compat import GeventWebSocketNames
+from .contracts import Hooks, Transport
 from .readiness import Readiness
 
-__all__ = ["Hooks", "Transport", "WebSocket"]
+__all__ = ["WebSocket"]
 
 CONNECTING: Final = 0
 OPEN: Final = 1
@@ -29,59 +30,6 @@ CLOSING: Final = 2
 CLOSED: Final = 3
 
 _STATES = ("connecting", "open", "closing", "closed")
-
-
-class Transport(Protocol):
-    """How a WebSocket reaches its peer and its view; ``GeventTransport`` is one."""
-
-    #: Bytes handed to ``write()`` that the peer has not taken yet.
-    unsent: int
-
-    def start(self) -> None:
-        """Begin to read; what arrives goes to ``WebSocket.data_received``."""
-
-    def write(self, data: bytes) -> None:
-        """Send now what the peer takes now, queue the rest. Never waits, never raises."""
-
-    def drain(self, limit: int) -> None:
-        """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
-
-    def pause(self) -> None:
-        """Stop reading."""
-
-    def resume(self) -> None:
-        """Read again."""
-
-    def wait(self, timeout: float | None) -> bool:
-        """Wait for ``wake()``; False when ``timeout`` seconds have passed first."""
-
-    def wake(self) -> None:
-        """Let the view go on that waits in ``wait()``, if one does."""
-
-    def close(self, timeout: float, *, linger: bool) -> None:
-        """Send what is queued, then close; with ``linger`` the peer is heard out first.
-
-        After ``timeout`` seconds the descriptor is closed in any case.
-        """
-
-    def close_after(self, timeout: float) -> None:
-        """Close in ``timeout`` seconds unless ``close()`` comes before."""
-
-    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Start ``function`` beside the view; return what ends it."""
-
-
-class Hooks(Protocol):
-    """What the framework adds to a connection."""
-
-    def open(self, websocket: WebSocket) -> None:
-        """Accept the handshake: called when a view uses the socket before the 101 is sent."""
-
-    def before_wait(self) -> None:
-        """The view is about to wait for a message."""
-
-    def run_helper(self, websocket: WebSocket, function: Callable[[], object]) -> None:
-        """Run ``function`` as a helper of the view, and report what it raises."""
 
 
 class WebSocket(GeventWebSocketNames):

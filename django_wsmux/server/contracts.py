@@ -1,0 +1,64 @@
+"""What a WebSocket asks of the layer below it and of the framework above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["Hooks", "Transport"]
+
+
+class Transport(Protocol):
+    """How a WebSocket reaches its peer and its view; ``GeventTransport`` is one."""
+
+    #: Bytes handed to ``write()`` that the peer has not taken yet.
+    unsent: int
+
+    def start(self) -> None:
+        """Begin to read; what arrives goes to ``WebSocket.data_received``."""
+
+    def write(self, data: bytes) -> None:
+        """Send now what the peer takes now, queue the rest. Never waits, never raises."""
+
+    def drain(self, limit: int) -> None:
+        """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for ``wake()``; False when ``timeout`` seconds have passed first."""
+
+    def wake(self) -> None:
+        """Let the view go on that waits in ``wait()``, if one does."""
+
+    def close(self, timeout: float, *, linger: bool) -> None:
+        """Send what is queued, then close; with ``linger`` the peer is heard out first.
+
+        After ``timeout`` seconds the descriptor is closed in any case.
+        """
+
+    def close_after(self, timeout: float) -> None:
+        """Close in ``timeout`` seconds unless ``close()`` comes before."""
+
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Start ``function`` beside the view; return what ends it."""
+
+
+class Hooks(Protocol):
+    """What the framework adds to a connection."""
+
+    def open(self, websocket: WebSocket) -> None:
+        """Accept the handshake: called when a view uses the socket before the 101 is sent."""
+
+    def before_wait(self) -> None:
+        """The view is about to wait for a message."""
+
+    def run_helper(self, websocket: WebSocket, function: Callable[[], object]) -> None:
+        """Run ``function`` as a helper of the view, and report what it raises."""

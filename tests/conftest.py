@@ -1,0 +1,90 @@
+"""Fixtures: servers of every kind, and what may be missing on a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .support import ROOT, WORKERS, Server
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database for the servers under test."""
+    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "-v0", "--settings=tests.project.settings"],
+        env={**os.environ, "TEST_DATABASE": str(path)},
+        cwd=ROOT,
+        check=True,
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def environment(database: Path) -> dict[str, str]:
+    """Environment variables of every server under test."""
+    return {"TEST_DATABASE": str(database), "DJANGO_SETTINGS_MODULE": "tests.project.settings"}
+
+
+def _start(environment: dict[str, str], name: str) -> Server:
+    if name == "direct":
+        return Server("-m", "tests.project.direct", env=environment)
+    return Server.gunicorn(name, env=environment)
+
+
+@pytest.fixture(scope="session", params=[*WORKERS, "direct"])
+def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+    """Every server that can serve WebSockets, gevent-websocket's own included."""
+    server = _start(environment, request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=WORKERS)
+def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+    """The gunicorn workers: Django answers before the 101."""
+    server = _start(environment, request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def direct(environment: dict[str, str]) -> Iterator[Server]:
+    """gevent-websocket's own server, which sends the 101 first."""
+    server = _start(environment, "direct")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
+    """Start gunicorn with options of one's own; stopped after the test."""
+    servers: list[Server] = []
+
+    def start(worker: str, *options: str, env: dict[str, str] | None = None, **more: str) -> Server:
+        server = Server.gunicorn(worker, *options, env={**environment, **(env or {})}, **more)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def need(*programs: str) -> None:
+    """Skip, loudly, where a program is missing; fail where nothing may be skipped."""
+    for program in programs:
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            message = f"{program} is not installed: scripts/test installs it where it may"
+            if os.environ.get("CI") == "true":
+                pytest.fail(message)
+            pytest.skip(message)

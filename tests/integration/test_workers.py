@@ -1,0 +1,214 @@
+"""What gunicorn does with its workers: stop, reload, several, few slots, TLS."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.support import TIMEOUT, WORKERS, Server, frame
+
+StartServer = Callable[..., Server]
+
+each_worker = pytest.mark.parametrize("worker", WORKERS)
+
+
+class TestLeaving:
+    """``WebSocketWorker`` says good-bye."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    def test_stop(self, start_server: StartServer, number: signal.Signals) -> None:
+        """Every socket is closed with 1012, long before graceful_timeout is over."""
+        server = start_server("own", "--graceful-timeout", "30")
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(20)]
+            started = time.monotonic()
+            server.signal(number)
+            for websocket in sockets:
+                with pytest.raises(ConnectionClosed):
+                    websocket.recv(timeout=TIMEOUT)
+                assert (websocket.close_code, websocket.close_reason) == (1012, "service restart")
+            assert server.wait() == 0
+        assert time.monotonic() - started < 10
+
+    def test_peers_that_do_not_answer(self, start_server: StartServer) -> None:
+        """They do not hold the worker up for graceful_timeout."""
+        server = start_server("own", "--graceful-timeout", "30")
+        with server.upgraded("/echo/") as wire:
+            started = time.monotonic()
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+            assert wire.closed() == (1012, "service restart")
+        assert time.monotonic() - started < 10
+
+    def test_views_learn_it(self, start_server: StartServer, tmp_path: Path) -> None:
+        """A view that waits ends as with any close, and its last lines run."""
+        server = start_server("own", env={"TEST_FAREWELL": str(tmp_path / "farewell")})
+        with server.connect("/farewell/") as websocket:
+            assert websocket.recv(timeout=TIMEOUT) == "ready"
+            server.signal(signal.SIGTERM)
+            server.wait()
+        assert (tmp_path / "farewell").read_text() == "1012 service restart"
+
+    def test_reload(self, start_server: StartServer) -> None:
+        """SIGHUP: 1012 for the old worker's sockets, and the new worker serves."""
+        server = start_server("own")
+        with server.connect("/echo/") as websocket:
+            (old,) = server.workers
+            server.signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed):
+                websocket.recv(timeout=TIMEOUT)
+            assert websocket.close_code == 1012
+        server.wait_for_log(rf"Worker exiting \(pid: {old}\)")
+        with server.connect("/echo/") as websocket:
+            websocket.send("again")
+            assert websocket.recv(timeout=TIMEOUT) == "again"
+
+    def test_plain_requests_end_first(self, start_server: StartServer) -> None:
+        """A slow page is finished, and does not delay the good-bye to the sockets."""
+        server = start_server("own")
+        with server.wire() as page, server.connect("/echo/") as websocket:
+            page.send(b"GET /slow/?seconds=4 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            websocket.send("the request before is being served")
+            websocket.recv(timeout=TIMEOUT)
+            started = time.monotonic()
+            server.signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed):
+                websocket.recv(timeout=TIMEOUT)
+            assert websocket.close_code == 1012
+            assert time.monotonic() - started < 3.5
+            assert page.head().startswith("HTTP/1.1 200 ")
+
+
+class TestSlots:
+    """An open socket costs the HTTP side nothing."""
+
+    @each_worker
+    def test_worker_connections(self, start_server: StartServer, worker: str) -> None:
+        """100 sockets, worker_connections=10: pages are still served, sockets work."""
+        server = start_server(worker, "--worker-connections", "10")
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(100)]
+            assert json.loads(server.get("/report/none/"))["open"] == 100
+            for number, websocket in enumerate(sockets):
+                websocket.send(str(number))
+            received = [websocket.recv(timeout=TIMEOUT) for websocket in sockets]
+            assert received == [str(number) for number in range(100)]
+            assert server.get("/").startswith("plain")
+
+    @each_worker
+    def test_plain_views_hold_a_slot(self, start_server: StartServer, worker: str) -> None:
+        """Only a view without a decorator runs inside its request, as it always did."""
+        server = start_server(worker)
+        with server.connect("/plain-echo/") as websocket:
+            websocket.send("x")
+            assert websocket.recv(timeout=TIMEOUT) == "x"
+            assert json.loads(server.get("/report/none/"))["inside"] == 1
+
+
+class TestProcesses:
+    """Several workers, and code loaded before the fork."""
+
+    @each_worker
+    @pytest.mark.parametrize("options", [["-w", "4"], ["--preload"], ["-w", "4", "--preload"]])
+    def test_serves(self, start_server: StartServer, worker: str, options: list[str]) -> None:
+        """Sockets open in whichever worker accepts."""
+        server = start_server(worker, *options)
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(20)]
+            for websocket in sockets:
+                websocket.send("hello")
+                assert websocket.recv(timeout=TIMEOUT) == "hello"
+            assert server.get("/").startswith("plain")
+
+    @each_worker
+    def test_descriptors_are_not_left_behind(self, start_server: StartServer, worker: str) -> None:
+        """500 sockets, closed and vanished, leave the worker as it was; it has not aborted."""
+        server = start_server(worker)
+        server.get("/")
+        (pid,) = server.workers
+        before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        for _ in range(125):
+            with server.connect("/echo/") as websocket:
+                websocket.send("x")
+                websocket.recv(timeout=TIMEOUT)
+            with server.upgraded("/select/") as wire:
+                wire.frame()
+            with server.upgraded("/echo/") as wire:
+                wire.send(b"\x81\x00")
+                assert wire.closed()[0] == 1002
+            with server.upgraded("/spawn/") as wire:
+                wire.send(frame(0x88, b"\x03\xe8"))
+                wire.closed()
+        for _ in range(100):
+            state = json.loads(server.get("/report/none/"))
+            if state["open"] == state["conversations"] == 0:
+                break
+        assert (state["open"], state["conversations"]) == (0, 0)
+        assert server.workers == [pid]
+        # The database file of a request may be open or not.
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before + 2
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, with its key in one file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -out -"
+    certificate = subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    path.write_text(path.read_text() + certificate)
+    return path
+
+
+class TestTLS:
+    """TLS ended by gunicorn."""
+
+    @each_worker
+    def test_echo(self, start_server: StartServer, worker: str, certificate: Path) -> None:
+        """What is decrypted but unread does not wait for the next packet."""
+        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
+        context = ssl.create_default_context(cafile=str(certificate))
+        messages = ["x" * size for size in (0, 1, 1000, 16384, 100_000, 1_000_000)]
+        with server.connect("/echo/", ssl=context) as websocket:
+            for message in messages:
+                websocket.send(message)
+            assert [websocket.recv(timeout=TIMEOUT) for _ in messages] == messages
+        assert websocket.close_code == 1000
+
+    @each_worker
+    def test_several_frames_in_one_record(
+        self, start_server: StartServer, worker: str, certificate: Path
+    ) -> None:
+        """All of them are delivered at once."""
+        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
+        context = ssl.create_default_context(cafile=str(certificate))
+        with server.connect("/echo/", ssl=context) as websocket:
+            websocket.socket.sendall(b"".join(frame(0x81, b"%d" % i) for i in range(100)))
+            received = [websocket.recv(timeout=TIMEOUT) for _ in range(100)]
+            assert received == [str(i) for i in range(100)]
+
+
+class TestWrongWorkers:
+    """What cannot work says so."""
+
+    @pytest.mark.parametrize("worker", ["sync", "gthread"])
+    def test_blocking_workers(self, start_server: StartServer, worker: str) -> None:
+        """A handshake gets 501 and the command to use; pages are served."""
+        server = start_server(worker)
+        answer = server.refused("/echo/")
+        assert answer.status == 501
+        assert "gunicorn -k django_wsmux.worker.WebSocketWorker" in answer.text
+        assert server.get("/").startswith("plain")

@@ -1,0 +1,24 @@
+"""Middleware that leaves traces on the 101."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from . import state
+
+
+def trace(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
+    """Count the requests that are inside, and mark each response."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        state.inside += 1
+        try:
+            response = get_response(request)
+        finally:
+            state.inside -= 1
+        response.headers["X-Mixed-Case"] = "KeepMyCase"
+        response.set_cookie("flavour", "Chocolate")
+        response.set_cookie("second", "Too")
+        return response
+
+    return middleware

@@ -1,0 +1,62 @@
+"""What startproject writes, WebSockets added, and a switch for each thing that a test varies."""
+
+import os
+
+SECRET_KEY = "tests"
+DEBUG = os.environ.get("TEST_DEBUG") == "1"
+ALLOWED_HOSTS = ["*"]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django_wsmux",
+]
+MIDDLEWARE = [
+    "tests.project.middleware.trace",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "tests.project.urls"
+WEBSOCKET_URLCONF = "tests.project.websocket_urls"
+LOGIN_URL = "login"  # a name of ROOT_URLCONF, not of WEBSOCKET_URLCONF
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
+        "ATOMIC_REQUESTS": True,
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGES = [("en", "English"), ("de", "German")]
+
+WEBSOCKET_CLOSE_TIMEOUT = 1.0
+WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example", "https://*.friends.example"]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}

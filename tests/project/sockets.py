@@ -1,0 +1,299 @@
+"""One view for each thing that a test wants to see."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from select import select
+from typing import Any
+
+import gevent
+from django import forms
+from django.contrib.auth.decorators import login_required, permission_required
+from django.core.exceptions import PermissionDenied
+from django.db import connection, connections, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.translation import get_language
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET
+
+from django_wsmux.decorators import websocket, websocket_loop
+from django_wsmux.groups import Group
+from django_wsmux.server.websocket import WebSocket
+
+from . import state
+
+
+@websocket
+def echo(request: HttpRequest, websocket: WebSocket) -> None:
+    for message in websocket:
+        websocket.send(message)
+
+
+def plain_echo(request: Any) -> None:
+    """No decorator: first use accepts."""
+    while (message := request.websocket.receive()) is not None:
+        request.websocket.send(message)
+
+
+def meta_echo(request: HttpRequest) -> HttpResponse:
+    """As written for gevent-websocket."""
+    ws = request.META["wsgi.websocket"]
+    while not ws.closed:
+        message = ws.receive()
+        if message is not None:
+            ws.send(message)
+    return HttpResponse()
+
+
+@websocket_loop
+def loop(request: HttpRequest, websocket: WebSocket) -> None:
+    message = websocket.receive()
+    assert message is not None
+    websocket.send(message)
+
+
+def status(request: HttpRequest, status: int) -> HttpResponse:
+    if status == 302:
+        return HttpResponseRedirect("/elsewhere/")
+    response = HttpResponse(f"status {status}", status=status)
+    response.headers["Retry-After"] = "7"
+    return response
+
+
+@websocket
+def late_status(request: HttpRequest, websocket: WebSocket, status: int) -> HttpResponse:
+    return HttpResponse(status=status)
+
+
+@websocket
+def crash(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.receive()
+    raise ValueError("it broke ü" + "x" * 200)
+
+
+def crash_before(request: HttpRequest) -> HttpResponse:
+    raise ValueError("it broke before")
+
+
+def missing(request: HttpRequest) -> HttpResponse:
+    raise Http404
+
+
+def denied(request: HttpRequest) -> HttpResponse:
+    raise PermissionDenied
+
+
+@login_required
+@websocket
+def private(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(request.user.get_username())
+
+
+@permission_required("auth.add_user", raise_exception=True)
+@websocket
+def staff(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send("staff")
+
+
+@csrf_exempt
+@never_cache
+@require_GET
+@websocket
+def stacked(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send("stacked")
+
+
+@websocket
+def room(request: HttpRequest, websocket: WebSocket, slug: str) -> None:
+    assert request.resolver_match is not None
+    websocket.send(f"{slug} {request.resolver_match.view_name}")
+
+
+@websocket
+def number(request: HttpRequest, websocket: WebSocket, number: int) -> None:
+    websocket.send_json({"number": number, "type": type(number).__name__})
+
+
+@websocket
+def year(request: HttpRequest, websocket: WebSocket, year: str) -> None:
+    websocket.send(year)
+
+
+@websocket
+def unwound(request: HttpRequest, websocket: WebSocket) -> None:
+    """Tell what of the request is still under way."""
+    websocket.send_json({"inside": state.inside, "atomic": connection.in_atomic_block})
+
+
+@websocket
+def session(request: HttpRequest, websocket: WebSocket) -> None:
+    """Count in the session."""
+    for _ in websocket:
+        request.session["count"] = request.session.get("count", 0) + 1
+        request.session.save()
+        websocket.send_json(request.session["count"])
+
+
+@websocket(subprotocols=["chat.v2", "chat.v1"])
+def subprotocol(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(str(websocket.subprotocol))
+
+
+@websocket
+def closing(request: HttpRequest, websocket: WebSocket, code: int, reason: str) -> None:
+    websocket.close(code, reason)
+
+
+@websocket
+def report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Leave behind how the socket closed."""
+    messages = list(websocket)
+    state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {messages}"
+
+
+@websocket
+def selecting(request: HttpRequest, websocket: WebSocket) -> None:
+    """Two sources, one select(), as the older package's README has it."""
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"from the other source")
+    sources = [websocket.handler.socket.fileno(), ours.fileno()]
+    while not websocket.closed:
+        readable = select(sources, [], [])[0]
+        if ours.fileno() in readable:
+            websocket.send(ours.recv(100).decode())
+        if websocket.fileno() in readable:
+            started = time.monotonic()
+            message = websocket.receive()
+            assert time.monotonic() - started < 0.5, "receive() had to wait"
+            if message is not None:
+                websocket.send(message)
+
+
+@websocket
+def language(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(str(get_language()))
+
+
+@websocket
+def reversing(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(reverse("only-a-page"))
+
+
+@websocket
+def spawning(request: HttpRequest, websocket: WebSocket) -> None:
+    """A helper ticks while the view echoes."""
+
+    def tick(text: str) -> None:
+        try:
+            while True:
+                websocket.send(text)
+                gevent.sleep(0.05)
+        finally:
+            state.reports["ticker"] = "ended"
+
+    def fail() -> None:
+        raise ValueError("helper")
+
+    websocket.spawn(tick, "tick")
+    for message in websocket:
+        if message == "fail":
+            websocket.spawn(fail)
+        else:
+            websocket.send(message)
+
+
+@websocket
+def atomic(request: HttpRequest, websocket: WebSocket) -> None:
+    with transaction.atomic():
+        connection.cursor().execute("SELECT 1")
+        websocket.receive()
+
+
+@websocket
+def database(request: HttpRequest, websocket: WebSocket) -> None:
+    """Use the database, then wait: the helper looks at the view's connection meanwhile."""
+    connection.cursor().execute("SELECT 1")
+    own = connections["default"]
+
+    def look() -> None:
+        gevent.sleep(0.05)
+        websocket.send_json({"held": own.connection is not None})
+
+    websocket.spawn(look)
+    websocket.receive()
+
+
+@websocket
+def group(request: HttpRequest, websocket: WebSocket) -> None:
+    room = Group("test")
+    with room.joined(websocket):
+        for message in websocket:
+            if message == "count":
+                websocket.send_json(room.count())
+            elif message == "others":
+                room.send("for the others", exclude=websocket)
+            elif message == "close":
+                room.close(4000, "all out")
+            else:
+                room.send(message)
+
+
+@websocket
+def timeout(request: HttpRequest, websocket: WebSocket) -> None:
+    try:
+        websocket.receive(timeout=0.05)
+    except TimeoutError as error:
+        websocket.send(str(error))
+    websocket.send(websocket.receive(timeout=10) or "")
+
+
+@websocket
+def flood(request: HttpRequest, websocket: WebSocket) -> None:
+    """Send more than a peer that does not read can take."""
+    chunk = os.urandom(2**16)
+    for number in range(256):
+        websocket.send(chunk)
+        state.reports["flood"] = str(number + 1)
+
+
+@websocket
+def silent(request: HttpRequest, websocket: WebSocket) -> None:
+    """Receive nothing until the peer is gone."""
+    while not websocket.closed:
+        gevent.sleep(0.02)
+
+
+@websocket
+def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.ping(b"are you there")
+    websocket.receive()
+    websocket.send_json({"latency": websocket.latency})
+
+
+@websocket
+def farewell(request: HttpRequest, websocket: WebSocket) -> None:
+    """Write down, slowly, how the socket closed."""
+    websocket.send("ready")
+    websocket.receive()
+    gevent.sleep(0.3)
+    path = Path(os.environ["TEST_FAREWELL"])
+    path.write_text(f"{websocket.close_code} {websocket.close_reason}")
+
+
+class NumberForm(forms.Form):
+    number = forms.IntegerField(min_value=1)
+
+
+@websocket
+def form(request: HttpRequest, websocket: WebSocket) -> None:
+    for _ in range(2):
+        form = NumberForm(websocket.receive_json())
+        if form.is_valid():
+            websocket.send_json({"double": 2 * form.cleaned_data["number"]})
+        else:
+            websocket.send_json({"errors": form.errors.get_json_data()})

@@ -1,0 +1,70 @@
+"""Plain pages."""
+
+import json
+import os
+import time
+
+from django.contrib.auth import get_user_model, login
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import engines
+from django.urls import path
+
+from django_wsmux.server import registry
+
+from . import state
+
+
+def plain(request: HttpRequest) -> HttpResponse:
+    """Answer with the process that answered."""
+    return HttpResponse(f"plain {os.getpid()}", content_type="text/plain")
+
+
+def environ(request: HttpRequest) -> JsonResponse:
+    """Show what the environ holds."""
+    return JsonResponse({"keys": sorted(request.META), "upgrade": request.META.get("HTTP_UPGRADE")})
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """Sign in a user, made on the way."""
+    user, _ = get_user_model().objects.get_or_create(username=request.GET.get("user", "ann"))
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return HttpResponse("signed in")
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """Render URLs of sockets."""
+    template = engines["django"].from_string(
+        "{% load websockets %}"
+        "{% websocket_url 'echo' %} {% websocket_url 'rooms:room' slug='lobby' %}"
+    )
+    return HttpResponse(template.render({}, request))
+
+
+def slow(request: HttpRequest) -> HttpResponse:
+    """Take a while."""
+    time.sleep(float(request.GET["seconds"]))
+    return HttpResponse("slow")
+
+
+def report(request: HttpRequest, key: str) -> JsonResponse:
+    """Show what a socket left behind, and what is open."""
+    return JsonResponse(
+        {
+            "report": state.reports.get(key),
+            "open": len(registry.open_sockets),
+            "conversations": len(registry.conversations),
+            "inside": state.inside - 1,
+        },
+        json_dumps_params={"default": json.dumps},
+    )
+
+
+urlpatterns = [
+    path("", plain),
+    path("environ/", environ),
+    path("login/", sign_in, name="login"),
+    path("page/", page),
+    path("slow/", slow),
+    path("report/<key>/", report),
+    path("only-a-page/", plain, name="only-a-page"),
+]

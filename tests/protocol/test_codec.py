@@ -1,0 +1,629 @@
+"""Bytes to messages: a class for each section of RFC 6455, then properties of random streams."""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from operator import itemgetter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from django_wsmux.protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
+from django_wsmux.protocol.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_payload,
+)
+
+Message = str | bytes
+
+LIMIT = 300  # low, so that random streams reach it
+MASK = b"\x37\xfa\x21\x3d"  # of the examples in section 5.7
+
+
+def header(opcode: int, length: int, *, fin: bool = True) -> bytes:
+    """Return what a client's frame starts with, up to the masking key."""
+    first = 0x80 * fin | opcode
+    if length < 126:
+        return bytes((first, 0x80 | length))
+    if length < 65536:
+        return bytes((first, 0xFE)) + length.to_bytes(2, "big")
+    return bytes((first, 0xFF)) + length.to_bytes(8, "big")
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes = MASK) -> bytes:
+    """Return a client's frame."""
+    masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return header(opcode, len(payload), fin=fin) + mask + masked
+
+
+def receive(*pieces: bytes, limit: int = LIMIT) -> tuple[list[Message], list[Control]]:
+    """Return the messages and the control frames that a new codec finds in these pieces."""
+    codec, messages = Codec(limit), list[Message]()
+    controls = [control for piece in pieces for control in codec.receive(piece, messages)]
+    assert {type(message) for message in messages} <= {str, bytes}
+    return messages, controls
+
+
+def assert_messages(stream: bytes, *expected: Message, limit: int = LIMIT) -> None:
+    """Assert that a stream is these messages and nothing else."""
+    assert receive(stream, limit=limit) == (list(expected), [])
+
+
+def assert_controls(stream: bytes, *expected: Control) -> None:
+    """Assert that a stream is these control frames and nothing else."""
+    assert receive(stream) == ([], list(expected))
+
+
+def assert_fails(stream: bytes, code: int, *after: Message, limit: int = LIMIT) -> None:
+    """Assert that a stream, whole and in bytes, fails with a code after these messages."""
+    for pieces in [stream], [bytes((byte,)) for byte in stream]:
+        messages, controls = receive(*pieces, limit=limit)
+        assert messages == list(after)
+        (failure,) = controls
+        assert isinstance(failure, Failure)
+        assert failure.code == code
+
+
+class TestMasking:
+    """Section 5.1: a client masks, a server closes the connection when it does not."""
+
+    def test_example(self) -> None:
+        """The masked example of section 5.7 is unmasked."""
+        assert_messages(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", "Hello")
+
+    @pytest.mark.parametrize("first", [0x81, 0x82, 0x01, 0x02, 0x88, 0x89, 0x8A])
+    def test_not_masked(self, first: int) -> None:
+        """A frame that is not masked fails, whatever its kind."""
+        assert_fails(bytes((first, 5)) + b"Hello", 1002)
+
+    def test_zero_mask(self) -> None:
+        """A masking key of zeros is a masking key."""
+        assert_messages(b"\x81\x82\0\0\0\0hi", "hi")
+
+    @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5, 4095, 4096, 4097])
+    def test_any_length(self, length: int) -> None:
+        """The key repeats over a payload of any length."""
+        payload = b"abcdefg" * (length // 7) + b"abcdefg"[: length % 7]
+        assert_messages(frame(BINARY, payload), payload, limit=length)
+
+
+class TestFraming:
+    """Section 5.2: the base framing protocol."""
+
+    def test_text(self) -> None:
+        """A text frame is a str."""
+        assert_messages(frame(TEXT, b"Hello"), "Hello")
+
+    def test_binary(self) -> None:
+        """A binary frame is bytes."""
+        assert_messages(frame(BINARY, b"\xff\x00"), b"\xff\x00")
+
+    def test_empty(self) -> None:
+        """An empty message is a message, of its own type."""
+        assert_messages(frame(TEXT) + frame(BINARY), "", b"")
+
+    def test_several_at_once(self) -> None:
+        """All the frames of one call are delivered, in order."""
+        assert_messages(frame(TEXT, b"a") + frame(BINARY, b"b") + frame(TEXT, b"c"), "a", b"b", "c")
+
+    def test_nothing(self) -> None:
+        """No bytes are no message, in the middle of a frame too."""
+        data = frame(TEXT, b"Hello")
+        assert receive(b"", data[:7], b"", data[7:], b"") == (["Hello"], [])
+
+    def test_delivered_when_complete(self) -> None:
+        """A message comes with its last byte, not with the next frame."""
+        codec, messages = Codec(LIMIT), list[Message]()
+        data = frame(TEXT, b"Hello")
+        assert codec.receive(data[:-1], messages) == []
+        assert messages == []
+        codec.receive(data[-1:] + frame(TEXT, b"next")[:3], messages)
+        assert messages == ["Hello"]
+
+    def test_first_byte(self) -> None:
+        """Seven of the 256 first bytes may open a stream."""
+        for first in {*range(256)} - {0x01, 0x02, 0x81, 0x82, 0x88, 0x89, 0x8A}:
+            assert_fails(bytes((first, 0x80)), 1002)
+
+    @pytest.mark.parametrize("bit", [0x40, 0x20, 0x10])
+    @pytest.mark.parametrize("first", [0x81, 0x01, 0x80, 0x89])
+    def test_reserved_bits(self, first: int, bit: int) -> None:
+        """No extension is negotiated, so no reserved bit may be set."""
+        assert_fails(bytes((first | bit, 0x80)), 1002)
+
+    @pytest.mark.parametrize("opcode", [*range(0x3, 0x8), *range(0xB, 0x10)])
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_reserved_opcodes(self, opcode: int, fin: bool) -> None:
+        """An opcode that the RFC does not define fails."""
+        assert_fails(header(opcode, 0, fin=fin), 1002)
+
+    @pytest.mark.parametrize("length", [125, 126, 127, 65535, 65536])
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_lengths(self, opcode: int, length: int) -> None:
+        """A payload comes through whole in each of the three forms of its length."""
+        payload = b"x" * length
+        expected = payload.decode() if opcode == TEXT else payload
+        assert_messages(frame(opcode, payload), expected, limit=length)
+
+    @pytest.mark.parametrize("length", [126, 65536])
+    @pytest.mark.parametrize("cut", [1, 2, 3, 9, 10, 13, 14, 15, 100, -1])
+    def test_cut(self, length: int, cut: int) -> None:
+        """A frame may be cut in its header, its key and its payload."""
+        data, payload = frame(BINARY, b"x" * length), b"x" * length
+        assert receive(data[:cut], data[cut:], limit=length) == ([payload], [])
+
+    @pytest.mark.parametrize("length", [0, 125])
+    def test_longer_form_of_16_bits(self, length: int) -> None:
+        """A length that fits 7 bits must not take 16."""
+        assert_fails(b"\x82\xfe" + length.to_bytes(2, "big"), 1002)
+
+    @pytest.mark.parametrize("length", [0, 125, 126, 65535])
+    def test_longer_form_of_64_bits(self, length: int) -> None:
+        """A length that fits 7 or 16 bits must not take 64."""
+        assert_fails(b"\x82\xff" + length.to_bytes(8, "big"), 1002, limit=65535)
+
+    @pytest.mark.parametrize("limit", [LIMIT, 2**64])
+    def test_highest_bit(self, limit: int) -> None:
+        """The highest bit of a 64-bit length must be 0, whatever the limit."""
+        assert_fails(b"\x82\xff\x80\0\0\0\0\1\0\0", 1002, limit=limit)
+
+
+class TestFragmentation:
+    """Section 5.4: a message in several frames, control frames among them."""
+
+    def test_text(self) -> None:
+        """The fragments of a text are one str."""
+        first, second = frame(TEXT, b"Hel", fin=False), frame(CONTINUATION, b"l", fin=False)
+        assert_messages(first + second + frame(CONTINUATION, b"o"), "Hello")
+
+    def test_binary(self) -> None:
+        """The fragments of a binary message are one bytes."""
+        assert_messages(frame(BINARY, b"\xff", fin=False) + frame(CONTINUATION, b"\0"), b"\xff\0")
+
+    @pytest.mark.parametrize(("opcode", "expected"), [(TEXT, ""), (BINARY, b"")])
+    def test_empty(self, opcode: int, expected: Message) -> None:
+        """Empty fragments are an empty message."""
+        assert_messages(frame(opcode, fin=False) + frame(CONTINUATION), expected)
+
+    def test_unfinished(self) -> None:
+        """Nothing is delivered before the last fragment."""
+        assert_messages(frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b", fin=False))
+
+    def test_one_after_another(self) -> None:
+        """A fragmented message may follow another, or a whole one."""
+        text = frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")
+        binary = frame(BINARY, b"c", fin=False) + frame(CONTINUATION, b"\xff")
+        assert_messages(text + binary + frame(TEXT, b"d") + text, "ab", b"c\xff", "d", "ab")
+
+    def test_control_frames_between(self) -> None:
+        """Control frames between fragments are handled and change nothing."""
+        ping, pong = frame(PING, b"1"), frame(PONG, b"2")
+        start, end = frame(TEXT, b"a", fin=False), frame(CONTINUATION, b"b")
+        assert receive(start + ping + pong + end) == (["ab"], [Ping(b"1"), Pong(b"2")])
+
+    def test_control_frame_at_once(self) -> None:
+        """A ping does not wait for the end of the message around it."""
+        assert_controls(frame(TEXT, b"a", fin=False) + frame(PING, b"1"), Ping(b"1"))
+
+    def test_close_between(self) -> None:
+        """The peer may close in the middle of its message, which is then lost."""
+        assert_controls(frame(TEXT, b"a", fin=False) + frame(CLOSE), Closed(1005, ""))
+
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_continuation_of_nothing(self, fin: bool) -> None:
+        """A message does not start with a continuation."""
+        assert_fails(frame(CONTINUATION, b"a", fin=fin), 1002)
+
+    def test_continuation_after_the_end(self) -> None:
+        """A message that has ended is not continued."""
+        stream = frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")
+        assert_fails(stream + frame(CONTINUATION, b"c"), 1002, "ab")
+
+    def test_continuation_after_a_whole_message(self) -> None:
+        """A message that was whole is not continued."""
+        assert_fails(frame(TEXT, b"a") + frame(CONTINUATION, b"b"), 1002, "a")
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_interleaved(self, opcode: int, fin: bool) -> None:
+        """Another message does not start before this one has ended."""
+        assert_fails(frame(TEXT, b"a", fin=False) + frame(opcode, b"b", fin=fin), 1002)
+
+
+class TestControlFrames:
+    """Section 5.5: close, ping and pong."""
+
+    def test_ping(self) -> None:
+        """A ping is handed over with its payload, for the pong."""
+        assert_controls(frame(PING, b"\xff\0") + frame(PING), Ping(b"\xff\0"), Ping(b""))
+
+    def test_pong(self) -> None:
+        """A pong is handed over whether it was asked for or not."""
+        assert_controls(b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Pong(b"Hello"))
+
+    def test_among_messages(self) -> None:
+        """Control frames and messages keep their order, each among their own."""
+        stream = frame(PING, b"1") + frame(TEXT, b"a") + frame(PING, b"2") + frame(TEXT, b"b")
+        assert receive(stream) == (["a", "b"], [Ping(b"1"), Ping(b"2")])
+
+    def test_longest(self) -> None:
+        """A payload of 125 bytes is allowed."""
+        assert_controls(frame(PING, b"x" * 125), Ping(b"x" * 125))
+
+    @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+    @pytest.mark.parametrize("length", [126, 65536])
+    def test_too_long(self, opcode: int, length: int) -> None:
+        """A longer one fails with the first two bytes of its header."""
+        assert_fails(header(opcode, length)[:2], 1002, limit=2**20)
+
+    @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+    def test_fragmented(self, opcode: int) -> None:
+        """A control frame without FIN fails."""
+        assert_fails(frame(opcode, fin=False), 1002)
+
+
+class TestClose:
+    """Section 5.5.1: the close frame."""
+
+    def test_empty(self) -> None:
+        """Section 7.1.5: a close frame without a body has code 1005."""
+        assert_controls(frame(CLOSE), Closed(1005, ""))
+
+    def test_code(self) -> None:
+        """A code may stand without a reason."""
+        assert_controls(frame(CLOSE, b"\x03\xe8"), Closed(1000, ""))
+
+    def test_reason(self) -> None:
+        """A reason is UTF-8."""
+        assert_controls(frame(CLOSE, b"\x0f\xa0adi\xc3\xb3s"), Closed(4000, "adiós"))
+
+    def test_longest_reason(self) -> None:
+        """A reason of 123 bytes fits."""
+        assert_controls(frame(CLOSE, b"\x03\xe8" + b"x" * 123), Closed(1000, "x" * 123))
+
+    def test_one_byte(self) -> None:
+        """Half a code fails."""
+        assert_fails(frame(CLOSE, b"\x03"), 1002)
+
+    def test_reason_not_utf_8(self) -> None:
+        """Section 8.1: a reason that is not UTF-8 fails as text does."""
+        assert_fails(frame(CLOSE, b"\x03\xe8\xff"), 1007)
+
+    @pytest.mark.parametrize("rest", [frame(TEXT, b"a"), frame(PING), frame(CLOSE), b"\xff\xff"])
+    def test_last(self, rest: bytes) -> None:
+        """Section 1.4: what follows is discarded, in the same call and in later ones."""
+        assert receive(frame(CLOSE) + rest, rest) == ([], [Closed(1005, "")])
+
+    def test_after_messages(self) -> None:
+        """What came before the close frame is delivered."""
+        assert receive(frame(TEXT, b"a") + frame(CLOSE)) == (["a"], [Closed(1005, "")])
+
+
+class TestCloseCodes:
+    """Section 7.4: the codes that a close frame may carry."""
+
+    @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 3000, 4999])
+    def test_valid(self, code: int) -> None:
+        """A code that may be sent is handed over."""
+        assert_controls(frame(CLOSE, code.to_bytes(2, "big")), Closed(code, ""))
+
+    @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
+    def test_invalid(self, code: int) -> None:
+        """A code that may not be sent fails."""
+        assert_fails(frame(CLOSE, code.to_bytes(2, "big")), 1002)
+
+
+class TestFailure:
+    """Section 7.1.7: how a connection fails."""
+
+    def test_messages_before(self) -> None:
+        """What was complete before the failure is delivered."""
+        assert_fails(frame(TEXT, b"a") + b"\x81\0", 1002, "a")
+
+    def test_control_frames_before(self) -> None:
+        """The failure comes after the control frames of the same call."""
+        messages, controls = receive(frame(PING) + b"\x81\0")
+        assert messages == []
+        assert [type(control) for control in controls] == [Ping, Failure]
+
+    @pytest.mark.parametrize("bad", [b"\x81\0", frame(TEXT, b"\xff"), header(TEXT, LIMIT + 1)])
+    def test_last(self, bad: bytes) -> None:
+        """What follows is discarded, in the same call and in later ones."""
+        good = frame(TEXT, b"a") + frame(PING) + frame(CLOSE)
+        messages, controls = receive(bad + good, bad, good)
+        assert messages == []
+        assert len(controls) == 1
+
+    def test_at_the_second_byte(self) -> None:
+        """What the first two bytes break is not waited upon."""
+        codec, messages = Codec(LIMIT), list[Message]()
+        assert codec.receive(b"\xf1", messages) == []
+        assert len(codec.receive(b"\x80", messages)) == 1
+
+
+class TestText:
+    """Section 8.1: text is UTF-8."""
+
+    @pytest.mark.parametrize(
+        "text", ["é", "€", "😀", "\0", "\x7f", "\uffff", "\U0010ffff", "\ufeff"]
+    )
+    def test_valid(self, text: str) -> None:
+        """Every character comes through, one that is no character too."""
+        assert_messages(frame(TEXT, text.encode()), text)
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            b"\xff",  # no such byte
+            b"\x80",  # second byte without a first
+            b"\xe2\x82",  # cut short
+            b"\xc0\xaf",  # not in its shortest form
+            b"\xed\xa0\x80",  # lone surrogate
+            b"\xed\xa0\xbd\xed\xb8\x80",  # pair of surrogates
+            b"\xf4\x90\x80\x80",  # above U+10FFFF
+        ],
+    )
+    def test_invalid(self, payload: bytes) -> None:
+        """What is not UTF-8 fails, whole or in fragments cut anywhere."""
+        assert_fails(frame(TEXT, b"ok " + payload), 1007)
+        for cut in range(len(payload) + 1):
+            start = frame(TEXT, payload[:cut], fin=False)
+            assert_fails(start + frame(CONTINUATION, payload[cut:]), 1007)
+
+    @pytest.mark.parametrize("payload", [b"\xff", b"\xc0", b"\xf4\x90", b"\xed\xa0\x80"])
+    def test_invalid_before_the_end(self, payload: bytes) -> None:
+        """A fragment that cannot become UTF-8 fails before the message ends."""
+        assert_fails(frame(TEXT, b"ok", fin=False) + frame(CONTINUATION, payload, fin=False), 1007)
+        assert_fails(frame(TEXT, payload, fin=False), 1007)
+
+    def test_character_over_fragments(self) -> None:
+        """A character may be cut by fragments, and by a ping between them."""
+        frames = [frame(TEXT, b"\xf0", fin=False), frame(CONTINUATION, b"\x9f\x98", fin=False)]
+        stream = frames[0] + frame(PING) + frames[1] + frame(CONTINUATION, b"\x80")
+        assert receive(stream) == (["😀"], [Ping(b"")])
+
+    def test_character_not_over_messages(self) -> None:
+        """A character that one message cuts short is not ended by the next."""
+        assert_fails(frame(TEXT, b"\xc3") + frame(TEXT, b"\xa9"), 1007)
+
+    def test_binary(self) -> None:
+        """Binary data is not looked at, whole or in fragments."""
+        stream = frame(BINARY, b"\xff", fin=False) + frame(CONTINUATION, b"\xed\xa0\x80")
+        assert_messages(stream + frame(BINARY, b"\xff"), b"\xff\xed\xa0\x80", b"\xff")
+
+
+class TestLimit:
+    """Section 10.4: a limit on the size of a message."""
+
+    @pytest.mark.parametrize("limit", [10, 125, 126, 65535, 65536])
+    def test_whole(self, limit: int) -> None:
+        """A message of just that size passes; one more fails."""
+        assert_messages(frame(BINARY, b"x" * limit), b"x" * limit, limit=limit)
+        assert_fails(frame(BINARY, b"x" * (limit + 1)), 1009, limit=limit)
+
+    @pytest.mark.parametrize("length", [11, 126, 65536, 2**63 - 1])
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_at_the_header(self, length: int, fin: bool) -> None:
+        """A larger one fails with the last byte of its length."""
+        assert_fails(header(BINARY, length, fin=fin), 1009, limit=10)
+
+    def test_sum_of_fragments(self) -> None:
+        """Fragments that add up to just that size pass."""
+        start, middle = frame(TEXT, b"12345", fin=False), frame(CONTINUATION, b"6789", fin=False)
+        assert_messages(start + middle + frame(CONTINUATION, b"0"), "1234567890", limit=10)
+
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_sum_at_the_header(self, fin: bool) -> None:
+        """The fragment that goes beyond fails with the last byte of its length."""
+        start = frame(TEXT, b"12345", fin=False) + frame(CONTINUATION, b"6789", fin=False)
+        assert_fails(start + header(CONTINUATION, 2, fin=fin), 1009, limit=10)
+
+    def test_each_message_anew(self) -> None:
+        """The sum starts again with the next message."""
+        message = frame(TEXT, b"12345", fin=False) + frame(CONTINUATION, b"67890")
+        assert_messages(message * 2, "1234567890", "1234567890", limit=10)
+
+    def test_control_frames_do_not_count(self) -> None:
+        """Control frames between fragments are not part of the message."""
+        start, end = frame(BINARY, b"x" * LIMIT, fin=False), frame(CONTINUATION)
+        ping, close = frame(PING, b"x" * 125), frame(CLOSE, b"\x03\xe8")
+        assert receive(start + ping + end) == ([b"x" * LIMIT], [Ping(b"x" * 125)])
+        assert_controls(start + close, Closed(1000, ""))
+
+    def test_bytes_not_characters(self) -> None:
+        """A text is measured in bytes."""
+        assert_messages(frame(TEXT, "é".encode() * 5), "ééééé", limit=10)
+        assert_fails(frame(TEXT, "é".encode() * 6), 1009, limit=10)
+
+
+# Random streams
+
+settings.register_profile("codec", deadline=None, max_examples=150, database=None)
+quick = settings(settings.get_profile("codec"))
+
+Talk = tuple[bytes, list[Message], list[Control]]
+
+cuts = st.lists(st.integers(0, 2**16), max_size=4)
+masks = st.binary(min_size=4, max_size=4)
+texts = st.text(max_size=8) | st.sampled_from([125, 126, LIMIT]).map("x".__mul__)
+binaries = st.binary(max_size=8) | st.sampled_from([125, 126, LIMIT]).map(bytes)
+control_payloads = st.binary(max_size=8) | st.just(b"x" * 125)
+pings_and_pongs = st.builds(Ping, control_payloads) | st.builds(Pong, control_payloads)
+
+
+def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
+    """Cut data at these positions, which wrap around; pieces may be empty."""
+    positions = sorted(position % (len(data) + 1) for position in at)
+    return [data[start:stop] for start, stop in pairwise([0, *positions, len(data)])]
+
+
+@st.composite
+def talks(draw: st.DrawFn) -> Talk:
+    """Return a valid stream, and the messages and control frames that it is made of."""
+    stream, messages, controls = b"", draw(st.lists(texts | binaries, max_size=4)), list[Control]()
+    for message in messages:
+        opcode = TEXT if isinstance(message, str) else BINARY
+        parts = cut(message.encode() if isinstance(message, str) else message, draw(cuts))
+        for last, part in enumerate(parts, 1 - len(parts)):
+            stream += frame(opcode, part, fin=last == 0, mask=draw(masks))
+            opcode = CONTINUATION
+            for control in draw(st.lists(pings_and_pongs, max_size=1)):
+                stream += frame(PING if isinstance(control, Ping) else PONG, control.payload)
+                controls.append(control)
+    if draw(st.booleans()):
+        closed = Closed(draw(st.integers(3000, 4999)), draw(st.text(max_size=30)))
+        stream += frame(CLOSE, close_payload(closed.code, closed.reason)) + draw(st.binary())
+        controls.append(closed)
+    return stream, messages, controls
+
+
+def loose_frame(first: int, payload: bytes, form: int) -> bytes:
+    """Return a frame that may break the rules, its length in so many bytes; 0 is the shortest."""
+    if form == 0:
+        return bytes((first,)) + frame(0, payload)[1:]
+    length = (b"\xfe" if form == 2 else b"\xff") + len(payload).to_bytes(form, "big")
+    return bytes((first,)) + length + bytes(4) + payload
+
+
+def mutate(talk: Talk, changes: Iterable[tuple[int, int]]) -> bytes:
+    """Return a valid stream with some of its bytes changed."""
+    stream = bytearray(talk[0])
+    for position, change in changes:
+        if stream:
+            stream[position % len(stream)] ^= change
+    return bytes(stream)
+
+
+first_bytes = st.sampled_from(bytes.fromhex("81 82 01 02 80 00 88 89 8a" * 3 + "09 c1 83 8b"))
+close_bodies = st.builds(
+    lambda code, reason: code.to_bytes(2, "big") + reason,
+    st.sampled_from([999, 1000, 1004, 1014, 1015, 3000, 5000]),
+    st.binary(max_size=4),
+)
+lengths = st.sampled_from([125, 126, LIMIT // 2, LIMIT - 125, LIMIT, LIMIT + 1])
+payloads = st.binary(max_size=8) | texts.map(str.encode) | close_bodies | lengths.map(bytes)
+loose_frames = st.builds(loose_frame, first_bytes, payloads, st.sampled_from([0] * 8 + [2, 8]))
+changes = st.lists(st.tuples(st.integers(0, 2**16), st.integers(1, 255)), min_size=1, max_size=3)
+streams = st.one_of(
+    st.binary(max_size=40),
+    st.lists(loose_frames, max_size=8).map(b"".join),
+    st.builds(mutate, talks(), changes),
+)
+
+
+class TestAnyCut:
+    """How the bytes were cut on their way makes no difference."""
+
+    @quick
+    @given(talks(), cuts)
+    def test_valid(self, talk: Talk, at: list[int]) -> None:
+        """A valid stream is its messages and control frames: whole, in bytes and in pieces."""
+        stream, *expected = talk
+        for pieces in ([stream], cut(stream, range(len(stream))), cut(stream, at)):
+            assert receive(*pieces) == tuple(expected)
+
+    @quick
+    @given(streams, cuts)
+    def test_arbitrary(self, stream: bytes, at: list[int]) -> None:
+        """Any bytes come to the same end, without an exception and fit to tell the peer."""
+        whole = receive(stream)
+        assert receive(*cut(stream, range(len(stream)))) == whole
+        assert receive(*cut(stream, at)) == whole
+        for control in whole[1]:
+            if isinstance(control, Failure):
+                close_payload(control.code, control.reason)
+
+
+def frames_in(stream: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Cut a stream into its frames, the last one filled up; say if the length is the shortest."""
+    while stream:
+        padded = stream + bytes(14 + LIMIT)
+        form = {126: 2, 127: 8}.get(padded[1] & 0x7F, 0)
+        length = int.from_bytes(padded[2 : 2 + form], "big") if form else padded[1] & 0x7F
+        size = 2 + form + 4 + length
+        yield padded[:size], 2 + form == len(header(0, length))
+        stream = stream[size:]
+
+
+class Engine:
+    """The engine of ``websockets``, and what it leaves out: reassembly and the check of UTF-8."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.controls: list[Control] = []
+        self.failed = self.stricter = False
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=LIMIT)
+        self._opcode, self._data = Opcode.CONT, b""
+
+    def receive(self, data: bytes) -> None:
+        """Take one whole frame."""
+        self._protocol.receive_data(data)
+        error = self._protocol.parser_exc
+        self.failed = error is not None
+        # It holds control frames to the limit too, less the fragments before them.
+        self.stricter = data[0] & 0x8 > 0 and isinstance(error, PayloadTooBig)
+        for event in self._protocol.events_received():
+            assert isinstance(event, Frame)
+            self._take(event)
+        if self._protocol.close_rcvd is not None:
+            # It fails a close frame between fragments with 1002, which section 5.4 allows.
+            self.failed = False
+            close = self._protocol.close_rcvd
+            self.controls.append(Closed(close.code, close.reason))
+
+    def _take(self, event: Frame) -> None:
+        if event.opcode is Opcode.PING:
+            self.controls.append(Ping(bytes(event.data)))
+        elif event.opcode is Opcode.PONG:
+            self.controls.append(Pong(bytes(event.data)))
+        elif event.opcode is not Opcode.CLOSE:
+            self._take_data(event)
+
+    def _take_data(self, event: Frame) -> None:
+        if event.opcode is not Opcode.CONT:
+            self._opcode, self._data = event.opcode, b""
+        self._data += event.data
+        message: Message = self._data
+        if self._opcode is Opcode.TEXT:
+            try:
+                message, _ = utf_8_decode(self._data, "strict", event.fin)
+            except UnicodeDecodeError:
+                self.failed = True
+                return
+        if event.fin:
+            self.messages.append(message)
+
+
+class TestAgainstEngine:
+    """The engine of ``websockets`` comes to the same messages and the same end."""
+
+    @quick
+    @given(streams | talks().map(itemgetter(0)))
+    def test_same(self, stream: bytes) -> None:
+        """After every frame: messages, control frames, and whether the connection failed."""
+        codec, engine, messages, controls = Codec(LIMIT), Engine(), list[Message](), list[Control]()
+        for data, shortest in frames_in(stream):
+            controls += codec.receive(data, messages)
+            failures = [control for control in controls if isinstance(control, Failure)]
+            if not shortest:  # which the engine accepts
+                assert [failure.code for failure in failures] == [1002]
+                break
+            engine.receive(data)
+            if engine.stricter:
+                break
+            assert messages == engine.messages
+            assert controls == engine.controls + failures
+            assert engine.failed == bool(failures)
+            if failures or data[0] & 0xF == CLOSE:
+                break

@@ -1,0 +1,192 @@
+"""Which web pages may open a socket."""
+
+import pytest
+
+from django_wsmux.protocol.origin import is_allowed, is_loopback, is_same
+
+NOT_ORIGINS = [
+    "",
+    "null",
+    "example.com",
+    "//example.com",
+    "https://",
+    "https://example.com/",
+    "https://example.com/page",
+    "https://example.com?query",
+    "https://example.com#part",
+    "https://example.com:port",
+    "https://example.com:65536",
+    "https://user@example.com",
+    "https://[::1",
+]
+
+
+class TestIsSame:
+    """Section 10.2: a page of the site that the request was sent to."""
+
+    @pytest.mark.parametrize(
+        ("origin", "host"),
+        [
+            ("http://example.com", "example.com"),
+            ("http://example.com", "example.com:80"),
+            ("http://example.com:80", "example.com"),
+            ("http://example.com:8000", "example.com:8000"),
+            ("http://EXAMPLE.com", "example.COM"),
+            ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+            ("http://[::1]:8000", "[::1]:8000"),
+        ],
+    )
+    def test_same(self, origin: str, host: str) -> None:
+        """Host and port are equal, a default port said or not."""
+        assert is_same(origin, host, secure=False)
+
+    @pytest.mark.parametrize(
+        ("origin", "host"),
+        [
+            ("http://example.com", "example.org"),
+            ("http://example.com", "www.example.com"),
+            ("http://www.example.com", "example.com"),
+            ("http://example.com.evil.example", "example.com"),
+            ("http://example.com:8000", "example.com"),
+            ("http://example.com", "example.com:8000"),
+            ("http://example.com", "example.com:443"),
+            ("https://example.com", "example.com:80"),
+        ],
+    )
+    def test_other(self, origin: str, host: str) -> None:
+        """Another host or another port is another site."""
+        assert not is_same(origin, host, secure=False)
+
+    def test_secure_page_behind_a_proxy(self) -> None:
+        """A proxy may have ended TLS without telling: the scheme is not compared."""
+        assert is_same("https://example.com", "example.com", secure=False)
+        assert is_same("https://example.com", "example.com:443", secure=False)
+
+    def test_shell_of_an_app(self) -> None:
+        """It is no site's page: it is allowed by name, or not at all."""
+        assert not is_same("capacitor://localhost", "localhost", secure=False)
+        assert not is_loopback("capacitor://localhost")
+        assert is_allowed("capacitor://localhost", ["capacitor://localhost"])
+
+    @pytest.mark.parametrize("origin", ["https://example.com", "https://example.com:443"])
+    def test_secure_request(self, origin: str) -> None:
+        """A secure page may open a secure socket."""
+        assert is_same(origin, "example.com", secure=True)
+
+    def test_plain_page_on_a_secure_request(self) -> None:
+        """Who can forge a plain page must not reach the secure site."""
+        assert not is_same("http://example.com", "example.com", secure=True)
+        assert not is_same("http://example.com", "example.com:80", secure=True)
+
+    @pytest.mark.parametrize("origin", NOT_ORIGINS)
+    def test_not_an_origin(self, origin: str) -> None:
+        """What is not scheme://host[:port] is nobody's site."""
+        assert not is_same(origin, "example.com", secure=False)
+
+    @pytest.mark.parametrize("host", ["", "example.com/", "[::1", "example.com:port"])
+    def test_not_a_host(self, host: str) -> None:
+        """A bad Host header has no pages."""
+        assert not is_same("http://example.com", host, secure=False)
+
+
+class TestIsLoopback:
+    """Section 10.2: a page on this machine, as a front-end's development server is."""
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "http://localhost",
+            "http://localhost:5173",
+            "https://LOCALHOST",
+            "http://shop.localhost:8000",
+            "http://127.0.0.1:3000",
+            "http://127.8.9.1",
+            "http://[::1]:3000",
+        ],
+    )
+    def test_loopback(self, origin: str) -> None:
+        """Its port does not matter."""
+        assert is_loopback(origin)
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "http://example.com",
+            "http://localhost.example.com",
+            "http://notlocalhost",
+            "http://127.0.0.1.example.com",
+            "http://192.168.0.1",
+            "http://0.0.0.0",
+            "http://[2001:db8::1]",
+            "http://localhost/",
+        ],
+    )
+    def test_elsewhere(self, origin: str) -> None:
+        """A name or an address that only looks like it is elsewhere."""
+        assert not is_loopback(origin)
+
+    @pytest.mark.parametrize("origin", NOT_ORIGINS)
+    def test_not_an_origin(self, origin: str) -> None:
+        """What is not scheme://host[:port] is nowhere."""
+        assert not is_loopback(origin)
+
+
+class TestIsAllowed:
+    """Section 10.2: pages that the project lists."""
+
+    @pytest.mark.parametrize(
+        ("origin", "pattern"),
+        [
+            ("https://example.com", "https://example.com"),
+            ("https://example.com:443", "https://example.com"),
+            ("https://example.com", "https://example.com:443"),
+            ("https://example.com:8443", "https://example.com:8443"),
+            ("https://Example.com", "https://exaMPLE.com"),
+            ("https://a.example.com", "https://*.example.com"),
+            ("https://a.b.example.com", "https://*.example.com"),
+            ("https://a.example.com:8443", "https://*.example.com:8443"),
+            ("app://shell", "app://shell"),
+        ],
+    )
+    def test_match(self, origin: str, pattern: str) -> None:
+        """Scheme, host or parent domain, and port are equal."""
+        assert is_allowed(origin, [pattern])
+
+    @pytest.mark.parametrize(
+        ("origin", "pattern"),
+        [
+            ("http://example.com", "https://example.com"),
+            ("https://example.com:8443", "https://example.com"),
+            ("https://example.com", "https://example.com:8443"),
+            ("https://www.example.com", "https://example.com"),
+            ("https://example.com", "https://*.example.com"),
+            ("https://badexample.com", "https://*.example.com"),
+            ("https://a.example.com.evil.example", "https://*.example.com"),
+            ("https://example.com", "https://*"),
+            ("https://example.com", "example.com"),
+            ("https://example.com", "https://example.com:port"),
+        ],
+    )
+    def test_mismatch(self, origin: str, pattern: str) -> None:
+        """One that differs is enough to refuse."""
+        assert not is_allowed(origin, [pattern])
+
+    def test_any_of_the_patterns(self) -> None:
+        """One pattern that matches is enough."""
+        patterns = ["https://a.example", "https://b.example"]
+        assert is_allowed("https://b.example", patterns)
+        assert not is_allowed("https://c.example", patterns)
+
+    def test_no_patterns(self) -> None:
+        """Without a list nobody is allowed."""
+        assert not is_allowed("https://example.com", [])
+
+    @pytest.mark.parametrize("origin", ["https://example.com", *NOT_ORIGINS])
+    def test_star(self, origin: str) -> None:
+        """A star lets in every page, a sandboxed one ("null") too."""
+        assert is_allowed(origin, ["https://other.example", "*"])
+
+    @pytest.mark.parametrize("origin", NOT_ORIGINS)
+    def test_not_an_origin(self, origin: str) -> None:
+        """What is not scheme://host[:port] matches no pattern, not even itself."""
+        assert not is_allowed(origin, [origin, "https://example.com", "https://*.example.com"])

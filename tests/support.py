@@ -1,0 +1,269 @@
+"""Real servers for the tests: started in a subprocess, spoken to over TCP."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+__all__ = [
+    "KEY",
+    "ROOT",
+    "TIMEOUT",
+    "WORKERS",
+    "Server",
+    "Wire",
+    "frame",
+    "handshake",
+    "unused_port",
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Seconds after which something that should happen is taken not to.
+TIMEOUT = 20.0
+
+#: The three gunicorn workers that serve the same application object.
+WORKERS = {
+    "own": "django_wsmux.worker.WebSocketWorker",
+    "stock": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
+    "gevent": "gevent",
+}
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+HANDSHAKE_HEADERS = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def handshake(path: str, more: str = "") -> bytes:
+    """Return a handshake as bytes, with further header lines."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE_HEADERS.items())
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{more}\r\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+
+
+def unused_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def frame(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
+    """Return a client's frame, masked."""
+    length = len(payload)
+    if length < 126:
+        head = bytes((first, 0x80 | length))
+    elif length < 65536:
+        head = bytes((first, 0x80 | 126)) + length.to_bytes(2, "big")
+    else:
+        head = bytes((first, 0x80 | 127)) + length.to_bytes(8, "big")
+    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+class Wire:
+    """A TCP connection to a server, read as what it is expected to say."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        self._reader = self.sock.makefile("rb")
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._reader.close()
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.sock.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Read that many bytes; fewer at the end of the stream."""
+        return self._reader.read(size)
+
+    def head(self) -> str:
+        """Read the head of an HTTP response."""
+        lines = []
+        while (line := self._reader.readline()) not in (b"\r\n", b""):
+            lines.append(line.decode("latin-1"))
+        return "".join(lines)
+
+    def frame(self) -> tuple[int, bytes]:
+        """Read one of the server's frames: opcode and payload. All of them are final."""
+        first, length = self._reader.read(2)
+        assert first & 0x80
+        if length == 126:
+            length = int.from_bytes(self._reader.read(2), "big")
+        elif length == 127:
+            length = int.from_bytes(self._reader.read(8), "big")
+        return first & 0x0F, self._reader.read(length)
+
+    def closed(self) -> tuple[int, str]:
+        """Read to the close frame and the end of the stream: code and reason."""
+        opcode, payload = self.frame()
+        while opcode != 8:
+            opcode, payload = self.frame()
+        assert self._reader.read(1) == b""
+        return int.from_bytes(payload[:2], "big"), payload[2:].decode()
+
+
+class Server:
+    """One server under test.
+
+    Args:
+        command: what to run; it says where it listens as gunicorn does.
+        env: environment variables on top of this process's.
+    """
+
+    def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._arrived = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.scheme, self.port = "http", 0
+        match = self.wait_for_log(r"Listening at: (https?)://127\.0\.0\.1:(\d+) ")
+        self.scheme, self.port = match[1], int(match[2])
+
+    @classmethod
+    def gunicorn(
+        cls,
+        worker: str,
+        *options: str,
+        application: str = "tests.project.wsgi",
+        env: dict[str, str] | None = None,
+    ) -> Server:
+        """Start gunicorn with one of ``WORKERS``, or any other class, as documented."""
+        command = ("-m", "gunicorn", "-k", WORKERS.get(worker, worker), "-b", "127.0.0.1:0")
+        return cls(*command, "--no-control-socket", *options, application, env=env)
+
+    # What it says
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._arrived:
+                self._lines.append(line)
+                self._arrived.notify_all()
+        with self._arrived:
+            self._lines.append("<end of log>\n")
+            self._arrived.notify_all()
+
+    @property
+    def log(self) -> str:
+        """All that the server has logged so far."""
+        return "".join(self._lines)
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        """Wait until the log matches."""
+        deadline = time.monotonic() + TIMEOUT
+        with self._arrived:
+            while (match := re.search(pattern, self.log)) is None:
+                ended = self._lines[-1:] == ["<end of log>\n"]
+                if ended or not self._arrived.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"{pattern!r} is not in the log:\n{self.log}")
+        return match
+
+    # Speaking to it
+
+    def connect(self, path: str, **options: Any) -> ClientConnection:
+        """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
+        scheme = {"http": "ws", "https": "wss"}[self.scheme]
+        options.setdefault("max_size", None)
+        options.setdefault("proxy", None)
+        return connect(f"{scheme}://127.0.0.1:{self.port}{path}", **options)
+
+    def request(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """Send a plain GET request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", path, headers=headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> str:
+        """Return the body of a page."""
+        return self.request(path, headers).text
+
+    def wire(self) -> Wire:
+        """Open a TCP connection; to be used in ``with``."""
+        return Wire(self.port)
+
+    @contextmanager
+    def upgraded(self, path: str, more: str = "") -> Iterator[Wire]:
+        """Open a WebSocket by hand; what follows is frames."""
+        with self.wire() as wire:
+            wire.send(handshake(path, more))
+            head = wire.head()
+            assert head.startswith("HTTP/1.1 101 "), head
+            yield wire
+
+    def refused(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """Ask for a WebSocket and return the HTTP response that comes instead."""
+        return self.request(path, headers={**HANDSHAKE_HEADERS, **(headers or {})})
+
+    # Ending it
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's main process."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the server to end by itself."""
+        code = self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        return code
+
+    def stop(self) -> None:
+        """Stop the server, gently first."""
+        self.process.terminate()
+        try:
+            self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        assert self.process.stderr is not None
+        self.process.stderr.close()

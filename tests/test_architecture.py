@@ -1,0 +1,83 @@
+"""The structure that DESIGN promises: layers, sizes, documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import django_wsmux
+
+PACKAGE = Path(django_wsmux.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What each layer may import of the layers and libraries in question.
+FORBIDDEN = {
+    "protocol": {"socket", "_socket", "gevent", "django", "gunicorn", "..server", "..exceptions"},
+    "server": {"django", "gunicorn", "..handler", "..conf", "..groups", "..responses"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, relative ones with their dots."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            dots = "." * node.level
+            if node.module is None:
+                yield from (dots + name.name for name in node.names)
+            else:
+                yield dots + node.module
+
+
+@pytest.mark.parametrize("layer", FORBIDDEN)
+def test_layers(layer: str) -> None:
+    """protocol/ knows no sockets, server/ knows no Django."""
+    for path in (PACKAGE / layer).glob("*.py"):
+        for name in imports(path):
+            parts = name.lstrip(".").split(".")
+            heads = {name, parts[0]} | {name[: len(name) - len(name.lstrip("."))] + parts[0]}
+            assert not heads & FORBIDDEN[layer], f"{path.name} imports {name}"
+
+
+def test_no_asyncio() -> None:
+    """A running loop in a patched process makes Django refuse the ORM everywhere."""
+    for path in MODULES:
+        assert "asyncio" not in {name.split(".")[0] for name in imports(path)}, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sizes(path: Path) -> None:
+    """No module over 450 lines, no function over 60 without its docstring."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node) or ""
+            length = (node.end_lineno or 0) - node.lineno - len(docstring.splitlines())
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_documented(path: Path) -> None:
+    """Every module says what it is for and what it exports; every public name is explained."""
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), path
+    assert "__all__" in path.read_text(), path
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            is_overload = "overload" in map(ast.unparse, node.decorator_list)
+            assert is_overload or ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_exports_exist() -> None:
+    """Each name in an ``__all__`` is there."""
+    for info in pkgutil.walk_packages([str(PACKAGE)], "django_wsmux."):
+        module = importlib.import_module(info.name)
+        for name in module.__all__:
+            assert hasattr(module, name), f"{info.name}.{name}"

@@ -1,0 +1,95 @@
+"""``manage.py check``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.checks import run_checks
+from django.test import override_settings
+from django.urls import path
+
+from tests.support import ROOT
+
+
+def found() -> list[tuple[str | None, str]]:
+    """Run all checks; return ids and messages of ours and of the URLs."""
+    return [(message.id, str(message.msg)) for message in run_checks()]
+
+
+def test_clean() -> None:
+    """A project that is right hears nothing."""
+    assert found() == []
+
+
+@override_settings(WEBSOCKET_URLCONF="no.such.module")
+def test_urlconf() -> None:
+    """E001 names the setting and the reason."""
+    ((number, text),) = found()
+    assert number == "django_wsmux.E001"
+    assert text.startswith("WEBSOCKET_URLCONF 'no.such.module' cannot be imported")
+
+
+@override_settings(WEBSOCKET_MAX_MESSAGE_SIZE="1 MiB")
+def test_value() -> None:
+    """E002 names the setting and the value."""
+    ((number, text),) = found()
+    assert number == "django_wsmux.E002"
+    assert text.startswith("WEBSOCKET_MAX_MESSAGE_SIZE must be a number of bytes")
+
+
+class BadPatterns:
+    """A URLconf with a pattern that Django warns of."""
+
+    urlpatterns = (path("/slash/", lambda request: None, name="a:b"),)  # type: ignore[arg-type]
+
+
+def test_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django's own checks of URLs look at WEBSOCKET_URLCONF too."""
+    monkeypatch.setitem(sys.modules, "bad_patterns", BadPatterns)  # type: ignore[arg-type]
+    with override_settings(WEBSOCKET_URLCONF="bad_patterns"):
+        assert {number for number, _ in found()} == {"urls.W002", "urls.W003"}
+
+
+def check(prelude: str) -> subprocess.CompletedProcess[str]:
+    """Run ``manage.py check`` in a process of its own, after these lines."""
+    program = f"{prelude}\nfrom django.core.management import execute_from_command_line as run\n"
+    return subprocess.run(
+        [sys.executable, "-c", program + "run(['manage.py', 'check'])"],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("prelude", ["", "from gevent import monkey; monkey.patch_all()"])
+def test_patched_or_not(prelude: str) -> None:
+    """Patched as a whole or not at all is fine for a command."""
+    assert check(prelude).returncode == 0
+
+
+def test_patched_in_part() -> None:
+    """E003 names what is missing."""
+    result = check("from gevent import monkey; monkey.patch_all(socket=False, ssl=False)")
+    assert result.returncode == 1
+    assert "(django_wsmux.E003) this process serves with gevent, but socket, ssl" in result.stderr
+
+
+def test_patched_in_part_at_start() -> None:
+    """The application does not start in such a process."""
+    program = (
+        "from gevent import monkey; monkey.patch_all(thread=False)\n"
+        "from django_wsmux.wsgi import get_wsgi_application; get_wsgi_application()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "ImproperlyConfigured: this process serves with gevent, but threading" in result.stderr

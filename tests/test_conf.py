@@ -1,0 +1,70 @@
+"""Settings: found wrong by check and at start, followed when overridden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_wsmux import conf, wsgi
+
+
+def test_the_projects_settings_are_right() -> None:
+    """Nothing is wrong with what the tests run with."""
+    assert list(conf.problems()) == []
+
+
+def test_options_follow_override_settings() -> None:
+    """A changed limit holds for the next connection, and is gone with the override."""
+    default = conf.options().max_message_size
+    with override_settings(WEBSOCKET_MAX_MESSAGE_SIZE=17):
+        assert conf.options().max_message_size == 17
+    assert conf.options().max_message_size == default == 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WEBSOCKET_URLCONF", None, "is not set: name the module"),
+        ("WEBSOCKET_URLCONF", 7, "must be the dotted path of a module, not 7"),
+        ("WEBSOCKET_URLCONF", "no.such", "'no.such' cannot be imported: ModuleNotFoundError"),
+        ("WEBSOCKET_URLCONF", "tests.support", "'tests.support' has no list named urlpatterns"),
+        ("WEBSOCKET_SERVER", None, "must be a string"),
+        ("WEBSOCKET_SERVER", "http://example.com", 'must start with "ws://" or "wss://"'),
+        ("WEBSOCKET_SERVER", "wss://", 'must start with "ws://" or "wss://"'),
+        ("WEBSOCKET_ALLOWED_ORIGINS", "https://example.com", "must be a list of origins"),
+        ("WEBSOCKET_ALLOWED_ORIGINS", ["example.com"], "must be a list of origins"),
+        ("WEBSOCKET_REQUIRE_ORIGIN", "yes", "must be True or False, not 'yes'"),
+        ("WEBSOCKET_MAX_MESSAGE_SIZE", 0, "must be a number of bytes, 1 or more, not 0"),
+        ("WEBSOCKET_MAX_MESSAGE_SIZE", True, "must be a number of bytes"),
+        ("WEBSOCKET_MAX_MESSAGE_SIZE", 1.5, "must be a number of bytes"),
+        ("WEBSOCKET_MAX_UNREAD_MESSAGES", -1, "must be a number of messages"),
+        ("WEBSOCKET_MAX_UNSENT_BYTES", "1", "must be a number of bytes"),
+        ("WEBSOCKET_CLOSE_TIMEOUT", -0.5, "must be a number of seconds, 0 or more"),
+    ],
+)
+def test_bad_value(name: str, value: Any, said: str) -> None:
+    """It stops the server with an error that names the setting and says what to change."""
+    with (
+        override_settings(**{name: value}),
+        pytest.raises(ImproperlyConfigured, match=f"^{name} ") as caught,
+    ):
+        wsgi.get_wsgi_application()
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "ws.example.com:8001", "wss://ws.example.com"])
+def test_good_server(value: str) -> None:
+    """A server is named with or without a scheme, or not at all."""
+    with override_settings(WEBSOCKET_SERVER=value):
+        conf.require_valid()
+
+
+def test_module_as_urlconf() -> None:
+    """As ROOT_URLCONF, it may be the module itself."""
+    from tests.project import websocket_urls
+
+    with override_settings(WEBSOCKET_URLCONF=websocket_urls):
+        conf.require_valid()

@@ -1,0 +1,114 @@
+"""``websocket_url()`` and its template tag."""
+
+from __future__ import annotations
+
+import pytest
+from django.template import Context, RequestContext, Template
+from django.template.exceptions import TemplateSyntaxError
+from django.test import RequestFactory, override_settings
+from django.urls import NoReverseMatch, set_script_prefix
+
+from django_wsmux.urls import websocket_url
+
+ROOM = {"slug": "lobby"}
+
+
+@pytest.fixture
+def rf() -> RequestFactory:
+    return RequestFactory(headers={"host": "example.com:8000"})
+
+
+class TestFunction:
+    """Reversed in WEBSOCKET_URLCONF, on this request's host."""
+
+    def test_same_host_and_port(self, rf: RequestFactory) -> None:
+        """ws:// and the host that the page came from."""
+        url = websocket_url("rooms:room", kwargs=ROOM, request=rf.get("/"))
+        assert url == "ws://example.com:8000/rooms/lobby/"
+
+    def test_secure(self, rf: RequestFactory) -> None:
+        """wss:// where the page came over https."""
+        assert websocket_url("echo", request=rf.get("/", secure=True)).startswith("wss://")
+
+    def test_behind_a_proxy(self, rf: RequestFactory) -> None:
+        """X-Forwarded-Proto counts exactly when Django is told to trust it."""
+        request = rf.get("/", headers={"x-forwarded-proto": "https"})
+        assert websocket_url("echo", request=request).startswith("ws://")
+        with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+            assert websocket_url("echo", request=request).startswith("wss://")
+
+    def test_without_a_request(self) -> None:
+        """The path alone."""
+        assert websocket_url("rooms:room", args=["lobby"]) == "/rooms/lobby/"
+
+    @pytest.mark.parametrize(
+        ("server", "url"),
+        [
+            ("wss://ws.example.com", "wss://ws.example.com/echo/"),
+            ("wss://ws.example.com/", "wss://ws.example.com/echo/"),
+            ("ws.example.com:8001", "ws://ws.example.com:8001/echo/"),
+        ],
+    )
+    def test_split_set_up(self, rf: RequestFactory, server: str, url: str) -> None:
+        """WEBSOCKET_SERVER points elsewhere, with a request or without."""
+        with override_settings(WEBSOCKET_SERVER=server):
+            assert websocket_url("echo", request=rf.get("/")) == url
+            assert websocket_url("echo") == url
+
+    def test_script_prefix(self) -> None:
+        """A site below a prefix has its sockets there."""
+        set_script_prefix("/below/")
+        try:
+            assert websocket_url("echo") == "/below/echo/"
+        finally:
+            set_script_prefix("/")
+
+    def test_pages_are_not_found(self) -> None:
+        """Names of ROOT_URLCONF mean nothing here."""
+        with pytest.raises(NoReverseMatch):
+            websocket_url("only-a-page")
+
+
+class TestTag:
+    """``{% websocket_url %}`` takes what ``{% url %}`` takes."""
+
+    def render(self, text: str, request: object = None, **context: object) -> str:
+        template = Template("{% load websockets %}" + text)
+        if request is None:
+            return template.render(Context(context))
+        return template.render(RequestContext(request, context))  # type: ignore[arg-type]
+
+    def test_keyword(self, rf: RequestFactory) -> None:
+        """A keyword argument and the request's host."""
+        text = "{% websocket_url 'rooms:room' slug=name %}"
+        assert self.render(text, rf.get("/"), name="x") == "ws://example.com:8000/rooms/x/"
+
+    def test_positional(self) -> None:
+        """A positional argument; without a request the path."""
+        assert self.render("{% websocket_url 'rooms:room' 'x' %}") == "/rooms/x/"
+
+    def test_variable_as_name(self) -> None:
+        """The name may come from the context."""
+        assert self.render("{% websocket_url view %}", view="echo") == "/echo/"
+
+    def test_as(self) -> None:
+        """The URL can be kept in a variable."""
+        assert self.render("{% websocket_url 'echo' as u %}[{{ u }}]") == "[/echo/]"
+
+    def test_as_missing(self) -> None:
+        """An unknown name is then empty, else an error."""
+        assert self.render("{% websocket_url 'nothing' as u %}[{{ u }}]") == "[]"
+        with pytest.raises(NoReverseMatch):
+            self.render("{% websocket_url 'nothing' %}")
+
+    def test_without_a_name(self) -> None:
+        """The error names the tag."""
+        with pytest.raises(TemplateSyntaxError, match="websocket_url"):
+            self.render("{% websocket_url %}")
+
+    def test_host_is_escaped(self) -> None:
+        """What a client claims as host does not break out of the page."""
+        request = RequestFactory().get("/", headers={"host": "a'b"})
+        with override_settings(ALLOWED_HOSTS=["*"]):
+            request.get_host = lambda: "a'b"  # type: ignore[method-assign]
+            assert "'" not in self.render("{% websocket_url 'echo' %}", request)
