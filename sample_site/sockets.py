@@ -62,27 +62,31 @@ def redis_chat(request: HttpRequest) -> HttpResponse:
     The way to do it before there were groups, kept to show that it works: the socket's descriptor
     is readable exactly while a message waits, so none is left behind.
     """
-    import redis
-
-    connection: Any = redis.Redis.from_url(settings.REDIS_URL)
-    subscription = connection.pubsub(ignore_subscribe_messages=True)
+    try:
+        import redis
+    except ImportError:
+        return no_redis()
+    client: Any = redis.Redis.from_url(settings.REDIS_URL)
+    subscription = client.pubsub(ignore_subscribe_messages=True)
     try:
         subscription.subscribe("sample_site.chat")
     except redis.ConnectionError:
-        return HttpResponse("No Redis here.\n", status=503, content_type="text/plain")
+        return no_redis()
 
     def conversation(websocket: WebSocket) -> None:
-        with subscription:
-            relay(websocket, subscription)
+        with client, subscription:
+            relay(websocket, client, subscription)
 
     return WebSocketResponse(conversation)
 
 
-def relay(websocket: WebSocket, subscription: Any) -> None:
-    """Carry lines from the window to Redis and from Redis to the window."""
-    import redis
+def no_redis() -> HttpResponse:
+    """Refuse the handshake: there is nothing to talk to."""
+    return HttpResponse("No Redis here.\n", status=503, content_type="text/plain")
 
-    publisher = redis.Redis.from_url(settings.REDIS_URL)
+
+def relay(websocket: WebSocket, client: Any, subscription: Any) -> None:
+    """Carry lines from the window to Redis and from Redis to the window."""
     redis_socket = subscription.connection._sock
     while not websocket.closed:
         readable, _, _ = select([websocket.handler.socket.fileno(), redis_socket.fileno()], [], [])
@@ -96,6 +100,6 @@ def relay(websocket: WebSocket, subscription: Any) -> None:
                 return
             form = LineForm(parse(message))
             if form.is_valid():
-                publisher.publish("sample_site.chat", json.dumps(form.as_message()))
+                client.publish("sample_site.chat", json.dumps(form.as_message()))
             else:
                 websocket.send_json({"errors": form.errors.get_json_data()})

@@ -25,10 +25,12 @@ __all__ = [
     "TIMEOUT",
     "WORKERS",
     "Server",
+    "Site",
     "Wire",
     "frame",
     "handshake",
     "unused_port",
+    "wait_for_port",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +75,19 @@ def unused_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until somebody listens; for servers that do not say so."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"nobody listens on port {port}"
+            time.sleep(0.02)
+        else:
+            return
 
 
 def frame(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
@@ -135,7 +150,55 @@ class Wire:
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
-class Server:
+class Site:
+    """An address that speaks HTTP and WebSocket."""
+
+    def __init__(self, port: int, scheme: str = "http") -> None:
+        self.port = port
+        self.scheme = scheme
+
+    def connect(self, path: str, **options: Any) -> ClientConnection:
+        """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
+        scheme = {"http": "ws", "https": "wss"}[self.scheme]
+        options.setdefault("max_size", None)
+        options.setdefault("proxy", None)
+        url = f"{scheme}://127.0.0.1:{self.port}{path}"
+        websocket: ClientConnection = connect(url, **options)
+        return websocket
+
+    def request(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """Send a plain GET request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", path, headers=headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> str:
+        """Return the body of a page."""
+        return self.request(path, headers).text
+
+    def wire(self) -> Wire:
+        """Open a TCP connection; to be used in ``with``."""
+        return Wire(self.port)
+
+    @contextmanager
+    def upgraded(self, path: str, more: str = "") -> Iterator[Wire]:
+        """Open a WebSocket by hand; what follows is frames."""
+        with self.wire() as wire:
+            wire.send(handshake(path, more))
+            head = wire.head()
+            assert head.startswith("HTTP/1.1 101 "), head
+            yield wire
+
+    def refused(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """Ask for a WebSocket and return the HTTP response that comes instead."""
+        return self.request(path, headers={**HANDSHAKE_HEADERS, **(headers or {})})
+
+
+class Server(Site):
     """One server under test.
 
     Args:
@@ -155,9 +218,8 @@ class Server:
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.scheme, self.port = "http", 0
         match = self.wait_for_log(r"Listening at: (https?)://127\.0\.0\.1:(\d+) ")
-        self.scheme, self.port = match[1], int(match[2])
+        super().__init__(int(match[2]), match[1])
 
     @classmethod
     def gunicorn(
@@ -197,46 +259,6 @@ class Server:
                 if ended or not self._arrived.wait(deadline - time.monotonic()):
                     raise AssertionError(f"{pattern!r} is not in the log:\n{self.log}")
         return match
-
-    # Speaking to it
-
-    def connect(self, path: str, **options: Any) -> ClientConnection:
-        """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
-        scheme = {"http": "ws", "https": "wss"}[self.scheme]
-        options.setdefault("max_size", None)
-        options.setdefault("proxy", None)
-        return connect(f"{scheme}://127.0.0.1:{self.port}{path}", **options)
-
-    def request(self, path: str, headers: dict[str, str] | None = None) -> Answer:
-        """Send a plain GET request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
-        try:
-            connection.request("GET", path, headers=headers or {})
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read().decode())
-        finally:
-            connection.close()
-
-    def get(self, path: str, headers: dict[str, str] | None = None) -> str:
-        """Return the body of a page."""
-        return self.request(path, headers).text
-
-    def wire(self) -> Wire:
-        """Open a TCP connection; to be used in ``with``."""
-        return Wire(self.port)
-
-    @contextmanager
-    def upgraded(self, path: str, more: str = "") -> Iterator[Wire]:
-        """Open a WebSocket by hand; what follows is frames."""
-        with self.wire() as wire:
-            wire.send(handshake(path, more))
-            head = wire.head()
-            assert head.startswith("HTTP/1.1 101 "), head
-            yield wire
-
-    def refused(self, path: str, headers: dict[str, str] | None = None) -> Answer:
-        """Ask for a WebSocket and return the HTTP response that comes instead."""
-        return self.request(path, headers={**HANDSHAKE_HEADERS, **(headers or {})})
 
     # Ending it
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from django.core.checks import run_checks
+from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
 
@@ -43,12 +44,12 @@ def test_value() -> None:
 class BadPatterns:
     """A URLconf with a pattern that Django warns of."""
 
-    urlpatterns = (path("/slash/", lambda request: None, name="a:b"),)  # type: ignore[arg-type]
+    urlpatterns = (path("/slash/", lambda request: HttpResponse(), name="a:b"),)
 
 
 def test_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Django's own checks of URLs look at WEBSOCKET_URLCONF too."""
-    monkeypatch.setitem(sys.modules, "bad_patterns", BadPatterns)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "bad_patterns", BadPatterns)
     with override_settings(WEBSOCKET_URLCONF="bad_patterns"):
         assert {number for number, _ in found()} == {"urls.W002", "urls.W003"}
 

@@ -47,7 +47,15 @@ class TestViews:
     @pytest.mark.parametrize("path", ["/echo/", "/plain-echo/", "/meta-echo/", "/loop/"])
     def test_echo(self, server: Server, path: str) -> None:
         """Text, binary and empty messages of any size come back as what they are."""
-        messages = ["text", b"binary", "", b"", "é" * 70_000, b"\0" * 700_000, "last"]
+        messages: list[str | bytes] = [
+            "text",
+            b"binary",
+            "",
+            b"",
+            "é" * 70_000,
+            b"\0" * 700_000,
+            "last",
+        ]
         with server.connect(path) as websocket:
             for message in messages:
                 websocket.send(message)

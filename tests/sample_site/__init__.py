@@ -1,0 +1,1 @@
+"""The sample site, served and used as a visitor does."""

@@ -1,0 +1,133 @@
+"""The pages in Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.conftest import need
+from tests.support import TIMEOUT, Server
+
+OpenWindow = Callable[[str], webdriver.Chrome]
+
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1100,800"
+)
+
+
+@pytest.fixture
+def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
+    """Open a page in a browser of its own."""
+    need("chromium", "chromedriver")
+    windows: list[webdriver.Chrome] = []
+
+    def open_window(url: str) -> webdriver.Chrome:
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or ""
+        for argument in ARGUMENTS.split():
+            options.add_argument(argument)
+        options.add_argument(f"--user-data-dir={tmp_path / str(len(windows))}")
+        window = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+        windows.append(window)
+        window.get(url)
+        wait_for(window, "#state", "connected")
+        return window
+
+    yield open_window
+    pictures = os.environ.get("SCREENSHOTS")
+    for number, window in enumerate(windows):
+        if pictures:
+            window.save_screenshot(f"{pictures}/{tmp_path.name}-{number}.png")
+        window.quit()
+
+
+def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
+    """Wait until an element shows the text."""
+    WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(
+        lambda _: text in window.find_element(By.CSS_SELECTOR, selector).text,
+        f"{text!r} does not appear in {selector}",
+    )
+
+
+def say(window: webdriver.Chrome, text: str) -> None:
+    """Type a line and press Enter."""
+    window.find_element(By.NAME, "text").send_keys(text + "\n")
+
+
+def introduce(window: webdriver.Chrome, user: str, colour: str) -> None:
+    """Fill in name and colour."""
+    field = window.find_element(By.NAME, "user")
+    field.clear()
+    field.send_keys(user)
+    window.execute_script("document.getElementsByName('colour')[0].value = arguments[0]", colour)
+
+
+def colour_of(window: webdriver.Chrome, number: int) -> str:
+    """Return the colour of the name in front of a line."""
+    names = window.find_elements(By.CSS_SELECTOR, "#log .user")
+    return str(window.execute_script("return arguments[0].style.color", names[number]))
+
+
+def chat(one: webdriver.Chrome, two: webdriver.Chrome) -> None:
+    """Talk between two windows."""
+    introduce(one, "Ada", "#7b3fa0")
+    introduce(two, "Grace", "#b3541e")
+    say(one, "hello <b>you</b>")
+    wait_for(two, "#log", "hello <b>you</b>")
+    say(two, "hello yourself")
+    for window in (one, two):
+        wait_for(window, "#log", "hello yourself")
+        names = [name.text for name in window.find_elements(By.CSS_SELECTOR, "#log .user")]
+        assert names == ["Ada", "Grace"]
+        assert colour_of(window, 0) == "rgb(123, 63, 160)"
+        assert colour_of(window, 1) == "rgb(179, 84, 30)"
+
+
+def test_chat(site: Server, open_window: OpenWindow) -> None:
+    """A line typed in one window appears in the other, with name and colour, as text."""
+    url = f"http://127.0.0.1:{site.port}/chat/"
+    chat(open_window(url), open_window(url))
+
+
+def test_redis_chat(redis_site: Server, open_window: OpenWindow) -> None:
+    """The same over Redis."""
+    url = f"http://127.0.0.1:{redis_site.port}/redis-chat/"
+    chat(open_window(url), open_window(url))
+
+
+def test_echo(site: Server, open_window: OpenWindow) -> None:
+    """What is sent comes back with the time it took."""
+    window = open_window(f"http://127.0.0.1:{site.port}/echo/")
+    say(window, "are you there")
+    wait_for(window, "#log .came", "are you there")
+    wait_for(window, "#log .came", " ms")
+
+
+def test_ping(site: Server, open_window: OpenWindow) -> None:
+    """ping is answered, silence is not."""
+    window = open_window(f"http://127.0.0.1:{site.port}/ping/")
+    for text in ("ping", "what", "pong"):
+        say(window, text)
+    wait_for(window, "#log li:last-child", "ping")
+    came = [line.text.split()[0] for line in window.find_elements(By.CSS_SELECTOR, "#log .came")]
+    assert came == ["pong", "ping"]
+
+
+def test_reconnects(site: Server, open_window: OpenWindow) -> None:
+    """A restart of the server is shown, and got over without a reload of the page."""
+    window = open_window(f"http://127.0.0.1:{site.port}/chat/")
+    site.signal(signal.SIGHUP)
+    wait_for(window, "#state", "server restarts")
+    wait_for(window, "#state", "connected")
+    say(window, "back again")
+    wait_for(window, "#log", "back again")

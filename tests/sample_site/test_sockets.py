@@ -1,0 +1,78 @@
+"""Chat, echo and ping on the wire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support import TIMEOUT, Server
+
+LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/", "/echo/", "/ping/", "/redis-chat/"])
+def test_pages(site: Server, path: str) -> None:
+    """Each page is there, its script and its style too."""
+    page = site.get(path)
+    assert f"ws://127.0.0.1:{site.port}{path}" in page or path == "/"
+    assert "function connect" in site.get("/static/sample_site/connection.js")
+    assert ":root" in site.get("/static/sample_site/style.css")
+
+
+def test_echo(site: Server) -> None:
+    """Text and binary come back."""
+    with site.connect("/echo/") as websocket:
+        for message in ("text", b"binary", ""):
+            websocket.send(message)
+            assert websocket.recv(timeout=TIMEOUT) == message
+
+
+def test_ping(site: Server) -> None:
+    """ping and pong answer each other; about anything else it is silent."""
+    with site.connect("/ping/") as websocket:
+        for message in ("ping", "Ping", "", b"ping", "pong"):
+            websocket.send(message)
+        assert [websocket.recv(timeout=TIMEOUT) for _ in range(2)] == ["pong", "ping"]
+
+
+def test_chat(site: Server) -> None:
+    """Every window is told what is said in one."""
+    with site.connect("/chat/") as one, site.connect("/chat/") as two:
+        one.send(json.dumps(LINE))
+        assert json.loads(one.recv(timeout=TIMEOUT)) == LINE
+        assert json.loads(two.recv(timeout=TIMEOUT)) == LINE
+
+
+def test_plain_text_is_a_line(site: Server) -> None:
+    """From a terminal client, say."""
+    with site.connect("/chat/") as websocket:
+        websocket.send("just text")
+        line = json.loads(websocket.recv(timeout=TIMEOUT))
+        assert (line["user"], line["text"]) == ("guest", "just text")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"), [({"text": ""}, "text"), ({"colour": "red"}, "colour")]
+)
+def test_form_errors(site: Server, change: dict[str, str], field: str) -> None:
+    """Who sends nonsense is told, and nobody else."""
+    with site.connect("/chat/") as websocket:
+        websocket.send(json.dumps({**LINE, **change}))
+        assert list(json.loads(websocket.recv(timeout=TIMEOUT))["errors"]) == [field]
+
+
+def test_redis_chat(redis_site: Server) -> None:
+    """Lines go through Redis, none is lost when several come at once."""
+    with redis_site.connect("/redis-chat/") as one, redis_site.connect("/redis-chat/") as two:
+        for number in range(50):
+            one.send(json.dumps({**LINE, "text": str(number)}))
+        for websocket in (one, two):
+            lines = [json.loads(websocket.recv(timeout=TIMEOUT)) for _ in range(50)]
+            assert [line["text"] for line in lines] == [str(number) for number in range(50)]
+
+
+def test_redis_chat_without_redis(site: Server) -> None:
+    """The handshake is refused with 503, and the page says why."""
+    assert site.refused("/redis-chat/").status == 503
+    assert "No Redis answers" in site.get("/redis-chat/")
