@@ -212,3 +212,27 @@ class TestWrongWorkers:
         assert answer.status == 501
         assert "gunicorn -k django_wsmux.worker.WebSocketWorker" in answer.text
         assert server.get("/").startswith("plain")
+
+    def test_not_patched(self, start_server: StartServer) -> None:
+        """A worker that does not monkey-patch does not start, and says what to do."""
+        server = start_server("tests.project.unpatched.Unpatched")
+        server.wait_for_log(
+            r"socket, ssl, select, threading, time are not monkey-patched.*gunicorn"
+        )
+        assert server.wait() != 0
+
+
+class TestTwoServers:
+    """``get_wsgi_websocket_application()``: sockets on a port of their own."""
+
+    @each_worker
+    def test_sockets_only(self, start_server: StartServer, worker: str) -> None:
+        """Sockets open; a plain request gets 426 where one is and 404 elsewhere."""
+        server = start_server(worker, application="tests.project.wsgi:websocket")
+        with server.connect("/echo/") as websocket:
+            websocket.send("x")
+            assert websocket.recv(timeout=TIMEOUT) == "x"
+        answer = server.request("/echo/")
+        assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+        assert server.request("/nowhere/").status == 404
+        assert server.request("/only-a-page/").status == 404
