@@ -8,6 +8,7 @@ themselves and keep two watchers each.
 from __future__ import annotations
 
 import _socket
+import socket
 import ssl
 from typing import Any, Protocol
 
@@ -89,6 +90,9 @@ def detach(sock: Any) -> Stream:
     family, kind, proto = sock.family, sock.type, sock.proto
     raw = _socket.socket(family, kind, proto, sock.detach())
     raw.setblocking(False)
+    if family != socket.AF_UNIX:
+        # A message is not to wait for the acknowledgement of the one before.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if session is None:
         return raw
     sock._sslobj = None

@@ -171,7 +171,7 @@ class WebSocket(GeventWebSocketNames):
     def _wait(self, timeout: float | None) -> None:
         if self._state == CONNECTING:
             self.hooks.open(self)
-        if self._state == OPEN and not self._inbox:
+        while self._state == OPEN and not self._inbox:
             self.hooks.before_wait()
             if not self._transport.wait(timeout):
                 raise TimeoutError(f"no message within {timeout} seconds")
@@ -228,6 +228,8 @@ class WebSocket(GeventWebSocketNames):
         transport.write(encode(opcode, payload))
         if transport.unsent > self._options.max_unsent_bytes:
             transport.drain(self._options.max_unsent_bytes // 2)
+        if self._state != OPEN:
+            self._require_open()  # lost on the way, which is not to pass for sent
 
     def send_json(self, value: Any, **options: Any) -> None:
         """Send a value as JSON text.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import unix_connect
 
 from tests.support import TIMEOUT, WORKERS, Server, frame
 
@@ -156,6 +157,19 @@ class TestProcesses:
         assert server.workers == [pid]
         # The database file of a request may be open or not.
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before + 2
+
+
+class TestUnixSocket:
+    """gunicorn behind nginx often listens on a file."""
+
+    @each_worker
+    def test_echo(self, start_server: StartServer, worker: str, tmp_path: Path) -> None:
+        """Sockets are taken over there too."""
+        path = tmp_path / "socket"
+        start_server(worker, "-b", f"unix:{path}")
+        with unix_connect(str(path), "ws://localhost/echo/") as websocket:
+            websocket.send("x")
+            assert websocket.recv(timeout=TIMEOUT) == "x"
 
 
 @pytest.fixture(scope="module")
