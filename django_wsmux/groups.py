@@ -69,7 +69,7 @@ class Group:
         members = _members.get(self.name, {})
         if websocket in members or websocket.closed:
             return
-        websocket.on_close(partial(_leave, self.name))
+        websocket.on_close(partial(_leave, self.name, websocket))
         _members.setdefault(self.name, members)[websocket] = None
 
     def leave(self, websocket: WebSocket) -> None:

@@ -25,6 +25,7 @@ from .exceptions import ConnectionClosed
 from .protocol import handshake, origin
 from .protocol.frames import CloseCode
 from .responses import WebSocketResponse
+from .server.connection import Connection
 from .server.dispatcher import TAKEOVER_KEY
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
@@ -73,7 +74,7 @@ class Session:
         self._seam = seam
 
     def open(
-        self, websocket: WebSocket, subprotocols: Sequence[str] = (), headers: Headers = ()
+        self, websocket: Connection, subprotocols: Sequence[str] = (), headers: Headers = ()
     ) -> None:
         """Send the 101 and take the socket over."""
         head = b""
@@ -90,7 +91,7 @@ class Session:
         """Give the database connections back."""
         databases.release()
 
-    def run_helper(self, websocket: WebSocket, function: Callable[[], object]) -> None:
+    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run a helper; only its failure ends the socket."""
         self._run(websocket, function)
 
@@ -112,7 +113,7 @@ class Session:
         self._request.websocket = None
         websocket.environ.pop("wsgi.websocket", None)
 
-    def _run(self, websocket: WebSocket, function: Callable[[], object]) -> object:
+    def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
         try:
             return function()
         except Exception as error:
@@ -122,7 +123,7 @@ class Session:
         finally:
             databases.close()
 
-    def _report(self, websocket: WebSocket, error: Exception) -> None:
+    def _report(self, websocket: Connection, error: Exception) -> None:
         """Log and signal as Django does for a view, and close the socket accordingly."""
         response = response_for_exception(self._request, error)
         if settings.DEBUG:
@@ -130,7 +131,7 @@ class Session:
         close_for(websocket, response)
 
 
-def close_for(websocket: WebSocket, response: HttpResponseBase, code: int | None = None) -> None:
+def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:
     """Close an open socket with what would have been an HTTP response.
 
     An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason

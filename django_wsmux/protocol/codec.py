@@ -31,10 +31,13 @@ from .frames import (
     is_valid_close_code,
 )
 
-__all__ = ["Closed", "Codec", "Control", "Failure", "Ping", "Pong"]
+__all__ = ["LARGE", "Closed", "Codec", "Control", "Failure", "Ping", "Pong", "Sink"]
 
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
+
+#: A frame of this many bytes is read straight to where it is unmasked from.
+LARGE = 2**17
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -100,13 +103,26 @@ class Codec:
         ['hi']
     """
 
-    __slots__ = ("_buffer", "_finished", "_fragments", "_max_size", "_needed", "_opcode", "_utf8")
+    __slots__ = (
+        "_buffer",
+        "_filled",
+        "_finished",
+        "_fragments",
+        "_large",
+        "_max_size",
+        "_needed",
+        "_opcode",
+        "_utf8",
+    )
 
     def __init__(self, max_message_size: int) -> None:
         self._max_size = max_message_size
         # The start of a frame that has not arrived whole, and the length at which to look again.
         self._buffer: bytearray | None = None
         self._needed = 0
+        # The same for a large frame, whose buffer is longer than what is in it.
+        self._large: bytearray | None = None
+        self._filled = 0
         # The message whose fragments are arriving: TEXT, BINARY or, when there is none, 0.
         self._opcode = 0
         self._fragments: bytearray | None = None
@@ -114,39 +130,66 @@ class Codec:
         # Set by a close frame or a failure: what follows is discarded (section 1.4).
         self._finished = False
 
-    def receive(self, data: bytes, messages: Sink) -> list[Control]:
+    def receive(
+        self, data: bytes | bytearray, messages: Sink, size: int | None = None
+    ) -> list[Control]:
         """Take the next bytes from the peer.
 
         Args:
-            data: any cut of the stream.
+            data: any cut of the stream; it is not kept.
             messages: gets every message that these bytes complete, ``str`` for text and
                 ``bytes`` for binary, in order.
+            size: how many bytes of ``data`` there are, if not all.
 
         Returns:
             The control frames among them and, last, a failure if there was one.
         """
-        controls: list[Control] = []
+        end = len(data) if size is None else size
         if self._finished:
-            return controls
-        whole: bytes | bytearray
+            return []
         if self._buffer is not None:
-            self._buffer += data
-            if len(self._buffer) < self._needed:
-                return controls
-            whole, self._buffer = self._buffer, None
-        else:
-            whole = data
+            with memoryview(data) as view:
+                self._buffer += view[:end]
+            end = len(self._buffer)
+            if end < self._needed:
+                return []
+            data, self._buffer = self._buffer, None
+        return self._judge(data, end, messages)
+
+    def space(self) -> memoryview | None:
+        """Return where to read to directly, while a large frame is arriving.
+
+        Such a frame has one buffer, which grows as it fills, up to the frame's size and no
+        further: a length that is claimed costs nothing. Release the view, then say ``filled()``.
+        """
+        if self._large is None:
+            return None
+        if self._filled == len(self._large):
+            self._large.extend(bytes(min(self._needed, 2 * self._filled) - self._filled))
+        return memoryview(self._large)[self._filled :]
+
+    def filled(self, size: int, messages: Sink) -> list[Control]:
+        """Take the bytes that were read to ``space()``; see ``receive()``."""
+        assert self._large is not None
+        self._filled += size
+        if self._filled < self._needed:
+            return []
+        data, self._large = self._large, None
+        return self._judge(data, self._needed, messages)
+
+    def _judge(self, data: bytes | bytearray, end: int, messages: Sink) -> list[Control]:
+        controls: list[Control] = []
         try:
-            self._parse(whole, messages, controls)
+            self._parse(data, end, messages, controls)
         except _Violation as violation:
             self._finish()
             controls.append(violation.failure)
         return controls
 
-    def _parse(self, data: bytes | bytearray, messages: Sink, controls: list[Control]) -> None:
-        position, end = 0, len(data)
-        # Cuts out a large payload without a copy; slicing bytes is cheaper for a small one.
-        view = memoryview(data)
+    def _parse(
+        self, data: bytes | bytearray, end: int, messages: Sink, controls: list[Control]
+    ) -> None:
+        position = 0
         while True:
             available = end - position
             if available < 2:
@@ -185,7 +228,8 @@ class Codec:
             if stop > end:
                 needed = stop - position
                 break
-            source = data[start:stop] if length < 4096 else view[start:stop]
+            # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
+            source = data[start:stop] if length < 4096 else memoryview(data)[start:stop]
             payload = apply_mask(source, data[start - 4 : start])
             position = stop
             if plain:
@@ -198,8 +242,17 @@ class Codec:
                 if self._finished:
                     return
         if available:
-            self._buffer = bytearray(data[position:] if position else data)
-            self._needed = needed
+            self._keep(data, position, end, needed)
+
+    def _keep(self, data: bytes | bytearray, position: int, end: int, needed: int) -> None:
+        """Keep the start of a frame until ``needed`` bytes of it are there."""
+        self._needed = needed
+        rest = bytearray(data[position:end])
+        if needed < LARGE:
+            self._buffer = rest
+        else:
+            self._large = rest
+            self._filled = end - position
 
     # Rules
 
@@ -280,7 +333,7 @@ class Codec:
 
     def _finish(self) -> None:
         self._finished = True
-        self._buffer = self._fragments = self._utf8 = None
+        self._buffer = self._large = self._fragments = self._utf8 = None
 
 
 def _decode(payload: bytes) -> str:

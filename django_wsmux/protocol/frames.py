@@ -16,6 +16,7 @@ __all__ = [
     "CloseCode",
     "close_payload",
     "encode",
+    "head",
     "is_valid_close_code",
 ]
 
@@ -63,6 +64,15 @@ _SMALL = {
 }
 
 
+def head(opcode: int, length: int) -> bytes:
+    """Return what stands before a payload of this many bytes; see ``encode()``."""
+    if length < 126:
+        return bytes((FIN | opcode, length))
+    if length < 65536:
+        return b"%c\x7e%b" % (FIN | opcode, length.to_bytes(2, "big"))
+    return b"%c\x7f%b" % (FIN | opcode, length.to_bytes(8, "big"))
+
+
 def encode(opcode: int, payload: bytes) -> bytes:
     """Return one whole server-to-client frame: FIN set, unmasked (RFC 6455 sections 5.1, 5.2).
 
@@ -79,10 +89,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
         small = _SMALL.get(opcode)
         if small is not None:
             return small[length] + payload
-        return bytes((FIN | opcode, length)) + payload
-    if length < 65536:
-        return b"%c\x7e%b%b" % (FIN | opcode, length.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (FIN | opcode, length.to_bytes(8, "big"), payload)
+    return head(opcode, length) + payload
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .websocket import WebSocket
+    from .connection import Connection
 
 __all__ = ["Hooks", "Transport"]
 
@@ -18,10 +18,13 @@ class Transport(Protocol):
     unsent: int
 
     def start(self) -> None:
-        """Begin to read; what arrives goes to ``WebSocket.data_received``."""
+        """Begin to read; what arrives goes to ``Connection.data_received``."""
 
     def write(self, data: bytes) -> None:
         """Send now what the peer takes now, queue the rest. Never waits, never raises."""
+
+    def write_parts(self, head: bytes, payload: bytes) -> None:
+        """Send two parts as one, without joining them: for large payloads."""
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
@@ -54,11 +57,11 @@ class Transport(Protocol):
 class Hooks(Protocol):
     """What the framework adds to a connection."""
 
-    def open(self, websocket: WebSocket) -> None:
+    def open(self, websocket: Connection) -> None:
         """Accept the handshake: called when a view uses the socket before the 101 is sent."""
 
     def before_wait(self) -> None:
         """The view is about to wait for a message."""
 
-    def run_helper(self, websocket: WebSocket, function: Callable[[], object]) -> None:
+    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run ``function`` as a helper of the view, and report what it raises."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .websocket import WebSocket
+    from .connection import Connection
 
 __all__ = ["close_all", "conversations", "open_sockets"]
 
 #: Every socket from its 101 until its descriptor is closed.
-open_sockets: set[WebSocket] = set()
+open_sockets: set[Connection] = set()
 
 #: Every socket whose view is still running, be the socket open or not.
-conversations: set[WebSocket] = set()
+conversations: set[Connection] = set()
 
 
 def close_all(code: int, reason: str) -> None:

@@ -1,8 +1,8 @@
 """Non-blocking byte streams over a taken-over descriptor: plain TCP or TLS.
 
-``recv()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; waiting is done on the hub,
-in ``transport.py``. gevent's own socket objects are left behind with the server, as they wait by
-themselves and keep two watchers each.
+``recv_into()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; waiting is done on the
+hub, in ``transport.py``. gevent's own socket objects are left behind with the server, as they wait
+by themselves and keep two watchers each.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ __all__ = ["Stream", "TLSStream", "detach"]
 class Stream(Protocol):
     """What a transport needs of a socket; ``_socket.socket`` is one."""
 
-    def recv(self, size: int, /) -> bytes: ...
+    def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
     def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendmsg(self, parts: tuple[bytes, bytes], /) -> int: ...
     def fileno(self) -> int: ...
     def shutdown(self, how: int, /) -> None: ...
     def close(self) -> None: ...
@@ -42,21 +43,19 @@ class TLSStream:
         self._anchor = anchor
         self._raw = raw
 
-    def recv(self, size: int, /) -> bytes:
-        """Return what is decrypted, or can be at once; empty at the end of the stream."""
-        chunks = []
+    @property
+    def pending(self) -> int:
+        """Bytes that are decrypted but not read, of which the descriptor says nothing."""
+        return int(self._session.pending()) if self._session is not None else 0
+
+    def recv_into(self, buffer: bytearray | memoryview, /) -> int:
+        """Return how many bytes were read; 0 at the end of the stream."""
         try:
-            chunks.append(self._session.read(size))
-            # A TLS record comes whole: what read() left of it is in memory, where the
-            # descriptor's readiness says nothing of it.
-            while pending := self._session.pending():
-                chunks.append(self._session.read(pending))
+            return int(self._session.read(len(buffer), buffer))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            if not chunks:
-                raise BlockingIOError from error
+            raise BlockingIOError from error
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            pass
-        return b"".join(chunks)
+            return 0
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Return how many bytes were taken."""
@@ -65,13 +64,20 @@ class TLSStream:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
 
+    def sendmsg(self, parts: tuple[bytes, bytes], /) -> int:
+        """Return how many bytes were taken; TLS copies them anyway."""
+        return self.send(b"".join(parts))
+
     def fileno(self) -> int:
+        """Return the descriptor."""
         return self._raw.fileno()
 
     def shutdown(self, how: int, /) -> None:
+        """Shut TCP down."""
         self._raw.shutdown(how)
 
     def close(self) -> None:
+        """Close the descriptor."""
         self._session = None
         self._raw.close()
 

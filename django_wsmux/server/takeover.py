@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from . import patching
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .contracts import Transport
-    from .websocket import WebSocket
 
 __all__ = ["GunicornTakeover", "PyWSGITakeover", "Takeover", "find", "install_hook"]
 
@@ -40,15 +40,15 @@ class Takeover:
     def __init__(self) -> None:
         self.is_taken = False
 
-    def take(self, websocket: WebSocket) -> tuple[Transport, bytes]:
+    def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""
         self.is_taken = True
         sock, unread = self._take()
         # Not before a gevent server has called: plain processes need no hub.
         from .streams import detach
-        from .transport import GeventTransport
+        from .transport import transport_for
 
-        return GeventTransport(detach(sock), websocket), unread
+        return transport_for(detach(sock), websocket), unread
 
     def _take(self) -> tuple[Any, bytes]:
         """Return the server's gevent socket and the unread bytes."""

@@ -21,16 +21,18 @@ import gevent
 from gevent.event import Event
 from greenlet import getcurrent
 
-from .streams import Stream
-from .websocket import WebSocket
+from .connection import Connection
+from .streams import Stream, TLSStream
 
-__all__ = ["GeventTransport"]
+__all__ = ["GeventTransport", "TLSTransport", "transport_for"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
 _READ: Final = 1
 _WRITE: Final = 2
-_CHUNK: Final = 65536
+
+# Where all connections read to: what arrives is parsed before anything else can happen.
+_arrived = bytearray(2**18)
 
 
 class GeventTransport:
@@ -48,8 +50,9 @@ class GeventTransport:
         "_is_lingering",
         "_queue",
         "_reader",
-        "_recv",
+        "_recv_into",
         "_send",
+        "_sendmsg",
         "_stream",
         "_timer",
         "_waiter",
@@ -58,11 +61,12 @@ class GeventTransport:
         "unsent",
     )
 
-    def __init__(self, stream: Stream, websocket: WebSocket) -> None:
+    def __init__(self, stream: Stream, websocket: Connection) -> None:
         self._hub = gevent.get_hub()
         self._websocket: Any = websocket
         self._stream: Stream | None = stream
-        self._recv = stream.recv
+        self._recv_into = stream.recv_into
+        self._sendmsg = stream.sendmsg
         self._send = stream.send
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
         # Bytes that the peer has not taken yet, and the watcher that says when it will.
@@ -93,19 +97,31 @@ class GeventTransport:
         self.start()
 
     def _readable(self) -> None:
+        websocket = self._websocket
         try:
-            data = self._recv(_CHUNK)
-            if not data:
+            space = websocket.space()
+            try:
+                if space is None:
+                    size = self._recv_into(_arrived)
+                else:
+                    with space:
+                        size = self._recv_into(space)
+            except BlockingIOError:
+                return
+            except OSError:
+                # The peer is gone: reset, timed out, unreachable.
+                self._drop()
+                return
+            if not size:
                 self._end_received()
-            elif not self._is_lingering:
-                self._websocket.data_received(data)
-        except BlockingIOError:
-            pass
-        except OSError:
-            # The peer is gone: reset, timed out, unreachable.
-            self._drop()
+            elif self._is_lingering:
+                return
+            elif space is None:
+                websocket.data_received(_arrived, size)
+            else:
+                websocket.space_filled(size)
         except Exception:
-            logger.exception("Bug in django_wsmux: %r is dropped", self._websocket)
+            logger.exception("Bug in django_wsmux: %r is dropped", websocket)
             self._drop()
 
     def _end_received(self) -> None:
@@ -133,13 +149,37 @@ class GeventTransport:
                 return
             if sent == len(data):
                 return
+        self._enqueue(data, sent)
+
+    def write_parts(self, head: bytes, payload: bytes) -> None:
+        """Send two parts as one, without joining them."""
+        sent = 0
+        if self._stream is None:
+            return
+        if not self.unsent:
+            try:
+                sent = self._sendmsg((head, payload))
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._drop()
+                return
+        if sent < len(head):
+            self._enqueue(head, sent)
+            sent = len(head)
+        if sent < len(head) + len(payload):
+            self._enqueue(payload, sent - len(head))
+
+    def _enqueue(self, data: bytes, start: int) -> None:
+        """Queue what is left of ``data`` from ``start`` on."""
+        assert self._stream is not None
         if self._queue is None:
             self._queue = deque()
             self._writer = self._hub.loop.io(self._stream.fileno(), _WRITE)
         if not self.unsent:
             self._writer.start(self._writable)
-        self._queue.append(memoryview(data)[sent:])
-        self.unsent += len(data) - sent
+        self._queue.append(memoryview(data)[start:])
+        self.unsent += len(data) - start
 
     def _writable(self) -> None:
         assert self._queue is not None
@@ -264,3 +304,35 @@ class GeventTransport:
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
         """Start ``function`` in a greenlet of its own; return what ends it."""
         return partial(gevent.spawn(function).kill, block=False)
+
+
+class TLSTransport(GeventTransport):
+    """The same over TLS, where bytes may be waiting that the descriptor says nothing of.
+
+    A record is decrypted as a whole; what was not read of it sits in memory.
+    """
+
+    __slots__ = ()
+
+    _stream: TLSStream | None
+
+    def resume(self) -> None:
+        """Read again, what is decrypted already first."""
+        super().resume()
+        if self._stream is not None and self._stream.pending:
+            self._hub.loop.run_callback(self._readable)
+
+    def _is_reading(self) -> bool:
+        # Read in gevent 26.9; its type stubs do not know it.
+        return bool(self._reader.active)  # type: ignore[attr-defined]
+
+    def _readable(self) -> None:
+        super()._readable()
+        while self._stream is not None and self._is_reading() and self._stream.pending:
+            super()._readable()
+
+
+def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
+    """Return the transport that suits the stream."""
+    kind = TLSTransport if isinstance(stream, TLSStream) else GeventTransport
+    return kind(stream, websocket)

@@ -1,38 +1,29 @@
 """The WebSocket that a view holds: one class, whatever the server beneath.
 
-It knows the life of a connection: waiting messages, the closing handshake, who is told what. How
-bytes travel and how a view waits is the transport's business (``contracts.py``); what bytes mean is
-the codec's. Nothing here blocks except ``receive()``, ``wait()`` and ``send()``.
+Nothing here blocks except ``receive()``, ``wait()`` and ``send()``.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ..exceptions import ConnectionClosed
-from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
-from ..protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, CloseCode, close_payload, encode
-from ..protocol.options import Options
-from . import registry
+from ..protocol.frames import BINARY, PING, TEXT, encode, head
 from .compat import GeventWebSocketNames
-from .contracts import Hooks, Transport
+from .connection import CONNECTING, OPEN, Connection
 from .readiness import Readiness
 
 __all__ = ["WebSocket"]
 
-CONNECTING: Final = 0
-OPEN: Final = 1
-CLOSING: Final = 2
-CLOSED: Final = 3
+#: From this many bytes on it is cheaper to send two parts than to join them.
+_LONG: Final = 8192
 
 _STATES = ("connecting", "open", "closing", "closed")
 
 
-class WebSocket(GeventWebSocketNames):
+class WebSocket(Connection, GeventWebSocketNames):
     """A server-side WebSocket connection.
 
     A view gets it as its second argument, as ``request.websocket`` or as
@@ -56,49 +47,7 @@ class WebSocket(GeventWebSocketNames):
         hooks: what the framework adds to this connection.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_codec",
-        "_helpers",
-        "_inbox",
-        "_is_paused",
-        "_on_close",
-        "_options",
-        "_ping_sent",
-        "_pong_due",
-        "_readiness",
-        "_state",
-        "_transport",
-        "close_code",
-        "close_reason",
-        "environ",
-        "hooks",
-        "latency",
-        "subprotocol",
-    )
-
-    _transport: Transport
-
-    def __init__(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> None:
-        self.environ = environ
-        self.subprotocol: str | None = None
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.latency: float | None = None
-        self._options = options
-        self.hooks = hooks
-        self._state = CONNECTING
-        # Messages that the view has not received yet.
-        self._codec = Codec(options.max_message_size)
-        self._inbox: deque[str | bytes] = deque()
-        self._is_paused = False
-        self._readiness: Readiness | None = None
-        # Payload and time of the last ping, and the payload of a pong that waits its turn.
-        self._ping_sent: tuple[bytes, float] | None = None
-        self._pong_due: bytes | None = None
-        # Who wants to hear that nothing can be sent any more, and how to end each helper.
-        self._on_close: list[Callable[[WebSocket], None]] = []
-        self._helpers: list[Callable[[], None]] = []
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.path} {_STATES[self._state]}>"
@@ -225,7 +174,10 @@ class WebSocket(GeventWebSocketNames):
         if self._state != OPEN:
             self._require_open()
         transport = self._transport
-        transport.write(encode(opcode, payload))
+        if len(payload) < _LONG:
+            transport.write(encode(opcode, payload))
+        else:
+            transport.write_parts(head(opcode, len(payload)), payload)
         if transport.unsent > self._options.max_unsent_bytes:
             transport.drain(self._options.max_unsent_bytes // 2)
         if self._state != OPEN:
@@ -262,80 +214,6 @@ class WebSocket(GeventWebSocketNames):
         self._ping_sent = (payload, time.monotonic())
         self._transport.write(encode(PING, payload))
 
-    def deliver(self, frame: bytes) -> None:
-        """Send a frame that is encoded already, to this peer as to many others.
-
-        Never waits and never raises: a peer too slow to take it is closed with 1013.
-        """
-        if self._state != OPEN:
-            return
-        transport = self._transport
-        transport.write(frame)
-        if transport.unsent > self._options.max_unsent_bytes:
-            self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
-
-    def _require_open(self) -> None:
-        if self._state == CONNECTING:
-            self.hooks.open(self)
-        if self._state != OPEN:
-            raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
-
-    # Closing
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing can be sent any more, as either side has begun to close."""
-        return self._state > OPEN
-
-    @property
-    def connecting(self) -> bool:
-        """Whether the handshake is not accepted yet."""
-        return self._state == CONNECTING
-
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Start the closing handshake; returns at once. Closing twice does nothing.
-
-        Args:
-            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999.
-            reason: at most 123 bytes in UTF-8, for the peer to see.
-
-        Raises:
-            ValueError: code or reason may not be sent.
-        """
-        close_payload(code, reason)  # complain about the arguments even when it is too late to send
-        if self._state == CONNECTING:
-            self.hooks.open(self)
-        if self._state == OPEN:
-            self._start_closing(code, reason)
-
-    def on_close(self, callback: Callable[[WebSocket], None]) -> None:
-        """Have ``callback(websocket)`` called, once, when nothing can be sent any more."""
-        self._on_close.append(callback)
-
-    def _start_closing(self, code: int, reason: str) -> None:
-        """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
-        self._transport.write(encode(CLOSE, close_payload(code, reason)))
-        self._transport.close_after(self._options.close_timeout)
-        self._leave_open(code, reason)
-
-    def _leave_open(self, code: int, reason: str) -> None:
-        """Note how the socket closed and tell everybody who waits."""
-        self._state = CLOSING
-        self.close_code, self.close_reason = code, reason
-        for callback in self._on_close:
-            callback(self)
-        for end in self._helpers:
-            end()
-        self._on_close.clear()
-        self._helpers.clear()
-        if self._is_paused:
-            # The peer's answer is to be read; messages that come with it are discarded.
-            self._is_paused = False
-            self._transport.resume()
-        if self._readiness is not None:
-            self._readiness.set()
-        self._transport.wake()
-
     # Helpers
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -359,94 +237,3 @@ class WebSocket(GeventWebSocketNames):
 
     def _run_helper(self, call: Callable[[], object]) -> None:
         self.hooks.run_helper(self, call)
-
-    # What the transport reports; none of this may block or raise
-
-    def opened(self, transport: Transport, head: bytes, unread: bytes) -> None:
-        """Start: the handshake is accepted.
-
-        Args:
-            transport: holds the socket.
-            head: the 101 response to send first; empty when the server has sent it.
-            unread: what the server's HTTP parser had read past the request.
-        """
-        self._transport = transport
-        self._state = OPEN
-        registry.open_sockets.add(self)
-        if head:
-            transport.write(head)
-        transport.start()
-        if unread:
-            self.data_received(unread)
-
-    def run(self, function: Callable[[], None]) -> None:
-        """Run the view that owns this socket."""
-        registry.conversations.add(self)
-
-        def converse() -> None:
-            try:
-                function()
-            finally:
-                registry.conversations.discard(self)
-
-        self._transport.spawn(converse)
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the peer."""
-        inbox = self._inbox
-        if self._state == OPEN:
-            for control in self._codec.receive(data, inbox):
-                self._control_received(control)
-            if inbox:
-                if self._readiness is not None:
-                    self._readiness.set()
-                if len(inbox) >= self._options.max_unread_messages:
-                    self._is_paused = True
-                    self._transport.pause()
-                self._transport.wake()
-        else:
-            # Closing: messages that come now have nobody to go to.
-            for control in self._codec.receive(data, []):
-                self._control_received(control)
-
-    def _control_received(self, control: Control) -> None:
-        if type(control) is Ping:
-            self._answer_ping(control.payload)
-        elif type(control) is Pong:
-            if self._ping_sent is not None and self._ping_sent[0] == control.payload:
-                self.latency = time.monotonic() - self._ping_sent[1]
-                self._ping_sent = None
-        elif type(control) is Closed:
-            if self._state == OPEN:
-                # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
-                self._transport.write(encode(CLOSE, close_payload(control.code)))
-                self._leave_open(control.code, control.reason)
-            self._transport.close(self._options.close_timeout, linger=False)
-        elif type(control) is Failure:
-            if self._state == OPEN:
-                self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
-                self._leave_open(control.code, control.reason)
-            # The peer may still be sending: closing over unread bytes would reset the
-            # connection and take the close frame with it.
-            self._transport.close(self._options.close_timeout, linger=True)
-
-    def _answer_ping(self, payload: bytes) -> None:
-        if self._transport.unsent:
-            # Section 5.5.3 allows to answer only the latest: a peer that pings without reading
-            # must not fill memory with pongs.
-            self._pong_due = payload
-        else:
-            self._transport.write(encode(PONG, payload))
-
-    def drained(self) -> None:
-        """All that was queued has been sent."""
-        if self._pong_due is not None and self._state == OPEN:
-            payload, self._pong_due = self._pong_due, None
-            self._transport.write(encode(PONG, payload))
-
-    def connection_lost(self) -> None:
-        """The descriptor is closed, or about to be, and nothing more can be sent."""
-        if self._state == OPEN:
-            self._leave_open(CloseCode.ABNORMAL, "")
-        self._state = CLOSED
-        registry.open_sockets.discard(self)
