@@ -87,9 +87,8 @@ class Session:
         transport, unread = self._seam.take(websocket)
         websocket.opened(transport, head, unread)
 
-    def before_wait(self) -> None:
-        """Give the database connections back."""
-        databases.release()
+    #: Whoever waits for a message gives the database connections back first.
+    before_wait = staticmethod(databases.release)
 
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run a helper; only its failure ends the socket."""

@@ -95,6 +95,9 @@ class Codec:
     Args:
         max_message_size: largest message in bytes of payload, whole or reassembled.
 
+    Attributes:
+        large: the buffer of a large frame that is arriving, if one is: see ``space()``.
+
     Example:
         >>> codec, messages = Codec(1024), []
         >>> codec.receive(b"\\x81\\x82\\x00\\x00\\x00\\x00hi", messages)
@@ -108,11 +111,11 @@ class Codec:
         "_filled",
         "_finished",
         "_fragments",
-        "_large",
         "_max_size",
         "_needed",
         "_opcode",
         "_utf8",
+        "large",
     )
 
     def __init__(self, max_message_size: int) -> None:
@@ -121,7 +124,7 @@ class Codec:
         self._buffer: bytearray | None = None
         self._needed = 0
         # The same for a large frame, whose buffer is longer than what is in it.
-        self._large: bytearray | None = None
+        self.large: bytearray | None = None
         self._filled = 0
         # The message whose fragments are arriving: TEXT, BINARY or, when there is none, 0.
         self._opcode = 0
@@ -154,30 +157,6 @@ class Codec:
             if end < self._needed:
                 return []
             data, self._buffer = self._buffer, None
-        return self._judge(data, end, messages)
-
-    def space(self) -> memoryview | None:
-        """Return where to read to directly, while a large frame is arriving.
-
-        Such a frame has one buffer, which grows as it fills, up to the frame's size and no
-        further: a length that is claimed costs nothing. Release the view, then say ``filled()``.
-        """
-        if self._large is None:
-            return None
-        if self._filled == len(self._large):
-            self._large.extend(bytes(min(self._needed, 2 * self._filled) - self._filled))
-        return memoryview(self._large)[self._filled :]
-
-    def filled(self, size: int, messages: Sink) -> list[Control]:
-        """Take the bytes that were read to ``space()``; see ``receive()``."""
-        assert self._large is not None
-        self._filled += size
-        if self._filled < self._needed:
-            return []
-        data, self._large = self._large, None
-        return self._judge(data, self._needed, messages)
-
-    def _judge(self, data: bytes | bytearray, end: int, messages: Sink) -> list[Control]:
         controls: list[Control] = []
         try:
             self._parse(data, end, messages, controls)
@@ -185,6 +164,26 @@ class Codec:
             self._finish()
             controls.append(violation.failure)
         return controls
+
+    def space(self) -> memoryview:
+        """Return where to read to directly while ``large`` is not ``None``.
+
+        Such a frame has one buffer, which grows as it fills, up to the frame's size and no
+        further: a length that is claimed costs nothing. Release the view, then say ``filled()``.
+        """
+        assert self.large is not None
+        if self._filled == len(self.large):
+            self.large.extend(bytes(min(self._needed, 2 * self._filled) - self._filled))
+        return memoryview(self.large)[self._filled :]
+
+    def filled(self, size: int, messages: Sink) -> list[Control]:
+        """Take the bytes that were read to ``space()``; see ``receive()``."""
+        assert self.large is not None
+        self._filled += size
+        if self._filled < self._needed:
+            return []
+        data, self.large = self.large, None
+        return self.receive(data, messages)
 
     def _parse(
         self, data: bytes | bytearray, end: int, messages: Sink, controls: list[Control]
@@ -251,7 +250,7 @@ class Codec:
         if needed < LARGE:
             self._buffer = rest
         else:
-            self._large = rest
+            self.large = rest
             self._filled = end - position
 
     # Rules
@@ -333,7 +332,7 @@ class Codec:
 
     def _finish(self) -> None:
         self._finished = True
-        self._buffer = self._large = self._fragments = self._utf8 = None
+        self._buffer = self.large = self._fragments = self._utf8 = None
 
 
 def _decode(payload: bytes) -> str:

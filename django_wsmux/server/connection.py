@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
-from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong, Sink
+from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, PONG, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from . import registry
@@ -39,7 +39,6 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_codec",
         "_helpers",
         "_inbox",
         "_is_paused",
@@ -52,6 +51,7 @@ class Connection:
         "_transport",
         "close_code",
         "close_reason",
+        "codec",
         "environ",
         "hooks",
         "latency",
@@ -70,7 +70,7 @@ class Connection:
         self.hooks = hooks
         self._state = CONNECTING
         # Messages that the view has not received yet.
-        self._codec = Codec(options.max_message_size)
+        self.codec = Codec(options.max_message_size)
         self._inbox: deque[str | bytes] = deque()
         self._is_paused = False
         self._readiness: Readiness | None = None
@@ -192,19 +192,15 @@ class Connection:
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Take the first ``size`` bytes of ``data`` from the peer."""
-        self._take(self._codec.receive(data, self._sink(), size))
-
-    def space(self) -> memoryview | None:
-        """Return where to read to, if the codec wants it somewhere; see ``Codec.space()``."""
-        return self._codec.space()
+        if self._state == OPEN:
+            self._take(self.codec.receive(data, self._inbox, size))
+        else:
+            # Messages that come while the socket is closing have nobody to go to.
+            self._take(self.codec.receive(data, [], size))
 
     def space_filled(self, size: int) -> None:
-        """Take bytes that were read to ``space()``."""
-        self._take(self._codec.filled(size, self._sink()))
-
-    def _sink(self) -> Sink:
-        """Return where messages go; once the socket is closing they have nobody to go to."""
-        return self._inbox if self._state == OPEN else []
+        """Take bytes that were read to ``codec.space()``."""
+        self._take(self.codec.filled(size, self._inbox if self._state == OPEN else []))
 
     def _take(self, controls: list[Control]) -> None:
         """See to what the codec has made of the peer's bytes."""

@@ -44,6 +44,7 @@ class GeventTransport:
     """
 
     __slots__ = (
+        "_codec",
         "_drained",
         "_hub",
         "_is_closing",
@@ -64,6 +65,7 @@ class GeventTransport:
     def __init__(self, stream: Stream, websocket: Connection) -> None:
         self._hub = gevent.get_hub()
         self._websocket: Any = websocket
+        self._codec = websocket.codec
         self._stream: Stream | None = stream
         self._recv_into = stream.recv_into
         self._sendmsg = stream.sendmsg
@@ -99,13 +101,13 @@ class GeventTransport:
     def _readable(self) -> None:
         websocket = self._websocket
         try:
-            space = websocket.space()
+            is_large = self._codec.large is not None
             try:
-                if space is None:
-                    size = self._recv_into(_arrived)
-                else:
-                    with space:
+                if is_large:
+                    with self._codec.space() as space:
                         size = self._recv_into(space)
+                else:
+                    size = self._recv_into(_arrived)
             except BlockingIOError:
                 return
             except OSError:
@@ -116,10 +118,10 @@ class GeventTransport:
                 self._end_received()
             elif self._is_lingering:
                 return
-            elif space is None:
-                websocket.data_received(_arrived, size)
-            else:
+            elif is_large:
                 websocket.space_filled(size)
+            else:
+                websocket.data_received(_arrived, size)
         except Exception:
             logger.exception("Bug in django_wsmux: %r is dropped", websocket)
             self._drop()
@@ -240,10 +242,12 @@ class GeventTransport:
 
     def wake(self) -> None:
         """Let the greenlet in ``wait()`` go on, if there is one."""
-        if self._waiter is None:
+        waiter = self._waiter
+        if waiter is None:
             return
         if getcurrent() is self._hub:
-            self._switch(True)
+            self._waiter = None
+            waiter.switch(True)
         else:
             # Only the hub may switch to a greenlet: whoever else did would not come back.
             self._hub.loop.run_callback(self._switch, True)

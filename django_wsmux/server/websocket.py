@@ -74,9 +74,14 @@ class WebSocket(Connection, GeventWebSocketNames):
                 websocket.send(message)
         """
         inbox = self._inbox
-        if not inbox:
-            self._wait(timeout)
-            if not inbox:
+        while not inbox:
+            if self._state == OPEN:
+                self.hooks.before_wait()
+                if not self._transport.wait(timeout):
+                    raise TimeoutError(f"no message within {timeout} seconds")
+            elif self._state == CONNECTING:
+                self.hooks.open(self)
+            else:
                 return None
         message = inbox.popleft()
         if self._readiness is not None and not inbox and self._state == OPEN:
@@ -114,16 +119,15 @@ class WebSocket(Connection, GeventWebSocketNames):
             TimeoutError, RuntimeError: see ``receive()``.
         """
         if not self._inbox:
-            self._wait(timeout)
+            message = self.receive(timeout)
+            if message is not None:
+                self._put_back(message)
         return bool(self._inbox)
 
-    def _wait(self, timeout: float | None) -> None:
-        if self._state == CONNECTING:
-            self.hooks.open(self)
-        while self._state == OPEN and not self._inbox:
-            self.hooks.before_wait()
-            if not self._transport.wait(timeout):
-                raise TimeoutError(f"no message within {timeout} seconds")
+    def _put_back(self, message: str | bytes) -> None:
+        self._inbox.appendleft(message)
+        if self._readiness is not None:
+            self._readiness.set()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable exactly while a message, or the close, waits.
