@@ -14,6 +14,7 @@ that a server ever sees. Everything else takes the methods below it.
 from __future__ import annotations
 
 import codecs
+import io
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,12 +109,17 @@ class Codec:
 
     __slots__ = (
         "_buffer",
+        "_bytes",
         "_filled",
         "_finished",
-        "_fragments",
+        "_is_final",
+        "_mask",
         "_max_size",
         "_needed",
         "_opcode",
+        "_rest",
+        "_size",
+        "_text",
         "_utf8",
         "large",
     )
@@ -126,10 +132,17 @@ class Codec:
         # The same for a large frame, whose buffer is longer than what is in it.
         self.large: bytearray | None = None
         self._filled = 0
-        # The message whose fragments are arriving: TEXT, BINARY or, when there is none, 0.
+        # The message that is arriving in parts: TEXT, BINARY or, when there is none, 0; how many
+        # bytes its frames have announced so far; and what has come of it, as text or as bytes.
         self._opcode = 0
-        self._fragments: bytearray | None = None
+        self._size = 0
         self._utf8: codecs.IncrementalDecoder | None = None
+        self._text: io.StringIO | None = None
+        self._bytes: bytearray | None = None
+        # The rest of a text frame: bytes to come, their mask, and whether it ends the message.
+        self._rest = 0
+        self._mask = b""
+        self._is_final = False
         # Set by a close frame or a failure: what follows is discarded (section 1.4).
         self._finished = False
 
@@ -159,7 +172,12 @@ class Codec:
             data, self._buffer = self._buffer, None
         controls: list[Control] = []
         try:
-            self._parse(data, end, messages, controls)
+            position = 0
+            if self._rest:
+                position = min(self._rest, end)
+                self._receive_text(data, 0, position, messages)
+            if position < end:
+                self._parse(data, position, end, messages, controls)
         except _Violation as violation:
             self._finish()
             controls.append(violation.failure)
@@ -186,9 +204,13 @@ class Codec:
         return self.receive(data, messages)
 
     def _parse(
-        self, data: bytes | bytearray, end: int, messages: Sink, controls: list[Control]
+        self,
+        data: bytes | bytearray,
+        position: int,
+        end: int,
+        messages: Sink,
+        controls: list[Control],
     ) -> None:
-        position = 0
         while True:
             available = end - position
             if available < 2:
@@ -225,6 +247,10 @@ class Codec:
                 self._too_big(length)
             stop = start + length
             if stop > end:
+                if start <= end and self._is_text(first):
+                    self._begin_text(first, length, bytes(data[start - 4 : start]))
+                    self._receive_text(data, start, end, messages)
+                    return
                 needed = stop - position
                 break
             # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
@@ -285,9 +311,8 @@ class Codec:
         """Hold the sum of a message's fragments to the limit before storing more of it."""
         if first & 0x8:
             return  # a control frame has a limit of its own
-        total = length + (len(self._fragments) if self._fragments is not None else 0)
-        if total > self._max_size:
-            self._too_big(total)
+        if self._size + length > self._max_size:
+            self._too_big(self._size + length)
 
     def _too_big(self, length: int) -> None:
         raise _Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {self._max_size}")
@@ -310,29 +335,68 @@ class Codec:
             self._receive_fragment(first, payload, messages)
 
     def _receive_fragment(self, first: int, payload: bytes, messages: Sink) -> None:
-        opcode, final = first & 0x0F, bool(first & 0x80)
-        if opcode != CONTINUATION:
-            self._opcode = opcode
-            self._fragments = bytearray()
-            self._utf8 = _new_utf8_decoder() if opcode == TEXT else None
-        assert self._fragments is not None
-        self._fragments += payload
-        if self._utf8 is not None:
+        if first & 0x0F != CONTINUATION:
+            self._begin(first & 0x0F)
+        self._size += len(payload)
+        self._add(payload, bool(first & 0x80), messages)
+
+    # A message in parts
+
+    def _begin(self, opcode: int) -> None:
+        self._opcode = opcode
+        if opcode == TEXT:
+            self._utf8, self._text = _new_utf8_decoder(), io.StringIO()
+        else:
+            self._bytes = bytearray()
+
+    def _add(self, payload: bytes, final: bool, messages: Sink) -> None:
+        if self._bytes is not None:
+            self._bytes += payload
+            if final:
+                messages.append(bytes(self._bytes))
+        else:
+            assert self._utf8 is not None
+            assert self._text is not None
             # Section 8.1: bad text fails as soon as it is seen, not at the message's end.
             try:
-                self._utf8.decode(payload, final)
+                self._text.write(self._utf8.decode(payload, final))
             except UnicodeDecodeError as error:
                 raise _Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+            if final:
+                messages.append(self._text.getvalue())
         if final:
-            message: str | bytes = bytes(self._fragments)
-            if self._opcode == TEXT:
-                message = self._fragments.decode()
-            self._opcode, self._fragments, self._utf8 = 0, None, None
-            messages.append(message)
+            self._forget()
+
+    def _forget(self) -> None:
+        self._opcode = self._size = 0
+        self._utf8 = self._text = self._bytes = None
+
+    # A text frame in pieces: taken as it comes, so that bad text need not be waited for
+
+    def _is_text(self, first: int) -> bool:
+        opcode = first & 0x0F
+        return opcode == TEXT or (opcode == CONTINUATION and self._opcode == TEXT)
+
+    def _begin_text(self, first: int, length: int, mask: bytes) -> None:
+        if first & 0x0F == TEXT:
+            self._begin(TEXT)
+        self._size += length
+        self._rest, self._mask, self._is_final = length, mask, bool(first & 0x80)
+
+    def _receive_text(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
+        with memoryview(data) as view:
+            payload = apply_mask(view[start:end], self._mask)
+        self._rest -= end - start
+        # The mask goes on where it was cut (section 5.3).
+        turn = (end - start) & 3
+        self._mask = self._mask[turn:] + self._mask[:turn]
+        self._add(payload, self._is_final and not self._rest, messages)
 
     def _finish(self) -> None:
         self._finished = True
-        self._buffer = self.large = self._fragments = self._utf8 = None
+        self._rest = 0
+        self._buffer = self.large = None
+        self._forget()
 
 
 def _decode(payload: bytes) -> str:

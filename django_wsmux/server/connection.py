@@ -203,9 +203,16 @@ class Connection:
         self._take(self.codec.filled(size, self._inbox if self._state == OPEN else []))
 
     def _take(self, controls: list[Control]) -> None:
-        """See to what the codec has made of the peer's bytes."""
+        """See to what the codec has made of the peer's bytes.
+
+        The end comes last: a view that is waiting answers what was sent before a close, or
+        before a violation, while it still can.
+        """
         for control in controls:
-            self._control_received(control)
+            if type(control) is Ping:
+                self._answer_ping(control.payload)
+            elif type(control) is Pong:
+                self._note_pong(control.payload)
         if self._inbox and self._state == OPEN:
             if self._readiness is not None:
                 self._readiness.set()
@@ -213,15 +220,17 @@ class Connection:
                 self._is_paused = True
                 self._transport.pause()
             self._transport.wake()
+        if controls:
+            self._end(controls[-1])
 
-    def _control_received(self, control: Control) -> None:
-        if type(control) is Ping:
-            self._answer_ping(control.payload)
-        elif type(control) is Pong:
-            if self._ping_sent is not None and self._ping_sent[0] == control.payload:
-                self.latency = time.monotonic() - self._ping_sent[1]
-                self._ping_sent = None
-        elif type(control) is Closed:
+    def _note_pong(self, payload: bytes) -> None:
+        if self._ping_sent is not None and self._ping_sent[0] == payload:
+            self.latency = time.monotonic() - self._ping_sent[1]
+            self._ping_sent = None
+
+    def _end(self, control: Control) -> None:
+        """Close as the peer asks, or because it broke a rule; other frames end nothing."""
+        if type(control) is Closed:
             if self._state == OPEN:
                 # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
                 self._transport.write(encode(CLOSE, close_payload(control.code)))
