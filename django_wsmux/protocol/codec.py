@@ -225,22 +225,12 @@ class Codec:
                 self._check_header(first, length)
             if length < 126:
                 start = position + 6
-            elif length == 126:
-                if available < 4:
-                    needed = 4
-                    break
-                start = position + 8
-                length = data[position + 2] << 8 | data[position + 3]
-                if length < 126:
-                    raise _Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
             else:
-                if available < 10:
-                    needed = 10
+                head, length = _extended_length(data, position, available)
+                if not head:
+                    needed = length
                     break
-                start = position + 14
-                length = int.from_bytes(data[position + 2 : position + 10], "big")
-                if length < 65536 or length >> 63:
-                    raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
+                start = position + head
             if not plain:
                 self._check_size(first, length)
             elif length > self._max_size:
@@ -397,6 +387,24 @@ class Codec:
         self._rest = 0
         self._buffer = self.large = None
         self._forget()
+
+
+def _extended_length(data: bytes | bytearray, position: int, available: int) -> tuple[int, int]:
+    """Return the sizes of a frame's head and payload; for the head 0 and how much is needed."""
+    if data[position + 1] & 0x7F == 126:
+        if available < 4:
+            return 0, 4
+        length = data[position + 2] << 8 | data[position + 3]
+        # Section 5.2: the minimal number of bytes MUST be used to encode the length.
+        if length < 126:
+            raise _Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
+        return 8, length
+    if available < 10:
+        return 0, 10
+    length = int.from_bytes(data[position + 2 : position + 10], "big")
+    if length < 65536 or length >> 63:
+        raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
+    return 14, length
 
 
 def _decode(payload: bytes) -> str:
