@@ -99,6 +99,8 @@ SETTINGS = {
         Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", 64, _count),
         Setting("WEBSOCKET_MAX_UNSENT_BYTES", 2**20, _bytes),
         Setting("WEBSOCKET_CLOSE_TIMEOUT", 5.0, _seconds),
+        Setting("WEBSOCKET_PING_INTERVAL", 20.0, _seconds),
+        Setting("WEBSOCKET_PING_TIMEOUT", 20.0, _seconds),
     )
 }
 
@@ -116,6 +118,8 @@ def options() -> Options:
         max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
         max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),
         close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
+        ping_interval=get("WEBSOCKET_PING_INTERVAL"),
+        ping_timeout=get("WEBSOCKET_PING_TIMEOUT"),
     )
 
 

@@ -23,9 +23,13 @@ class Options:
             waits, and a group's delivery closes the socket with 1013.
         close_timeout: seconds that a peer has to answer a close frame, or to take what is still
             queued for it, before the descriptor is closed all the same.
+        ping_interval: seconds between two pings to a peer; 0 sends none.
+        ping_timeout: seconds that a pinged peer has to show a sign of life.
     """
 
     max_message_size: int = 2**20
     max_unread_messages: int = 64
     max_unsent_bytes: int = 2**20
     close_timeout: float = 5.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0

@@ -7,6 +7,7 @@ the transport's business (``contracts.py``); what bytes mean is the codec's. Wha
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,13 +15,15 @@ from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
 from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
-from ..protocol.frames import CLOSE, PONG, CloseCode, close_payload, encode
+from ..protocol.frames import CLOSE, PING, PONG, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from . import registry
 from .contracts import Hooks, Transport
 from .readiness import Readiness
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Connection"]
+
+logger = logging.getLogger("django_wsmux.connection")
 
 CONNECTING: Final = 0
 OPEN: Final = 1
@@ -41,9 +44,9 @@ class Connection:
         "__weakref__",
         "_helpers",
         "_inbox",
+        "_is_heard",
         "_is_paused",
         "_on_close",
-        "_options",
         "_ping_sent",
         "_pong_due",
         "_readiness",
@@ -55,6 +58,7 @@ class Connection:
         "environ",
         "hooks",
         "latency",
+        "options",
         "subprotocol",
     )
 
@@ -66,7 +70,7 @@ class Connection:
         self.close_code: int | None = None
         self.close_reason = ""
         self.latency: float | None = None
-        self._options = options
+        self.options = options
         self.hooks = hooks
         self._state = CONNECTING
         # Messages that the view has not received yet.
@@ -77,6 +81,8 @@ class Connection:
         # Payload and time of the last ping, and the payload of a pong that waits its turn.
         self._ping_sent: tuple[bytes, float] | None = None
         self._pong_due: bytes | None = None
+        # Whether the peer has shown a sign of life since the last ping of the keepalive.
+        self._is_heard = True
         # Who wants to hear that nothing can be sent any more, and how to end each helper.
         self._on_close: list[Callable[[], None]] = []
         self._helpers: list[Callable[[], None]] = []
@@ -124,7 +130,7 @@ class Connection:
     def _start_closing(self, code: int, reason: str) -> None:
         """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
-        self._transport.close_after(self._options.close_timeout)
+        self._transport.close_after(self.options.close_timeout)
         self._leave_open(code, reason)
 
     def _leave_open(self, code: int, reason: str) -> None:
@@ -156,8 +162,32 @@ class Connection:
             return
         transport = self._transport
         transport.write(frame)
-        if transport.unsent > self._options.max_unsent_bytes:
+        if transport.unsent > self.options.max_unsent_bytes:
             self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
+
+    # Keepalive
+
+    def send_keepalive_ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        self._is_heard = False
+        if self._state == OPEN and not self._transport.unsent:
+            self._ping_sent = (b"", time.monotonic())
+            self._transport.write(encode(PING, b""))
+
+    def is_heard(self) -> bool:
+        """Say whether the peer lives, as far as one can know.
+
+        While reading is paused its pong would not be read either.
+        """
+        return self._is_heard or self._is_paused
+
+    def give_up(self) -> None:
+        """Drop a peer that shows no sign of life."""
+        if self._state == OPEN:
+            seconds = self.options.ping_timeout
+            logger.info("%r is dropped: no sign of life %s s after a ping", self, seconds)
+            self._leave_open(CloseCode.ABNORMAL, "ping timeout")
+        self._transport.abort()
 
     # What the transport reports; none of this may block or raise
 
@@ -192,6 +222,7 @@ class Connection:
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Take the first ``size`` bytes of ``data`` from the peer."""
+        self._is_heard = True
         if self._state == OPEN:
             self._take(self.codec.receive(data, self._inbox, size))
         else:
@@ -200,6 +231,7 @@ class Connection:
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
+        self._is_heard = True
         self._take(self.codec.filled(size, self._inbox if self._state == OPEN else []))
 
     def _take(self, controls: list[Control]) -> None:
@@ -216,7 +248,7 @@ class Connection:
         if self._inbox and self._state == OPEN:
             if self._readiness is not None:
                 self._readiness.set()
-            if len(self._inbox) >= self._options.max_unread_messages:
+            if len(self._inbox) >= self.options.max_unread_messages:
                 self._is_paused = True
                 self._transport.pause()
             self._transport.wake()
@@ -235,14 +267,14 @@ class Connection:
                 # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
                 self._transport.write(encode(CLOSE, close_payload(control.code)))
                 self._leave_open(control.code, control.reason)
-            self._transport.close(self._options.close_timeout, linger=False)
+            self._transport.close(self.options.close_timeout, linger=False)
         elif type(control) is Failure:
             if self._state == OPEN:
                 self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
                 self._leave_open(control.code, control.reason)
             # The peer may still be sending: closing over unread bytes would reset the
             # connection and take the close frame with it.
-            self._transport.close(self._options.close_timeout, linger=True)
+            self._transport.close(self.options.close_timeout, linger=True)
 
     def _answer_ping(self, payload: bytes) -> None:
         if self._transport.unsent:
@@ -251,6 +283,10 @@ class Connection:
             self._pong_due = payload
         else:
             self._transport.write(encode(PONG, payload))
+
+    def progressed(self) -> None:
+        """The peer has taken some of what was queued for it."""
+        self._is_heard = True
 
     def drained(self) -> None:
         """All that was queued has been sent."""

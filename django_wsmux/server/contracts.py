@@ -47,6 +47,9 @@ class Transport(Protocol):
         After ``timeout`` seconds the descriptor is closed in any case.
         """
 
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+
     def close_after(self, timeout: float) -> None:
         """Close in ``timeout`` seconds unless ``close()`` comes before."""
 

@@ -11,6 +11,7 @@ libev aborts the process when a descriptor is closed that an active watcher stil
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from .connection import Connection
+from .keepalive import Keepalive
 from .streams import Stream, TLSStream
 
 __all__ = ["GeventTransport", "TLSTransport", "transport_for"]
@@ -33,6 +35,36 @@ _WRITE: Final = 2
 
 # Where all connections read to: what arrives is parsed before anything else can happen.
 _arrived = bytearray(2**18)
+
+
+class _Sweeper:
+    """Runs the keepalive on the hub, with one timer that is set to whoever is due next."""
+
+    def __init__(self) -> None:
+        self.keepalive = Keepalive()
+        self._timer: Any = None
+        self._wakes_at = 0.0
+
+    def watch(self, websocket: Connection) -> None:
+        due = self.keepalive.add(websocket, time.monotonic())
+        if due is not None and (self._timer is None or due < self._wakes_at):
+            self._wake_at(due)
+
+    def _sweep(self) -> None:
+        self._wake_at(self.keepalive.sweep(time.monotonic()))
+
+    def _wake_at(self, due: float | None) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        if due is not None:
+            self._wakes_at = due
+            self._timer = gevent.get_hub().loop.timer(max(due - time.monotonic(), 0.01))
+            self._timer.start(self._sweep)
+
+
+_sweeper = _Sweeper()
 
 
 class GeventTransport:
@@ -89,6 +121,7 @@ class GeventTransport:
         """Begin to read."""
         if self._stream is not None:
             self._reader.start(self._readable)
+            _sweeper.watch(self._websocket)
 
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
@@ -96,7 +129,8 @@ class GeventTransport:
 
     def resume(self) -> None:
         """Read again."""
-        self.start()
+        if self._stream is not None:
+            self._reader.start(self._readable)
 
     def _readable(self) -> None:
         websocket = self._websocket
@@ -199,6 +233,7 @@ class GeventTransport:
         except OSError:
             self._drop()
             return
+        self._websocket.progressed()
         if self._drained is not None:
             self._drained.set()
         if not self._queue:
@@ -275,6 +310,10 @@ class GeventTransport:
             self._timer = self._hub.loop.timer(timeout)
             self._timer.start(self._drop)
 
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self._drop()
+
     def _finish(self) -> None:
         """All is sent: say so to the peer, or be done."""
         if not self._is_lingering:
@@ -301,6 +340,7 @@ class GeventTransport:
             self._drained.set()
         # Cut the circle, so that both objects go at once and not with the garbage collector.
         websocket, self._websocket = self._websocket, None
+        _sweeper.keepalive.discard(websocket)
         websocket.connection_lost()
 
     # Helpers

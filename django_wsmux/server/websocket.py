@@ -86,7 +86,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         message = inbox.popleft()
         if self._readiness is not None and not inbox and self._state == OPEN:
             self._readiness.clear()
-        if self._is_paused and len(inbox) * 2 <= self._options.max_unread_messages:
+        if self._is_paused and len(inbox) * 2 <= self.options.max_unread_messages:
             self._is_paused = False
             self._transport.resume()
         return message
@@ -182,8 +182,8 @@ class WebSocket(Connection, GeventWebSocketNames):
             transport.write(encode(opcode, payload))
         else:
             transport.write_parts(head(opcode, len(payload)), payload)
-        if transport.unsent > self._options.max_unsent_bytes:
-            transport.drain(self._options.max_unsent_bytes // 2)
+        if transport.unsent > self.options.max_unsent_bytes:
+            transport.drain(self.options.max_unsent_bytes // 2)
         if self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent
 

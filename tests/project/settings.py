@@ -52,6 +52,8 @@ TIME_ZONE = "UTC"
 LANGUAGES = [("en", "English"), ("de", "German")]
 
 WEBSOCKET_CLOSE_TIMEOUT = 1.0
+WEBSOCKET_PING_INTERVAL = float(os.environ.get("TEST_PING_INTERVAL", 20))
+WEBSOCKET_PING_TIMEOUT = float(os.environ.get("TEST_PING_TIMEOUT", 20))
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example", "https://*.friends.example"]
 
 LOGGING = {

@@ -1,29 +1,15 @@
-"""Bytes to messages: a class for each section of RFC 6455, then properties of random streams."""
+"""Bytes to messages: a class for each section of RFC 6455, then for each way to take them."""
 
 from __future__ import annotations
 
-from codecs import utf_8_decode
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
-from operator import itemgetter
+from io import BytesIO
+from itertools import cycle
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side, State
 
-from django_wsmux.protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
-from django_wsmux.protocol.frames import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    close_payload,
-)
+from django_wsmux.protocol.codec import LARGE, Closed, Codec, Control, Failure, Ping, Pong
+from django_wsmux.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 Message = str | bytes
 
@@ -52,6 +38,28 @@ def receive(*pieces: bytes, limit: int = LIMIT) -> tuple[list[Message], list[Con
     codec, messages = Codec(limit), list[Message]()
     controls = [control for piece in pieces for control in codec.receive(piece, messages)]
     assert {type(message) for message in messages} <= {str, bytes}
+    return messages, controls
+
+
+def receive_as_read(
+    stream: bytes, sizes: Iterable[int], limit: int = LIMIT
+) -> tuple[list[Message], list[Control]]:
+    """Return the same as ``receive()``, reading as a server does, at most so many bytes at a time.
+
+    A large frame is read to its own space, everything else to a buffer that is used again.
+    """
+    codec, messages, controls = Codec(limit), list[Message](), list[Control]()
+    buffer, source = bytearray(max(sizes := list(sizes))), BytesIO(stream)
+    for most in cycle(sizes):
+        if codec.large is None:
+            size = source.readinto(memoryview(buffer)[:most])
+            controls += codec.receive(buffer, messages, size)
+        else:
+            with codec.space() as space:
+                size = source.readinto(space[:most])
+            controls += codec.filled(size, messages)
+        if not size:
+            break
     return messages, controls
 
 
@@ -447,183 +455,248 @@ class TestLimit:
         assert_fails(frame(TEXT, "é".encode() * 6), 1009, limit=10)
 
 
-# Random streams
+class TestTextInPieces:
+    """A text frame is taken as it comes: section 8.1 lets no bad text be waited upon."""
 
-settings.register_profile("codec", deadline=None, max_examples=150, database=None)
-quick = settings(settings.get_profile("codec"))
+    def test_mask(self) -> None:
+        """The key goes on where the payload was cut, whatever the offset (section 5.3)."""
+        data = frame(TEXT, b"0123456789abcdef")
+        for first in range(6, len(data)):
+            for second in range(first, len(data)):
+                pieces = data[:first], data[first:second], data[second:]
+                assert receive(*pieces) == (["0123456789abcdef"], [])
 
-Talk = tuple[bytes, list[Message], list[Control]]
+    @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536])
+    def test_after_the_header(self, length: int) -> None:
+        """The header may come alone, in each of the three forms of its length."""
+        data = frame(TEXT, b"x" * length)
+        at = len(data) - length
+        assert receive(data[:at], data[at:], limit=length) == (["x" * length], [])
 
-cuts = st.lists(st.integers(0, 2**16), max_size=4)
-masks = st.binary(min_size=4, max_size=4)
-texts = st.text(max_size=8) | st.sampled_from([125, 126, LIMIT]).map("x".__mul__)
-binaries = st.binary(max_size=8) | st.sampled_from([125, 126, LIMIT]).map(bytes)
-control_payloads = st.binary(max_size=8) | st.just(b"x" * 125)
-pings_and_pongs = st.builds(Ping, control_payloads) | st.builds(Pong, control_payloads)
+    @pytest.mark.parametrize("payload", [b"ok \xff", b"\xc3\xa9\xc0", b"\xf4\x90", b"\xed\xa0"])
+    @pytest.mark.parametrize("fin", [True, False])
+    @pytest.mark.parametrize("opcode", [TEXT, CONTINUATION])
+    def test_invalid(self, opcode: int, fin: bool, payload: bytes) -> None:
+        """Bad text fails with its first bad byte, in a frame that is still arriving."""
+        codec, messages = Codec(LIMIT), list[Message]()
+        if opcode == CONTINUATION:
+            codec.receive(frame(TEXT, b"start", fin=False), messages)
+        data = frame(opcode, payload + b"more", fin=fin)
+        at = 6 + len(payload) - 1
+        assert codec.receive(data[:at], messages) == []
+        (failure,) = codec.receive(data[at : at + 1], messages)
+        assert failure == Failure(1007, "invalid UTF-8")
+        assert codec.receive(data[at + 1 :] + frame(TEXT, b"next"), messages) == []
+        assert messages == []
 
+    def test_invalid_after_messages(self) -> None:
+        """It fails in the call that brings it, with what was before it delivered."""
+        stream = frame(TEXT, b"a") + frame(PING) + frame(TEXT, b"\xff" + b"x" * 20)
+        messages, controls = receive(stream[:-10])
+        assert messages == ["a"]
+        assert controls == [Ping(b""), Failure(1007, "invalid UTF-8")]
 
-def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
-    """Cut data at these positions, which wrap around; pieces may be empty."""
-    positions = sorted(position % (len(data) + 1) for position in at)
-    return [data[start:stop] for start, stop in pairwise([0, *positions, len(data)])]
+    def test_character(self) -> None:
+        """A character may be cut anywhere."""
+        data = frame(TEXT, "é€😀".encode())
+        for at in range(6, len(data)):
+            assert receive(data[:at], data[at:]) == (["é€😀"], [])
 
+    def test_character_over_fragments(self) -> None:
+        """A character may be cut by a frame that was cut before it."""
+        start = frame(TEXT, b"a\xf0\x9f", fin=False)
+        end = frame(CONTINUATION, b"\x98\x80b")
+        for at in range(6, len(start)):
+            pieces = start[:at], start[at:] + frame(PING) + end[:7], end[7:]
+            assert receive(*pieces) == (["a😀b"], [Ping(b"")])
 
-@st.composite
-def talks(draw: st.DrawFn) -> Talk:
-    """Return a valid stream, and the messages and control frames that it is made of."""
-    stream, messages, controls = b"", draw(st.lists(texts | binaries, max_size=4)), list[Control]()
-    for message in messages:
-        opcode = TEXT if isinstance(message, str) else BINARY
-        parts = cut(message.encode() if isinstance(message, str) else message, draw(cuts))
-        for last, part in enumerate(parts, 1 - len(parts)):
-            stream += frame(opcode, part, fin=last == 0, mask=draw(masks))
-            opcode = CONTINUATION
-            for control in draw(st.lists(pings_and_pongs, max_size=1)):
-                stream += frame(PING if isinstance(control, Ping) else PONG, control.payload)
-                controls.append(control)
-    if draw(st.booleans()):
-        closed = Closed(draw(st.integers(3000, 4999)), draw(st.text(max_size=30)))
-        stream += frame(CLOSE, close_payload(closed.code, closed.reason)) + draw(st.binary())
-        controls.append(closed)
-    return stream, messages, controls
+    def test_cut_short(self) -> None:
+        """A character that the message's end cuts short fails there."""
+        data = frame(TEXT, b"a\xe2\x82")
+        codec, messages = Codec(LIMIT), list[Message]()
+        assert codec.receive(data[:7], messages) == codec.receive(data[7:8], messages) == []
+        assert codec.receive(data[8:], messages) == [Failure(1007, "invalid UTF-8")]
+        assert messages == []
 
+    def test_next(self) -> None:
+        """What follows in the same piece is parsed, and its own message."""
+        data = frame(TEXT, b"Hello")
+        rest = frame(PING) + frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"b") + data
+        assert receive(data[:8], data[8:] + rest) == (["Hello", b"ab", "Hello"], [Ping(b"")])
 
-def loose_frame(first: int, payload: bytes, form: int) -> bytes:
-    """Return a frame that may break the rules, its length in so many bytes; 0 is the shortest."""
-    if form == 0:
-        return bytes((first,)) + frame(0, payload)[1:]
-    length = (b"\xfe" if form == 2 else b"\xff") + len(payload).to_bytes(form, "big")
-    return bytes((first,)) + length + bytes(4) + payload
+    def test_close(self) -> None:
+        """A close frame may follow a fragment that came in pieces."""
+        data = frame(TEXT, b"Hello", fin=False)
+        assert receive(data[:8], data[8:] + frame(CLOSE)) == ([], [Closed(1005, "")])
 
+    def test_binary(self) -> None:
+        """Binary data is not looked at in pieces either."""
+        start, end = frame(BINARY, b"\xff\xc0", fin=False), frame(CONTINUATION, b"\xed\xa0\x80")
+        pieces = start[:7], start[7:] + end[:8], end[8:]
+        assert receive(*pieces) == ([b"\xff\xc0\xed\xa0\x80"], [])
 
-def mutate(talk: Talk, changes: Iterable[tuple[int, int]]) -> bytes:
-    """Return a valid stream with some of its bytes changed."""
-    stream = bytearray(talk[0])
-    for position, change in changes:
-        if stream:
-            stream[position % len(stream)] ^= change
-    return bytes(stream)
+    @pytest.mark.parametrize("text", ["\r\n", "a\rb\nc\r\n\r", "\n\r", "\x85\u2028\u2029\x1c"])
+    def test_line_ends(self, text: str) -> None:
+        """Line ends stay as they are: whole, in fragments and in pieces."""
+        data = text.encode()
+        assert_messages(frame(TEXT, data), text)
+        for at in range(len(data) + 1):
+            assert_messages(
+                frame(TEXT, data[:at], fin=False) + frame(CONTINUATION, data[at:]), text
+            )
+            whole = frame(TEXT, data)
+            assert receive(whole[: 6 + at], whole[6 + at :]) == ([text], [])
 
-
-first_bytes = st.sampled_from(bytes.fromhex("81 82 01 02 80 00 88 89 8a" * 3 + "09 c1 83 8b"))
-close_bodies = st.builds(
-    lambda code, reason: code.to_bytes(2, "big") + reason,
-    st.sampled_from([999, 1000, 1004, 1014, 1015, 3000, 5000]),
-    st.binary(max_size=4),
-)
-lengths = st.sampled_from([125, 126, LIMIT // 2, LIMIT - 125, LIMIT, LIMIT + 1])
-payloads = st.binary(max_size=8) | texts.map(str.encode) | close_bodies | lengths.map(bytes)
-loose_frames = st.builds(loose_frame, first_bytes, payloads, st.sampled_from([0] * 8 + [2, 8]))
-changes = st.lists(st.tuples(st.integers(0, 2**16), st.integers(1, 255)), min_size=1, max_size=3)
-streams = st.one_of(
-    st.binary(max_size=40),
-    st.lists(loose_frames, max_size=8).map(b"".join),
-    st.builds(mutate, talks(), changes),
-)
-
-
-class TestAnyCut:
-    """How the bytes were cut on their way makes no difference."""
-
-    @quick
-    @given(talks(), cuts)
-    def test_valid(self, talk: Talk, at: list[int]) -> None:
-        """A valid stream is its messages and control frames: whole, in bytes and in pieces."""
-        stream, *expected = talk
-        for pieces in ([stream], cut(stream, range(len(stream))), cut(stream, at)):
-            assert receive(*pieces) == tuple(expected)
-
-    @quick
-    @given(streams, cuts)
-    def test_arbitrary(self, stream: bytes, at: list[int]) -> None:
-        """Any bytes come to the same end, without an exception and fit to tell the peer."""
-        whole = receive(stream)
-        assert receive(*cut(stream, range(len(stream)))) == whole
-        assert receive(*cut(stream, at)) == whole
-        for control in whole[1]:
-            if isinstance(control, Failure):
-                close_payload(control.code, control.reason)
-
-
-def frames_in(stream: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Cut a stream into its frames, the last one filled up; say if the length is the shortest."""
-    while stream:
-        padded = stream + bytes(14 + LIMIT)
-        form = {126: 2, 127: 8}.get(padded[1] & 0x7F, 0)
-        length = int.from_bytes(padded[2 : 2 + form], "big") if form else padded[1] & 0x7F
-        size = 2 + form + 4 + length
-        yield padded[:size], 2 + form == len(header(0, length))
-        stream = stream[size:]
+    def test_limit(self) -> None:
+        """Frames that came in pieces count in full, and once."""
+        start, end = frame(TEXT, b"12345", fin=False), frame(CONTINUATION, b"67890")
+        pieces = [start[:8], start[8:], end[:8], end[8:]]
+        assert receive(*pieces, *pieces, limit=10) == (["1234567890"] * 2, [])
+        more = header(CONTINUATION, 6)
+        assert receive(*pieces[:2], more, limit=10) == ([], [Failure(1009, "11 bytes, limit 10")])
+        assert receive(header(TEXT, 11), limit=10) == ([], [Failure(1009, "11 bytes, limit 10")])
 
 
-class Engine:
-    """The engine of ``websockets``, and what it leaves out: reassembly and the check of UTF-8."""
+class TestReading:
+    """The bytes of one buffer that is used again."""
 
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.controls: list[Control] = []
-        self.failed = self.stricter = False
-        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=LIMIT)
-        self._opcode, self._data = Opcode.CONT, b""
+    def test_size(self) -> None:
+        """Nothing behind the size is looked at."""
+        codec, messages = Codec(LIMIT), list[Message]()
+        data = frame(TEXT, b"Hello")
+        assert codec.receive(data + b"\xff\xff", messages, len(data)) == []
+        assert codec.receive(data[:3] + b"\xff\xff", messages, 3) == []
+        assert codec.receive(data[3:] + b"\xff\xff", messages, len(data) - 3) == []
+        assert messages == ["Hello", "Hello"]
 
-    def receive(self, data: bytes) -> None:
-        """Take one whole frame."""
-        self._protocol.receive_data(data)
-        error = self._protocol.parser_exc
-        self.failed = error is not None
-        # It holds control frames to the limit too, less the fragments before them.
-        self.stricter = data[0] & 0x8 > 0 and isinstance(error, PayloadTooBig)
-        for event in self._protocol.events_received():
-            assert isinstance(event, Frame)
-            self._take(event)
-        if self._protocol.close_rcvd is not None:
-            # It fails a close frame between fragments with 1002, which section 5.4 allows.
-            self.failed = False
-            close = self._protocol.close_rcvd
-            self.controls.append(Closed(close.code, close.reason))
-
-    def _take(self, event: Frame) -> None:
-        if event.opcode is Opcode.PING:
-            self.controls.append(Ping(bytes(event.data)))
-        elif event.opcode is Opcode.PONG:
-            self.controls.append(Pong(bytes(event.data)))
-        elif event.opcode is not Opcode.CLOSE:
-            self._take_data(event)
-
-    def _take_data(self, event: Frame) -> None:
-        if event.opcode is not Opcode.CONT:
-            self._opcode, self._data = event.opcode, b""
-        self._data += event.data
-        message: Message = self._data
-        if self._opcode is Opcode.TEXT:
-            try:
-                message, _ = utf_8_decode(self._data, "strict", event.fin)
-            except UnicodeDecodeError:
-                self.failed = True
-                return
-        if event.fin:
-            self.messages.append(message)
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY, PING])
+    @pytest.mark.parametrize("sizes", [[1], [7, 2], [100]])
+    def test_not_kept(self, opcode: int, sizes: list[int]) -> None:
+        """The buffer may be written over at once, be the frame whole or not."""
+        data = frame(opcode, b"Hello")
+        assert receive_as_read(data * 3, sizes) == receive(data * 3)
 
 
-class TestAgainstEngine:
-    """The engine of ``websockets`` comes to the same messages and the same end."""
+def arriving(length: int, opcode: int = BINARY, limit: int = 2**62) -> Codec:
+    """Return a codec that has a frame's header and 100 bytes of its payload."""
+    codec = Codec(limit)
+    assert codec.receive(header(opcode, length) + MASK + bytes(100), []) == []
+    return codec
 
-    @quick
-    @given(streams | talks().map(itemgetter(0)))
-    def test_same(self, stream: bytes) -> None:
-        """After every frame: messages, control frames, and whether the connection failed."""
-        codec, engine, messages, controls = Codec(LIMIT), Engine(), list[Message](), list[Control]()
-        for data, shortest in frames_in(stream):
-            controls += codec.receive(data, messages)
-            failures = [control for control in controls if isinstance(control, Failure)]
-            if not shortest:  # which the engine accepts
-                assert [failure.code for failure in failures] == [1002]
-                break
-            engine.receive(data)
-            if engine.stricter:
-                break
-            assert messages == engine.messages
-            assert controls == engine.controls + failures
-            assert engine.failed == bool(failures)
-            if failures or data[0] & 0xF == CLOSE:
-                break
+
+def total(length: int) -> int:
+    """Return the size of a frame with that payload."""
+    return len(header(BINARY, length)) + 4 + length
+
+
+class TestLarge:
+    """A large frame is read straight to a buffer of its own."""
+
+    SIZES = (1, 1000, 65536)
+
+    @pytest.mark.parametrize("size", [LARGE - 14, LARGE, 3 * LARGE + 1])
+    @pytest.mark.parametrize("most", [1000, 65536, LARGE - 14, 2**20])
+    def test_message(self, size: int, most: int) -> None:
+        """It comes through as any other, and so does what follows."""
+        payload = (b"%06d " * (size // 7 + 1) % tuple(range(size // 7 + 1)))[:size]
+        data = frame(BINARY, payload)
+        stream = frame(TEXT, b"a") + data + frame(PING) + data + frame(TEXT, b"b")
+        expected = ["a", payload, payload, "b"], [Ping(b"")]
+        assert receive_as_read(stream, [most], limit=size) == expected
+
+    def test_from(self) -> None:
+        """A frame is large from ``LARGE`` bytes on, its header among them."""
+        assert total(LARGE - 14) == LARGE
+        assert arriving(LARGE - 14).large is not None
+        assert arriving(LARGE - 15).large is None
+
+    def test_not_text(self) -> None:
+        """A text frame never is: it is taken as it comes."""
+        assert arriving(LARGE, TEXT).large is None
+
+    def test_not_before_its_length(self) -> None:
+        """It is large when its length is known, key and payload to come."""
+        codec = Codec(2**62)
+        data = header(BINARY, LARGE)
+        codec.receive(data[:-1], [])
+        assert codec.large is None
+        codec.receive(data[-1:], [])
+        assert codec.large is not None
+
+    @pytest.mark.parametrize("length", [LARGE, 2**20, 2**40, 2**62])
+    def test_growth(self, length: int) -> None:
+        """The buffer is no more than twice what has arrived: a length that is claimed is free."""
+        codec, messages, arrived = arriving(length), list[Message](), 114
+        assert codec.large is not None
+        assert len(codec.large) == arrived
+        while codec.large is not None and arrived < 2**21:
+            with codec.space() as space:
+                assert 0 < len(space) <= arrived
+                size = min(len(space), 50000)
+            assert len(codec.large) <= min(2 * arrived, total(length))
+            codec.filled(size, messages)
+            arrived += size
+        assert (codec.large is None) == (arrived == total(length))
+        assert [len(message) for message in messages] == [length] * (codec.large is None)
+
+    def test_not_past_its_end(self) -> None:
+        """There is never space for a byte of the next frame."""
+        codec, messages, rest = arriving(LARGE), list[Message](), LARGE - 100
+        while codec.large is not None:
+            with codec.space() as space:
+                size = len(space)
+            rest -= size
+            codec.filled(size, messages)
+        assert rest == 0
+        assert len(messages) == 1
+
+    def test_space_is_what_is_left(self) -> None:
+        """Space that was not filled comes again, and is not made twice."""
+        codec = arriving(LARGE)
+        with codec.space() as space:
+            size = len(space)
+        codec.filled(10, [])
+        for _ in range(2):
+            with codec.space() as space:
+                assert len(space) == size - 10
+
+    def test_fragments(self) -> None:
+        """Large fragments are one message, with control frames between them."""
+        part = bytes(range(256)) * (LARGE // 256)
+        stream = frame(BINARY, part, fin=False) + frame(PING, b"1")
+        stream += frame(CONTINUATION, part, fin=False) + frame(CONTINUATION, b"end")
+        expected = [part + part + b"end"], [Ping(b"1")]
+        assert receive_as_read(stream, self.SIZES, limit=2 * LARGE + 3) == expected
+
+    def test_text(self) -> None:
+        """A large text comes through, whole and in fragments."""
+        part = "é€😀".encode() * (LARGE // 9 + 1)
+        whole = frame(TEXT, part)
+        fragments = frame(TEXT, part, fin=False) + frame(CONTINUATION, part)
+        expected = [part.decode(), (part + part).decode()], list[Control]()
+        assert receive_as_read(whole + fragments, self.SIZES, limit=2 * len(part)) == expected
+
+    def test_limit(self) -> None:
+        """A message of just that size passes; one more fails at the header, before any space."""
+        data = frame(BINARY, bytes(LARGE))
+        assert receive_as_read(data, self.SIZES, limit=LARGE) == ([bytes(LARGE)], [])
+        codec = Codec(LARGE)
+        (failure,) = codec.receive(header(BINARY, LARGE + 1), [])
+        assert isinstance(failure, Failure)
+        assert failure.code == 1009
+        assert codec.large is None
+
+    def test_limit_of_fragments(self) -> None:
+        """The same holds for the sum of fragments."""
+        start = frame(BINARY, bytes(LARGE), fin=False)
+        end = frame(CONTINUATION, bytes(LARGE))
+        expected: Message = bytes(2 * LARGE)
+        assert receive_as_read(start + end, self.SIZES, limit=2 * LARGE) == ([expected], [])
+        messages, controls = receive_as_read(start + end, self.SIZES, limit=2 * LARGE - 1)
+        assert messages == []
+        assert [control.code for control in controls if isinstance(control, Failure)] == [1009]
+
+    def test_end_of_stream(self) -> None:
+        """A large frame that does not arrive whole is no message."""
+        data = frame(BINARY, bytes(LARGE))
+        assert receive_as_read(data[:-1], self.SIZES, limit=LARGE) == ([], [])

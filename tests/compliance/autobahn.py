@@ -1,0 +1,118 @@
+"""Runs Autobahn's cases; from the command line all of them: ``tests/compliance/run``."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import kosoku
+
+from tests.support import Server
+
+__all__ = ["SUITE", "Verdict", "not_strict", "run", "serve"]
+
+#: The suite's two halves, RFC 6455 and permessage-deflate: patterns, and how many cases they match.
+SUITE = {
+    "core": (("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"), 301),
+    "deflate": (("12.*", "13.*"), 216),
+}
+
+#: The verdicts that nobody could wish better.
+STRICT = frozenset({"OK", "INFORMATIONAL"})
+
+_PACKAGES = ("django-wsmux", "django", "gunicorn", "gevent", "gevent-websocket", "kosoku")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the suite says of one case: of the messages and of the closing handshake."""
+
+    case: str
+    behavior: str
+    close: str
+
+    def __str__(self) -> str:
+        return f"{self.case}: {self.behavior}, close {self.close}"
+
+
+@contextmanager
+def serve(worker: str, directory: Path) -> Iterator[Server]:
+    """Serve the sample site, whose echo is under test."""
+    env = {
+        "DJANGO_SETTINGS_MODULE": "tests.compliance.settings",
+        "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
+    }
+    server = Server.gunicorn(worker, application="sample_site.wsgi", env=env)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def run(server: Server, cases: Iterable[str]) -> list[Verdict]:
+    """Run the cases with these ids or patterns, one after another."""
+    url = f"ws://127.0.0.1:{server.port}/echo/"
+    try:
+        results = asyncio.run(kosoku.run_fuzzingclient(url, list(cases)))
+    except kosoku.FailureError as error:
+        results = error.results
+    return [
+        Verdict(result.case_id, result.behavior.value, result.behavior_close.value)
+        for result in results
+    ]
+
+
+def not_strict(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Return the verdicts that could be better."""
+    return [verdict for verdict in verdicts if not {verdict.behavior, verdict.close} <= STRICT]
+
+
+# The long form
+
+_ROW = "{:7} {:8} {:>5} {:>5}  {:32} {}".format
+
+
+def _counted(values: Iterable[str]) -> str:
+    """Say how often there is what, the most frequent first."""
+    return ", ".join(f"{number} {value}" for value, number in Counter(values).most_common())
+
+
+def main(workers: Iterable[str]) -> int:
+    """Run all cases for each worker, print a table, and return 1 if a verdict could be better."""
+    print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}")
+    print(*(f"{package} {version(package)}" for package in _PACKAGES), sep=", ")
+    print()
+    print(_ROW("worker", "cases", "run", "s", "behaviour", "close"), flush=True)
+    others: dict[str, list[str]] = {}
+    complete = True
+    for worker in workers:
+        for name, (cases, number) in SUITE.items():
+            with TemporaryDirectory() as directory, serve(worker, Path(directory)) as server:
+                started = time.monotonic()
+                verdicts = run(server, cases)
+                seconds = round(time.monotonic() - started)
+            behavior = _counted(verdict.behavior for verdict in verdicts)
+            close = _counted(verdict.close for verdict in verdicts)
+            print(_ROW(worker, name, len(verdicts), seconds, behavior, close), flush=True)
+            complete = complete and len(verdicts) == number
+            for verdict in not_strict(verdicts):
+                what = f"{worker}: {verdict.behavior}, close {verdict.close}"
+                others.setdefault(what, []).append(verdict.case)
+    for what, ids in others.items():
+        print(f"\n{what}\n" + textwrap.fill(" ".join(ids), 98, break_long_words=False))
+    return int(bool(others) or not complete)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or ("own", "stock")))

@@ -1,0 +1,1 @@
+"""The layer between the WSGI server and the view."""

@@ -1,0 +1,105 @@
+"""When a connection is pinged, and when it is given up: with a clock of our own."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django_wsmux.protocol.options import Options
+from django_wsmux.server.connection import Connection
+from django_wsmux.server.keepalive import Keepalive
+
+
+class Peer:
+    """A connection that notes what the keepalive does to it."""
+
+    def __init__(self, alive: bool = True, **options: float) -> None:
+        self.options = Options(**{"ping_interval": 20, "ping_timeout": 10, **options})  # type: ignore[arg-type]
+        self.alive = alive
+        self.pings = 0
+        self.given_up = False
+        self.closed = False
+
+    def is_heard(self) -> bool:
+        return self.alive
+
+    def send_keepalive_ping(self) -> None:
+        self.pings += 1
+
+    def give_up(self) -> None:
+        self.given_up = True
+        self.on_given_up()
+
+    def on_given_up(self) -> None:
+        """What its view does then."""
+
+
+def watched(*peers: Any) -> Keepalive:
+    """Return a keepalive that watches these since 0."""
+    keepalive = Keepalive()
+    for peer in peers:
+        keepalive.add(cast(Connection, peer), 0)
+    return keepalive
+
+
+def test_pinged_at_the_interval() -> None:
+    """Not before, and the sweeper knows when."""
+    peer = Peer()
+    keepalive = watched(peer)
+    assert keepalive.sweep(19.9) == 20
+    assert peer.pings == 0
+    assert keepalive.sweep(20) == 30
+    assert peer.pings == 1
+
+
+def test_alive() -> None:
+    """The next ping is an interval after the last."""
+    peer = Peer()
+    keepalive = watched(peer)
+    keepalive.sweep(20)
+    assert keepalive.sweep(30) == 40
+    keepalive.sweep(40)
+    assert (peer.pings, peer.given_up) == (2, False)
+
+
+def test_silent() -> None:
+    """Given up after interval and timeout, and forgotten."""
+    peer = Peer(alive=False)
+    keepalive = watched(peer)
+    keepalive.sweep(20)
+    assert keepalive.sweep(29.9) == 30
+    assert not peer.given_up
+    assert keepalive.sweep(30) is None
+    assert peer.given_up
+
+
+def test_timeout_longer_than_the_interval() -> None:
+    """The next ping waits for the answer to the last."""
+    peer = Peer(ping_interval=5, ping_timeout=10)
+    keepalive = watched(peer)
+    keepalive.sweep(5)
+    assert keepalive.sweep(15) == 25
+    assert peer.pings == 2
+
+
+def test_discarded() -> None:
+    """A closed connection is left alone."""
+    peer = Peer(alive=False)
+    keepalive = watched(peer)
+    keepalive.sweep(20)
+    keepalive.discard(cast(Connection, peer))
+    assert keepalive.sweep(99) is None
+    assert not peer.given_up
+
+
+def test_closed_by_another_view() -> None:
+    """Who is closed in the middle of a sweep is not watched again."""
+    one, two = Peer(alive=False), Peer()
+    keepalive = watched(one, two)
+    keepalive.sweep(20)
+    one.on_given_up = lambda: setattr(two, "closed", True)  # type: ignore[method-assign]
+    assert keepalive.sweep(30) is None
+
+
+def test_off() -> None:
+    """Without an interval a connection is not watched."""
+    assert watched(Peer(ping_interval=0)).sweep(99) is None
