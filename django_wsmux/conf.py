@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .protocol.deflate import Compression
 from .protocol.options import Options
 
 __all__ = ["SETTINGS", "Setting", "get", "options", "problems", "require_valid"]
@@ -83,6 +84,28 @@ def _flag_problem(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"must be True or False, not {value!r}"
 
 
+_COMPRESSION_RANGES = {"threshold": (0, 2**31), "level": (1, 9), "window_bits": (9, 15)}
+
+
+def _compression_problem(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    if not isinstance(value, dict):
+        return f"must be True, False or a dict of options, not {value!r}"
+    for name, option in value.items():
+        if name == "context_takeover":
+            if not isinstance(option, bool):
+                return f"has context_takeover {option!r}: it must be True or False"
+        elif name not in _COMPRESSION_RANGES:
+            known = ", ".join([*_COMPRESSION_RANGES, "context_takeover"])
+            return f"has an unknown option {name!r}: there are {known}"
+        else:
+            low, high = _COMPRESSION_RANGES[name]
+            if type(option) is not int or not low <= option <= high:
+                return f"has {name} {option!r}: it must be a whole number from {low} to {high}"
+    return None
+
+
 _count = _number_problem(1, int, "messages")
 _bytes = _number_problem(1, int, "bytes")
 _seconds = _number_problem(0, (int, float), "seconds")
@@ -95,6 +118,7 @@ SETTINGS = {
         Setting("WEBSOCKET_SERVER", "", _server_problem),
         Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
+        Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
         Setting("WEBSOCKET_MAX_MESSAGE_SIZE", 2**20, _bytes),
         Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", 64, _count),
         Setting("WEBSOCKET_MAX_UNSENT_BYTES", 2**20, _bytes),
@@ -113,7 +137,10 @@ def get(name: str) -> Any:
 @cache
 def options() -> Options:
     """Return the limits of a connection as the settings have them now."""
+    compression = get("WEBSOCKET_COMPRESSION")
+    chosen = compression if isinstance(compression, dict) else {}
     return Options(
+        compression=Compression(**chosen) if compression is not False else None,
         max_message_size=get("WEBSOCKET_MAX_MESSAGE_SIZE"),
         max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
         max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from .protocol.frames import BINARY, TEXT, CloseCode, encode
+from .protocol.frames import BINARY, TEXT, CloseCode
+from .protocol.prepared import Prepared
 from .server.websocket import WebSocket
 
 __all__ = ["Group"]
@@ -98,9 +99,9 @@ class Group:
             TypeError: the message is neither text nor bytes.
         """
         if isinstance(message, str):
-            frame = encode(TEXT, message.encode())
+            prepared = Prepared(TEXT, message.encode())
         elif isinstance(message, (bytes, bytearray, memoryview)):
-            frame = encode(BINARY, bytes(message))
+            prepared = Prepared(BINARY, bytes(message))
         else:
             raise TypeError(
                 f"a message is str or bytes, not {type(message).__name__}; "
@@ -109,7 +110,7 @@ class Group:
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
         for websocket in self.members():
             if websocket not in excluded:
-                websocket.deliver(frame)
+                websocket.deliver(prepared)
 
     def send_json(
         self, value: Any, *, exclude: WebSocket | Container[WebSocket] = (), **options: Any

@@ -83,7 +83,8 @@ class Session:
             offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
             websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
-            head = handshake.switching_protocols(key, websocket.subprotocol, headers)
+            extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
+            head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
         transport, unread = self._seam.take(websocket)
         websocket.opened(transport, head, unread)
 

@@ -7,19 +7,19 @@ Rules of this file:
 * A size is checked when its header is read, before a byte of the payload is stored.
 * How the bytes were cut on their way makes no difference to what comes out.
 
-The loop in ``receive()`` handles whole, unfragmented data frames in place: they are nearly all
-that a server ever sees. Everything else takes the methods below it.
+The loop in ``_parse()`` handles whole, plain data frames in place: they are nearly all that a
+server ever sees. Everything else takes the methods below it.
 """
 
 from __future__ import annotations
 
-import codecs
-import io
-from dataclasses import dataclass
+import zlib
 from typing import Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built
 
+from .deflate import Deflate
+from .events import Closed, Control, Ping, Pong, Violation
 from .frames import (
     BINARY,
     CLOSE,
@@ -27,12 +27,14 @@ from .frames import (
     MAX_CONTROL_PAYLOAD,
     PING,
     PONG,
+    RSV1,
     TEXT,
     CloseCode,
     is_valid_close_code,
 )
+from .partial import PartialMessage, too_big
 
-__all__ = ["LARGE", "Closed", "Codec", "Control", "Failure", "Ping", "Pong", "Sink"]
+__all__ = ["LARGE", "Codec", "Sink"]
 
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
@@ -40,54 +42,12 @@ _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
 #: A frame of this many bytes is read straight to where it is unmasked from.
 LARGE = 2**17
 
-_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
-
 
 class Sink(Protocol):
     """Where complete messages go: a list, a deque."""
 
-    def append(self, message: str | bytes, /) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """A ping; its payload belongs into the pong (section 5.5.2)."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """A pong, asked for or not (section 5.5.3)."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The peer's close frame; code 1005 when it had no body (section 7.1.5)."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The peer broke a rule: send this code and drop the connection (section 7.1.7)."""
-
-    code: int
-    reason: str
-
-
-Control = Ping | Pong | Closed | Failure
-
-
-class _Violation(Exception):
-    """Carries a Failure out of the parser; never leaves this module."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.failure = Failure(code, reason)
+    def append(self, message: str | bytes, /) -> None:
+        """Take one."""
 
 
 class Codec:
@@ -97,6 +57,7 @@ class Codec:
         max_message_size: largest message in bytes of payload, whole or reassembled.
 
     Attributes:
+        deflate: what was agreed on, when permessage-deflate is in use; set before the first byte.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
 
     Example:
@@ -109,36 +70,32 @@ class Codec:
 
     __slots__ = (
         "_buffer",
-        "_bytes",
         "_filled",
         "_finished",
+        "_inflater",
         "_is_final",
         "_mask",
         "_max_size",
+        "_message",
         "_needed",
-        "_opcode",
         "_rest",
-        "_size",
-        "_text",
-        "_utf8",
+        "deflate",
         "large",
     )
 
     def __init__(self, max_message_size: int) -> None:
         self._max_size = max_message_size
+        self.deflate: Deflate | None = None
         # The start of a frame that has not arrived whole, and the length at which to look again.
         self._buffer: bytearray | None = None
         self._needed = 0
         # The same for a large frame, whose buffer is longer than what is in it.
         self.large: bytearray | None = None
         self._filled = 0
-        # The message that is arriving in parts: TEXT, BINARY or, when there is none, 0; how many
-        # bytes its frames have announced so far; and what has come of it, as text or as bytes.
-        self._opcode = 0
-        self._size = 0
-        self._utf8: codecs.IncrementalDecoder | None = None
-        self._text: io.StringIO | None = None
-        self._bytes: bytearray | None = None
+        # The message that is arriving in parts, if one is.
+        self._message: PartialMessage | None = None
+        # The stream that inflates messages, while the client may refer to earlier ones.
+        self._inflater: zlib._Decompress | None = None
         # The rest of a text frame: bytes to come, their mask, and whether it ends the message.
         self._rest = 0
         self._mask = b""
@@ -175,10 +132,10 @@ class Codec:
             position = 0
             if self._rest:
                 position = min(self._rest, end)
-                self._receive_text(data, 0, position, messages)
+                self._receive_piece(data, 0, position, messages)
             if position < end:
                 self._parse(data, position, end, messages, controls)
-        except _Violation as violation:
+        except Violation as violation:
             self._finish()
             controls.append(violation.failure)
         return controls
@@ -220,7 +177,7 @@ class Codec:
             # Section 5.2: the mask bit is the high bit of the second byte.
             length = data[position + 1] - 128
             # Judged by its first two bytes, and again when it has all arrived: both are cheap.
-            plain = first in _WHOLE_MESSAGE and not self._opcode
+            plain = first in _WHOLE_MESSAGE and self._message is None
             if not plain or length < 0:
                 self._check_header(first, length)
             if length < 126:
@@ -231,15 +188,16 @@ class Codec:
                     needed = length
                     break
                 start = position + head
-            if not plain:
-                self._check_size(first, length)
-            elif length > self._max_size:
-                self._too_big(length)
+            if plain:
+                if length > self._max_size:
+                    raise too_big(length, self._max_size)
+            elif not first & 0x8:
+                self._check_size(length)
             stop = start + length
             if stop > end:
-                if start <= end and self._is_text(first):
-                    self._begin_text(first, length, bytes(data[start - 4 : start]))
-                    self._receive_text(data, start, end, messages)
+                if start <= end and self._is_plain_text(first):
+                    self._begin_pieces(first, length, bytes(data[start - 4 : start]))
+                    self._receive_piece(data, start, end, messages)
                     return
                 needed = stop - position
                 break
@@ -248,10 +206,7 @@ class Codec:
             payload = apply_mask(source, data[start - 4 : start])
             position = stop
             if plain:
-                if first == _FINAL_BINARY:
-                    messages.append(payload)
-                else:
-                    messages.append(_decode(payload))
+                messages.append(payload if first == _FINAL_BINARY else _decode(payload))
             else:
                 self._receive_frame(first, payload, messages, controls)
                 if self._finished:
@@ -274,38 +229,39 @@ class Codec:
     def _check_header(self, first: int, length: int) -> None:
         """Apply what the first two bytes of a frame can break."""
         opcode = first & 0x0F
-        if first & 0x70:
+        reserved = first & 0x70
+        if reserved == RSV1 and self.deflate is not None and opcode in (TEXT, BINARY):
+            # RFC 7692 section 6: set on the first frame of a compressed message, and only there.
+            reserved = 0
+        if reserved:
             # Section 5.2: MUST be 0 unless an extension is negotiated that defines them.
-            raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved bits set")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "reserved bits set")
         if length < 0:
             # Section 5.1: the server MUST close the connection upon an unmasked frame.
-            raise _Violation(CloseCode.PROTOCOL_ERROR, "frame not masked")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "frame not masked")
         if opcode & 0x8:
             if opcode > PONG:
-                raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+                raise Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
             # Section 5.5: control frames MUST NOT be fragmented nor exceed 125 bytes.
             if not first & 0x80:
-                raise _Violation(CloseCode.PROTOCOL_ERROR, "fragmented control frame")
+                raise Violation(CloseCode.PROTOCOL_ERROR, "fragmented control frame")
             if length > MAX_CONTROL_PAYLOAD:
-                raise _Violation(CloseCode.PROTOCOL_ERROR, "control frame too long")
+                raise Violation(CloseCode.PROTOCOL_ERROR, "control frame too long")
         elif opcode > BINARY:
-            raise _Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
         elif opcode == CONTINUATION:
-            if not self._opcode:
-                raise _Violation(CloseCode.PROTOCOL_ERROR, "continuation of nothing")
-        elif self._opcode:
+            if self._message is None:
+                raise Violation(CloseCode.PROTOCOL_ERROR, "continuation of nothing")
+        elif self._message is not None:
             # Section 5.4: fragments of two messages MUST NOT be interleaved.
-            raise _Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
 
-    def _check_size(self, first: int, length: int) -> None:
-        """Hold the sum of a message's fragments to the limit before storing more of it."""
-        if first & 0x8:
-            return  # a control frame has a limit of its own
-        if self._size + length > self._max_size:
-            self._too_big(self._size + length)
-
-    def _too_big(self, length: int) -> None:
-        raise _Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {self._max_size}")
+    def _check_size(self, length: int) -> None:
+        """Hold a message, the sum of its fragments, to the limit before storing more of it."""
+        if self._message is not None:
+            length += self._message.announced
+        if length > self._max_size:
+            raise too_big(length, self._max_size)
 
     # Frames that are not a whole message
 
@@ -322,58 +278,43 @@ class Codec:
             self._finish()
             controls.append(closed)
         else:
-            self._receive_fragment(first, payload, messages)
+            self._begin(first).announce(len(payload))
+            self._add(payload, bool(first & 0x80), messages)
 
-    def _receive_fragment(self, first: int, payload: bytes, messages: Sink) -> None:
-        if first & 0x0F != CONTINUATION:
-            self._begin(first & 0x0F)
-        self._size += len(payload)
-        self._add(payload, bool(first & 0x80), messages)
-
-    # A message in parts
-
-    def _begin(self, opcode: int) -> None:
-        self._opcode = opcode
-        if opcode == TEXT:
-            self._utf8, self._text = _new_utf8_decoder(), io.StringIO()
-        else:
-            self._bytes = bytearray()
+    def _begin(self, first: int) -> PartialMessage:
+        """Return the message that a data frame belongs to."""
+        if self._message is None:
+            inflater = None
+            if first & RSV1 and self.deflate is not None:
+                inflater = self._inflater or self.deflate.decompressor()
+            self._message = PartialMessage(first & 0x0F, self._max_size, inflater)
+        return self._message
 
     def _add(self, payload: bytes, final: bool, messages: Sink) -> None:
-        if self._bytes is not None:
-            self._bytes += payload
-            if final:
-                messages.append(bytes(self._bytes))
-        else:
-            assert self._utf8 is not None
-            assert self._text is not None
-            # Section 8.1: bad text fails as soon as it is seen, not at the message's end.
-            try:
-                self._text.write(self._utf8.decode(payload, final))
-            except UnicodeDecodeError as error:
-                raise _Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
-            if final:
-                messages.append(self._text.getvalue())
+        message = self._message
+        assert message is not None
+        message.add(payload, final)
         if final:
-            self._forget()
-
-    def _forget(self) -> None:
-        self._opcode = self._size = 0
-        self._utf8 = self._text = self._bytes = None
+            self._message = None
+            if self.deflate is not None and self.deflate.remote_takeover:
+                inflater = message.inflater or self._inflater
+                # A stream that has ended (RFC 7692 section 7.2.3.4) inflates nothing more.
+                self._inflater = None if inflater is None or inflater.eof else inflater
+            messages.append(message.whole())
 
     # A text frame in pieces: taken as it comes, so that bad text need not be waited for
 
-    def _is_text(self, first: int) -> bool:
-        opcode = first & 0x0F
-        return opcode == TEXT or (opcode == CONTINUATION and self._opcode == TEXT)
+    def _is_plain_text(self, first: int) -> bool:
+        if self._message is not None:
+            is_continued = first & 0x0F == CONTINUATION
+            return is_continued and self._message.is_text and self._message.inflater is None
+        return first & 0x0F == TEXT and not first & RSV1
 
-    def _begin_text(self, first: int, length: int, mask: bytes) -> None:
-        if first & 0x0F == TEXT:
-            self._begin(TEXT)
-        self._size += length
+    def _begin_pieces(self, first: int, length: int, mask: bytes) -> None:
+        self._begin(first).announce(length)
         self._rest, self._mask, self._is_final = length, mask, bool(first & 0x80)
 
-    def _receive_text(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
+    def _receive_piece(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
         with memoryview(data) as view:
             payload = apply_mask(view[start:end], self._mask)
         self._rest -= end - start
@@ -385,8 +326,7 @@ class Codec:
     def _finish(self) -> None:
         self._finished = True
         self._rest = 0
-        self._buffer = self.large = None
-        self._forget()
+        self._buffer = self.large = self._message = self._inflater = None
 
 
 def _extended_length(data: bytes | bytearray, position: int, available: int) -> tuple[int, int]:
@@ -397,13 +337,13 @@ def _extended_length(data: bytes | bytearray, position: int, available: int) -> 
         length = data[position + 2] << 8 | data[position + 3]
         # Section 5.2: the minimal number of bytes MUST be used to encode the length.
         if length < 126:
-            raise _Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
         return 8, length
     if available < 10:
         return 0, 10
     length = int.from_bytes(data[position + 2 : position + 10], "big")
     if length < 65536 or length >> 63:
-        raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
     return 14, length
 
 
@@ -412,7 +352,7 @@ def _decode(payload: bytes) -> str:
         return payload.decode()
     except UnicodeDecodeError as error:
         # Section 8.1; also refuses lone surrogates.
-        raise _Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+        raise Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
 
 
 def _parse_close(payload: bytes) -> Closed:
@@ -420,8 +360,8 @@ def _parse_close(payload: bytes) -> Closed:
     if not payload:
         return Closed(CloseCode.NO_STATUS, "")
     if len(payload) == 1:
-        raise _Violation(CloseCode.PROTOCOL_ERROR, "close frame of one byte")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "close frame of one byte")
     code = int.from_bytes(payload[:2], "big")
     if not is_valid_close_code(code):
-        raise _Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
     return Closed(code, _decode(payload[2:]))

@@ -12,6 +12,7 @@ __all__ = [
     "MAX_CONTROL_PAYLOAD",
     "PING",
     "PONG",
+    "RSV1",
     "TEXT",
     "CloseCode",
     "close_payload",
@@ -28,6 +29,7 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 FIN: Final = 0x80
+RSV1: Final = 0x40
 
 #: RFC 6455 section 5.5: all control frames have a payload of at most 125 bytes.
 MAX_CONTROL_PAYLOAD: Final = 125
@@ -64,13 +66,18 @@ _SMALL = {
 }
 
 
-def head(opcode: int, length: int) -> bytes:
-    """Return what stands before a payload of this many bytes; see ``encode()``."""
+def head(first: int, length: int) -> bytes:
+    """Return what stands before a payload of this many bytes, unmasked (RFC 6455 section 5.2).
+
+    Args:
+        first: the first byte: FIN, reserved bits and opcode.
+        length: of the payload.
+    """
     if length < 126:
-        return bytes((FIN | opcode, length))
+        return bytes((first, length))
     if length < 65536:
-        return b"%c\x7e%b" % (FIN | opcode, length.to_bytes(2, "big"))
-    return b"%c\x7f%b" % (FIN | opcode, length.to_bytes(8, "big"))
+        return b"%c\x7e%b" % (first, length.to_bytes(2, "big"))
+    return b"%c\x7f%b" % (first, length.to_bytes(8, "big"))
 
 
 def encode(opcode: int, payload: bytes) -> bytes:
@@ -89,7 +96,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
         small = _SMALL.get(opcode)
         if small is not None:
             return small[length] + payload
-    return head(opcode, length) + payload
+    return head(FIN | opcode, length) + payload
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

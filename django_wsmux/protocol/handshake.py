@@ -141,7 +141,10 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
 
 
 def switching_protocols(
-    key: str, subprotocol: str | None, headers: Iterable[tuple[str, str]]
+    key: str,
+    subprotocol: str | None,
+    headers: Iterable[tuple[str, str]],
+    extensions: str | None = None,
 ) -> bytes:
     """Return the head of the 101 response.
 
@@ -151,6 +154,7 @@ def switching_protocols(
         headers: what the application wants to add (cookies, say); names and values go out as
             they are, but for white space around values; those that have no place on a 101 are
             left out.
+        extensions: the answer to ``Sec-WebSocket-Extensions``, or ``None``.
 
     Raises:
         ValueError: a header would break the response apart.
@@ -163,6 +167,8 @@ def switching_protocols(
     ]
     if subprotocol is not None:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    if extensions is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {extensions}")
     for name, value in headers:
         if name.lower() not in _NOT_ON_101:
             # Django writes cookies with a space in front.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .deflate import Compression
+
 __all__ = ["Options"]
 
 
@@ -15,6 +17,7 @@ class Options:
     """Limits of one connection.
 
     Attributes:
+        compression: what is offered of permessage-deflate; ``None`` is nothing.
         max_message_size: largest message accepted from a peer, in bytes of payload after
             reassembly; a larger one is closed with 1009 before its bytes are stored.
         max_unread_messages: messages that may wait for the view before reading stops, so that
@@ -27,6 +30,7 @@ class Options:
         ping_timeout: seconds that a pinged peer has to show a sign of life.
     """
 
+    compression: Compression | None = None
     max_message_size: int = 2**20
     max_unread_messages: int = 64
     max_unsent_bytes: int = 2**20

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
-from ..protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
+from ..protocol.codec import Codec
+from ..protocol.deflate import compress, negotiate
+from ..protocol.events import Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, PING, PONG, CloseCode, close_payload, encode
 from ..protocol.options import Options
+from ..protocol.prepared import Prepared
 from . import registry
 from .contracts import Hooks, Transport
 from .readiness import Readiness
@@ -42,6 +46,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_deflater",
         "_helpers",
         "_inbox",
         "_is_heard",
@@ -78,6 +83,8 @@ class Connection:
         self._inbox: deque[str | bytes] = deque()
         self._is_paused = False
         self._readiness: Readiness | None = None
+        # The compressor, if it is to remember earlier messages.
+        self._deflater: zlib._Compress | None = None
         # Payload and time of the last ping, and the payload of a pong that waits its turn.
         self._ping_sent: tuple[bytes, float] | None = None
         self._pong_due: bytes | None = None
@@ -153,15 +160,21 @@ class Connection:
 
     # Sending for others than the view
 
-    def deliver(self, frame: bytes) -> None:
-        """Send a frame that is encoded already, to this peer as to many others.
+    def deliver(self, message: Prepared) -> None:
+        """Send a message that goes to many.
 
         Never waits and never raises: a peer too slow to take it is closed with 1013.
         """
         if self._state != OPEN:
             return
         transport = self._transport
-        transport.write(frame)
+        deflate = self.codec.deflate
+        if deflate is None or len(message.payload) < deflate.compression.threshold:
+            transport.write(message.plain)
+        elif deflate.local_takeover:
+            transport.write(self.compressed(message.opcode, message.payload))
+        else:
+            transport.write(message.compressed(deflate))
         if transport.unsent > self.options.max_unsent_bytes:
             self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
 
@@ -188,6 +201,28 @@ class Connection:
             logger.info("%r is dropped: no sign of life %s s after a ping", self, seconds)
             self._leave_open(CloseCode.ABNORMAL, "ping timeout")
         self._transport.abort()
+
+    # Compression
+
+    def negotiate(self, offered: str | None) -> str | None:
+        """Agree on extensions; return the header to answer the client's with."""
+        if self.options.compression is None:
+            return None
+        agreed = negotiate(offered, self.options.compression)
+        if agreed is None:
+            return None
+        answer, self.codec.deflate = agreed
+        return answer
+
+    def compressed(self, opcode: int, payload: bytes) -> bytes:
+        """Return the frame of a message, compressed as agreed."""
+        deflate = self.codec.deflate
+        assert deflate is not None
+        if not deflate.local_takeover:
+            return compress(deflate.compressor(), opcode, payload)
+        if self._deflater is None:
+            self._deflater = deflate.compressor()
+        return compress(self._deflater, opcode, payload)
 
     # What the transport reports; none of this may block or raise
 

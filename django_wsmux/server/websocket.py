@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ..protocol.frames import BINARY, PING, TEXT, encode, head
+from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, head
 from .compat import GeventWebSocketNames
 from .connection import CONNECTING, OPEN, Connection
 from .readiness import Readiness
@@ -178,10 +178,13 @@ class WebSocket(Connection, GeventWebSocketNames):
         if self._state != OPEN:
             self._require_open()
         transport = self._transport
-        if len(payload) < _LONG:
+        deflate = self.codec.deflate
+        if deflate is not None and len(payload) >= deflate.compression.threshold:
+            transport.write(self.compressed(opcode, payload))
+        elif len(payload) < _LONG:
             transport.write(encode(opcode, payload))
         else:
-            transport.write_parts(head(opcode, len(payload)), payload)
+            transport.write_parts(head(FIN | opcode, len(payload)), payload)
         if transport.unsent > self.options.max_unsent_bytes:
             transport.drain(self.options.max_unsent_bytes // 2)
         if self._state != OPEN:

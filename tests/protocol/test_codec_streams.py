@@ -15,7 +15,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from django_wsmux.protocol import codec as codec_module
-from django_wsmux.protocol.codec import Closed, Codec, Control, Failure, Ping, Pong
+from django_wsmux.protocol.codec import Codec
+from django_wsmux.protocol.events import Closed, Control, Failure, Ping, Pong
 from django_wsmux.protocol.frames import (
     BINARY,
     CLOSE,

@@ -1,0 +1,130 @@
+"""permessage-deflate (RFC 7692): what is agreed on, and the streams that follow from it.
+
+Negotiation is done by ``websockets``. Without context takeover, the default, a connection keeps no
+state between messages and a message to many is compressed once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.headers import build_extension, parse_extension
+
+from .frames import FIN, RSV1, head
+
+__all__ = ["TAIL", "Compression", "Deflate", "compress", "negotiate"]
+
+NAME: Final = "permessage-deflate"
+
+#: What a sync flush ends with; it stays off the wire (section 7.2.1).
+TAIL: Final = b"\x00\x00\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """What the server is willing to do.
+
+    Attributes:
+        threshold: messages below this many bytes go out as they are.
+        level: zlib's, 1 (fast) to 9 (small).
+        window_bits: 9 to 15; memory and reach of the compressor double with each.
+        context_takeover: whether a message may refer to those before it. Smaller, but each
+            connection keeps up to 300 KiB, and a message to many is compressed for each of them.
+    """
+
+    threshold: int = 512
+    level: int = 6
+    window_bits: int = 15
+    context_takeover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deflate:
+    """What client and server agreed on; local is the server's compressor.
+
+    Attributes:
+        compression: the server's side of it.
+        local_bits, remote_bits: window sizes.
+        local_takeover, remote_takeover: whether contexts are kept between messages.
+    """
+
+    compression: Compression
+    local_bits: int
+    remote_bits: int
+    local_takeover: bool
+    remote_takeover: bool
+
+    def compressor(self) -> zlib._Compress:
+        """Return a new stream for messages to the client."""
+        return zlib.compressobj(self.compression.level, zlib.DEFLATED, -self.local_bits)
+
+    def decompressor(self) -> zlib._Decompress:
+        """Return a new stream for messages from the client."""
+        return zlib.decompressobj(-self.remote_bits)
+
+
+def compress(stream: zlib._Compress, opcode: int, payload: bytes) -> bytes:
+    """Return the whole frame of a compressed message (RFC 7692 section 7.2.1).
+
+    Args:
+        stream: ``Deflate.compressor()``, new or with the context of earlier messages.
+        opcode: TEXT or BINARY.
+        payload: the message.
+    """
+    data = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
+    data = data[: -len(TAIL)]
+    return head(FIN | RSV1 | opcode, len(data)) + data
+
+
+@lru_cache(maxsize=16)
+def _factory(compression: Compression) -> ServerPerMessageDeflateFactory:
+    bits = compression.window_bits if compression.window_bits < 15 else None
+    fresh = not compression.context_takeover
+    return ServerPerMessageDeflateFactory(
+        server_no_context_takeover=fresh,
+        client_no_context_takeover=fresh,
+        server_max_window_bits=bits,
+        client_max_window_bits=bits,
+    )
+
+
+def negotiate(offered: str | None, compression: Compression) -> tuple[str, Deflate] | None:
+    """Answer the client's offer (RFC 7692 section 7.1).
+
+    Args:
+        offered: the ``Sec-WebSocket-Extensions`` header, or ``None``.
+        compression: what the server is willing to do.
+
+    Returns:
+        The header to answer with and what it means; ``None`` to go without: nothing fits, or the
+        header is malformed.
+    """
+    if not offered:
+        return None
+    try:
+        offers = parse_extension(offered)
+    except InvalidHeader:
+        return None
+    for name, parameters in offers:
+        if name != NAME:
+            continue
+        try:
+            answer, agreed = _factory(compression).process_request_params(parameters, [])
+        except NegotiationError:
+            continue
+        if agreed.local_max_window_bits < 9:
+            continue  # zlib makes no raw stream with a window of 256 bytes
+        header = build_extension([(ServerPerMessageDeflateFactory.name, answer)])
+        return header, Deflate(
+            compression,
+            agreed.local_max_window_bits,
+            agreed.remote_max_window_bits,
+            not agreed.local_no_context_takeover,
+            not agreed.remote_no_context_takeover,
+        )
+    return None

@@ -1,0 +1,48 @@
+"""What the codec reports besides messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Violation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A ping; its payload belongs into the pong (RFC 6455 section 5.5.2)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A pong, asked for or not (section 5.5.3)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The peer's close frame; code 1005 when it had no body (section 7.1.5)."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The peer broke a rule: send this code and drop the connection (section 7.1.7)."""
+
+    code: int
+    reason: str
+
+
+Control = Ping | Pong | Closed | Failure
+
+
+class Violation(Exception):
+    """Carries a ``Failure`` out of the parser; the codec never lets it pass."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.failure = Failure(code, reason)

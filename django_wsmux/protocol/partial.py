@@ -1,0 +1,98 @@
+"""A message that is arriving in parts: fragments, pieces of a frame, compressed data."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import zlib
+
+from .deflate import TAIL
+from .events import Violation
+from .frames import TEXT, CloseCode
+
+__all__ = ["PartialMessage", "too_big"]
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+def too_big(length: int, limit: int) -> Violation:
+    """Return the error for a message over the limit."""
+    return Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {limit}")
+
+
+class PartialMessage:
+    """Puts a message together, within its limit.
+
+    Text is decoded as it comes, so that bad text fails as soon as it is seen and not at the
+    message's end (RFC 6455 section 8.1).
+
+    Args:
+        opcode: TEXT or BINARY.
+        limit: bytes that the message may have, as sent and as inflated.
+        inflater: the stream that its bytes go through, for a compressed message.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_inflated",
+        "_limit",
+        "_text",
+        "_utf8",
+        "announced",
+        "inflater",
+        "is_text",
+    )
+
+    def __init__(self, opcode: int, limit: int, inflater: zlib._Decompress | None = None) -> None:
+        self.is_text = opcode == TEXT
+        self.inflater = inflater
+        #: Bytes that its frames have announced so far.
+        self.announced = 0
+        self._limit = limit
+        self._inflated = 0
+        self._utf8 = _new_utf8_decoder()
+        self._text = io.StringIO()
+        self._bytes = bytearray()
+
+    def announce(self, length: int) -> None:
+        """Note that a frame of this many bytes is coming.
+
+        Raises:
+            Violation: with it the message is over the limit.
+        """
+        self.announced += length
+        if self.announced > self._limit:
+            raise too_big(self.announced, self._limit)
+
+    def add(self, payload: bytes, final: bool) -> None:
+        """Add bytes; ``final`` when they are the last.
+
+        Raises:
+            Violation: they are not what they should be.
+        """
+        if self.inflater is not None:
+            payload = self._inflate(self.inflater, payload, final)
+        if not self.is_text:
+            self._bytes += payload
+            return
+        try:
+            self._text.write(self._utf8.decode(payload, final))
+        except UnicodeDecodeError as error:
+            raise Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+
+    def whole(self) -> str | bytes:
+        """Return the message."""
+        return self._text.getvalue() if self.is_text else bytes(self._bytes)
+
+    def _inflate(self, inflater: zlib._Decompress, payload: bytes, final: bool) -> bytes:
+        """Undo the compression (RFC 7692 section 7.2.2), never beyond the limit."""
+        room = self._limit - self._inflated
+        try:
+            # One byte more than there is room for tells that there would be more.
+            inflated = inflater.decompress(payload + TAIL if final else payload, room + 1)
+        except zlib.error as error:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "invalid compressed data") from error
+        if len(inflated) > room:
+            raise Violation(CloseCode.MESSAGE_TOO_BIG, f"inflates beyond {self._limit} bytes")
+        self._inflated += len(inflated)
+        return inflated

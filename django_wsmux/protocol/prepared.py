@@ -1,0 +1,36 @@
+"""A message that goes to many: encoded once, compressed once for all who agreed on the same."""
+
+from __future__ import annotations
+
+from .deflate import Deflate, compress
+from .frames import encode
+
+__all__ = ["Prepared"]
+
+
+class Prepared:
+    """The frames of one message.
+
+    Args:
+        opcode: TEXT or BINARY.
+        payload: the message.
+
+    Attributes:
+        plain: the frame for those without compression.
+    """
+
+    __slots__ = ("_compressed", "opcode", "payload", "plain")
+
+    def __init__(self, opcode: int, payload: bytes) -> None:
+        self.opcode = opcode
+        self.payload = payload
+        self.plain = encode(opcode, payload)
+        self._compressed: dict[Deflate, bytes] = {}
+
+    def compressed(self, deflate: Deflate) -> bytes:
+        """Return the frame for those who agreed on ``deflate``, without context takeover."""
+        frame = self._compressed.get(deflate)
+        if frame is None:
+            frame = compress(deflate.compressor(), self.opcode, self.payload)
+            self._compressed[deflate] = frame
+        return frame
