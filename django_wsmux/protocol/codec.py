@@ -32,7 +32,7 @@ from .frames import (
     CloseCode,
     is_valid_close_code,
 )
-from .partial import PartialMessage, too_big
+from .partial import PartialMessage
 
 __all__ = ["LARGE", "Codec", "Sink"]
 
@@ -120,6 +120,8 @@ class Codec:
         end = len(data) if size is None else size
         if self._finished:
             return []
+        if self.large is not None:
+            return self._receive_large(data, end, messages)
         if self._buffer is not None:
             with memoryview(data) as view:
                 self._buffer += view[:end]
@@ -144,11 +146,12 @@ class Codec:
         """Return where to read to directly while ``large`` is not ``None``.
 
         Such a frame has one buffer, which grows as it fills, up to the frame's size and no
-        further: a length that is claimed costs nothing. Release the view, then say ``filled()``.
+        further: a length that is claimed costs little. Release the view, then say ``filled()``.
         """
         assert self.large is not None
         if self._filled == len(self.large):
-            self.large.extend(bytes(min(self._needed, 2 * self._filled) - self._filled))
+            size = min(self._needed, max(2 * self._filled, LARGE // 2))
+            self.large.extend(bytes(size - self._filled))
         return memoryview(self.large)[self._filled :]
 
     def filled(self, size: int, messages: Sink) -> list[Control]:
@@ -159,6 +162,16 @@ class Codec:
             return []
         data, self.large = self.large, None
         return self.receive(data, messages)
+
+    def _receive_large(self, data: bytes | bytearray, end: int, messages: Sink) -> list[Control]:
+        """Copy to ``space()``, for callers that have not read to it."""
+        with self.space() as space:
+            size = min(len(space), end)
+            space[:size] = data[:size]
+        controls = self.filled(size, messages)
+        if size < end:
+            controls += self.receive(data[size:end], messages)
+        return controls
 
     def _parse(
         self,
@@ -190,17 +203,20 @@ class Codec:
                 start = position + head
             if plain:
                 if length > self._max_size:
-                    raise too_big(length, self._max_size)
+                    raise _too_big(length, self._max_size)
             elif not first & 0x8:
                 self._check_size(length)
             stop = start + length
             if stop > end:
-                if start <= end and self._is_plain_text(first):
-                    self._begin_pieces(first, length, bytes(data[start - 4 : start]))
-                    self._receive_piece(data, start, end, messages)
-                    return
-                needed = stop - position
-                break
+                if not self._is_plain_text(first):
+                    needed = stop - position
+                    break
+                if start > end:
+                    needed = start - position
+                    break
+                self._begin_pieces(first, length, bytes(data[start - 4 : start]))
+                self._receive_piece(data, start, end, messages)
+                return
             # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
             source = data[start:stop] if length < 4096 else memoryview(data)[start:stop]
             payload = apply_mask(source, data[start - 4 : start])
@@ -261,7 +277,7 @@ class Codec:
         if self._message is not None:
             length += self._message.announced
         if length > self._max_size:
-            raise too_big(length, self._max_size)
+            raise _too_big(length, self._max_size)
 
     # Frames that are not a whole message
 
@@ -278,7 +294,7 @@ class Codec:
             self._finish()
             controls.append(closed)
         else:
-            self._begin(first).announce(len(payload))
+            self._begin(first).announced += len(payload)
             self._add(payload, bool(first & 0x80), messages)
 
     def _begin(self, first: int) -> PartialMessage:
@@ -311,7 +327,7 @@ class Codec:
         return first & 0x0F == TEXT and not first & RSV1
 
     def _begin_pieces(self, first: int, length: int, mask: bytes) -> None:
-        self._begin(first).announce(length)
+        self._begin(first).announced += length
         self._rest, self._mask, self._is_final = length, mask, bool(first & 0x80)
 
     def _receive_piece(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
@@ -345,6 +361,10 @@ def _extended_length(data: bytes | bytearray, position: int, available: int) -> 
     if length < 65536 or length >> 63:
         raise Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
     return 14, length
+
+
+def _too_big(length: int, limit: int) -> Violation:
+    return Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {limit}")
 
 
 def _decode(payload: bytes) -> str:

@@ -10,14 +10,9 @@ from .deflate import TAIL
 from .events import Violation
 from .frames import TEXT, CloseCode
 
-__all__ = ["PartialMessage", "too_big"]
+__all__ = ["PartialMessage"]
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
-
-
-def too_big(length: int, limit: int) -> Violation:
-    """Return the error for a message over the limit."""
-    return Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {limit}")
 
 
 class PartialMessage:
@@ -28,7 +23,7 @@ class PartialMessage:
 
     Args:
         opcode: TEXT or BINARY.
-        limit: bytes that the message may have, as sent and as inflated.
+        limit: bytes that the message may have when inflated.
         inflater: the stream that its bytes go through, for a compressed message.
     """
 
@@ -46,23 +41,13 @@ class PartialMessage:
     def __init__(self, opcode: int, limit: int, inflater: zlib._Decompress | None = None) -> None:
         self.is_text = opcode == TEXT
         self.inflater = inflater
-        #: Bytes that its frames have announced so far.
+        # Bytes that its frames have announced so far; the codec holds them to the limit.
         self.announced = 0
         self._limit = limit
         self._inflated = 0
         self._utf8 = _new_utf8_decoder()
         self._text = io.StringIO()
         self._bytes = bytearray()
-
-    def announce(self, length: int) -> None:
-        """Note that a frame of this many bytes is coming.
-
-        Raises:
-            Violation: with it the message is over the limit.
-        """
-        self.announced += length
-        if self.announced > self._limit:
-            raise too_big(self.announced, self._limit)
 
     def add(self, payload: bytes, final: bool) -> None:
         """Add bytes; ``final`` when they are the last.

@@ -1,5 +1,6 @@
 """What startproject writes, WebSockets added, and a switch for each thing that a test varies."""
 
+import json
 import os
 
 SECRET_KEY = "tests"
@@ -51,6 +52,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGES = [("en", "English"), ("de", "German")]
 
+WEBSOCKET_COMPRESSION = json.loads(os.environ.get("TEST_COMPRESSION", "false"))
 WEBSOCKET_CLOSE_TIMEOUT = 1.0
 WEBSOCKET_PING_INTERVAL = float(os.environ.get("TEST_PING_INTERVAL", 20))
 WEBSOCKET_PING_TIMEOUT = float(os.environ.get("TEST_PING_TIMEOUT", 20))

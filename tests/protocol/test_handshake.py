@@ -224,3 +224,9 @@ class TestSwitchingProtocols:
         """A value that HTTP cannot carry is the same kind of error."""
         with pytest.raises(ValueError, match="latin-1"):
             switching_protocols(KEY, None, [("X", "€")])
+
+
+def test_extensions() -> None:
+    """The answer to the client's offer stands on the 101."""
+    head = switching_protocols(KEY, None, [], "permessage-deflate")
+    assert b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" in head

@@ -1,0 +1,48 @@
+"""permessage-deflate with a real client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support import TIMEOUT, WORKERS, Server
+
+StartServer = Callable[..., Server]
+
+TEXT = "the same words over and over " * 200
+
+
+def is_compressed(server: Server) -> bool:
+    """Say whether a client that offers compression gets it."""
+    with server.connect("/echo/") as websocket:
+        assert websocket.response is not None
+        return "permessage-deflate" in websocket.response.headers.get(
+            "Sec-WebSocket-Extensions", ""
+        )
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("setting", ["true", '{"context_takeover": true, "threshold": 0}'])
+def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
+    """Messages of all sizes survive, compressed or below the threshold."""
+    server = start_server(worker, env={"TEST_COMPRESSION": setting})
+    assert is_compressed(server)
+    messages: list[str | bytes] = ["", b"", "x", TEXT, TEXT.encode(), "é" * 300_000, bytes(700_000)]
+    with server.connect("/echo/") as websocket:
+        for message in messages * 2:
+            websocket.send(message)
+            assert websocket.recv(timeout=TIMEOUT) == message
+
+
+def test_group(start_server: StartServer) -> None:
+    """Members with compression and without get the same message."""
+    server = start_server("own", env={"TEST_COMPRESSION": "true"})
+    with server.connect("/group/") as one, server.connect("/group/", compression=None) as two:
+        one.send(TEXT)
+        assert one.recv(timeout=TIMEOUT) == two.recv(timeout=TIMEOUT) == TEXT
+
+
+def test_off_by_default(gunicorn: Server) -> None:
+    """An offer is not taken up unasked."""
+    assert not is_compressed(gunicorn)

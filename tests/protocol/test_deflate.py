@@ -1,0 +1,209 @@
+"""permessage-deflate: negotiation, and messages there and back."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+
+from django_wsmux.protocol.codec import Codec
+from django_wsmux.protocol.deflate import Compression, Deflate, compress, negotiate
+from django_wsmux.protocol.events import Control, Failure
+from django_wsmux.protocol.frames import BINARY, TEXT
+from django_wsmux.protocol.prepared import Prepared
+from tests.support import frame
+
+OFFER = "permessage-deflate; client_max_window_bits"
+FRESH = "server_no_context_takeover; client_no_context_takeover"
+PLAIN = Compression()
+KEEPING = Compression(context_takeover=True)
+
+
+def agreed(offer: str = OFFER, compression: Compression = PLAIN) -> Deflate:
+    """Return what comes of an offer."""
+    result = negotiate(offer, compression)
+    assert result is not None
+    return result[1]
+
+
+def deflated(payload: bytes) -> bytes:
+    """Compress as a client does."""
+    stream = zlib.compressobj(wbits=-15)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def codec(limit: int = 2**20, deflate: Deflate | None = None) -> Codec:
+    """Return a codec for which compression was agreed on."""
+    codec = Codec(limit)
+    codec.deflate = deflate or agreed()
+    return codec
+
+
+def receive(data: bytes, codec: Codec) -> tuple[list[str | bytes], list[Control]]:
+    """Return what comes of these bytes, which must not depend on how they are cut."""
+    messages: list[str | bytes] = []
+    controls: list[Control] = []
+    for byte in data:
+        controls += codec.receive(bytes((byte,)), messages)
+    return messages, controls
+
+
+class TestNegotiation:
+    """RFC 7692 section 7.1."""
+
+    @pytest.mark.parametrize(
+        ("offer", "compression", "answer"),
+        [
+            ("permessage-deflate", PLAIN, f"permessage-deflate; {FRESH}"),
+            (OFFER, PLAIN, f"permessage-deflate; {FRESH}"),
+            (f"x-other, {OFFER}", PLAIN, f"permessage-deflate; {FRESH}"),
+            ("permessage-deflate", KEEPING, "permessage-deflate"),
+            (OFFER, Compression(window_bits=10), f"permessage-deflate; {FRESH}; "
+             "server_max_window_bits=10; client_max_window_bits=10"),
+            ("permessage-deflate; server_max_window_bits=9", KEEPING,
+             "permessage-deflate; server_max_window_bits=9"),
+        ],
+    )  # fmt: skip
+    def test_answer(self, offer: str, compression: Compression, answer: str) -> None:
+        """The first offer that fits is answered with what was agreed on."""
+        result = negotiate(offer, compression)
+        assert result is not None
+        assert result[0] == answer
+
+    @pytest.mark.parametrize(
+        "offer",
+        [
+            None,
+            "",
+            "x-webkit-deflate-frame",
+            "permessage-deflate; unknown",
+            "permessage-deflate; server_max_window_bits=8",
+            "permessage-deflate; server_max_window_bits=99",
+            "permessage-deflate; ;;",
+            "\x00",
+        ],
+    )
+    def test_without(self, offer: str | None) -> None:
+        """What does not fit or is malformed is no error: the socket opens without."""
+        assert negotiate(offer, PLAIN) is None
+
+    def test_the_next_offer(self) -> None:
+        """A client lists its wishes in order."""
+        offer = "permessage-deflate; server_max_window_bits=8, permessage-deflate"
+        assert agreed(offer).local_bits == 15
+
+
+class TestReceiving:
+    """RFC 7692 sections 6 and 7.2.2."""
+
+    @pytest.mark.parametrize("first", [0xC1, 0xC2])
+    def test_message(self, first: int) -> None:
+        """RSV1 marks a compressed message."""
+        data = frame(first, deflated(b"hello " * 100))
+        expected: str | bytes = b"hello " * 100 if first == 0xC2 else "hello " * 100
+        assert receive(data, codec()) == ([expected], [])
+
+    def test_plain_among_them(self) -> None:
+        """A message need not be compressed."""
+        data = frame(0x81, b"plain") + frame(0xC1, deflated(b"not")) + frame(0x82, b"")
+        assert receive(data, codec()) == (["plain", "not", b""], [])
+
+    def test_fragments(self) -> None:
+        """RSV1 is on the first only; the cut may be anywhere."""
+        data = deflated("äöü".encode() * 50)
+        stream = frame(0x41, data[:5]) + frame(0x00, b"") + frame(0x80, data[5:])
+        assert receive(stream, codec()) == (["äöü" * 50], [])
+
+    def test_a_large_frame(self) -> None:
+        """Compressed text is not taken for text while it arrives."""
+        text = "".join(chr(0x4E00 + i % 20000) for i in range(200_000))
+        data = frame(0xC1, deflated(text.encode()), b"\0\0\0\0")
+        messages: list[str | bytes] = []
+        subject = codec()
+        assert subject.receive(data[:70_000], messages) == []
+        rest = data[70_000:]
+        while subject.large is not None and rest:
+            with subject.space() as space:
+                size = min(len(space), len(rest))
+                space[:size] = rest[:size]
+            subject.filled(size, messages)
+            rest = rest[size:]
+        assert messages == [text]
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            frame(0xC9, b""),
+            frame(0x41, b"") + frame(0xC0, b""),
+            frame(0xA1, b""),
+            frame(0x91, b""),
+            frame(0xF1, b""),
+            frame(0xC1, b"\xff\xff\xff"),
+        ],
+    )
+    def test_violations(self, data: bytes) -> None:
+        """Reserved bits elsewhere, and what does not inflate, fail with 1002."""
+        assert [type(control) for control in receive(data, codec())[1]] == [Failure]
+
+    def test_not_agreed_on(self) -> None:
+        """Without an agreement RSV1 is an error."""
+        _, controls = receive(frame(0xC1, deflated(b"x")), Codec(100))
+        assert controls == [Failure(1002, "reserved bits set")]
+
+    def test_bad_text(self) -> None:
+        """It is the inflated bytes that have to be UTF-8."""
+        _, controls = receive(frame(0xC1, deflated(b"\xff")), codec())
+        assert controls == [Failure(1007, "invalid UTF-8")]
+
+    def test_bomb(self) -> None:
+        """Inflating stops at the limit, whatever a small frame holds."""
+        data = frame(0xC2, deflated(bytes(10**7)))
+        assert len(data) < 11_000
+        assert receive(data, codec(2**16))[1] == [Failure(1009, "inflates beyond 65536 bytes")]
+
+    def test_bomb_in_fragments(self) -> None:
+        """The sum counts."""
+        data = deflated(bytes(1000))
+        stream = frame(0x42, data[:-1]) + frame(0x80, data[-1:])
+        assert receive(stream, codec(1000))[0] == [bytes(1000)]
+        assert receive(stream, codec(999))[1] == [Failure(1009, "inflates beyond 999 bytes")]
+
+    def test_last_block(self) -> None:
+        """A stream that ends (section 7.2.3.4) is a message, and the next one starts anew."""
+        stream = zlib.compressobj(wbits=-15)
+        data = stream.compress(b"end") + stream.flush(zlib.Z_FINISH) + b"\x00"
+        for deflate in (agreed(), agreed(compression=KEEPING)):
+            assert receive(frame(0xC1, data) * 2, codec(deflate=deflate)) == (["end"] * 2, [])
+
+    def test_context_takeover(self) -> None:
+        """A message may refer to earlier ones, plain messages in between."""
+        client = zlib.compressobj(wbits=-15)
+        stream = b""
+        for number in range(3):
+            part = client.compress(b"the same words again") + client.flush(zlib.Z_SYNC_FLUSH)
+            stream += frame(0xC1, part[:-4]) + frame(0x81, b"%d" % number)
+        messages, _ = receive(stream, codec(deflate=agreed(compression=KEEPING)))
+        assert messages[::2] == ["the same words again"] * 3
+
+
+class TestSending:
+    """RFC 7692 section 7.2.1, read by another implementation."""
+
+    @pytest.mark.parametrize("payload", [b"", b"x", b"hello " * 1000, bytes(100_000)])
+    def test_round_trip(self, payload: bytes) -> None:
+        """What is sent is what arrives."""
+        deflate = agreed()
+        data = compress(deflate.compressor(), BINARY, payload)
+        assert data[0] == 0xC2
+        body = data[2 if data[1] < 126 else 4 :]
+        reader = PerMessageDeflate(True, True, 15, 15)
+        read = reader.decode(Frame(Opcode.BINARY, body, rsv1=True))
+        assert bytes(read.data) == payload
+
+    def test_compressed_once(self) -> None:
+        """Who agreed on the same gets the same bytes."""
+        message = Prepared(TEXT, b"to many " * 100)
+        assert message.compressed(agreed()) is message.compressed(agreed("permessage-deflate"))
+        assert message.compressed(agreed()) != message.plain
