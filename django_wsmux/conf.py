@@ -110,6 +110,8 @@ _count = _number_problem(1, int, "messages")
 _bytes = _number_problem(1, int, "bytes")
 _seconds = _number_problem(0, (int, float), "seconds")
 
+_default = Options()
+
 #: All settings by name.
 SETTINGS = {
     setting.name: setting
@@ -119,12 +121,12 @@ SETTINGS = {
         Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
-        Setting("WEBSOCKET_MAX_MESSAGE_SIZE", 2**20, _bytes),
-        Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", 64, _count),
-        Setting("WEBSOCKET_MAX_UNSENT_BYTES", 2**20, _bytes),
-        Setting("WEBSOCKET_CLOSE_TIMEOUT", 5.0, _seconds),
-        Setting("WEBSOCKET_PING_INTERVAL", 20.0, _seconds),
-        Setting("WEBSOCKET_PING_TIMEOUT", 20.0, _seconds),
+        Setting("WEBSOCKET_MAX_MESSAGE_SIZE", _default.max_message_size, _bytes),
+        Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", _default.max_unread_messages, _count),
+        Setting("WEBSOCKET_MAX_UNSENT_BYTES", _default.max_unsent_bytes, _bytes),
+        Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
+        Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),
+        Setting("WEBSOCKET_PING_TIMEOUT", _default.ping_timeout, _seconds),
     )
 }
 

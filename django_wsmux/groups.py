@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from .protocol.frames import BINARY, TEXT, CloseCode
+from .protocol.frames import CloseCode, encode_message
 from .protocol.prepared import Prepared
 from .server.websocket import WebSocket
 
@@ -70,11 +70,12 @@ class Group:
         members = _members.get(self.name, {})
         if websocket in members or websocket.closed:
             return
-        websocket.on_close(partial(_leave, self.name, websocket))
+        websocket.on_close(self, partial(_leave, self.name, websocket))
         _members.setdefault(self.name, members)[websocket] = None
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing when it is not a member."""
+        websocket.cancel_on_close(self)
         _leave(self.name, websocket)
 
     @contextmanager
@@ -98,15 +99,7 @@ class Group:
         Raises:
             TypeError: the message is neither text nor bytes.
         """
-        if isinstance(message, str):
-            prepared = Prepared(TEXT, message.encode())
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            prepared = Prepared(BINARY, bytes(message))
-        else:
-            raise TypeError(
-                f"a message is str or bytes, not {type(message).__name__}; "
-                f"send_json() sends other values"
-            )
+        prepared = Prepared(*encode_message(message))
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
         for websocket in self.members():
             if websocket not in excluded:

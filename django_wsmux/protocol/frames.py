@@ -17,6 +17,7 @@ __all__ = [
     "CloseCode",
     "close_payload",
     "encode",
+    "encode_message",
     "head",
     "is_valid_close_code",
 ]
@@ -64,6 +65,22 @@ _SMALL = {
     opcode: tuple(bytes((FIN | opcode, length)) for length in range(126))
     for opcode in (TEXT, BINARY)
 }
+
+
+def encode_message(message: str | bytes | bytearray | memoryview) -> tuple[int, bytes]:
+    """Return opcode and payload of a message: ``str`` is text, bytes are binary.
+
+    Raises:
+        TypeError: the message is neither.
+        UnicodeEncodeError: the text holds a lone surrogate.
+    """
+    if isinstance(message, str):
+        return TEXT, message.encode()
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(message)
+    raise TypeError(
+        f"a message is str or bytes, not {type(message).__name__}; send_json() sends other values"
+    )
 
 
 def head(first: int, length: int) -> bytes:

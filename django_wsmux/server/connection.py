@@ -91,8 +91,8 @@ class Connection:
         # Whether the peer has shown a sign of life since the last ping of the keepalive.
         self._is_heard = True
         # Who wants to hear that nothing can be sent any more, and how to end each helper.
-        self._on_close: list[Callable[[], None]] = []
-        self._helpers: list[Callable[[], None]] = []
+        self._on_close: dict[object, Callable[[], None]] = {}
+        self._helpers: set[Callable[[], None]] = set()
 
     # State
 
@@ -106,9 +106,18 @@ class Connection:
         """Whether the handshake is not accepted yet."""
         return self._state == CONNECTING
 
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called, once, when nothing can be sent any more."""
-        self._on_close.append(callback)
+    def on_close(self, key: object, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called, once, when nothing can be sent any more.
+
+        Args:
+            key: under which ``cancel_on_close()`` finds it.
+            callback: neither waits nor raises.
+        """
+        self._on_close[key] = callback
+
+    def cancel_on_close(self, key: object) -> None:
+        """Have nothing called any more for ``key``."""
+        self._on_close.pop(key, None)
 
     def _require_open(self) -> None:
         if self._state == CONNECTING:
@@ -144,12 +153,11 @@ class Connection:
         """Note how the socket closed and tell everybody who waits."""
         self._state = CLOSING
         self.close_code, self.close_reason = code, reason
-        for callback in self._on_close:
-            callback()
-        for end in self._helpers:
-            end()
+        callbacks = [*self._on_close.values(), *self._helpers]
         self._on_close.clear()
         self._helpers.clear()
+        for callback in callbacks:
+            callback()
         if self._is_paused:
             # The peer's answer is to be read; messages that come with it are discarded.
             self._is_paused = False

@@ -6,7 +6,7 @@ forgets the connection.
 
 Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
-(``handler.py``); ``tests/server/test_takeover.py`` and the integration tests fail when one moves.
+(``handler.py``); the integration tests fail when one moves.
 """
 
 from __future__ import annotations

@@ -371,6 +371,8 @@ class TLSTransport(GeventTransport):
         return bool(self._reader.active)  # type: ignore[attr-defined]
 
     def _readable(self) -> None:
+        if self._stream is None:
+            return  # dropped since resume() asked for this
         super()._readable()
         while self._stream is not None and self._is_reading() and self._stream.pending:
             super()._readable()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, head
+from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, encode_message, head
 from .compat import GeventWebSocketNames
 from .connection import CONNECTING, OPEN, Connection
 from .readiness import Readiness
@@ -164,15 +164,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             TypeError: the message is neither text nor bytes.
             UnicodeEncodeError: the text holds a lone surrogate.
         """
-        if isinstance(message, str):
-            opcode, payload = TEXT, message.encode()
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            opcode, payload = BINARY, bytes(message)
-        else:
-            raise TypeError(
-                f"a message is str or bytes, not {type(message).__name__}; "
-                f"send_json() sends other values"
-            )
+        opcode, payload = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
@@ -236,11 +228,11 @@ class WebSocket(Connection, GeventWebSocketNames):
         if self._state != OPEN:
             self._require_open()
 
-        def call() -> object:
-            return function(*args, **kwargs)
+        def run() -> None:
+            try:
+                self.hooks.run_helper(self, lambda: function(*args, **kwargs))
+            finally:
+                self._helpers.discard(end)
 
-        end = self._transport.spawn(lambda: self._run_helper(call))
-        self._helpers.append(end)
-
-    def _run_helper(self, call: Callable[[], object]) -> None:
-        self.hooks.run_helper(self, call)
+        end = self._transport.spawn(run)
+        self._helpers.add(end)

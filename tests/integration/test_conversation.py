@@ -240,6 +240,11 @@ class TestBesides:
             one.send("close")
             assert closing(one) == (4000, "all out")
 
+    def test_the_past_is_forgotten(self, server: Server) -> None:
+        """A socket keeps nothing of groups it has left and helpers that have ended."""
+        with server.connect("/coming-and-going/") as websocket:
+            assert json.loads(websocket.recv(timeout=TIMEOUT)) == [0, 0]
+
     def test_receive_timeout(self, server: Server) -> None:
         """TimeoutError, after which the socket works on."""
         with server.connect("/timeout/") as websocket:

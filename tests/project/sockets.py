@@ -276,6 +276,17 @@ def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 @websocket
+def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
+    """Join, leave and spawn often, and tell what the socket still remembers of it."""
+    for number in range(100):
+        Group(f"room.{number}").join(websocket)
+        Group(f"room.{number}").leave(websocket)
+        websocket.spawn(int)
+    gevent.sleep(0.05)
+    websocket.send_json([len(websocket._on_close), len(websocket._helpers)])
+
+
+@websocket
 def farewell(request: HttpRequest, websocket: WebSocket) -> None:
     """Write down, slowly, how the socket closed."""
     websocket.send("ready")

@@ -39,6 +39,7 @@ urlpatterns = [
     path("flood/", sockets.flood),
     path("silent/", sockets.silent),
     path("ping-me/", sockets.ping_me),
+    path("coming-and-going/", sockets.coming_and_going),
     path("farewell/", sockets.farewell),
     path("form/", sockets.form),
 ]

@@ -13,6 +13,7 @@ from django_wsmux.protocol.frames import (
     CloseCode,
     close_payload,
     encode,
+    encode_message,
     is_valid_close_code,
 )
 
@@ -134,3 +135,16 @@ class TestClosePayload:
         """A longer one is refused, counted in bytes."""
         with pytest.raises(ValueError, match=f"is {size} bytes long in UTF-8: at most 123"):
             close_payload(1000, reason)
+
+
+def test_message_of_another_type() -> None:
+    """The error says what to use instead."""
+    with pytest.raises(TypeError, match=r"not dict; send_json\(\) sends other values"):
+        encode_message({})  # type: ignore[arg-type]
+
+
+def test_messages() -> None:
+    """Text is text, anything of bytes is binary."""
+    assert encode_message("é") == (TEXT, b"\xc3\xa9")
+    for message in (b"x", bytearray(b"x"), memoryview(b"x")):
+        assert encode_message(message) == (BINARY, b"x")
