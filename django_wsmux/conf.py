@@ -107,8 +107,14 @@ def _compression_problem(value: Any) -> str | None:
 
 
 _count = _number_problem(1, int, "messages")
+_fragments = _number_problem(1, int, "fragments")
 _bytes = _number_problem(1, int, "bytes")
 _seconds = _number_problem(0, (int, float), "seconds")
+
+
+def _frame_size_problem(value: Any) -> str | None:
+    return None if value is None else _bytes(value)
+
 
 _default = Options()
 
@@ -122,9 +128,14 @@ SETTINGS = {
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
         Setting("WEBSOCKET_MAX_MESSAGE_SIZE", _default.max_message_size, _bytes),
+        Setting("WEBSOCKET_MAX_FRAME_SIZE", _default.max_frame_size, _frame_size_problem),
+        Setting("WEBSOCKET_MAX_FRAGMENTS", _default.max_fragments, _fragments),
         Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", _default.max_unread_messages, _count),
+        Setting("WEBSOCKET_MAX_UNREAD_BYTES", _default.max_unread_bytes, _bytes),
         Setting("WEBSOCKET_MAX_UNSENT_BYTES", _default.max_unsent_bytes, _bytes),
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
+        Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
+        Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),
         Setting("WEBSOCKET_PING_TIMEOUT", _default.ping_timeout, _seconds),
     )
@@ -144,9 +155,14 @@ def options() -> Options:
     return Options(
         compression=Compression(**chosen) if compression is not False else None,
         max_message_size=get("WEBSOCKET_MAX_MESSAGE_SIZE"),
+        max_frame_size=get("WEBSOCKET_MAX_FRAME_SIZE"),
+        max_fragments=get("WEBSOCKET_MAX_FRAGMENTS"),
         max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
+        max_unread_bytes=get("WEBSOCKET_MAX_UNREAD_BYTES"),
         max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),
         close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
+        send_timeout=get("WEBSOCKET_SEND_TIMEOUT"),
+        handshake_timeout=get("WEBSOCKET_HANDSHAKE_TIMEOUT"),
         ping_interval=get("WEBSOCKET_PING_INTERVAL"),
         ping_timeout=get("WEBSOCKET_PING_TIMEOUT"),
     )

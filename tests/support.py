@@ -218,7 +218,11 @@ class Server(Site):
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        match = self.wait_for_log(r"Listening at: (https?)://127\.0\.0\.1:(\d+)[ ,]")
+        try:
+            match = self.wait_for_log(r"Listening at: (https?)://127\.0\.0\.1:(\d+)[ ,]")
+        except AssertionError:
+            self.stop()
+            raise
         super().__init__(int(match[2]), match[1])
 
     @classmethod

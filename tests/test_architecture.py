@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +83,9 @@ def test_exports_exist() -> None:
         module = importlib.import_module(info.name)
         for name in module.__all__:
             assert hasattr(module, name), f"{info.name}.{name}"
+
+
+def test_worker_without_django() -> None:
+    """gunicorn imports the worker before it patches the process, when Django must not be there."""
+    program = "import sys, django_wsmux.worker; sys.exit('django' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, check=True)

@@ -55,9 +55,14 @@ class Codec:
 
     Args:
         max_message_size: largest message in bytes of payload, whole or reassembled.
+        max_frame_size: largest frame in bytes of payload, where that is less.
+        max_fragments: frames that a message may come in.
 
     Attributes:
         deflate: what was agreed on, when permessage-deflate is in use; set before the first byte.
+        is_held: parsing has stopped, as the messages of these bytes have inflated to as much as
+            one may; ``receive()`` goes on, also when handed nothing.
+        discards: messages lead nowhere any more, and their bytes need not be looked at.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
 
     Example:
@@ -72,19 +77,31 @@ class Codec:
         "_buffer",
         "_filled",
         "_finished",
+        "_inflated",
         "_inflater",
         "_is_final",
         "_mask",
+        "_max_fragments",
+        "_max_frame_size",
         "_max_size",
         "_message",
         "_needed",
         "_rest",
         "deflate",
+        "discards",
+        "is_held",
         "large",
     )
 
-    def __init__(self, max_message_size: int) -> None:
+    def __init__(
+        self,
+        max_message_size: int,
+        max_frame_size: int | None = None,
+        max_fragments: int = 2**16,
+    ) -> None:
         self._max_size = max_message_size
+        self._max_frame_size = min(max_frame_size or max_message_size, max_message_size)
+        self._max_fragments = max_fragments
         self.deflate: Deflate | None = None
         # The start of a frame that has not arrived whole, and the length at which to look again.
         self._buffer: bytearray | None = None
@@ -96,6 +113,10 @@ class Codec:
         self._message: PartialMessage | None = None
         # The stream that inflates messages, while the client may refer to earlier ones.
         self._inflater: zlib._Decompress | None = None
+        # Bytes inflated by this call of receive(): a thousand for each that was sent, perhaps.
+        self._inflated = 0
+        self.is_held = False
+        self.discards = False
         # The rest of a text frame: bytes to come, their mask, and whether it ends the message.
         self._rest = 0
         self._mask = b""
@@ -130,6 +151,7 @@ class Codec:
                 return []
             data, self._buffer = self._buffer, None
         controls: list[Control] = []
+        self._inflated, self.is_held = 0, False
         try:
             position = 0
             if self._rest:
@@ -202,8 +224,8 @@ class Codec:
                     break
                 start = position + head
             if plain:
-                if length > self._max_size:
-                    raise _too_big(length, self._max_size)
+                if length > self._max_frame_size:
+                    raise self._too_big(length)
             elif not first & 0x8:
                 self._check_size(length)
             stop = start + length
@@ -226,6 +248,10 @@ class Codec:
             else:
                 self._receive_frame(first, payload, messages, controls)
                 if self._finished:
+                    return
+                if self._inflated >= self._max_size and position < end:
+                    self.is_held = True
+                    self._keep(data, position, end, 0)
                     return
         if available:
             self._keep(data, position, end, needed)
@@ -273,11 +299,27 @@ class Codec:
             raise Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
 
     def _check_size(self, length: int) -> None:
-        """Hold a message, the sum of its fragments, to the limit before storing more of it."""
+        """Hold a frame and its message to their limits before storing more of it."""
+        if length > self._max_frame_size:
+            raise self._too_big(length)
         if self._message is not None:
+            if self._message.fragments >= self._max_fragments:
+                raise Violation(
+                    CloseCode.MESSAGE_TOO_BIG,
+                    f"more than {self._max_fragments} fragments",
+                    "too_many_fragments",
+                )
             length += self._message.announced
+            if length > self._max_size:
+                raise self._too_big(length)
+
+    def _too_big(self, length: int) -> Violation:
         if length > self._max_size:
-            raise _too_big(length, self._max_size)
+            reason, counter = f"{length} bytes, limit {self._max_size}", "message_too_big"
+        else:
+            reason = f"frame of {length} bytes, limit {self._max_frame_size}"
+            counter = "frame_too_big"
+        return Violation(CloseCode.MESSAGE_TOO_BIG, reason, counter)
 
     # Frames that are not a whole message
 
@@ -294,24 +336,29 @@ class Codec:
             self._finish()
             controls.append(closed)
         else:
-            self._begin(first).announced += len(payload)
+            self._begin(first, len(payload))
             self._add(payload, bool(first & 0x80), messages)
 
-    def _begin(self, first: int) -> PartialMessage:
-        """Return the message that a data frame belongs to."""
+    def _begin(self, first: int, length: int) -> None:
+        """Note that a frame of a message in parts begins, the first or another."""
         if self._message is None:
             inflater = None
             if first & RSV1 and self.deflate is not None:
                 inflater = self._inflater or self.deflate.decompressor()
             self._message = PartialMessage(first & 0x0F, self._max_size, inflater)
-        return self._message
+        self._message.fragments += 1
+        self._message.announced += length
 
     def _add(self, payload: bytes, final: bool, messages: Sink) -> None:
         message = self._message
         assert message is not None
-        message.add(payload, final)
+        if not self.discards:
+            message.add(payload, final)
         if final:
             self._message = None
+            if self.discards:
+                return
+            self._inflated += message.inflated
             if self.deflate is not None and self.deflate.remote_takeover:
                 inflater = message.inflater or self._inflater
                 # A stream that has ended (RFC 7692 section 7.2.3.4) inflates nothing more.
@@ -327,7 +374,7 @@ class Codec:
         return first & 0x0F == TEXT and not first & RSV1
 
     def _begin_pieces(self, first: int, length: int, mask: bytes) -> None:
-        self._begin(first).announced += length
+        self._begin(first, length)
         self._rest, self._mask, self._is_final = length, mask, bool(first & 0x80)
 
     def _receive_piece(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
@@ -341,6 +388,7 @@ class Codec:
 
     def _finish(self) -> None:
         self._finished = True
+        self.is_held = False
         self._rest = 0
         self._buffer = self.large = self._message = self._inflater = None
 
@@ -361,10 +409,6 @@ def _extended_length(data: bytes | bytearray, position: int, available: int) -> 
     if length < 65536 or length >> 63:
         raise Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
     return 14, length
-
-
-def _too_big(length: int, limit: int) -> Violation:
-    return Violation(CloseCode.MESSAGE_TOO_BIG, f"{length} bytes, limit {limit}")
 
 
 def _decode(payload: bytes) -> str:

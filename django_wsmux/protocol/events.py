@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Violation"]
 
@@ -31,10 +31,17 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The peer broke a rule: send this code and drop the connection (section 7.1.7)."""
+    """The peer broke a rule: send this code and drop the connection (section 7.1.7).
+
+    Attributes:
+        code: for the close frame.
+        reason: for the close frame, and the log.
+        counter: counts how often it happens; ``""`` for what is no limit of ours.
+    """
 
     code: int
     reason: str
+    counter: str = field(default="", compare=False)
 
 
 Control = Ping | Pong | Closed | Failure
@@ -43,6 +50,6 @@ Control = Ping | Pong | Closed | Failure
 class Violation(Exception):
     """Carries a ``Failure`` out of the parser; the codec never lets it pass."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, counter: str = "") -> None:
         super().__init__(reason)
-        self.failure = Failure(code, reason)
+        self.failure = Failure(code, reason, counter)

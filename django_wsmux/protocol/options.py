@@ -20,20 +20,34 @@ class Options:
         compression: what is offered of permessage-deflate; ``None`` is nothing.
         max_message_size: largest message accepted from a peer, in bytes of payload after
             reassembly; a larger one is closed with 1009 before its bytes are stored.
+        max_frame_size: largest frame accepted, in bytes of payload; ``None`` is as large as a
+            message may be.
+        max_fragments: frames that a message may come in; one in more is closed with 1009.
         max_unread_messages: messages that may wait for the view before reading stops, so that
             TCP pushes back on the peer.
+        max_unread_bytes: the same in bytes, or characters of text; the message that passes the
+            limit is kept.
         max_unsent_bytes: bytes that may wait for the peer; beyond them a view's own ``send()``
             waits, and a group's delivery closes the socket with 1013.
         close_timeout: seconds that a peer has to answer a close frame, or to take what is still
             queued for it, before the descriptor is closed all the same.
+        send_timeout: seconds that a peer may leave bytes untaken, none at all, before it is
+            dropped; 0 is for ever.
+        handshake_timeout: seconds that a client has for its request, from the TCP connection on;
+            0 is for ever.
         ping_interval: seconds between two pings to a peer; 0 sends none.
         ping_timeout: seconds that a pinged peer has to show a sign of life.
     """
 
     compression: Compression | None = None
     max_message_size: int = 2**20
+    max_frame_size: int | None = None
+    max_fragments: int = 2**16
     max_unread_messages: int = 64
+    max_unread_bytes: int = 2**20
     max_unsent_bytes: int = 2**20
     close_timeout: float = 5.0
+    send_timeout: float = 30.0
+    handshake_timeout: float = 10.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0

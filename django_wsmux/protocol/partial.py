@@ -29,11 +29,12 @@ class PartialMessage:
 
     __slots__ = (
         "_bytes",
-        "_inflated",
         "_limit",
         "_text",
         "_utf8",
         "announced",
+        "fragments",
+        "inflated",
         "inflater",
         "is_text",
     )
@@ -41,10 +42,11 @@ class PartialMessage:
     def __init__(self, opcode: int, limit: int, inflater: zlib._Decompress | None = None) -> None:
         self.is_text = opcode == TEXT
         self.inflater = inflater
-        # Bytes that its frames have announced so far; the codec holds them to the limit.
+        # Its frames so far and the bytes that they announced; the codec holds both to the limits.
+        self.fragments = 0
         self.announced = 0
+        self.inflated = 0
         self._limit = limit
-        self._inflated = 0
         self._utf8 = _new_utf8_decoder()
         self._text = io.StringIO()
         self._bytes = bytearray()
@@ -71,13 +73,17 @@ class PartialMessage:
 
     def _inflate(self, inflater: zlib._Decompress, payload: bytes, final: bool) -> bytes:
         """Undo the compression (RFC 7692 section 7.2.2), never beyond the limit."""
-        room = self._limit - self._inflated
+        room = self._limit - self.inflated
         try:
             # One byte more than there is room for tells that there would be more.
             inflated = inflater.decompress(payload + TAIL if final else payload, room + 1)
         except zlib.error as error:
             raise Violation(CloseCode.PROTOCOL_ERROR, "invalid compressed data") from error
         if len(inflated) > room:
-            raise Violation(CloseCode.MESSAGE_TOO_BIG, f"inflates beyond {self._limit} bytes")
-        self._inflated += len(inflated)
+            raise Violation(
+                CloseCode.MESSAGE_TOO_BIG,
+                f"inflates beyond {self._limit} bytes",
+                "message_too_big",
+            )
+        self.inflated += len(inflated)
         return inflated

@@ -23,6 +23,7 @@ from ..protocol.options import Options
 from ..protocol.prepared import Prepared
 from . import registry
 from .contracts import Hooks, Transport
+from .counters import count
 from .readiness import Readiness
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Connection"]
@@ -79,7 +80,7 @@ class Connection:
         self.hooks = hooks
         self._state = CONNECTING
         # Messages that the view has not received yet.
-        self.codec = Codec(options.max_message_size)
+        self.codec = Codec(options.max_message_size, options.max_frame_size, options.max_fragments)
         self._inbox: deque[str | bytes] = deque()
         self._is_paused = False
         self._readiness: Readiness | None = None
@@ -153,15 +154,14 @@ class Connection:
         """Note how the socket closed and tell everybody who waits."""
         self._state = CLOSING
         self.close_code, self.close_reason = code, reason
+        # The peer's answer is to be read; messages that come before it have nobody to go to.
+        self.codec.discards = True
         callbacks = [*self._on_close.values(), *self._helpers]
         self._on_close.clear()
         self._helpers.clear()
         for callback in callbacks:
             callback()
-        if self._is_paused:
-            # The peer's answer is to be read; messages that come with it are discarded.
-            self._is_paused = False
-            self._transport.resume()
+        self._resume_reading()
         if self._readiness is not None:
             self._readiness.set()
         self._transport.wake()
@@ -184,6 +184,8 @@ class Connection:
         else:
             transport.write(message.compressed(deflate))
         if transport.unsent > self.options.max_unsent_bytes:
+            count("slow_client_closed")
+            logger.info("%r is closed with 1013: %d bytes unsent", self, transport.unsent)
             self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     # Keepalive
@@ -204,10 +206,19 @@ class Connection:
 
     def give_up(self) -> None:
         """Drop a peer that shows no sign of life."""
+        count("ping_timed_out")
+        seconds = self.options.ping_timeout
+        self._drop(f"no sign of life {seconds} s after a ping", "ping timeout")
+
+    def send_timed_out(self) -> None:
+        """The peer has taken nothing of what was queued for it for too long."""
+        count("send_timed_out")
+        self._drop(f"took nothing for {self.options.send_timeout} s", "send timeout")
+
+    def _drop(self, what: str, reason: str) -> None:
         if self._state == OPEN:
-            seconds = self.options.ping_timeout
-            logger.info("%r is dropped: no sign of life %s s after a ping", self, seconds)
-            self._leave_open(CloseCode.ABNORMAL, "ping timeout")
+            logger.info("%r is dropped: %s", self, what)
+            self._leave_open(CloseCode.ABNORMAL, reason)
         self._transport.abort()
 
     # Compression
@@ -272,6 +283,18 @@ class Connection:
             # Messages that come while the socket is closing have nobody to go to.
             self._take(self.codec.receive(data, [], size))
 
+    def _pause_reading(self) -> None:
+        self._is_paused = True
+        self._transport.pause()
+
+    def _resume_reading(self) -> None:
+        """Read again, what the codec holds back first."""
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume()
+            if self.codec.is_held:
+                self.data_received(b"", 0)
+
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
         self._is_heard = True
@@ -291,12 +314,26 @@ class Connection:
         if self._inbox and self._state == OPEN:
             if self._readiness is not None:
                 self._readiness.set()
-            if len(self._inbox) >= self.options.max_unread_messages:
-                self._is_paused = True
-                self._transport.pause()
             self._transport.wake()
+            # Whether the view has taken them shows only now.
+            if (self._inbox or self.codec.is_held) and self._state == OPEN:
+                self._limit_reading()
         if controls:
             self._end(controls[-1])
+
+    def _limit_reading(self) -> None:
+        """Stop reading while the view has enough to do, or others are to have their turn."""
+        options = self.options
+        if not self._has_room(options.max_unread_messages, options.max_unread_bytes):
+            count("reading_paused")
+            self._pause_reading()
+        elif self.codec.is_held:
+            self._pause_reading()
+            self._transport.soon(self._resume_reading)
+
+    def _has_room(self, messages: int, size: int) -> bool:
+        """Say whether fewer messages than so many, or so large, wait for the view."""
+        return len(self._inbox) < messages and sum(map(len, self._inbox)) < size
 
     def _note_pong(self, payload: bytes) -> None:
         if self._ping_sent is not None and self._ping_sent[0] == payload:
@@ -312,7 +349,9 @@ class Connection:
                 self._leave_open(control.code, control.reason)
             self._transport.close(self.options.close_timeout, linger=False)
         elif type(control) is Failure:
+            count(control.counter or "protocol_error")
             if self._state == OPEN:
+                logger.info("%r is closed with %d: %s", self, control.code, control.reason)
                 self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
                 self._leave_open(control.code, control.reason)
             # The peer may still be sending: closing over unread bytes would reset the

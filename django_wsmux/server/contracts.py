@@ -35,6 +35,9 @@ class Transport(Protocol):
     def resume(self) -> None:
         """Read again."""
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+
     def wait(self, timeout: float | None) -> bool:
         """Wait for ``wake()``; False when ``timeout`` seconds have passed first."""
 

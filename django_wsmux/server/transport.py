@@ -23,6 +23,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from .connection import Connection
+from .counters import count
 from .keepalive import Keepalive
 from .streams import Stream, TLSStream
 
@@ -86,6 +87,7 @@ class GeventTransport:
         "_recv_into",
         "_send",
         "_sendmsg",
+        "_stalled",
         "_stream",
         "_timer",
         "_waiter",
@@ -107,6 +109,8 @@ class GeventTransport:
         self.unsent = 0
         self._queue: deque[memoryview] | None = None
         self._writer: Any = None
+        # Ends the connection when the peer takes none of them for too long.
+        self._stalled: Any = None
         # The greenlet in wait(), and the event for those in drain().
         self._waiter: Any = None
         self._drained: Event | None = None
@@ -131,6 +135,10 @@ class GeventTransport:
         """Read again."""
         if self._stream is not None:
             self._reader.start(self._readable)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back from the hub when others have had their turn."""
+        self._hub.loop.run_callback(callback)
 
     def _readable(self) -> None:
         websocket = self._websocket
@@ -212,10 +220,19 @@ class GeventTransport:
         if self._queue is None:
             self._queue = deque()
             self._writer = self._hub.loop.io(self._stream.fileno(), _WRITE)
+            timeout = self._websocket.options.send_timeout
+            if timeout:
+                self._stalled = self._hub.loop.timer(0, timeout)
         if not self.unsent:
             self._writer.start(self._writable)
+            self._expect_progress()
         self._queue.append(memoryview(data)[start:])
         self.unsent += len(data) - start
+
+    def _expect_progress(self) -> None:
+        """Give the peer its time, from now on, to take some of what is queued."""
+        if self._stalled is not None:
+            self._stalled.again(self._websocket.send_timed_out)
 
     def _writable(self) -> None:
         assert self._queue is not None
@@ -236,8 +253,12 @@ class GeventTransport:
         self._websocket.progressed()
         if self._drained is not None:
             self._drained.set()
-        if not self._queue:
+        if self._queue:
+            self._expect_progress()
+        else:
             self._writer.stop()
+            if self._stalled is not None:
+                self._stalled.stop()
             if self._is_closing:
                 self._finish()
             else:
@@ -308,7 +329,11 @@ class GeventTransport:
         """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
         if self._timer is None and self._stream is not None:
             self._timer = self._hub.loop.timer(timeout)
-            self._timer.start(self._drop)
+            self._timer.start(self._close_timed_out)
+
+    def _close_timed_out(self) -> None:
+        count("close_timed_out")
+        self._drop()
 
     def abort(self) -> None:
         """Close at once, whatever is queued."""
@@ -329,7 +354,7 @@ class GeventTransport:
         """Close the descriptor, its watchers first."""
         if self._stream is None:
             return
-        for watcher in (self._reader, self._writer, self._timer):
+        for watcher in (self._reader, self._writer, self._timer, self._stalled):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()

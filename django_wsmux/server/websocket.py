@@ -13,6 +13,7 @@ from typing import Any, Final
 from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, encode_message, head
 from .compat import GeventWebSocketNames
 from .connection import CONNECTING, OPEN, Connection
+from .counters import count
 from .readiness import Readiness
 
 __all__ = ["WebSocket"]
@@ -50,7 +51,7 @@ class WebSocket(Connection, GeventWebSocketNames):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<WebSocket {self.path} {_STATES[self._state]}>"
+        return f"<WebSocket {self.path!r} {_STATES[self._state]}>"
 
     # Receiving
 
@@ -86,9 +87,10 @@ class WebSocket(Connection, GeventWebSocketNames):
         message = inbox.popleft()
         if self._readiness is not None and not inbox and self._state == OPEN:
             self._readiness.clear()
-        if self._is_paused and len(inbox) * 2 <= self.options.max_unread_messages:
-            self._is_paused = False
-            self._transport.resume()
+        if self._is_paused and self._has_room(
+            self.options.max_unread_messages // 2 + 1, self.options.max_unread_bytes // 2 + 1
+        ):
+            self._resume_reading()
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -178,6 +180,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         else:
             transport.write_parts(head(FIN | opcode, len(payload)), payload)
         if transport.unsent > self.options.max_unsent_bytes:
+            count("send_waited")
             transport.drain(self.options.max_unsent_bytes // 2)
         if self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import uuid4
@@ -201,7 +202,8 @@ class TestEnd:
 
 def reported(server: Server, key: str) -> str:
     """Return what a socket left behind; the view ends a moment after its peer."""
-    for _ in range(200):
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
         report = json.loads(server.get(f"/report/{key}/"))["report"]
         if report is not None:
             return str(report)

@@ -57,6 +57,8 @@ WEBSOCKET_CLOSE_TIMEOUT = 1.0
 WEBSOCKET_PING_INTERVAL = float(os.environ.get("TEST_PING_INTERVAL", 20))
 WEBSOCKET_PING_TIMEOUT = float(os.environ.get("TEST_PING_TIMEOUT", 20))
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example", "https://*.friends.example"]
+# Whatever else a test varies, as JSON.
+globals().update(json.loads(os.environ.get("TEST_SETTINGS", "{}")))
 
 LOGGING = {
     "version": 1,

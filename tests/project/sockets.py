@@ -22,6 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
 from django_wsmux.decorators import websocket, websocket_loop
+from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
 from django_wsmux.server.websocket import WebSocket
 
@@ -237,6 +238,10 @@ def group(request: HttpRequest, websocket: WebSocket) -> None:
                 websocket.send_json(room.count())
             elif message == "others":
                 room.send("for the others", exclude=websocket)
+            elif message == "flood":
+                for _ in range(400):
+                    room.send(bytes(2**16), exclude=websocket)
+                websocket.send("flooded")
             elif message == "close":
                 room.close(4000, "all out")
             else:
@@ -259,6 +264,25 @@ def flood(request: HttpRequest, websocket: WebSocket) -> None:
     for number in range(256):
         websocket.send(chunk)
         state.reports["flood"] = str(number + 1)
+
+
+@websocket
+def flood_report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Send without end, and leave behind what ended it."""
+    try:
+        while True:
+            websocket.send(bytes(2**16))
+    except ConnectionClosed as error:
+        state.reports[key] = f"ConnectionClosed {error.code} {error.reason}"
+
+
+@websocket
+def late_echo(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Receive nothing until a page says so."""
+    while state.reports.get(key) != "go":
+        gevent.sleep(0.02)
+    for message in websocket:
+        websocket.send(message)
 
 
 @websocket

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
 from django.urls import path
 
+from django_wsmux import metrics
 from django_wsmux.server import registry
 
 from . import state
@@ -59,6 +60,24 @@ def report(request: HttpRequest, key: str) -> JsonResponse:
     )
 
 
+def show_metrics(request: HttpRequest) -> JsonResponse:
+    """Show the counters of the process."""
+    return JsonResponse(metrics.snapshot())
+
+
+def unread(request: HttpRequest) -> JsonResponse:
+    """Show the sizes of the messages that wait for each socket's view."""
+    return JsonResponse(
+        [[len(message) for message in each._inbox] for each in registry.open_sockets], safe=False
+    )
+
+
+def let_go(request: HttpRequest, key: str) -> HttpResponse:
+    """Let a view go on that waits for it."""
+    state.reports[key] = "go"
+    return HttpResponse("gone")
+
+
 urlpatterns = [
     path("", plain),
     path("environ/", environ),
@@ -66,5 +85,8 @@ urlpatterns = [
     path("page/", page),
     path("slow/", slow),
     path("report/<key>/", report),
+    path("metrics/", show_metrics),
+    path("unread/", unread),
+    path("let-go/<key>/", let_go),
     path("only-a-page/", plain, name="only-a-page"),
 ]

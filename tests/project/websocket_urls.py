@@ -37,6 +37,8 @@ urlpatterns = [
     path("group/", sockets.group),
     path("timeout/", sockets.timeout),
     path("flood/", sockets.flood),
+    path("flood-report/<key>/", sockets.flood_report),
+    path("late-echo/<key>/", sockets.late_echo),
     path("silent/", sockets.silent),
     path("ping-me/", sockets.ping_me),
     path("coming-and-going/", sockets.coming_and_going),

@@ -456,6 +456,69 @@ class TestLimit:
         assert_fails(frame(TEXT, "é".encode() * 6), 1009, limit=10)
 
 
+class TestOtherLimits:
+    """Limits on what a message is made of; each says by which counter it is counted."""
+
+    def failure(self, stream: bytes, codec: Codec) -> tuple[int, str]:
+        """Return code and counter of what the stream fails with."""
+        (failure,) = codec.receive(stream, [])
+        assert isinstance(failure, Failure)
+        return failure.code, failure.counter
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    @pytest.mark.parametrize("fin", [True, False])
+    def test_frame(self, opcode: int, fin: bool) -> None:
+        """A frame that is too large fails at its header, whatever the message might be."""
+        assert self.failure(header(opcode, 11, fin=fin), Codec(LIMIT, 10)) == (
+            1009,
+            "frame_too_big",
+        )
+
+    def test_frame_of_the_size(self) -> None:
+        """Frames of just that size make a message that is larger."""
+        codec, messages = Codec(LIMIT, 10), list[Message]()
+        assert not codec.receive(frame(BINARY, b"x" * 10), messages)
+        assert not codec.receive(frame(TEXT, b"y" * 10, fin=False), messages)
+        assert not codec.receive(frame(CONTINUATION, b"y" * 10), messages)
+        assert messages == [b"x" * 10, "y" * 20]
+
+    def test_frame_larger_than_a_message(self) -> None:
+        """The message's limit holds, whatever a frame's."""
+        assert self.failure(header(BINARY, LIMIT + 1), Codec(LIMIT, LIMIT * 2)) == (
+            1009,
+            "message_too_big",
+        )
+
+    def test_message(self) -> None:
+        """Fragments that add up to too much are the message's."""
+        stream = frame(BINARY, b"x" * 10, fin=False) + header(CONTINUATION, 10)
+        assert self.failure(stream, Codec(19, 10)) == (1009, "message_too_big")
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_fragments(self, opcode: int) -> None:
+        """So many pass; the header of one more fails, though the fragments are empty."""
+        start, middle = frame(opcode, fin=False), frame(CONTINUATION, fin=False)
+        codec, messages = Codec(LIMIT, max_fragments=4), list[Message]()
+        assert not codec.receive((start + middle * 2 + frame(CONTINUATION)) * 2, messages)
+        assert len(messages) == 2
+        assert self.failure(start + middle * 3 + header(CONTINUATION, 0), codec) == (
+            1009,
+            "too_many_fragments",
+        )
+
+    def test_fragments_in_pieces(self) -> None:
+        """A text frame that arrives in pieces is one fragment."""
+        stream = frame(TEXT, b"x" * 100, fin=False) + frame(CONTINUATION, b"y" * 100)
+        codec, messages = Codec(LIMIT, max_fragments=2), list[Message]()
+        for byte in stream:
+            assert not codec.receive(bytes((byte,)), messages)
+        assert messages == ["x" * 100 + "y" * 100]
+
+    def test_no_limit_of_ours(self) -> None:
+        """What breaks the protocol has no counter of its own."""
+        assert self.failure(frame(0x3), Codec(LIMIT)) == (1002, "")
+
+
 class TestTextInPieces:
     """A text frame is taken as it comes: section 8.1 lets no bad text be waited upon."""
 

@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.deflate import Compression, Deflate, compress, negotiate
-from django_wsmux.protocol.events import Control, Failure
+from django_wsmux.protocol.events import Closed, Control, Failure, Ping
 from django_wsmux.protocol.frames import BINARY, TEXT
 from django_wsmux.protocol.prepared import Prepared
 from tests.support import frame
@@ -186,6 +186,68 @@ class TestReceiving:
             stream += frame(0xC1, part[:-4]) + frame(0x81, b"%d" % number)
         messages, _ = receive(stream, codec(deflate=agreed(compression=KEEPING)))
         assert messages[::2] == ["the same words again"] * 3
+
+
+class TestManyBombs:
+    """Small frames that each inflate to what is just allowed."""
+
+    LIMIT = 10_000
+    BOMB = frame(0xC2, deflated(bytes(LIMIT)))
+
+    def test_held(self) -> None:
+        """Parsing stops when one message's worth is inflated, and goes on when asked to."""
+        subject, messages = codec(self.LIMIT), list[str | bytes]()
+        assert subject.receive(self.BOMB * 3 + frame(0x89, b"x"), messages) == []
+        assert (len(messages), subject.is_held) == (1, True)
+        assert subject.receive(b"", messages) == []
+        assert (len(messages), subject.is_held) == (2, True)
+        assert subject.receive(b"", messages) == []
+        assert (len(messages), subject.is_held) == (3, True)
+        assert subject.receive(b"", messages) == [Ping(b"x")]
+        assert (len(messages), subject.is_held) == (3, False)
+
+    def test_more_arrives(self) -> None:
+        """What is held comes first."""
+        subject, messages = codec(self.LIMIT), list[str | bytes]()
+        subject.receive(self.BOMB + frame(0x81, b"first"), messages)
+        assert subject.is_held
+        subject.receive(frame(0x81, b"second"), messages)
+        assert messages == [bytes(self.LIMIT), "first", "second"]
+
+    def test_at_the_end(self) -> None:
+        """Nothing is held when nothing follows."""
+        subject = codec(self.LIMIT)
+        subject.receive(self.BOMB, [])
+        assert not subject.is_held
+
+    def test_failure_ends_it(self) -> None:
+        """After a failure there is nothing to go on with."""
+        subject = codec(self.LIMIT)
+        subject.receive(self.BOMB + frame(0x83, b""), [])
+        assert subject.is_held
+        assert subject.receive(b"", []) == [Failure(1002, "reserved opcode")]
+        assert not subject.is_held
+
+
+class TestDiscarding:
+    """A socket that closes waits for a close frame and for nothing else."""
+
+    def test_not_inflated(self) -> None:
+        """Bombs are not touched, and the close frame behind them is found at once."""
+        subject, messages = codec(2000), list[str | bytes]()
+        subject.discards = True
+        bomb = frame(0xC2, deflated(bytes(10**6)))
+        assert subject.receive(bomb * 3 + frame(0x88, b""), messages) == [Closed(1005, "")]
+        assert messages == []
+
+    def test_in_fragments(self) -> None:
+        """A message that was under way ends, and the next begins."""
+        subject, messages = codec(), list[str | bytes]()
+        subject.receive(frame(0x01, b"a"), messages)
+        subject.discards = True
+        stream = frame(0x00, b"\xff") + frame(0x80, b"b") + frame(0x01, b"c") + frame(0x80, b"")
+        assert subject.receive(stream + frame(0x89, b""), messages) == [Ping(b"")]
+        assert messages == []
 
 
 class TestSending:

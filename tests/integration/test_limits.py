@@ -1,0 +1,171 @@
+"""Each limit on the wire: what the peer sees, what is counted, and that others do not notice."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.test_conversation import reported
+from tests.support import TIMEOUT, Server, frame
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def limited(environment: dict[str, str]) -> Iterator[Server]:
+    """A server with low limits."""
+    limits = {
+        "WEBSOCKET_MAX_FRAME_SIZE": 1000,
+        "WEBSOCKET_MAX_MESSAGE_SIZE": 3000,
+        "WEBSOCKET_MAX_FRAGMENTS": 10,
+        "WEBSOCKET_MAX_UNREAD_BYTES": 2000,
+        "WEBSOCKET_MAX_UNSENT_BYTES": 100_000,
+        "WEBSOCKET_SEND_TIMEOUT": 0.5,
+        "WEBSOCKET_HANDSHAKE_TIMEOUT": 0.5,
+    }
+    server = Server.gunicorn(
+        "own", "--keep-alive", "60", env={**environment, "TEST_SETTINGS": json.dumps(limits)}
+    )
+    yield server
+    server.stop()
+
+
+def counted(server: Server, name: str) -> int:
+    """Return one of the server's counters."""
+    return int(json.loads(server.get("/metrics/"))[name])
+
+
+def wait_for_count(server: Server, name: str, least: int = 1) -> None:
+    """Wait until it has got there."""
+    deadline = time.monotonic() + TIMEOUT
+    while counted(server, name) < least:
+        assert time.monotonic() < deadline, f"{name} is {counted(server, name)}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason", "counter"),
+    [
+        (frame(0x82, b"x" * 1001), "frame of 1001 bytes, limit 1000", "frame_too_big"),
+        (
+            frame(0x02, b"x" * 1000) + frame(0x00, b"x" * 1000) * 2 + frame(0x80, b"x"),
+            "3001 bytes, limit 3000",
+            "message_too_big",
+        ),
+        (frame(0x01, b"") + frame(0x00, b"") * 10, "more than 10 fragments", "too_many_fragments"),
+    ],
+)
+def test_size(limited: Server, stream: bytes, reason: str, counter: str) -> None:
+    """1009 says which limit, and the counter counts it."""
+    before = counted(limited, counter)
+    with limited.upgraded("/echo/") as wire:
+        wire.send(stream)
+        assert wire.closed() == (1009, reason)
+    assert counted(limited, counter) == before + 1
+    limited.wait_for_log(rf"<WebSocket '/echo/' open> is closed with 1009: {reason}")
+
+
+def test_within(limited: Server) -> None:
+    """What reaches each limit and does not pass it is served."""
+    with limited.upgraded("/echo/") as wire:
+        wire.send(frame(0x02, b"x" * 1000) + frame(0x00, b"") * 6)
+        wire.send(frame(0x00, b"x" * 1000) * 2 + frame(0x80, b""))
+        assert wire.frame() == (2, b"x" * 3000)
+
+
+def test_protocol_error(limited: Server) -> None:
+    """Peers that break the protocol are counted as well."""
+    before = counted(limited, "protocol_error")
+    with limited.upgraded("/echo/") as wire:
+        wire.send(b"\x81\x01x")
+        assert wire.closed()[0] == 1002
+    assert counted(limited, "protocol_error") == before + 1
+
+
+def test_unread_bytes(limited: Server) -> None:
+    """A view that falls behind is not read for; it gets everything once it receives."""
+    key = uuid4().hex
+    before = counted(limited, "reading_paused")
+    with limited.upgraded(f"/late-echo/{key}/") as wire:
+        wire.send(b"".join(frame(0x82, b"%d" % number * 900) for number in range(3)))
+        wait_for_count(limited, "reading_paused", before + 1)
+        wire.send(b"".join(frame(0x82, b"%d" % number * 900) for number in range(3, 10)))
+        assert json.loads(limited.get("/unread/")) == [[900, 900, 900]]
+        limited.get(f"/let-go/{key}/")
+        assert [wire.frame()[1][:1] for _ in range(10)] == [b"%d" % n for n in range(10)]
+
+
+def test_send_timeout(limited: Server) -> None:
+    """A peer that takes nothing is dropped; the view that sends to it learns of it."""
+    key = uuid4().hex
+    waited = counted(limited, "send_waited")
+    with limited.upgraded(f"/flood-report/{key}/") as wire:
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert reported(limited, key) == "ConnectionClosed 1006 send timeout"
+    assert counted(limited, "send_timed_out") == 1
+    assert counted(limited, "send_waited") > waited
+    limited.wait_for_log(r"is dropped: took nothing for 0.5 s")
+
+
+def test_slow_is_not_stalled(limited: Server) -> None:
+    """Who takes a little now and then is waited for."""
+    with limited.upgraded("/flood/") as wire:
+        for _ in range(256):
+            opcode, payload = wire.frame()
+            assert (opcode, len(payload)) == (2, 65536)
+            time.sleep(0.005)
+        assert wire.frame()[0] == 8
+
+
+def test_handshake_timeout(limited: Server) -> None:
+    """A request that dawdles gets 408, long before gunicorn's keepalive; others are served."""
+    with limited.wire() as wire:
+        wire.send(b"GET /echo/ HTTP/1.1\r\nHost: x\r\n")
+        with limited.connect("/echo/") as websocket:
+            websocket.send("served")
+            assert websocket.recv(timeout=TIMEOUT) == "served"
+        assert wire.head().startswith("HTTP/1.1 408 Request Timeout\r\n")
+        assert wire.read(1) == b""
+    assert counted(limited, "handshake_timed_out") == 1
+
+
+def test_handshake_in_time(limited: Server) -> None:
+    """The time is for the handshake: the socket lives on, and so does a plain connection."""
+    with limited.upgraded("/echo/") as socket, limited.wire() as plain:
+        plain.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert plain.head().startswith("HTTP/1.1 200 OK")
+        time.sleep(0.8)  # more than it is
+        socket.send(frame(0x81, b"still here"))
+        assert socket.frame() == (1, b"still here")
+        plain.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in plain.read(200)
+
+
+def test_close_timeout(limited: Server) -> None:
+    """A peer that does not answer the close is dropped, and counted."""
+    before = counted(limited, "close_timed_out")
+    with limited.upgraded("/closing/4000/x/") as wire:
+        assert wire.closed() == (4000, "x")
+    assert counted(limited, "close_timed_out") == before + 1
+
+
+def test_slow_member(limited: Server) -> None:
+    """A member that does not read is closed with 1013, behind what it was sent before."""
+    with limited.upgraded("/group/") as stalled, limited.connect("/group/") as member:
+        member.send("flood")
+        assert member.recv(timeout=TIMEOUT) == "flooded"
+        assert counted(limited, "slow_client_closed") == 1
+        frames = 0
+        while (answer := stalled.frame())[0] != 8:
+            assert answer == (2, bytes(2**16))
+            frames += 1
+        assert answer[1] == (1013).to_bytes(2, "big") + b"too slow"
+        assert 0 < frames < 400
+        member.send("count")
+        assert member.recv(timeout=TIMEOUT) == "1"
+    limited.wait_for_log(r"<WebSocket '/group/' open> is closed with 1013: \d+ bytes unsent")
