@@ -107,6 +107,7 @@ def _compression_problem(value: Any) -> str | None:
 
 
 _count = _number_problem(1, int, "messages")
+_greenlets = _number_problem(1, int, "greenlets")
 _fragments = _number_problem(1, int, "fragments")
 _bytes = _number_problem(1, int, "bytes")
 _seconds = _number_problem(0, (int, float), "seconds")
@@ -136,6 +137,7 @@ SETTINGS = {
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
+        Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),
         Setting("WEBSOCKET_PING_TIMEOUT", _default.ping_timeout, _seconds),
     )
@@ -163,6 +165,7 @@ def options() -> Options:
         close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
         send_timeout=get("WEBSOCKET_SEND_TIMEOUT"),
         handshake_timeout=get("WEBSOCKET_HANDSHAKE_TIMEOUT"),
+        handler_greenlets=get("WEBSOCKET_HANDLER_GREENLETS"),
         ping_interval=get("WEBSOCKET_PING_INTERVAL"),
         ping_timeout=get("WEBSOCKET_PING_TIMEOUT"),
     )

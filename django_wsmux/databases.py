@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from asgiref.local import Local
-from django.db import connections
+from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
-__all__ = ["close", "release", "separate_greenlets"]
+__all__ = ["begin_message", "close", "end_message", "release", "separate_greenlets"]
 
 _MARK = "_django_wsmux_connected"
 
@@ -49,8 +49,27 @@ def close() -> None:
     """Close the current greenlet's connections; a pool gets them back."""
     current = getcurrent()
     if hasattr(current, _MARK):
-        connections.close_all()
+        for connection in connections.all(initialized_only=True):
+            # A test case keeps its transaction open around the view under test.
+            if not connection.in_atomic_block:
+                connection.close()
         delattr(current, _MARK)
+
+
+def begin_message() -> None:
+    """Begin what is to the database a request: connections that are too old or broken go."""
+    if hasattr(getcurrent(), _MARK):
+        reset_queries()
+        close_old_connections()
+
+
+def end_message() -> None:
+    """End it: what remains open is what ``CONN_MAX_AGE`` lets remain."""
+    current = getcurrent()
+    if hasattr(current, _MARK):
+        close_old_connections()
+        if not any(each.connection for each in connections.all(initialized_only=True)):
+            delattr(current, _MARK)
 
 
 # Closing a connection that another process inherited as well would end it for both.

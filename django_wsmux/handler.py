@@ -1,148 +1,40 @@
-"""Django's request cycle for handshakes, and what it adds to an open socket.
+"""Django's request cycle for handshakes.
 
 ``WebSocketHandler`` is Django's own WSGI handler with another URLconf: middleware, resolving, views
-and error pages are Django's code. What comes out decides: a ``WebSocketResponse`` takes the socket
+and error pages are Django's code. What comes out decides: ``SwitchingProtocols`` takes the socket
 over, anything else is the HTTP answer to the handshake.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.handlers.exception import response_for_exception
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf, databases
-from .exceptions import ConnectionClosed
-from .protocol import handshake, origin
+from . import conf
+from .hooks import DjangoHooks, close_for
+from .protocol import origin
 from .protocol.frames import CloseCode
-from .responses import WebSocketResponse
-from .server.connection import Connection
+from .request import WebSocketRequest
+from .responses import SwitchingProtocols
 from .server.dispatcher import TAKEOVER_KEY
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 
-__all__ = ["WebSocketHandler", "WebSocketRequest"]
+__all__ = ["WebSocketHandler", "upgrade_required"]
 
 logger = logging.getLogger("django_wsmux.handshake")
 
 Headers = Iterable[tuple[str, str]]
-
-
-class WebSocketRequest(WSGIRequest):
-    """The request of a handshake.
-
-    Attributes:
-        urlconf: ``WEBSOCKET_URLCONF``.
-        websocket: the socket, also ``META["wsgi.websocket"]``; using it before the view has
-            returned accepts the handshake on the spot. ``None`` when the request did not ask for
-            WebSocket.
-    """
-
-    urlconf: Any
-    websocket: WebSocket | None = None
-
-    def __init__(self, environ: dict[str, Any]) -> None:
-        super().__init__(environ)
-        self.urlconf = conf.get("WEBSOCKET_URLCONF")
-        seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
-        if seam is not None:
-            self.websocket = WebSocket(environ, conf.options(), Session(self, seam))
-            environ["wsgi.websocket"] = self.websocket
-
-
-class Session:
-    """The Django side of one socket: ``server.contracts.Hooks``.
-
-    Args:
-        request: the handshake.
-        seam: how to get the socket from the server.
-    """
-
-    __slots__ = ("_request", "_seam")
-
-    def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
-        self._request = request
-        self._seam = seam
-
-    def open(
-        self, websocket: Connection, subprotocols: Sequence[str] = (), headers: Headers = ()
-    ) -> None:
-        """Send the 101 and take the socket over."""
-        head = b""
-        if not self._seam.is_switched:
-            meta = self._request.META
-            offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
-            websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
-            key = meta["HTTP_SEC_WEBSOCKET_KEY"]
-            extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
-            head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
-        transport, unread = self._seam.take(websocket)
-        websocket.opened(transport, head, unread)
-
-    #: Whoever waits for a message gives the database connections back first.
-    before_wait = staticmethod(databases.release)
-
-    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
-        """Run a helper; only its failure ends the socket."""
-        self._run(websocket, function)
-
-    def converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
-        """Run a view's conversation to its end and close the socket."""
-        try:
-            result = self._run(websocket, lambda: response.run(websocket))
-            if isinstance(result, HttpResponseBase):
-                close_for(websocket, result)
-            else:
-                websocket.close()
-        finally:
-            # Killed in the middle: the process is going.
-            websocket.close(CloseCode.SERVICE_RESTART)
-            self.forget(websocket)
-
-    def forget(self, websocket: WebSocket) -> None:
-        """Part request and socket, so that both go at once and not with the garbage collector."""
-        self._request.websocket = None
-        websocket.environ.pop("wsgi.websocket", None)
-
-    def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
-        try:
-            return function()
-        except Exception as error:
-            if not (isinstance(error, ConnectionClosed) and websocket.closed):
-                self._report(websocket, error)
-            return None
-        finally:
-            databases.close()
-
-    def _report(self, websocket: Connection, error: Exception) -> None:
-        """Log and signal as Django does for a view, and close the socket accordingly."""
-        response = response_for_exception(self._request, error)
-        if settings.DEBUG:
-            response.reason_phrase = f"{type(error).__name__}: {error}"
-        close_for(websocket, response)
-
-
-def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:
-    """Close an open socket with what would have been an HTTP response.
-
-    An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason
-    names the status.
-    """
-    if code is None:
-        is_ours = response.status_code >= 500
-        code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
-    reason = f"{response.status_code} {response.reason_phrase}"
-    # Section 5.5: 123 bytes at most, and no half character.
-    websocket.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
 
 
 @csrf_exempt
@@ -155,10 +47,20 @@ def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpRes
     return response
 
 
+def build_request(environ: dict[str, Any]) -> WebSocketRequest:
+    """Return the request of an environ, with its socket if that is what it asks for."""
+    request = WebSocketRequest(environ)
+    seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
+    if seam is not None:
+        request.websocket = WebSocket(environ, conf.options(), DjangoHooks(request, seam))
+        environ["wsgi.websocket"] = request.websocket
+    return request
+
+
 class WebSocketHandler(WSGIHandler):
     """The WSGI application that answers handshakes by ``WEBSOCKET_URLCONF``."""
 
-    request_class = WebSocketRequest
+    request_class = staticmethod(build_request)  # type: ignore[assignment]  # as good as a class
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         seam: Takeover | None = environ.get(TAKEOVER_KEY)
@@ -171,37 +73,57 @@ class WebSocketHandler(WSGIHandler):
         response = super().__call__(environ, start)
         status, headers = started[0]
         websocket: WebSocket = environ["wsgi.websocket"]
-        session = websocket.hooks
-        assert isinstance(session, Session)
-        if isinstance(response, WebSocketResponse) or seam.is_taken or seam.is_switched:
-            self._go_on(websocket, session, response, headers)
-            return ()
-        # Also as gevent-websocket takes a request with a socket in its environ for accepted.
-        session.forget(websocket)
-        start_response(status, headers)
-        return response
+        hooks = websocket.hooks
+        assert isinstance(hooks, DjangoHooks)
+        if isinstance(response, SwitchingProtocols):
+            self._go_on(websocket, hooks, response, headers)
+        elif seam.is_taken or seam.is_switched:
+            self._finish(websocket, hooks, response, headers)
+        else:
+            # Also as gevent-websocket takes a request with a socket in its environ for accepted.
+            hooks.refuse(websocket)
+            start_response(status, headers)
+            return response
+        return ()
 
     def _go_on(
-        self, websocket: WebSocket, session: Session, response: HttpResponseBase, headers: Headers
+        self,
+        websocket: WebSocket,
+        hooks: DjangoHooks,
+        response: SwitchingProtocols,
+        headers: Headers,
     ) -> None:
         """Continue on the socket what began as a request."""
-        accepted = response if isinstance(response, WebSocketResponse) else None
-        refused = websocket.connecting and accepted is None
         if websocket.connecting:
-            session.open(websocket, accepted.subprotocols if accepted else (), headers)
+            try:
+                hooks.accept(websocket, response.subprotocols, headers)
+            except BaseException:
+                hooks.refuse(websocket)
+                raise
         # Sends request_finished: from here on there is no request that waits for its end.
         response.close()
-        if accepted is not None:
-            websocket.run(lambda: session.converse(websocket, accepted))
+        hooks.begin(websocket, response)
+
+    def _finish(
+        self,
+        websocket: WebSocket,
+        hooks: DjangoHooks,
+        response: HttpResponseBase,
+        headers: Headers,
+    ) -> None:
+        """Close the socket of a request that is answered when the 101 has long gone out."""
+        code = None
+        if websocket.connecting:
+            # The server had sent it before Django was asked, and Django says no.
+            code = CloseCode.POLICY_VIOLATION
+            websocket.unsend()
+            hooks.accept(websocket, (), headers)
+        response.close()
+        if response.status_code < 300:
+            websocket.close()
         else:
-            if refused:
-                # The server had sent the 101 before Django was asked.
-                close_for(websocket, response, CloseCode.POLICY_VIOLATION)
-            elif response.status_code < 300:
-                websocket.close()
-            else:
-                close_for(websocket, response)
-            session.forget(websocket)
+            close_for(websocket, response, code)
+        hooks.end(websocket)
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         """Check the origin, then answer as Django does."""

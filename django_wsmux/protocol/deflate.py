@@ -17,7 +17,7 @@ from websockets.headers import build_extension, parse_extension
 
 from .frames import FIN, RSV1, head
 
-__all__ = ["TAIL", "Compression", "Deflate", "compress", "negotiate"]
+__all__ = ["TAIL", "Compression", "Compressor", "Deflate", "negotiate"]
 
 NAME: Final = "permessage-deflate"
 
@@ -68,17 +68,37 @@ class Deflate:
         return zlib.decompressobj(-self.remote_bits)
 
 
-def compress(stream: zlib._Compress, opcode: int, payload: bytes) -> bytes:
-    """Return the whole frame of a compressed message (RFC 7692 section 7.2.1).
+class Compressor:
+    """Compresses the messages of one connection.
 
     Args:
-        stream: ``Deflate.compressor()``, new or with the context of earlier messages.
-        opcode: TEXT or BINARY.
-        payload: the message.
+        deflate: what was agreed on.
+
+    Attributes:
+        threshold: messages of fewer bytes go out as they are.
     """
-    data = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
-    data = data[: -len(TAIL)]
-    return head(FIN | RSV1 | opcode, len(data)) + data
+
+    __slots__ = ("_stream", "deflate", "threshold")
+
+    def __init__(self, deflate: Deflate) -> None:
+        self.deflate = deflate
+        self.threshold = deflate.compression.threshold
+        # With the context of earlier messages, where that was agreed on.
+        self._stream: zlib._Compress | None = None
+
+    def frame(self, opcode: int, payload: bytes) -> bytes:
+        """Return the whole frame of a compressed message (RFC 7692 section 7.2.1).
+
+        Args:
+            opcode: TEXT or BINARY.
+            payload: the message.
+        """
+        stream = self._stream or self.deflate.compressor()
+        if self.deflate.local_takeover:
+            self._stream = stream
+        data = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
+        data = data[: -len(TAIL)]
+        return head(FIN | RSV1 | opcode, len(data)) + data
 
 
 @lru_cache(maxsize=16)

@@ -42,6 +42,7 @@ class CloseCode:
     NORMAL: Final = 1000
     GOING_AWAY: Final = 1001
     PROTOCOL_ERROR: Final = 1002
+    UNSUPPORTED_DATA: Final = 1003
     NO_STATUS: Final = 1005
     ABNORMAL: Final = 1006
     INVALID_DATA: Final = 1007

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .deflate import Deflate, compress
+from .deflate import Compressor, Deflate
 from .frames import encode
 
 __all__ = ["Prepared"]
@@ -27,10 +27,12 @@ class Prepared:
         self.plain = encode(opcode, payload)
         self._compressed: dict[Deflate, bytes] = {}
 
-    def compressed(self, deflate: Deflate) -> bytes:
-        """Return the frame for those who agreed on ``deflate``, without context takeover."""
+    def compressed(self, compressor: Compressor) -> bytes:
+        """Return the frame for one connection; those without context takeover share it."""
+        deflate = compressor.deflate
+        if deflate.local_takeover:
+            return compressor.frame(self.opcode, self.payload)
         frame = self._compressed.get(deflate)
         if frame is None:
-            frame = compress(deflate.compressor(), self.opcode, self.payload)
-            self._compressed[deflate] = frame
+            frame = self._compressed[deflate] = compressor.frame(self.opcode, self.payload)
         return frame

@@ -1,42 +1,36 @@
 """The life of a connection between the transport below and the view above.
 
-Waiting messages, the closing handshake, who is told what. How bytes travel and how a view waits is
-the transport's business (``contracts.py``); what bytes mean is the codec's. What a view calls is in
-``websocket.py``. Nothing here blocks.
+The closing handshake, keepalive, who is told what. How bytes travel and how a view waits is the
+transport's business (``contracts.py``); what bytes mean is the codec's; messages on their way to
+the view are in ``inbox.py``. What a view calls is in ``websocket.py``. Nothing here blocks.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import zlib
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from ..exceptions import ConnectionClosed
-from ..protocol.codec import Codec
-from ..protocol.deflate import compress, negotiate
+from ..protocol.deflate import Compressor, negotiate
 from ..protocol.events import Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, PING, PONG, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import Prepared
 from . import registry
-from .contracts import Hooks, Transport
+from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count
-from .readiness import Readiness
+from .inbox import Inbox
+from .traffic import Traffic
 
-__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Connection"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
-CONNECTING: Final = 0
-OPEN: Final = 1
-CLOSING: Final = 2
-CLOSED: Final = 3
 
-
-class Connection:
+class Connection(Inbox):
     """One connection, from the handshake until its descriptor is closed.
 
     Args:
@@ -47,53 +41,40 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_deflater",
-        "_helpers",
-        "_inbox",
+        "_bytes_in",
+        "_bytes_out",
+        "_compressor",
+        "_early",
         "_is_heard",
-        "_is_paused",
+        "_messages_out",
         "_on_close",
         "_ping_sent",
         "_pong_due",
-        "_readiness",
-        "_state",
-        "_transport",
         "close_code",
         "close_reason",
-        "codec",
         "environ",
-        "hooks",
         "latency",
-        "options",
         "subprotocol",
     )
 
-    _transport: Transport
-
     def __init__(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> None:
+        super().__init__(options, hooks)
         self.environ = environ
         self.subprotocol: str | None = None
         self.close_code: int | None = None
         self.close_reason = ""
         self.latency: float | None = None
-        self.options = options
-        self.hooks = hooks
-        self._state = CONNECTING
-        # Messages that the view has not received yet.
-        self.codec = Codec(options.max_message_size, options.max_frame_size, options.max_fragments)
-        self._inbox: deque[str | bytes] = deque()
-        self._is_paused = False
-        self._readiness: Readiness | None = None
-        # The compressor, if it is to remember earlier messages.
-        self._deflater: zlib._Compress | None = None
+        # What was sent before the handshake is through, by a view that leaves that to us.
+        self._early: list[Callable[[], None]] | None = None
+        self._compressor: Compressor | None = None
         # Payload and time of the last ping, and the payload of a pong that waits its turn.
         self._ping_sent: tuple[bytes, float] | None = None
         self._pong_due: bytes | None = None
         # Whether the peer has shown a sign of life since the last ping of the keepalive.
         self._is_heard = True
-        # Who wants to hear that nothing can be sent any more, and how to end each helper.
-        self._on_close: dict[object, Callable[[], None]] = {}
-        self._helpers: set[Callable[[], None]] = set()
+        # Who wants to hear that nothing can be sent any more; ends the helpers, too.
+        self._on_close: dict[object, Callable[[], None]] | None = None
+        self._bytes_in = self._messages_out = self._bytes_out = 0
 
     # State
 
@@ -114,15 +95,27 @@ class Connection:
             key: under which ``cancel_on_close()`` finds it.
             callback: neither waits nor raises.
         """
+        if self._on_close is None:
+            self._on_close = {}
         self._on_close[key] = callback
 
     def cancel_on_close(self, key: object) -> None:
         """Have nothing called any more for ``key``."""
-        self._on_close.pop(key, None)
+        if self._on_close is not None:
+            self._on_close.pop(key, None)
+            if not self._on_close:
+                self._on_close = None
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went over the socket so far."""
+        return Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
 
     def _require_open(self) -> None:
         if self._state == CONNECTING:
             self.hooks.open(self)
+        if self._state == CONNECTING:
+            raise RuntimeError("connect() comes before the 101: it may send and close, no more")
         if self._state != OPEN:
             raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
 
@@ -141,13 +134,18 @@ class Connection:
         close_payload(code, reason)  # complain about the arguments even when it is too late to send
         if self._state == CONNECTING:
             self.hooks.open(self)
-        if self._state == OPEN:
+        if self._state == CONNECTING:
+            self._send_later(partial(self.close, code, reason))
+        elif self._state == OPEN:
             self._start_closing(code, reason)
 
     def _start_closing(self, code: int, reason: str) -> None:
         """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
         self._transport.close_after(self.options.close_timeout)
+        if self._is_served:
+            # An event view that has closed is done.
+            self._inbox = None
         self._leave_open(code, reason)
 
     def _leave_open(self, code: int, reason: str) -> None:
@@ -156,15 +154,35 @@ class Connection:
         self.close_code, self.close_reason = code, reason
         # The peer's answer is to be read; messages that come before it have nobody to go to.
         self.codec.discards = True
-        callbacks = [*self._on_close.values(), *self._helpers]
-        self._on_close.clear()
-        self._helpers.clear()
-        for callback in callbacks:
-            callback()
+        if self._is_served:
+            # Until its disconnect() has run.
+            registry.conversations.add(self)
+        self._tell_of_close()
         self._resume_reading()
         if self._readiness is not None:
             self._readiness.set()
-        self._transport.wake()
+        self._wake()
+
+    def _tell_of_close(self) -> None:
+        callbacks, self._on_close = self._on_close, None
+        for callback in list(callbacks.values()) if callbacks else ():
+            callback()
+
+    def _send_later(self, act: Callable[[], None]) -> None:
+        """Have something done when the 101 has gone out."""
+        if self._early is None:
+            self._early = []
+        self._early.append(act)
+
+    def unsend(self) -> None:
+        """Forget what was sent before the 101."""
+        self._early = None
+
+    def abandon(self) -> None:
+        """The handshake has come to nothing: the socket will never be open."""
+        self._state, self.close_code = CLOSED, CloseCode.ABNORMAL
+        self.unsend()
+        self._tell_of_close()
 
     # Sending for others than the view
 
@@ -174,15 +192,18 @@ class Connection:
         Never waits and never raises: a peer too slow to take it is closed with 1013.
         """
         if self._state != OPEN:
+            if self._state == CONNECTING:
+                self._send_later(partial(self.deliver, message))
             return
         transport = self._transport
-        deflate = self.codec.deflate
-        if deflate is None or len(message.payload) < deflate.compression.threshold:
-            transport.write(message.plain)
-        elif deflate.local_takeover:
-            transport.write(self.compressed(message.opcode, message.payload))
+        compressor = self._compressor
+        if compressor is None or len(message.payload) < compressor.threshold:
+            frame = message.plain
         else:
-            transport.write(message.compressed(deflate))
+            frame = message.compressed(compressor)
+        self._messages_out += 1
+        self._bytes_out += len(frame)
+        transport.write(frame)
         if transport.unsent > self.options.max_unsent_bytes:
             count("slow_client_closed")
             logger.info("%r is closed with 1013: %d bytes unsent", self, transport.unsent)
@@ -231,17 +252,8 @@ class Connection:
         if agreed is None:
             return None
         answer, self.codec.deflate = agreed
+        self._compressor = Compressor(self.codec.deflate)
         return answer
-
-    def compressed(self, opcode: int, payload: bytes) -> bytes:
-        """Return the frame of a message, compressed as agreed."""
-        deflate = self.codec.deflate
-        assert deflate is not None
-        if not deflate.local_takeover:
-            return compress(deflate.compressor(), opcode, payload)
-        if self._deflater is None:
-            self._deflater = deflate.compressor()
-        return compress(self._deflater, opcode, payload)
 
     # What the transport reports; none of this may block or raise
 
@@ -258,6 +270,9 @@ class Connection:
         registry.open_sockets.add(self)
         if head:
             transport.write(head)
+        early, self._early = self._early, None
+        for act in early or ():
+            act()
         transport.start()
         if unread:
             self.data_received(unread, len(unread))
@@ -277,28 +292,14 @@ class Connection:
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Take the first ``size`` bytes of ``data`` from the peer."""
         self._is_heard = True
-        if self._state == OPEN:
-            self._take(self.codec.receive(data, self._inbox, size))
-        else:
-            # Messages that come while the socket is closing have nobody to go to.
-            self._take(self.codec.receive(data, [], size))
-
-    def _pause_reading(self) -> None:
-        self._is_paused = True
-        self._transport.pause()
-
-    def _resume_reading(self) -> None:
-        """Read again, what the codec holds back first."""
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume()
-            if self.codec.is_held:
-                self.data_received(b"", 0)
+        self._bytes_in += size
+        self._take(self.codec.receive(data, self._sink(), size))
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
         self._is_heard = True
-        self._take(self.codec.filled(size, self._inbox if self._state == OPEN else []))
+        self._bytes_in += size
+        self._take(self.codec.filled(size, self._sink()))
 
     def _take(self, controls: list[Control]) -> None:
         """See to what the codec has made of the peer's bytes.
@@ -314,26 +315,12 @@ class Connection:
         if self._inbox and self._state == OPEN:
             if self._readiness is not None:
                 self._readiness.set()
-            self._transport.wake()
+            self._wake()
             # Whether the view has taken them shows only now.
             if (self._inbox or self.codec.is_held) and self._state == OPEN:
                 self._limit_reading()
         if controls:
             self._end(controls[-1])
-
-    def _limit_reading(self) -> None:
-        """Stop reading while the view has enough to do, or others are to have their turn."""
-        options = self.options
-        if not self._has_room(options.max_unread_messages, options.max_unread_bytes):
-            count("reading_paused")
-            self._pause_reading()
-        elif self.codec.is_held:
-            self._pause_reading()
-            self._transport.soon(self._resume_reading)
-
-    def _has_room(self, messages: int, size: int) -> bool:
-        """Say whether fewer messages than so many, or so large, wait for the view."""
-        return len(self._inbox) < messages and sum(map(len, self._inbox)) < size
 
     def _note_pong(self, payload: bytes) -> None:
         if self._ping_sent is not None and self._ping_sent[0] == payload:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Hooks", "Transport"]
+__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hooks", "Transport"]
+
+# The states of a connection, in order.
+CONNECTING: Final = 0
+OPEN: Final = 1
+CLOSING: Final = 2
+CLOSED: Final = 3
 
 
 class Transport(Protocol):
@@ -44,6 +50,9 @@ class Transport(Protocol):
     def wake(self) -> None:
         """Let the view go on that waits in ``wait()``, if one does."""
 
+    def submit(self, job: Callable[[], bool]) -> None:
+        """Call ``job`` where it may wait, beside other sockets' jobs, until it returns False."""
+
     def close(self, timeout: float, *, linger: bool) -> None:
         """Send what is queued, then close; with ``linger`` the peer is heard out first.
 
@@ -64,10 +73,25 @@ class Hooks(Protocol):
     """What the framework adds to a connection."""
 
     def open(self, websocket: Connection) -> None:
-        """Accept the handshake: called when a view uses the socket before the 101 is sent."""
+        """Accept the handshake: called when a view uses the socket before the 101 is sent.
+
+        It may leave the socket as it is: what is sent then waits for the 101.
+        """
 
     def before_wait(self) -> None:
         """The view is about to wait for a message."""
+
+    def receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message. Never raises."""
+
+    def disconnect(self, websocket: Connection) -> None:
+        """Tell an event view of the close, after its last message. Never raises."""
+
+    def refresh_user(self) -> None:
+        """Have the request's user read anew."""
+
+    def retire(self) -> None:
+        """A greenlet that handled messages is about to end."""
 
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run ``function`` as a helper of the view, and report what it raises."""

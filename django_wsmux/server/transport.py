@@ -25,6 +25,7 @@ from greenlet import getcurrent
 from .connection import Connection
 from .counters import count
 from .keepalive import Keepalive
+from .pool import HandlerPool, Job
 from .streams import Stream, TLSStream
 
 __all__ = ["GeventTransport", "TLSTransport", "transport_for"]
@@ -67,6 +68,17 @@ class _Sweeper:
 
 _sweeper = _Sweeper()
 
+# The greenlets that handle the messages of event views; made with the first connection.
+_handlers: HandlerPool | None = None
+
+
+def handlers_for(websocket: Connection) -> HandlerPool:
+    """Return the process's pool, of the size that the options ask for."""
+    global _handlers
+    if _handlers is None:
+        _handlers = HandlerPool(websocket.options.handler_greenlets, websocket.hooks.retire)
+    return _handlers
+
 
 class GeventTransport:
     """Carries the bytes of one WebSocket; see ``contracts.Transport``.
@@ -79,14 +91,12 @@ class GeventTransport:
     __slots__ = (
         "_codec",
         "_drained",
+        "_handlers",
         "_hub",
         "_is_closing",
         "_is_lingering",
         "_queue",
         "_reader",
-        "_recv_into",
-        "_send",
-        "_sendmsg",
         "_stalled",
         "_stream",
         "_timer",
@@ -100,10 +110,8 @@ class GeventTransport:
         self._hub = gevent.get_hub()
         self._websocket: Any = websocket
         self._codec = websocket.codec
+        self._handlers = handlers_for(websocket)
         self._stream: Stream | None = stream
-        self._recv_into = stream.recv_into
-        self._sendmsg = stream.sendmsg
-        self._send = stream.send
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
         # Bytes that the peer has not taken yet, and the watcher that says when it will.
         self.unsent = 0
@@ -141,15 +149,17 @@ class GeventTransport:
         self._hub.loop.run_callback(callback)
 
     def _readable(self) -> None:
-        websocket = self._websocket
+        websocket, stream = self._websocket, self._stream
+        if stream is None:
+            return
         try:
             is_large = self._codec.large is not None
             try:
                 if is_large:
                     with self._codec.space() as space:
-                        size = self._recv_into(space)
+                        size = stream.recv_into(space)
                 else:
-                    size = self._recv_into(_arrived)
+                    size = stream.recv_into(_arrived)
             except BlockingIOError:
                 return
             except OSError:
@@ -185,7 +195,7 @@ class GeventTransport:
         sent = 0
         if not self.unsent:
             try:
-                sent = self._send(data)
+                sent = self._stream.send(data)
             except BlockingIOError:
                 pass
             except OSError:
@@ -202,7 +212,7 @@ class GeventTransport:
             return
         if not self.unsent:
             try:
-                sent = self._sendmsg((head, payload))
+                sent = self._stream.sendmsg((head, payload))
             except BlockingIOError:
                 pass
             except OSError:
@@ -236,10 +246,11 @@ class GeventTransport:
 
     def _writable(self) -> None:
         assert self._queue is not None
+        assert self._stream is not None
         try:
             while self._queue:
                 head = self._queue[0]
-                sent = self._send(head)
+                sent = self._stream.send(head)
                 self.unsent -= sent
                 if sent < len(head):
                     self._queue[0] = head[sent:]
@@ -312,6 +323,10 @@ class GeventTransport:
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             waiter.switch(result)
+
+    def submit(self, job: Job) -> None:
+        """Call ``job`` in one of the greenlets that all sockets share."""
+        self._handlers.submit(job)
 
     # Ending
 
@@ -396,8 +411,6 @@ class TLSTransport(GeventTransport):
         return bool(self._reader.active)  # type: ignore[attr-defined]
 
     def _readable(self) -> None:
-        if self._stream is None:
-            return  # dropped since resume() asked for this
         super()._readable()
         while self._stream is not None and self._is_reading() and self._stream.pending:
             super()._readable()

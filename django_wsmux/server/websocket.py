@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, encode_message, head
 from .compat import GeventWebSocketNames
-from .connection import CONNECTING, OPEN, Connection
+from .connection import Connection
+from .contracts import CONNECTING, OPEN
 from .counters import count
 from .readiness import Readiness
 
@@ -74,24 +76,21 @@ class WebSocket(Connection, GeventWebSocketNames):
             while (message := websocket.receive()) is not None:
                 websocket.send(message)
         """
-        inbox = self._inbox
-        while not inbox:
+        while not self._inbox:
             if self._state == OPEN:
+                self._require_own_wait()
                 self.hooks.before_wait()
                 if not self._transport.wait(timeout):
                     raise TimeoutError(f"no message within {timeout} seconds")
             elif self._state == CONNECTING:
-                self.hooks.open(self)
+                self._require_open()
             else:
                 return None
-        message = inbox.popleft()
-        if self._readiness is not None and not inbox and self._state == OPEN:
-            self._readiness.clear()
-        if self._is_paused and self._has_room(
-            self.options.max_unread_messages // 2 + 1, self.options.max_unread_bytes // 2 + 1
-        ):
-            self._resume_reading()
-        return message
+        return self._next_message()
+
+    def _require_own_wait(self) -> None:
+        if self._is_served:
+            raise RuntimeError("an event view does not wait: messages come to its receive()")
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""
@@ -127,7 +126,9 @@ class WebSocket(Connection, GeventWebSocketNames):
         return bool(self._inbox)
 
     def _put_back(self, message: str | bytes) -> None:
+        assert self._inbox is not None
         self._inbox.appendleft(message)
+        self._messages_in -= 1
         if self._readiness is not None:
             self._readiness.set()
 
@@ -170,20 +171,36 @@ class WebSocket(Connection, GeventWebSocketNames):
         if binary is not None:
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
+            if self._state == CONNECTING and self._is_deferred():
+                self._send_later(partial(self.send, message, binary))
+                return
             self._require_open()
         transport = self._transport
-        deflate = self.codec.deflate
-        if deflate is not None and len(payload) >= deflate.compression.threshold:
-            transport.write(self.compressed(opcode, payload))
-        elif len(payload) < _LONG:
-            transport.write(encode(opcode, payload))
+        compressor = self._compressor
+        size = len(payload)
+        self._messages_out += 1
+        if size < _LONG and (compressor is None or size < compressor.threshold):
+            frame = encode(opcode, payload)
+            self._bytes_out += len(frame)
+            transport.write(frame)
+        elif compressor is None or size < compressor.threshold:
+            start = head(FIN | opcode, size)
+            self._bytes_out += len(start) + size
+            transport.write_parts(start, payload)
         else:
-            transport.write_parts(head(FIN | opcode, len(payload)), payload)
+            frame = compressor.frame(opcode, payload)
+            self._bytes_out += len(frame)
+            transport.write(frame)
         if transport.unsent > self.options.max_unsent_bytes:
             count("send_waited")
             transport.drain(self.options.max_unsent_bytes // 2)
         if self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent
+
+    def _is_deferred(self) -> bool:
+        """Say whether the 101 is still to come, after having asked for it."""
+        self.hooks.open(self)
+        return self._state == CONNECTING
 
     def send_json(self, value: Any, **options: Any) -> None:
         """Send a value as JSON text.
@@ -216,7 +233,26 @@ class WebSocket(Connection, GeventWebSocketNames):
         self._ping_sent = (payload, time.monotonic())
         self._transport.write(encode(PING, payload))
 
-    # Helpers
+    # Around the view
+
+    def refresh_user(self) -> None:
+        """Have ``request.user`` read anew when it is next used, and ``request.session`` with it.
+
+        Both are those of the handshake, hours ago perhaps: who has signed out since, or is not
+        active any more, is ``AnonymousUser`` after this.
+
+        Raises:
+            RuntimeError: the project has no session middleware, or the view does not keep its
+                request.
+
+        Example::
+
+            for message in websocket:
+                websocket.refresh_user()
+                if not request.user.has_perm("chat.add_line"):
+                    break
+        """
+        self.hooks.refresh_user()
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Run ``function`` beside the view until it returns or the socket closes.
@@ -235,7 +271,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             try:
                 self.hooks.run_helper(self, lambda: function(*args, **kwargs))
             finally:
-                self._helpers.discard(end)
+                self.cancel_on_close(end)
 
         end = self._transport.spawn(run)
-        self._helpers.add(end)
+        self.on_close(end, end)

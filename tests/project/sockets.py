@@ -307,7 +307,7 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
         Group(f"room.{number}").leave(websocket)
         websocket.spawn(int)
     gevent.sleep(0.05)
-    websocket.send_json([len(websocket._on_close), len(websocket._helpers)])
+    websocket.send_json(len(websocket._on_close or ()))
 
 
 @websocket

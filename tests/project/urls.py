@@ -68,7 +68,8 @@ def show_metrics(request: HttpRequest) -> JsonResponse:
 def unread(request: HttpRequest) -> JsonResponse:
     """Show the sizes of the messages that wait for each socket's view."""
     return JsonResponse(
-        [[len(message) for message in each._inbox] for each in registry.open_sockets], safe=False
+        [[len(message) for message in each._inbox or ()] for each in registry.open_sockets],
+        safe=False,
     )
 
 

@@ -9,7 +9,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from django_wsmux.protocol.codec import Codec
-from django_wsmux.protocol.deflate import Compression, Deflate, compress, negotiate
+from django_wsmux.protocol.deflate import Compression, Compressor, Deflate, negotiate
 from django_wsmux.protocol.events import Closed, Control, Failure, Ping
 from django_wsmux.protocol.frames import BINARY, TEXT
 from django_wsmux.protocol.prepared import Prepared
@@ -256,8 +256,7 @@ class TestSending:
     @pytest.mark.parametrize("payload", [b"", b"x", b"hello " * 1000, bytes(100_000)])
     def test_round_trip(self, payload: bytes) -> None:
         """What is sent is what arrives."""
-        deflate = agreed()
-        data = compress(deflate.compressor(), BINARY, payload)
+        data = Compressor(agreed()).frame(BINARY, payload)
         assert data[0] == 0xC2
         body = data[2 if data[1] < 126 else 4 :]
         reader = PerMessageDeflate(True, True, 15, 15)
@@ -267,5 +266,16 @@ class TestSending:
     def test_compressed_once(self) -> None:
         """Who agreed on the same gets the same bytes."""
         message = Prepared(TEXT, b"to many " * 100)
-        assert message.compressed(agreed()) is message.compressed(agreed("permessage-deflate"))
-        assert message.compressed(agreed()) != message.plain
+        first, second = Compressor(agreed()), Compressor(agreed("permessage-deflate"))
+        assert message.compressed(first) is message.compressed(second)
+        assert message.compressed(first) != message.plain
+
+    def test_context(self) -> None:
+        """With context takeover each has its own, and the second time it is shorter."""
+        message = Prepared(TEXT, b"to many " * 100)
+        compressor = Compressor(agreed("permessage-deflate", KEEPING))
+        first, second = message.compressed(compressor), message.compressed(compressor)
+        assert len(second) < len(first)
+        reader = zlib.decompressobj(wbits=-15)
+        for data in (first, second):
+            assert reader.decompress(data[2:] + b"\0\0\xff\xff") == message.payload

@@ -1,0 +1,273 @@
+"""The Django side of an open socket.
+
+What a view raises is logged and signalled as Django does for a request, and ends its own socket
+only. Each message of an event view is to the database what a request is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.contrib import auth
+from django.core.handlers.exception import response_for_exception
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+
+from . import databases, sessions
+from .exceptions import ConnectionClosed
+from .protocol import handshake
+from .protocol.frames import CloseCode
+from .request import WebSocketRequest, bare_environ, bare_request, shed
+from .responses import SwitchingProtocols, WebSocketResponse
+from .server.connection import Connection
+from .server.takeover import Takeover
+from .server.websocket import WebSocket
+from .signals import websocket_closed, websocket_opened
+from .surroundings import Surroundings
+
+__all__ = ["DjangoHooks", "EventView", "close_for"]
+
+Headers = Iterable[tuple[str, str]]
+
+
+class EventView(Protocol):
+    """What is called of a ``WebSocketView`` once its socket is open."""
+
+    keep_request: bool
+    subprotocols: Sequence[str]
+
+    def connect(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
+        """Decide on the handshake: ``None`` is yes."""
+
+    def receive(self, message: str | bytes) -> object:
+        """Handle a message."""
+
+    def disconnect(self, code: int, reason: str) -> object:
+        """The socket is closed."""
+
+    def release_request(self) -> None:
+        """Let go of the request."""
+
+
+class DjangoHooks:
+    """What Django adds to one socket: ``server.contracts.Hooks``.
+
+    Args:
+        request: the handshake.
+        seam: how to get the socket from the server.
+    """
+
+    __slots__ = ("_opened_at", "_request", "_seam", "_surroundings", "_view")
+
+    _opened_at: float
+
+    def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
+        self._request: WebSocketRequest | None = request
+        self._seam: Takeover | None = seam
+        # The event view, and what its messages are handled in once it has said yes.
+        self._view: EventView | None = None
+        self._surroundings: Surroundings | None = None
+
+    # The handshake
+
+    def connect(self, view: EventView, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Let an event view decide on the handshake; what it sends meanwhile waits for the 101."""
+        self._view = view
+        refusal = view.connect(self._request, *args, **kwargs)
+        if refusal is not None:
+            return refusal
+        response = SwitchingProtocols(subprotocols=view.subprotocols)
+        self._surroundings = response.surroundings
+        return response
+
+    def open(self, websocket: Connection) -> None:
+        """Accept on the spot, unless an event view leaves it to us."""
+        if self._view is None:
+            self.accept(websocket)
+
+    def accept(
+        self, websocket: Connection, subprotocols: Sequence[str] = (), headers: Headers = ()
+    ) -> None:
+        """Send the 101 and take the socket over."""
+        request, seam = self._request, self._seam
+        assert request is not None
+        assert seam is not None
+        head = b""
+        if not seam.is_switched:
+            meta = request.META
+            offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+            websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
+            key = meta["HTTP_SEC_WEBSOCKET_KEY"]
+            extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
+            head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
+        transport, unread = seam.take(websocket)
+        self._seam = None
+        self._opened_at = time.monotonic()
+        websocket.opened(transport, head, unread)
+        websocket_opened.send_robust(type(websocket), websocket=websocket, request=request)
+
+    def refuse(self, websocket: WebSocket) -> None:
+        """The socket will not open, though an event view may have said yes to it."""
+        websocket.abandon()
+        if self._view is not None and self._surroundings is not None:
+            self._in_view(websocket, self._view.disconnect, CloseCode.ABNORMAL, "")
+        self._view = None
+        self._part(websocket)
+
+    # The conversation
+
+    def begin(self, websocket: WebSocket, accepted: SwitchingProtocols) -> None:
+        """The socket is open and the request is over: go on with the view."""
+        request = self._request
+        assert request is not None
+        databases.close()  # of the server's greenlet, which ends
+        sessions.watch(request)
+        shed(request)
+        if isinstance(accepted, WebSocketResponse):
+            websocket.run(lambda: self._converse(websocket, accepted))
+        else:
+            assert self._view is not None
+            if not self._view.keep_request:
+                self._release_request(websocket)
+            websocket.serve()
+
+    def _release_request(self, websocket: WebSocket) -> None:
+        assert self._view is not None
+        self._part(websocket)
+        self._view.release_request()
+        websocket.environ = bare_environ(websocket.path)
+
+    def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
+        """Run a function view's conversation to its end and close the socket."""
+        try:
+            result = self._run(websocket, lambda: response.run(websocket))
+            if isinstance(result, HttpResponseBase):
+                close_for(websocket, result)
+            else:
+                websocket.close()
+        finally:
+            # Killed in the middle: the process is going.
+            websocket.close(CloseCode.SERVICE_RESTART)
+            self.end(websocket)
+
+    def end(self, websocket: WebSocket) -> None:
+        """The view is done with the socket."""
+        websocket_closed.send_robust(
+            type(websocket),
+            websocket=websocket,
+            request=self._request,
+            code=websocket.close_code,
+            reason=websocket.close_reason,
+            duration=time.monotonic() - self._opened_at,
+            traffic=websocket.traffic,
+        )
+        self._part(websocket)
+
+    def _part(self, websocket: WebSocket) -> None:
+        """Part request and socket, so that both go at once and not with the garbage collector."""
+        if self._request is not None:
+            self._request.websocket = None
+            self._request = None
+        websocket.environ.pop("wsgi.websocket", None)
+
+    # contracts.Hooks
+
+    #: Whoever waits for a message gives the database connections back first.
+    before_wait = staticmethod(databases.release)
+
+    #: A greenlet that ends gives them back too.
+    retire = staticmethod(databases.close)
+
+    def receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message."""
+        assert self._view is not None
+        self._in_view(websocket, self._view.receive, message)
+
+    def disconnect(self, websocket: Connection) -> None:
+        """Tell an event view of the close, once."""
+        assert self._view is not None
+        assert isinstance(websocket, WebSocket)
+        code = websocket.close_code or CloseCode.ABNORMAL
+        self._in_view(websocket, self._view.disconnect, code, websocket.close_reason)
+        self._view = None
+        self.end(websocket)
+
+    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
+        """Run a helper; only its failure ends the socket."""
+        self._run(websocket, function)
+
+    def refresh_user(self) -> None:
+        """Read session and user anew; ``request.user`` is evaluated when it is next used."""
+        request = self._request
+        if request is None:
+            raise RuntimeError(
+                "the request is gone: a view with keep_request = False has no request.user"
+            )
+        session = getattr(request, "session", None)
+        if session is None:
+            raise RuntimeError(
+                "refresh_user() needs SessionMiddleware and AuthenticationMiddleware in MIDDLEWARE"
+            )
+        store: Any = type(session)
+        request.session = store(session.session_key)
+        sessions.watch(request)
+        request.__dict__.pop("_cached_user", None)
+        request.user = SimpleLazyObject(  # type: ignore[assignment]
+            lambda: auth.get_user(request)
+        )
+
+    # Running views
+
+    def _in_view(self, websocket: Connection, function: Callable[..., object], *args: Any) -> None:
+        """Call an event view."""
+        assert self._surroundings is not None
+        databases.begin_message()
+        try:
+            self._surroundings.run(function, *args)
+        except BaseException as error:
+            # Whatever it is, the greenlet has other sockets to serve.
+            self._failed(websocket, error)
+        finally:
+            databases.end_message()
+        if self._request is not None:
+            sessions.warn_if_unsaved(self._request)
+
+    def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
+        try:
+            return function()
+        except Exception as error:
+            self._failed(websocket, error)
+            return None
+        finally:
+            databases.close()
+            if self._request is not None:
+                sessions.warn_if_unsaved(self._request)
+
+    def _failed(self, websocket: Connection, error: BaseException) -> None:
+        """Log and signal as Django does for a view, and close the socket accordingly."""
+        if isinstance(error, ConnectionClosed) and websocket.closed:
+            return  # the peer has gone in the middle, which is no failure
+        assert isinstance(websocket, WebSocket)
+        request: HttpRequest = self._request or bare_request(websocket)
+        response = response_for_exception(request, error)  # type: ignore[arg-type]
+        if settings.DEBUG:
+            response.reason_phrase = f"{type(error).__name__}: {error}"
+        if not websocket.connecting:
+            close_for(websocket, response)
+
+
+def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:
+    """Close an open socket with what would have been an HTTP response.
+
+    An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason
+    names the status.
+    """
+    if code is None:
+        is_ours = response.status_code >= 500
+        code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
+    reason = f"{response.status_code} {response.reason_phrase}"
+    # Section 5.5: 123 bytes at most, and no half character.
+    websocket.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))

@@ -1,0 +1,86 @@
+"""The request of a handshake, and what is kept of it while its socket is open."""
+
+from __future__ import annotations
+
+import io
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest
+
+from . import conf
+
+if TYPE_CHECKING:
+    from .server.websocket import WebSocket
+
+__all__ = ["WebSocketRequest", "bare_environ", "bare_request", "shed"]
+
+# The body of every handshake.
+_NO_BODY: Final = io.BytesIO()
+
+# The server's own: sockets, parser, buffers.
+_SERVERS_OWN: Final = frozenset(
+    {"gunicorn.sock", "gunicorn.socket", "wsgi.input", "wsgi.websocket"}
+)
+
+# Differ from socket to socket, so there is nothing to share.
+_UNIQUE: Final = frozenset({"HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "REMOTE_PORT", "QUERY_STRING"})
+
+
+class WebSocketRequest(WSGIRequest):
+    """The request of a handshake.
+
+    Attributes:
+        urlconf: ``WEBSOCKET_URLCONF``.
+        websocket: the socket, also ``META["wsgi.websocket"]``; using it before the view has
+            returned accepts the handshake on the spot, but for an event view. ``None`` when the
+            request did not ask for WebSocket.
+    """
+
+    urlconf: Any
+    websocket: WebSocket | None = None
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__(environ)
+        self.urlconf = conf.get("WEBSOCKET_URLCONF")
+
+
+def shed(request: WebSocketRequest) -> None:
+    """Drop what no view can use once the socket is open, and share what repeats.
+
+    Thousands of requests are kept that were sent by the same few browsers, so most of their
+    headers are equal.
+    """
+    request._stream = _NO_BODY
+    environ = request.META
+    kept = [
+        (sys.intern(key), _shared(key, value))
+        for key, value in environ.items()
+        if key not in _SERVERS_OWN
+    ]
+    # The dictionary itself is known to the view, and grew for what is gone.
+    environ.clear()
+    environ.update(kept)
+    environ["wsgi.input"] = _NO_BODY
+    environ["wsgi.websocket"] = request.websocket
+
+
+def _shared(key: str, value: Any) -> Any:
+    return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
+
+
+@lru_cache(maxsize=1024)
+def bare_environ(path: str) -> dict[str, Any]:
+    """Return the environ of a socket that keeps none: its path, shared by all of them."""
+    return {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+
+
+def bare_request(websocket: WebSocket) -> HttpRequest:
+    """Return a request to report an error with, for a socket that keeps none."""
+    request = HttpRequest()
+    request.method, request.path = "GET", websocket.path
+    request.path_info = websocket.path
+    request.META = dict(websocket.environ)
+    return request

@@ -1,0 +1,145 @@
+"""Messages on their way from the codec to the view, and how many of them may wait.
+
+A function view takes them in ``receive()``, which waits on the transport. An event view has no
+greenlet to wait in: its messages are given to the framework one at a time, each in a greenlet
+that is borrowed for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..protocol.codec import Codec, Sink
+from ..protocol.options import Options
+from . import registry
+from .contracts import CONNECTING, OPEN, Hooks, Transport
+from .counters import count
+from .readiness import Readiness
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """The receiving side of a connection, which ``Connection`` completes.
+
+    Args:
+        options: the limits to hold it to.
+        hooks: what the framework adds.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_is_busy",
+        "_is_paused",
+        "_is_served",
+        "_messages_in",
+        "_readiness",
+        "_state",
+        "_transport",
+        "codec",
+        "hooks",
+        "options",
+    )
+
+    _transport: Transport
+
+    def __init__(self, options: Options, hooks: Hooks) -> None:
+        self.options = options
+        self.hooks = hooks
+        self.codec = Codec(options.max_message_size, options.max_frame_size, options.max_fragments)
+        self._state = CONNECTING
+        # Messages that the view has not received yet, once there was one.
+        self._inbox: deque[str | bytes] | None = None
+        self._messages_in = 0
+        self._is_paused = False
+        self._readiness: Readiness | None = None
+        # Whether messages go to an event view, and whether one is in its hands.
+        self._is_served = False
+        self._is_busy = False
+
+    def data_received(self, data: bytes | bytearray, size: int) -> None:
+        """Take the first ``size`` bytes of ``data`` from the peer."""
+        raise NotImplementedError
+
+    # Event views
+
+    def serve(self) -> None:
+        """Give messages to an event view, each when its turn comes, and at last the close."""
+        self._is_served = True
+        if self._state > OPEN:
+            registry.conversations.add(self)  # type: ignore[arg-type]  # a Connection
+        self._wake()
+
+    def _wake(self) -> None:
+        """Something has come, or it is over: let the view know."""
+        if not self._is_served:
+            self._transport.wake()
+        elif not self._is_busy and (self._inbox or self._state > OPEN):
+            self._is_busy = True
+            self._transport.submit(self._take_turn)
+
+    def _take_turn(self) -> bool:
+        """Have one message handled, or the end; say whether there is more."""
+        if self._inbox:
+            self.hooks.receive(self, self._next_message())  # type: ignore[arg-type]  # a Connection
+            if not self._inbox:
+                self._inbox = None  # it has room for more than there is while all is quiet
+        else:
+            # Stays busy for ever, so that this comes once.
+            self.hooks.disconnect(self)  # type: ignore[arg-type]  # a Connection
+            registry.conversations.discard(self)
+            return False
+        self._is_busy = bool(self._inbox) or self._state > OPEN
+        return self._is_busy
+
+    def _next_message(self) -> str | bytes:
+        """Take the oldest message; read on when there is room for others."""
+        inbox = self._inbox
+        assert inbox
+        message = inbox.popleft()
+        self._messages_in += 1
+        if self._readiness is not None and not inbox and self._state == OPEN:
+            self._readiness.clear()
+        if self._is_paused and self._has_room(
+            self.options.max_unread_messages // 2 + 1, self.options.max_unread_bytes // 2 + 1
+        ):
+            self._resume_reading()
+        return message
+
+    # Room
+
+    def _sink(self) -> Sink:
+        """Return where messages go; those that come while the socket closes, nowhere."""
+        if self._state != OPEN:
+            return []
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = deque()
+        return inbox
+
+    def _pause_reading(self) -> None:
+        self._is_paused = True
+        self._transport.pause()
+
+    def _resume_reading(self) -> None:
+        """Read again, what the codec holds back first."""
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume()
+            if self.codec.is_held:
+                self.data_received(b"", 0)
+
+    def _limit_reading(self) -> None:
+        """Stop reading while the view has enough to do, or others are to have their turn."""
+        options = self.options
+        if not self._has_room(options.max_unread_messages, options.max_unread_bytes):
+            count("reading_paused")
+            self._pause_reading()
+        elif self.codec.is_held:
+            self._pause_reading()
+            self._transport.soon(self._resume_reading)
+
+    def _has_room(self, messages: int, size: int) -> bool:
+        """Say whether fewer messages than so many, or so large, wait for the view."""
+        inbox = self._inbox
+        return not inbox or (len(inbox) < messages and sum(map(len, inbox)) < size)

@@ -1,0 +1,98 @@
+"""Greenlets that event views borrow: one for each message that is being handled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent
+from greenlet import getcurrent, greenlet
+
+__all__ = ["HandlerPool", "Job"]
+
+#: Does one piece of work; says whether there is another.
+Job = Callable[[], bool]
+
+#: Seconds after which a greenlet that nobody needed ends, and gives its stack back.
+IDLE: Final = 10.0
+
+
+class HandlerPool:
+    """Runs jobs in at most so many greenlets; more jobs wait in line.
+
+    The greenlet that was used last is used next, so that few of them stay warm: they keep their
+    database connections as long as ``CONN_MAX_AGE`` allows.
+
+    Args:
+        size: greenlets at most.
+        retire: called in a greenlet that ends as it is not needed any more.
+    """
+
+    __slots__ = ("_count", "_hub", "_idle", "_jobs", "_parked", "_retire", "_size", "_timer")
+
+    def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        self._hub = gevent.get_hub()
+        self._size = size
+        self._retire = retire
+        self._count = 0
+        self._jobs: deque[Job] = deque()
+        # Greenlets without a job; the least that there were of them since the timer looked last.
+        self._parked: list[Any] = []
+        self._idle = 0
+        self._timer = self._hub.loop.timer(IDLE, IDLE, ref=False)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a greenlet."""
+        return len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Run a job, at once when the caller is the hub and a greenlet is free.
+
+        Args:
+            job: called again and again until it returns False, others in line between; may
+                wait, must not raise.
+        """
+        if getcurrent() is self._hub:
+            self._start(job)
+        else:
+            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            self._hub.loop.run_callback(self._start, job)
+
+    def _start(self, job: Job) -> None:
+        if self._parked:
+            worker = self._parked.pop()
+            self._idle = min(self._idle, len(self._parked))
+            worker.switch(job)
+        elif self._count < self._size:
+            self._count += 1
+            greenlet(self._work, self._hub).switch(job)
+        else:
+            self._jobs.append(job)
+
+    def _work(self, job: Job | None) -> None:
+        while job is not None:
+            if job():
+                if not self._jobs:
+                    continue
+                self._jobs.append(job)
+            job = self._jobs.popleft() if self._jobs else self._park()
+        self._count -= 1
+        self._retire()
+
+    def _park(self) -> Job | None:
+        if not self._timer.active:  # type: ignore[attr-defined]  # its type stubs do not know it
+            self._timer.start(self._shrink)
+        self._parked.append(getcurrent())
+        job: Job | None = self._hub.switch()
+        return job
+
+    def _shrink(self) -> None:
+        """End the greenlets that were idle all the time since the last call."""
+        idle, self._parked = self._parked[: self._idle], self._parked[self._idle :]
+        for worker in idle:
+            worker.switch(None)
+        self._idle = len(self._parked)
+        if not self._parked:
+            self._timer.stop()

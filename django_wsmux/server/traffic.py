@@ -1,0 +1,23 @@
+"""What went over one socket."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Traffic"]
+
+
+class Traffic(NamedTuple):
+    """What went over one socket so far.
+
+    Attributes:
+        messages_in: messages that the view has received.
+        bytes_in: bytes from the peer, frames and all.
+        messages_out: messages sent, those of groups included.
+        bytes_out: bytes of the frames of those messages.
+    """
+
+    messages_in: int
+    bytes_in: int
+    messages_out: int
+    bytes_out: int

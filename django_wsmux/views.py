@@ -1,0 +1,274 @@
+"""Class-based views for WebSockets that cost nothing while they are quiet.
+
+A function view has a greenlet for as long as its socket is open. A class here has one only while
+it handles something: a message borrows it from a pool of ``WEBSOCKET_HANDLER_GREENLETS`` and gives
+it back. Messages of one socket are handled one at a time and in order, those of different sockets
+beside each other. To the database each message is what a request is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.serializers.json import DjangoJSONEncoder
+from django.forms import BaseForm
+from django.http import HttpRequest, HttpResponseBase
+from django.views.generic.base import View
+
+from .groups import Group
+from .handler import upgrade_required
+from .hooks import DjangoHooks
+from .protocol.frames import CloseCode
+from .server.websocket import WebSocket
+
+__all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
+
+
+class _NoRequest:
+    """Stands for a request that was let go of; says so to whoever wants something of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"request.{name}: this view has keep_request = False, so the request is gone once the "
+            f"socket is open; take what you need from it in connect(), or set keep_request = True"
+        )
+
+    def __repr__(self) -> str:
+        return "<request, not kept>"
+
+
+_NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
+
+
+class WebSocketView(View):
+    """A WebSocket as a class: one instance for each socket, which lives as long as the socket.
+
+    Override what is of interest::
+
+        class Echo(LoginRequiredMixin, WebSocketView):
+            def connect(self, request, room):
+                self.room = get_object_or_404(Room, slug=room)
+
+            def receive(self, message):
+                self.send(message)
+
+        urlpatterns = [path("echo/<slug:room>/", Echo.as_view(), name="echo")]
+
+    Attributes:
+        request: the handshake; see ``keep_request``.
+        args, kwargs: what the URL pattern captured.
+        websocket: the socket, with ``latency``, ``subprotocol``, ``ping()`` and so on.
+        subprotocols: names in order of preference; the first that the client offers is chosen.
+        groups: names of groups to be a member of; see also ``get_groups()``.
+        keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
+            socket; what ``connect()`` stored on ``self`` is then all that there is.
+    """
+
+    websocket: WebSocket
+    subprotocols: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    keep_request = True
+
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        """Take down request, socket and arguments, before ``dispatch()``."""
+        super().setup(request, *args, **kwargs)
+        # A request that wants a page comes here without one, and is answered by dispatch().
+        self.websocket = getattr(request, "websocket", None)  # type: ignore[assignment]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer the handshake; mixins such as ``LoginRequiredMixin`` come before."""
+        if self.websocket is None:
+            return upgrade_required(request)
+        hooks = self.websocket.hooks
+        assert isinstance(hooks, DjangoHooks)
+        for name in self.get_groups():
+            Group(name).join(self.websocket)
+        return hooks.connect(self, *args, **kwargs)
+
+    def release_request(self) -> None:
+        """Let go of the request, as ``keep_request`` is ``False``."""
+        self.request = _NO_REQUEST
+
+    # What to override
+
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
+        """Decide on the handshake, before the 101 is sent.
+
+        What is sent here goes out right after the 101, and so does what the groups are sent
+        meanwhile.
+
+        Args:
+            request: the handshake, past the project's middleware.
+            args, kwargs: what the URL pattern captured.
+
+        Returns:
+            ``None`` to accept, or a response to refuse with; whatever a view may raise, such as
+            ``Http404`` or ``PermissionDenied``, refuses too.
+        """
+        return None
+
+    def receive(self, message: str | bytes) -> None:
+        """Handle one message; by default ``receive_text()`` or ``receive_bytes()`` does.
+
+        Args:
+            message: ``str`` for text, ``bytes`` for binary; may be empty.
+        """
+        if isinstance(message, str):
+            self.receive_text(message)
+        else:
+            self.receive_bytes(message)
+
+    def receive_text(self, text: str) -> None:
+        """Handle a text message; by default the socket is closed with 1003."""
+        self.close(CloseCode.UNSUPPORTED_DATA, "text is not expected here")
+
+    def receive_bytes(self, data: bytes) -> None:
+        """Handle a binary message; by default the socket is closed with 1003."""
+        self.close(CloseCode.UNSUPPORTED_DATA, "binary data is not expected here")
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """The socket is closed: called once for each ``connect()`` that accepted.
+
+        Args:
+            code: close code of the side that closed first, 1006 when the connection was lost
+                (RFC 6455 section 7.1.5), also before the 101 was through.
+            reason: the text beside it, or ``""``.
+        """
+
+    def get_groups(self) -> Sequence[str]:
+        """Return the names of the groups to join: ``groups``, unless it depends.
+
+        Example::
+
+            def get_groups(self):
+                return [f"room.{self.kwargs['room']}"]
+        """
+        return self.groups
+
+    # What to call
+
+    def send(self, message: str | bytes) -> None:
+        """Send one message; see ``WebSocket.send()``."""
+        self.websocket.send(message)
+
+    def send_json(self, value: Any, **options: Any) -> None:
+        """Send a value as JSON text; dates, decimals and UUIDs as Django writes them.
+
+        Args:
+            value: what ``json.dumps`` takes with ``DjangoJSONEncoder``.
+            options: passed on to ``json.dumps``.
+        """
+        options.setdefault("cls", DjangoJSONEncoder)
+        self.websocket.send(json.dumps(value, **options))
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the socket; see ``WebSocket.close()``. Messages not handled yet are dropped."""
+        self.websocket.close(code, reason)
+
+
+class JSONWebSocketView(WebSocketView):
+    """Messages are JSON texts.
+
+    Example::
+
+        class Clock(JSONWebSocketView):
+            def receive_json(self, value):
+                self.send_json({"asked": value, "now": timezone.now()})
+    """
+
+    def receive_text(self, text: str) -> None:
+        """Parse a message and hand its value on."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self.invalid_json(error)
+        else:
+            self.receive_json(value)
+
+    def receive_json(self, value: Any) -> None:
+        """Handle the value of a message; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} must define receive_json(value)")
+
+    def invalid_json(self, error: Exception) -> None:
+        """A message is not JSON: by default the peer is told and nothing else happens.
+
+        Args:
+            error: what the parser said.
+        """
+        self.send_error("invalid_json", "This is not valid JSON.")
+
+    def send_error(self, code: str, message: str) -> None:
+        """Send an error in the shape of ``form.errors.get_json_data()``."""
+        self.send_json({"errors": {"__all__": [{"message": message, "code": code}]}})
+
+
+class FormWebSocketView(JSONWebSocketView):
+    """Messages are JSON objects that Django forms check, chosen by the key ``type``.
+
+    Several features share one socket, each with a form of its own::
+
+        class Chat(FormWebSocketView):
+            forms = {"say": SayForm, "rename": RenameForm}
+
+            def say_valid(self, form):
+                self.room.send_json({"type": "said", "text": form.cleaned_data["text"]})
+
+            def rename_valid(self, form):
+                self.name = form.cleaned_data["name"]
+
+    ``{"type": "say", "text": "hello"}`` goes to ``SayForm`` and from there to ``say_valid()``. A
+    form with errors goes to ``say_invalid()`` or ``form_invalid()``, which answers the peer with
+    ``{"type": "say", "errors": {"text": [{"message": ..., "code": ...}]}}``.
+
+    Attributes:
+        forms: form classes by the ``type`` of the messages that they check.
+    """
+
+    forms: ClassVar[Mapping[str, type[BaseForm]]] = {}
+
+    def receive_json(self, value: Any) -> None:
+        """Have the message's form check it."""
+        if not isinstance(value, dict):
+            self.send_error("invalid_message", "A message must be a JSON object.")
+            return
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind not in self.forms:
+            self.unknown_type(kind, value)
+            return
+        form = self.get_form(kind, value)
+        outcome = "valid" if form.is_valid() else "invalid"
+        hook = getattr(self, f"{kind}_{outcome}", None) or getattr(self, f"form_{outcome}")
+        hook(form)
+
+    def get_form(self, kind: str, data: dict[str, Any]) -> BaseForm:
+        """Return the form for a message.
+
+        Args:
+            kind: the message's ``type``, a key of ``forms``.
+            data: the whole message.
+        """
+        form = self.forms[kind](**self.get_form_kwargs(kind, data))
+        # What form_valid() and form_invalid() tell one form from another by.
+        form.message_type = kind  # type: ignore[attr-defined]
+        return form
+
+    def get_form_kwargs(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments for the form: an ``instance`` for a ``ModelForm``, say."""
+        return {"data": data}
+
+    def form_valid(self, form: Any) -> None:
+        """Handle a message that passed, where there is no ``<type>_valid()``."""
+        raise ImproperlyConfigured(
+            f"{type(self).__name__} must define {form.message_type}_valid(form) or form_valid(form)"
+        )
+
+    def form_invalid(self, form: Any) -> None:
+        """Handle a message that did not, where there is no ``<type>_invalid()``: tell the peer."""
+        self.send_json({"type": form.message_type, "errors": form.errors.get_json_data()})
+
+    def unknown_type(self, kind: Any, data: dict[str, Any]) -> None:
+        """A message names no form: by default the peer is told."""
+        self.send_error("unknown_type", "The message's type is not known.")
