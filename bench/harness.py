@@ -1,4 +1,4 @@
-"""What a benchmark needs: servers under gunicorn, the load generator, cores and CPU time.
+"""What a benchmark needs: servers, the load generator, cores and CPU time.
 
 Only what was started here is ever stopped. Linux only: the load generator is built on epoll, and
 CPU time comes from /proc.
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ __all__ = [
     "Sample",
     "Server",
     "build_wsload",
+    "compiled",
+    "gunicorn",
     "measure",
     "pick_cores",
     "run_wsload",
@@ -52,11 +54,17 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server to measure: an application under gunicorn, and where it is found."""
+    """A server to measure.
+
+    Attributes:
+        name: what the report calls it.
+        command: makes its command line, and in the directory given whatever that needs. The
+            server chooses a free port of 127.0.0.1 and says ``Listening at: http://HOST:PORT``.
+        directory: where it is started.
+    """
 
     name: str
-    worker: str
-    application: str
+    command: Callable[[Path], list[str]]
     directory: Path
 
 
@@ -123,7 +131,7 @@ class Server:
         self._log = scratch / f"{contestant.name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                gunicorn_command(contestant, scratch),
+                contestant.command(scratch),
                 cwd=contestant.directory,
                 env=server_environment(scratch),
                 stdin=subprocess.DEVNULL,
@@ -145,7 +153,7 @@ class Server:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
     def cpu_ticks(self) -> dict[int, int]:
-        """Return the CPU time so far of gunicorn's master and its workers, by process."""
+        """Return the CPU time so far of the server and its worker processes, by process."""
         return process_ticks(self._process.pid)
 
     def rest(self) -> dict[int, int]:
@@ -163,7 +171,7 @@ class Server:
         )
 
     def stop(self) -> None:
-        """End the server; its workers leave when their master is gone."""
+        """End the server; gunicorn's workers leave when their master is gone."""
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
@@ -172,13 +180,38 @@ class Server:
             self._process.wait()
 
 
-def gunicorn_command(contestant: Contestant, scratch: Path) -> list[str]:
-    """Return the command line that serves a contestant on a free port."""
-    # In a file, where a gunicorn too old to have a control socket overlooks the setting.
-    settings = scratch / "gunicorn.conf.py"
-    settings.write_text("control_socket_disable = True\nworker_connections = 10000\n")
-    command = f"-m gunicorn -b 127.0.0.1:0 -k {contestant.worker} {contestant.application}"
-    return [sys.executable, *command.split(), "-c", str(settings)]
+def gunicorn(worker: str, application: str) -> Callable[[Path], list[str]]:
+    """Return what makes the command line of an application under gunicorn."""
+
+    def command(scratch: Path) -> list[str]:
+        # In a file, where a gunicorn too old to have a control socket overlooks the setting.
+        settings = scratch / "gunicorn.conf.py"
+        settings.write_text("control_socket_disable = True\nworker_connections = 10000\n")
+        arguments = f"-m gunicorn -b 127.0.0.1:0 -k {worker} {application}"
+        return [sys.executable, *arguments.split(), "-c", str(settings)]
+
+    return command
+
+
+def compiled(source: Path) -> Callable[[Path], list[str]]:
+    """Return what compiles a server of one C file and makes its command line."""
+
+    def command(scratch: Path) -> list[str]:
+        binary = scratch / source.stem
+        compile_c(source, binary)
+        return [str(binary)]
+
+    return command
+
+
+def compile_c(source: Path, binary: Path) -> None:
+    """Compile one C file."""
+    if shutil.which("gcc") is None:
+        raise BenchError(f"gcc is missing, which compiles {source.name}: install it")
+    command = ["gcc", "-O2", "-Wall", "-o", str(binary), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BenchError(f"{source.name} does not compile:\n{result.stderr}")
 
 
 def server_environment(scratch: Path) -> dict[str, str]:
@@ -226,12 +259,7 @@ def build_wsload() -> None:
     source = WSLOAD.with_suffix(".c")
     if WSLOAD.exists() and WSLOAD.stat().st_mtime >= source.stat().st_mtime:
         return
-    if shutil.which("gcc") is None:
-        raise BenchError("gcc is missing, which compiles the load generator: install it")
-    command = ["gcc", "-O2", "-Wall", "-o", str(WSLOAD), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise BenchError(f"the load generator does not compile:\n{result.stderr}")
+    compile_c(source, WSLOAD)
 
 
 def wsload_command(address: str, load: Load, warmup: float) -> list[str]:
