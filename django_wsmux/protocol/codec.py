@@ -13,13 +13,14 @@ server ever sees. Everything else takes the methods below it.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from typing import Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built
 
 from .deflate import Deflate
-from .events import Closed, Control, Ping, Pong, Violation
+from .events import Control, Ping, Pong, Violation
 from .frames import (
     BINARY,
     CLOSE,
@@ -30,8 +31,8 @@ from .frames import (
     RSV1,
     TEXT,
     CloseCode,
-    is_valid_close_code,
 )
+from .parsing import decode, extended_length, parse_close
 from .partial import PartialMessage
 
 __all__ = ["LARGE", "Codec", "Sink"]
@@ -39,12 +40,18 @@ __all__ = ["LARGE", "Codec", "Sink"]
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
 
+# Control frames to report at once: they are small, so a segment may hold thousands.
+_MANY = 64
+
 #: A frame of this many bytes is read straight to where it is unmasked from.
 LARGE = 2**17
 
 
 class Sink(Protocol):
     """Where complete messages go: a list, a deque."""
+
+    def __len__(self) -> int:
+        """Say how many are there."""
 
     def append(self, message: str | bytes, /) -> None:
         """Take one."""
@@ -57,11 +64,13 @@ class Codec:
         max_message_size: largest message in bytes of payload, whole or reassembled.
         max_frame_size: largest frame in bytes of payload, where that is less.
         max_fragments: frames that a message may come in.
+        max_messages: messages that may wait in the sink before parsing stops.
 
     Attributes:
         deflate: what was agreed on, when permessage-deflate is in use; set before the first byte.
-        is_held: parsing has stopped, as the messages of these bytes have inflated to as much as
-            one may; ``receive()`` goes on, also when handed nothing.
+        is_held: parsing has stopped before the end of what has arrived: the sink has enough for
+            now, or the messages of these bytes have inflated to as much as one may, or they held
+            many control frames. ``receive()`` goes on, also when handed nothing.
         discards: messages lead nowhere any more, and their bytes need not be looked at.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
 
@@ -83,10 +92,12 @@ class Codec:
         "_mask",
         "_max_fragments",
         "_max_frame_size",
+        "_max_messages",
         "_max_size",
         "_message",
         "_needed",
         "_rest",
+        "_start",
         "deflate",
         "discards",
         "is_held",
@@ -98,13 +109,17 @@ class Codec:
         max_message_size: int,
         max_frame_size: int | None = None,
         max_fragments: int = 2**16,
+        max_messages: int = sys.maxsize,
     ) -> None:
         self._max_size = max_message_size
         self._max_frame_size = min(max_frame_size or max_message_size, max_message_size)
         self._max_fragments = max_fragments
+        self._max_messages = max_messages
         self.deflate: Deflate | None = None
-        # The start of a frame that has not arrived whole, and the length at which to look again.
+        # What is kept of the bytes that have arrived: a frame that is not whole yet, or all that
+        # is held. Where it starts in there, and the length at which to look again.
         self._buffer: bytearray | None = None
+        self._start = 0
         self._needed = 0
         # The same for a large frame, whose buffer is longer than what is in it.
         self.large: bytearray | None = None
@@ -143,22 +158,24 @@ class Codec:
             return []
         if self.large is not None:
             return self._receive_large(data, end, messages)
-        if self._buffer is not None:
+        position, kept = 0, self._buffer
+        if kept is not None:
             with memoryview(data) as view:
-                self._buffer += view[:end]
-            end = len(self._buffer)
+                kept += view[:end]
+            end, position = len(kept), self._start
             if end < self._needed:
                 return []
-            data, self._buffer = self._buffer, None
+            data, self._buffer, self._start = kept, None, 0
         controls: list[Control] = []
         self._inflated, self.is_held = 0, False
         try:
-            position = 0
             if self._rest:
                 position = min(self._rest, end)
                 self._receive_piece(data, 0, position, messages)
             if position < end:
                 self._parse(data, position, end, messages, controls)
+                if self.is_held:
+                    self._hold(data, end, kept)
         except Violation as violation:
             self._finish()
             controls.append(violation.failure)
@@ -208,6 +225,13 @@ class Codec:
             if available < 2:
                 needed = 2
                 break
+            if (
+                len(messages) >= self._max_messages
+                or self._inflated >= self._max_size > 0
+                or len(controls) >= _MANY
+            ):
+                self.is_held, self._start = True, position
+                return
             first = data[position]
             # Section 5.2: the mask bit is the high bit of the second byte.
             length = data[position + 1] - 128
@@ -218,7 +242,7 @@ class Codec:
             if length < 126:
                 start = position + 6
             else:
-                head, length = _extended_length(data, position, available)
+                head, length = extended_length(data, position, available)
                 if not head:
                     needed = length
                     break
@@ -244,14 +268,10 @@ class Codec:
             payload = apply_mask(source, data[start - 4 : start])
             position = stop
             if plain:
-                messages.append(payload if first == _FINAL_BINARY else _decode(payload))
+                messages.append(payload if first == _FINAL_BINARY else decode(payload))
             else:
                 self._receive_frame(first, payload, messages, controls)
                 if self._finished:
-                    return
-                if self._inflated >= self._max_size and position < end:
-                    self.is_held = True
-                    self._keep(data, position, end, 0)
                     return
         if available:
             self._keep(data, position, end, needed)
@@ -265,6 +285,15 @@ class Codec:
         else:
             self.large = rest
             self._filled = end - position
+
+    def _hold(self, data: bytes | bytearray, end: int, kept: bytearray | None) -> None:
+        """Keep what is not parsed yet, where it is if that is ours already."""
+        self._needed = 0
+        if kept is None:
+            with memoryview(data) as view:
+                kept = bytearray(view[self._start : end])
+            self._start = 0
+        self._buffer = kept
 
     # Rules
 
@@ -332,7 +361,7 @@ class Codec:
         elif opcode == PONG:
             controls.append(Pong(payload))
         elif opcode == CLOSE:
-            closed = _parse_close(payload)
+            closed = parse_close(payload)
             self._finish()
             controls.append(closed)
         else:
@@ -391,41 +420,3 @@ class Codec:
         self.is_held = False
         self._rest = 0
         self._buffer = self.large = self._message = self._inflater = None
-
-
-def _extended_length(data: bytes | bytearray, position: int, available: int) -> tuple[int, int]:
-    """Return the sizes of a frame's head and payload; for the head 0 and how much is needed."""
-    if data[position + 1] & 0x7F == 126:
-        if available < 4:
-            return 0, 4
-        length = data[position + 2] << 8 | data[position + 3]
-        # Section 5.2: the minimal number of bytes MUST be used to encode the length.
-        if length < 126:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
-        return 8, length
-    if available < 10:
-        return 0, 10
-    length = int.from_bytes(data[position + 2 : position + 10], "big")
-    if length < 65536 or length >> 63:
-        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid 64-bit length")
-    return 14, length
-
-
-def _decode(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        # Section 8.1; also refuses lone surrogates.
-        raise Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
-
-
-def _parse_close(payload: bytes) -> Closed:
-    """Read a close frame's body (section 5.5.1)."""
-    if not payload:
-        return Closed(CloseCode.NO_STATUS, "")
-    if len(payload) == 1:
-        raise Violation(CloseCode.PROTOCOL_ERROR, "close frame of one byte")
-    code = int.from_bytes(payload[:2], "big")
-    if not is_valid_close_code(code):
-        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
-    return Closed(code, _decode(payload[2:]))

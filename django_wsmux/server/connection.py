@@ -294,6 +294,9 @@ class Connection(Inbox):
         self._is_heard = True
         self._bytes_in += size
         self._take(self.codec.receive(data, self._sink(), size))
+        while self.codec.is_held and self._state != OPEN:
+            # The close frame may be behind it, and nobody else goes on.
+            self._take(self.codec.receive(b"", self._sink()))
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""

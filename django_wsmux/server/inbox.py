@@ -19,6 +19,21 @@ from .readiness import Readiness
 __all__ = ["Inbox"]
 
 
+class _Nowhere:
+    """Takes the messages that come while a socket is closing."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def append(self, message: str | bytes) -> None:
+        pass
+
+
+_nowhere = _Nowhere()
+
+
 class Inbox:
     """The receiving side of a connection, which ``Connection`` completes.
 
@@ -46,7 +61,12 @@ class Inbox:
     def __init__(self, options: Options, hooks: Hooks) -> None:
         self.options = options
         self.hooks = hooks
-        self.codec = Codec(options.max_message_size, options.max_frame_size, options.max_fragments)
+        self.codec = Codec(
+            options.max_message_size,
+            options.max_frame_size,
+            options.max_fragments,
+            options.max_unread_messages,
+        )
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
         self._inbox: deque[str | bytes] | None = None
@@ -111,7 +131,7 @@ class Inbox:
     def _sink(self) -> Sink:
         """Return where messages go; those that come while the socket closes, nowhere."""
         if self._state != OPEN:
-            return []
+            return _nowhere
         inbox = self._inbox
         if inbox is None:
             inbox = self._inbox = deque()

@@ -36,7 +36,7 @@ _READ: Final = 1
 _WRITE: Final = 2
 
 # Where all connections read to: what arrives is parsed before anything else can happen.
-_arrived = bytearray(2**18)
+_arrived = bytearray(2**21)
 
 
 class _Sweeper:

@@ -519,6 +519,66 @@ class TestOtherLimits:
         assert self.failure(frame(0x3), Codec(LIMIT)) == (1002, "")
 
 
+class TestHolding:
+    """A segment may hold more than there is room for: parsing stops, and goes on when asked."""
+
+    STREAM = b"".join(frame(TEXT, b"%d" % number) for number in range(10))
+
+    def test_messages(self) -> None:
+        """What does not fit into the sink stays bytes."""
+        codec, messages = Codec(LIMIT, max_messages=4), list[Message]()
+        assert not codec.receive(self.STREAM, messages)
+        assert (messages, codec.is_held) == (list("0123"), True)
+        assert not codec.receive(b"", messages)
+        assert (messages, codec.is_held) == (list("0123"), True)
+        del messages[:3]
+        assert not codec.receive(b"", messages)
+        assert (messages, codec.is_held) == (list("3456"), True)
+        messages.clear()
+        assert not codec.receive(b"", messages)
+        assert (messages, codec.is_held) == (list("789"), False)
+
+    @pytest.mark.parametrize("cut", range(0, 75, 7))
+    def test_more_arrives(self, cut: int) -> None:
+        """Wherever the bytes were cut, the order stays."""
+        codec, messages = Codec(LIMIT, max_messages=4), list[Message]()
+        assert not codec.receive(self.STREAM[:cut], messages)
+        taken = list(messages)
+        messages.clear()
+        assert not codec.receive(self.STREAM[cut:], messages)
+        while codec.is_held:
+            taken += messages
+            messages.clear()
+            assert not codec.receive(b"", messages)
+        assert taken + messages == list("0123456789")
+
+    def test_buffer_of_the_caller(self) -> None:
+        """What is held is safe from a buffer that is used again."""
+        codec, messages, buffer = Codec(LIMIT, max_messages=4), list[Message](), bytearray(100)
+        buffer[: len(self.STREAM)] = self.STREAM
+        assert not codec.receive(buffer, messages, len(self.STREAM))
+        buffer[:] = bytes(100)
+        messages.clear()
+        assert not codec.receive(b"", messages)
+        assert messages == list("4567")
+
+    def test_just_enough(self) -> None:
+        """Nothing is held when nothing is left."""
+        codec, messages = Codec(LIMIT, max_messages=10), list[Message]()
+        assert not codec.receive(self.STREAM, messages)
+        assert (len(messages), codec.is_held) == (10, False)
+
+    def test_control_frames(self) -> None:
+        """Pings by the thousand are reported by the dozen."""
+        codec, count = Codec(LIMIT), 0
+        controls = codec.receive(frame(PING) * 1000 + frame(CLOSE), [])
+        while codec.is_held:
+            assert controls == [Ping(b"")] * 64
+            count += 64
+            controls = codec.receive(b"", [])
+        assert controls == [Ping(b"")] * (1000 - count) + [Closed(1005, "")]
+
+
 class TestTextInPieces:
     """A text frame is taken as it comes: section 8.1 lets no bad text be waited upon."""
 
