@@ -16,6 +16,8 @@ def trace(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., 
             response = get_response(request)
         finally:
             state.inside -= 1
+        if "X-Refuse-Late" in request.headers:
+            return HttpResponse(status=503)
         response.headers["X-Mixed-Case"] = "KeepMyCase"
         response.set_cookie("flavour", "Chocolate")
         response.set_cookie("second", "Too")

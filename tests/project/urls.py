@@ -3,8 +3,12 @@
 import json
 import os
 import time
+from weakref import WeakSet
 
-from django.contrib.auth import get_user_model, login
+from django.contrib.auth import get_user_model, login, logout
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
 from django.urls import path
@@ -30,6 +34,12 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     user, _ = get_user_model().objects.get_or_create(username=request.GET.get("user", "ann"))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("signed in")
+
+
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """Sign out whoever it is."""
+    logout(request)
+    return HttpResponse("signed out")
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -60,6 +70,22 @@ def report(request: HttpRequest, key: str) -> JsonResponse:
     )
 
 
+_connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+
+
+def _remember(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
+    _connections.add(connection)
+
+
+connection_created.connect(_remember)
+
+
+def count_connections(request: HttpRequest) -> HttpResponse:
+    """Show how many connections to the database are open in this process, without our own."""
+    others = _connections - {connections["default"]}
+    return HttpResponse(str(sum(each.connection is not None for each in others)))
+
+
 def show_metrics(request: HttpRequest) -> JsonResponse:
     """Show the counters of the process."""
     return JsonResponse(metrics.snapshot())
@@ -83,6 +109,8 @@ urlpatterns = [
     path("", plain),
     path("environ/", environ),
     path("login/", sign_in, name="login"),
+    path("logout/", sign_out),
+    path("connections/", count_connections),
     path("page/", page),
     path("slow/", slow),
     path("report/<key>/", report),

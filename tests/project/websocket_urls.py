@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from . import sockets
+from . import events, sockets
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -44,4 +44,20 @@ urlpatterns = [
     path("coming-and-going/", sockets.coming_and_going),
     path("farewell/", sockets.farewell),
     path("form/", sockets.form),
+    path("events/echo/", events.Echo.as_view(), name="event-echo"),
+    path("events/lean-echo/", events.LeanEcho.as_view()),
+    path("events/report/<key>/", events.Reporting.as_view()),
+    path("events/early/<what>/", events.Early.as_view()),
+    path("events/typed/", events.Typed.as_view()),
+    path("events/private/", events.Private.as_view()),
+    path("events/staff/", events.Staff.as_view()),
+    path("events/ann/", events.Ann.as_view()),
+    path("events/surroundings/", events.Surroundings.as_view()),
+    path("events/session/", events.Session.as_view()),
+    path("events/lean/", events.Lean.as_view()),
+    path("events/slow/", events.Slow.as_view()),
+    path("events/database/", events.Database.as_view()),
+    path("events/spawn/", events.Spawning.as_view()),
+    path("events/json/", events.Meter.as_view()),
+    path("events/chat/", events.Chat.as_view()),
 ]

@@ -1,0 +1,380 @@
+"""Event views: the same on every server, and nothing held while they are quiet."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.integration.test_conversation import all_messages, closing, signed_in
+from tests.support import TIMEOUT, Server, frame, handshake
+
+StartServer = Callable[..., Server]
+
+
+def said(server: Server, key: str, end: str = ";") -> str:
+    """Wait until what the view has left behind ends like this; return it."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        report = json.loads(server.get(f"/report/{key}/"))["report"] or ""
+        if report.endswith(end):
+            return str(report)
+    raise AssertionError(f"{report!r} does not end with {end!r}")
+
+
+def ask(websocket: ClientConnection, message: str | bytes) -> str | bytes:
+    """Send a message and return the answer."""
+    websocket.send(message)
+    return websocket.recv(timeout=TIMEOUT)
+
+
+class TestMessages:
+    """``receive()`` and ``send()``."""
+
+    @pytest.mark.parametrize("path", ["/events/echo/", "/events/lean-echo/"])
+    def test_echo(self, server: Server, path: str) -> None:
+        """Text, binary and empty messages of any size come back as what they are."""
+        with server.connect(path) as websocket:
+            for message in ("text", b"binary", "", b"", "é" * 70_000, b"\0" * 700_000, "last"):
+                assert ask(websocket, message) == message
+
+    def test_pipelined(self, server: Server) -> None:
+        """Messages sent without waiting are handled in order, none missing."""
+        with server.upgraded("/events/echo/") as wire:
+            wire.send(b"".join(frame(0x81, b"%d" % number) for number in range(1000)))
+            assert [wire.frame()[1] for _ in range(1000)] == [b"%d" % n for n in range(1000)]
+
+    def test_messages_before_a_close(self, server: Server) -> None:
+        """What came before the peer's close frame is handled before ``disconnect()``."""
+        key = uuid4().hex
+        with server.upgraded(f"/events/report/{key}/") as wire:
+            wire.send(frame(0x81, b"a") + frame(0x81, b"b") + frame(0x88, b"\x0f\xa1bye"))
+            assert wire.closed()[0] == 4001
+        assert said(server, key, "bye;") == ("connect;receive 'a';receive 'b';disconnect 4001 bye;")
+
+    def test_one_at_a_time(self, server: Server) -> None:
+        """Each socket's messages wait for each other, those of different sockets do not."""
+        with server.upgraded("/events/slow/") as one, server.upgraded("/events/slow/") as two:
+            started = time.monotonic()
+            for wire in (one, two):
+                wire.send(frame(0x81, b"1") + frame(0x81, b"2"))
+            assert [wire.frame()[1] for wire in (one, two, one, two)] == [b"1", b"1", b"2", b"2"]
+            assert time.monotonic() - started > 0.2
+
+    def test_more_than_greenlets(self, start_server: StartServer) -> None:
+        """With all greenlets taken messages wait in line; with one, one after the other."""
+        settings = json.dumps({"WEBSOCKET_HANDLER_GREENLETS": 1})
+        server = start_server("own", env={"TEST_SETTINGS": settings})
+        with server.upgraded("/events/slow/") as one, server.upgraded("/events/slow/") as two:
+            started = time.monotonic()
+            for wire in (one, two):
+                wire.send(frame(0x81, b"1") + frame(0x81, b"2"))
+            assert [wire.frame()[1] for wire in (one, two, one, two)] == [b"1", b"1", b"2", b"2"]
+            assert time.monotonic() - started > 0.4
+
+    def test_receive_of_the_socket(self, server: Server) -> None:
+        """An event view cannot wait; it is told so."""
+        key = uuid4().hex
+        with server.connect(f"/events/report/{key}/") as websocket:
+            websocket.send("wait")
+            assert closing(websocket)[0] == 1011
+        server.wait_for_log("RuntimeError: an event view does not wait")
+
+    def test_spawn(self, server: Server) -> None:
+        """Helpers run beside the view."""
+        with server.connect("/events/spawn/") as websocket:
+            assert ask(websocket, "x") == "helper 'x'"
+
+
+class TestHandshake:
+    """``connect()`` decides before the 101."""
+
+    def test_response_refuses(self, gunicorn: Server) -> None:
+        """A response goes out as it is, and there is no ``disconnect()``."""
+        key = uuid4().hex
+        answer = gunicorn.refused(f"/events/report/{key}/?refuse")
+        assert (answer.status, answer.text) == (418, "refused")
+        assert gunicorn.refused(f"/events/report/{key}/?missing").status == 404
+        assert said(gunicorn, key) == "connect;connect;"
+
+    def test_peer_gone_before_the_101(self, gunicorn: Server) -> None:
+        """``connect()`` accepted, so ``disconnect()`` runs."""
+        key = uuid4().hex
+        with gunicorn.wire() as wire:
+            wire.send(handshake(f"/events/report/{key}/?slow"))
+            said(gunicorn, key)
+            linger = struct.pack("ii", 1, 0)
+            wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        assert said(gunicorn, key, "disconnect 1006 ;") == "connect;disconnect 1006 ;"
+
+    def test_middleware_refuses(self, gunicorn: Server) -> None:
+        """A middleware that changes its mind after ``connect()`` makes it a ``disconnect()``."""
+        key = uuid4().hex
+        answer = gunicorn.refused(f"/events/report/{key}/", {"X-Refuse-Late": "1"})
+        assert answer.status == 503
+        assert said(gunicorn, key, "disconnect 1006 ;") == "connect;disconnect 1006 ;"
+
+    def test_sending_in_connect(self, server: Server) -> None:
+        """It goes out right after the 101."""
+        with server.connect("/events/early/x/") as websocket:
+            assert [websocket.recv(timeout=TIMEOUT) for _ in range(2)] == ["first", b"second"]
+
+    def test_group_in_connect(self, server: Server) -> None:
+        """What a group is sent from ``connect()`` on is not missed."""
+        with server.connect("/events/early/group/") as websocket:
+            assert [websocket.recv(timeout=TIMEOUT) for _ in range(3)][2] == "third"
+
+    def test_closing_in_connect(self, server: Server) -> None:
+        """The socket opens and closes with code and reason, which browsers can read."""
+        with server.connect("/events/early/close/") as websocket:
+            assert all_messages(websocket) == ["first", b"second"]
+            assert (websocket.close_code, websocket.close_reason) == (4001, "no")
+
+    def test_refused_after_sending(self, gunicorn: Server) -> None:
+        """Nothing of it goes out, and the groups are left."""
+        assert gunicorn.refused("/events/early/refuse/").status == 403
+        with gunicorn.connect("/events/early/group/") as websocket:
+            assert len([websocket.recv(timeout=TIMEOUT) for _ in range(3)]) == 3
+
+    def test_receiving_in_connect(self, gunicorn: Server) -> None:
+        """There is nothing to receive yet."""
+        assert gunicorn.refused("/events/early/receive/").status == 500
+        gunicorn.wait_for_log(r"RuntimeError: connect\(\) comes before the 101")
+
+    def test_subprotocols(self, gunicorn: Server) -> None:
+        """The first that both sides know, or none."""
+        with gunicorn.connect("/events/typed/", subprotocols=["x", "chat.v1"]) as websocket:
+            assert websocket.subprotocol == "chat.v1"
+            assert ask(websocket, "hi") == "chat.v1 hi"
+        with gunicorn.connect("/events/typed/") as websocket:
+            assert ask(websocket, "hi") == "None hi"
+
+    def test_kind_of_message(self, server: Server) -> None:
+        """A view that takes text only closes with 1003 upon binary data."""
+        with server.connect("/events/typed/") as websocket:
+            websocket.send(b"binary")
+            assert closing(websocket) == (1003, "binary data is not expected here")
+
+    def test_mixins(self, gunicorn: Server) -> None:
+        """Those of django.contrib.auth answer with HTTP."""
+        answer = gunicorn.refused("/events/private/")
+        assert answer.status == 302
+        assert answer.headers["Location"] == "/login/?next=/events/private/"
+        assert gunicorn.refused("/events/staff/").status == 403
+        assert gunicorn.refused("/events/ann/").status == 403
+        with signed_in(gunicorn) as headers:
+            assert gunicorn.refused("/events/staff/", headers).status == 403
+            with gunicorn.connect("/events/ann/", additional_headers=headers):
+                pass
+            with gunicorn.connect("/events/private/", additional_headers=headers) as websocket:
+                assert ask(websocket, "?") == "ann ann"
+
+    def test_page(self, server: Server) -> None:
+        """A plain request is not for it: the socket's URLs are not the site's."""
+        assert server.request("/events/echo/").status in (404, 426)
+
+
+class TestErrors:
+    """A broken view hurts only its own socket."""
+
+    @pytest.mark.parametrize("how", ["crash", "exit", "timeout"])
+    def test_raising(self, server: Server, how: str) -> None:
+        """1011, logged, and ``disconnect()`` once; messages behind it are dropped."""
+        key = uuid4().hex
+        with server.upgraded(f"/events/report/{key}/") as wire:
+            wire.send(frame(0x81, how.encode()) + frame(0x81, b"next"))
+            assert wire.closed()[0] == 1011
+        expected = f"connect;receive {how!r};disconnect 1011 500 Internal Server Error;"
+        assert said(server, key, "Error;") == expected
+        server.wait_for_log(rf"Internal Server Error: /events/report/{key}/")
+        with server.connect("/events/echo/") as websocket:
+            assert ask(websocket, "others") == "others"
+
+    def test_debug_names_it(self, start_server: StartServer) -> None:
+        """With DEBUG the close frame says what it was."""
+        server = start_server("own", env={"TEST_DEBUG": "1"})
+        with server.connect(f"/events/report/{uuid4().hex}/") as websocket:
+            websocket.send("crash")
+            assert closing(websocket) == (1011, "500 ValueError: it broke")
+
+    def test_closing(self, server: Server) -> None:
+        """The view's own close: what was not handled yet is dropped."""
+        key = uuid4().hex
+        with server.upgraded(f"/events/report/{key}/") as wire:
+            wire.send(frame(0x81, b"close") + frame(0x81, b"next"))
+            assert wire.closed() == (4000, "as asked")
+        expected = "connect;receive 'close';disconnect 4000 as asked;"
+        assert said(server, key, "asked;") == expected
+
+    def test_lost(self, server: Server) -> None:
+        """A peer that is gone without a word is 1006."""
+        key = uuid4().hex
+        with server.upgraded(f"/events/report/{key}/") as wire:
+            wire.send(frame(0x81, b"x"))
+            said(server, key, "'x';")
+        assert said(server, key, "1006 ;") == "connect;receive 'x';disconnect 1006 ;"
+
+    def test_disconnect_raises(self, server: Server) -> None:
+        """It is logged; the socket is closed already."""
+        key = uuid4().hex
+        with server.upgraded(f"/events/report/{key}/") as wire:
+            wire.send(frame(0x88, b"\x03\xe8crash"))
+            assert wire.closed()[0] == 1000
+        server.wait_for_log("ValueError: disconnect broke")
+
+    def test_lean(self, server: Server) -> None:
+        """Without its request the error is logged all the same."""
+        with server.connect("/events/lean/", user_agent_header="agent") as websocket:
+            websocket.send("crash")
+            assert closing(websocket)[0] == 1011
+        server.wait_for_log("Internal Server Error: /events/lean/")
+
+
+class TestState:
+    """What is there in each message."""
+
+    def test_surroundings(self, server: Server) -> None:
+        """Language and time zone are those of the handshake, whatever a message changes."""
+        headers = {"Accept-Language": "de"}
+        path = "/events/surroundings/?zone=Europe/Paris"
+        with (
+            server.connect(path, additional_headers=headers) as german,
+            server.connect("/events/surroundings/") as english,
+        ):
+            for _ in range(2):
+                assert ask(german, "?") == "de Europe/Paris /only-a-page/"
+                assert ask(english, "?") == "en UTC /only-a-page/"
+                assert ask(german, "change") == "en Asia/Tokyo /only-a-page/"
+
+    def test_request_kept(self, server: Server) -> None:
+        """Signed in when it opened; ``refresh_user()`` sees that it is over."""
+        with (
+            signed_in(server) as headers,
+            server.connect("/events/private/", additional_headers=headers) as websocket,
+        ):
+            assert ask(websocket, "?") == "ann ann"
+            assert ask(websocket, "refresh") == "ann ann"
+            server.request("/logout/", headers)
+            assert ask(websocket, "?") == "ann ann"
+            assert ask(websocket, "refresh") == "ann "
+
+    def test_request_not_kept(self, server: Server) -> None:
+        """What ``connect()`` stored is there; the request says why it is not."""
+        with server.connect("/events/lean/", user_agent_header="agent") as websocket:
+            answer = str(ask(websocket, "?"))
+            assert answer.startswith("agent /events/lean/ request.path: this view has keep_request")
+            websocket.send("refresh")
+            assert closing(websocket)[0] == 1011
+
+    def test_session(self, server: Server) -> None:
+        """It can be saved; changed and not saved is worth a warning."""
+        with signed_in(server) as headers:
+            with server.connect("/events/session/", additional_headers=headers) as websocket:
+                assert ask(websocket, "save") == "1"
+                assert ask(websocket, "forget") == "2"
+            server.wait_for_log("request.session was changed after the handshake and not saved")
+            with server.connect("/events/session/", additional_headers=headers) as websocket:
+                assert ask(websocket, "forget") == "2"
+
+    def test_saved_is_not_warned_of(self, start_server: StartServer) -> None:
+        """Nor is a session that was only read, or saved by the middleware on its way."""
+        server = start_server("own")
+        with signed_in(server) as headers:
+            with server.connect("/events/session/", additional_headers=headers) as websocket:
+                assert ask(websocket, "save") == "1"
+                assert ask(websocket, "save") == "2"
+            with server.connect("/events/private/", additional_headers=headers) as websocket:
+                ask(websocket, "?")
+        server.signal(signal.SIGTERM)
+        server.wait()
+        assert "was changed after the handshake" not in server.log
+
+    def test_signals(self, server: Server) -> None:
+        """Opened and closed once each, with code, reason, time and traffic."""
+        for path in ("/events/echo/", "/echo/"):
+            key = uuid4().hex
+            with server.upgraded(f"{path}?key={key}") as wire:
+                wire.send(frame(0x81, b"hello"))
+                assert wire.frame() == (1, b"hello")
+                wire.send(frame(0x88, b"\x0f\xa1bye"))
+                wire.closed()
+            report = said(server, key, "closed;")
+            assert report == "opened;4001 bye 0.0 (1, 22, 1, 7) closed;"
+
+
+class TestDatabase:
+    """To the database a message is what a request is."""
+
+    def test_used_and_given_back(self, server: Server) -> None:
+        """After each message nothing is held."""
+        with server.connect("/events/database/") as websocket:
+            for number in range(3):
+                assert ask(websocket, f"SELECT {number}") == str(number)
+                deadline = time.monotonic() + TIMEOUT
+                while (held := server.get("/connections/")) != "0":
+                    assert time.monotonic() < deadline, held
+
+    def test_broken(self, server: Server) -> None:
+        """An error of the database ends the socket and nothing else."""
+        with server.connect("/events/database/") as websocket:
+            websocket.send("nonsense")
+            assert closing(websocket)[0] == 1011
+        with server.connect("/events/database/") as websocket:
+            assert ask(websocket, "SELECT 7") == "7"
+
+
+class TestKinds:
+    """JSON and forms."""
+
+    def test_json(self, server: Server) -> None:
+        """Values arrive parsed; what is not JSON is answered."""
+        with server.connect("/events/json/") as websocket:
+            for value in ({"a": [1, None]}, "text", 7, None, ""):
+                assert json.loads(ask(websocket, json.dumps(value))) == {"got": value}
+            for bad in ("", "{", "[" * 100_000):
+                assert json.loads(ask(websocket, bad)) == {
+                    "errors": {
+                        "__all__": [{"message": "This is not valid JSON.", "code": "invalid_json"}]
+                    }
+                }
+            websocket.send(b"{}")
+            assert closing(websocket)[0] == 1003
+
+    def test_forms(self, server: Server) -> None:
+        """Each type has its form, each outcome its method."""
+
+        def chat(**message: object) -> object:
+            return json.loads(ask(websocket, json.dumps(message)))
+
+        with server.connect("/events/chat/") as websocket:
+            assert chat(type="say", text="hi", when="2026-01-31") == {
+                "type": "said",
+                "text": "hi",
+                "when": "2026-01-31",
+            }
+            assert chat(type="say", text="too long") == {
+                "type": "say",
+                "errors": {
+                    "text": [
+                        {
+                            "message": "Ensure this value has at most 5 characters (it has 8).",
+                            "code": "max_length",
+                        }
+                    ]
+                },
+            }
+            assert chat(type="name", name="not a slug") == {"bad": ["name"]}
+            assert chat(type="name", name="slug") == {"type": "name", "name": "slug"}
+            for odd in ({"type": "other"}, {"type": ["say"]}, {"type": "form"}, {}):
+                answer = chat(**odd)
+                assert isinstance(answer, dict)
+                assert answer["errors"]["__all__"][0]["code"] == "unknown_type"
+            answer = json.loads(ask(websocket, "[1]"))
+            assert answer["errors"]["__all__"][0]["code"] == "invalid_message"

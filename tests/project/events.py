@@ -1,0 +1,213 @@
+"""Event views, one for each thing that a test wants to see."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gevent
+from django import forms
+from django.contrib.auth.mixins import (
+    LoginRequiredMixin,
+    PermissionRequiredMixin,
+    UserPassesTestMixin,
+)
+from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import reverse
+from django.utils import timezone, translation
+
+from django_wsmux.groups import Group
+from django_wsmux.views import FormWebSocketView, JSONWebSocketView, WebSocketView
+
+from . import state
+
+
+class Echo(WebSocketView):
+    def receive(self, message: str | bytes) -> None:
+        self.send(message)
+
+
+class LeanEcho(Echo):
+    keep_request = False
+
+
+class Reporting(WebSocketView):
+    """Leave behind all that is called, under the key of the URL."""
+
+    def note(self, what: str) -> None:
+        key = self.kwargs["key"]
+        state.reports[key] = f"{state.reports.get(key, '')}{what};"
+
+    def connect(self, request: HttpRequest, key: str) -> HttpResponseBase | None:
+        self.note("connect")
+        if "refuse" in request.GET:
+            return HttpResponse("refused", status=418)
+        if "missing" in request.GET:
+            raise Http404
+        if "slow" in request.GET:
+            gevent.sleep(0.3)
+        return None
+
+    def receive(self, message: str | bytes) -> None:
+        self.note(f"receive {message!r}")
+        if message == "close":
+            self.close(4000, "as asked")
+        elif message == "crash":
+            raise ValueError("it broke")
+        elif message == "exit":
+            raise SystemExit
+        elif message == "timeout":
+            raise gevent.Timeout
+        elif message == "wait":
+            self.websocket.receive()
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self.note(f"disconnect {code} {reason}")
+        if reason == "crash":
+            raise ValueError("disconnect broke")
+
+
+class Early(WebSocketView):
+    """Talk before the 101."""
+
+    def get_groups(self) -> list[str]:
+        return ["early"]
+
+    def connect(self, request: HttpRequest, what: str) -> HttpResponseBase | None:
+        self.send("first")
+        self.send(b"second")
+        if what == "close":
+            self.close(4001, "no")
+        elif what == "refuse":
+            raise PermissionDenied
+        elif what == "receive":
+            self.websocket.receive()
+        elif what == "group":
+            Group("early").send("third")
+        return None
+
+
+class Typed(WebSocketView):
+    """Takes text only."""
+
+    subprotocols = ("chat.v2", "chat.v1")
+
+    def receive_text(self, text: str) -> None:
+        self.send(f"{self.websocket.subprotocol} {text}")
+
+
+class Private(LoginRequiredMixin, WebSocketView):
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        assert request.user.is_authenticated
+        self.name = request.user.get_username()
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "refresh":
+            self.websocket.refresh_user()
+        self.send(f"{self.name} {self.request.user.get_username()}")
+
+
+class Staff(PermissionRequiredMixin, WebSocketView):
+    permission_required = "auth.add_user"
+    raise_exception = True
+
+
+class Ann(UserPassesTestMixin, WebSocketView):
+    raise_exception = True
+
+    def test_func(self) -> bool:
+        return self.request.user.get_username() == "ann"
+
+
+class Surroundings(WebSocketView):
+    """Tell what is active; change it on request."""
+
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        timezone.activate(request.GET.get("zone", "UTC"))
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "change":
+            translation.activate("en")
+            timezone.activate("Asia/Tokyo")
+        zone = timezone.get_current_timezone_name()
+        self.send(f"{translation.get_language()} {zone} {reverse('only-a-page')}")
+
+
+class Session(WebSocketView):
+    def receive(self, message: str | bytes) -> None:
+        session = self.request.session
+        session["count"] = session.get("count", 0) + 1
+        if message == "save":
+            session.save()
+        self.send(str(session["count"]))
+
+
+class Lean(WebSocketView):
+    keep_request = False
+
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        self.agent = request.headers["User-Agent"]
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "crash":
+            raise ValueError("lean and broken")
+        if message == "refresh":
+            self.websocket.refresh_user()
+        try:
+            self.send(self.request.path)
+        except AttributeError as error:
+            self.send(f"{self.agent} {self.websocket.path} {error}")
+
+
+class Slow(WebSocketView):
+    """Take a while for each message."""
+
+    def receive(self, message: str | bytes) -> None:
+        time.sleep(0.1)
+        self.send(message)
+
+
+class Database(WebSocketView):
+    """Do as a message says."""
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "atomic":
+            with transaction.atomic():
+                self.websocket.receive()
+        with connection.cursor() as cursor:
+            cursor.execute(str(message))
+            self.send(str(cursor.fetchone()[0]))
+
+
+class Spawning(WebSocketView):
+    def receive(self, message: str | bytes) -> None:
+        self.websocket.spawn(self.send, f"helper {message!r}")
+
+
+class Meter(JSONWebSocketView):
+    def receive_json(self, value: Any) -> None:
+        self.send_json({"got": value})
+
+
+class SayForm(forms.Form):
+    text = forms.CharField(max_length=5)
+    when = forms.DateField(required=False)
+
+
+class NameForm(forms.Form):
+    name = forms.SlugField()
+
+
+class Chat(FormWebSocketView):
+    forms = {"say": SayForm, "name": NameForm, "nothing": SayForm}  # noqa: RUF012
+
+    def say_valid(self, form: SayForm) -> None:
+        self.send_json({"type": "said", **form.cleaned_data})
+
+    def name_invalid(self, form: NameForm) -> None:
+        self.send_json({"bad": sorted(form.errors)})
+
+    def form_valid(self, form: Any) -> None:
+        self.send_json({"type": form.message_type, **form.cleaned_data})
