@@ -6,6 +6,7 @@ A browser sends its cookies along with a cross-site handshake and no CORS rule s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -14,16 +15,23 @@ __all__ = ["is_allowed", "is_loopback", "is_same"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+# RFC 6454 section 6.2. urlsplit() alone overlooks white space within, and takes what is in
+# brackets for the host whatever stands around them.
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^][/?#@:\\\x00-\x20\x7f]+)(?::[0-9]+)?", re.IGNORECASE
+)
+
 
 def _split(url: str) -> SplitResult | None:
     """Return the parts of an origin, or None when it is not scheme://host[:port]."""
+    if not _ORIGIN.fullmatch(url):
+        return None
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  (raises ValueError on a bad port)
     except ValueError:
         return None
-    surplus = (parts.path, parts.query, parts.fragment, parts.username)
-    return parts if parts.scheme and parts.hostname and not any(surplus) else None
+    return parts
 
 
 def is_same(origin: str, host: str, *, secure: bool) -> bool:

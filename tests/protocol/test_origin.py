@@ -17,7 +17,17 @@ NOT_ORIGINS = [
     "https://example.com:port",
     "https://example.com:65536",
     "https://user@example.com",
+    "https://@example.com",
+    "https://example.com:",
+    "https://example.com?",
+    "https://example.com#",
+    "https://exam\tple.com",
+    " https://example.com",
+    "https://example.com\n",
     "https://[::1",
+    "https://[::x]",
+    "https://example.com[::1]",
+    "https://[::1]example.com",
 ]
 
 
