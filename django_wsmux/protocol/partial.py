@@ -73,6 +73,10 @@ class PartialMessage:
 
     def _inflate(self, inflater: zlib._Decompress, payload: bytes, final: bool) -> bytes:
         """Undo the compression (RFC 7692 section 7.2.2), never beyond the limit."""
+        if inflater.eof:
+            # Nothing follows a stream's last block (section 7.2.3.4). zlib would keep what does,
+            # copied anew with each fragment: seconds of work for a few megabytes.
+            return b""
         room = self._limit - self.inflated
         try:
             # One byte more than there is room for tells that there would be more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -176,6 +177,22 @@ class TestReceiving:
         data = stream.compress(b"end") + stream.flush(zlib.Z_FINISH) + b"\x00"
         for deflate in (agreed(), agreed(compression=KEEPING)):
             assert receive(frame(0xC1, data) * 2, codec(deflate=deflate)) == (["end"] * 2, [])
+
+    def test_after_the_last_block(self) -> None:
+        """What follows a stream that has ended is not kept: its sum would be copied each time."""
+        stream = zlib.compressobj(wbits=-15)
+        data = stream.compress(b"end") + stream.flush(zlib.Z_FINISH)
+        subject, messages = codec(2**20), list[str | bytes]()
+        subject.receive(frame(0x41, data), messages)
+        rest = frame(0x00, bytes(2**16))
+        tracemalloc.start()
+        for _ in range(8):
+            assert subject.receive(rest, messages) == []
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 2**16
+        subject.receive(frame(0x80, b"\x00"), messages)
+        assert messages == ["end"]
 
     def test_context_takeover(self) -> None:
         """A message may refer to earlier ones, plain messages in between."""
