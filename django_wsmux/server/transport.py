@@ -214,7 +214,9 @@ class GeventTransport:
             try:
                 sent = self._stream.sendmsg((head, payload))
             except BlockingIOError:
-                pass
+                # TLS has encrypted them as one: it wants just these bytes again.
+                self._enqueue(head + payload, 0)
+                return
             except OSError:
                 self._drop()
                 return
