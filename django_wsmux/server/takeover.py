@@ -11,7 +11,6 @@ Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py`
 
 from __future__ import annotations
 
-import ssl
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -99,7 +98,8 @@ class PyWSGITakeover(Takeover):
         sock.settimeout(0)
         try:
             unread = bytes(handler.rfile.peek())
-        except ssl.SSLWantReadError:
+        except OSError:
+            # TLS has nothing to read; or the peer is gone, which the transport finds out.
             unread = b""
         handler.socket = None
         handler.close_connection = True
