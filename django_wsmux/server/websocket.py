@@ -176,6 +176,9 @@ class WebSocket(Connection, GeventWebSocketNames):
                 return
             self._require_open()
         transport = self._transport
+        if transport.unsent > self.options.max_unsent_bytes:
+            # Filled by others: were it added to all the same, many senders would know no bound.
+            self._drain()
         compressor = self._compressor
         size = len(payload)
         self._messages_out += 1
@@ -192,10 +195,16 @@ class WebSocket(Connection, GeventWebSocketNames):
             self._bytes_out += len(frame)
             transport.write(frame)
         if transport.unsent > self.options.max_unsent_bytes:
-            count("send_waited")
-            transport.drain(self.options.max_unsent_bytes // 2)
-        if self._state != OPEN:
+            self._drain()
+        elif self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent
+
+    def _drain(self) -> None:
+        """Wait for a peer that is slow to take what is queued for it."""
+        count("send_waited")
+        self._transport.drain(self.options.max_unsent_bytes // 2)
+        if self._state != OPEN:
+            self._require_open()
 
     def _is_deferred(self) -> bool:
         """Say whether the 101 is still to come, after having asked for it."""
