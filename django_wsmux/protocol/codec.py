@@ -254,15 +254,13 @@ class Codec:
                 self._check_size(length)
             stop = start + length
             if stop > end:
-                if not self._is_plain_text(first):
-                    needed = stop - position
-                    break
-                if start > end:
-                    needed = start - position
-                    break
-                self._begin_pieces(first, length, bytes(data[start - 4 : start]))
-                self._receive_piece(data, start, end, messages)
-                return
+                is_streamed = self._is_plain_text(first)
+                if is_streamed and start <= end:
+                    self._begin_pieces(first, length, bytes(data[start - 4 : start]))
+                    self._receive_piece(data, start, end, messages)
+                    return
+                needed = (start if is_streamed else stop) - position
+                break
             # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
             source = data[start:stop] if length < 4096 else memoryview(data)[start:stop]
             payload = apply_mask(source, data[start - 4 : start])
