@@ -21,6 +21,7 @@ from typing import Any
 
 __all__ = [
     "BENCH",
+    "WSLOAD",
     "BenchError",
     "Contestant",
     "Load",
@@ -31,6 +32,8 @@ __all__ = [
     "gunicorn",
     "measure",
     "pick_cores",
+    "pinned_to",
+    "process_ticks",
     "run_wsload",
     "running",
 ]
@@ -138,6 +141,11 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
 
     def address(self) -> str:
         """Wait until the server listens; return HOST:PORT."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
@@ -60,13 +61,15 @@ class DjangoHooks:
         seam: how to get the socket from the server.
     """
 
-    __slots__ = ("_opened_at", "_request", "_seam", "_surroundings", "_view")
+    __slots__ = ("_opened_at", "_request", "_seam", "_session", "_surroundings", "_view")
 
     _opened_at: float
 
     def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
         self._request: WebSocketRequest | None = request
         self._seam: Takeover | None = seam
+        # The session, once nobody saves it any more but the view.
+        self._session: SessionBase | None = None
         # The event view, and what its messages are handled in once it has said yes.
         self._view: EventView | None = None
         self._surroundings: Surroundings | None = None
@@ -123,8 +126,8 @@ class DjangoHooks:
         """The socket is open and the request is over: go on with the view."""
         request = self._request
         assert request is not None
-        databases.close()  # of the server's greenlet, which ends
-        sessions.watch(request)
+        databases.discard()  # of the server's greenlet, which ends
+        self._session = sessions.watch(request)
         shed(request)
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._converse(websocket, accepted))
@@ -170,7 +173,7 @@ class DjangoHooks:
         """Part request and socket, so that both go at once and not with the garbage collector."""
         if self._request is not None:
             self._request.websocket = None
-            self._request = None
+            self._request = self._session = None
         websocket.environ.pop("wsgi.websocket", None)
 
     # contracts.Hooks
@@ -179,12 +182,11 @@ class DjangoHooks:
     before_wait = staticmethod(databases.release)
 
     #: A greenlet that ends gives them back too.
-    retire = staticmethod(databases.close)
+    retire = staticmethod(databases.discard)
 
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
-        assert self._view is not None
-        self._in_view(websocket, self._view.receive, message)
+        self._in_view(websocket, self._view.receive, message)  # type: ignore[union-attr]
 
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, once."""
@@ -213,7 +215,7 @@ class DjangoHooks:
             )
         store: Any = type(session)
         request.session = store(session.session_key)
-        sessions.watch(request)
+        self._session = sessions.watch(request)
         request.__dict__.pop("_cached_user", None)
         request.user = SimpleLazyObject(  # type: ignore[assignment]
             lambda: auth.get_user(request)
@@ -223,17 +225,18 @@ class DjangoHooks:
 
     def _in_view(self, websocket: Connection, function: Callable[..., object], *args: Any) -> None:
         """Call an event view."""
-        assert self._surroundings is not None
-        databases.begin_message()
+        if databases.is_used():
+            databases.begin_message()
         try:
-            self._surroundings.run(function, *args)
+            self._surroundings.run(function, *args)  # type: ignore[union-attr]
         except BaseException as error:
             # Whatever it is, the greenlet has other sockets to serve.
             self._failed(websocket, error)
         finally:
-            databases.end_message()
-        if self._request is not None:
-            sessions.warn_if_unsaved(self._request)
+            if databases.is_used():
+                databases.end_message()
+        if self._session is not None and self._session.modified:
+            sessions.warn_of_change(self._session, self._request)
 
     def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
         try:
@@ -242,9 +245,9 @@ class DjangoHooks:
             self._failed(websocket, error)
             return None
         finally:
-            databases.close()
-            if self._request is not None:
-                sessions.warn_if_unsaved(self._request)
+            databases.discard()
+            if self._session is not None and self._session.modified:
+                sessions.warn_of_change(self._session, self._request)
 
     def _failed(self, websocket: Connection, error: BaseException) -> None:
         """Log and signal as Django does for a view, and close the socket accordingly."""

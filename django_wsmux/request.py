@@ -54,6 +54,11 @@ def shed(request: WebSocketRequest) -> None:
     headers are equal.
     """
     request._stream = _NO_BODY
+    # No response will carry messages any more; to add one is an error rather than a loss.
+    request.__dict__.pop("_messages", None)
+    match = request.resolver_match
+    if match is not None:
+        match.tried = None
     environ = request.META
     kept = [
         (sys.intern(key), _shared(key, value))
@@ -64,6 +69,7 @@ def shed(request: WebSocketRequest) -> None:
     environ.clear()
     environ.update(kept)
     environ["wsgi.input"] = _NO_BODY
+    environ["wsgi.errors"] = sys.stderr
     environ["wsgi.websocket"] = request.websocket
 
 

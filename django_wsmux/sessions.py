@@ -14,7 +14,7 @@ from typing import Any
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
-__all__ = ["warn_if_unsaved", "watch"]
+__all__ = ["warn_of_change", "watch"]
 
 logger = logging.getLogger("django_wsmux.sessions")
 
@@ -30,22 +30,22 @@ def _watched(store: type[Any]) -> type[Any]:
     return type(store.__name__, (store,), {"save": save, "__module__": store.__module__})
 
 
-def watch(request: HttpRequest) -> None:
-    """From here on nobody saves the session but the view."""
+def watch(request: HttpRequest) -> SessionBase | None:
+    """From here on nobody saves the session but the view; return it, if there is one."""
     session = getattr(request, "session", None)
-    if isinstance(session, SessionBase):
-        session.modified = False
-        # The object is known to others already, so it is its class that changes.
-        session.__class__ = _watched(type(session))
+    if not isinstance(session, SessionBase):
+        return None
+    session.modified = False
+    # The object is known to others already, so it is its class that changes.
+    session.__class__ = _watched(type(session))
+    return session
 
 
-def warn_if_unsaved(request: HttpRequest) -> None:
-    """Say so when the view has changed the session and not saved it."""
-    session = request.__dict__.get("session")
-    if session is not None and session.modified:
-        session.modified = False
-        logger.warning(
-            "%s: request.session was changed after the handshake and not saved: call "
-            "request.session.save(), as no middleware does once the socket is open",
-            request.path,
-        )
+def warn_of_change(session: SessionBase, request: HttpRequest | None) -> None:
+    """The view has changed the session and not saved it."""
+    session.modified = False
+    logger.warning(
+        "%r: request.session was changed after the handshake and not saved: call "
+        "request.session.save(), as no middleware does once the socket is open",
+        request and request.path,
+    )

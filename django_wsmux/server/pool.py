@@ -29,7 +29,17 @@ class HandlerPool:
         retire: called in a greenlet that ends as it is not needed any more.
     """
 
-    __slots__ = ("_count", "_hub", "_idle", "_jobs", "_parked", "_retire", "_size", "_timer")
+    __slots__ = (
+        "_count",
+        "_hub",
+        "_idle",
+        "_is_ticking",
+        "_jobs",
+        "_parked",
+        "_retire",
+        "_size",
+        "_timer",
+    )
 
     def __init__(self, size: int, retire: Callable[[], None]) -> None:
         self._hub = gevent.get_hub()
@@ -41,6 +51,7 @@ class HandlerPool:
         self._parked: list[Any] = []
         self._idle = 0
         self._timer = self._hub.loop.timer(IDLE, IDLE, ref=False)
+        self._is_ticking = False
 
     @property
     def waiting(self) -> int:
@@ -61,9 +72,11 @@ class HandlerPool:
             self._hub.loop.run_callback(self._start, job)
 
     def _start(self, job: Job) -> None:
-        if self._parked:
-            worker = self._parked.pop()
-            self._idle = min(self._idle, len(self._parked))
+        parked = self._parked
+        if parked:
+            worker = parked.pop()
+            if len(parked) < self._idle:
+                self._idle = len(parked)
             worker.switch(job)
         elif self._count < self._size:
             self._count += 1
@@ -72,21 +85,22 @@ class HandlerPool:
             self._jobs.append(job)
 
     def _work(self, job: Job | None) -> None:
+        worker, jobs, wait = getcurrent(), self._jobs, self._hub.switch
         while job is not None:
             if job():
-                if not self._jobs:
+                if not jobs:
                     continue
-                self._jobs.append(job)
-            job = self._jobs.popleft() if self._jobs else self._park()
+                jobs.append(job)
+            if jobs:
+                job = jobs.popleft()
+                continue
+            if not self._is_ticking:
+                self._is_ticking = True
+                self._timer.start(self._shrink)
+            self._parked.append(worker)
+            job = wait()
         self._count -= 1
         self._retire()
-
-    def _park(self) -> Job | None:
-        if not self._timer.active:  # type: ignore[attr-defined]  # its type stubs do not know it
-            self._timer.start(self._shrink)
-        self._parked.append(getcurrent())
-        job: Job | None = self._hub.switch()
-        return job
 
     def _shrink(self) -> None:
         """End the greenlets that were idle all the time since the last call."""
@@ -95,4 +109,5 @@ class HandlerPool:
             worker.switch(None)
         self._idle = len(self._parked)
         if not self._parked:
+            self._is_ticking = False
             self._timer.stop()
