@@ -65,9 +65,22 @@ def direct(environment: dict[str, str]) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
-    """Start gunicorn with options of one's own; stopped after the test."""
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, with its key in one file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -out -"
+    certificate = subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    path.write_text(path.read_text() + certificate)
+    return path
+
+
+def _starting(environment: dict[str, str]) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start(worker: str, *options: str, env: dict[str, str] | None = None, **more: str) -> Server:
@@ -78,6 +91,18 @@ def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
+    """Start gunicorn with options of one's own; stopped after the test."""
+    yield from _starting(environment)
+
+
+@pytest.fixture(scope="module")
+def start_lasting_server(environment: dict[str, str]) -> Iterator[StartServer]:
+    """The same for fixtures that several tests share; stopped after the module."""
+    yield from _starting(environment)
 
 
 def need(*programs: str) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -103,10 +104,21 @@ def frame(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> byte
 
 
 class Wire:
-    """A TCP connection to a server, read as what it is expected to say."""
+    """A TCP connection to a server, read as what it is expected to say.
 
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    Args:
+        port: of 127.0.0.1.
+        receive_buffer: size of the kernel's buffer; small for a peer that is to be slow, as Linux
+            lets it grow to several MiB else.
+    """
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.sock = socket.socket()
+        self.sock.settimeout(TIMEOUT)
+        if receive_buffer is not None:
+            # Before connect(), so that the peer never hears of a larger window.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.connect(("127.0.0.1", port))
         self._reader = self.sock.makefile("rb")
 
     def __enter__(self) -> Wire:
@@ -119,6 +131,10 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send bytes."""
         self.sock.sendall(data)
+
+    def reset(self) -> None:
+        """Vanish with a RST, whatever is under way; to be followed by the end of ``with``."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def read(self, size: int) -> bytes:
         """Read that many bytes; fewer at the end of the stream."""
@@ -180,14 +196,16 @@ class Site:
         """Return the body of a page."""
         return self.request(path, headers).text
 
-    def wire(self) -> Wire:
+    def wire(self, receive_buffer: int | None = None) -> Wire:
         """Open a TCP connection; to be used in ``with``."""
-        return Wire(self.port)
+        return Wire(self.port, receive_buffer)
 
     @contextmanager
-    def upgraded(self, path: str, more: str = "") -> Iterator[Wire]:
+    def upgraded(
+        self, path: str, more: str = "", receive_buffer: int | None = None
+    ) -> Iterator[Wire]:
         """Open a WebSocket by hand; what follows is frames."""
-        with self.wire() as wire:
+        with self.wire(receive_buffer) as wire:
             wire.send(handshake(path, more))
             head = wire.head()
             assert head.startswith("HTTP/1.1 101 "), head

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -170,21 +169,6 @@ class TestUnixSocket:
         with unix_connect(str(path), "ws://localhost/echo/") as websocket:
             websocket.send("x")
             assert websocket.recv(timeout=TIMEOUT) == "x"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1, with its key in one file."""
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -out -"
-    certificate = subprocess.run(
-        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    path.write_text(path.read_text() + certificate)
-    return path
 
 
 class TestTLS:

@@ -53,7 +53,10 @@ TIME_ZONE = "UTC"
 LANGUAGES = [("en", "English"), ("de", "German")]
 
 WEBSOCKET_COMPRESSION = json.loads(os.environ.get("TEST_COMPRESSION", "false"))
-WEBSOCKET_CLOSE_TIMEOUT = 1.0
+WEBSOCKET_CLOSE_TIMEOUT = float(os.environ.get("TEST_CLOSE_TIMEOUT", 1))
+WEBSOCKET_HANDSHAKE_TIMEOUT = float(os.environ.get("TEST_HANDSHAKE_TIMEOUT", 10))
+WEBSOCKET_MAX_MESSAGE_SIZE = int(os.environ.get("TEST_MAX_MESSAGE_SIZE", 2**20))
+WEBSOCKET_MAX_UNSENT_BYTES = int(os.environ.get("TEST_MAX_UNSENT_BYTES", 2**20))
 WEBSOCKET_PING_INTERVAL = float(os.environ.get("TEST_PING_INTERVAL", 20))
 WEBSOCKET_PING_TIMEOUT = float(os.environ.get("TEST_PING_TIMEOUT", 20))
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example", "https://*.friends.example"]

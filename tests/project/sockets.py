@@ -332,3 +332,76 @@ def form(request: HttpRequest, websocket: WebSocket) -> None:
             websocket.send_json({"double": 2 * form.cleaned_data["number"]})
         else:
             websocket.send_json({"errors": form.errors.get_json_data()})
+
+
+@websocket
+def burst(request: HttpRequest, websocket: WebSocket, count: int, size: int) -> None:
+    """Send that many messages of that size, each with its number in every byte."""
+    for number in range(count):
+        websocket.send(bytes((number % 256,)) * size)
+
+
+@websocket
+def chorus(request: HttpRequest, websocket: WebSocket, count: int, size: int) -> None:
+    """Helpers send one message each, all at once and with their number, while the view echoes."""
+
+    def sing(number: int) -> None:
+        websocket.send((b"%03d " % number) * (size // 4))
+
+    for number in range(count):
+        websocket.spawn(sing, number)
+    for message in websocket:
+        websocket.send(message)
+
+
+@websocket
+def crowd(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Many send to a peer that does not read; tell how much waits for it at most."""
+    message = bytes(websocket.options.max_unsent_bytes)
+    for _ in range(50):
+        websocket.spawn(websocket.send, message)
+    while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
+        gevent.sleep(0.01)
+    # All of them have had their turn by now, and again.
+    gevent.sleep(0.05)
+    state.reports[key] = str(websocket._transport.unsent)
+
+
+@websocket
+def leaving(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Close after the first message, and leave behind how the socket closed."""
+    websocket.receive()
+    websocket.close(4001, "ours")
+    messages = list(websocket)
+    state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {messages}"
+
+
+@websocket
+def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> None:
+    """Send until the queue is full, then close, or with code 0 wait for the peer to."""
+    sent: list[int] = []
+
+    def fill() -> None:
+        while True:
+            sent.append(len(sent))
+            websocket.send(sent[-1].to_bytes(4, "big") * 4096)
+
+    websocket.spawn(fill)
+    while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
+        gevent.sleep(0.01)
+    if code:
+        websocket.close(code, "full")
+    state.reports[f"{key}-full"] = str(len(sent))
+    messages = list(websocket)
+    state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {messages}"
+
+
+@websocket
+def late(request: HttpRequest, websocket: WebSocket, key: str) -> None:
+    """Receive nothing until reading has stopped, then everything; leave behind what came."""
+    while not websocket._is_paused:
+        gevent.sleep(0.01)
+    state.reports[f"{key}-paused"] = "paused"
+    gevent.sleep(0.3)
+    count = len(list(websocket))
+    state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {count}"

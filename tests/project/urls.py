@@ -1,5 +1,7 @@
 """Plain pages."""
 
+import ctypes
+import gc
 import json
 import os
 import time
@@ -105,6 +107,16 @@ def let_go(request: HttpRequest, key: str) -> HttpResponse:
     return HttpResponse("gone")
 
 
+def collect(request: HttpRequest) -> HttpResponse:
+    """Give back all memory that can be; answer with the process that did."""
+    gc.collect()
+    # glibc keeps freed memory to itself: it is to be told from memory that leaks.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return HttpResponse(str(os.getpid()), content_type="text/plain")
+
+
 urlpatterns = [
     path("", plain),
     path("environ/", environ),
@@ -117,5 +129,6 @@ urlpatterns = [
     path("metrics/", show_metrics),
     path("unread/", unread),
     path("let-go/<key>/", let_go),
+    path("collect/", collect),
     path("only-a-page/", plain, name="only-a-page"),
 ]

@@ -60,4 +60,10 @@ urlpatterns = [
     path("events/spawn/", events.Spawning.as_view()),
     path("events/json/", events.Meter.as_view()),
     path("events/chat/", events.Chat.as_view()),
+    path("burst/<int:count>/<int:size>/", sockets.burst),
+    path("chorus/<int:count>/<int:size>/", sockets.chorus),
+    path("crowd/<key>/", sockets.crowd),
+    path("late/<key>/", sockets.late),
+    path("leaving/<key>/", sockets.leaving),
+    path("overfull/<key>/<int:code>/", sockets.overfull),
 ]

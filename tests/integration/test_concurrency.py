@@ -1,0 +1,97 @@
+"""Many greenlets that send on one socket at the same time."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.gauges import MIB, growth, reported
+from tests.support import TIMEOUT, WORKERS, Server, frame
+
+StartServer = Callable[..., Server]
+
+
+def song(number: int, size: int) -> bytes:
+    """Return what the singer of this number of ``/chorus/`` sends."""
+    return (b"%03d " % number) * (size // 4)
+
+
+def hear(websocket: ClientConnection, singers: int, size: int, echoes: int) -> None:
+    """Talk while all sing; every message must arrive whole and once, the echoes in order."""
+    numbers = set()
+    heard = 0
+    for number in range(echoes):
+        websocket.send(f"echo {number}")
+    for _ in range(singers + echoes):
+        message = websocket.recv(timeout=TIMEOUT)
+        if isinstance(message, str):
+            assert message == f"echo {heard}"
+            heard += 1
+        else:
+            assert message == song(int(message[:3]), size)
+            numbers.add(int(message[:3]))
+    assert heard == echoes
+    assert numbers == set(range(singers))
+
+
+def test_large_messages(gunicorn: Server) -> None:
+    """100 greenlets with 4 MiB each while the view echoes; memory returns afterwards."""
+    size = 4 * MIB
+    expected = {number: song(number, size) for number in range(100)}
+    with growth(gunicorn), gunicorn.upgraded(f"/chorus/100/{size}/") as wire:
+        echoes = 0
+        while expected:
+            # Something to receive for each message that is sent.
+            wire.send(frame(0x81, b"echo"))
+            opcode, payload = wire.frame()
+            if opcode == 1:
+                assert payload == b"echo"
+                echoes += 1
+            else:
+                assert payload == expected.pop(int(payload[:3]))
+        wire.send(frame(0x81, b"last"))
+        while (received := wire.frame()) == (1, b"echo"):
+            echoes += 1
+        assert received == (1, b"last")
+        assert echoes >= 100
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def secure(
+    request: pytest.FixtureRequest, start_lasting_server: StartServer, certificate: Path
+) -> Server:
+    """A server that ends TLS."""
+    options = ("--certfile", str(certificate), "--keyfile", str(certificate))
+    return start_lasting_server(request.param, *options)
+
+
+@pytest.mark.parametrize(("singers", "size"), [(100, 262_144), (1000, 12_000), (1000, 400)])
+def test_tls(secure: Server, certificate: Path, singers: int, size: int) -> None:
+    """The same through TLS, where what has been encrypted must be sent before anything else."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    with secure.connect(f"/chorus/{singers}/{size}/", ssl=context) as websocket:
+        hear(websocket, singers, size, echoes=50)
+    assert websocket.close_code == 1000
+
+
+@pytest.mark.parametrize("takeover", ["false", "true"])
+def test_compression(start_server: StartServer, takeover: str) -> None:
+    """The same compressed; a context that is kept must see messages in the order of the wire."""
+    setting = f'{{"context_takeover": {takeover}, "threshold": 100}}'
+    server = start_server("own", env={"TEST_COMPRESSION": setting})
+    with server.connect("/chorus/100/400000/") as websocket:
+        hear(websocket, 100, 400_000, echoes=50)
+    assert websocket.close_code == 1000
+
+
+def test_queue_is_bounded(gunicorn: Server) -> None:
+    """However many greenlets send, no more than one message beyond the limit is queued."""
+    key = uuid4().hex
+    with gunicorn.upgraded(f"/crowd/{key}/", receive_buffer=4096):
+        # WEBSOCKET_MAX_UNSENT_BYTES is 1 MiB, and so is each of the 50 messages.
+        assert int(reported(gunicorn, key)) < 3 * MIB
