@@ -257,7 +257,7 @@ class TestUnread:
     def test_end_of_the_stream(self, gunicorn: Server, end: bytes, how: str) -> None:
         """When the view receives again it gets every message, and then learns how it ended."""
         key = uuid4().hex
-        with gunicorn.upgraded(f"/late/{key}/") as wire:
+        with gunicorn.upgraded(f"/late/{key}/0/") as wire:
             # More than fits into one read.
             message = frame(0x82, b"x" * 1000, b"\0\0\0\0")
             wire.send(message * 1000 + end)
@@ -268,10 +268,25 @@ class TestUnread:
     def test_reset(self, gunicorn: Server) -> None:
         """The system throws away what it had not handed over; the rest arrives, then 1006."""
         key = uuid4().hex
-        with gunicorn.upgraded(f"/late/{key}/") as wire:
+        with gunicorn.upgraded(f"/late/{key}/0/") as wire:
             wire.send(frame(0x82, b"x" * 1000, b"\0\0\0\0") * 1000)
             reported(gunicorn, f"{key}-paused")
             wire.reset()
         code, count = reported(gunicorn, key).split()
         assert code == "1006"
+        assert 64 <= int(count) < 1000
+
+    def test_view_closes(self, patient: Server) -> None:
+        """Reading goes on for the peer's answer; messages before that have nobody to go to."""
+        key = uuid4().hex
+        started = time.monotonic()
+        with patient.upgraded(f"/late/{key}/4001/") as wire:
+            wire.send(frame(0x82, b"x" * 1000, b"\0\0\0\0") * 1000)
+            assert wire.frame() == (8, b"\x0f\xa1late")
+            wire.send(frame(0x88, b"\x0f\xa1"))
+            assert wire.read(1) == b""
+        # Not after WEBSOCKET_CLOSE_TIMEOUT, 20 s here.
+        assert time.monotonic() - started < 10
+        code, reason, count = reported(patient, key).split()
+        assert (code, reason) == ("4001", "late")
         assert 64 <= int(count) < 1000

@@ -397,11 +397,16 @@ def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) ->
 
 
 @websocket
-def late(request: HttpRequest, websocket: WebSocket, key: str) -> None:
-    """Receive nothing until reading has stopped, then everything; leave behind what came."""
+def late(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> None:
+    """Receive nothing until reading has stopped, then everything, after a close unless code is 0.
+
+    Leave behind how the socket closed and how many messages came.
+    """
     while not websocket._is_paused:
         gevent.sleep(0.01)
     state.reports[f"{key}-paused"] = "paused"
+    if code:
+        websocket.close(code, "late")
     gevent.sleep(0.3)
     count = len(list(websocket))
     state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {count}"

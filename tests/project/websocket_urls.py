@@ -63,7 +63,7 @@ urlpatterns = [
     path("burst/<int:count>/<int:size>/", sockets.burst),
     path("chorus/<int:count>/<int:size>/", sockets.chorus),
     path("crowd/<key>/", sockets.crowd),
-    path("late/<key>/", sockets.late),
+    path("late/<key>/<int:code>/", sockets.late),
     path("leaving/<key>/", sockets.leaving),
     path("overfull/<key>/<int:code>/", sockets.overfull),
 ]
