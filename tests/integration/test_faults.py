@@ -111,7 +111,7 @@ class TestManyFragments:
 class TestClaimedLengths:
     """What a header claims is not believed with memory."""
 
-    @pytest.mark.parametrize("opcode", [0x81, 0x82, 0x01, 0x02])
+    @pytest.mark.parametrize("opcode", [0x81, 0x02])
     @pytest.mark.parametrize(
         ("length", "code"),
         [(2**64 - 1, 1002), (2**63, 1002), (2**63 - 1, 1009), (2**40, 1009), (2**32, 1009)],

@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from uuid import uuid4
 
 import pytest
 
-from tests.gauges import growth, open_sockets, wait_until
+from tests.gauges import growth, open_sockets, reported, wait_until
 from tests.support import WORKERS, Server, Wire, frame
 
 StartServer = Callable[..., Server]
@@ -17,7 +18,7 @@ StartServer = Callable[..., Server]
 MEMBERS = 500
 
 #: Bytes of each message to the group.
-SIZE = 32_768
+SIZE = 2048
 
 #: What a member that is to stall has for a receive buffer; Linux doubles it.
 SMALL = 4096
@@ -38,6 +39,8 @@ class Crowd:
     """
 
     def __init__(self, server: Server, stack: ExitStack, stalling: int) -> None:
+        self.server = server
+
         def join(receive_buffer: int | None = None) -> Wire:
             return stack.enter_context(server.upgraded("/group/", receive_buffer=receive_buffer))
 
@@ -62,6 +65,13 @@ class Crowd:
             assert reader.frame() == expected
         return time.monotonic() - started
 
+    def stall(self) -> None:
+        """Let those who stall have so much to read that nothing more goes out to them."""
+        for wire in self.stalling:
+            key = uuid4().hex
+            wire.send(frame(0x81, f"fill {key}".encode()))
+            reported(self.server, key)
+
     def say_until_dropped(self) -> list[float]:
         """Go on without those who stall, until they are members no more.
 
@@ -70,7 +80,7 @@ class Crowd:
         times = []
         while self.count() > len(self.healthy):
             times.append(self.say(self.healthy))
-            assert len(times) < 400, "nobody has been dropped"
+            assert len(times) < 100, "nobody has been dropped"
         return times
 
 
@@ -88,7 +98,8 @@ def server(request: pytest.FixtureRequest, start_lasting_server: StartServer) ->
 def assert_no_delay(before: list[float], after: list[float]) -> None:
     """Hold that messages took no longer than before, noise of a busy machine allowed for."""
     assert statistics.median(after) < 3 * statistics.median(before) + 0.02
-    assert max(after) < 3 * max(before) + 0.3
+    # Who waited for the stalled one, if just once, would wait for WEBSOCKET_CLOSE_TIMEOUT.
+    assert max(after) < 2
 
 
 def test_one_that_reads_again(server: Server) -> None:
@@ -97,9 +108,13 @@ def test_one_that_reads_again(server: Server) -> None:
         crowd = Crowd(server, stack, stalling=1)
         (stalled,) = crowd.stalling
         before = [crowd.say([*crowd.healthy, stalled]) for _ in range(10)]
+        crowd.stall()
         assert_no_delay(before, crowd.say_until_dropped())
         assert open_sockets(server) == MEMBERS
-        number = 10
+        while (received := stalled.frame())[0] == 2:
+            pass
+        assert received == (1, message(10))
+        number = 11
         while (received := stalled.frame())[0] == 1:
             assert received[1] == message(number)
             number += 1
@@ -113,7 +128,8 @@ def test_fifty_that_do_not(server: Server) -> None:
     """They are dropped after WEBSOCKET_CLOSE_TIMEOUT, and their memory is given back."""
     with growth(server), ExitStack() as stack:
         crowd = Crowd(server, stack, stalling=50)
-        before = [crowd.say([*crowd.healthy, *crowd.stalling]) for _ in range(5)]
+        before = [crowd.say([*crowd.healthy, *crowd.stalling]) for _ in range(10)]
+        crowd.stall()
         assert_no_delay(before, crowd.say_until_dropped())
         wait_until(lambda: open_sockets(server) == MEMBERS - 50, "50 dropped")
         crowd.say(crowd.healthy)
