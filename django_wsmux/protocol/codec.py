@@ -40,8 +40,8 @@ __all__ = ["LARGE", "Codec", "Sink"]
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
 
-# Control frames to report at once: they are small, so a segment may hold thousands.
-_MANY = 64
+# Frames that are no whole message to take at once: a segment may hold hundreds of thousands.
+_MANY = 256
 
 #: A frame of this many bytes is read straight to where it is unmasked from.
 LARGE = 2**17
@@ -70,7 +70,7 @@ class Codec:
         deflate: what was agreed on, when permessage-deflate is in use; set before the first byte.
         is_held: parsing has stopped before the end of what has arrived: the sink has enough for
             now, or the messages of these bytes have inflated to as much as one may, or they held
-            many control frames. ``receive()`` goes on, also when handed nothing.
+            many fragments or control frames. ``receive()`` goes on, also when handed nothing.
         discards: messages lead nowhere any more, and their bytes need not be looked at.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
 
@@ -86,6 +86,7 @@ class Codec:
         "_buffer",
         "_filled",
         "_finished",
+        "_frames",
         "_inflated",
         "_inflater",
         "_is_final",
@@ -130,6 +131,8 @@ class Codec:
         self._inflater: zlib._Decompress | None = None
         # Bytes inflated by this call of receive(): a thousand for each that was sent, perhaps.
         self._inflated = 0
+        # Fragments and control frames that this call has taken.
+        self._frames = 0
         self.is_held = False
         self.discards = False
         # The rest of a text frame: bytes to come, their mask, and whether it ends the message.
@@ -167,7 +170,7 @@ class Codec:
                 return []
             data, self._buffer, self._start = kept, None, 0
         controls: list[Control] = []
-        self._inflated, self.is_held = 0, False
+        self._inflated, self._frames, self.is_held = 0, 0, False
         try:
             if self._rest:
                 position = min(self._rest, end)
@@ -228,7 +231,7 @@ class Codec:
             if (
                 len(messages) >= self._max_messages
                 or self._inflated >= self._max_size > 0
-                or len(controls) >= _MANY
+                or self._frames >= _MANY
             ):
                 self.is_held, self._start = True, position
                 return
@@ -353,6 +356,7 @@ class Codec:
     def _receive_frame(
         self, first: int, payload: bytes, messages: Sink, controls: list[Control]
     ) -> None:
+        self._frames += 1
         opcode = first & 0x0F
         if opcode == PING:
             controls.append(Ping(payload))

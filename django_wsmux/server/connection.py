@@ -112,12 +112,16 @@ class Connection(Inbox):
         return Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
 
     def _require_open(self) -> None:
+        self._require_begun()
+        if self._state != OPEN:
+            raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
+
+    def _require_begun(self) -> None:
+        """See to it that the 101 has gone out."""
         if self._state == CONNECTING:
             self.hooks.open(self)
         if self._state == CONNECTING:
             raise RuntimeError("connect() comes before the 101: it may send and close, no more")
-        if self._state != OPEN:
-            raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
 
     # Closing
 
@@ -294,9 +298,6 @@ class Connection(Inbox):
         self._is_heard = True
         self._bytes_in += size
         self._take(self.codec.receive(data, self._sink(), size))
-        while self.codec.is_held and self._state != OPEN:
-            # The close frame may be behind it, and nobody else goes on.
-            self._take(self.codec.receive(b"", self._sink()))
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
@@ -319,9 +320,9 @@ class Connection(Inbox):
             if self._readiness is not None:
                 self._readiness.set()
             self._wake()
-            # Whether the view has taken them shows only now.
-            if (self._inbox or self.codec.is_held) and self._state == OPEN:
-                self._limit_reading()
+        # Whether the view has taken them shows only now.
+        if self._inbox or self.codec.is_held:
+            self._limit_reading()
         if controls:
             self._end(controls[-1])
 
@@ -362,7 +363,7 @@ class Connection(Inbox):
 
     def drained(self) -> None:
         """All that was queued has been sent."""
-        if self._pong_due is not None and self._state == OPEN:
+        if self._pong_due is not None:
             payload, self._pong_due = self._pong_due, None
             self._transport.write(encode(PONG, payload))
 

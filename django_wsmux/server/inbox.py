@@ -12,7 +12,7 @@ from collections import deque
 from ..protocol.codec import Codec, Sink
 from ..protocol.options import Options
 from . import registry
-from .contracts import CONNECTING, OPEN, Hooks, Transport
+from .contracts import CLOSED, CONNECTING, OPEN, Hooks, Transport
 from .counters import count
 from .readiness import Readiness
 
@@ -143,7 +143,7 @@ class Inbox:
 
     def _resume_reading(self) -> None:
         """Read again, what the codec holds back first."""
-        if self._is_paused:
+        if self._is_paused and self._state != CLOSED:
             self._is_paused = False
             self._transport.resume()
             if self.codec.is_held:
@@ -152,7 +152,9 @@ class Inbox:
     def _limit_reading(self) -> None:
         """Stop reading while the view has enough to do, or others are to have their turn."""
         options = self.options
-        if not self._has_room(options.max_unread_messages, options.max_unread_bytes):
+        if self._state == OPEN and not self._has_room(
+            options.max_unread_messages, options.max_unread_bytes
+        ):
             count("reading_paused")
             self._pause_reading()
         elif self.codec.is_held:

@@ -137,7 +137,8 @@ class GeventTransport:
 
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
-        self._reader.stop()
+        if self._stream is not None:
+            self._reader.stop()
 
     def resume(self) -> None:
         """Read again."""
@@ -145,8 +146,17 @@ class GeventTransport:
             self._reader.start(self._readable)
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back from the hub when others have had their turn."""
-        self._hub.loop.run_callback(callback)
+        """Call back from the hub when others have had their turn.
+
+        A timer, as callbacks of the loop run fifty at a time before it looks for input.
+        """
+        timer = self._hub.loop.timer(0)
+
+        def fire() -> None:
+            timer.close()
+            callback()
+
+        timer.start(fire)
 
     def _readable(self) -> None:
         websocket, stream = self._websocket, self._stream

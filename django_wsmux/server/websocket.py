@@ -83,7 +83,7 @@ class WebSocket(Connection, GeventWebSocketNames):
                 if not self._transport.wait(timeout):
                     raise TimeoutError(f"no message within {timeout} seconds")
             elif self._state == CONNECTING:
-                self._require_open()
+                self._require_begun()
             else:
                 return None
         return self._next_message()

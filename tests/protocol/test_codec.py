@@ -569,14 +569,24 @@ class TestHolding:
         assert (len(messages), codec.is_held) == (10, False)
 
     def test_control_frames(self) -> None:
-        """Pings by the thousand are reported by the dozen."""
+        """Pings by the thousand are reported by the hundred."""
         codec, count = Codec(LIMIT), 0
         controls = codec.receive(frame(PING) * 1000 + frame(CLOSE), [])
         while codec.is_held:
-            assert controls == [Ping(b"")] * 64
-            count += 64
+            assert controls == [Ping(b"")] * 256
+            count += 256
             controls = codec.receive(b"", [])
         assert controls == [Ping(b"")] * (1000 - count) + [Closed(1005, "")]
+
+    def test_fragments(self) -> None:
+        """Fragments take time too, the empty ones as well."""
+        codec, messages, rounds = Codec(LIMIT), list[Message](), 1
+        stream = frame(TEXT, b"x", fin=False) + frame(CONTINUATION, fin=False) * 1000
+        assert not codec.receive(stream + frame(CONTINUATION, b"y"), messages)
+        while codec.is_held:
+            assert not codec.receive(b"", messages)
+            rounds += 1
+        assert (messages, rounds) == (["xy"], 4)
 
 
 class TestTextInPieces:
