@@ -21,6 +21,7 @@ from typing import Any
 
 __all__ = [
     "BENCH",
+    "TICKS",
     "WSLOAD",
     "BenchError",
     "Contestant",

@@ -116,6 +116,20 @@ def sockets(
         process.wait()
 
 
+def load(server: Server, cookie: str, core: int | None, *arguments: str) -> dict[str, Any]:
+    """Run the generator to its end; return its report."""
+    command = [str(WSLOAD), *arguments, "--header", cookie, server.address()]
+    with pinned_to(core):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        report: dict[str, Any] = json.loads(result.stdout)
+    except ValueError:
+        raise BenchError(f"wsload ended with {result.returncode}: {result.stderr}") from None
+    if report["errors"]:
+        raise BenchError(f"{report['errors']} errors: {report}\n{server.log_tail()}")
+    return report
+
+
 def p99(address: str, cookie: str, core: int | None) -> float:
     """Return the 99th percentile of a plain request's time in milliseconds."""
     name, _, value = cookie.partition(": ")

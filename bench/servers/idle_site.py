@@ -6,7 +6,11 @@ gunicorn serves ``idle_site``; the database is named by ``BENCH_DATABASE``.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import resource
+from pathlib import Path
 
 from django.conf import settings
 
@@ -41,9 +45,10 @@ settings.configure(
     WEBSOCKET_URLCONF="idle_sockets",
 )
 
-from django.http import HttpRequest, HttpResponse  # noqa: E402
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from django_wsmux import metrics  # noqa: E402
 from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
 
 
@@ -52,7 +57,24 @@ def page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"hello {request.user}\n")
 
 
-urlpatterns = [path("", page)]
+def gauge(request: HttpRequest) -> JsonResponse:
+    """Collect all garbage and tell what is left; see ``soak.py``."""
+    gc.collect()
+    # glibc keeps what was freed to itself; it is to be told from what leaks.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return JsonResponse(
+        {
+            "objects": len(gc.get_objects()),
+            "resident": pages * resource.getpagesize(),
+            "sockets": metrics.snapshot()["open"],
+        }
+    )
+
+
+urlpatterns = [path("", page), path("gauge/", gauge)]
 
 if __name__ == "__main__":
     import django

@@ -1,0 +1,126 @@
+"""Does anything stay behind? Messages and connections by the million, and what the worker holds.
+
+Sends messages over event views and function views and opens and closes sockets of signed-in users,
+in slices; after each slice the worker collects its garbage and says how many objects it holds and
+how much memory is resident. Ends with 1 when either grows: ``python bench/soak.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import (
+    BENCH,
+    BenchError,
+    Contestant,
+    Server,
+    build_wsload,
+    gunicorn,
+    pick_cores,
+    running,
+)
+from idle import load, prepare
+
+#: What may come and go: caches of fixed size, the allocator's own.
+OBJECTS = 300
+RESIDENT = 4 * 2**20
+KINDS = ("event", "lean", "function")
+CONNS = 50
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What the worker holds.
+
+    Attributes:
+        objects: that the garbage collector knows.
+        resident: memory in bytes.
+        sockets: open WebSockets.
+    """
+
+    objects: int
+    resident: int
+    sockets: int
+
+
+def gauge(address: str) -> Gauge:
+    """Have the worker collect its garbage and tell what is left."""
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", "/gauge/")
+    report = json.loads(connection.getresponse().read())
+    connection.close()
+    return Gauge(**report)
+
+
+def soak(server: Server, cookie: str, core: int | None, options: argparse.Namespace) -> list[Gauge]:
+    """Put the load on in slices; return what the worker held after each."""
+    gauges = []
+    for number in range(options.slices + 1):
+        for kind in KINDS:
+            messages = options.messages // options.slices // len(KINDS)
+            sockets = options.connections // options.slices // len(KINDS)
+            sent = opened = 0
+            while sent < messages:
+                path = ("--path", f"/{kind}/", "--conns", str(CONNS), "--warmup", "0")
+                duration = str(options.round)
+                sent += load(server, cookie, core, "echo", *path, "--duration", duration)[
+                    "total_msgs"
+                ]
+            while opened < sockets:
+                path = ("--path", f"/{kind}/", "--conns", str(CONNS), "--warmup", "0")
+                duration = str(options.round)
+                opened += load(server, cookie, core, "churn", *path, "--duration", duration)[
+                    "total_conns"
+                ]
+        gauges.append(gauge(server.address()))
+        print(f"slice {number}: {gauges[-1]}", flush=True)
+    return gauges
+
+
+def verdict(gauges: list[Gauge]) -> str | None:
+    """Say what grew; the first slice is for what is made once."""
+    first, last = gauges[0], gauges[-1]
+    if last.objects - first.objects > OBJECTS:
+        return f"{last.objects - first.objects} objects more than after the first slice"
+    if last.resident - first.resident > RESIDENT:
+        return f"{last.resident - first.resident} bytes more than after the first slice"
+    if last.sockets:
+        return f"{last.sockets} sockets are still open"
+    return None
+
+
+def main() -> None:
+    """Soak and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--messages", type=int, default=10_000_000, help="in all, at least")
+    parser.add_argument("--connections", type=int, default=100_000, help="in all, at least")
+    parser.add_argument("--slices", type=int, default=10, help="after one to warm up (default 10)")
+    parser.add_argument("--round", type=float, default=5.0, help="seconds of a burst of load")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    server_core, core = pick_cores()
+    try:
+        build_wsload()
+        with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
+            scratch = Path(directory)
+            cookie = prepare(scratch)
+            command = gunicorn("django_wsmux.worker.WebSocketWorker", "idle_site")
+            contestant = Contestant("soak", command, BENCH / "servers")
+            with running(contestant, scratch, server_core) as server:
+                gauges = soak(server, cookie, core, options)
+    except BenchError as error:
+        sys.exit(f"bench/soak.py: {error}")
+    if grown := verdict(gauges):
+        sys.exit(f"bench/soak.py: {grown}")
+    print("nothing grew")
+
+
+if __name__ == "__main__":
+    main()
