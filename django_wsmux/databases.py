@@ -85,9 +85,9 @@ def discard() -> None:
         vars(connection).pop("wrap_database_errors", None)
 
 
-def is_used() -> bool:
-    """Say whether the current greenlet may hold a connection."""
-    return hasattr(getcurrent(), _MARK)
+def is_used(greenlet: object) -> bool:
+    """Say whether a greenlet may hold a connection."""
+    return hasattr(greenlet, _MARK)
 
 
 def begin_message() -> None:

@@ -16,6 +16,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
+from greenlet import getcurrent
 
 from . import databases, sessions
 from .exceptions import ConnectionClosed
@@ -225,15 +226,16 @@ class DjangoHooks:
 
     def _in_view(self, websocket: Connection, function: Callable[..., object], *args: Any) -> None:
         """Call an event view."""
-        if databases.is_used():
+        current = getcurrent()
+        if databases.is_used(current):
             databases.begin_message()
         try:
-            self._surroundings.run(function, *args)  # type: ignore[union-attr]
+            self._surroundings.context(current).run(function, *args)  # type: ignore[union-attr]
         except BaseException as error:
             # Whatever it is, the greenlet has other sockets to serve.
             self._failed(websocket, error)
         finally:
-            if databases.is_used():
+            if databases.is_used(current):
                 databases.end_message()
         if self._session is not None and self._session.modified:
             sessions.warn_of_change(self._session, self._request)

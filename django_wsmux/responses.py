@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from django.http import HttpResponse
+from greenlet import getcurrent
 
 from . import surroundings
 from .server.websocket import WebSocket
@@ -59,4 +60,4 @@ class WebSocketResponse(SwitchingProtocols):
 
     def run(self, websocket: WebSocket) -> object:
         """Run the conversation in the surroundings of the view that accepted it."""
-        return self.surroundings.run(self.conversation, websocket)
+        return self.surroundings.context(getcurrent()).run(self.conversation, websocket)

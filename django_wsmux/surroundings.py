@@ -7,18 +7,14 @@ in a copy of a prepared context, so what a view activates ends with it, at no co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import Context
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone, translation
-from greenlet import getcurrent
 
 __all__ = ["Surroundings", "current"]
-
-Result = TypeVar("Result")
 
 _PREPARED = "_django_wsmux_surroundings"
 
@@ -42,10 +38,13 @@ class Surroundings:
         self._time_zone = time_zone
         self._language = language
 
-    def run(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Call ``function`` with the three active; nothing that it activates outlives it."""
-        # asgiref 3.11, local.py: what a context holds is valid in the greenlet that put it there.
-        greenlet = getcurrent()
+    def context(self, greenlet: object) -> Context:
+        """Return a context to run something in that has the three active.
+
+        Args:
+            greenlet: the current one. What a context holds is valid in the greenlet that put it
+                there (asgiref 3.11, ``local.py``), so each prepares its own.
+        """
         prepared: dict[Surroundings, Context] | None = getattr(greenlet, _PREPARED, None)
         if prepared is None or len(prepared) > _MOST:
             prepared = {}
@@ -54,7 +53,7 @@ class Surroundings:
         if context is None:
             context = prepared[self] = Context()
             context.run(self._activate)
-        return context.copy().run(function, *args)
+        return context.copy()
 
     def _activate(self) -> None:
         set_script_prefix(self._script_prefix)

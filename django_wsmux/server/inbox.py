@@ -7,8 +7,6 @@ that is borrowed for it.
 
 from __future__ import annotations
 
-from collections import deque
-
 from ..protocol.codec import Codec, Sink
 from ..protocol.options import Options
 from . import registry
@@ -69,7 +67,7 @@ class Inbox:
         )
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
-        self._inbox: deque[str | bytes] | None = None
+        self._inbox: list[str | bytes] | None = None
         self._messages_in = 0
         self._is_paused = False
         self._readiness: Readiness | None = None
@@ -102,8 +100,6 @@ class Inbox:
         """Have one message handled, or the end; say whether there is more."""
         if self._inbox:
             self.hooks.receive(self, self._next_message())  # type: ignore[arg-type]  # a Connection
-            if not self._inbox:
-                self._inbox = None  # it has room for more than there is while all is quiet
         else:
             # Stays busy for ever, so that this comes once.
             self.hooks.disconnect(self)  # type: ignore[arg-type]  # a Connection
@@ -116,7 +112,7 @@ class Inbox:
         """Take the oldest message; read on when there is room for others."""
         inbox = self._inbox
         assert inbox
-        message = inbox.popleft()
+        message = inbox.pop(0)  # of few, and a deque would take more memory while all is quiet
         self._messages_in += 1
         if self._readiness is not None and not inbox and self._state == OPEN:
             self._readiness.clear()
@@ -134,7 +130,7 @@ class Inbox:
             return _nowhere
         inbox = self._inbox
         if inbox is None:
-            inbox = self._inbox = deque()
+            inbox = self._inbox = []
         return inbox
 
     def _pause_reading(self) -> None:

@@ -58,20 +58,13 @@ class HandlerPool:
         """Jobs that wait for a greenlet."""
         return len(self._jobs)
 
-    def submit(self, job: Job) -> None:
-        """Run a job, at once when the caller is the hub and a greenlet is free.
+    def start(self, job: Job) -> None:
+        """Run a job, at once if a greenlet is free; to be called by the hub.
 
         Args:
             job: called again and again until it returns False, others in line between; may
                 wait, must not raise.
         """
-        if getcurrent() is self._hub:
-            self._start(job)
-        else:
-            # Only the hub may switch to a greenlet: whoever else did would not come back.
-            self._hub.loop.run_callback(self._start, job)
-
-    def _start(self, job: Job) -> None:
         parked = self._parked
         if parked:
             worker = parked.pop()

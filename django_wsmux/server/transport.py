@@ -338,7 +338,11 @@ class GeventTransport:
 
     def submit(self, job: Job) -> None:
         """Call ``job`` in one of the greenlets that all sockets share."""
-        self._handlers.submit(job)
+        if getcurrent() is self._hub:
+            self._handlers.start(job)
+        else:
+            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            self._hub.loop.run_callback(self._handlers.start, job)
 
     # Ending
 

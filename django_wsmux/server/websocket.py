@@ -127,7 +127,7 @@ class WebSocket(Connection, GeventWebSocketNames):
 
     def _put_back(self, message: str | bytes) -> None:
         assert self._inbox is not None
-        self._inbox.appendleft(message)
+        self._inbox.insert(0, message)
         self._messages_in -= 1
         if self._readiness is not None:
             self._readiness.set()
