@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
 
 from . import conf
 
@@ -54,8 +55,15 @@ def shed(request: WebSocketRequest) -> None:
     headers are equal.
     """
     request._stream = _NO_BODY
+    state = request.__dict__
     # No response will carry messages any more; to add one is an error rather than a loss.
-    request.__dict__.pop("_messages", None)
+    state.pop("_messages", None)
+    # For async views, which sockets have not.
+    state.pop("auser", None)
+    user = state.get("user")
+    if isinstance(user, SimpleLazyObject) and "_cached_user" in state:
+        # It was read, so what would read it is not needed any more.
+        request.user = state["_cached_user"]
     match = request.resolver_match
     if match is not None:
         match.tried = None

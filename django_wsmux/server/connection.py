@@ -323,6 +323,8 @@ class Connection(Inbox):
         # Whether the view has taken them shows only now.
         if self._inbox or self.codec.is_held:
             self._limit_reading()
+        else:
+            self._inbox = None  # quiet again, for long perhaps
         if controls:
             self._end(controls[-1])
 

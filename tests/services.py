@@ -1,0 +1,306 @@
+"""Real brokers for the tests, each in a directory and on a port of its own, and a bad network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .support import TIMEOUT, unused_port, wait_for_port
+
+__all__ = [
+    "PostgresServer",
+    "Proxy",
+    "RedisServer",
+    "find_postgres",
+    "proxy_to",
+    "wait_until_said",
+]
+
+
+def wait_until_said(condition: Callable[[], object]) -> None:
+    """Ask again and again, where nothing tells."""
+    deadline = time.monotonic() + 2 * TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.05)
+
+
+class RedisServer:
+    """A redis-server that keeps nothing.
+
+    Args:
+        directory: for its log.
+        options: on top of what is said here.
+        config: the configuration of a Sentinel, which it shall be then.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    tls_port = 0
+
+    def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
+        self.port = unused_port()
+        # A configuration file makes it a Sentinel, which writes to it.
+        self._config = [] if config is None else [str(config), "--sentinel"]
+        self.options = options
+        self._log = directory / f"redis-{self.port}.log"
+        self._directory = directory
+        self.start()
+
+    @classmethod
+    def with_tls(cls, directory: Path, key: Path, certificate: Path) -> RedisServer:
+        """Start one that speaks TLS at ``tls_port``."""
+        port = unused_port()
+        options = f"--tls-port {port} --tls-key-file {key} --tls-cert-file {certificate}"
+        server = cls(directory, *options.split(), "--tls-auth-clients", "no")
+        server.tls_port = port
+        return server
+
+    @classmethod
+    def of_cluster(cls, directory: Path) -> RedisServer:
+        """Start one that can be made part of a cluster."""
+        # The usual port for that, 10,000 more, may be none.
+        options = f"--cluster-enabled yes --cluster-port {unused_port()}"
+        return cls(directory, *options.split())
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, where it was before."""
+        command = ["redis-server", *self._config, "--port", f"{self.port}", "--bind", "127.0.0.1"]
+        if not self._config:
+            command += ["--save", ""]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.options], cwd=self._directory, stdout=log, stderr=log
+            )
+        wait_for_port(self.port)
+
+    def ask(self, *command: str) -> str:
+        """Send a command; return the reply as redis-cli prints it, an item a line."""
+        client = ["redis-cli", "-p", f"{self.port}", *command]
+        return subprocess.run(client, check=True, capture_output=True, text=True).stdout
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+
+
+def find_postgres() -> Path | None:
+    """Return where PostgreSQL's programs are; Debian does not put them on the path."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places += [Path(place) for place in os.environ["PATH"].split(os.pathsep)]
+    programs = ("initdb", "postgres", "pg_isready", "psql")
+    for place in places:
+        if all((place / program).exists() for program in programs):
+            return place
+    return None
+
+
+class PostgresServer:
+    """A PostgreSQL with an empty database ``postgres``, user ``postgres``, no password."""
+
+    def __init__(self) -> None:
+        programs = find_postgres()
+        assert programs is not None
+        self._programs = programs
+        # Not in pytest's directory: PostgreSQL refuses to run as root, and others cannot enter it.
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self._directory, "postgres", "postgres")
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        self._run("initdb", "-D", str(self._directory / "data"), "-A", "trust", "-U", "postgres")
+        self.port = unused_port()
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*self._as_user, str(self._programs / program), *arguments],
+            cwd=self._directory,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self) -> None:
+        """Start it, where it was before."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._directory),
+            "fsync": "off",
+            "max_connections": "60",
+            "shared_buffers": "16MB",
+        }
+        command = [*self._as_user, str(self._programs / "postgres"), "-D", "data"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self._directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
+        ready = [str(self._programs / "pg_isready"), "-q", "-U", "postgres", "-h", "127.0.0.1"]
+        ready += ["-p", str(self.port)]
+        wait_until_said(lambda: subprocess.run(ready).returncode == 0)
+
+    def ask(self, sql: str) -> str:
+        """Run a statement; return the values, a row a line."""
+        command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port)]
+        command += ["-U", "postgres", "-At", "-c", sql]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def kill(self) -> None:
+        """End it as a crash does: SIGQUIT, its children included, no goodbyes, no checkpoint."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(TIMEOUT)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, children.split())):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """End it and remove it."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(TIMEOUT)
+        shutil.rmtree(self._directory)
+
+
+class Proxy:
+    """A TCP proxy that can turn bad.
+
+    Args:
+        port: where it forwards to.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self._forwards = threading.Event()
+        self._forwards.set()
+        self._accepts = True
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def connections(self) -> int:
+        """How many go through it."""
+        with self._lock:
+            return len(self._pairs)
+
+    def black_hole(self) -> None:
+        """Forward nothing more, and say nothing: half-open connections, a partition."""
+        self._forwards.clear()
+
+    def heal(self) -> None:
+        """Forward again, also what was held back."""
+        self._forwards.set()
+
+    def cut(self) -> None:
+        """Break the connections."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for sock in pair:
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_closed:
+                client.close()
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), timeout=TIMEOUT)
+            except ConnectionRefusedError:
+                client.close()
+                continue
+            pair = (client, server)
+            with self._lock:
+                self._pairs.append(pair)
+            threading.Thread(target=self._forward, args=(pair,), daemon=True).start()
+
+    def _forward(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        other = {pair[0]: pair[1], pair[1]: pair[0]}
+        try:
+            while True:
+                for sock in select.select(pair, [], [])[0]:
+                    data = sock.recv(65536)
+                    self._forwards.wait()
+                    if not data:
+                        return
+                    other[sock].sendall(data)
+        except OSError:
+            return
+        finally:
+            with self._lock:
+                if pair in self._pairs:
+                    self._pairs.remove(pair)
+            for sock in pair:
+                sock.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._is_closed = True
+        self.heal()
+        socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT).close()
+        self._thread.join(TIMEOUT)
+        self._listener.close()
+        self.cut()
+
+
+@contextmanager
+def proxy_to(port: int) -> Iterator[Proxy]:
+    """Put a proxy before a port for the length of the block."""
+    proxy = Proxy(port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
