@@ -1,0 +1,1 @@
+"""Harnesses that feed the protocol layer what no peer should send; see README.rst."""

@@ -1,0 +1,160 @@
+"""The codec under test: how it is made, how it is fed, and what has to be true of the result.
+
+What a change of the codec's interface would change in the harnesses is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import cycle
+
+from django_wsmux.protocol import codec as codec_module
+from django_wsmux.protocol.codec import Codec, Sink
+from django_wsmux.protocol.deflate import Compression, Deflate, negotiate
+from django_wsmux.protocol.events import Closed, Control, Failure
+from django_wsmux.protocol.frames import close_payload
+
+from .choices import Choices
+
+__all__ = [
+    "CUTS",
+    "DEFLATES",
+    "LIMITS",
+    "Message",
+    "Result",
+    "Setup",
+    "assert_sound",
+    "feed",
+    "feed_as_read",
+    "pieces_of",
+]
+
+Message = str | bytes
+Result = tuple[list[Message], list[Control]]
+
+#: Limits of a message's size, around each place where the form of a length changes.
+LIMITS = (300, 1, 10, 125, 126, 4096, 65536, 70_000)
+
+#: Sizes of reads to choose from.
+CUTS = (1, 2, 3, 5, 7, 14, 50, 64, 65, 127, 200, 1000, 4096, 65536)
+
+
+def _agreed(offer: str, compression: Compression) -> Deflate:
+    result = negotiate(offer, compression)
+    assert result is not None
+    return result[1]
+
+
+_NAME = "permessage-deflate"
+_KEEPING = Compression(threshold=0, context_takeover=True)
+
+#: What may be agreed on: nothing, each combination of context takeover, the smallest windows.
+DEFLATES: tuple[Deflate | None, ...] = (
+    None,
+    _agreed(_NAME, Compression(threshold=0)),
+    _agreed(_NAME, _KEEPING),
+    _agreed(f"{_NAME}; client_no_context_takeover", _KEEPING),
+    _agreed(f"{_NAME}; server_no_context_takeover", _KEEPING),
+    _agreed(
+        f"{_NAME}; client_max_window_bits=9", Compression(0, window_bits=9, context_takeover=True)
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is agreed on before the first byte.
+
+    Attributes:
+        limit: of a message's size.
+        deflate: what is agreed on of permessage-deflate, if anything.
+        large: from how many bytes on a frame gets a buffer of its own; low, so that streams
+            of a fuzzer's size get there.
+    """
+
+    limit: int
+    deflate: Deflate | None
+    large: int
+
+    @classmethod
+    def choose(cls, choices: Choices) -> Setup:
+        """Choose one."""
+        return cls(choices.one_of(LIMITS), choices.one_of(DEFLATES), choices.one_of((64, 2, 2**17)))
+
+    def codec(self) -> Codec:
+        """Return a new codec: the one place where one is made."""
+        codec = Codec(self.limit)
+        codec.deflate = self.deflate
+        return codec
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Have ``large`` apply."""
+        before, codec_module.LARGE = codec_module.LARGE, self.large
+        try:
+            yield
+        finally:
+            codec_module.LARGE = before
+
+
+def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
+    """Cut data into pieces of these sizes, again and again."""
+    pieces, position = list[bytes](), 0
+    for size in cycle(sizes):
+        if position >= len(data):
+            break
+        pieces.append(data[position : position + size])
+        position += size
+    return pieces
+
+
+def feed(codec: Codec, pieces: Iterable[bytes], messages: Sink) -> list[Control]:
+    """Give a codec these pieces."""
+    return [control for piece in pieces for control in codec.receive(piece, messages)]
+
+
+def feed_as_read(
+    codec: Codec, stream: bytes, sizes: Sequence[int], messages: Sink
+) -> list[Control]:
+    """Give a codec a stream as a server does, reading at most so many bytes at a time.
+
+    A large frame is read to its own space, everything else to a buffer that is used again.
+    """
+    controls = list[Control]()
+    buffer, source = bytearray(max(sizes)), BytesIO(stream)
+    for most in cycle(sizes):
+        if codec.large is None:
+            size = source.readinto(memoryview(buffer)[:most])
+            controls += codec.receive(buffer, messages, size)
+        else:
+            with codec.space() as space:
+                size = source.readinto(space[:most])
+            controls += codec.filled(size, messages)
+        if not size:
+            return controls
+    raise AssertionError("cycle() has no end")
+
+
+def assert_sound(result: Result, limit: int) -> None:
+    """Assert what is true of any stream's messages and control frames."""
+    messages, controls = result
+    for message in messages:
+        assert type(message) in (str, bytes)
+        payload = message.encode() if isinstance(message, str) else message
+        assert len(payload) <= limit
+    for control in controls:
+        if isinstance(control, Closed | Failure):
+            assert control is controls[-1]
+            assert _can_be_told(control)
+
+
+def _can_be_told(control: Closed | Failure) -> bool:
+    """Say whether code and reason fit into a close frame to the peer."""
+    try:
+        close_payload(control.code, control.reason)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""The harnesses over their seeds and some thousand random inputs, without atheris."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from importlib import import_module
+from typing import Any
+
+import pytest
+from websockets.frames import apply_mask  # type: ignore[attr-defined]
+
+from django_wsmux.protocol import codec, deflate, handshake, origin
+from django_wsmux.protocol.codec import Codec
+from django_wsmux.protocol.events import Closed
+from django_wsmux.protocol.partial import PartialMessage
+
+from .seeds import HARNESSES, inputs
+
+#: Random inputs for each harness: a few seconds in all.
+NUMBER = {"codec": 1000, "differential": 2000, "handshake": 4000}
+
+
+def run(name: str) -> None:
+    """Give a harness its inputs."""
+    check = import_module(f"tests.fuzzing.fuzz_{name}").check
+    for data in inputs(name, NUMBER[name]):
+        try:
+            check(data)
+        except BaseException as error:
+            error.add_note(f"input: {data!r}")
+            raise
+
+
+@pytest.mark.parametrize("name", HARNESSES)
+def test_no_finding(name: str) -> None:
+    """No input makes the package break a promise."""
+    run(name)
+
+
+def replace_bad_text(payload: bytes) -> str:
+    """Stand in for the check of UTF-8."""
+    return payload.decode(errors="replace")
+
+
+def take_any_close(payload: bytes) -> Closed:
+    """Stand in for the check of close codes."""
+    return Closed(int.from_bytes(payload[:2], "big"), "")
+
+
+def lose_the_mask(self: Codec, data: bytes, start: int, end: int, messages: Any) -> None:
+    """Stand in for a piece of text, its mask not turned."""
+    payload = apply_mask(data[start:end], self._mask)
+    self._rest -= end - start
+    self._add(payload, self._is_final and not self._rest, messages)
+
+
+def inflate_all(self: PartialMessage, inflater: Any, payload: bytes, final: bool) -> bytes:
+    """Stand in for bounded inflating."""
+    try:
+        inflated: bytes = inflater.decompress(payload + deflate.TAIL if final else payload)
+    except zlib.error:
+        return b""
+    return inflated
+
+
+def stop_parsing_only(self: Codec) -> None:
+    """Stand in for the end of a connection, holding on to what there was."""
+    self._finished = True
+
+
+def filled_but_the_last(self: Codec, size: int, messages: Any) -> Any:
+    """Stand in for a large frame that is read to its own space, one byte short."""
+    assert self.large is not None
+    self._filled += size
+    if self._filled < self._needed - 1:
+        return []
+    data, self.large = self.large, None
+    return self.receive(data, messages)
+
+
+Mistake = tuple[str, Any, str, object]
+
+MISTAKES: list[Mistake] = [
+    ("codec", codec, "_decode", replace_bad_text),
+    ("codec", codec, "_parse_close", take_any_close),
+    ("codec", Codec, "_receive_piece", lose_the_mask),
+    ("codec", Codec, "filled", filled_but_the_last),
+    ("codec", Codec, "_finish", stop_parsing_only),
+    ("codec", Codec, "_check_size", lambda self, length: None),
+    ("codec", PartialMessage, "_inflate", inflate_all),
+    ("differential", codec, "_decode", replace_bad_text),
+    ("differential", codec, "is_valid_close_code", lambda code: True),
+    ("differential", Codec, "_check_size", lambda self, length: None),
+    ("differential", PartialMessage, "_inflate", inflate_all),
+    ("differential", deflate, "RSV1", 0),
+    ("handshake", handshake, "_is_key", lambda key: True),
+    ("handshake", handshake, "_tokens", lambda value: [value]),
+    ("handshake", origin, "_ORIGIN", re.compile(r"(?s).*")),
+    ("handshake", deflate, "build_extension", lambda parts: "permessage-deflate"),
+    ("handshake", handshake, "_NOT_ON_101", frozenset()),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "what", "mistake"),
+    MISTAKES,
+    ids=[f"{name}-{what.strip('_')}" for name, _, what, _ in MISTAKES],
+)
+def test_finds(
+    monkeypatch: pytest.MonkeyPatch, name: str, where: object, what: str, mistake: object
+) -> None:
+    """Each harness finds mistakes of the kinds that it is there for."""
+    monkeypatch.setattr(where, what, mistake)
+    with pytest.raises(AssertionError):
+        run(name)
