@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import platform
+import subprocess
 import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +24,7 @@ import kosoku
 
 from tests.support import Server
 
-__all__ = ["SUITE", "Verdict", "not_strict", "run", "serve"]
+__all__ = ["SUITE", "Verdict", "not_strict", "run", "run_wstest", "serve"]
 
 #: The suite's two halves, RFC 6455 and permessage-deflate: patterns, and how many cases they match.
 SUITE = {
@@ -41,9 +45,13 @@ class Verdict:
     case: str
     behavior: str
     close: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.case}: {self.behavior}, close {self.close}"
+        return f"{self.case}: {self.behavior}, close {self.close}: {self.reason}"
+
+
+Runner = Callable[[Server, Iterable[str]], list[Verdict]]
 
 
 @contextmanager
@@ -62,15 +70,56 @@ def serve(worker: str, directory: Path) -> Iterator[Server]:
 
 def run(server: Server, cases: Iterable[str]) -> list[Verdict]:
     """Run the cases with these ids or patterns, one after another."""
-    url = f"ws://127.0.0.1:{server.port}/echo/"
     try:
-        results = asyncio.run(kosoku.run_fuzzingclient(url, list(cases)))
+        results = asyncio.run(kosoku.run_fuzzingclient(_echo(server), list(cases)))
     except kosoku.FailureError as error:
         results = error.results
     return [
-        Verdict(result.case_id, result.behavior.value, result.behavior_close.value)
+        Verdict(
+            result.case_id,
+            result.behavior.value,
+            result.behavior_close.value,
+            f"{result.result} {result.result_close}",
+        )
         for result in results
     ]
+
+
+def run_wstest(program: str, server: Server, cases: Iterable[str]) -> list[Verdict]:
+    """Do the same with the suite's own runner, which is of Python 2.7.
+
+    Args:
+        program: where ``wstest`` is.
+        server: what to test.
+        cases: ids or patterns, anchored at their start only.
+    """
+    with TemporaryDirectory() as directory:
+        spec = {
+            "options": {"failByDrop": False},
+            "outdir": directory,
+            "servers": [{"agent": "server", "url": _echo(server)}],
+            "cases": list(cases),
+            "exclude-cases": [],
+            "exclude-agent-cases": {},
+        }
+        path = Path(directory, "spec.json")
+        path.write_text(json.dumps(spec))
+        # It says what it does, at length, and ends with 0 whatever comes out.
+        command = [program, "-m", "fuzzingclient", "-s", str(path)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, cwd=directory, check=True)
+        index = json.loads(Path(directory, "index.json").read_text())
+        return [_verdict(directory, case, entry) for case, entry in index["server"].items()]
+
+
+def _verdict(directory: str, case: str, entry: dict[str, str]) -> Verdict:
+    # Of wire logs, which may hold any bytes, nothing is read.
+    report = json.loads(Path(directory, entry["reportfile"]).read_text(errors="replace"))
+    reason = f"{report['result']} {report['resultClose']}"
+    return Verdict(case, entry["behavior"], entry["behaviorClose"], reason)
+
+
+def _echo(server: Server) -> str:
+    return f"ws://127.0.0.1:{server.port}/echo/"
 
 
 def not_strict(verdicts: Iterable[Verdict]) -> list[Verdict]:
@@ -88,7 +137,7 @@ def _counted(values: Iterable[str]) -> str:
     return ", ".join(f"{number} {value}" for value, number in Counter(values).most_common())
 
 
-def main(workers: Iterable[str]) -> int:
+def main(workers: Iterable[str], run: Runner) -> int:
     """Run all cases for each worker, print a table, and return 1 if a verdict could be better."""
     print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}")
     print(*(f"{package} {version(package)}" for package in _PACKAGES), sep=", ")
@@ -107,12 +156,21 @@ def main(workers: Iterable[str]) -> int:
             print(_ROW(worker, name, len(verdicts), seconds, behavior, close), flush=True)
             complete = complete and len(verdicts) == number
             for verdict in not_strict(verdicts):
-                what = f"{worker}: {verdict.behavior}, close {verdict.close}"
+                what = f"{worker}: {verdict.behavior}, close {verdict.close}: {verdict.reason}"
                 others.setdefault(what, []).append(verdict.case)
     for what, ids in others.items():
         print(f"\n{what}\n" + textwrap.fill(" ".join(ids), 98, break_long_words=False))
     return int(bool(others) or not complete)
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workers", nargs="*", default=["own", "stock"], help="see tests.support")
+    parser.add_argument("--wstest", metavar="PROGRAM", help="run this instead of kosoku")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or ("own", "stock")))
+    arguments = _arguments()
+    runner = partial(run_wstest, arguments.wstest) if arguments.wstest else run
+    sys.exit(main(arguments.workers, runner))
