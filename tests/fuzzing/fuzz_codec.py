@@ -73,10 +73,17 @@ def _is_finished(controls: list[Control]) -> bool:
 
 
 class _Unkept:
-    """Takes messages and keeps none."""
+    """Takes messages and keeps none but their sum."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def __len__(self) -> int:
+        return 0
 
     def append(self, message: Message) -> None:
         """Take one."""
+        self.size += len(message)
 
 
 def memory_bound(limit: int, size: int) -> int:
@@ -104,7 +111,12 @@ def _check_memory(setup: Setup, stream: bytes, sizes: list[int]) -> None:
         before, _ = tracemalloc.get_traced_memory()
         for piece in pieces:
             tracemalloc.reset_peak()
-            controls = codec.receive(piece, messages)
+            messages.size, controls = 0, codec.receive(piece, messages)
+            # Each call hands over what was sent, or one message's worth inflated and one more.
+            assert messages.size <= 2 * setup.limit + len(piece)
+            while codec.is_held:
+                messages.size, controls = 0, codec.receive(b"", messages)
+                assert messages.size <= 2 * setup.limit + len(piece)
             peak = tracemalloc.get_traced_memory()[1] - before
             bound = memory_bound(setup.limit, len(piece))
             assert peak <= bound, f"{peak} bytes held, {bound} allowed"

@@ -25,7 +25,6 @@ Deliberate differences, each allowed where it is due and nowhere else:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,7 +33,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
-from django_wsmux.protocol.deflate import Deflate, compress
+from django_wsmux.protocol.deflate import Compressor, Deflate
 from django_wsmux.protocol.events import Control, Failure
 from django_wsmux.protocol.frames import CLOSE, TEXT, CloseCode, encode_message
 from django_wsmux.protocol.prepared import Prepared
@@ -43,7 +42,7 @@ from tests.protocol.test_codec_streams import Engine
 
 from .choices import Choices
 from .streams import choose_stream
-from .subject import Message, Setup
+from .subject import Message, Setup, take
 
 __all__ = ["check"]
 
@@ -164,7 +163,7 @@ def _check_receiving(setup: Setup, stream: bytes) -> list[Message]:
     codec, reference = setup.codec(), _Reference(setup)
     messages, controls = list[Message](), list[Control]()
     for data, length, is_shortest in _frames_in(stream, setup.limit):
-        controls += codec.receive(data, messages)
+        controls += take(codec, data, messages)
         failures = [control.code for control in controls if isinstance(control, Failure)]
         if not is_shortest:  # difference 1
             assert failures == [CloseCode.PROTOCOL_ERROR]
@@ -192,16 +191,10 @@ def _is_excused(setup: Setup, data: bytes, codes: list[int | None]) -> bool:
 
 def _sent(deflate: Deflate | None, messages: Iterable[Message]) -> Iterator[bytes]:
     """Yield the frames of messages as ``server.connection`` sends them."""
-    compressor: zlib._Compress | None = None
+    compressor = None if deflate is None else Compressor(deflate)
     for message in messages:
         prepared = Prepared(*encode_message(message))
-        if deflate is None:
-            yield prepared.plain
-        elif deflate.local_takeover:
-            compressor = compressor or deflate.compressor()
-            yield compress(compressor, prepared.opcode, prepared.payload)
-        else:
-            yield prepared.compressed(deflate)
+        yield prepared.plain if compressor is None else prepared.compressed(compressor)
 
 
 def _check_sending(deflate: Deflate | None, messages: list[Message]) -> None:

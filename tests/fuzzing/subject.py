@@ -12,7 +12,7 @@ from io import BytesIO
 from itertools import cycle
 
 from django_wsmux.protocol import codec as codec_module
-from django_wsmux.protocol.codec import Codec, Sink
+from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.deflate import Compression, Deflate, negotiate
 from django_wsmux.protocol.events import Closed, Control, Failure
 from django_wsmux.protocol.frames import close_payload
@@ -30,6 +30,7 @@ __all__ = [
     "feed",
     "feed_as_read",
     "pieces_of",
+    "take",
 ]
 
 Message = str | bytes
@@ -71,6 +72,7 @@ class Setup:
     Attributes:
         limit: of a message's size.
         deflate: what is agreed on of permessage-deflate, if anything.
+        room: messages that are taken before the codec stops.
         large: from how many bytes on a frame gets a buffer of its own; low, so that streams
             of a fuzzer's size get there.
     """
@@ -78,15 +80,21 @@ class Setup:
     limit: int
     deflate: Deflate | None
     large: int
+    room: int = 2**16
 
     @classmethod
     def choose(cls, choices: Choices) -> Setup:
         """Choose one."""
-        return cls(choices.one_of(LIMITS), choices.one_of(DEFLATES), choices.one_of((64, 2, 2**17)))
+        return cls(
+            choices.one_of(LIMITS),
+            choices.one_of(DEFLATES),
+            choices.one_of((64, 2, 2**17)),
+            choices.one_of((2**16, 1, 3)),
+        )
 
     def codec(self) -> Codec:
         """Return a new codec: the one place where one is made."""
-        codec = Codec(self.limit)
+        codec = Codec(self.limit, max_messages=self.room)
         codec.deflate = self.deflate
         return codec
 
@@ -111,28 +119,46 @@ def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
     return pieces
 
 
-def feed(codec: Codec, pieces: Iterable[bytes], messages: Sink) -> list[Control]:
+def take(codec: Codec, data: bytes, messages: list[Message]) -> list[Control]:
+    """Give a codec a piece, and let it go on as often as it stops before the end."""
+    waiting = list[Message]()
+    controls = codec.receive(data, waiting)
+    return controls + _go_on(codec, waiting, messages)
+
+
+def _go_on(codec: Codec, waiting: list[Message], messages: list[Message]) -> list[Control]:
+    controls = list[Control]()
+    while True:
+        messages += waiting
+        waiting.clear()
+        if not codec.is_held:
+            return controls
+        controls += codec.receive(b"", waiting)
+
+
+def feed(codec: Codec, pieces: Iterable[bytes], messages: list[Message]) -> list[Control]:
     """Give a codec these pieces."""
-    return [control for piece in pieces for control in codec.receive(piece, messages)]
+    return [control for piece in pieces for control in take(codec, piece, messages)]
 
 
 def feed_as_read(
-    codec: Codec, stream: bytes, sizes: Sequence[int], messages: Sink
+    codec: Codec, stream: bytes, sizes: Sequence[int], messages: list[Message]
 ) -> list[Control]:
     """Give a codec a stream as a server does, reading at most so many bytes at a time.
 
     A large frame is read to its own space, everything else to a buffer that is used again.
     """
-    controls = list[Control]()
+    controls, waiting = list[Control](), list[Message]()
     buffer, source = bytearray(max(sizes)), BytesIO(stream)
     for most in cycle(sizes):
         if codec.large is None:
             size = source.readinto(memoryview(buffer)[:most])
-            controls += codec.receive(buffer, messages, size)
+            controls += codec.receive(buffer, waiting, size)
         else:
             with codec.space() as space:
                 size = source.readinto(space[:most])
-            controls += codec.filled(size, messages)
+            controls += codec.filled(size, waiting)
+        controls += _go_on(codec, waiting, messages)
         if not size:
             return controls
     raise AssertionError("cycle() has no end")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
-from django_wsmux.protocol import codec, deflate, handshake, origin
+from django_wsmux.protocol import codec, deflate, handshake, origin, parsing
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Closed
 from django_wsmux.protocol.partial import PartialMessage
@@ -82,15 +82,15 @@ def filled_but_the_last(self: Codec, size: int, messages: Any) -> Any:
 Mistake = tuple[str, Any, str, object]
 
 MISTAKES: list[Mistake] = [
-    ("codec", codec, "_decode", replace_bad_text),
-    ("codec", codec, "_parse_close", take_any_close),
+    ("codec", codec, "decode", replace_bad_text),
+    ("codec", codec, "parse_close", take_any_close),
     ("codec", Codec, "_receive_piece", lose_the_mask),
     ("codec", Codec, "filled", filled_but_the_last),
     ("codec", Codec, "_finish", stop_parsing_only),
     ("codec", Codec, "_check_size", lambda self, length: None),
     ("codec", PartialMessage, "_inflate", inflate_all),
-    ("differential", codec, "_decode", replace_bad_text),
-    ("differential", codec, "is_valid_close_code", lambda code: True),
+    ("differential", codec, "decode", replace_bad_text),
+    ("differential", parsing, "is_valid_close_code", lambda code: True),
     ("differential", Codec, "_check_size", lambda self, length: None),
     ("differential", PartialMessage, "_inflate", inflate_all),
     ("differential", deflate, "RSV1", 0),
