@@ -21,10 +21,9 @@ __all__ = ["WebSocketRequest", "bare_environ", "bare_request", "shed"]
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
 
-# The server's own: sockets, parser, buffers.
-_SERVERS_OWN: Final = frozenset(
-    {"gunicorn.sock", "gunicorn.socket", "wsgi.input", "wsgi.websocket"}
-)
+# Under these the server puts its own: sockets, parser, buffers, functions that know the request.
+_SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
+_PLAIN: Final = (str, int, tuple)
 
 # Differ from socket to socket, so there is nothing to share.
 _UNIQUE: Final = frozenset({"HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "REMOTE_PORT", "QUERY_STRING"})
@@ -71,7 +70,7 @@ def shed(request: WebSocketRequest) -> None:
     kept = [
         (sys.intern(key), _shared(key, value))
         for key, value in environ.items()
-        if key not in _SERVERS_OWN
+        if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
     ]
     # The dictionary itself is known to the view, and grew for what is gone.
     environ.clear()
