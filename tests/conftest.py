@@ -13,6 +13,9 @@ import pytest
 
 from .support import ROOT, WORKERS, Server
 
+# The suite lies in the package, where pytest does not look for asserts to explain.
+pytest.register_assert_rewrite("django_wsmux.backends.contract")
+
 StartServer = Callable[..., Server]
 
 

@@ -1,0 +1,76 @@
+"""Between processes: what carries the messages of groups.
+
+``from_url()`` makes a backend; ``base`` is the contract, ``contract`` its tests.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .base import Backend
+from .reports import BackendUnavailable, Counts, Gap
+
+__all__ = ["SCHEMES", "Backend", "BackendUnavailable", "Counts", "Gap", "from_url"]
+
+#: Where the backend of a URL's scheme is; imported when it is used.
+SCHEMES: Final = {
+    "local": "django_wsmux.backends.local.LocalBackend",
+    "redis": "django_wsmux.backends.redis.RedisBackend",
+    "rediss": "django_wsmux.backends.redis.RedisBackend",
+    "redis+unix": "django_wsmux.backends.redis.RedisBackend",
+    "redis+sentinel": "django_wsmux.backends.redis.RedisBackend",
+    "rediss+sentinel": "django_wsmux.backends.redis.RedisBackend",
+    "postgres": "django_wsmux.backends.postgresql.PostgresBackend",
+}
+
+#: What to install for those that need something.
+_EXTRAS: Final = {"redis": "redis", "psycopg": "postgres"}
+
+
+def from_url(url: str, *, namespace: str = "") -> Backend:
+    """Make the backend that a URL names. Nothing is connected yet.
+
+    Args:
+        url: ``local://``, ``redis://host:6379/0``, ``postgres://?using=default`` and so on, or, for
+            a class of one's own, its dotted path: ``mysite.nats.NatsBackend://host``.
+            ``?namespace=`` in it takes precedence over the argument.
+        namespace: names the project; see ``Backend``.
+
+    Raises:
+        ValueError: there is no such backend, or a library that it needs is missing.
+    """
+    scheme, separator, _ = url.partition("://")
+    path = SCHEMES.get(scheme, scheme if "." in scheme else "")
+    if not separator or not path:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(
+            f"unknown backend {scheme!r}: use {known} or the dotted path of a class, "
+            f'such as "mysite.backends.MyBackend://"'
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        backend_class = getattr(import_module(module), name)
+    except ImportError as error:
+        extra = _EXTRAS.get(error.name or "")
+        advice = f': pip install "django-wsmux[{extra}]"' if extra else ""
+        raise ValueError(f"{scheme}:// cannot be used, {error}{advice}") from error
+    except AttributeError as error:
+        raise ValueError(f"{scheme}:// cannot be used: {error}") from error
+    url, named = _take_namespace(url)
+    backend = backend_class(url, namespace=namespace if named is None else named)
+    if not isinstance(backend, Backend):
+        raise ValueError(f"{path} is not a subclass of {Backend.__module__}.Backend")
+    return backend
+
+
+def _take_namespace(url: str) -> tuple[str, str | None]:
+    """Take ``namespace`` out of a URL's query, which may be given to a library."""
+    query = urlsplit(url).query
+    options = parse_qsl(query, keep_blank_values=True)
+    named = dict(options).get("namespace")
+    if named is None:
+        return url, None
+    rest = urlencode([option for option in options if option[0] != "namespace"])
+    return url.replace(f"?{query}", f"?{rest}" if rest else ""), named

@@ -1,0 +1,89 @@
+"""Questions to all processes, and how it is known that every answer has come."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Set
+from typing import Final, NamedTuple
+
+__all__ = ["Answer", "Expected", "Question", "pack_answer", "pack_question", "unpack_answer"]
+
+#: Who must answer: how many, exactly whom, or nobody knows.
+Expected = int | Set[bytes] | None
+
+_NUMBER: Final = struct.Struct("!Q")
+_ANSWER: Final = struct.Struct("!16sQ?")
+
+
+class Answer(NamedTuple):
+    """An answer taken apart; ``text`` is ``None`` where nobody is subscribed."""
+
+    asker: bytes
+    number: int
+    text: bytes | None
+
+
+def pack_question(number: int, text: bytes) -> bytes:
+    """Return the payload of a question packet."""
+    return _NUMBER.pack(number) + text
+
+
+def pack_answer(asker: bytes, question: bytes, text: bytes | None) -> bytes:
+    """Return the payload of the answer to a question packet's payload."""
+    (number,) = _NUMBER.unpack_from(question)
+    return _ANSWER.pack(asker, number, text is not None) + (text or b"")
+
+
+def unpack_answer(payload: bytes) -> Answer:
+    """Take the payload of an answer packet apart."""
+    asker, number, is_subscribed = _ANSWER.unpack_from(payload)
+    return Answer(asker, number, payload[_ANSWER.size :] if is_subscribed else None)
+
+
+class Question:
+    """A question under way; the owner thread hands in what arrives."""
+
+    HEAD: Final = _NUMBER.size
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._expected: Expected = None
+        self._answers: dict[bytes, bytes | None] = {}
+        self._echoes = 0
+
+    def expect(self, expected: Expected) -> None:
+        """Say who must answer; answers may have come already."""
+        with self._lock:
+            self._expected = expected
+            self._check()
+
+    def add(self, sender: bytes, text: bytes | None) -> None:
+        """Take an answer; ``None`` stands for a process that has none, or has died."""
+        with self._lock:
+            self._answers.setdefault(sender, text)
+            self._check()
+
+    def echo(self) -> None:
+        """The question reached its own sender, who was counted with the others."""
+        with self._lock:
+            self._echoes += 1
+            self._check()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all have answered; False when ``timeout`` seconds passed first."""
+        return self._done.wait(timeout)
+
+    def answers(self) -> list[bytes]:
+        """Return the answers of those that are subscribed."""
+        with self._lock:
+            return [text for text in self._answers.values() if text is not None]
+
+    def _check(self) -> None:
+        if isinstance(self._expected, int):
+            done = len(self._answers) + self._echoes >= self._expected
+        else:
+            done = self._expected is not None and self._expected <= self._answers.keys()
+        if done:
+            self._done.set()

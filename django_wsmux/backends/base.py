@@ -1,0 +1,446 @@
+"""The contract of a backend: what carries publications from one process to the others.
+
+A backend is made by ``from_url()``. Whoever only publishes (a Celery task, a management command)
+calls ``publish()`` and nothing else. Whoever listens calls ``start()`` once and then
+``subscribe()``; one owner thread, which is a greenlet in a process patched by gevent, hands over
+what the other processes publish.
+
+To write one, subclass ``Backend``, implement the three abstract methods, and run the contract's
+tests against it (``django_wsmux.backends.contract``)::
+
+    class MyBackend(Backend):
+        def listen(self):                      # runs in the owner thread
+            connection = connect(self.url)     # BackendUnavailable: called again after a while
+            self.listening()
+            while not self.stopping:
+                self.deliver(connection.read())
+
+        def transmit(self, channel, packet):   # from any thread or greenlet
+            connection.send(packet)            # to every other process, in the order of the calls
+
+        def reply(self, asker, packet):        # in the owner thread; must not wait for a network
+            ...                                # to the process with this id, or to every process
+
+No backend may wait in a way that gevent cannot see, run an event loop, or queue without a bound.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from .asking import Expected, Question, pack_answer, pack_question, unpack_answer
+from .packets import Kind, Packet, UnreadablePacket, pack, unpack
+from .reports import BackendUnavailable, Counts, Gap, Outages
+from .waiting import Forked, Waiter
+
+__all__ = ["Backend", "BackendUnavailable", "Counts", "Gap"]
+
+logger = logging.getLogger("django_wsmux.backends")
+
+#: Seconds for which the owner hands over messages before it lets others run.
+_SLICE: Final = 0.005
+
+#: Seconds that close() waits for the owner.
+_LINGER: Final = 3.0
+
+
+T = TypeVar("T")
+Receive = Callable[[str, bytes], object]
+OnGap = Callable[[Gap], object]
+Answerer = Callable[[str, bytes], bytes | None]
+
+
+class Backend(ABC):
+    """Carries publications between the processes of one project.
+
+    Every method may be called from any thread or greenlet. After a fork the child begins anew: with
+    an id and connections of its own, not started, subscribed to nothing.
+
+    Args:
+        url: as in ``WEBSOCKET_BACKEND``.
+        namespace: names the project; the same in all its processes. Projects with different
+            namespaces never hear each other. ``?namespace=`` in the URL takes precedence.
+
+    Attributes:
+        url: as given.
+        name: the URL without user, password and query, for logs and errors.
+        namespace: as given.
+        counts: what happened so far, in this process.
+        id: 16 random bytes: this process, for this backend.
+        channels: what is subscribed to.
+        effective: set while everything that is published is heard.
+        waiter: what the owner waits with.
+        lock: held while ``follow()`` and ``unfollow()`` are called.
+    """
+
+    # Made anew in each process; see _prepare().
+    id: bytes
+    channels: dict[str, threading.Event]
+    effective: threading.Event
+    waiter: Waiter
+    lock: threading.Lock
+    _owner: threading.Thread | None
+    _receive: Receive | None
+    _on_gap: OnGap | None
+    _answer: Answerer | None
+    _questions: dict[int, Question]
+
+    def __init__(self, url: str, *, namespace: str = "") -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.name = f"{url.partition('://')[0]}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self.namespace = namespace
+        self.counts = Counts()
+        # The process for which the state below was made; None: not made yet.
+        self._pid: int | None = None
+        _backends.add(self)
+
+    # For those who use it
+
+    def start(
+        self, receive: Receive, gap: OnGap | None = None, answer: Answerer | None = None
+    ) -> None:
+        """Begin to listen. Called again, it does nothing.
+
+        The three are called by the owner, one call at a time, and must not wait for anything:
+        meanwhile nothing is received. What they raise is logged.
+
+        Args:
+            receive: ``receive(channel, payload)`` for each publication of another process.
+            gap: ``gap(Gap(...))`` when publications may have been missed, once it works again.
+            answer: ``answer(channel, question)`` gives what ``ask()`` in another process returns;
+                ``None`` for no answer.
+
+        Raises:
+            BackendUnavailable: it can never work as it is set up. A broker that is away is not an
+                error: it is logged, and connected to as soon as it is back.
+        """
+        self._prepare()
+        self._receive, self._on_gap, self._answer = receive, gap, answer
+        self._is_started = True
+        self._start_owner()
+
+    def subscribe(self, channel: str) -> threading.Event:
+        """Receive what others publish on a channel. Subscribed already, it changes nothing.
+
+        It does not wait. Calls for one channel take effect in their order.
+
+        Returns:
+            An event that is set once the subscription is effective: what is published after
+            ``subscribe(channel).wait(timeout)`` has returned True is heard.
+
+        Raises:
+            RuntimeError: ``start()`` has not been called in this process.
+        """
+        if self._pid is None or not self._is_started:
+            raise RuntimeError("call start() before subscribe(), in each process that listens")
+        with self.lock:
+            event = self.channels.get(channel)
+            if event is None:
+                event = self.channels[channel] = self.follow(channel)
+            return event
+
+    def unsubscribe(self, channel: str) -> None:
+        """Receive it no longer. Not subscribed, it changes nothing."""
+        if self._pid is not None:
+            with self.lock:
+                if self.channels.pop(channel, None) is not None:
+                    self.unfollow(channel)
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        """Tell all other processes; never the own one. Needs no ``start()``.
+
+        What one process publishes arrives everywhere in the order of its calls. It waits for the
+        broker's word where there is a broker, for a bounded time, and never for a receiver.
+
+        Raises:
+            BackendUnavailable: the broker is away. It was not delivered, or, where the connection
+                was lost after it was sent, that is unknown.
+        """
+        self._prepare()
+        self.transmit(channel, pack(Kind.MESSAGE, self.id, channel, payload))
+        self.counts.published += 1
+
+    def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> list[bytes]:
+        """Ask every other process that is subscribed to a channel.
+
+        Returns as soon as all have answered that the transport knows of; one that dies meanwhile is
+        not waited for longer than ``timeout`` seconds. Starts the owner when it does not run.
+
+        Returns:
+            Their answers, in no order, of processes that lived when they were asked.
+
+        Raises:
+            BackendUnavailable: the question could not be sent.
+        """
+        self._prepare()
+        deadline = time.monotonic() + timeout
+        self._start_owner()
+        if not self.effective.wait(timeout):
+            raise self.unavailable("there is no connection to receive answers on")
+        number = next(self._numbers)
+        pending = self._questions[number] = Question()
+        try:
+            packet = pack(Kind.QUESTION, self.id, channel, pack_question(number, question))
+            pending.expect(self.query(channel, packet))
+            if not pending.wait(max(0.0, deadline - time.monotonic())):
+                self.counts.unanswered += 1
+            return pending.answers()
+        finally:
+            del self._questions[number]
+
+    def close(self) -> None:
+        """Send what is queued, for a bounded time, and give everything back."""
+        if self._pid is None:
+            return
+        self._stop.set()
+        self.waiter.wake()
+        if self._owner is not None and self._owner is not threading.current_thread():
+            self._owner.join(_LINGER)
+        self.release()
+        self.waiter.close()
+        self._pid = None
+
+    # To be implemented
+
+    @abstractmethod
+    def listen(self) -> None:
+        """Listen until ``self.stopping``; called by the owner.
+
+        Connects, subscribes to ``self.channels``, calls ``listening()`` when that is effective, and
+        hands what arrives to ``deliver()``. Waits with ``self.waiter``, or in another way that
+        ends soon after ``self.waiter.wake()``. Returns with nothing left open.
+
+        Raises:
+            BackendUnavailable: no connection, or no longer; it is called again after a while.
+        """
+
+    @abstractmethod
+    def transmit(self, channel: str, packet: bytes) -> None:
+        """Send a packet to the other processes that are subscribed to a channel, or to all.
+
+        Raises:
+            BackendUnavailable: that is not possible now.
+        """
+
+    @abstractmethod
+    def reply(self, asker: bytes, packet: bytes) -> None:
+        """Send a packet to the process with this id; called by the owner, must not wait.
+
+        It may go to everybody: a process ignores answers that are not for it.
+        """
+
+    # To be implemented where the default does not do
+
+    def query(self, channel: str, packet: bytes) -> Expected:
+        """Like ``transmit()``; return who must answer.
+
+        A number counts this process too where it is subscribed and the packet comes back to it. A
+        set has the ids of exactly those other processes. ``None``: unknown, so ``ask()`` takes its
+        full time.
+        """
+        self.transmit(channel, packet)
+        return None
+
+    def follow(self, channel: str) -> threading.Event:
+        """Subscribe at the broker; return the event that says when that is effective."""
+        return self.effective
+
+    def unfollow(self, channel: str) -> None:
+        """Unsubscribe at the broker."""
+
+    def open(self) -> None:
+        """Do what must be done before ``start()`` returns; called once in each process."""
+
+    def prepare(self) -> None:
+        """Make what belongs to one process: locks, queues. Called before anything else in it."""
+
+    def release(self) -> None:
+        """Close connections and files; the last call."""
+
+    def forget(self) -> None:
+        """Close the descriptors that a fork copied, without a word to the other side."""
+
+    # For those who implement it
+
+    @property
+    def stopping(self) -> bool:
+        """Whether ``listen()`` is to return."""
+        return self._stop.is_set()
+
+    def unavailable(self, problem: object, advice: str = "") -> BackendUnavailable:
+        """Return the error to raise."""
+        return BackendUnavailable(self.name, str(problem), advice)
+
+    def listening(self) -> None:
+        """Say that from now on everything is heard; ends an outage."""
+        self.effective.set()
+        if gap := self._outages.end():
+            logger.warning("%s: listening again after %.1f s", self.name, gap.seconds)
+            self.missed(gap)
+
+    def missed(self, gap: Gap) -> None:
+        """Report that publications may have been missed."""
+        self.counts.gaps += 1
+        if self._on_gap is not None:
+            self._call(self._on_gap, gap)
+
+    def lost_peer(self, peer: bytes) -> None:
+        """Say that a process has gone, so that no question waits for it."""
+        for question in list(self._questions.values()):
+            question.add(peer, None)
+
+    def deliver(self, packets: Iterable[bytes]) -> None:
+        """Hand over what arrived; lets others run when that takes long."""
+        pid = self._pid
+        end = time.monotonic() + _SLICE
+        for data in packets:
+            try:
+                packet = unpack(data)
+            except UnreadablePacket as problem:
+                self._report_unreadable(problem)
+                continue
+            if packet.kind != Kind.MESSAGE:
+                self._handle(packet)
+            elif packet.channel in self.channels and packet.sender != self.id:
+                self.counts.received += 1
+                if self._receive is not None:
+                    self._call(self._receive, packet.channel, packet.payload)
+            if time.monotonic() > end:
+                time.sleep(0)
+                if self._pid != pid:
+                    raise Forked
+                end = time.monotonic() + _SLICE
+
+    # Inside
+
+    def _prepare(self) -> None:
+        if self._pid is not None:
+            return
+        # Not in __init__: with gunicorn --preload that runs before the fork and before gevent's
+        # patching, and a lock made then would block the whole process.
+        with _preparing:
+            if self._pid is not None:
+                return
+            self.id = os.urandom(16)
+            self.counts = Counts()
+            self.channels = {}
+            self.effective = threading.Event()
+            self.waiter = Waiter()
+            self.lock = threading.Lock()
+            self._stop = threading.Event()
+            self._owner = None
+            self._is_started = False
+            self._receive = None
+            self._on_gap = None
+            self._answer = None
+            self._questions = {}
+            self._numbers = itertools.count()
+            self._outages = Outages()
+            self.prepare()
+            self._pid = os.getpid()
+
+    def _start_owner(self) -> None:
+        with self.lock:
+            if self._owner is None:
+                self.open()
+                self._owner = threading.Thread(
+                    target=self._own, args=(self._stop,), name="django_wsmux backend", daemon=True
+                )
+                self._owner.start()
+
+    def _own(self, stop: threading.Event) -> None:
+        pid = os.getpid()
+        while not stop.is_set():
+            try:
+                self.listen()
+            except Forked:
+                return
+            except BackendUnavailable as error:
+                self._note_outage(error.problem)
+            except Exception as error:
+                if os.getpid() != pid or stop.is_set():
+                    return
+                logger.exception("%s: the listener failed; it is started again", self.name)
+                self._note_outage(f"{type(error).__name__}: {error}")
+            else:
+                continue
+            stop.wait(self._outages.delay())
+            if os.getpid() != pid:
+                return
+
+    def _note_outage(self, reason: str) -> None:
+        self.effective.clear()
+        if self._outages.begin(reason):
+            logger.warning("%s: not listening: %s; trying again", self.name, reason)
+
+    def _handle(self, packet: Packet) -> None:
+        if packet.kind == Kind.QUESTION:
+            if packet.sender != self.id:
+                self._reply_to(packet)
+            else:
+                number = int.from_bytes(packet.payload[: Question.HEAD], "big")
+                if question := self._questions.get(number):
+                    question.echo()
+        elif packet.kind == Kind.ANSWER:
+            answer = unpack_answer(packet.payload)
+            if answer.asker == self.id and (question := self._questions.get(answer.number)):
+                question.add(packet.sender, answer.text)
+        elif packet.kind == Kind.GAP:
+            missed = int.from_bytes(packet.payload, "big")
+            self.missed(Gap("this process took its messages too slowly", 0.0, missed))
+
+    def _reply_to(self, packet: Packet) -> None:
+        text = None
+        if packet.channel in self.channels and self._answer is not None:
+            text = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
+        payload = pack_answer(packet.sender, packet.payload, text)
+        self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))
+
+    def _call(self, function: Callable[..., T], *args: object) -> T | None:
+        try:
+            return function(*args)
+        except Exception:
+            logger.exception("%s: %r failed", self.name, function)
+            return None
+
+    def _report_unreadable(self, problem: UnreadablePacket) -> None:
+        self.counts.unreadable += 1
+        if self.counts.unreadable == 1:
+            logger.warning("%s: dropped a packet of %s; logged once", self.name, problem)
+
+    def _forget(self) -> None:
+        if self._pid is not None:
+            self._pid = None
+            self.waiter.close()
+            self.forget()
+
+
+_backends: weakref.WeakSet[Backend] = weakref.WeakSet()
+_preparing = threading.Lock()
+
+
+def _forget_all() -> None:
+    global _preparing
+    _preparing = threading.Lock()
+    for backend in list(_backends):
+        backend._forget()
+
+
+def _close_all() -> None:
+    for backend in list(_backends):
+        backend.close()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+atexit.register(_close_all)

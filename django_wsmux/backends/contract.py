@@ -1,0 +1,321 @@
+"""The tests that every backend must pass; needs pytest.
+
+To test one of your own, subclass the suite and say where the backend is::
+
+    from django_wsmux.backends.contract import BackendContract
+
+    class TestMyBackend(BackendContract):
+        @pytest.fixture
+        def backend_url(self):
+            return "mysite.backends.MyBackend://127.0.0.1:4222"
+
+Each test runs in real processes, once plain and once patched by gevent. Failures explain themselves
+after ``pytest.register_assert_rewrite("django_wsmux.backends.contract")`` in a conftest.py.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+
+from .packets import VERSION, Kind, pack
+from .peer import Peer, PeerError
+
+__all__ = ["BackendContract", "MakePeer", "make_peers"]
+
+#: Seconds in which something that must not happen would have happened.
+A_WHILE = 0.2
+
+
+class MakePeer(Protocol):
+    """Starts a process with the backend under test; all of one test share a namespace."""
+
+    def __call__(self, *channels: str, url: str = "", namespace: str = "") -> Peer:
+        """Start one; with channels it listens to them."""
+
+
+def make_peers(url: str, env: Mapping[str, str], *, gevent: bool) -> Iterator[MakePeer]:
+    """Yield what starts processes; end them afterwards."""
+    peers: list[Peer] = []
+    common = uuid4().hex[:12]
+    backend_url = url
+
+    def make(*channels: str, url: str = "", namespace: str = "") -> Peer:
+        peer = Peer(url or backend_url, namespace or common, gevent=gevent, env=env)
+        peers.append(peer)
+        if channels:
+            peer.start(*channels)
+        return peer
+
+    yield make
+    for peer in peers:
+        peer.stop()
+
+
+def numbers(found: list[tuple[str, bytes]], prefix: str) -> list[int]:
+    """Return the numbers of one sender's messages as they came."""
+    texts = [payload.decode() for _, payload in found]
+    return [int(text.split(":")[1]) for text in texts if text.startswith(f"{prefix}:")]
+
+
+class BackendContract:
+    """What every backend does."""
+
+    @pytest.fixture
+    def backend_url(self) -> str:
+        """Where the backend under test is; override it."""
+        raise NotImplementedError("override the fixture backend_url")
+
+    @pytest.fixture
+    def backend_env(self) -> Mapping[str, str]:
+        """Environment variables of the processes."""
+        return {}
+
+    @pytest.fixture(params=["plain", "gevent"])
+    def peer(
+        self, request: pytest.FixtureRequest, backend_url: str, backend_env: Mapping[str, str]
+    ) -> Iterator[MakePeer]:
+        """Start processes, plain or patched by gevent."""
+        yield from make_peers(backend_url, backend_env, gevent=request.param == "gevent")
+
+    # Publications
+
+    def test_reaches_the_others(self, peer: MakePeer) -> None:
+        """Every process that is subscribed hears it once, and nobody else."""
+        one, two, other = peer("room"), peer("room"), peer("elsewhere")
+        sender = peer("room")
+        sender.publish("room", b"hello")
+        assert one.received(1) == [("room", b"hello")]
+        assert two.received(1) == [("room", b"hello")]
+        other.publish("room", b"last")
+        assert sender.received(1) == [("room", b"last")], "its own publication came back"
+        sender.publish("elsewhere", b"last")
+        assert other.received(1) == [("elsewhere", b"last")]
+
+    def test_needs_no_start(self, peer: MakePeer) -> None:
+        """A process that only publishes, and ends at once, is heard."""
+        listener = peer("room")
+        sender = peer()
+        payloads = [f"{number}".encode() for number in range(50)]
+        sender.publish("room", *payloads)
+        sender.stop()
+        assert [payload for _, payload in listener.received(50)] == payloads
+
+    def test_subscribe_needs_start(self, peer: MakePeer) -> None:
+        """It says what to do first."""
+        with pytest.raises(PeerError, match=r"call start\(\) before subscribe"):
+            peer().call("subscribe", "room")
+
+    @pytest.mark.parametrize("size", [0, 1, 5_000, 8_000, 70_000, 1_048_576])
+    def test_sizes(self, peer: MakePeer, size: int) -> None:
+        """Any bytes of any size, in order with small ones before and after."""
+        listener, sender = peer("room"), peer()
+        large = (bytes(range(256)) * (size // 256 + 1))[:size]
+        sender.publish("room", b"before", large, b"after")
+        assert [payload for _, payload in listener.received(3)] == [b"before", large, b"after"]
+
+    def test_names(self, peer: MakePeer) -> None:
+        """Channels have the names that groups may have, and are told apart by every letter."""
+        names = ["a", "A", "x" * 200, "user:7@example.com_-.", "room.*", "room.1"]
+        listener, sender = peer(*names), peer()
+        for name in names:
+            sender.publish(name, name.encode())
+        assert listener.received(len(names)) == [(name, name.encode()) for name in names]
+
+    def test_equal_messages(self, peer: MakePeer) -> None:
+        """Two publications that are equal are two."""
+        listener, sender = peer("room"), peer()
+        sender.publish("room", *[b"same"] * 20)
+        assert len(listener.received(20)) == 20
+
+    def test_namespaces(self, peer: MakePeer, backend_url: str) -> None:
+        """Projects with different namespaces, given either way, never hear each other."""
+        query = "&" if "?" in backend_url else "?"
+        strangers = [
+            peer("room", namespace="stranger"),
+            peer("room", url=f"{backend_url}{query}namespace=stranger2"),
+        ]
+        listener, sender = peer("room"), peer()
+        sender.publish("room", b"hello")
+        assert listener.received(1) == [("room", b"hello")]
+        for stranger in strangers:
+            assert stranger.received(1, A_WHILE) == []
+
+    # Order
+
+    def test_order(self, peer: MakePeer) -> None:
+        """Three processes publish at once: everybody gets all of each, in its order."""
+        count = 2_000
+        peers = [peer("room") for _ in range(3)]
+        for index, sender in enumerate(peers):
+            sender.begin("publish_numbers", "room", f"{index}", count, 9_000)
+        for sender in peers:
+            sender.end()
+        for index, listener in enumerate(peers):
+            found = listener.received(2 * count)
+            for other in {0, 1, 2} - {index}:
+                assert numbers(found, f"{other}") == list(range(count))
+            assert len(found) == 2 * count
+            assert listener.gaps(0) == []
+
+    def test_order_of_each_thread(self, peer: MakePeer) -> None:
+        """Threads of one process publish at once: each one's order is kept, nothing is mixed up."""
+        listener, sender = peer("room"), peer("room")
+        sender.call("publish_at_once", "room", 8, 100)
+        found = listener.received(800)
+        for index in range(8):
+            assert numbers(found, f"{index}") == list(range(100))
+
+    # Subscriptions
+
+    def test_heard_once_effective(self, peer: MakePeer) -> None:
+        """What is published after subscribe() was waited for is heard, every time."""
+        listener, sender = peer("first"), peer()
+        for index in range(50):
+            name = f"room.{index}"
+            assert listener.call("subscribe", name) is True
+            sender.publish(name, b"now")
+            assert listener.received(1) == [(name, b"now")]
+
+    def test_unsubscribe(self, peer: MakePeer) -> None:
+        """Nothing comes any more; both calls may be repeated, and their order counts."""
+        listener, sender = peer("room", "fence"), peer()
+        listener.call("subscribe", "room")
+        listener.call("unsubscribe", "room")
+        listener.call("unsubscribe", "room")
+        listener.call("unsubscribe", "never")
+        sender.publish("room", b"unheard")
+        sender.publish("fence", b"1")
+        assert listener.received(1) == [("fence", b"1")]
+        listener.call("toggle", "room", 200)
+        assert listener.call("subscribe", "room") is True
+        sender.publish("room", b"heard")
+        assert listener.received(1) == [("room", b"heard")]
+        listener.call("toggle", "other", 200)
+        assert listener.call("subscribe", "fence2") is True
+        sender.publish("other", b"unheard")
+        sender.publish("fence2", b"2")
+        assert listener.received(1) == [("fence2", b"2")]
+
+    # Questions
+
+    def test_ask(self, peer: MakePeer) -> None:
+        """Exactly the other subscribed processes answer, and soon; asking needs no start()."""
+        one, two, other = peer("room"), peer("room"), peer("elsewhere")
+        answers = sorted(f"{member.process.pid}:who?".encode() for member in (one, two))
+        asker = peer()
+        assert asker.ask("room", b"who?") == answers
+        began = time.monotonic()
+        for _ in range(5):
+            assert asker.ask("room", b"who?") == answers
+            assert other.ask("room", b"who?") == answers
+            assert one.ask("room", b"who?") == [f"{two.process.pid}:who?".encode()]
+            assert one.ask("nobody", b"who?") == []
+        assert time.monotonic() - began < 4, "it waited for answers that could not come"
+
+    def test_ask_after_a_crash(self, peer: MakePeer) -> None:
+        """A process that was killed is neither waited for nor remembered."""
+        one, two = peer("room"), peer("room")
+        asker = peer()
+        assert len(asker.ask("room", b"who?")) == 2
+        two.kill()
+        began = time.monotonic()
+        assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
+        assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
+        assert time.monotonic() - began < 5
+
+    def test_ask_one_that_is_stuck(self, peer: MakePeer) -> None:
+        """A process that does not answer costs the timeout and nothing more; no late answers."""
+        one, two = peer("room"), peer("room")
+        asker = peer("room")
+        two.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
+        assert 1.9 < time.monotonic() - began < 10
+        assert asker.call("counts")["unanswered"] == 1
+        two.signal(signal.SIGCONT)
+        assert len(asker.ask("room", b"again?")) == 2
+
+    def test_answer_that_fails(self, peer: MakePeer) -> None:
+        """An answer that raises is none; it is logged and the process listens on."""
+        listener, asker = peer("room"), peer()
+        assert asker.ask("room", b"raise") == []
+        assert len(asker.ask("room", b"who?")) == 1
+        listener.stop()
+        assert "ValueError: told to" in listener.log
+
+    # What may go wrong
+
+    def test_receive_that_fails(self, peer: MakePeer) -> None:
+        """What receive() raises is logged with its traceback; the next message comes."""
+        listener, sender = peer("room"), peer()
+        sender.publish("room", b"raise", b"next")
+        assert listener.received(1) == [("room", b"next")]
+        listener.stop()
+        assert "Traceback" in listener.log
+        assert "ValueError: told to" in listener.log
+
+    def test_unknown_versions(self, peer: MakePeer) -> None:
+        """Packets of another version are counted, logged once, and dropped."""
+        listener, sender = peer("room"), peer()
+        packet = pack(Kind.MESSAGE, b"s" * 16, "room", b"from the future")
+        for strange in (bytes([VERSION + 1]) + packet[1:], packet[:12]):
+            sender.call("inject", "room", b64encode(strange).decode())
+        sender.publish("room", b"hello")
+        assert listener.received(1) == [("room", b"hello")]
+        assert listener.call("counts")["unreadable"] == 2
+        listener.stop()
+        assert listener.log.count("dropped a packet") == 1
+
+    def test_killed_process(self, peer: MakePeer) -> None:
+        """kill -9 of one while all publish: the others miss nothing of each other."""
+        count = 1_000
+        peers = [peer("room") for _ in range(3)]
+        for index, sender in enumerate(peers):
+            sender.begin("publish_numbers", "room", f"{index}", count)
+        peers[2].kill()
+        for index, other in ((0, 1), (1, 0)):
+            peers[index].end()
+            found: list[int] = []
+            deadline = time.monotonic() + 20
+            while len(found) < count and time.monotonic() < deadline:
+                found += numbers(peers[index].received(1, 1.0), f"{other}")
+            assert found == list(range(count))
+            assert peers[index].gaps(0) == []
+
+    def test_fork(self, peer: MakePeer) -> None:
+        """A fork has an id and connections of its own; its parent's go on as if nothing was."""
+        parent, listener = peer("room"), peer("room")
+        parent.publish("room", b"parent 1")
+        child = parent.call("fork_and_publish", "room", b64encode(b"child").decode())
+        assert child != parent.call("id")
+        parent.publish("room", b"parent 2")
+        assert [text for _, text in listener.received(3)] == [b"parent 1", b"child", b"parent 2"]
+        assert parent.received(1) == [("room", b"child")]
+        listener.publish("room", b"to the parent")
+        assert parent.received(1) == [("room", b"to the parent")]
+        assert parent.gaps(0) == []
+
+    def test_close(self, peer: MakePeer) -> None:
+        """A closed backend is not heard of any more; it can be started again."""
+        closed, listener = peer("room"), peer("room")
+        closed.call("close")
+        assert listener.ask("room", b"who?") == []
+        closed.start("room")
+        listener.publish("room", b"hello")
+        assert closed.received(1) == [("room", b"hello")]
+
+    def test_others_run_meanwhile(self, peer: MakePeer) -> None:
+        """Other threads and greenlets of a busy listener are never held up for long."""
+        listener, sender = peer("room"), peer()
+        listener.call("watch_pauses")
+        listener.call("longest_pause")
+        sender.call("publish_numbers", "room", "0", 5_000)
+        assert len(listener.received(5_000)) == 5_000
+        assert listener.call("longest_pause") < 1.0

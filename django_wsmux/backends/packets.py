@@ -1,0 +1,87 @@
+"""What travels between processes: a publication with its header.
+
+::
+
+    version  1 byte     1
+    kind     1 byte     see Kind
+    sender   16 bytes   random id of the sending process
+    length   2 bytes    of the channel's name, big-endian
+    channel             UTF-8
+    payload             the rest
+
+The version comes first so that a process of an older or a newer release recognises what it cannot
+read. Never pickle: whoever can write to a broker could then run code in every worker.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+__all__ = ["MAX_CHANNEL", "VERSION", "Kind", "Packet", "UnreadablePacket", "pack", "unpack"]
+
+#: The version that is written, and the only one that is read.
+VERSION: Final = 1
+
+#: Bytes that a channel's name may have.
+MAX_CHANNEL: Final = 65_535
+
+_HEAD: Final = struct.Struct("!BB16sH")
+
+
+class Kind(IntEnum):
+    """What a packet is for."""
+
+    #: A publication.
+    MESSAGE = 1
+    #: Every process that is subscribed to the channel answers.
+    QUESTION = 2
+    #: The answer of one process.
+    ANSWER = 3
+    #: The sender could not deliver some packets to this receiver.
+    GAP = 4
+
+
+class Packet(NamedTuple):
+    """A packet taken apart."""
+
+    kind: int
+    sender: bytes
+    channel: str
+    payload: bytes
+
+
+class UnreadablePacket(Exception):
+    """A packet of another version, or no packet at all."""
+
+
+def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
+    """Return a packet as bytes.
+
+    Raises:
+        ValueError: the channel's name is too long.
+    """
+    name = channel.encode()
+    if len(name) > MAX_CHANNEL:
+        raise ValueError(f"a channel's name has at most {MAX_CHANNEL} bytes, not {len(name)}")
+    return _HEAD.pack(VERSION, kind, sender, len(name)) + name + payload
+
+
+def unpack(data: bytes) -> Packet:
+    """Take a packet apart.
+
+    Raises:
+        UnreadablePacket: it is of another version or has been cut short.
+    """
+    if not data or data[0] != VERSION:
+        version = data[0] if data else "none"
+        raise UnreadablePacket(f"version {version}; this release reads version {VERSION}")
+    try:
+        _, kind, sender, length = _HEAD.unpack_from(data)
+        end = _HEAD.size + length
+        if end > len(data):
+            raise UnreadablePacket("it ends within its header")
+        return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:])
+    except (struct.error, UnicodeDecodeError) as error:
+        raise UnreadablePacket(str(error)) from None

@@ -1,0 +1,351 @@
+"""A process that uses a backend and does as it is told: for the contract's tests.
+
+``Peer`` starts it and talks to it; ``python -m django_wsmux.backends.peer`` is the process itself.
+The two exchange lines of JSON over pipes: a command with its arguments, then a result or an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["Peer", "PeerError"]
+
+#: Seconds after which something that should happen is taken not to.
+TIMEOUT: Final = 20.0
+
+
+class PeerError(Exception):
+    """What the process raised: the name of the exception and its text.
+
+    Attributes:
+        kind: the exception's class.
+        text: what it says.
+        seconds: how long the call took.
+    """
+
+    def __init__(self, kind: str, text: str, seconds: float) -> None:
+        self.kind = kind
+        self.text = text
+        self.seconds = seconds
+        super().__init__(f"{kind}: {text}")
+
+
+class Peer:
+    """A process with a backend of its own.
+
+    Args:
+        url: which backend.
+        namespace: see ``Backend``.
+        gevent: whether to patch the process with gevent first, as a worker does.
+        env: environment variables on top of this process's. With ``DJANGO_SETTINGS_MODULE`` among
+            them, Django is set up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str = "tests",
+        *,
+        gevent: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        kind = "gevent" if gevent else "plain"
+        self.process = subprocess.Popen(  # noqa: S603  # the command is fixed
+            [sys.executable, "-m", __name__, url, namespace, kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            text=True,
+        )
+        self._log: list[str] = []
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        self._log.extend(self.process.stderr)
+
+    @property
+    def log(self) -> str:
+        """All that the process has logged so far."""
+        return "".join(self._log)
+
+    def begin(self, command: str, *arguments: Any) -> None:
+        """Give a command; ``end()`` waits for its result."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> Any:
+        """Return the result of the command that was given.
+
+        Raises:
+            PeerError: it failed.
+        """
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self._reader.join(TIMEOUT)
+            raise AssertionError(f"the process ended:\n{self.log}")
+        result = json.loads(line)
+        if "error" in result:
+            raise PeerError(result["error"], result["text"], result["seconds"])
+        return result["value"]
+
+    def call(self, command: str, *arguments: Any) -> Any:
+        """Give a command and return its result; the commands are the methods of ``Commands``."""
+        self.begin(command, *arguments)
+        return self.end()
+
+    def start(self, *channels: str) -> None:
+        """Listen, and wait until it is subscribed to these channels."""
+        self.call("start", *channels)
+
+    def publish(self, channel: str, *payloads: bytes) -> None:
+        """Publish in order."""
+        self.call("publish", channel, *(b64encode(payload).decode() for payload in payloads))
+
+    def received(self, count: int = 0, timeout: float = TIMEOUT) -> list[tuple[str, bytes]]:
+        """Wait for that many publications since the last call; return all, up to now."""
+        found = self.call("received", count, timeout)
+        return [(channel, b64decode(payload)) for channel, payload in found]
+
+    def gaps(self, count: int = 1, timeout: float = TIMEOUT) -> list[dict[str, Any]]:
+        """Wait for that many gaps since the last call; return all, up to now."""
+        gaps: list[dict[str, Any]] = self.call("gaps", count, timeout)
+        return gaps
+
+    def ask(self, channel: str, question: bytes, timeout: float = 5.0) -> list[bytes]:
+        """Ask the other processes."""
+        answers = self.call("ask", channel, b64encode(question).decode(), timeout)
+        return sorted(b64decode(answer) for answer in answers)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+
+    def stop(self) -> None:
+        """Let it end; what it queued is sent first."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):  # it was killed
+            self.process.stdin.close()
+        try:
+            self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._reader.join(TIMEOUT)
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+class Commands:
+    """What the process can be told to do."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        from . import Gap, from_url  # not before gevent has patched
+
+        self._backend = from_url(url, namespace=namespace)
+        self._arrived = threading.Condition()
+        self._received: list[tuple[str, bytes]] = []
+        self._gaps: list[Gap] = []
+        self._longest_pause = 0.0
+
+    def _receive(self, channel: str, payload: bytes) -> None:
+        if payload == b"raise":
+            raise ValueError("told to")
+        with self._arrived:
+            self._received.append((channel, payload))
+            self._arrived.notify_all()
+
+    def _note_gap(self, gap: Any) -> None:
+        with self._arrived:
+            self._gaps.append(gap)
+            self._arrived.notify_all()
+
+    def _answer(self, channel: str, question: bytes) -> bytes:
+        if question == b"raise":
+            raise ValueError("told to")
+        return b"%d:%b" % (os.getpid(), question)
+
+    def start(self, *channels: str) -> None:
+        """Listen to channels."""
+        self._backend.start(self._receive, self._note_gap, self._answer)
+        for event in [self._backend.subscribe(channel) for channel in channels]:
+            if not event.wait(TIMEOUT):
+                raise TimeoutError("not subscribed")
+
+    def subscribe(self, channel: str, timeout: float = TIMEOUT) -> bool:
+        """Subscribe, and wait for that to be effective."""
+        return self._backend.subscribe(channel).wait(timeout)
+
+    def toggle(self, channel: str, times: int) -> None:
+        """Subscribe and unsubscribe, waiting for nothing."""
+        for _ in range(times):
+            self._backend.subscribe(channel)
+            self._backend.unsubscribe(channel)
+
+    def unsubscribe(self, channel: str) -> None:
+        """Unsubscribe."""
+        self._backend.unsubscribe(channel)
+
+    def publish(self, channel: str, *payloads: str) -> None:
+        """Publish payloads."""
+        for payload in payloads:
+            self._backend.publish(channel, b64decode(payload))
+
+    def publish_numbers(self, channel: str, prefix: str, count: int, size: int = 0) -> None:
+        """Publish numbered messages; every seventh is padded to a size."""
+        for number in range(count):
+            text = f"{prefix}:{number}:"
+            self._backend.publish(channel, text.ljust(size if number % 7 == 0 else 0).encode())
+
+    def publish_at_once(self, channel: str, threads: int, count: int) -> None:
+        """Publish from several threads or greenlets at the same time."""
+        workers = [
+            threading.Thread(target=self.publish_numbers, args=(channel, f"{i}", count))
+            for i in range(threads)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    def inject(self, channel: str, packet: str) -> None:
+        """Send a packet as it is."""
+        self._backend._prepare()
+        self._backend.transmit(channel, b64decode(packet))
+
+    def ask(self, channel: str, question: str, timeout: float) -> list[str]:
+        """Ask the others."""
+        answers = self._backend.ask(channel, b64decode(question), timeout)
+        return [b64encode(answer).decode() for answer in answers]
+
+    def received(self, count: int, timeout: float) -> list[tuple[str, str]]:
+        """Return what arrived."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._received) >= count, timeout)
+            found, self._received = self._received, []
+        return [(channel, b64encode(payload).decode()) for channel, payload in found]
+
+    def gaps(self, count: int, timeout: float) -> list[dict[str, Any]]:
+        """Return the gaps."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._gaps) >= count, timeout)
+            found, self._gaps = self._gaps, []
+        return [{"reason": g.reason, "seconds": g.seconds, "missed": g.missed} for g in found]
+
+    def counts(self) -> dict[str, int]:
+        """Return the backend's counters."""
+        counts = self._backend.counts
+        return {name: getattr(counts, name) for name in counts.__slots__}
+
+    def id(self) -> str:
+        """Return the id of this process."""
+        return self._backend.id.hex()
+
+    def fork_and_publish(self, channel: str, payload: str) -> str:
+        """Publish from a fork; return its id."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                self._backend.publish(channel, b64decode(payload))
+                self._backend.close()
+                # Greenlets that were copied must not do the parent's work.
+                time.sleep(0.1)
+                os.write(writer, self._backend.id.hex().encode())
+                code = 0
+            finally:
+                os._exit(code)
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError("the fork failed")
+        with os.fdopen(reader, "rb", buffering=0) as results:
+            found = results.read(64)
+        os.close(writer)
+        assert found is not None
+        return found.decode()
+
+    def memory(self) -> int:
+        """Return the resident memory in KiB."""
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+    def watch_pauses(self) -> None:
+        """Begin to note for how long others did not run."""
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def _tick(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(0.005)
+            now = time.monotonic()
+            self._longest_pause = max(self._longest_pause, now - last)
+            last = now
+
+    def longest_pause(self) -> float:
+        """Return the longest time for which others did not run, since the last call."""
+        pause, self._longest_pause = self._longest_pause, 0.0
+        return pause
+
+    def close(self) -> None:
+        """Close the backend."""
+        self._backend.close()
+
+
+def _serve(url: str, namespace: str) -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO)
+    commands = Commands(url, namespace)
+    source: Any = sys.stdin
+    if "gevent.monkey" in sys.modules:
+        from gevent.fileobject import FileObject
+
+        source = FileObject(sys.stdin.fileno(), "r", closefd=False)
+    for line in source:
+        name, *arguments = json.loads(line)
+        began = time.monotonic()
+        try:
+            result = {"value": getattr(commands, name)(*arguments)}
+        except Exception as error:
+            seconds = time.monotonic() - began
+            result = {"error": type(error).__name__, "text": str(error), "seconds": seconds}
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+
+
+def _main(url: str, namespace: str, kind: str) -> None:
+    if kind == "gevent":
+        from gevent import monkey
+
+        monkey.patch_all()
+    if "DJANGO_SETTINGS_MODULE" in os.environ:
+        import django
+
+        django.setup()
+    _serve(url, namespace)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
