@@ -22,6 +22,8 @@ SCHEMES: Final = {
     "redis+unix": "django_wsmux.backends.redis.RedisBackend",
     "redis+sentinel": "django_wsmux.backends.redis.RedisBackend",
     "rediss+sentinel": "django_wsmux.backends.redis.RedisBackend",
+    "redis+cluster": "django_wsmux.backends.redis.RedisBackend",
+    "rediss+cluster": "django_wsmux.backends.redis.RedisBackend",
     "postgres": "django_wsmux.backends.postgresql.PostgresBackend",
 }
 

@@ -19,6 +19,7 @@ import signal
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 from uuid import uuid4
 
@@ -40,6 +41,7 @@ class MakePeer(Protocol):
         """Start one; with channels it listens to them."""
 
 
+@contextmanager
 def make_peers(url: str, env: Mapping[str, str], *, gevent: bool) -> Iterator[MakePeer]:
     """Yield what starts processes; end them afterwards."""
     peers: list[Peer] = []
@@ -53,9 +55,11 @@ def make_peers(url: str, env: Mapping[str, str], *, gevent: bool) -> Iterator[Ma
             peer.start(*channels)
         return peer
 
-    yield make
-    for peer in peers:
-        peer.stop()
+    try:
+        yield make
+    finally:
+        for peer in peers:
+            peer.stop()
 
 
 def numbers(found: list[tuple[str, bytes]], prefix: str) -> list[int]:
@@ -82,7 +86,8 @@ class BackendContract:
         self, request: pytest.FixtureRequest, backend_url: str, backend_env: Mapping[str, str]
     ) -> Iterator[MakePeer]:
         """Start processes, plain or patched by gevent."""
-        yield from make_peers(backend_url, backend_env, gevent=request.param == "gevent")
+        with make_peers(backend_url, backend_env, gevent=request.param == "gevent") as make:
+            yield make
 
     # Publications
 

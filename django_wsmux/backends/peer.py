@@ -69,17 +69,27 @@ class Peer:
             text=True,
         )
         self._log: list[str] = []
+        self._logged = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
-        self._log.extend(self.process.stderr)
+        for line in self.process.stderr:
+            with self._logged:
+                self._log.append(line)
+                self._logged.notify_all()
 
     @property
     def log(self) -> str:
         """All that the process has logged so far."""
         return "".join(self._log)
+
+    def wait_for_log(self, text: str, timeout: float = TIMEOUT) -> None:
+        """Wait until the process has logged something."""
+        with self._logged:
+            if not self._logged.wait_for(lambda: text in self.log, timeout):
+                raise AssertionError(f"{text!r} is not in the log:\n{self.log}")
 
     def begin(self, command: str, *arguments: Any) -> None:
         """Give a command; ``end()`` waits for its result."""
@@ -219,6 +229,28 @@ class Commands:
             text = f"{prefix}:{number}:"
             self._backend.publish(channel, text.ljust(size if number % 7 == 0 else 0).encode())
 
+    def try_to_publish(self, channel: str, size: int, times: int) -> int:
+        """Publish several times; return how often that failed."""
+        from . import BackendUnavailable
+
+        failed = 0
+        for _ in range(times):
+            try:
+                self._backend.publish(channel, bytes(size))
+            except BackendUnavailable:
+                failed += 1
+        return failed
+
+    def try_to_publish_this(self, channel: str, payload: str) -> bool:
+        """Publish; return whether that was possible."""
+        from . import BackendUnavailable
+
+        try:
+            self._backend.publish(channel, b64decode(payload))
+        except BackendUnavailable:
+            return False
+        return True
+
     def publish_at_once(self, channel: str, threads: int, count: int) -> None:
         """Publish from several threads or greenlets at the same time."""
         workers = [
@@ -262,6 +294,10 @@ class Commands:
     def id(self) -> str:
         """Return the id of this process."""
         return self._backend.id.hex()
+
+    def namespace(self) -> str:
+        """Return the namespace."""
+        return self._backend.namespace
 
     def fork_and_publish(self, channel: str, payload: str) -> str:
         """Publish from a fork; return its id."""

@@ -1,0 +1,174 @@
+"""What backends with a broker have in common: publishing over one connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from .asking import Expected
+from .base import Backend
+from .reports import BackendUnavailable
+
+__all__ = ["BrokerBackend", "Call", "Combiner"]
+
+#: Calls that go to the broker together.
+_BATCH: Final = 256
+
+#: Seconds: a failure that took longer than the first makes calls fail at once for the second.
+_SLOW_FAILURE: Final = 0.5
+_FAIL_FAST: Final = 1.0
+
+#: Answers that may wait for the broker at one time.
+_MAX_REPLIES: Final = 64
+
+
+class Call:
+    """Something to be sent, and what came of it.
+
+    Attributes:
+        channel: where it goes.
+        packet: what goes there.
+        result: the broker's reply, once ``error`` is ``None``.
+        error: why it failed; until it is done, that it is not.
+    """
+
+    __slots__ = ("channel", "error", "is_done", "packet", "result")
+
+    def __init__(self, channel: str, packet: bytes) -> None:
+        self.channel = channel
+        self.packet = packet
+        self.result: Any = None
+        self.error: str | None = None
+        self.is_done = False
+
+    def succeed(self, result: Any) -> None:
+        """Note the broker's reply."""
+        self.result = result
+        self.is_done = True
+
+    def fail(self, error: str) -> None:
+        """Note what went wrong."""
+        self.error = error
+        self.is_done = True
+
+
+class Combiner:
+    """Sends what several threads or greenlets want to send, over one connection, in order.
+
+    While one of them waits for the broker the others queue up; what has queued then goes in one
+    round trip. So the order of a process is kept, one connection is enough, and the queue is no
+    longer than there are callers.
+
+    Args:
+        exchange: sends calls and marks each as done; what it does not mark has failed.
+        patience: seconds to wait for others that wait for the broker.
+    """
+
+    def __init__(self, exchange: Callable[[Sequence[Call]], None], patience: float) -> None:
+        self._exchange = exchange
+        self._patience = patience
+        self._queue: deque[Call] = deque()
+        self._turn = threading.Lock()
+        self._fails_until = 0.0
+        self._last_error = ""
+
+    def call(self, channel: str, packet: bytes) -> Call:
+        """Send, and wait until it is done."""
+        call = Call(channel, packet)
+        self._queue.append(call)
+        if not self._turn.acquire(timeout=self._patience):
+            call.fail("others still wait for the broker")
+            return call
+        try:
+            while not call.is_done:
+                self._take_turn()
+        finally:
+            self._turn.release()
+        return call
+
+    def _take_turn(self) -> None:
+        batch: list[Call] = []
+        while self._queue and len(batch) < _BATCH:
+            call = self._queue.popleft()
+            if not call.is_done:  # its caller has not given up
+                batch.append(call)
+        began = time.monotonic()
+        if began < self._fails_until:
+            for call in batch:
+                call.fail(self._last_error)
+            return
+        try:
+            self._exchange(batch)
+        finally:
+            for call in batch:
+                if not call.is_done:
+                    call.fail("the connection was lost")
+            now = time.monotonic()
+            failed = [call.error for call in batch if call.error is not None]
+            if failed and now - began > _SLOW_FAILURE:
+                # A broker that does not answer must not cost every view a timeout.
+                self._fails_until = now + _FAIL_FAST
+                self._last_error = failed[0] or ""
+
+
+class BrokerBackend(Backend):
+    """A backend that publishes by asking a broker.
+
+    Attributes:
+        advice: what to check when the broker is away.
+        timeout: seconds to wait for the broker.
+    """
+
+    advice = ""
+    timeout = 2.0
+
+    @abstractmethod
+    def exchange(self, calls: Sequence[Call]) -> None:
+        """Send packets in one round trip, marking each call as done.
+
+        Raises:
+            BackendUnavailable: nothing could be sent.
+        """
+
+    def prepare(self) -> None:
+        """Make what belongs to one process."""
+        self.combiner = Combiner(self._exchange, self.timeout * 3)
+        self._replies = threading.Semaphore(_MAX_REPLIES)
+
+    def _exchange(self, calls: Sequence[Call]) -> None:
+        try:
+            self.exchange(calls)
+        except BackendUnavailable as error:
+            for call in calls:
+                if not call.is_done:
+                    call.fail(error.problem)
+
+    def transmit(self, channel: str, packet: bytes) -> None:
+        """Hand to the broker."""
+        self.query(channel, packet)
+
+    def query(self, channel: str, packet: bytes) -> Expected:
+        """Hand to the broker; return what it says of the receivers."""
+        call = self.combiner.call(channel, packet)
+        if call.error is not None:
+            raise self.unavailable(call.error, self.advice)
+        result: Expected = call.result
+        return result
+
+    def reply_to(self, channel: str, packet: bytes) -> None:
+        """Hand to the broker without waiting; given up when that is behind by too much."""
+        if not self._replies.acquire(blocking=False):
+            self.counts.dropped += 1
+            return
+        threading.Thread(target=self._reply, args=(channel, packet), daemon=True).start()
+
+    def _reply(self, channel: str, packet: bytes) -> None:
+        try:
+            call = self.combiner.call(channel, packet)
+            self.counts.dropped += call.error is not None
+        finally:
+            self._replies.release()

@@ -1,0 +1,281 @@
+"""``redis://``: all machines that reach one Redis or Valkey, a Sentinel's master, or a cluster.
+
+Publications go through pub/sub: nothing is stored. A process subscribes to the channels that it has
+members of, and to one for the answers to its questions, over one connection (one for each master of
+a cluster), which is checked by pings when nothing comes: one that is half open hears nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from threading import Event
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .broker import BrokerBackend, Call
+from .redis_wire import FAILURES, Node, Wire, servers_from_url
+from .resp import RespError, command
+from .waiting import READ, Waiter
+
+__all__ = ["RedisBackend"]
+
+#: Channels in one command.
+_BATCH: Final = 500
+
+_PING: Final = command(b"PING")
+
+
+class _Ear:
+    """A subscriber's connection, and when it was heard last."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.heard = time.monotonic()
+        self.pinged: float | None = None
+
+
+class RedisBackend(BrokerBackend):
+    """Pub/sub of Redis or Valkey; see the module.
+
+    Args:
+        url: as redis-py reads it; ``redis+unix:///path``,
+            ``redis+sentinel://host:26379,host:26379/service/db`` and ``redis+cluster://host:6379``
+            beside it. ``?timeout=2`` seconds to wait for the server, ``?silence=10`` seconds after
+            which a connection that hears nothing, not even pongs, is given up.
+        namespace: see ``Backend``.
+    """
+
+    advice = "check that the server runs and that WEBSOCKET_BACKEND names it"
+
+    def __init__(self, url: str, *, namespace: str = "") -> None:
+        super().__init__(url, namespace=namespace)
+        query = urlsplit(url).query
+        options = dict(parse_qsl(query))
+        self.timeout = float(options.pop("timeout", 2.0))
+        self.silence = float(options.pop("silence", 10.0))
+        if query:
+            url = url.replace(f"?{query}", f"?{urlencode(options)}" if options else "")
+        self._servers = servers_from_url(url, self.timeout)
+        self._prefix = f"wsmux:{namespace}:".encode()
+        sharding = b"S" if self._servers.is_sharded else b""
+        self._publish = sharding + b"PUBLISH"
+        self._subscribe = sharding + b"SUBSCRIBE"
+        self._unsubscribe = sharding + b"UNSUBSCRIBE"
+
+    # Publishing
+
+    def prepare(self) -> None:
+        """Make what belongs to one process."""
+        super().prepare()
+        self._mouths: dict[Node, Wire] = {}
+        self._ears: dict[Node, _Ear] = {}
+        # What to tell the server; None while there is no connection, which begins with everything.
+        self._orders: deque[tuple[bytes, bytes]] | None = None
+        self._unconfirmed: dict[bytes, int] = {}
+        self._awaited: set[bytes] = set()
+
+    def reply(self, asker: bytes, packet: bytes) -> None:
+        """Publish on the asker's own channel."""
+        self.reply_to(f"@{asker.hex()}", packet)
+
+    def _key(self, channel: str) -> bytes:
+        # Names of groups never begin with "@", which marks the channels for answers.
+        return self._prefix + channel.encode()
+
+    def exchange(self, calls: Sequence[Call]) -> None:
+        """Publish; the replies say how many received it."""
+        left: Sequence[Call] = calls
+        try:
+            for attempt in (1, 2):
+                left = self._exchange_once(left, is_last=attempt == 2)
+                if not left:
+                    return
+                self._servers.refresh()
+        except FAILURES as error:
+            raise self.unavailable(error) from error
+
+    def _exchange_once(self, calls: Sequence[Call], *, is_last: bool) -> list[Call]:
+        """Publish; return the calls that another server of the cluster is in charge of now."""
+        groups: dict[Node, list[tuple[Call, bytes]]] = {}
+        for call in calls:
+            key = self._key(call.channel)
+            text = command(self._publish, key, call.packet)
+            groups.setdefault(self._servers.node(key), []).append((call, text))
+        moved: list[Call] = []
+        problem: Exception | None = None
+        for node, group in groups.items():
+            try:
+                wire = self._mouth(node)
+                wire.send(b"".join([text for _, text in group]))
+                waiting = deque(call for call, _ in group)
+                while waiting:
+                    for reply in wire.receive()[1]:
+                        self._settle(waiting.popleft(), reply, None if is_last else moved)
+            except FAILURES as error:
+                problem = error
+                self._shut(node)
+        if problem is not None:
+            raise problem
+        return moved
+
+    def _settle(self, call: Call, reply: object, moved: list[Call] | None) -> None:
+        if isinstance(reply, RespError):
+            if moved is not None and str(reply).startswith("MOVED "):
+                moved.append(call)
+            else:
+                call.fail(str(reply))
+        else:
+            call.succeed(reply)
+
+    def _mouth(self, node: Node) -> Wire:
+        wire = self._mouths.get(node)
+        if wire is not None and wire.is_stale():
+            self._shut(node)
+            wire = None
+        if wire is None:
+            wire = self._mouths[node] = self._servers.connect(node)
+        return wire
+
+    def _shut(self, node: Node) -> None:
+        wire = self._mouths.pop(node, None)
+        if wire is not None:
+            wire.close()
+
+    def release(self) -> None:
+        """Close the publishing connections; the owner has closed its own."""
+        for node in list(self._mouths):
+            self._shut(node)
+
+    def forget(self) -> None:
+        """Close all descriptors."""
+        for wire in (*self._mouths.values(), *(ear.wire for ear in self._ears.values())):
+            wire.forget()
+        self._mouths.clear()
+
+    # Listening
+
+    def follow(self, channel: str) -> Event:
+        """Subscribe at the server, in the order of the calls."""
+        self._order(self._subscribe, channel)
+        return Event()
+
+    def unfollow(self, channel: str) -> None:
+        """Unsubscribe at the server."""
+        self._order(self._unsubscribe, channel)
+
+    def _order(self, what: bytes, channel: str) -> None:
+        if self._orders is not None:
+            key = self._key(channel)
+            if what == self._subscribe:
+                self._unconfirmed[key] = self._unconfirmed.get(key, 0) + 1
+            self._orders.append((what, key))
+            self.waiter.wake()
+
+    def listen(self) -> None:
+        """Subscribe to everything, then hand over what comes."""
+        waiter = self.waiter
+        self._ears = {}
+        try:
+            self._servers.refresh()
+            self._begin()
+            while not self.stopping:
+                self._send_orders()
+                self._serve(waiter)
+        except FAILURES as error:
+            raise self.unavailable(error) from error
+        finally:
+            # In a fork nothing here is this process's own.
+            waiter.require_same_process()
+            self._end()
+
+    def _begin(self) -> None:
+        with self.lock:
+            keys = [self._key(name) for name in (f"@{self.id.hex()}", *self.channels)]
+            self._orders = deque((self._subscribe, key) for key in keys)
+            self._unconfirmed = dict.fromkeys(keys, 1)
+            self._awaited = set(keys)
+
+    def _end(self) -> None:
+        with self.lock:
+            self._orders = None
+            for event in self.channels.values():
+                event.clear()
+        for ear in self._ears.values():
+            self.waiter.unregister(ear.wire.fileno())
+            ear.wire.close()
+        self._ears = {}
+
+    def _send_orders(self) -> None:
+        """Tell the server what has been subscribed and unsubscribed, in few commands."""
+        while self._orders:
+            what = self._orders[0][0]
+            batches: dict[Node, list[bytes]] = {}
+            for _ in range(_BATCH):
+                if not self._orders or self._orders[0][0] != what:
+                    break
+                key = self._orders.popleft()[1]
+                batches.setdefault(self._servers.node(key), []).append(key)
+            for node, keys in batches.items():
+                wire = self._ear(node).wire
+                # Sharded: the channels of one command must be in one slot.
+                commands = [[key] for key in keys] if self._servers.is_sharded else [keys]
+                wire.send(b"".join([command(what, *group) for group in commands]))
+
+    def _ear(self, node: Node) -> _Ear:
+        ear = self._ears.get(node)
+        if ear is None:
+            ear = _Ear(self._servers.connect(node))
+            self.waiter.register(ear.wire.fileno(), READ, ear)
+            self._ears[node] = ear
+        return ear
+
+    def _serve(self, waiter: Waiter) -> None:
+        ready = {ear for ear, _ in waiter.wait(self.silence / 4)}
+        for ear in ready:
+            messages, replies = ear.wire.receive()
+            self._note(replies)
+            self.deliver(messages)
+            ear.heard, ear.pinged = time.monotonic(), None
+        now = time.monotonic()
+        for ear in self._ears.values():
+            if ear in ready:
+                continue
+            if ear.pinged is None:
+                if now - ear.heard >= self.silence / 2:
+                    ear.wire.send(_PING)
+                    ear.pinged = now
+            elif now - ear.pinged >= self.silence / 2:
+                raise TimeoutError(f"nothing heard for {now - ear.heard:.1f} s, not even a pong")
+
+    def _note(self, replies: Iterable[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, RespError):
+                raise reply
+            if not isinstance(reply, list):
+                continue  # a pong to a connection that is not subscribed yet
+            if reply[0] in (b"subscribe", b"ssubscribe"):
+                self._confirm(reply[1])
+            elif reply[0] == b"sunsubscribe" and self._is_followed(reply[1]):
+                raise ConnectionError("the cluster has moved a channel to another server")
+
+    def _confirm(self, key: bytes) -> None:
+        with self.lock:
+            left = self._unconfirmed.get(key, 1) - 1
+            if left:
+                self._unconfirmed[key] = left  # unsubscribed and subscribed again meanwhile
+                return
+            self._unconfirmed.pop(key, None)
+            event = self.channels.get(key.removeprefix(self._prefix).decode())
+            if event is not None:
+                event.set()
+        if self._awaited:
+            self._awaited.discard(key)
+            if not self._awaited:
+                self.listening()
+
+    def _is_followed(self, key: bytes) -> bool:
+        """Whether the server unsubscribed by itself; an order to do so is in order."""
+        channel = key.removeprefix(self._prefix).decode()
+        return channel in self.channels and not self._unconfirmed.get(key)

@@ -1,0 +1,206 @@
+"""Real brokers for the tests, each in a directory and on a port of its own, and a bad network."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .support import TIMEOUT, unused_port, wait_for_port
+
+__all__ = ["Proxy", "RedisServer", "proxy_to", "wait_until_said"]
+
+
+def wait_until_said(condition: Callable[[], object]) -> None:
+    """Ask again and again, where nothing tells."""
+    deadline = time.monotonic() + 2 * TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.05)
+
+
+class RedisServer:
+    """A redis-server that keeps nothing.
+
+    Args:
+        directory: for its log.
+        options: on top of what is said here.
+        config: the configuration of a Sentinel, which it shall be then.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    tls_port = 0
+
+    def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
+        self.port = unused_port()
+        # A configuration file makes it a Sentinel, which writes to it.
+        self._config = [] if config is None else [str(config), "--sentinel"]
+        self.options = options
+        self._log = directory / f"redis-{self.port}.log"
+        self._directory = directory
+        self.start()
+
+    @classmethod
+    def with_tls(cls, directory: Path, key: Path, certificate: Path) -> RedisServer:
+        """Start one that speaks TLS at ``tls_port``."""
+        port = unused_port()
+        options = f"--tls-port {port} --tls-key-file {key} --tls-cert-file {certificate}"
+        server = cls(directory, *options.split(), "--tls-auth-clients", "no")
+        server.tls_port = port
+        return server
+
+    @classmethod
+    def of_cluster(cls, directory: Path) -> RedisServer:
+        """Start one that can be made part of a cluster."""
+        # The usual port for that, 10,000 more, may be none.
+        options = f"--cluster-enabled yes --cluster-port {unused_port()}"
+        return cls(directory, *options.split())
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, where it was before."""
+        command = ["redis-server", *self._config, "--port", f"{self.port}", "--bind", "127.0.0.1"]
+        if not self._config:
+            command += ["--save", ""]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.options], cwd=self._directory, stdout=log, stderr=log
+            )
+        wait_for_port(self.port)
+
+    def ask(self, *command: str) -> str:
+        """Send a command; return the reply as redis-cli prints it, an item a line."""
+        client = ["redis-cli", "-p", f"{self.port}", *command]
+        return subprocess.run(client, check=True, capture_output=True, text=True).stdout
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+
+
+class Proxy:
+    """A TCP proxy that can turn bad.
+
+    Args:
+        port: where it forwards to.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self._forwards = threading.Event()
+        self._forwards.set()
+        self._accepts = True
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def connections(self) -> int:
+        """How many go through it."""
+        with self._lock:
+            return len(self._pairs)
+
+    def black_hole(self) -> None:
+        """Forward nothing more, and say nothing: half-open connections, a partition."""
+        self._forwards.clear()
+
+    def heal(self) -> None:
+        """Forward again, also what was held back."""
+        self._forwards.set()
+
+    def cut(self) -> None:
+        """Break the connections."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for sock in pair:
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_closed:
+                client.close()
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), timeout=TIMEOUT)
+            except ConnectionRefusedError:
+                client.close()
+                continue
+            pair = (client, server)
+            with self._lock:
+                self._pairs.append(pair)
+            threading.Thread(target=self._forward, args=(pair,), daemon=True).start()
+
+    def _forward(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        other = {pair[0]: pair[1], pair[1]: pair[0]}
+        try:
+            while True:
+                for sock in select.select(pair, [], [])[0]:
+                    data = sock.recv(65536)
+                    self._forwards.wait()
+                    if not data:
+                        return
+                    other[sock].sendall(data)
+        except OSError:
+            return
+        finally:
+            with self._lock:
+                if pair in self._pairs:
+                    self._pairs.remove(pair)
+            for sock in pair:
+                sock.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._is_closed = True
+        self.heal()
+        socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT).close()
+        self._thread.join(TIMEOUT)
+        self._listener.close()
+        self.cut()
+
+
+@contextmanager
+def proxy_to(port: int) -> Iterator[Proxy]:
+    """Put a proxy before a port for the length of the block."""
+    proxy = Proxy(port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
