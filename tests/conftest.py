@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from .support import ROOT, WORKERS, Server
 
-# The suite lies in the package, where pytest does not look for asserts to explain.
-pytest.register_assert_rewrite("django_wsmux.backends.contract")
+# Tests in modules where pytest does not look for asserts to explain.
+pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
 
 StartServer = Callable[..., Server]
 
@@ -112,7 +113,12 @@ def need(*programs: str) -> None:
     """Skip, loudly, where a program is missing; fail where nothing may be skipped."""
     for program in programs:
         if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-            message = f"{program} is not installed: scripts/test installs it where it may"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
+            missing(program)
+
+
+def missing(program: str) -> NoReturn:
+    """Skip the test for want of a program; fail where nothing may be skipped."""
+    message = f"{program} is not installed: scripts/test installs it where it may"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +18,14 @@ from pathlib import Path
 
 from .support import TIMEOUT, unused_port, wait_for_port
 
-__all__ = ["Proxy", "RedisServer", "proxy_to", "wait_until_said"]
+__all__ = [
+    "PostgresServer",
+    "Proxy",
+    "RedisServer",
+    "find_postgres",
+    "proxy_to",
+    "wait_until_said",
+]
 
 
 def wait_until_said(condition: Callable[[], object]) -> None:
@@ -104,6 +115,95 @@ class RedisServer:
             self.thaw()
             self.process.terminate()
             self.process.wait(TIMEOUT)
+
+
+def find_postgres() -> Path | None:
+    """Return where PostgreSQL's programs are; Debian does not put them on the path."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places += [Path(place) for place in os.environ["PATH"].split(os.pathsep)]
+    programs = ("initdb", "postgres", "pg_isready", "psql")
+    for place in places:
+        if all((place / program).exists() for program in programs):
+            return place
+    return None
+
+
+class PostgresServer:
+    """A PostgreSQL with an empty database ``postgres``, user ``postgres``, no password."""
+
+    def __init__(self) -> None:
+        programs = find_postgres()
+        assert programs is not None
+        self._programs = programs
+        # Not in pytest's directory: PostgreSQL refuses to run as root, and others cannot enter it.
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self._directory, "postgres", "postgres")
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        self._run("initdb", "-D", str(self._directory / "data"), "-A", "trust", "-U", "postgres")
+        self.port = unused_port()
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*self._as_user, str(self._programs / program), *arguments],
+            cwd=self._directory,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self) -> None:
+        """Start it, where it was before."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._directory),
+            "fsync": "off",
+            "max_connections": "60",
+            "shared_buffers": "16MB",
+        }
+        command = [*self._as_user, str(self._programs / "postgres"), "-D", "data"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self._directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
+        ready = [str(self._programs / "pg_isready"), "-q", "-U", "postgres", "-h", "127.0.0.1"]
+        ready += ["-p", str(self.port)]
+        wait_until_said(lambda: subprocess.run(ready).returncode == 0)
+
+    def ask(self, sql: str) -> str:
+        """Run a statement; return the values, a row a line."""
+        command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port)]
+        command += ["-U", "postgres", "-At", "-c", sql]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def kill(self) -> None:
+        """End it as a crash does: SIGQUIT, its children included, no goodbyes, no checkpoint."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(TIMEOUT)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, children.split())):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """End it and remove it."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(TIMEOUT)
+        shutil.rmtree(self._directory)
 
 
 class Proxy:

@@ -21,6 +21,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {
     "protocol": {"socket", "_socket", "gevent", "django", "gunicorn", "..server", "..exceptions"},
     "server": {"django", "gunicorn", "..handler", "..conf", "..groups", "..responses"},
+    "backends": {"gunicorn", "..server", "..handler", "..conf", "..groups", "..responses"},
+}
+
+# The modules of backends/ that may import a library which not every project has, or Django.
+# (peer.py is a program for tests.)
+ONLY_IN = {
+    "django": {"postgresql.py", "peer.py"},
+    "psycopg": {"postgresql.py", "postgresql_session.py"},
+    "redis": {"redis_wire.py"},
+    "gevent": {"peer.py"},
+    "pytest": {"contract.py"},
 }
 
 
@@ -39,12 +50,23 @@ def imports(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("layer", FORBIDDEN)
 def test_layers(layer: str) -> None:
-    """protocol/ knows no sockets, server/ knows no Django."""
+    """protocol/ knows no sockets, server/ no Django, backends/ nothing of what is above it."""
     for path in (PACKAGE / layer).glob("*.py"):
         for name in imports(path):
             parts = name.lstrip(".").split(".")
             heads = {name, parts[0]} | {name[: len(name) - len(name.lstrip("."))] + parts[0]}
             assert not heads & FORBIDDEN[layer], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_of_backends(library: str) -> None:
+    """A backend's library is imported by that backend only; gevent by none."""
+    found = {
+        path.name
+        for path in (PACKAGE / "backends").glob("*.py")
+        if library in {name.split(".")[0] for name in imports(path)}
+    }
+    assert found == ONLY_IN[library]
 
 
 def test_no_asyncio() -> None:

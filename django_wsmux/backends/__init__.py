@@ -55,16 +55,15 @@ def from_url(url: str, *, namespace: str = "") -> Backend:
     try:
         backend_class = getattr(import_module(module), name)
     except ImportError as error:
-        extra = _EXTRAS.get(error.name or "")
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
         advice = f': pip install "django-wsmux[{extra}]"' if extra else ""
         raise ValueError(f"{scheme}:// cannot be used, {error}{advice}") from error
     except AttributeError as error:
         raise ValueError(f"{scheme}:// cannot be used: {error}") from error
-    url, named = _take_namespace(url)
-    backend = backend_class(url, namespace=namespace if named is None else named)
-    if not isinstance(backend, Backend):
+    if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
         raise ValueError(f"{path} is not a subclass of {Backend.__module__}.Backend")
-    return backend
+    url, named = _take_namespace(url)
+    return backend_class(url, namespace=namespace if named is None else named)
 
 
 def _take_namespace(url: str) -> tuple[str, str | None]:

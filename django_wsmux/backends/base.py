@@ -96,9 +96,11 @@ class Backend(ABC):
     _questions: dict[int, Question]
 
     def __init__(self, url: str, *, namespace: str = "") -> None:
-        parts = urlsplit(url)
+        scheme, _, rest = url.partition("://")
+        # A dotted path is no scheme to urlsplit() when it has an underscore.
+        parts = urlsplit(f"x://{rest}")
         self.url = url
-        self.name = f"{url.partition('://')[0]}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self.name = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self.namespace = namespace
         self.counts = Counts()
         # The process for which the state below was made; None: not made yet.

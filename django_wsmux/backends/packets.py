@@ -19,13 +19,22 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_CHANNEL", "VERSION", "Kind", "Packet", "UnreadablePacket", "pack", "unpack"]
+__all__ = [
+    "MAX_CHANNEL",
+    "VERSION",
+    "Kind",
+    "Packet",
+    "UnreadablePacket",
+    "pack",
+    "split",
+    "unpack",
+]
 
 #: The version that is written, and the only one that is read.
 VERSION: Final = 1
 
 #: Bytes that a channel's name may have.
-MAX_CHANNEL: Final = 65_535
+MAX_CHANNEL: Final = 1_024
 
 _HEAD: Final = struct.Struct("!BB16sH")
 
@@ -85,3 +94,9 @@ def unpack(data: bytes) -> Packet:
         return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:])
     except (struct.error, UnicodeDecodeError) as error:
         raise UnreadablePacket(str(error)) from None
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """Return a packet's header, channel included, and its payload."""
+    end = _HEAD.size + int.from_bytes(data[_HEAD.size - 2 : _HEAD.size], "big")
+    return data[:end], data[end:]

@@ -56,6 +56,11 @@ class Waiter:
         """Watch a descriptor no longer."""
         self._selector.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Watch a descriptor no longer, if it is watched."""
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
     def wake(self) -> None:
         """Let ``wait()`` return, now or the next time; from any thread."""
         with self._lock:

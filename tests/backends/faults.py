@@ -107,11 +107,12 @@ class BrokerFaults:
         """A publisher that was idle meanwhile never learns of a restart."""
         listener, sender = direct("room"), direct()
         sender.publish("room", b"before")
+        assert listener.received(1) == [("room", b"before")]
         broker.kill()
         broker.start()
         assert len(listener.gaps(1)) == 1
         sender.publish("room", b"after")
-        assert [text for _, text in listener.received(2)] == [b"before", b"after"]
+        assert listener.received(1) == [("room", b"after")]
 
     def test_starts_without_broker(self, direct: MakePeer, broker: Broker) -> None:
         """A process may start before the broker does."""

@@ -1,0 +1,273 @@
+"""``postgres://``: all machines, on the project's own database; psycopg 3.
+
+One connection listens and one publishes in each process, beside Django's own and never used for
+anything else: LISTEN needs a session of its own, so a pooler that gives sessions away by
+transaction must not stand between.
+
+All publications of a project go through one channel of PostgreSQL, and a process that has no member
+drops what it need not know. A channel for each group would save that, at the price of a transaction
+for each joining and leaving and of a list that PostgreSQL searches from end to end for each
+notification and each listener.
+
+A notification is text of less than 8,000 bytes: packets go as base64, larger ones into the table of
+``models.Payload`` with only their number in the notification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from django.db import connections
+from psycopg.conninfo import make_conninfo
+
+from .broker import BrokerBackend, Call
+from .packets import Kind, UnreadablePacket, split, unpack
+from .postgresql_session import FAILURES, Session, SqlError
+from .reports import Gap
+from .waiting import READ
+
+__all__ = ["PostgresBackend"]
+
+#: Bytes of a packet that still go into the notification: three quarters of 8,000, less its number.
+_INLINE: Final = 5_900
+
+#: Packets in one statement.
+_BATCH: Final = 100
+
+#: Seconds between two sweeps of the table, and the age at which a row goes.
+_SWEEP: Final = 30.0
+
+_TABLE: Final = b"django_wsmux_payload"
+
+_UNDEFINED_TABLE: Final = "42P01"
+
+#: Parameters of Django's and psycopg's connections that are none of PostgreSQL's.
+_NOT_LIBPQ: Final = {"context", "cursor_factory", "prepare_threshold", "row_factory", "autocommit"}
+
+
+class PostgresBackend(BrokerBackend):
+    """LISTEN and NOTIFY; see the module.
+
+    Args:
+        url: ``postgres://?using=default``: an alias of ``DATABASES``. ``?timeout=2`` seconds to
+            wait for the database, ``?silence=10`` seconds after which a connection that hears
+            nothing is given up.
+        namespace: see ``Backend``.
+    """
+
+    advice = "check that the database runs and that DATABASES is right"
+
+    def __init__(self, url: str = "postgres://", *, namespace: str = "") -> None:
+        super().__init__(url, namespace=namespace)
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        self.alias = options.pop("using", "default")
+        self.timeout = float(options.pop("timeout", 2.0))
+        self.silence = float(options.pop("silence", 10.0))
+        if parts.netloc or parts.path or options:
+            raise ValueError(
+                "the database is one of DATABASES: postgres://?using=default, with ?timeout= and "
+                "?silence= where needed"
+            )
+        key = hashlib.blake2b(namespace.encode(), digest_size=10).hexdigest()
+        self._channel = f"wsmux_{key}"
+
+    # Publishing
+
+    def prepare(self) -> None:
+        """Make what belongs to one process."""
+        super().prepare()
+        self._mouth: Session | None = None
+        self._ear: Session | None = None
+        # Of two equal notifications in a transaction PostgreSQL drops one.
+        self._sequence = itertools.count()
+        self._next_sweep = 0.0
+
+    def open(self) -> None:
+        """Refuse at once what can never work."""
+        self._conninfo()
+
+    def _conninfo(self) -> str:
+        connection = connections[self.alias]
+        if connection.vendor != "postgresql":
+            raise self.unavailable(
+                f"DATABASES[{self.alias!r}] is {connection.vendor}",
+                "name one that is PostgreSQL: postgres://?using=...",
+            )
+        parameters = connection.get_connection_params()
+        return make_conninfo(**{k: v for k, v in parameters.items() if k not in _NOT_LIBPQ})
+
+    def _connect(self) -> Session:
+        session = Session(self._conninfo(), self.timeout)
+        try:
+            role = connections[self.alias].settings_dict["OPTIONS"].get("assume_role")
+            if role:
+                session.execute(b"SELECT set_config('role', $1, false)", [role.encode()])
+        except FAILURES:
+            session.close()
+            raise
+        return session
+
+    def exchange(self, calls: Sequence[Call]) -> None:
+        """Notify; as much as can be in one statement, and so in one round trip."""
+        try:
+            session = self._session()
+            position = 0
+            while position < len(calls):
+                batch = list(itertools.takewhile(_is_simple, calls[position : position + _BATCH]))
+                if batch:
+                    self._notify(session, batch)
+                else:
+                    batch = [calls[position]]
+                    self._send_one(session, batch[0])
+                position += len(batch)
+        except FAILURES as error:
+            if self._mouth is not None:
+                self._mouth.close()
+                self._mouth = None
+            raise self.unavailable(error) from error
+
+    def _session(self) -> Session:
+        if self._mouth is not None and self._mouth.is_stale():
+            self._mouth.close()
+            self._mouth = None
+        if self._mouth is None:
+            self._mouth = self._connect()
+            # A notification has no need to survive a crash, so it need not wait for the disk.
+            self._mouth.execute(b"SET synchronous_commit TO off")
+        return self._mouth
+
+    def _notify(self, session: Session, calls: Sequence[Call]) -> None:
+        texts = [b"%d:%b" % (next(self._sequence), b64encode(call.packet)) for call in calls]
+        targets = ", ".join(f"pg_notify($1, ${index})" for index in range(2, len(texts) + 2))
+        session.execute(f"SELECT {targets}".encode(), [self._channel.encode(), *texts])
+        for call in calls:
+            call.succeed(None)
+
+    def _send_one(self, session: Session, call: Call) -> None:
+        is_question = call.packet[1] == Kind.QUESTION
+        before = self._listeners(session) if is_question else set()
+        if len(call.packet) > _INLINE:
+            self._store(session, call)
+        else:
+            self._notify(session, [call])
+        if self.id in before and call.error is None:
+            # Who came or went meanwhile is not waited for.
+            call.succeed((before & self._listeners(session)) - {self.id})
+
+    def _listeners(self, session: Session) -> set[bytes]:
+        """Return the ids of the processes that listen; their sessions bear them as names."""
+        names = session.execute(
+            b"SELECT string_agg(application_name, ' ') FROM pg_stat_activity"
+            b" WHERE datname = current_database() AND starts_with(application_name, $1)",
+            [f"{self._channel}:".encode()],
+        )
+        return {bytes.fromhex(name.partition(":")[2]) for name in (names or b"").decode().split()}
+
+    def _store(self, session: Session, call: Call) -> None:
+        head, payload = split(call.packet)
+        text = b"%d:%b:" % (next(self._sequence), b64encode(head))
+        sql = (
+            b"WITH stored AS (INSERT INTO " + _TABLE + b" (data) VALUES (decode($3, 'base64'))"
+            b" RETURNING id) SELECT pg_notify($1, $2 || id) FROM stored"
+        )
+        try:
+            session.execute(sql, [self._channel.encode(), text, b64encode(payload)])
+            call.succeed(None)
+            self._sweep(session)
+        except SqlError as error:
+            if error.code != _UNDEFINED_TABLE:
+                raise
+            call.fail(f"{error}; it takes what is larger than 5,900 bytes: run manage.py migrate")
+
+    def _sweep(self, session: Session) -> None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP
+            age = b" WHERE created < now() - interval '1 minute'"
+            session.execute(b"DELETE FROM " + _TABLE + age)
+
+    def reply(self, asker: bytes, packet: bytes) -> None:
+        """Tell everybody; the others drop it."""
+        self.reply_to("", packet)
+
+    # Listening
+
+    def listen(self) -> None:
+        """Listen, then hand over what comes."""
+        waiter = self.waiter
+        try:
+            self._ear = session = self._connect()
+            session.execute(f"LISTEN {self._channel}".encode())
+            # Only now is it counted among those that answer; see _listeners().
+            name = f"{self._channel}:{self.id.hex()}"
+            session.execute(b"SELECT set_config('application_name', $1, false)", [name.encode()])
+            waiter.register(session.fileno(), READ, None)
+            self.listening()
+            while not self.stopping:
+                if waiter.wait(self.silence / 2):
+                    self.deliver(self._packets(session))
+                else:
+                    self._check(session)
+        except FAILURES as error:
+            raise self.unavailable(error) from error
+        finally:
+            # In a fork nothing here is this process's own.
+            waiter.require_same_process()
+            if self._ear is not None:
+                waiter.forget(self._ear.fileno())
+                self._ear.close()
+                self._ear = None
+
+    def _check(self, session: Session) -> None:
+        """Nothing has come for a time: is there somebody at the other end?"""
+        try:
+            session.execute(b"SELECT 1")
+        except TimeoutError:
+            raise TimeoutError(f"nothing heard for {self.silence:g} s, not even a reply") from None
+        self.deliver(self._packets(session))
+
+    def _packets(self, session: Session) -> Iterator[bytes]:
+        for text in session.notifications():
+            _, coded, *number = text.split(b":")
+            packet = b64decode(coded)
+            if not number:
+                yield packet
+            elif self._is_wanted(packet):
+                sql = b"SELECT encode(data, 'base64') FROM " + _TABLE + b" WHERE id = $1"
+                data = session.execute(sql, number)
+                if data is None:
+                    self.missed(Gap("a large message was swept before it was read", 0.0, 1))
+                else:
+                    yield packet + b64decode(data)
+
+    def _is_wanted(self, head: bytes) -> bool:
+        try:
+            packet = unpack(head)
+        except UnreadablePacket:
+            return True  # deliver() counts it
+        is_for_others = packet.kind == Kind.MESSAGE and packet.channel not in self.channels
+        return packet.sender != self.id and not is_for_others
+
+    def release(self) -> None:
+        """Close the publishing connection; the owner has closed its own."""
+        if self._mouth is not None:
+            self._mouth.close()
+            self._mouth = None
+
+    def forget(self) -> None:
+        """Close all descriptors."""
+        for session in (self._mouth, self._ear):
+            if session is not None:
+                session.forget()
+
+
+def _is_simple(call: Call) -> bool:
+    """Whether it can share a statement."""
+    return len(call.packet) <= _INLINE and call.packet[1] != Kind.QUESTION

@@ -1,0 +1,18 @@
+"""Settings of the processes that use ``postgres://``."""
+
+import os
+
+SECRET_KEY = "tests"
+INSTALLED_APPS = ["django_wsmux"]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "HOST": "127.0.0.1",
+        "PORT": os.environ["TEST_POSTGRES_PORT"],
+    },
+    "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+WEBSOCKET_URLCONF = "tests.project.websocket_urls"
+USE_TZ = True

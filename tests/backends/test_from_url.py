@@ -1,0 +1,125 @@
+"""Which backend a URL names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from django_wsmux.backends import SCHEMES, Backend, BackendUnavailable, Gap, from_url
+from django_wsmux.backends.local import LocalBackend
+from django_wsmux.backends.reports import Outages
+
+
+class Null(Backend):
+    """Reaches nobody."""
+
+    def listen(self) -> None:
+        """Wait for the end."""
+        self.listening()
+        while not self.stopping:
+            self.waiter.wait(None)
+
+    def transmit(self, channel: str, packet: bytes) -> None:
+        """Drop it."""
+
+    def reply(self, asker: bytes, packet: bytes) -> None:
+        """Drop it."""
+
+
+def test_local() -> None:
+    """The one that needs nothing."""
+    backend = from_url("local://", namespace="mysite")
+    assert isinstance(backend, LocalBackend)
+    assert (backend.namespace, backend.name) == ("mysite", "local://")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_schemes(scheme: str) -> None:
+    """Every scheme makes a backend without connecting anywhere."""
+    hosts = {"local": "", "postgres": "", "redis+unix": "/nowhere"}
+    host = hosts.get(scheme, "127.0.0.1:1/service")
+    assert isinstance(from_url(f"{scheme}://{host}"), Backend)
+
+
+@pytest.mark.parametrize("url", ["kafka://host", "local", "", "redi://x"])
+def test_unknown(url: str) -> None:
+    """Anything else is refused with what there is."""
+    with pytest.raises(ValueError, match=r"unknown backend .*local://, redis://.*dotted path"):
+        from_url(url)
+
+
+def test_third_party() -> None:
+    """A dotted path; the URL and the namespace are handed on."""
+    backend = from_url(f"{__name__}.Null://user:secret@host/x?a=1&namespace=n&b=", namespace="m")
+    assert isinstance(backend, Null)
+    assert backend.url.endswith("@host/x?a=1&b=")
+    assert backend.namespace == "n"
+    assert backend.name == f"{__name__}.Null://host/x"
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("no.such.Backend", "No module named 'no'"),
+        (f"{__name__}.Missing", "has no attribute 'Missing'"),
+        ("builtins.dict", "builtins.dict is not a subclass"),
+    ],
+)
+def test_third_party_that_is_none(path: str, problem: str) -> None:
+    """Errors name what is wrong."""
+    with pytest.raises(ValueError, match=problem):
+        from_url(f"{path}://")
+
+
+@pytest.mark.parametrize(("scheme", "library"), [("redis", "redis"), ("postgres", "psycopg")])
+def test_library_missing(scheme: str, library: str) -> None:
+    """What to install is said."""
+    code = (
+        "import sys\n"
+        f"sys.modules[{library!r}] = None\n"
+        "from django_wsmux.backends import from_url\n"
+        f"from_url('{scheme}://')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f'pip install "django-wsmux[{scheme}]"' in result.stderr
+
+
+def test_default_backend_is_simple() -> None:
+    """What a new backend inherits does: an owner that starts once and ends, questions that end."""
+    backend = Null("null://")
+    backend.start(lambda channel, payload: None)
+    backend.start(lambda channel, payload: None)
+    assert backend.subscribe("room").wait(20)
+    assert sum(thread.name == "django_wsmux backend" for thread in threading.enumerate()) == 1
+    assert backend.ask("room", b"?", timeout=0.05) == []
+    backend.publish("room", b"")
+    assert (backend.counts.published, backend.counts.unanswered) == (1, 1)
+    backend.close()
+    backend.close()
+    assert not any(thread.name == "django_wsmux backend" for thread in threading.enumerate())
+
+
+def test_error_text() -> None:
+    """Which backend, what happened, what to check; no password."""
+    backend = Null("redis://user:secret@host:1/2")
+    error = backend.unavailable("it burns", "put it out")
+    assert isinstance(error, BackendUnavailable)
+    assert str(error) == "redis://host:1/2: it burns; put it out"
+
+
+def test_outages() -> None:
+    """Attempts come later and later, at random; the whole time is one gap."""
+    outages = Outages()
+    assert outages.end() is None
+    assert outages.begin("gone") is True
+    assert outages.begin("still gone") is False
+    delays = [outages.delay() for _ in range(200)]
+    assert delays[0] <= 0.2
+    assert 5 < max(delays) <= 10
+    gap = outages.end()
+    assert isinstance(gap, Gap)
+    assert gap.reason == "gone"
+    assert outages.end() is None

@@ -1,0 +1,67 @@
+"""Packets: what is written is read, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_wsmux.backends.packets import (
+    MAX_CHANNEL,
+    VERSION,
+    Kind,
+    UnreadablePacket,
+    pack,
+    split,
+    unpack,
+)
+
+SENDER = bytes(range(16))
+
+
+@given(st.sampled_from(Kind), st.text(max_size=200), st.binary(max_size=300))
+def test_round_trip(kind: Kind, channel: str, payload: bytes) -> None:
+    """Whatever was packed comes out; head and payload make the whole."""
+    data = pack(kind, SENDER, channel, payload)
+    assert unpack(data) == (kind, SENDER, channel, payload)
+    head, rest = split(data)
+    assert (head + rest, rest) == (data, payload)
+
+
+def test_layout() -> None:
+    """The bytes, which other releases rely on."""
+    assert pack(Kind.MESSAGE, SENDER, "é", b"p") == b"\x01\x01" + SENDER + b"\x00\x02\xc3\xa9p"
+
+
+@given(st.binary(max_size=60))
+def test_anything(data: bytes) -> None:
+    """Any bytes are a packet or unreadable: no other error."""
+    try:
+        packet = unpack(data)
+    except UnreadablePacket:
+        return
+    assert data[0] == VERSION
+    assert data.endswith(packet.payload)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "version none"),
+        (b"\x02" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 2; this release reads"),
+        (pack(Kind.MESSAGE, SENDER, "abc", b"")[:-1], "within its header"),
+        (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "20 bytes"),
+        (b"\x01\x01" + SENDER + b"\x00\x01\xff", "utf-8"),
+    ],
+)
+def test_unreadable(data: bytes, problem: str) -> None:
+    """The reason is said."""
+    with pytest.raises(UnreadablePacket, match=problem):
+        unpack(data)
+
+
+def test_long_name() -> None:
+    """A name that is too long is refused; the longest is not."""
+    assert unpack(pack(Kind.MESSAGE, SENDER, "x" * MAX_CHANNEL, b"p")).payload == b"p"
+    with pytest.raises(ValueError, match="at most 1024 bytes, not 1025"):
+        pack(Kind.MESSAGE, SENDER, "x" * 1025, b"")

@@ -1,0 +1,210 @@
+"""``postgres://``: the contract, faults, and what the table is for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import pytest
+from django.core.management import call_command
+
+from django_wsmux.backends import from_url
+from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
+from django_wsmux.backends.peer import PeerError
+from django_wsmux.models import Payload
+from tests.conftest import missing
+from tests.services import PostgresServer, find_postgres
+from tests.support import ROOT
+
+from .faults import SILENCE, BrokerFaults
+
+
+def environment(port: int) -> dict[str, str]:
+    """Return the environment of processes that use the database at a port."""
+    return {
+        "DJANGO_SETTINGS_MODULE": "tests.backends.postgres_settings",
+        "TEST_POSTGRES_PORT": str(port),
+    }
+
+
+def migrated_server() -> PostgresServer:
+    """Start PostgreSQL and make the table."""
+    if find_postgres() is None:
+        missing("postgres")
+    server = PostgresServer()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "django", "migrate", "-v0"],
+            env={**os.environ, **environment(server.port)},
+            cwd=ROOT,
+            check=True,
+        )
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server that is left in peace."""
+    server = migrated_server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def fragile_server() -> Iterator[PostgresServer]:
+    """A server that tests harm."""
+    server = migrated_server()
+    yield server
+    server.stop()
+
+
+class TestPostgresBackend(BackendContract):
+    """The contract."""
+
+    @pytest.fixture
+    def backend_url(self) -> str:
+        """The default database."""
+        return "postgres://?using=default"
+
+    @pytest.fixture
+    def backend_env(self, postgres_server: PostgresServer) -> Mapping[str, str]:
+        """Settings that name the server."""
+        return environment(postgres_server.port)
+
+    def test_small_ones_stay_out_of_the_table(
+        self, peer: MakePeer, postgres_server: PostgresServer
+    ) -> None:
+        """Only what is too large for a notification is stored."""
+        postgres_server.ask("DELETE FROM django_wsmux_payload")
+        listener, sender = peer("room"), peer()
+        sender.publish("room", b"x" * 5_000, b"y" * 10_000)
+        assert [len(text) for _, text in listener.received(2)] == [5_000, 10_000]
+        assert postgres_server.ask("SELECT length(data) FROM django_wsmux_payload") == "10000\n"
+
+    def test_sweeping(self, peer: MakePeer, postgres_server: PostgresServer) -> None:
+        """Rows older than a minute are removed by who stores the next one."""
+        postgres_server.ask(
+            "DELETE FROM django_wsmux_payload;"
+            "INSERT INTO django_wsmux_payload (data, created)"
+            " VALUES ('old', now() - interval '2 minutes'), ('new', now() - interval '30 seconds')"
+        )
+        peer().publish("room", b"x" * 10_000)
+        found = postgres_server.ask("SELECT length(data) FROM django_wsmux_payload ORDER BY 1")
+        assert found == "3\n10000\n"
+
+    def test_swept_before_it_was_read(
+        self, peer: MakePeer, postgres_server: PostgresServer
+    ) -> None:
+        """A listener that comes too late for a row tells the gap."""
+        listener, sender = peer("room"), peer()
+        postgres_server.ask(
+            "CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN DELETE FROM django_wsmux_payload; RETURN NULL; END';"
+            "CREATE CONSTRAINT TRIGGER vanish AFTER INSERT ON django_wsmux_payload"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION vanish()"
+        )
+        try:
+            sender.publish("room", b"x" * 10_000, b"after")
+        finally:
+            postgres_server.ask("DROP FUNCTION vanish CASCADE")
+        (gap,) = listener.gaps(1)
+        assert gap["missed"] == 1
+        assert "swept" in gap["reason"]
+        assert listener.received(1) == [("room", b"after")]
+
+    def test_nobody_fetches_what_it_need_not(
+        self, peer: MakePeer, postgres_server: PostgresServer
+    ) -> None:
+        """A process that has no member does not read the row."""
+        peer("hall")
+        sender = peer()
+        reads = "SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'django_wsmux_payload'"
+        before = postgres_server.ask(reads)
+        sender.publish("room", b"x" * 10_000)
+        assert peer("hall").ask("hall", b"?") != []
+        assert postgres_server.ask(reads) == before
+
+    def test_two_connections(self, peer: MakePeer, postgres_server: PostgresServer) -> None:
+        """One to listen and one to publish, however many threads do so."""
+        count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        before = int(postgres_server.ask(count))
+        peer("room").call("publish_at_once", "room", 16, 20)
+        assert int(postgres_server.ask(count)) == before + 2
+
+    @pytest.mark.parametrize("alias", ["lite", "nowhere"])
+    def test_wrong_database(self, peer: MakePeer, alias: str) -> None:
+        """An alias that is not PostgreSQL is refused when the first socket joins."""
+        with pytest.raises(PeerError, match=f"{alias}.*(sqlite|doesn't exist)"):
+            peer(url=f"postgres://?using={alias}").call("start")
+
+
+class TestPostgresFaults(BrokerFaults):
+    """Restarts, half-open connections, partitions, slowness."""
+
+    @pytest.fixture
+    def broker(self, fragile_server: PostgresServer) -> Iterator[PostgresServer]:
+        """A server that runs when the test begins."""
+        yield fragile_server
+        if fragile_server.process.poll() is not None:
+            fragile_server.start()
+
+    def url(self, port: int) -> str:
+        """The default database, with little patience."""
+        return f"postgres://?silence={SILENCE}&timeout=1.5"
+
+    def env(self, backend_env: Mapping[str, str], port: int) -> Mapping[str, str]:
+        """Settings that name the port."""
+        return environment(port)
+
+    def test_terminated(self, direct: MakePeer, broker: PostgresServer) -> None:
+        """A listener whose session an administrator ends comes back."""
+        listener, sender = direct("room"), direct()
+        broker.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'wsmux%'"
+        )
+        assert len(listener.gaps(1)) == 1
+        sender.publish("room", b"after")
+        assert listener.received(1) == [("room", b"after")]
+
+
+class TestWithoutTable:
+    """A project that has not migrated."""
+
+    def test_says_what_to_do(self) -> None:
+        """Small messages pass; a large one names the command."""
+        if find_postgres() is None:
+            missing("postgres")
+        server = PostgresServer()
+        try:
+            with make_peers("postgres://", environment(server.port), gevent=False) as peer:
+                listener, sender = peer("room"), peer()
+                with pytest.raises(PeerError, match=r"run manage.py migrate"):
+                    sender.publish("room", b"x" * 10_000)
+                sender.publish("room", b"small")
+                assert listener.received(1) == [("room", b"small")]
+        finally:
+            server.stop()
+
+
+def test_table_name() -> None:
+    """The statements name the model's table."""
+    assert Payload._meta.db_table == "django_wsmux_payload"
+
+
+@pytest.mark.django_db
+def test_migrations_are_complete() -> None:
+    """makemigrations has nothing to add, whatever the project's DEFAULT_AUTO_FIELD."""
+    call_command("makemigrations", "django_wsmux", check=True, verbosity=0)
+
+
+@pytest.mark.parametrize("url", ["postgres://host/database", "postgres://?unsing=default"])
+def test_url(url: str) -> None:
+    """Anything but an alias is refused with what to write."""
+    with pytest.raises(ValueError, match=r"postgres://\?using=default"):
+        from_url(url)
