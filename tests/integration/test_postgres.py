@@ -1,0 +1,145 @@
+"""Event views on a real PostgreSQL: views that wait side by side, and connections given back."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.conftest import missing
+from tests.integration.test_conversation import closing
+from tests.integration.test_events import ask
+from tests.services import PostgresServer, find_postgres, wait_until_said
+from tests.support import TIMEOUT, Server, Wire, frame
+
+StartServer = Callable[..., Server]
+
+SOCKETS = 200
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL with room for a hundred connections."""
+    if find_postgres() is None:
+        missing("PostgreSQL")
+    server = PostgresServer()
+    yield server
+    server.stop()
+
+
+def settings(postgres: PostgresServer, **more: object) -> dict[str, str]:
+    """Return the environment of a project on this database."""
+    database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "HOST": "127.0.0.1",
+        "PORT": postgres.port,
+        "OPTIONS": more.pop("OPTIONS", {}),
+        "CONN_MAX_AGE": more.pop("CONN_MAX_AGE", 0),
+    }
+    return {"TEST_SETTINGS": json.dumps({"DATABASES": {"default": database}, **more})}
+
+
+def held(postgres: PostgresServer) -> int:
+    """Return how many connections there are besides the one that asks."""
+    return int(
+        postgres.ask(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+    )
+
+
+@contextmanager
+def most_held(postgres: PostgresServer) -> Iterator[list[int]]:
+    """Watch the connections meanwhile."""
+    seen, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            seen.append(held(postgres))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def ask_all(wires: list[Wire]) -> float:
+    """Have each socket's view wait 50 ms in the database; return the seconds that took."""
+    started = time.monotonic()
+    for wire in wires:
+        wire.send(frame(0x81, b"SELECT 1 FROM pg_sleep(0.05)"))
+    assert [wire.frame() for wire in wires] == [(1, b"1")] * len(wires)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("worker", ["own", "stock"])
+def test_side_by_side(postgres: PostgresServer, start_server: StartServer, worker: str) -> None:
+    """200 views wait together, on no more connections than there are greenlets; then on none."""
+    env = settings(postgres, WEBSOCKET_HANDLER_GREENLETS=20)
+    server = start_server(worker, env=env)
+    with ExitStack() as stack:
+        wires = [stack.enter_context(server.upgraded("/events/database/")) for _ in range(SOCKETS)]
+        with most_held(postgres) as seen:
+            seconds = ask_all(wires)
+        assert seconds < SOCKETS * 0.05 / 2, "one after the other"
+        assert 1 < max(seen) <= 20
+        wait_until_said(lambda: held(postgres) == 0)
+
+
+def test_pool(postgres: PostgresServer, start_server: StartServer) -> None:
+    """psycopg's pool bounds the connections, whatever the number of greenlets."""
+    env = settings(
+        postgres,
+        WEBSOCKET_HANDLER_GREENLETS=SOCKETS,
+        OPTIONS={"pool": {"min_size": 10, "max_size": 10}},
+    )
+    server = start_server("own", env=env)
+    with ExitStack() as stack:
+        wires = [stack.enter_context(server.upgraded("/events/database/")) for _ in range(SOCKETS)]
+        with most_held(postgres) as seen:
+            ask_all(wires)
+        assert 1 < max(seen) <= 10
+
+
+def talk(websocket: ClientConnection) -> str:
+    """Ask for the connection that a message gets."""
+    return str(ask(websocket, "SELECT pg_backend_pid()"))
+
+
+def test_persistent(postgres: PostgresServer, start_server: StartServer) -> None:
+    """``CONN_MAX_AGE`` keeps a connection from message to message, whoever's they are."""
+    server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
+    with server.connect("/events/database/") as one, server.connect("/events/database/") as two:
+        assert len({talk(websocket) for websocket in (one, two, one, two)}) == 1
+        assert held(postgres) == 1
+
+
+def test_restart(postgres: PostgresServer, start_server: StartServer) -> None:
+    """A connection that went stale costs its socket; the next message gets a new one."""
+    server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
+    with server.connect("/events/database/") as one, server.connect("/events/database/") as two:
+        before = talk(one)
+        postgres.kill()
+        postgres.start()
+        one.send("SELECT 1")
+        assert closing(one)[0] == 1011
+        assert talk(two) != before
+
+
+def test_function_view(postgres: PostgresServer, start_server: StartServer) -> None:
+    """While a function view waits for a message it holds none either."""
+    server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
+    with server.connect("/database/") as websocket:
+        assert json.loads(websocket.recv(timeout=TIMEOUT)) == {"held": False}
+        assert held(postgres) == 0
