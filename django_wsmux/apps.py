@@ -14,5 +14,7 @@ class WebSocketsConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from . import checks  # noqa: F401
+        """Register the system checks, and watch for ends of sessions."""
+        from . import checks, people  # noqa: F401
+
+        people.connect_signals()

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .backends import from_url
 from .protocol.deflate import Compression
 from .protocol.options import Options
 
@@ -80,6 +81,22 @@ def _origins_problem(value: Any) -> str | None:
     return f'must be a list of origins such as "https://example.com", not {value!r}'
 
 
+def _backend_problem(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f'must be a URL such as "local://" or "redis://127.0.0.1:6379/0", not {value!r}'
+    if value == "memory://":
+        return None
+    try:
+        from_url(value)
+    except ValueError as error:
+        return f"cannot be used: {error}"
+    return None
+
+
+def _slow_client_problem(value: Any) -> str | None:
+    return None if value in ("close", "drop") else f'must be "close" or "drop", not {value!r}'
+
+
 def _flag_problem(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"must be True or False, not {value!r}"
 
@@ -127,6 +144,8 @@ SETTINGS = {
         Setting("WEBSOCKET_SERVER", "", _server_problem),
         Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
+        Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
+        Setting("WEBSOCKET_CLOSE_SIGNED_OUT", True, _flag_problem),
         Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
         Setting("WEBSOCKET_MAX_MESSAGE_SIZE", _default.max_message_size, _bytes),
         Setting("WEBSOCKET_MAX_FRAME_SIZE", _default.max_frame_size, _frame_size_problem),
@@ -134,6 +153,7 @@ SETTINGS = {
         Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", _default.max_unread_messages, _count),
         Setting("WEBSOCKET_MAX_UNREAD_BYTES", _default.max_unread_bytes, _bytes),
         Setting("WEBSOCKET_MAX_UNSENT_BYTES", _default.max_unsent_bytes, _bytes),
+        Setting("WEBSOCKET_SLOW_CLIENT", "close", _slow_client_problem),
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
@@ -162,6 +182,7 @@ def options() -> Options:
         max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
         max_unread_bytes=get("WEBSOCKET_MAX_UNREAD_BYTES"),
         max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),
+        close_slow_clients=get("WEBSOCKET_SLOW_CLIENT") == "close",
         close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
         send_timeout=get("WEBSOCKET_SEND_TIMEOUT"),
         handshake_timeout=get("WEBSOCKET_HANDSHAKE_TIMEOUT"),

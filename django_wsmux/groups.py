@@ -1,28 +1,48 @@
-"""Groups: tell everybody at once.
+"""Groups: tell everybody at once, from anywhere.
 
-A message is encoded once and the same bytes go to every member, straight to its socket. In this
-version a group reaches the sockets of its own process.
+A message is encoded once and the same bytes go to every member, straight to its socket; what
+``WEBSOCKET_BACKEND`` names carries it to the other processes. Plain blocking calls, the same in a
+view, a signal handler, a Celery task, a management command and the shell.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from .protocol.frames import CloseCode, encode_message
+from django.db import transaction
+from django.utils.crypto import salted_hmac
+
+from .backends import BackendUnavailable
+from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
+from .relay import members, relay
 from .server.websocket import WebSocket
 
-__all__ = ["Group"]
+__all__ = ["Group", "Member"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,200}")
+logger = logging.getLogger("django_wsmux.groups")
 
-# Name to members in the order in which they joined. An empty group is forgotten.
-_members: dict[str, dict[WebSocket, None]] = {}
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:-][A-Za-z0-9_.:@-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A socket in a group, wherever it is.
+
+    Attributes:
+        user_id: primary key of the signed-in user, as a string; ``None`` for nobody.
+        info: what was given to ``join()``.
+    """
+
+    user_id: str | None
+    info: Any = None
 
 
 class Group:
@@ -32,7 +52,7 @@ class Group:
     leaves by itself.
 
     Args:
-        name: 1 to 200 of ASCII letters, digits and ``_ . : @ -``.
+        name: 1 to 200 of ASCII letters, digits and ``_ . : @ -``, not beginning with ``@``.
 
     Raises:
         ValueError: the name is not like that.
@@ -52,9 +72,40 @@ class Group:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
-                f"group name {name!r}: use 1 to 200 of ASCII letters, digits and _ . : @ -"
+                f"group name {name!r}: use 1 to 200 of ASCII letters, digits and _ . : @ -, and do "
+                f"not begin with @"
             )
         self.name = name
+
+    @classmethod
+    def for_user(cls, user: Any) -> Group:
+        """Return the group of a user's sockets, which signed-in sockets join by themselves.
+
+        Args:
+            user: a user, or the primary key of one.
+
+        Example::
+
+            Group.for_user(order.customer).send_json({"type": "shipped"})
+        """
+        return cls._of_people(f"@user:{getattr(user, 'pk', user)}")
+
+    @classmethod
+    def for_session(cls, session_key: str) -> Group:
+        """Return the group of a session's sockets: the windows of one browser.
+
+        Args:
+            session_key: ``request.session.session_key`` of a signed-in user.
+        """
+        # The key is as good as a password: it goes into no log and no broker.
+        digest = salted_hmac("django_wsmux.session", session_key).hexdigest()[:24]
+        return cls._of_people(f"@session:{digest}")
+
+    @classmethod
+    def _of_people(cls, name: str) -> Group:
+        group = cls.__new__(cls)
+        group.name = name
+        return group
 
     def __repr__(self) -> str:
         return f"<Group {self.name}>"
@@ -65,13 +116,22 @@ class Group:
     def __hash__(self) -> int:
         return hash((Group, self.name))
 
-    def join(self, websocket: WebSocket) -> None:
-        """Add a socket; does nothing when it is a member already or is closed."""
-        members = _members.get(self.name, {})
-        if websocket in members or websocket.closed:
+    # Membership
+
+    def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
+        """Add a socket; does nothing when it is a member already or is closed.
+
+        Whoever has joined gets what is sent from then on, whichever process sends it.
+
+        Args:
+            websocket: the socket.
+            info: what ``members()`` is to show of it, in values that JSON knows.
+        """
+        if websocket.closed or members.has(self.name, websocket):
             return
         websocket.on_close(self, partial(_leave, self.name, websocket))
-        _members.setdefault(self.name, members)[websocket] = None
+        if members.add(self.name, websocket, info):
+            relay.watch(self.name)
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing when it is not a member."""
@@ -79,61 +139,123 @@ class Group:
         _leave(self.name, websocket)
 
     @contextmanager
-    def joined(self, websocket: WebSocket) -> Iterator[None]:
+    def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Be a member for the length of a ``with`` block."""
-        self.join(websocket)
+        self.join(websocket, info)
         try:
             yield
         finally:
             self.leave(websocket)
 
-    def send(self, message: str | bytes, *, exclude: WebSocket | Container[WebSocket] = ()) -> None:
-        """Send one message to every member; waits for nobody.
+    # Telling
 
-        A member too slow to take it is closed with 1013; the others do not notice.
+    def send(
+        self,
+        message: str | bytes,
+        *,
+        exclude: WebSocket | Container[WebSocket] = (),
+        on_commit: bool | str = False,
+        fail_silently: bool = False,
+    ) -> None:
+        """Send one message to every member in every process; waits for none of them.
+
+        A member too slow to take it is closed with 1013 (``WEBSOCKET_SLOW_CLIENT``); the others do
+        not notice. Those of this process get it before anything else.
 
         Args:
             message: ``str`` goes out as text, ``bytes`` as binary.
-            exclude: a socket, or several, not to send to: the sender, say.
+            exclude: a socket of this process, or several, not to send to: the sender, say.
+            on_commit: send it if and only if the current transaction commits; the alias of a
+                database for one that is not the default.
+            fail_silently: log it when the backend is away, and go on.
 
         Raises:
             TypeError: the message is neither text nor bytes.
+            BackendUnavailable: the members of this process have it, other processes do not.
         """
-        prepared = Prepared(*encode_message(message))
+        opcode, payload = encode_message(message)
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
-        for websocket in self.members():
-            if websocket not in excluded:
-                websocket.deliver(prepared)
+
+        def send() -> None:
+            members.deliver(self.name, Prepared(opcode, payload), excluded)
+            self._publish(opcode, payload, fail_silently)
+
+        if on_commit:
+            transaction.on_commit(send, using=on_commit if isinstance(on_commit, str) else None)
+        else:
+            send()
 
     def send_json(
-        self, value: Any, *, exclude: WebSocket | Container[WebSocket] = (), **options: Any
+        self,
+        value: Any,
+        *,
+        exclude: WebSocket | Container[WebSocket] = (),
+        on_commit: bool | str = False,
+        fail_silently: bool = False,
+        **options: Any,
     ) -> None:
-        """Send a value as JSON text to every member.
+        """Send a value as JSON text; see ``send()``.
 
         Args:
             value: anything that ``json.dumps`` takes.
-            exclude: see ``send()``.
+            exclude, on_commit, fail_silently: as for ``send()``.
             options: passed on to ``json.dumps``.
         """
-        self.send(json.dumps(value, **options), exclude=exclude)
+        text = json.dumps(value, **options)
+        self.send(text, exclude=exclude, on_commit=on_commit, fail_silently=fail_silently)
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the sockets of all members; see ``WebSocket.close()``."""
-        for websocket in self.members():
-            websocket.close(code, reason)
+    def close(
+        self,
+        code: int = CloseCode.NORMAL,
+        reason: str = "",
+        *,
+        on_commit: bool | str = False,
+        fail_silently: bool = False,
+    ) -> None:
+        """Close the sockets of all members in every process; see ``WebSocket.close()``.
+
+        Raises:
+            ValueError: code or reason may not be sent.
+            BackendUnavailable: those of this process are closed, others are not.
+        """
+        payload = close_payload(code, reason)
+
+        def close() -> None:
+            members.close(self.name, code, reason)
+            self._publish(CLOSE, payload, fail_silently)
+
+        if on_commit:
+            transaction.on_commit(close, using=on_commit if isinstance(on_commit, str) else None)
+        else:
+            close()
+
+    def _publish(self, opcode: int, payload: bytes, fail_silently: bool) -> None:
+        try:
+            relay.publish(self.name, opcode, payload)
+        except BackendUnavailable:
+            if not fail_silently:
+                raise
+            logger.exception("%r: other processes were not told", self)
+
+    # Asking
 
     def count(self) -> int:
-        """Return how many members there are."""
-        return len(_members.get(self.name, ()))
+        """Ask every process how many members there are. Nothing is stored that could be stale."""
+        return len(self.members())
 
-    def members(self) -> list[WebSocket]:
-        """Return the members in the order in which they joined."""
-        return list(_members.get(self.name, ()))
+    def members(self) -> list[Member]:
+        """Ask every process who is in the group.
+
+        Raises:
+            BackendUnavailable: the others cannot be asked.
+        """
+        own = [
+            Member(each.hooks.user_id, members.info(self.name, each))
+            for each in members.of(self.name)
+        ]
+        return own + [Member(**each) for each in relay.ask(self.name)]
 
 
 def _leave(name: str, websocket: WebSocket) -> None:
-    members = _members.get(name)
-    if members is not None:
-        members.pop(websocket, None)
-        if not members:
-            del _members[name]
+    if members.discard(name, websocket):
+        relay.unwatch(name)

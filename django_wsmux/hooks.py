@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import getcurrent
 
-from . import databases, sessions
+from . import databases, people, sessions
 from .exceptions import ConnectionClosed
 from .protocol import handshake
 from .protocol.frames import CloseCode
@@ -62,13 +62,25 @@ class DjangoHooks:
         seam: how to get the socket from the server.
     """
 
-    __slots__ = ("_opened_at", "_request", "_seam", "_session", "_surroundings", "_view")
+    __slots__ = (
+        "_opened_at",
+        "_people",
+        "_request",
+        "_seam",
+        "_session",
+        "_surroundings",
+        "_view",
+        "user_id",
+    )
 
     _opened_at: float
 
     def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
         self._request: WebSocketRequest | None = request
         self._seam: Takeover | None = seam
+        # Who is signed in, and the groups of that user and session.
+        self.user_id: str | None = None
+        self._people: tuple[str, ...] = ()
         # The session, once nobody saves it any more but the view.
         self._session: SessionBase | None = None
         # The event view, and what its messages are handled in once it has said yes.
@@ -107,6 +119,7 @@ class DjangoHooks:
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
             head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
+        self.user_id, self._people = people.join(websocket, request)
         transport, unread = seam.take(websocket)
         self._seam = None
         self._opened_at = time.monotonic()
@@ -201,6 +214,10 @@ class DjangoHooks:
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run a helper; only its failure ends the socket."""
         self._run(websocket, function)
+
+    def leave(self, websocket: Connection) -> None:
+        """Leave the groups of user and session."""
+        people.leave(websocket, self._people)
 
     def refresh_user(self) -> None:
         """Read session and user anew; ``request.user`` is evaluated when it is next used."""

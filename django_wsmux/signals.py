@@ -10,7 +10,7 @@ from typing import Final
 
 from django.dispatch import Signal
 
-__all__ = ["websocket_closed", "websocket_opened"]
+__all__ = ["backend_gap", "websocket_closed", "websocket_opened"]
 
 #: Sent when a socket is open. Arguments: ``websocket`` and ``request``, the handshake.
 websocket_opened: Final = Signal()
@@ -19,3 +19,7 @@ websocket_opened: Final = Signal()
 #: ``request``, or ``None`` when the view did not keep it; ``code`` and ``reason`` of the close;
 #: ``duration`` in seconds; ``traffic``, see ``server.traffic.Traffic``.
 websocket_closed: Final = Signal()
+
+#: Sent when messages of other processes to groups may have been missed, once it works again: show
+#: the clients what they cannot know. Arguments: ``reason``, ``seconds``, ``missed`` or ``None``.
+backend_gap: Final = Signal()

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -229,7 +230,13 @@ class Server(Site):
             [sys.executable, *command],
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            # Servers of tests that run at the same time are not to hear each other.
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "TEST_BACKEND": f"local://?namespace={uuid4().hex}",
+                **(env or {}),
+            },
             text=True,
         )
         self._lines: list[str] = []

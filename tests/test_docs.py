@@ -18,6 +18,7 @@ def test_settings_table() -> None:
     text = (ROOT / "docs" / "settings.rst").read_text()
     rows = dict(re.findall(r"^``(WEBSOCKET_\w+)`` +(?:``)?(.+?)(?:``)?  ", text, re.MULTILINE))
     defaults = {name: repr(setting.default) for name, setting in conf.SETTINGS.items()}
+    defaults = {name: default.replace("'", '"') for name, default in defaults.items()}
     defaults.update(WEBSOCKET_URLCONF="(required)", WEBSOCKET_SERVER='""')
     assert rows == defaults
     assert list(rows) == list(defaults)

@@ -112,7 +112,7 @@ class Backend(ABC):
     def start(
         self, receive: Receive, gap: OnGap | None = None, answer: Answerer | None = None
     ) -> None:
-        """Begin to listen. Called again, it does nothing.
+        """Begin to listen. Called again, it only takes the new callbacks.
 
         The three are called by the owner, one call at a time, and must not wait for anything:
         meanwhile nothing is received. What they raise is logged.

@@ -32,11 +32,12 @@ class Call:
     Attributes:
         channel: where it goes.
         packet: what goes there.
-        result: the broker's reply, once ``error`` is ``None``.
-        error: why it failed; until it is done, that it is not.
+        result: the broker's reply, once ``is_done`` and ``error`` is ``None``.
+        error: why it failed.
+        is_done: whether it was sent, or failed.
     """
 
-    __slots__ = ("channel", "error", "is_done", "packet", "result")
+    __slots__ = ("awake", "channel", "error", "is_done", "packet", "result")
 
     def __init__(self, channel: str, packet: bytes) -> None:
         self.channel = channel
@@ -44,6 +45,8 @@ class Call:
         self.result: Any = None
         self.error: str | None = None
         self.is_done = False
+        # Where it has to wait: set when it is done, or when it is its turn to send.
+        self.awake: threading.Event | None = None
 
     def succeed(self, result: Any) -> None:
         """Note the broker's reply."""
@@ -61,58 +64,83 @@ class Combiner:
 
     While one of them waits for the broker the others queue up; what has queued then goes in one
     round trip. So the order of a process is kept, one connection is enough, and the queue is no
-    longer than there are callers.
+    longer than there are callers. (A plain lock would not do: who has sent would take it again
+    before any of those that wait, each time with a queue of one.)
 
     Args:
         exchange: sends calls and marks each as done; what it does not mark has failed.
-        patience: seconds to wait for others that wait for the broker.
     """
 
-    def __init__(self, exchange: Callable[[Sequence[Call]], None], patience: float) -> None:
+    def __init__(self, exchange: Callable[[Sequence[Call]], None]) -> None:
         self._exchange = exchange
-        self._patience = patience
+        self._lock = threading.Lock()
         self._queue: deque[Call] = deque()
-        self._turn = threading.Lock()
+        self._is_busy = False
         self._fails_until = 0.0
         self._last_error = ""
 
     def call(self, channel: str, packet: bytes) -> Call:
-        """Send, and wait until it is done."""
+        """Send, and wait until it is done, which takes as long as ``exchange`` may, twice."""
         call = Call(channel, packet)
-        self._queue.append(call)
-        if not self._turn.acquire(timeout=self._patience):
-            call.fail("others still wait for the broker")
-            return call
-        try:
-            while not call.is_done:
-                self._take_turn()
-        finally:
-            self._turn.release()
+        with self._lock:
+            self._queue.append(call)
+            if self._is_busy:
+                call.awake = threading.Event()
+            self._is_busy = True
+        if call.awake is not None:
+            try:
+                call.awake.wait()
+            except BaseException:  # gevent.Timeout, or the greenlet is killed
+                self._leave(call)
+                raise
+        while not call.is_done:
+            self._send_batch()
         return call
 
-    def _take_turn(self) -> None:
-        batch: list[Call] = []
-        while self._queue and len(batch) < _BATCH:
-            call = self._queue.popleft()
-            if not call.is_done:  # its caller has not given up
-                batch.append(call)
+    def _leave(self, call: Call) -> None:
+        """Stop waiting; somebody else must send when it was this one's turn."""
+        with self._lock:
+            if call not in self._queue:
+                return
+            is_its_turn = self._queue[0] is call and call.awake is not None and call.awake.is_set()
+            self._queue.remove(call)
+            if is_its_turn:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let the first that waits send next; the lock is held."""
+        self._is_busy = bool(self._queue)
+        if self._queue and self._queue[0].awake is not None:
+            self._queue[0].awake.set()
+
+    def _send_batch(self) -> None:
+        with self._lock:
+            size = min(len(self._queue), _BATCH)
+            batch = [self._queue.popleft() for _ in range(size)]
+        try:
+            self._send(batch)
+        finally:
+            for call in batch:
+                if not call.is_done:
+                    call.fail("the connection was lost")
+                if call.awake is not None:
+                    call.awake.set()
+            with self._lock:
+                self._pass_on()
+
+    def _send(self, batch: Sequence[Call]) -> None:
         began = time.monotonic()
         if began < self._fails_until:
             for call in batch:
                 call.fail(self._last_error)
             return
-        try:
-            self._exchange(batch)
-        finally:
-            for call in batch:
-                if not call.is_done:
-                    call.fail("the connection was lost")
-            now = time.monotonic()
-            failed = [call.error for call in batch if call.error is not None]
-            if failed and now - began > _SLOW_FAILURE:
-                # A broker that does not answer must not cost every view a timeout.
-                self._fails_until = now + _FAIL_FAST
-                self._last_error = failed[0] or ""
+        self._exchange(batch)
+        now = time.monotonic()
+        errors = [call.error for call in batch if call.error is not None]
+        if errors and now - began > _SLOW_FAILURE:
+            # A broker that does not answer must not cost every view a timeout.
+            self._fails_until = now + _FAIL_FAST
+            self._last_error = errors[0]
 
 
 class BrokerBackend(Backend):
@@ -136,7 +164,7 @@ class BrokerBackend(Backend):
 
     def prepare(self) -> None:
         """Make what belongs to one process."""
-        self.combiner = Combiner(self._exchange, self.timeout * 3)
+        self.combiner = Combiner(self._exchange)
         self._replies = threading.Semaphore(_MAX_REPLIES)
 
     def _exchange(self, calls: Sequence[Call]) -> None:

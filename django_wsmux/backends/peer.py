@@ -251,16 +251,37 @@ class Commands:
             return False
         return True
 
-    def publish_at_once(self, channel: str, threads: int, count: int) -> None:
-        """Publish from several threads or greenlets at the same time."""
-        workers = [
-            threading.Thread(target=self.publish_numbers, args=(channel, f"{i}", count))
-            for i in range(threads)
-        ]
+    def publish_at_once(self, channel: str, threads: int, count: int, text: str = "") -> None:
+        """Publish from several threads or greenlets at the same time: numbers, or one text."""
+
+        def work(index: int) -> None:
+            if text:
+                self.publish(channel, *[b64encode(text.encode()).decode()] * count)
+            else:
+                self.publish_numbers(channel, f"{index}", count)
+
+        workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
+
+    def publish_within(self, channel: str, payload: str, seconds: float, greenlets: int) -> int:
+        """Publish from greenlets that gevent interrupts; return how many were."""
+        import gevent
+
+        def work() -> bool:
+            timeout = gevent.Timeout.start_new(seconds)
+            try:
+                self._backend.publish(channel, b64decode(payload))
+            except gevent.Timeout:
+                return True
+            finally:
+                timeout.close()
+            return False
+
+        workers = [gevent.spawn(work) for _ in range(greenlets)]
+        return sum(worker.get() for worker in workers)
 
     def inject(self, channel: str, packet: str) -> None:
         """Send a packet as it is."""

@@ -128,15 +128,20 @@ class PostgresBackend(BrokerBackend):
                     self._send_one(session, batch[0])
                 position += len(batch)
         except FAILURES as error:
-            if self._mouth is not None:
-                self._mouth.close()
-                self._mouth = None
+            self._shut()
             raise self.unavailable(error) from error
+        except BaseException:  # gevent.Timeout: a result that nobody waits for is to come
+            self._shut()
+            raise
+
+    def _shut(self) -> None:
+        if self._mouth is not None:
+            self._mouth.close()
+            self._mouth = None
 
     def _session(self) -> Session:
         if self._mouth is not None and self._mouth.is_stale():
-            self._mouth.close()
-            self._mouth = None
+            self._shut()
         if self._mouth is None:
             self._mouth = self._connect()
             # A notification has no need to survive a crash, so it need not wait for the disk.
@@ -257,9 +262,7 @@ class PostgresBackend(BrokerBackend):
 
     def release(self) -> None:
         """Close the publishing connection; the owner has closed its own."""
-        if self._mouth is not None:
-            self._mouth.close()
-            self._mouth = None
+        self._shut()
 
     def forget(self) -> None:
         """Close all descriptors."""

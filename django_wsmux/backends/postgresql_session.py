@@ -146,8 +146,10 @@ class Session:
         # Anew each time: while it connects, libpq may change from one descriptor to another.
         fd = self._connection.socket
         self._waiter.register(fd, events, None)
-        self._waiter.wait(seconds)
-        self._waiter.unregister(fd)
+        try:
+            self._waiter.wait(seconds)
+        finally:
+            self._waiter.forget(fd)
 
     def _message(self) -> str:
         return self._connection.error_message.decode(errors="replace").strip()

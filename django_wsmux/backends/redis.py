@@ -116,6 +116,9 @@ class RedisBackend(BrokerBackend):
             except FAILURES as error:
                 problem = error
                 self._shut(node)
+            except BaseException:  # gevent.Timeout: replies that nobody waits for are to come
+                self._shut(node)
+                raise
         if problem is not None:
             raise problem
         return moved

@@ -29,6 +29,8 @@ class Options:
             limit is kept.
         max_unsent_bytes: bytes that may wait for the peer; beyond them a view's own ``send()``
             waits, and a group's delivery closes the socket with 1013.
+        close_slow_clients: whether a socket that passes that limit by a group's messages is closed;
+            else it goes without them until there is room.
         close_timeout: seconds that a peer has to answer a close frame, or to take what is still
             queued for it, before the descriptor is closed all the same.
         send_timeout: seconds that a peer may leave bytes untaken, none at all, before it is
@@ -47,6 +49,7 @@ class Options:
     max_unread_messages: int = 64
     max_unread_bytes: int = 2**20
     max_unsent_bytes: int = 2**20
+    close_slow_clients: bool = True
     close_timeout: float = 5.0
     send_timeout: float = 30.0
     handshake_timeout: float = 10.0

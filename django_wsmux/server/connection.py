@@ -171,6 +171,7 @@ class Connection(Inbox):
         callbacks, self._on_close = self._on_close, None
         for callback in list(callbacks.values()) if callbacks else ():
             callback()
+        self.hooks.leave(self)
 
     def _send_later(self, act: Callable[[], None]) -> None:
         """Have something done when the 101 has gone out."""
@@ -193,13 +194,18 @@ class Connection(Inbox):
     def deliver(self, message: Prepared) -> None:
         """Send a message that goes to many.
 
-        Never waits and never raises: a peer too slow to take it is closed with 1013.
+        Never waits and never raises: a peer too slow to take it is closed with 1013, or goes
+        without what does not fit.
         """
         if self._state != OPEN:
             if self._state == CONNECTING:
                 self._send_later(partial(self.deliver, message))
             return
         transport = self._transport
+        if transport.unsent > self.options.max_unsent_bytes:
+            # With the other policy it is closed as soon as it gets there.
+            count("slow_client_dropped")
+            return
         compressor = self._compressor
         if compressor is None or len(message.payload) < compressor.threshold:
             frame = message.plain
@@ -208,7 +214,7 @@ class Connection(Inbox):
         self._messages_out += 1
         self._bytes_out += len(frame)
         transport.write(frame)
-        if transport.unsent > self.options.max_unsent_bytes:
+        if transport.unsent > self.options.max_unsent_bytes and self.options.close_slow_clients:
             count("slow_client_closed")
             logger.info("%r is closed with 1013: %d bytes unsent", self, transport.unsent)
             self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")

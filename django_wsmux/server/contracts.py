@@ -87,6 +87,12 @@ class Hooks(Protocol):
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 
+    #: Primary key of the signed-in user, as a string.
+    user_id: str | None
+
+    def leave(self, websocket: Connection) -> None:
+        """Nothing can be sent any more; must not wait."""
+
     def refresh_user(self) -> None:
         """Have the request's user read anew."""
 

@@ -15,6 +15,8 @@ COUNTERS: Final = {
     "reading_paused": "times that a view fell behind and its socket was not read",
     "send_waited": "times that a view's send() waited for its peer",
     "slow_client_closed": "sockets closed with 1013 as they could not take a group's messages",
+    "slow_client_dropped": "messages of groups that a slow socket did not get, by policy",
+    "group_messages": "messages that groups delivered to members in this process",
     "close_timed_out": "sockets dropped as the peer did not end its close in time",
     "send_timed_out": "sockets dropped as the peer took nothing of what was sent",
     "handshake_timed_out": "connections closed before they had sent a whole request",

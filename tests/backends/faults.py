@@ -139,10 +139,12 @@ class BrokerFaults:
         listener.wait_for_log("not listening")
         assert time.monotonic() - began < SILENCE + 5
         assert listener.call("longest_pause") < 1.0, "waiting held up others"
-        assert listener.call("subscribe", "late", 0.1) is False
+        for name in ("room", "late"):
+            assert listener.call("subscribe", name, 0.1) is False
         proxy.heal()
         assert len(listener.gaps(1)) == 1
-        assert listener.call("subscribe", "late") is True
+        for name in ("room", "late"):
+            assert listener.call("subscribe", name) is True
         publish_when_possible(sender, "late", b"after")
         assert [text for _, text in listener.received(1)][-1:] == [b"after"]
 
@@ -192,6 +194,28 @@ class BrokerFaults:
         assert numbers(listener.received(200), "0") == list(range(200))
         assert listener.gaps(0) == []
         assert sender.call("longest_pause") < 0.9
+
+    def test_interrupted(self, broker: Broker, backend_env: Mapping[str, str]) -> None:
+        """Greenlets that gevent.Timeout interrupts while they publish spoil nothing for others."""
+        env = self.env(backend_env, broker.port)
+        with make_peers(self.url(broker.port), env, gevent=True) as peer:
+            listener, sender = peer("room"), peer()
+            sender.publish("room", b"before")
+            assert listener.received(1) == [("room", b"before")]
+            broker.freeze()
+            try:
+                assert (
+                    sender.call("publish_within", "room", b64encode(b"?").decode(), 0.3, 10) == 10
+                )
+            finally:
+                broker.thaw()
+            publish_when_possible(sender, "room", b"after")
+            sender.publish("room", *[b"%d" % number for number in range(100)])
+            found: list[bytes] = []
+            while found[-1:] != [b"99"]:
+                found += [text for _, text in listener.received(1)]
+            assert found[-101:] == [b"after", *(b"%d" % number for number in range(100))]
+            assert set(found[:-101]) <= {b"?"}
 
     def test_bounded(self, direct: MakePeer, broker: Broker) -> None:
         """What is published and subscribed while the broker is away takes no memory."""

@@ -1,5 +1,6 @@
 """Settings of the processes that use ``postgres://``."""
 
+import json
 import os
 
 SECRET_KEY = "tests"
@@ -11,6 +12,7 @@ DATABASES = {
         "USER": "postgres",
         "HOST": "127.0.0.1",
         "PORT": os.environ["TEST_POSTGRES_PORT"],
+        "OPTIONS": json.loads(os.environ.get("TEST_POSTGRES_OPTIONS", "{}")),
     },
     "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }

@@ -136,6 +136,19 @@ class TestPostgresBackend(BackendContract):
         peer("room").call("publish_at_once", "room", 16, 20)
         assert int(postgres_server.ask(count)) == before + 2
 
+    def test_options(self, postgres_server: PostgresServer) -> None:
+        """DATABASES' options count: the role to assume, psycopg's own, libpq's."""
+        postgres_server.ask("DROP ROLE IF EXISTS weak; CREATE ROLE weak")
+        options = '{"assume_role": "weak", "pool": true, "application_name": "mysite"}'
+        env = {**environment(postgres_server.port), "TEST_POSTGRES_OPTIONS": options}
+        with make_peers("postgres://", env, gevent=False) as peer:
+            listener, sender = peer("room"), peer()
+            sender.publish("room", b"small")
+            assert listener.received(1) == [("room", b"small")]
+            assert len(sender.ask("room", b"?")) == 1
+            with pytest.raises(PeerError, match="permission denied"):
+                sender.publish("room", b"x" * 10_000)
+
     @pytest.mark.parametrize("alias", ["lite", "nowhere"])
     def test_wrong_database(self, peer: MakePeer, alias: str) -> None:
         """An alias that is not PostgreSQL is refused when the first socket joins."""

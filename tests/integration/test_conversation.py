@@ -34,9 +34,9 @@ def all_messages(websocket: ClientConnection) -> list[str | bytes]:
 
 
 @contextmanager
-def signed_in(server: Server) -> Iterator[dict[str, str]]:
+def signed_in(server: Server, user: str = "ann") -> Iterator[dict[str, str]]:
     """Sign in over HTTP; gives the headers that carry the session."""
-    answer = server.request("/login/")
+    answer = server.request(f"/login/?user={user}")
     cookies = answer.headers.get_all("Set-Cookie") or []
     session = next(cookie for cookie in cookies if cookie.startswith("sessionid="))
     yield {"Cookie": session.partition(";")[0]}

@@ -255,15 +255,16 @@ class TestState:
 
     def test_request_kept(self, server: Server) -> None:
         """Signed in when it opened; ``refresh_user()`` sees that it is over."""
+        name = uuid4().hex
         with (
-            signed_in(server) as headers,
+            signed_in(server, name) as headers,
             server.connect("/events/private/", additional_headers=headers) as websocket,
         ):
-            assert ask(websocket, "?") == "ann ann"
-            assert ask(websocket, "refresh") == "ann ann"
-            server.request("/logout/", headers)
-            assert ask(websocket, "?") == "ann ann"
-            assert ask(websocket, "refresh") == "ann "
+            assert ask(websocket, "?") == f"{name} {name}"
+            assert ask(websocket, "refresh") == f"{name} {name}"
+            server.get(f"/change-user/behind/?user={name}")
+            assert ask(websocket, "?") == f"{name} {name}"
+            assert ask(websocket, "refresh") == f"{name} "
 
     def test_request_not_kept(self, server: Server) -> None:
         """What ``connect()`` stored is there; the request says why it is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -87,6 +88,18 @@ class Early(WebSocketView):
         elif what == "group":
             Group("early").send("third")
         return None
+
+
+class Room(WebSocketView):
+    """A member of a group that says which process it is in."""
+
+    def connect(self, request: HttpRequest, name: str) -> None:
+        self.group = Group(name)
+        self.group.join(self.websocket, {"seat": request.GET.get("seat")})
+        self.send(str(os.getpid()))
+
+    def receive(self, message: str | bytes) -> None:
+        self.group.send(message, exclude=self.websocket)
 
 
 class Typed(WebSocketView):

@@ -52,6 +52,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGES = [("en", "English"), ("de", "German")]
 
+WEBSOCKET_BACKEND = os.environ.get("TEST_BACKEND", "memory://")
 WEBSOCKET_COMPRESSION = json.loads(os.environ.get("TEST_COMPRESSION", "false"))
 WEBSOCKET_CLOSE_TIMEOUT = float(os.environ.get("TEST_CLOSE_TIMEOUT", 1))
 WEBSOCKET_HANDSHAKE_TIMEOUT = float(os.environ.get("TEST_HANDSHAKE_TIMEOUT", 10))

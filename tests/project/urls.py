@@ -5,10 +5,12 @@ import gc
 import json
 import os
 import time
+from contextlib import suppress
 from weakref import WeakSet
 
 from django.contrib.auth import get_user_model, login, logout
-from django.db import connections
+from django.contrib.sessions.models import Session
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -16,6 +18,8 @@ from django.template import engines
 from django.urls import path
 
 from django_wsmux import metrics
+from django_wsmux.groups import Group
+from django_wsmux.people import disconnect
 from django_wsmux.server import registry
 
 from . import state
@@ -42,6 +46,43 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     """Sign out whoever it is."""
     logout(request)
     return HttpResponse("signed out")
+
+
+def change_user(request: HttpRequest, how: str) -> HttpResponse:
+    """Change a user in one of the ways that end sessions, or behind Django's back."""
+    users = get_user_model().objects.filter(username=request.GET["user"])
+    if how == "behind":
+        users.update(is_active=False)
+        return HttpResponse("updated")
+    user = users.get()
+    if how == "deactivate":
+        user.is_active = False
+    elif how == "password":
+        user.set_password("another")
+    elif how == "sessions":
+        for session in Session.objects.all():
+            if session.get_decoded().get("_auth_user_id") == str(user.pk):
+                session.delete()
+    elif how == "disconnect":
+        disconnect(user)
+    user.save()
+    return HttpResponse(how)
+
+
+def tell(request: HttpRequest) -> HttpResponse:
+    """Send to a group, a user or a session from a plain request; count the members."""
+    to = request.GET
+    if "user" in to:
+        group = Group.for_user(get_user_model().objects.get(username=to["user"]))
+    else:
+        group = Group(to["group"])
+    if "say" in to:
+        with suppress(ZeroDivisionError), transaction.atomic():
+            group.send(f"{os.getpid()} {to['say']}", on_commit="commit" in to or "rollback" in to)
+            if "rollback" in to:
+                raise ZeroDivisionError
+    found = sorted((member.user_id or "", str(member.info)) for member in group.members())
+    return JsonResponse({"pid": os.getpid(), "members": found, "count": group.count()})
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -122,6 +163,8 @@ urlpatterns = [
     path("environ/", environ),
     path("login/", sign_in, name="login"),
     path("logout/", sign_out),
+    path("change-user/<how>/", change_user),
+    path("tell/", tell),
     path("connections/", count_connections),
     path("page/", page),
     path("slow/", slow),

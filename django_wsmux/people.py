@@ -1,0 +1,123 @@
+"""Sockets and those who are signed in on them.
+
+A socket opens with the session of its handshake and knows nothing of what becomes of it. So the
+sockets of signed-in users are in a group of the user and one of the session, and whatever ends a
+session closes them with 4401 in every process: signing out, a changed password, a session that is
+deleted or has expired, a user who is not active any more. ``WEBSOCKET_CLOSE_SIGNED_OUT`` turns that
+off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from django.apps import apps
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.base import SessionBase
+from django.db.models.signals import post_delete, post_save
+from django.http import HttpRequest
+
+from . import conf
+from .groups import Group
+from .relay import members, relay
+
+if TYPE_CHECKING:
+    from .server.connection import Connection
+
+__all__ = ["SIGNED_OUT", "connect_signals", "disconnect", "join", "leave"]
+
+#: Close code of a socket whose session is over.
+SIGNED_OUT: Final = 4401
+
+
+def disconnect(user: Any, code: int = SIGNED_OUT, reason: str = "disconnected") -> None:
+    """Close every socket of a user, in every process.
+
+    Args:
+        user: a user, or the primary key of one.
+        code: close code for the clients.
+        reason: text beside it.
+
+    Raises:
+        BackendUnavailable: other processes could not be told.
+    """
+    Group.for_user(user).close(code, reason)
+
+
+def join(websocket: Connection, request: HttpRequest) -> tuple[str | None, tuple[str, ...]]:
+    """Put the socket of a signed-in user into the groups of user and session.
+
+    Returns:
+        The user's primary key, as a string, and the groups' names; ``None`` and nothing for nobody.
+    """
+    session = getattr(request, "session", None)
+    if not isinstance(session, SessionBase) or session.session_key is None:
+        return None, ()
+    user_id = session.get(SESSION_KEY)
+    if user_id is None or session.session_key is None:  # it was not there any more
+        return None, ()
+    groups = Group.for_user(user_id), Group.for_session(session.session_key)
+    names = tuple(group.name for group in groups)
+    for name in names:
+        if members.add(name, websocket):
+            relay.watch(name)
+    return str(user_id), names
+
+
+def leave(websocket: Connection, names: tuple[str, ...]) -> None:
+    """Take a socket out of the groups that it was put into."""
+    for name in names:
+        if members.discard(name, websocket):
+            relay.unwatch(name)
+
+
+# What ends a session
+
+
+def connect_signals() -> None:
+    """Begin to watch; called when the app is ready."""
+    user_logged_out.connect(_signed_out, dispatch_uid="django_wsmux.people")
+    if apps.is_installed("django.contrib.auth"):
+        user = get_user_model()
+        post_save.connect(_user_saved, sender=user, dispatch_uid="django_wsmux.people")
+        post_delete.connect(_user_gone, sender=user, dispatch_uid="django_wsmux.people")
+    if apps.is_installed("django.contrib.sessions"):
+        from django.contrib.sessions.models import Session
+
+        post_delete.connect(_session_gone, sender=Session, dispatch_uid="django_wsmux.people")
+
+
+def _close(group: Group, reason: str) -> None:
+    # Whoever signs out does so, also when a broker is away: it is logged.
+    if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
+        group.close(SIGNED_OUT, reason, fail_silently=True)
+
+
+def _close_on_commit(group: Group, reason: str, using: str) -> None:
+    if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
+        group.close(SIGNED_OUT, reason, on_commit=using, fail_silently=True)
+
+
+def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
+    session = getattr(request, "session", None)
+    if session is not None and session.session_key is not None:
+        _close(Group.for_session(session.session_key), "signed out")
+
+
+def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None:
+    if created:
+        return
+    if not getattr(instance, "is_active", True):
+        _close_on_commit(Group.for_user(instance), "not active", using)
+    elif getattr(instance, "_password", None) is not None:
+        # django.contrib.auth.base_user: set by set_password(), reset after this signal.
+        _close_on_commit(Group.for_user(instance), "password changed", using)
+
+
+def _user_gone(instance: Any, using: str, **kwargs: Any) -> None:
+    _close_on_commit(Group.for_user(instance), "user deleted", using)
+
+
+def _session_gone(instance: Any, using: str, **kwargs: Any) -> None:
+    _close_on_commit(Group.for_session(instance.session_key), "session ended", using)

@@ -1,0 +1,164 @@
+"""Groups beyond this process: what is published to the others, and what they publish.
+
+The backend of ``WEBSOCKET_BACKEND`` is made when it is first needed. Groups of people, of which
+there may be as many as sockets, share one channel.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.conf import settings
+from django.utils.crypto import salted_hmac
+
+from . import conf
+from .backends import Backend, Gap, from_url
+from .protocol.frames import BINARY, CLOSE, TEXT
+from .protocol.prepared import Prepared
+from .server.members import Members
+from .signals import backend_gap
+
+__all__ = ["Relay", "members", "relay"]
+
+logger = logging.getLogger("django_wsmux.groups")
+
+#: The setting's value for groups that end with the process: for tests.
+ALONE: Final = "memory://"
+
+#: Where all groups of people are; no group of one's own may be called so.
+_PEOPLE: Final = "@people"
+
+#: Seconds that a join waits for the broker, and a question for its answers.
+_PATIENCE: Final = 1.0
+
+#: The members of this process.
+members: Final = Members()
+
+
+def _channel(name: str) -> str:
+    return _PEOPLE if name.startswith("@") else name
+
+
+def namespace() -> str:
+    """Return what tells this project from others on the same machine, or with the same broker."""
+    # A second copy of a project has the same key; it is in another directory.
+    where = str(getattr(settings, "BASE_DIR", "")) if _url().startswith("local:") else ""
+    value = f"{settings.ROOT_URLCONF}|{where}"
+    return salted_hmac("django_wsmux.groups", value).hexdigest()[:16]
+
+
+def _url() -> str:
+    url: str = conf.get("WEBSOCKET_BACKEND")
+    return url
+
+
+class Relay:
+    """The way to the other processes.
+
+    Args:
+        describe: returns what a local member shows to ``members()``.
+    """
+
+    def __init__(self, describe: Callable[[str, Any], dict[str, Any]]) -> None:
+        self._describe = describe
+        self._backend: Backend | None = None
+        self._made_for: str | None = None
+        # How many groups with members a channel has here, and channels that have none any more.
+        self._watched: dict[str, int] = {}
+        self._deserted: set[str] = set()
+
+    def backend(self) -> Backend | None:
+        """Return the backend of the settings, ``None`` for a process that is alone."""
+        url = _url()
+        if url != self._made_for:
+            if self._backend is not None:
+                self._backend.close()
+            self._backend = None if url == ALONE else from_url(url, namespace=namespace())
+            self._made_for = url
+        return self._backend
+
+    def publish(self, name: str, opcode: int, data: bytes) -> None:
+        """Tell the other processes.
+
+        Args:
+            name: of the group.
+            opcode: TEXT or BINARY for a message, CLOSE to close the members.
+            data: the message, or the body of a close frame.
+
+        Raises:
+            BackendUnavailable: the broker is away.
+        """
+        backend = self.backend()
+        if backend is not None:
+            encoded = name.encode()
+            backend.publish(_channel(name), bytes((opcode, len(encoded))) + encoded + data)
+
+    def watch(self, name: str) -> None:
+        """A group has its first member here: hear what others publish for it."""
+        channel = _channel(name)
+        groups = self._watched[channel] = self._watched.get(channel, 0) + 1
+        backend = self.backend()
+        if groups > 1 or backend is None:
+            return
+        backend.start(self._receive, self._report_gap, self._answer)
+        event = backend.subscribe(channel)
+        while self._deserted:
+            other = self._deserted.pop()
+            if other not in self._watched:
+                backend.unsubscribe(other)
+        if backend.effective.is_set():
+            # Whoever has joined hears what is sent from now on, unless the broker is slow.
+            event.wait(_PATIENCE)
+
+    def unwatch(self, name: str) -> None:
+        """A group has lost its last member here.
+
+        Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
+        ``watch()``. What is published until then finds nobody.
+        """
+        channel = _channel(name)
+        self._watched[channel] -= 1
+        if not self._watched[channel]:
+            del self._watched[channel]
+            self._deserted.add(channel)
+
+    def ask(self, name: str) -> list[dict[str, Any]]:
+        """Return what the members in other processes show of themselves."""
+        backend = self.backend()
+        if backend is None:
+            return []
+        answers = backend.ask(_channel(name), name.encode(), _PATIENCE)
+        return [member for answer in answers for member in json.loads(answer)]
+
+    # Called by the backend's owner
+
+    def _receive(self, channel: str, payload: bytes) -> None:
+        opcode, length = payload[0], payload[1]
+        name, data = payload[2 : 2 + length].decode(), payload[2 + length :]
+        if opcode in (TEXT, BINARY):
+            members.deliver(name, Prepared(opcode, data))
+        elif opcode == CLOSE:
+            members.close(name, int.from_bytes(data[:2], "big"), data[2:].decode())
+        else:
+            # A newer version of this package in another process.
+            logger.warning("%r: not understood: opcode %d", name, opcode)
+
+    def _answer(self, channel: str, question: bytes) -> bytes:
+        name = question.decode()
+        return json.dumps([self._describe(name, each) for each in members.of(name)]).encode()
+
+    def _report_gap(self, gap: Gap) -> None:
+        backend_gap.send_robust(
+            type(self._backend), reason=gap.reason, seconds=gap.seconds, missed=gap.missed
+        )
+
+
+def _describe(name: str, member: Any) -> dict[str, Any]:
+    return {"user_id": member.hooks.user_id, "info": members.info(name, member)}
+
+
+#: The one of this process.
+relay: Final = Relay(_describe)

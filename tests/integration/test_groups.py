@@ -1,0 +1,210 @@
+"""Groups beyond one process: workers, plain requests, other programs, every backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from django_wsmux.groups import Group
+from tests.conftest import missing, need
+from tests.integration.test_conversation import closing, signed_in
+from tests.services import PostgresServer, RedisServer, find_postgres, wait_until_said
+from tests.support import ROOT, TIMEOUT, Server
+
+BACKENDS = ("local", "redis", "postgres")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def cluster(
+    request: pytest.FixtureRequest,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Server, dict[str, str]]]:
+    """Three workers on a backend, and the environment of other programs of the project."""
+    name = uuid4().hex
+    with ExitStack() as stack:
+        env = {**environment, "TEST_BACKEND": f"local://?namespace={name}"}
+        if request.param == "redis":
+            need("redis-server")
+            redis = RedisServer(tmp_path_factory.mktemp("redis"))
+            stack.callback(redis.stop)
+            env["TEST_BACKEND"] = redis.url
+        elif request.param == "postgres":
+            if find_postgres() is None:
+                missing("PostgreSQL")
+            postgres = PostgresServer()
+            stack.callback(postgres.stop)
+            database = {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": "postgres",
+                "USER": "postgres",
+                "HOST": "127.0.0.1",
+                "PORT": postgres.port,
+            }
+            env["TEST_SETTINGS"] = json.dumps({"DATABASES": {"default": database}})
+            env["TEST_BACKEND"] = "postgres://"
+            command = [sys.executable, "-m", "django", "migrate", "-v0"]
+            subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, check=True)
+        server = Server.gunicorn("own", "-w", "3", env=env)
+        stack.callback(server.stop)
+        yield server, env
+
+
+def spread(server: Server, stack: ExitStack, name: str) -> dict[str, list[ClientConnection]]:
+    """Open sockets of a room until each of three workers has two of them."""
+    by_worker: dict[str, list[ClientConnection]] = {}
+    for number in range(200):
+        path = f"/events/room/{name}/?seat={number}"
+        websocket = stack.enter_context(server.connect(path))
+        worker = str(websocket.recv(timeout=TIMEOUT))
+        if len(by_worker.setdefault(worker, [])) < 2:
+            by_worker[worker].append(websocket)
+        else:
+            websocket.close()
+        if len(by_worker) == 3 and all(len(sockets) == 2 for sockets in by_worker.values()):
+            return by_worker
+    raise AssertionError(f"not spread: {by_worker}")
+
+
+def told(websocket: ClientConnection) -> str:
+    """Return the next message without the process that sent it."""
+    return str(websocket.recv(timeout=TIMEOUT)).partition(" ")[2]
+
+
+Cluster = tuple[Server, dict[str, str]]
+
+
+def test_every_worker(cluster: Cluster) -> None:
+    """What one socket says all others hear, in order, in every worker; nobody hears it twice."""
+    server, _ = cluster
+    with ExitStack() as stack:
+        workers = spread(server, stack, uuid4().hex)
+        everybody = [websocket for sockets in workers.values() for websocket in sockets]
+        speaker, *others = everybody
+        for number in range(100):
+            speaker.send(str(number))
+        for websocket in others:
+            heard = [websocket.recv(timeout=TIMEOUT) for _ in range(100)]
+            assert heard == [str(number) for number in range(100)]
+        others[-1].send("to the first")
+        assert speaker.recv(timeout=TIMEOUT) == "to the first"
+
+
+def test_from_a_page_and_a_program(cluster: Cluster) -> None:
+    """A plain request and a program of the project reach every socket."""
+    server, env = cluster
+    name = uuid4().hex
+    with ExitStack() as stack:
+        workers = spread(server, stack, name)
+        everybody = [websocket for sockets in workers.values() for websocket in sockets]
+        server.get(f"/tell/?group={name}&say=page")
+        assert [told(websocket) for websocket in everybody] == ["page"] * 6
+        program = (
+            "import django; django.setup(); from django_wsmux.groups import Group; "
+            f"group = Group({name!r}); group.send('x program'); print(group.count())"
+        )
+        command = [sys.executable, "-c", program]
+        result = subprocess.run(
+            command, env={**os.environ, **env}, cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        assert [told(websocket) for websocket in everybody] == ["program"] * 6
+        assert result.stdout == "6\n"
+
+
+def test_on_commit(cluster: Cluster) -> None:
+    """Delivered if and only if the transaction commits."""
+    server, _ = cluster
+    name = uuid4().hex
+    with ExitStack() as stack:
+        workers = spread(server, stack, name)
+        server.get(f"/tell/?group={name}&say=lost&rollback")
+        server.get(f"/tell/?group={name}&say=kept&commit")
+        for sockets in workers.values():
+            assert [told(websocket) for websocket in sockets] == ["kept", "kept"]
+
+
+def test_members(cluster: Cluster) -> None:
+    """Every process is asked; a worker that was killed is not missed and not counted."""
+    server, _ = cluster
+    name = uuid4().hex
+    with ExitStack() as stack:
+        workers = spread(server, stack, name)
+
+        def found() -> dict[str, object]:
+            answer: dict[str, object] = json.loads(server.get(f"/tell/?group={name}"))
+            return answer
+
+        wait_until_said(lambda: found()["count"] == 6)
+        assert all("seat" in info for _, info in found()["members"])  # type: ignore[attr-defined]
+        victim = next(iter(workers))
+        os.kill(int(victim), signal.SIGKILL)
+        wait_until_said(lambda: victim not in map(str, server.workers))
+        wait_until_said(lambda: found()["count"] == 4)
+        server.get(f"/tell/?group={name}&say=still")
+        for worker, sockets in workers.items():
+            if worker != victim:
+                assert [told(websocket) for websocket in sockets] == ["still", "still"]
+
+
+def test_user(cluster: Cluster) -> None:
+    """A user's sockets are reached by the user, whichever worker has them."""
+    server, _ = cluster
+    name = uuid4().hex
+    with ExitStack() as stack:
+        headers = stack.enter_context(signed_in(server, name))
+        path = "/events/private/"
+        websockets = [
+            stack.enter_context(server.connect(path, additional_headers=headers)) for _ in range(8)
+        ]
+        wait_until_said(lambda: json.loads(server.get(f"/tell/?user={quote(name)}"))["count"] == 8)
+        server.get(f"/tell/?user={quote(name)}&say=you")
+        assert [told(websocket) for websocket in websockets] == ["you"] * 8
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("deactivate", "not active"),
+        ("password", "password changed"),
+        ("sessions", "session ended"),
+        ("disconnect", "disconnected"),
+        ("logout", "signed out"),
+    ],
+)
+def test_session_over(cluster: Cluster, how: str, reason: str) -> None:
+    """Whatever ends a session closes its sockets with 4401 in every worker, and no others."""
+    server, _ = cluster
+    name = uuid4().hex
+    with ExitStack() as stack:
+        headers = stack.enter_context(signed_in(server, name))
+        stranger = stack.enter_context(signed_in(server, uuid4().hex))
+        path = "/events/private/"
+        websockets = [
+            stack.enter_context(server.connect(path, additional_headers=headers)) for _ in range(6)
+        ]
+        other = stack.enter_context(server.connect(path, additional_headers=stranger))
+        wait_until_said(lambda: json.loads(server.get(f"/tell/?user={name}"))["count"] == 6)
+        if how == "logout":
+            server.request("/logout/", headers)
+        else:
+            server.get(f"/change-user/{how}/?user={name}")
+        assert [closing(websocket) for websocket in websockets] == [(4401, reason)] * 6
+        other.send("?")
+        assert other.recv(timeout=TIMEOUT)
+
+
+def test_no_keys_on_the_way() -> None:
+    """A session's key is as good as a password: the group's name does not show it."""
+    key = "s" * 32
+    assert key not in repr(Group.for_session(key))
+    assert Group.for_session(key) == Group.for_session(key) != Group.for_session("t" * 32)
