@@ -98,7 +98,7 @@ class Group:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
         # The key is as good as a password: it goes into no log and no broker.
-        digest = salted_hmac("django_wsmux.session", session_key).hexdigest()[:24]
+        digest = salted_hmac("django_wsmux.session", session_key).hexdigest()[:20]
         return cls._of_people(f"@session:{digest}")
 
     @classmethod

@@ -70,7 +70,6 @@ class DjangoHooks:
         "_session",
         "_surroundings",
         "_view",
-        "user_id",
     )
 
     _opened_at: float
@@ -78,8 +77,7 @@ class DjangoHooks:
     def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
         self._request: WebSocketRequest | None = request
         self._seam: Takeover | None = seam
-        # Who is signed in, and the groups of that user and session.
-        self.user_id: str | None = None
+        # The groups of the user who is signed in, and of the session.
         self._people: tuple[str, ...] = ()
         # The session, once nobody saves it any more but the view.
         self._session: SessionBase | None = None
@@ -119,7 +117,7 @@ class DjangoHooks:
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
             head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
-        self.user_id, self._people = people.join(websocket, request)
+        self._people = people.join(websocket, request)
         transport, unread = seam.take(websocket)
         self._seam = None
         self._opened_at = time.monotonic()
@@ -214,6 +212,11 @@ class DjangoHooks:
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run a helper; only its failure ends the socket."""
         self._run(websocket, function)
+
+    @property
+    def user_id(self) -> str | None:
+        """Primary key of the signed-in user, as a string."""
+        return people.user_id(self._people)
 
     def leave(self, websocket: Connection) -> None:
         """Leave the groups of user and session."""

@@ -9,6 +9,7 @@ off.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
@@ -45,24 +46,29 @@ def disconnect(user: Any, code: int = SIGNED_OUT, reason: str = "disconnected") 
     Group.for_user(user).close(code, reason)
 
 
-def join(websocket: Connection, request: HttpRequest) -> tuple[str | None, tuple[str, ...]]:
-    """Put the socket of a signed-in user into the groups of user and session.
+def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
+    """Put the socket of a signed-in user into the groups of user and session; return their names.
 
-    Returns:
-        The user's primary key, as a string, and the groups' names; ``None`` and nothing for nobody.
+    Nobody is signed in where there are none.
     """
     session = getattr(request, "session", None)
     if not isinstance(session, SessionBase) or session.session_key is None:
-        return None, ()
+        return ()
     user_id = session.get(SESSION_KEY)
     if user_id is None or session.session_key is None:  # it was not there any more
-        return None, ()
+        return ()
     groups = Group.for_user(user_id), Group.for_session(session.session_key)
-    names = tuple(group.name for group in groups)
+    # One string for all windows of a session.
+    names = tuple(sys.intern(group.name) for group in groups)
     for name in names:
         if members.add(name, websocket):
             relay.watch(name)
-    return str(user_id), names
+    return names
+
+
+def user_id(names: tuple[str, ...]) -> str | None:
+    """Return the primary key of the user, from what ``join()`` returned."""
+    return names[0].partition(":")[2] if names else None
 
 
 def leave(websocket: Connection, names: tuple[str, ...]) -> None:

@@ -87,8 +87,9 @@ class Hooks(Protocol):
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 
-    #: Primary key of the signed-in user, as a string.
-    user_id: str | None
+    @property
+    def user_id(self) -> str | None:
+        """Primary key of the signed-in user, as a string."""
 
     def leave(self, websocket: Connection) -> None:
         """Nothing can be sent any more; must not wait."""
