@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.urls import path
 
 from django_wsmux.decorators import websocket
+from django_wsmux.groups import Group
 from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
 
@@ -32,7 +33,23 @@ class Lean(Event):
     keep_request = False
 
 
+class Room(WebSocketView):
+    """Hear what is said."""
+
+    groups = ("room",)
+
+
+class Speaker(WebSocketView):
+    """Say it to the room."""
+
+    def receive(self, message: str | bytes) -> None:
+        """Tell everybody."""
+        Group("room").send(message)
+
+
 urlpatterns = [
+    path("room/", Room.as_view()),
+    path("speaker/", Speaker.as_view()),
     path("function/", function),
     path("event/", Event.as_view()),
     path("lean/", Lean.as_view()),
