@@ -2,22 +2,30 @@
 
 ::
 
-    geventwebsocket.exceptions.WebSocketError
-    +-- ConnectionClosed                         the socket is closed; code and reason say how
+    OSError
+    +-- WebSocketError
+        +-- ConnectionClosed                     the socket is closed; code and reason say how
 
-gevent-websocket's class is the base so that code written for it catches what it knows. A setting
-that is not right is Django's ``ImproperlyConfigured``; a wrong argument is a ``ValueError`` or
-``TypeError``.
+In a process that has gevent-websocket in it, ``ConnectionClosed`` is one of its ``WebSocketError``
+as well, so that code written for it catches what it knows. Importing its exceptions would import
+all of gevent's I/O, which has no place under ``manage.py runserver``.
+
+A setting that is not right is Django's ``ImproperlyConfigured``; a wrong argument is a
+``ValueError`` or ``TypeError``.
 """
 
 from __future__ import annotations
 
-from geventwebsocket.exceptions import WebSocketError
+import sys
 
 __all__ = ["ConnectionClosed", "WebSocketError"]
 
 
-class ConnectionClosed(WebSocketError):  # type: ignore[misc]  # gevent-websocket has no types
+class WebSocketError(OSError):
+    """Something is wrong with a WebSocket."""
+
+
+class ConnectionClosed(WebSocketError):
     """The WebSocket is closed, so nothing can be sent on it.
 
     A view need not catch it: a view that ends with it is simply done.
@@ -29,6 +37,18 @@ class ConnectionClosed(WebSocketError):  # type: ignore[misc]  # gevent-websocke
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
+        _join_gevent_websocket()
         self.code = code
         self.reason = reason
         super().__init__(f"WebSocket closed with {code}" + (f": {reason}" if reason else ""))
+
+
+def _join_gevent_websocket() -> None:
+    """Make gevent-websocket's error a base of ours, once it is there."""
+    module = sys.modules.get("geventwebsocket.exceptions")
+    theirs = getattr(module, "WebSocketError", None)  # not there while it is being imported
+    if theirs is not None and not issubclass(ConnectionClosed, theirs):
+        ConnectionClosed.__bases__ = (WebSocketError, theirs)
+
+
+_join_gevent_websocket()
