@@ -10,12 +10,9 @@ libev aborts the process when a descriptor is closed that an active watcher stil
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from socket import SHUT_WR
 from typing import Any, Final
 
 import gevent
@@ -26,17 +23,13 @@ from .connection import Connection
 from .counters import count
 from .keepalive import Keepalive
 from .pool import HandlerPool, Job
+from .socket_transport import SocketTransport
 from .streams import Stream, TLSStream
 
 __all__ = ["GeventTransport", "TLSTransport", "transport_for"]
 
-logger = logging.getLogger("django_wsmux.connection")
-
 _READ: Final = 1
 _WRITE: Final = 2
-
-# Where all connections read to: what arrives is parsed before anything else can happen.
-_arrived = bytearray(2**21)
 
 
 class _Sweeper:
@@ -80,7 +73,7 @@ def handlers_for(websocket: Connection) -> HandlerPool:
     return _handlers
 
 
-class GeventTransport:
+class GeventTransport(SocketTransport):
     """Carries the bytes of one WebSocket; see ``contracts.Transport``.
 
     Args:
@@ -89,42 +82,28 @@ class GeventTransport:
     """
 
     __slots__ = (
-        "_codec",
         "_drained",
         "_handlers",
         "_hub",
-        "_is_closing",
-        "_is_lingering",
-        "_queue",
         "_reader",
         "_stalled",
-        "_stream",
         "_timer",
         "_waiter",
-        "_websocket",
         "_writer",
-        "unsent",
     )
 
     def __init__(self, stream: Stream, websocket: Connection) -> None:
+        super().__init__(stream, websocket)
         self._hub = gevent.get_hub()
-        self._websocket: Any = websocket
-        self._codec = websocket.codec
         self._handlers = handlers_for(websocket)
-        self._stream: Stream | None = stream
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
-        # Bytes that the peer has not taken yet, and the watcher that says when it will.
-        self.unsent = 0
-        self._queue: deque[memoryview] | None = None
+        # Says when the peer takes more of what is queued.
         self._writer: Any = None
-        # Ends the connection when the peer takes none of them for too long.
+        # Ends the connection when the peer takes none of it for too long.
         self._stalled: Any = None
         # The greenlet in wait(), and the event for those in drain().
         self._waiter: Any = None
         self._drained: Event | None = None
-        # How the end is to come.
-        self._is_closing = False
-        self._is_lingering = False
         self._timer: Any = None
 
     # Reading
@@ -158,134 +137,29 @@ class GeventTransport:
 
         timer.start(fire)
 
-    def _readable(self) -> None:
-        websocket, stream = self._websocket, self._stream
-        if stream is None:
-            return
-        try:
-            is_large = self._codec.large is not None
-            try:
-                if is_large:
-                    with self._codec.space() as space:
-                        size = stream.recv_into(space)
-                else:
-                    size = stream.recv_into(_arrived)
-            except BlockingIOError:
-                return
-            except OSError:
-                # The peer is gone: reset, timed out, unreachable.
-                self._drop()
-                return
-            if not size:
-                self._end_received()
-            elif self._is_lingering:
-                return
-            elif is_large:
-                websocket.space_filled(size)
-            else:
-                websocket.data_received(_arrived, size)
-        except Exception:
-            logger.exception("Bug in django_wsmux: %r is dropped", websocket)
-            self._drop()
-
-    def _end_received(self) -> None:
-        """The peer has sent its last byte; it may still read what is queued for it."""
-        if self._is_closing and self.unsent:
-            self._reader.stop()
-            self._is_lingering = False
-        else:
-            self._drop()
-
     # Writing
 
-    def write(self, data: bytes) -> None:
-        """Send now what the peer takes now, queue the rest."""
-        if self._stream is None:
-            return
-        sent = 0
-        if not self.unsent:
-            try:
-                sent = self._stream.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop()
-                return
-            if sent == len(data):
-                return
-        self._enqueue(data, sent)
-
-    def write_parts(self, head: bytes, payload: bytes) -> None:
-        """Send two parts as one, without joining them."""
-        sent = 0
-        if self._stream is None:
-            return
-        if not self.unsent:
-            try:
-                sent = self._stream.sendmsg((head, payload))
-            except BlockingIOError:
-                # TLS has encrypted them as one: it wants just these bytes again.
-                self._enqueue(head + payload, 0)
-                return
-            except OSError:
-                self._drop()
-                return
-        if sent < len(head):
-            self._enqueue(head, sent)
-            sent = len(head)
-        if sent < len(head) + len(payload):
-            self._enqueue(payload, sent - len(head))
-
-    def _enqueue(self, data: bytes, start: int) -> None:
-        """Queue what is left of ``data`` from ``start`` on."""
-        assert self._stream is not None
-        if self._queue is None:
-            self._queue = deque()
+    def _start_writing(self) -> None:
+        if self._writer is None:
+            assert self._stream is not None
             self._writer = self._hub.loop.io(self._stream.fileno(), _WRITE)
             timeout = self._websocket.options.send_timeout
             if timeout:
                 self._stalled = self._hub.loop.timer(0, timeout)
-        if not self.unsent:
-            self._writer.start(self._writable)
-            self._expect_progress()
-        self._queue.append(memoryview(data)[start:])
-        self.unsent += len(data) - start
+        self._writer.start(self._writable)
 
-    def _expect_progress(self) -> None:
-        """Give the peer its time, from now on, to take some of what is queued."""
+    def _stop_writing(self) -> None:
+        self._writer.stop()
         if self._stalled is not None:
-            self._stalled.again(self._websocket.send_timed_out)
+            self._stalled.stop()
 
-    def _writable(self) -> None:
-        assert self._queue is not None
-        assert self._stream is not None
-        try:
-            while self._queue:
-                head = self._queue[0]
-                sent = self._stream.send(head)
-                self.unsent -= sent
-                if sent < len(head):
-                    self._queue[0] = head[sent:]
-                    break
-                self._queue.popleft()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._drop()
-            return
-        self._websocket.progressed()
+    def _note_progress(self) -> None:
         if self._drained is not None:
             self._drained.set()
-        if self._queue:
-            self._expect_progress()
-        else:
-            self._writer.stop()
-            if self._stalled is not None:
-                self._stalled.stop()
-            if self._is_closing:
-                self._finish()
-            else:
-                self._websocket.drained()
+
+    def _expect_progress(self) -> None:
+        if self._stalled is not None:
+            self._stalled.again(self._websocket.send_timed_out)
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
@@ -346,16 +220,6 @@ class GeventTransport:
 
     # Ending
 
-    def close(self, timeout: float, *, linger: bool) -> None:
-        """Send what is queued, then close; with ``linger`` the peer is heard out first."""
-        if self._stream is None:
-            return
-        self._is_closing = True
-        self._is_lingering = linger
-        self.close_after(timeout)
-        if not self.unsent:
-            self._finish()
-
     def close_after(self, timeout: float) -> None:
         """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
         if self._timer is None and self._stream is not None:
@@ -365,21 +229,6 @@ class GeventTransport:
     def _close_timed_out(self) -> None:
         count("close_timed_out")
         self._drop()
-
-    def abort(self) -> None:
-        """Close at once, whatever is queued."""
-        self._drop()
-
-    def _finish(self) -> None:
-        """All is sent: say so to the peer, or be done."""
-        if not self._is_lingering:
-            self._drop()
-            return
-        assert self._stream is not None
-        try:
-            self._stream.shutdown(SHUT_WR)
-        except OSError:
-            self._drop()
 
     def _drop(self) -> None:
         """Close the descriptor, its watchers first."""

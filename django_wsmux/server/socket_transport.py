@@ -1,0 +1,227 @@
+"""What a transport does with its socket, however it waits: reading, queueing, closing.
+
+The socket never blocks. When to read and when to write again is up to those who derive from
+``SocketTransport``, on gevent's hub (``transport.py``) or in a thread (``threads.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from socket import SHUT_WR
+from typing import Any
+
+from .connection import Connection
+from .streams import Stream
+
+__all__ = ["SocketTransport"]
+
+logger = logging.getLogger("django_wsmux.connection")
+
+# Where all connections read to: what arrives is parsed before anything else can happen.
+_arrived = bytearray(2**21)
+
+
+class SocketTransport:
+    """The part of ``contracts.Transport`` that needs nothing but the socket.
+
+    Args:
+        stream: the taken-over socket.
+        websocket: gets what arrives.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_is_closing",
+        "_is_lingering",
+        "_queue",
+        "_stream",
+        "_websocket",
+        "unsent",
+    )
+
+    def __init__(self, stream: Stream, websocket: Connection) -> None:
+        self._websocket: Any = websocket
+        self._codec = websocket.codec
+        self._stream: Stream | None = stream
+        # Bytes that the peer has not taken yet.
+        self.unsent = 0
+        self._queue: deque[memoryview] | None = None
+        # How the end is to come.
+        self._is_closing = False
+        self._is_lingering = False
+
+    # What derived classes add
+
+    def pause(self) -> None:
+        """Stop reading, so that TCP pushes back on the peer."""
+        raise NotImplementedError
+
+    def close_after(self, timeout: float) -> None:
+        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        raise NotImplementedError
+
+    def _start_writing(self) -> None:
+        """Have ``_writable()`` called when the peer takes more."""
+        raise NotImplementedError
+
+    def _stop_writing(self) -> None:
+        """All that was queued is sent."""
+        raise NotImplementedError
+
+    def _expect_progress(self) -> None:
+        """Give the peer its time, from now on, to take some of what is queued."""
+        raise NotImplementedError
+
+    def _note_progress(self) -> None:
+        """Let those go on who wait in ``drain()``, perhaps."""
+        raise NotImplementedError
+
+    def _drop(self) -> None:
+        """Close the descriptor and say so; does nothing the second time."""
+        raise NotImplementedError
+
+    # Reading
+
+    def _readable(self) -> None:
+        websocket, stream = self._websocket, self._stream
+        if stream is None:
+            return
+        try:
+            is_large = self._codec.large is not None
+            try:
+                if is_large:
+                    with self._codec.space() as space:
+                        size = stream.recv_into(space)
+                else:
+                    size = stream.recv_into(_arrived)
+            except BlockingIOError:
+                return
+            except OSError:
+                # The peer is gone: reset, timed out, unreachable.
+                self._drop()
+                return
+            if not size:
+                self._end_received()
+            elif self._is_lingering:
+                return
+            elif is_large:
+                websocket.space_filled(size)
+            else:
+                websocket.data_received(_arrived, size)
+        except Exception:
+            logger.exception("Bug in django_wsmux: %r is dropped", websocket)
+            self._drop()
+
+    def _end_received(self) -> None:
+        """The peer has sent its last byte; it may still read what is queued for it."""
+        if self._is_closing and self.unsent:
+            self.pause()
+            self._is_lingering = False
+        else:
+            self._drop()
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """Send now what the peer takes now, queue the rest."""
+        if self._stream is None:
+            return
+        sent = 0
+        if not self.unsent:
+            try:
+                sent = self._stream.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._drop()
+                return
+            if sent == len(data):
+                return
+        self._enqueue(data, sent)
+
+    def write_parts(self, head: bytes, payload: bytes) -> None:
+        """Send two parts as one, without joining them."""
+        sent = 0
+        if self._stream is None:
+            return
+        if not self.unsent:
+            try:
+                sent = self._stream.sendmsg((head, payload))
+            except BlockingIOError:
+                # TLS has encrypted them as one: it wants just these bytes again.
+                self._enqueue(head + payload, 0)
+                return
+            except OSError:
+                self._drop()
+                return
+        if sent < len(head):
+            self._enqueue(head, sent)
+            sent = len(head)
+        if sent < len(head) + len(payload):
+            self._enqueue(payload, sent - len(head))
+
+    def _enqueue(self, data: bytes, start: int) -> None:
+        """Queue what is left of ``data`` from ``start`` on."""
+        if self._queue is None:
+            self._queue = deque()
+        if not self.unsent:
+            self._start_writing()
+            self._expect_progress()
+        self._queue.append(memoryview(data)[start:])
+        self.unsent += len(data) - start
+
+    def _writable(self) -> None:
+        assert self._queue is not None
+        assert self._stream is not None
+        try:
+            while self._queue:
+                head = self._queue[0]
+                sent = self._stream.send(head)
+                self.unsent -= sent
+                if sent < len(head):
+                    self._queue[0] = head[sent:]
+                    break
+                self._queue.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop()
+            return
+        self._websocket.progressed()
+        self._note_progress()
+        if self._queue:
+            self._expect_progress()
+            return
+        self._stop_writing()
+        if self._is_closing:
+            self._finish()
+        else:
+            self._websocket.drained()
+
+    # Ending
+
+    def close(self, timeout: float, *, linger: bool) -> None:
+        """Send what is queued, then close; with ``linger`` the peer is heard out first."""
+        if self._stream is None:
+            return
+        self._is_closing = True
+        self._is_lingering = linger
+        self.close_after(timeout)
+        if not self.unsent:
+            self._finish()
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self._drop()
+
+    def _finish(self) -> None:
+        """All is sent: say so to the peer, or be done."""
+        if not self._is_lingering:
+            self._drop()
+            return
+        assert self._stream is not None
+        try:
+            self._stream.shutdown(SHUT_WR)
+        except OSError:
+            self._drop()
