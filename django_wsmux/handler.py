@@ -27,7 +27,7 @@ from .protocol.frames import CloseCode
 from .request import WebSocketRequest
 from .responses import SwitchingProtocols
 from .server.dispatcher import TAKEOVER_KEY
-from .server.takeover import Takeover
+from .server.takeover import Takeover, is_wsgiref
 from .server.websocket import WebSocket
 
 __all__ = ["WebSocketHandler", "upgrade_required"]
@@ -43,7 +43,8 @@ def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpRes
     response = HttpResponse(
         "This address speaks WebSocket.\n", status=426, content_type="text/plain; charset=utf-8"
     )
-    response.headers["Upgrade"] = "websocket"
+    if not is_wsgiref(request.META):
+        response.headers["Upgrade"] = "websocket"
     return response
 
 
@@ -52,7 +53,7 @@ def build_request(environ: dict[str, Any]) -> WebSocketRequest:
     request = WebSocketRequest(environ)
     seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
     if seam is not None:
-        request.websocket = WebSocket(environ, conf.options(), DjangoHooks(request, seam))
+        request.websocket = seam.websocket(environ, conf.options(), DjangoHooks(request, seam))
         environ["wsgi.websocket"] = request.websocket
     return request
 

@@ -122,7 +122,7 @@ class DjangoHooks:
         self._seam = None
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
-        websocket_opened.send_robust(type(websocket), websocket=websocket, request=request)
+        websocket_opened.send_robust(WebSocket, websocket=websocket, request=request)
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""
@@ -171,7 +171,7 @@ class DjangoHooks:
     def end(self, websocket: WebSocket) -> None:
         """The view is done with the socket."""
         websocket_closed.send_robust(
-            type(websocket),
+            WebSocket,
             websocket=websocket,
             request=self._request,
             code=websocket.close_code,

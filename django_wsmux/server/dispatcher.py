@@ -18,12 +18,6 @@ WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 #: Where the WebSocket application finds the ``Takeover`` of its request.
 TAKEOVER_KEY: Final = "django_wsmux.takeover"
 
-_UNSUPPORTED: Final = handshake.Refusal(
-    "501 Not Implemented",
-    "This server's sockets cannot be taken over: "
-    "run gunicorn -k django_wsmux.worker.WebSocketWorker.",
-)
-
 
 class Dispatcher:
     """Calls one application for WebSocket handshakes and another for everything else.
@@ -56,7 +50,9 @@ def answer_upgrade(
 ) -> Iterable[bytes]:
     """Answer one handshake; see ``Dispatcher``."""
     seam = takeover.find(environ)
-    refusal = _UNSUPPORTED if seam is None else None
+    refusal = None
+    if seam is None:
+        refusal = handshake.Refusal("501 Not Implemented", takeover.why_not(environ))
     if seam is None or not seam.is_switched:
         # A server that has switched protocols already has judged the handshake itself.
         refusal = handshake.check(environ) or refusal
@@ -83,5 +79,7 @@ def _refuse(
         ("Content-Length", str(len(body))),
         *refusal.headers,
     ]
+    if takeover.is_wsgiref(environ):
+        headers = [header for header in headers if header[0] != "Upgrade"]
     start_response(refusal.status, headers)
     return [body]

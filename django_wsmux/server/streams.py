@@ -8,11 +8,12 @@ by themselves and keep two watchers each.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import socket
 import ssl
 from typing import Any, Protocol
 
-__all__ = ["Stream", "TLSStream", "detach"]
+__all__ = ["JoiningSocket", "Stream", "TLSStream", "detach", "detach_plain"]
 
 
 class Stream(Protocol):
@@ -103,3 +104,25 @@ def detach(sock: Any) -> Stream:
         return raw
     sock._sslobj = None
     return TLSStream(session, anchor, raw)
+
+
+class JoiningSocket(_socket.socket):
+    """TCP where the system has no ``sendmsg()``: on Windows."""
+
+    def sendmsg(self, parts: tuple[bytes, bytes], /) -> int:  # type: ignore[override]
+        """Return how many bytes were taken."""
+        return self.send(b"".join(parts))
+
+
+def detach_plain(sock: socket.socket) -> Stream:
+    """Take the descriptor out of one of Python's own sockets and return it as a stream.
+
+    The object is left closed, so whatever the server does to it afterwards touches nothing.
+    """
+    kind = _socket.socket if hasattr(_socket.socket, "sendmsg") else JoiningSocket
+    raw = kind(sock.family, sock.type, sock.proto, sock.detach())
+    raw.setblocking(False)
+    # Refused where the peer is gone already (macOS), which shows soon enough.
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return raw

@@ -6,7 +6,8 @@ forgets the connection.
 
 Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
-(``handler.py``); the integration tests fail when one moves.
+(``handler.py``); the integration tests fail when one moves. Python's own server is in
+``wsgiref_server.py``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,28 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import patching
+from .websocket import WebSocket
 
 if TYPE_CHECKING:
+    from ..protocol.options import Options
     from .connection import Connection
-    from .contracts import Transport
+    from .contracts import Hooks, Transport
 
-__all__ = ["GunicornTakeover", "PyWSGITakeover", "Takeover", "find", "install_hook"]
+__all__ = [
+    "WSGIREF_KEY",
+    "GunicornTakeover",
+    "PyWSGITakeover",
+    "Takeover",
+    "find",
+    "install_hook",
+    "is_wsgiref",
+    "why_not",
+]
 
 _HANDLER_KEY: Final = "django_wsmux.pywsgi_handler"
+
+#: Where ``wsgiref_server.UpgradeHandler`` puts itself.
+WSGIREF_KEY: Final = "django_wsmux.wsgiref_handler"
 
 
 class Takeover:
@@ -38,6 +53,10 @@ class Takeover:
 
     def __init__(self) -> None:
         self.is_taken = False
+
+    def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
+        """Return a socket that suits the server, to be opened with ``take()``."""
+        return WebSocket(environ, options, hooks)
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""
@@ -120,6 +139,11 @@ def find(environ: dict[str, Any]) -> Takeover | None:
     Raises:
         RuntimeError: it is a gevent server, but the process is not monkey-patched.
     """
+    if WSGIREF_KEY in environ:
+        # Not before it is asked for: gevent's servers need none of it.
+        from .wsgiref_server import ThreadTakeover
+
+        return ThreadTakeover.of(environ)
     takeover = _find(environ)
     if takeover is not None and (problem := patching.problem()):
         raise RuntimeError(problem)
@@ -137,6 +161,33 @@ def _find(environ: dict[str, Any]) -> Takeover | None:
     if gevent_socket and isinstance(environ.get("gunicorn.socket"), gevent_socket.socket):
         return GunicornTakeover(environ)
     return None
+
+
+def why_not(environ: dict[str, Any]) -> str:
+    """Say why ``find()`` has found nothing, and what to do about it."""
+    if WSGIREF_KEY in environ:
+        return (
+            "This server answers one request at a time, and a socket would keep all others out: "
+            "leave out --nothreading."
+        )
+    if is_wsgiref(environ):
+        return (
+            "This server's sockets cannot be taken over. If it is manage.py runserver, list "
+            "django_wsmux in INSTALLED_APPS above django.contrib.staticfiles, and above any "
+            "other app with a runserver of its own."
+        )
+    return (
+        "This server's sockets cannot be taken over: "
+        "run gunicorn -k django_wsmux.worker.WebSocketWorker."
+    )
+
+
+def is_wsgiref(environ: dict[str, Any]) -> bool:
+    """Say whether Python's own server has made this environ.
+
+    It asserts that no response has an ``Upgrade`` header, which PEP 3333 leaves to servers.
+    """
+    return str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
 
 
 def _leave_handshake_to_application(server: object, handler: Any) -> bool:

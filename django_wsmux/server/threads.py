@@ -1,0 +1,364 @@
+"""WebSockets in a process without gevent: one thread for each socket.
+
+A socket's own thread is the one that its server has answered the handshake in: the view runs
+there, be it a function or a class. Bytes are read and parsed in the ``IOThread`` that all sockets
+share, so that pings are answered and a close is seen whatever the view is busy with, as under
+gevent. Other threads may send and close at any time; every step that they could disturb takes the
+socket's lock, and nothing that waits or that a project has written runs under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial, wraps
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ..protocol.options import Options
+from . import io_thread, registry
+from .connection import Connection
+from .contracts import OPEN, Hooks
+from .counters import count
+from .io_thread import IOThread, Timer
+from .socket_transport import SocketTransport
+from .streams import Stream
+from .websocket import WebSocket
+
+__all__ = ["ThreadTransport", "ThreadWebSocket"]
+
+logger = logging.getLogger("django_wsmux.connection")
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+Job = Callable[[], bool]
+
+
+def _locked(
+    method: Callable[Concatenate[Any, Params], Result],
+) -> Callable[Concatenate[Any, Params], Result]:
+    """Make a method that takes the socket's lock first."""
+
+    @wraps(method)
+    def locked(self: Any, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
+def _begun(
+    method: Callable[Concatenate[Any, Params], Result],
+) -> Callable[Concatenate[Any, Params], Result]:
+    """The same for one that accepts the handshake if need be, which is done before."""
+    locked = _locked(method)
+
+    @wraps(method)
+    def begun(self: Any, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        if self.connecting:
+            self.hooks.open(self)
+        return locked(self, *args, **kwargs)
+
+    return begun
+
+
+class ThreadWebSocket(WebSocket):
+    """A WebSocket that any thread may send on and close; one at a time receives."""
+
+    __slots__ = ("lock",)
+
+    _transport: ThreadTransport
+
+    def __init__(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> None:
+        super().__init__(environ, options, hooks)
+        self.lock = threading.RLock()
+
+    # What views, groups and helpers call
+
+    send = _begun(WebSocket.send)
+    close = _begun(WebSocket.close)
+    ping = _begun(WebSocket.ping)
+    fileno = _begun(WebSocket.fileno)
+    deliver = _locked(WebSocket.deliver)
+    cancel_on_close = _locked(WebSocket.cancel_on_close)
+
+    @_locked
+    def on_close(self, key: object, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when nothing can be sent any more; at once if that is so."""
+        if self.closed:
+            callback()
+        else:
+            super().on_close(key, callback)
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Run ``function`` beside the view, in a thread of its own.
+
+        Nobody can end a thread: when the socket is closed, the next ``send()`` in it raises
+        ``ConnectionClosed``.
+        """
+        if self._state != OPEN:
+            self._require_open()
+        self._transport.spawn(
+            partial(self.hooks.run_helper, self, partial(function, *args, **kwargs))
+        )
+
+    # What the framework calls
+
+    opened = _locked(WebSocket.opened)
+    serve = _locked(WebSocket.serve)
+    abandon = _locked(WebSocket.abandon)
+    unsend = _locked(WebSocket.unsend)
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Run the view in the socket's own thread, when it comes to that."""
+        registry.conversations.add(self)
+
+        def converse() -> bool:
+            try:
+                function()
+            finally:
+                registry.conversations.discard(self)
+            return False
+
+        self._transport.submit(converse)
+
+    # What the transport calls
+
+    send_keepalive_ping = _locked(WebSocket.send_keepalive_ping)
+    give_up = _locked(WebSocket.give_up)
+
+    # Messages on their way to the view
+
+    _next_message = _locked(WebSocket._next_message)
+    _put_back = _locked(WebSocket._put_back)
+
+    def has_news(self) -> bool:
+        """Say whether ``receive()`` has something to return, be it the end."""
+        return bool(self._inbox) or self.closed
+
+    def _take_turn(self) -> bool:
+        with self.lock:
+            message = self._next_message() if self._inbox else None
+        if message is None:
+            return super()._take_turn()
+        self.hooks.receive(self, message)
+        with self.lock:
+            self._is_busy = bool(self._inbox) or self.closed
+            return self._is_busy
+
+
+class ThreadTransport(SocketTransport):
+    """Carries the bytes of one WebSocket; see ``contracts.Transport``.
+
+    All of it is called with the websocket's lock held, but ``wait()`` and ``converse()``.
+
+    Args:
+        stream: the taken-over socket.
+        websocket: gets what arrives.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_io",
+        "_is_reading",
+        "_is_waited_for",
+        "_is_writing",
+        "_jobs",
+        "_stalled",
+        "_stalls_at",
+        "_timer",
+        "_watched",
+    )
+
+    def __init__(self, stream: Stream, websocket: ThreadWebSocket) -> None:
+        super().__init__(stream, websocket)
+        # Said for everything that a thread may wait for.
+        self._changed = threading.Condition(websocket.lock)
+        self._io: IOThread = io_thread.enter()
+        # What the socket is to be watched for, and what it is.
+        self._is_reading = self._is_writing = False
+        self._watched = 0
+        self._is_waited_for = False
+        # What the socket's own thread is to do.
+        self._jobs: deque[Job] = deque()
+        # Ends the connection when the peer takes nothing until then.
+        self._stalled: Timer | None = None
+        self._stalls_at = 0.0
+        self._timer: Timer | None = None
+
+    # Reading
+
+    def start(self) -> None:
+        """Begin to read."""
+        if self._stream is not None:
+            self._io.call(partial(self._act, self._keep_alive))
+            self.resume()
+
+    def _keep_alive(self) -> None:
+        self._io.keep_alive(self._websocket)
+
+    def pause(self) -> None:
+        """Stop reading, so that TCP pushes back on the peer."""
+        self._is_reading = False
+        self._look_out()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._is_reading = True
+        self._look_out()
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+        self._io.call(partial(self._act, callback))
+
+    def _act(self, callback: Callable[[], None]) -> None:
+        """Do something in the I/O thread, unless it is too late."""
+        with self._changed:
+            if self._stream is not None:
+                callback()
+
+    def _look_out(self) -> None:
+        """Have the I/O thread look out for what is wanted now."""
+        if self._io.is_current:
+            self._act(self._watch)
+        else:
+            self._io.call(partial(self._act, self._watch))
+
+    def _watch(self) -> None:
+        events = EVENT_READ * self._is_reading | EVENT_WRITE * self._is_writing
+        if events != self._watched:
+            assert self._stream is not None
+            self._io.watch(self._stream, self._watched, events, self._ready)
+            self._watched = events
+
+    def _ready(self, events: int) -> None:
+        with self._changed:
+            if events & EVENT_WRITE and self._is_writing and self._stream is not None:
+                self._writable()
+            if events & EVENT_READ and self._is_reading:
+                self._readable()
+
+    # Writing
+
+    def _start_writing(self) -> None:
+        self._is_writing = True
+        self._look_out()
+
+    def _stop_writing(self) -> None:
+        self._is_writing = False
+        self._look_out()
+
+    def _note_progress(self) -> None:
+        self._changed.notify_all()
+
+    def _expect_progress(self) -> None:
+        timeout = self._websocket.options.send_timeout
+        if timeout:
+            self._stalls_at = time.monotonic() + timeout
+            if self._stalled is None:
+                self._stalled = self._io.later(timeout, partial(self._act, self._look_for_progress))
+
+    def _look_for_progress(self) -> None:
+        self._stalled = None
+        left = self._stalls_at - time.monotonic()
+        if not self.unsent:
+            return
+        elif left > 0:
+            self._stalled = self._io.later(left, partial(self._act, self._look_for_progress))
+        else:
+            self._websocket.send_timed_out()
+
+    def drain(self, limit: int) -> None:
+        """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
+        self._changed.wait_for(lambda: self.unsent <= limit)
+
+    # Waiting
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for news; False when ``timeout`` seconds have passed first."""
+        with self._changed:
+            websocket: ThreadWebSocket | None = self._websocket
+            if websocket is None:
+                return True
+            if self._is_waited_for:
+                raise RuntimeError(
+                    f"another thread is already waiting for a message on {websocket}"
+                )
+            self._is_waited_for = True
+            try:
+                return self._changed.wait_for(websocket.has_news, timeout)
+            finally:
+                self._is_waited_for = False
+
+    def wake(self) -> None:
+        """Let the view go on that waits in ``wait()``, if one does."""
+        self._changed.notify_all()
+
+    def submit(self, job: Job) -> None:
+        """Call ``job`` in the socket's own thread until it returns False."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def converse(self) -> None:
+        """Do in this thread what is submitted, until the socket is closed and all is done."""
+        websocket = self._websocket
+        while (job := self._next_job()) is not None:
+            try:
+                while job():
+                    pass
+            except BaseException:
+                # SystemExit, say: it ends the view, as it would end a greenlet, and not the server.
+                logger.exception("%r: the view was ended", websocket)
+
+    def _next_job(self) -> Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._stream is None)
+            return self._jobs.popleft() if self._jobs else None
+
+    # Ending
+
+    def close_after(self, timeout: float) -> None:
+        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        if self._timer is None and self._stream is not None:
+            self._timer = self._io.later(timeout, partial(self._act, self._close_timed_out))
+
+    def _close_timed_out(self) -> None:
+        count("close_timed_out")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Give the descriptor to the I/O thread to close: it may be watching it."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self._queue, self.unsent = None, 0
+        websocket, self._websocket = self._websocket, None
+        release = partial(self._release, stream, websocket)
+        if self._io.is_current:
+            release()
+        else:
+            self._io.call(release)
+        websocket.connection_lost()
+        self._changed.notify_all()
+
+    def _release(self, stream: Stream, websocket: Connection) -> None:
+        if self._watched:
+            self._io.watch(stream, self._watched, 0, self._ready)
+        stream.close()
+        self._io.keepalive.discard(websocket)
+        io_thread.leave(self._io)
+
+    # Helpers
+
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Start ``function`` in a thread of its own, which nobody can end."""
+        threading.Thread(target=function, daemon=True).start()
+        return lambda: None
