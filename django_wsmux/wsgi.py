@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakSet
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -25,7 +26,12 @@ from .handler import WebSocketHandler
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 
-__all__ = ["WebSocketDispatcher", "get_wsgi_application", "get_wsgi_websocket_application"]
+__all__ = [
+    "WebSocketDispatcher",
+    "dispatchers",
+    "get_wsgi_application",
+    "get_wsgi_websocket_application",
+]
 
 
 class WebSocketDispatcher(Dispatcher):
@@ -45,6 +51,11 @@ class WebSocketDispatcher(Dispatcher):
 
     def __init__(self, application: WSGIApplication) -> None:
         super().__init__(application, _websocket_handler())
+        dispatchers.add(self)
+
+
+#: All there are: runserver asks whether the project's application has one, wherever in it.
+dispatchers: WeakSet[WebSocketDispatcher] = WeakSet()
 
 
 def get_wsgi_application() -> WebSocketDispatcher:

@@ -1,0 +1,94 @@
+"""What ``manage.py runserver`` says of its sockets, and to them when it stops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+from urllib.parse import quote
+
+from django.http import HttpRequest
+
+from .protocol.frames import CloseCode
+from .server import registry
+from .server.websocket import WebSocket
+from .signals import websocket_closed, websocket_opened
+
+__all__ = ["close_sockets", "log_sockets"]
+
+#: Seconds that peers have to answer the close frame, and views to end, when the server stops.
+FAREWELL: Final = 0.5
+
+# Django's, with its colours and its time.
+logger = logging.getLogger("django.server")
+
+_INFO: Final = 101
+_SUCCESS: Final = 200
+_REFUSAL: Final = 400
+_ERROR: Final = 500
+
+# The status whose colour a close code has; codes of a project's own have that of success.
+_STATUSES: Final = {
+    CloseCode.NORMAL: _SUCCESS,
+    CloseCode.GOING_AWAY: _SUCCESS,
+    CloseCode.NO_STATUS: _SUCCESS,
+    CloseCode.SERVICE_RESTART: _INFO,
+    CloseCode.INTERNAL_ERROR: _ERROR,
+}
+
+
+def log_sockets() -> None:
+    """Have a line logged for each socket that opens, and one when it has closed.
+
+    ::
+
+        [22/Nov/2026 19:02:05] "WEBSOCKET /chat/lobby/ OPEN" 101
+        [22/Nov/2026 19:02:47] "WEBSOCKET /chat/lobby/ CLOSE" 1001 42.108s
+    """
+    websocket_opened.connect(_log_open, dispatch_uid="django_wsmux.development")
+    websocket_closed.connect(_log_close, dispatch_uid="django_wsmux.development")
+
+
+def _log_open(websocket: WebSocket, request: HttpRequest, **kwargs: Any) -> None:
+    _log(_INFO, '"WEBSOCKET %s OPEN" 101', _path(websocket, request))
+
+
+def _log_close(
+    websocket: WebSocket,
+    request: HttpRequest | None,
+    code: int,
+    reason: str,
+    duration: float,
+    **kwargs: Any,
+) -> None:
+    status = _STATUSES.get(code, _SUCCESS if code >= 3000 else _REFUSAL)
+    line, args = '"WEBSOCKET %s CLOSE" %d %.3fs', [_path(websocket, request), code, duration]
+    if reason:
+        # It may be the peer's, who is not to write to the terminal as it likes.
+        line, args = f"{line} %s", [*args, reason if reason.isprintable() else ascii(reason)]
+    _log(status, line, *args)
+
+
+def _path(websocket: WebSocket, request: HttpRequest | None) -> str:
+    if request is None:
+        return quote(websocket.path, encoding="latin-1")  # as WSGI has it
+    return request.get_full_path()
+
+
+def _log(status: int, line: str, *args: object) -> None:
+    """Log at the level that Django logs a response of this status at."""
+    level = logging.INFO
+    if status >= _ERROR:
+        level = logging.ERROR
+    elif status >= _REFUSAL:
+        level = logging.WARNING
+    now = time.strftime("%d/%b/%Y %H:%M:%S")
+    logger.log(level, line, *args, extra={"status_code": status, "server_time": now})
+
+
+def close_sockets() -> None:
+    """Close all sockets with 1012 "service restart"; give them a moment to end well."""
+    registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
+    deadline = time.monotonic() + FAREWELL
+    while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
+        time.sleep(0.01)
