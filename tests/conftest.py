@@ -42,10 +42,12 @@ def environment(database: Path) -> dict[str, str]:
 def _start(environment: dict[str, str], name: str) -> Server:
     if name == "direct":
         return Server("-m", "tests.project.direct", env=environment)
+    if name == "runserver":
+        return Server.runserver(env=environment)
     return Server.gunicorn(name, env=environment)
 
 
-@pytest.fixture(scope="session", params=[*WORKERS, "direct"])
+@pytest.fixture(scope="session", params=[*WORKERS, "runserver", "direct"])
 def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """Every server that can serve WebSockets, gevent-websocket's own included."""
     server = _start(environment, request.param)
@@ -56,6 +58,14 @@ def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Itera
 @pytest.fixture(scope="session", params=WORKERS)
 def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """The gunicorn workers: Django answers before the 101."""
+    server = _start(environment, request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=[*WORKERS, "runserver"])
+def front(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+    """Every server under which Django answers before the 101, with HTTP if it refuses."""
     server = _start(environment, request.param)
     yield server
     server.stop()

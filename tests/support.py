@@ -23,6 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 
 __all__ = [
     "KEY",
+    "LISTENING",
     "ROOT",
     "TIMEOUT",
     "WORKERS",
@@ -46,6 +47,11 @@ WORKERS = {
     "stock": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
     "gevent": "gevent",
 }
+
+#: What servers say of their address.
+LISTENING = (
+    r"(?:Listening at:|development server at) (https?)://(?:127\.0\.0\.1|\[::1\]):(\d+)[ ,/]"
+)
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -221,14 +227,15 @@ class Server(Site):
     """One server under test.
 
     Args:
-        command: what to run; it says where it listens as gunicorn does.
+        command: what to run; it says where it listens as gunicorn or Django does.
         env: environment variables on top of this process's.
     """
 
     def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd=ROOT,
             # Servers of tests that run at the same time are not to hear each other.
             env={
@@ -244,7 +251,7 @@ class Server(Site):
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            match = self.wait_for_log(r"Listening at: (https?)://127\.0\.0\.1:(\d+)[ ,]")
+            match = self.wait_for_log(LISTENING)
         except AssertionError:
             self.stop()
             raise
@@ -262,11 +269,17 @@ class Server(Site):
         command = ("-m", "gunicorn", "-k", WORKERS.get(worker, worker), "-b", "127.0.0.1:0")
         return cls(*command, "--no-control-socket", *options, application, env=env)
 
+    @classmethod
+    def runserver(cls, *options: str, env: dict[str, str] | None = None) -> Server:
+        """Start Django's development server, without autoreload unless that is asked for."""
+        options = options or ("127.0.0.1:0", "--noreload")
+        return cls("-m", "django", "runserver", *options, env=env)
+
     # What it says
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with self._arrived:
                 self._lines.append(line)
                 self._arrived.notify_all()
@@ -316,5 +329,5 @@ class Server(Site):
             self.process.kill()
             self.process.wait(TIMEOUT)
         self._reader.join(TIMEOUT)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()

@@ -41,37 +41,37 @@ class TestPlainRequests:
         """A plain request is resolved in ROOT_URLCONF only."""
         assert server.request("/echo/").status == 404
 
-    def test_pages_are_no_sockets(self, gunicorn: Server) -> None:
+    def test_pages_are_no_sockets(self, front: Server) -> None:
         """A handshake is resolved in WEBSOCKET_URLCONF only."""
-        assert gunicorn.refused("/only-a-page/").status == 404
+        assert front.refused("/only-a-page/").status == 404
 
 
 class TestAccepted:
     """RFC 6455 section 4.2.2."""
 
     @pytest.mark.parametrize("upgrade", ["WebSocket", "WEBSOCKET", "h2c, websocket"])
-    def test_upgrade_is_a_list_without_case(self, gunicorn: Server, upgrade: str) -> None:
+    def test_upgrade_is_a_list_without_case(self, front: Server, upgrade: str) -> None:
         """The token may be written anyhow and stand among others."""
         raw = handshake("/echo/").replace(b"websocket\r", upgrade.encode() + b"\r", 1)
-        assert answer_to(gunicorn, raw).startswith("HTTP/1.1 101 ")
+        assert answer_to(front, raw).startswith("HTTP/1.1 101 ")
 
-    def test_connection_is_a_list(self, gunicorn: Server) -> None:
+    def test_connection_is_a_list(self, front: Server) -> None:
         """Firefox sends keep-alive along."""
         raw = handshake("/echo/").replace(b"n: Upgrade", b"n: keep-alive, upgrade")
-        assert answer_to(gunicorn, raw).startswith("HTTP/1.1 101 ")
+        assert answer_to(front, raw).startswith("HTTP/1.1 101 ")
 
-    def test_middleware_speaks_on_the_101(self, gunicorn: Server) -> None:
+    def test_middleware_speaks_on_the_101(self, front: Server) -> None:
         """Cookies and headers arrive, each by itself and with its case kept."""
-        head = answer_to(gunicorn, handshake("/echo/"))
+        head = answer_to(front, handshake("/echo/"))
         assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
         assert "X-Mixed-Case: KeepMyCase\r\n" in head
         assert "Set-Cookie: flavour=Chocolate; Path=/\r\n" in head
         assert "Set-Cookie: second=Too; Path=/\r\n" in head
         assert "X-Frame-Options: DENY\r\n" in head
 
-    def test_101_is_bare_of_what_it_may_not_carry(self, gunicorn: Server) -> None:
+    def test_101_is_bare_of_what_it_may_not_carry(self, front: Server) -> None:
         """RFC 9110 section 8.6 forbids Content-Length on it."""
-        head = answer_to(gunicorn, handshake("/echo/")).lower()
+        head = answer_to(front, handshake("/echo/")).lower()
         assert "\r\ncontent-length:" not in head
         assert "\r\ncontent-type:" not in head
         assert head.count("\r\nconnection:") == head.count("\r\nupgrade:") == 1
@@ -94,18 +94,18 @@ class TestAccepted:
             assert wire.head().startswith("HTTP/1.1 101 ")
             assert [wire.frame() for _ in messages] == [(2, data) for data in messages]
 
-    def test_subprotocol_by_the_servers_preference(self, gunicorn: Server) -> None:
+    def test_subprotocol_by_the_servers_preference(self, front: Server) -> None:
         """The first of the server's list that the client offers."""
-        with gunicorn.connect("/subprotocol/", subprotocols=["chat.v1", "chat.v2"]) as websocket:
+        with front.connect("/subprotocol/", subprotocols=["chat.v1", "chat.v2"]) as websocket:
             assert websocket.subprotocol == "chat.v2"
             assert websocket.recv() == "chat.v2"
 
     @pytest.mark.parametrize("offered", [None, ["other"]])
     def test_no_common_subprotocol_is_no_error(
-        self, gunicorn: Server, offered: list[str] | None
+        self, front: Server, offered: list[str] | None
     ) -> None:
         """The socket opens without one."""
-        with gunicorn.connect("/subprotocol/", subprotocols=offered) as websocket:
+        with front.connect("/subprotocol/", subprotocols=offered) as websocket:
             assert websocket.subprotocol is None
             assert websocket.recv() == "None"
 
@@ -114,9 +114,9 @@ class TestRefusedByDjango:
     """Any HttpResponse is the answer, as plain HTTP."""
 
     @pytest.mark.parametrize("status", [200, 302, 403, 404, 429, 500, 503])
-    def test_any_status(self, gunicorn: Server, status: int) -> None:
+    def test_any_status(self, front: Server, status: int) -> None:
         """Status, headers and body arrive as the view made them."""
-        response = gunicorn.refused(f"/status/{status}/")
+        response = front.refused(f"/status/{status}/")
         assert response.status == status
         if status == 302:
             assert response.headers["Location"] == "/elsewhere/"
@@ -128,23 +128,23 @@ class TestRefusedByDjango:
         ("path", "status"),
         [("/nowhere/", 404), ("/missing/", 404), ("/denied/", 403), ("/crash-before/", 500)],
     )
-    def test_exceptions(self, gunicorn: Server, path: str, status: int) -> None:
+    def test_exceptions(self, front: Server, path: str, status: int) -> None:
         """What a view raises before the 101 is Django's error page."""
-        assert gunicorn.refused(path).status == status
+        assert front.refused(path).status == status
 
-    def test_login_required(self, gunicorn: Server) -> None:
+    def test_login_required(self, front: Server) -> None:
         """A stranger is redirected to LOGIN_URL, a name among the pages."""
-        response = gunicorn.refused("/private/")
+        response = front.refused("/private/")
         assert response.status == 302
         assert response.headers["Location"] == "/login/?next=/private/"
 
-    def test_permission_required(self, gunicorn: Server) -> None:
+    def test_permission_required(self, front: Server) -> None:
         """Who may not gets 403."""
-        assert gunicorn.refused("/staff/").status == 403
+        assert front.refused("/staff/").status == 403
 
-    def test_connection_lives_on(self, gunicorn: Server) -> None:
+    def test_connection_lives_on(self, front: Server) -> None:
         """A refusal is an ordinary response: the next request uses the same connection."""
-        with gunicorn.wire() as wire:
+        with front.wire() as wire:
             wire.send(handshake("/status/403/"))
             assert wire.head().startswith("HTTP/1.1 403 Forbidden\r\n")
             assert wire.read(10) == b"status 403"
@@ -167,9 +167,9 @@ class TestRefusedByTheHandshake:
             (f"Sec-WebSocket-Key: {KEY}\r\n", "", "400", "Sec-WebSocket-Key"),
         ],
     )
-    def test_refused(self, gunicorn: Server, old: str, new: str, status: str, reason: str) -> None:
+    def test_refused(self, front: Server, old: str, new: str, status: str, reason: str) -> None:
         """The answer is plain HTTP and says what to change."""
-        with gunicorn.wire() as wire:
+        with front.wire() as wire:
             wire.send(handshake("/echo/").replace(old.encode(), new.encode(), 1))
             answer = wire.head()
             assert answer.split()[1] == status
@@ -180,36 +180,36 @@ class TestRefusedByTheHandshake:
         if status == "405":
             assert "Allow: GET\r\n" in answer
 
-    def test_no_body(self, gunicorn: Server) -> None:
+    def test_no_body(self, front: Server) -> None:
         """A body would be read as frames."""
         raw = handshake("/echo/", "Content-Length: 7\r\n") + frame(0x81, b"x")
-        assert answer_to(gunicorn, raw).startswith("HTTP/1.1 400 ")
+        assert answer_to(front, raw).startswith("HTTP/1.1 400 ")
 
-    def test_is_logged(self, gunicorn: Server) -> None:
+    def test_is_logged(self, front: Server) -> None:
         """The log says what was wrong."""
-        gunicorn.refused("/logged/", {"Sec-WebSocket-Key": "x"})
-        gunicorn.wait_for_log(r"refused with 400 Bad Request: '/logged/': Sec-WebSocket-Key")
+        front.refused("/logged/", {"Sec-WebSocket-Key": "x"})
+        front.wait_for_log(r"refused with 400 Bad Request: '/logged/': Sec-WebSocket-Key")
 
 
 class TestOrigin:
     """RFC 6455 section 10.2."""
 
     @pytest.mark.parametrize("origin", ["https://friend.example", "https://a.friends.example"])
-    def test_allowed(self, gunicorn: Server, origin: str) -> None:
+    def test_allowed(self, front: Server, origin: str) -> None:
         """Pages named in WEBSOCKET_ALLOWED_ORIGINS may connect."""
-        with gunicorn.connect("/echo/", origin=origin):
+        with front.connect("/echo/", origin=origin):
             pass
 
-    def test_same(self, gunicorn: Server) -> None:
+    def test_same(self, front: Server) -> None:
         """The site's own pages may connect."""
-        with gunicorn.connect("/echo/", origin=f"http://127.0.0.1:{gunicorn.port}"):
+        with front.connect("/echo/", origin=f"http://127.0.0.1:{front.port}"):
             pass
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
-    def test_foreign(self, gunicorn: Server, origin: str) -> None:
+    def test_foreign(self, front: Server, origin: str) -> None:
         """Others are refused, and the log names both values and the setting."""
-        assert gunicorn.refused("/echo/", {"Origin": origin}).status == 403
-        gunicorn.wait_for_log(
+        assert front.refused("/echo/", {"Origin": origin}).status == 403
+        front.wait_for_log(
             rf"refused with 403: '/echo/': origin '{origin}' is not this site's, "
-            rf"'127\.0\.0\.1:{gunicorn.port}'.*WEBSOCKET_ALLOWED_ORIGINS"
+            rf"'127\.0\.0\.1:{front.port}'.*WEBSOCKET_ALLOWED_ORIGINS"
         )

@@ -6,7 +6,6 @@ import os
 import time
 from typing import Any
 
-import gevent
 from django import forms
 from django.contrib.auth.mixins import (
     LoginRequiredMixin,
@@ -48,7 +47,7 @@ class Reporting(WebSocketView):
         if "missing" in request.GET:
             raise Http404
         if "slow" in request.GET:
-            gevent.sleep(0.3)
+            time.sleep(0.3)
         return None
 
     def receive(self, message: str | bytes) -> None:
@@ -60,7 +59,9 @@ class Reporting(WebSocketView):
         elif message == "exit":
             raise SystemExit
         elif message == "timeout":
-            raise gevent.Timeout
+            from gevent import Timeout  # no other view asks for gevent
+
+            raise Timeout
         elif message == "wait":
             self.websocket.receive()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from select import select
 from typing import Any
 
-import gevent
 from django import forms
 from django.contrib.auth.decorators import login_required, permission_required
 from django.core.exceptions import PermissionDenied
@@ -193,7 +192,7 @@ def spawning(request: HttpRequest, websocket: WebSocket) -> None:
         try:
             while True:
                 websocket.send(text)
-                gevent.sleep(0.05)
+                time.sleep(0.05)
         finally:
             state.reports["ticker"] = "ended"
 
@@ -222,7 +221,7 @@ def database(request: HttpRequest, websocket: WebSocket) -> None:
     own = connections["default"]
 
     def look() -> None:
-        gevent.sleep(0.05)
+        time.sleep(0.05)
         websocket.send_json({"held": own.connection is not None})
 
     websocket.spawn(look)
@@ -285,7 +284,7 @@ def flood_report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
 def late_echo(request: HttpRequest, websocket: WebSocket, key: str) -> None:
     """Receive nothing until a page says so."""
     while state.reports.get(key) != "go":
-        gevent.sleep(0.02)
+        time.sleep(0.02)
     for message in websocket:
         websocket.send(message)
 
@@ -294,7 +293,7 @@ def late_echo(request: HttpRequest, websocket: WebSocket, key: str) -> None:
 def silent(request: HttpRequest, websocket: WebSocket) -> None:
     """Receive nothing until the peer is gone."""
     while not websocket.closed:
-        gevent.sleep(0.02)
+        time.sleep(0.02)
 
 
 @websocket
@@ -311,7 +310,7 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
         Group(f"room.{number}").join(websocket)
         Group(f"room.{number}").leave(websocket)
         websocket.spawn(int)
-    gevent.sleep(0.05)
+    time.sleep(0.05)
     websocket.send_json(len(websocket._on_close or ()))
 
 
@@ -320,7 +319,7 @@ def farewell(request: HttpRequest, websocket: WebSocket) -> None:
     """Write down, slowly, how the socket closed."""
     websocket.send("ready")
     websocket.receive()
-    gevent.sleep(0.3)
+    time.sleep(0.3)
     path = Path(os.environ["TEST_FAREWELL"])
     path.write_text(f"{websocket.close_code} {websocket.close_reason}")
 
@@ -366,9 +365,9 @@ def crowd(request: HttpRequest, websocket: WebSocket, key: str) -> None:
     for _ in range(50):
         websocket.spawn(websocket.send, message)
     while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
-        gevent.sleep(0.01)
+        time.sleep(0.01)
     # All of them have had their turn by now, and again.
-    gevent.sleep(0.05)
+    time.sleep(0.05)
     state.reports[key] = str(websocket._transport.unsent)
 
 
@@ -393,7 +392,7 @@ def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) ->
 
     websocket.spawn(fill)
     while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
-        gevent.sleep(0.01)
+        time.sleep(0.01)
     if code:
         websocket.close(code, "full")
     state.reports[f"{key}-full"] = str(len(sent))
@@ -408,10 +407,10 @@ def late(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> Non
     Leave behind how the socket closed and how many messages came.
     """
     while not websocket._is_paused:
-        gevent.sleep(0.01)
+        time.sleep(0.01)
     state.reports[f"{key}-paused"] = "paused"
     if code:
         websocket.close(code, "late")
-    gevent.sleep(0.3)
+    time.sleep(0.3)
     count = len(list(websocket))
     state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {count}"
