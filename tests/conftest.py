@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from .support import ROOT, WORKERS, Server
+from .support import ROOT, SERVERS, Server
 
 # Tests in modules where pytest does not look for asserts to explain.
 pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
@@ -47,7 +47,7 @@ def _start(environment: dict[str, str], name: str) -> Server:
     return Server.gunicorn(name, env=environment)
 
 
-@pytest.fixture(scope="session", params=[*WORKERS, "runserver", "direct"])
+@pytest.fixture(scope="session", params=[*SERVERS, "direct"])
 def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """Every server that can serve WebSockets, gevent-websocket's own included."""
     server = _start(environment, request.param)
@@ -55,7 +55,7 @@ def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Itera
     server.stop()
 
 
-@pytest.fixture(scope="session", params=WORKERS)
+@pytest.fixture(scope="session", params=SERVERS)
 def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """The gunicorn workers: Django answers before the 101."""
     server = _start(environment, request.param)
@@ -63,7 +63,7 @@ def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Ite
     server.stop()
 
 
-@pytest.fixture(scope="session", params=[*WORKERS, "runserver"])
+@pytest.fixture(scope="session", params=SERVERS)
 def front(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """Every server under which Django answers before the 101, with HTTP if it refuses."""
     server = _start(environment, request.param)
@@ -98,7 +98,11 @@ def _starting(environment: dict[str, str]) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start(worker: str, *options: str, env: dict[str, str] | None = None, **more: str) -> Server:
-        server = Server.gunicorn(worker, *options, env={**environment, **(env or {})}, **more)
+        env = {**environment, **(env or {})}
+        if worker == "runserver":
+            server = Server.runserver(*options, env=env, **more)
+        else:
+            server = Server.gunicorn(worker, *options, env=env, **more)
         servers.append(server)
         return server
 
@@ -109,7 +113,7 @@ def _starting(environment: dict[str, str]) -> Iterator[StartServer]:
 
 @pytest.fixture
 def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
-    """Start gunicorn with options of one's own; stopped after the test."""
+    """Start a server with options of one's own; stopped after the test."""
     yield from _starting(environment)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "KEY",
     "LISTENING",
     "ROOT",
+    "SERVERS",
     "TIMEOUT",
     "WORKERS",
     "Server",
@@ -52,6 +53,9 @@ WORKERS = {
 LISTENING = (
     r"(?:Listening at:|development server at) (https?)://(?:127\.0\.0\.1|\[::1\]):(\d+)[ ,/]"
 )
+
+#: Every server under which Django answers before the 101.
+SERVERS = (*WORKERS, "runserver")
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -306,9 +310,9 @@ class Server(Site):
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of the workers."""
+        """The process ids of the workers: of the server itself where it has none."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return [int(pid) for pid in path.read_text().split()] or [self.process.pid]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server's main process."""

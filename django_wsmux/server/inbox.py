@@ -12,7 +12,7 @@ from ..protocol.options import Options
 from . import registry
 from .contracts import CLOSED, CONNECTING, OPEN, Hooks, Transport
 from .counters import count
-from .readiness import Readiness
+from .readiness import EventReadiness, PairReadiness
 
 __all__ = ["Inbox"]
 
@@ -70,7 +70,7 @@ class Inbox:
         self._inbox: list[str | bytes] | None = None
         self._messages_in = 0
         self._is_paused = False
-        self._readiness: Readiness | None = None
+        self._readiness: EventReadiness | PairReadiness | None = None
         # Whether messages go to an event view, and whether one is in its hands.
         self._is_served = False
         self._is_busy = False

@@ -9,47 +9,70 @@ the close, is waiting.
 from __future__ import annotations
 
 import os
+import socket
 
-__all__ = ["Readiness"]
+__all__ = ["EventReadiness", "PairReadiness", "Readiness"]
 
 
-class Readiness:
-    """A level-triggered flag that select(), poll() and epoll can watch.
+class EventReadiness:
+    """A level-triggered flag that select(), poll() and epoll can watch: an eventfd (Linux)."""
 
-    An eventfd where there is one (Linux), else a pipe.
-    """
-
-    __slots__ = ("_is_set", "_reader", "_writer")
+    __slots__ = ("_descriptor", "_is_set")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._reader = self._writer = -1
-        if hasattr(os, "eventfd"):
-            self._reader = self._writer = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        else:  # pragma: no cover  (macOS and others)
-            self._reader, self._writer = os.pipe()
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         """Return the descriptor to watch for reading."""
-        return self._reader
+        return self._descriptor
 
     def set(self) -> None:
         """Make the descriptor readable."""
         if not self._is_set:
             self._is_set = True
-            # An eventfd takes eight bytes, a pipe any number.
-            os.write(self._writer, (1).to_bytes(8, "little"))
+            os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
         """Make the descriptor quiet."""
         if self._is_set:
             self._is_set = False
-            os.read(self._reader, 8)
+            os.eventfd_read(self._descriptor)
 
     def __del__(self) -> None:
         # Not before the last user is gone: a greenlet may be in select() on it, and libev aborts
         # the process when a watched descriptor is closed.
-        if self._reader >= 0:
-            os.close(self._reader)
-        if self._writer != self._reader:  # pragma: no cover  (macOS and others)
-            os.close(self._writer)
+        os.close(self._descriptor)
+
+
+class PairReadiness:
+    """The same out of two sockets, which select() can watch on every system."""
+
+    __slots__ = ("_is_set", "_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._reader, self._writer = socket.socketpair()
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch for reading."""
+        return self._reader.fileno()
+
+    def set(self) -> None:
+        """Make the descriptor readable."""
+        if not self._is_set:
+            self._is_set = True
+            self._writer.send(b"!")
+
+    def clear(self) -> None:
+        """Make the descriptor quiet."""
+        if self._is_set:
+            self._is_set = False
+            self._reader.recv(1)
+
+    def __del__(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+Readiness = EventReadiness if hasattr(os, "eventfd") else PairReadiness

@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial, wraps
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+from ..protocol.events import Closed, Control, Failure
 from ..protocol.options import Options
 from . import io_thread, registry
 from .connection import Connection
@@ -36,6 +37,9 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 Job = Callable[[], bool]
+
+#: Seconds that a view has to answer what came before the peer's last word.
+_GRACE: Final = 0.1
 
 
 def _locked(
@@ -131,6 +135,10 @@ class ThreadWebSocket(WebSocket):
     send_keepalive_ping = _locked(WebSocket.send_keepalive_ping)
     give_up = _locked(WebSocket.give_up)
 
+    def _end(self, control: Control) -> None:
+        if type(control) is Closed or type(control) is Failure:
+            self._transport.after_view(partial(super()._end, control))
+
     # Messages on their way to the view
 
     _next_message = _locked(WebSocket._next_message)
@@ -164,10 +172,12 @@ class ThreadTransport(SocketTransport):
     __slots__ = (
         "_changed",
         "_io",
+        "_is_parked",
         "_is_reading",
         "_is_waited_for",
         "_is_writing",
         "_jobs",
+        "_postponed",
         "_stalled",
         "_stalls_at",
         "_timer",
@@ -182,7 +192,10 @@ class ThreadTransport(SocketTransport):
         # What the socket is to be watched for, and what it is.
         self._is_reading = self._is_writing = False
         self._watched = 0
-        self._is_waited_for = False
+        # Whether a thread is in wait(), and whether the socket's own has nothing else to do.
+        self._is_waited_for = self._is_parked = False
+        # What is done when the view has come back, or has had its time.
+        self._postponed: list[Callable[[], None]] = []
         # What the socket's own thread is to do.
         self._jobs: deque[Job] = deque()
         # Ends the connection when the peer takes nothing until then.
@@ -242,6 +255,35 @@ class ThreadTransport(SocketTransport):
             if events & EVENT_READ and self._is_reading:
                 self._readable()
 
+    def _end_received(self) -> None:
+        self.pause()
+        self.after_view(super()._end_received)
+
+    def after_view(self, callback: Callable[[], None]) -> None:
+        """Do something that ends the conversation when the view is done with what came before.
+
+        The hub switches to a view when a message has come, and is back when the view waits; here
+        the view runs beside, so it must be given the time: ``_GRACE`` at most, as it may not
+        be about to answer at all.
+        """
+        self._postponed.append(callback)
+        if self._websocket.closed or self._is_view_at_rest():
+            self._catch_up()
+        elif len(self._postponed) == 1:
+            self._io.later(_GRACE, partial(self._act, self._catch_up))
+
+    def _is_view_at_rest(self) -> bool:
+        if self._is_waited_for:
+            return not self._websocket.has_news()
+        return self._is_parked and not self._jobs
+
+    def _catch_up(self) -> None:
+        """Do what was put off, in its order."""
+        postponed, self._postponed = self._postponed, []
+        for callback in postponed:
+            if self._stream is not None:
+                callback()
+
     # Writing
 
     def _start_writing(self) -> None:
@@ -290,6 +332,8 @@ class ThreadTransport(SocketTransport):
                 )
             self._is_waited_for = True
             try:
+                if not websocket.has_news():
+                    self._catch_up()
                 return self._changed.wait_for(websocket.has_news, timeout)
             finally:
                 self._is_waited_for = False
@@ -317,7 +361,11 @@ class ThreadTransport(SocketTransport):
 
     def _next_job(self) -> Job | None:
         with self._changed:
+            self._is_parked = True
+            if not self._jobs:
+                self._catch_up()
             self._changed.wait_for(lambda: self._jobs or self._stream is None)
+            self._is_parked = False
             return self._jobs.popleft() if self._jobs else None
 
     # Ending

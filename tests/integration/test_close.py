@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from tests.gauges import open_sockets, reported, settled, unharmed
-from tests.support import TIMEOUT, WORKERS, Server, Wire, frame
+from tests.support import SERVERS, TIMEOUT, Server, Wire, frame
 
 StartServer = Callable[..., Server]
 
@@ -125,7 +125,7 @@ def read_all(wire: Wire, answer: bytes = b"") -> tuple[int, int]:
         count += 1
 
 
-@pytest.fixture(scope="module", params=WORKERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def patient(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
     """A server that waits 20 s for peers to take what is queued for them."""
     env = {"TEST_CLOSE_TIMEOUT": "20", "TEST_PING_INTERVAL": "0"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import TIMEOUT, WORKERS, Server
+from tests.support import SERVERS, TIMEOUT, Server
 
 StartServer = Callable[..., Server]
 
@@ -22,7 +22,7 @@ def is_compressed(server: Server) -> bool:
         )
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", SERVERS)
 @pytest.mark.parametrize("setting", ["true", '{"context_takeover": true, "threshold": 0}'])
 def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
     """Messages of all sizes survive, compressed or below the threshold."""

@@ -18,7 +18,7 @@ from tests.gauges import (
     unharmed,
     wait_until,
 )
-from tests.support import TIMEOUT, WORKERS, Server, Wire, frame, handshake
+from tests.support import SERVERS, TIMEOUT, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
@@ -182,7 +182,7 @@ def bomb(size: int, opcode: int = 0xC1) -> bytes:
     return frame(opcode, data[:-4], b"\0\0\0\0")
 
 
-@pytest.fixture(scope="module", params=WORKERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def compressing(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
     """A server with permessage-deflate, which pings so often that it soon notices who is gone."""
     env = {"TEST_COMPRESSION": "true", "TEST_PING_INTERVAL": "1"}

@@ -9,14 +9,14 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.test_conversation import reported
-from tests.support import TIMEOUT, WORKERS, Server, frame
+from tests.support import SERVERS, TIMEOUT, Server, frame
 
 StartServer = Callable[..., Server]
 
 ENV = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("worker", SERVERS)
 def test_silence_ends(start_server: StartServer, worker: str) -> None:
     """A peer that answers nothing is gone within interval and timeout; the view learns 1006."""
     server = start_server(worker, env=ENV)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.gauges import open_sockets, reported, unharmed
-from tests.support import ROOT, WORKERS, Server, Wire, frame, handshake
+from tests.support import ROOT, SERVERS, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
@@ -128,7 +128,7 @@ def after_a_violation(wire: Wire) -> None:
     wire.send(b"\x81\x02hi")
 
 
-@pytest.fixture(scope="module", params=WORKERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def pinging(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
     """A server that pings every second."""
     return start_lasting_server(request.param, env={"TEST_PING_INTERVAL": "1"})
