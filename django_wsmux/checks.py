@@ -6,6 +6,7 @@ django_wsmux   what is wrong
 E001           ``WEBSOCKET_URLCONF`` is missing or cannot be imported
 E002           another setting has a value that cannot be used
 E003           the process is monkey-patched by gevent in part
+W004           ``runserver`` is another app's, which refuses sockets
 =============  ==========================================================
 """
 
@@ -14,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.checks.urls import check_resolver
+from django.core.management import get_commands, load_command_class
 from django.urls import get_resolver
 
 from . import conf
 from .server import patching
 
-__all__ = ["check_patching", "check_settings", "check_urlconf"]
+__all__ = ["check_patching", "check_runserver", "check_settings", "check_urlconf"]
 
 
 @register()
@@ -57,5 +59,24 @@ def check_patching(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
             problem,
             hint="Call gevent's monkey.patch_all() without exceptions, and first.",
             id="django_wsmux.E003",
+        )
+    ]
+
+
+@register()
+def check_runserver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that ``manage.py runserver`` is ours, or wraps ours: the app listed first has it."""
+    owner = get_commands()["runserver"]
+    if owner == "django_wsmux":
+        return []
+    from .management.commands.runserver import Command
+
+    if isinstance(load_command_class(owner, "runserver"), Command):
+        return []
+    return [
+        Warning(
+            f"manage.py runserver is the command of {owner}, which refuses WebSockets.",
+            hint=f'List "django_wsmux" above "{owner}" in INSTALLED_APPS.',
+            id="django_wsmux.W004",
         )
     ]

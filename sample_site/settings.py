@@ -11,13 +11,13 @@ DEBUG = os.environ.get("SAMPLE_SITE_DEBUG", "1") == "1"
 ALLOWED_HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [
+    "django_wsmux",  # above staticfiles: both have a runserver command, and the first one counts
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "django_wsmux",
     "sample_site",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,12 +55,16 @@ def test_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {number for number, _ in found()} == {"urls.W002", "urls.W003"}
 
 
-def check(prelude: str) -> subprocess.CompletedProcess[str]:
+def check(prelude: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run ``manage.py check`` in a process of its own, after these lines."""
     program = f"{prelude}\nfrom django.core.management import execute_from_command_line as run\n"
     return subprocess.run(
         [sys.executable, "-c", program + "run(['manage.py', 'check'])"],
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "TEST_SETTINGS": json.dumps(settings),
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -94,3 +99,25 @@ def test_patched_in_part_at_start() -> None:
     )
     assert result.returncode == 1
     assert "ImproperlyConfigured: this process serves with gevent, but threading" in result.stderr
+
+
+BASE = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages"]
+STATIC = "django.contrib.staticfiles"
+
+
+@pytest.mark.parametrize(
+    ("apps", "warned"),
+    [
+        (["django_wsmux", STATIC], False),
+        ([STATIC, "django_wsmux"], True),
+        # WhiteNoise's command is the next one's with another default, and so is this one.
+        (["tests.project.nostatic", "django_wsmux", STATIC], False),
+        (["tests.project.nostatic", STATIC, "django_wsmux"], True),
+    ],
+)
+def test_runserver(apps: list[str], warned: bool) -> None:
+    """W004 says which app to move where, unless runserver leads to ours."""
+    result = check("", INSTALLED_APPS=[*BASE, *apps], STATIC_URL="static/")
+    assert result.returncode == 0
+    assert ("(django_wsmux.W004)" in result.stderr) is warned, result.stderr
+    assert (f'List "django_wsmux" above "{apps[0]}"' in result.stderr) is warned

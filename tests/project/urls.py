@@ -4,6 +4,8 @@ import ctypes
 import gc
 import json
 import os
+import sys
+import threading
 import time
 from contextlib import suppress
 from weakref import WeakSet
@@ -158,6 +160,19 @@ def collect(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(os.getpid()), content_type="text/plain")
 
 
+def threads(request: HttpRequest) -> JsonResponse:
+    """Show which threads there are, beside the one that answers."""
+    current = threading.current_thread()
+    return JsonResponse(
+        [thread.name for thread in threading.enumerate() if thread is not current], safe=False
+    )
+
+
+def modules(request: HttpRequest) -> JsonResponse:
+    """Show which modules are loaded."""
+    return JsonResponse(sorted(sys.modules), safe=False)
+
+
 urlpatterns = [
     path("", plain),
     path("environ/", environ),
@@ -173,5 +188,7 @@ urlpatterns = [
     path("unread/", unread),
     path("let-go/<key>/", let_go),
     path("collect/", collect),
+    path("threads/", threads),
+    path("modules/", modules),
     path("only-a-page/", plain, name="only-a-page"),
 ]

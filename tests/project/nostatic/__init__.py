@@ -1,0 +1,1 @@
+"""An app like ``whitenoise.runserver_nostatic``: runserver with another default."""
