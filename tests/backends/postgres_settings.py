@@ -16,5 +16,6 @@ DATABASES = {
     },
     "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
-WEBSOCKET_URLCONF = "tests.project.websocket_urls"
+WEBSOCKET_URLCONF = __name__
+urlpatterns: list[object] = []
 USE_TZ = True
