@@ -13,6 +13,10 @@ The directory lies in the temporary directory, not in ``$XDG_RUNTIME_DIR``: that
 shell and not in a service, and removed at logout, so it would part a management command from the
 workers. Where the temporary directory is private to a service (systemd's ``PrivateTmp``), name one
 that all share: ``local:///run/mysite``.
+
+On macOS and the BSDs a process that is stopped while 128 others connect to it looks dead to the
+next one, which removes its socket; it makes a new one within five seconds of going on, and reports
+the gap. Linux tells the two apart.
 """
 
 from __future__ import annotations
