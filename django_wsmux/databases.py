@@ -3,14 +3,18 @@
 Greenlets have connections of their own, and one that waits an hour for a message would keep its
 connection for that hour. So whoever waits gives back first. Looking through Django's connections
 costs more than a small message does; instead every greenlet is marked when it connects.
+
+A view under test uses the connections of its test, which stay as they are: see ``Loan``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from asgiref.local import Local
 from django.db import close_old_connections, connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
@@ -18,6 +22,7 @@ from greenlet import getcurrent
 from .server import patching
 
 __all__ = [
+    "Loan",
     "begin_message",
     "close",
     "discard",
@@ -32,8 +37,16 @@ _MARK = "_django_wsmux_connected"
 _PARTS = ("client", "creation", "features", "introspection", "ops", "validation")
 
 
+@dataclass(frozen=True, slots=True)
+class _Borrowed:
+    """Marks a greenlet whose connections are a test's, with how many transactions each was in."""
+
+    depths: list[tuple[BaseDatabaseWrapper, int]]
+
+
 def _mark(**kwargs: Any) -> None:
-    setattr(getcurrent(), _MARK, True)
+    if not hasattr(getcurrent(), _MARK):
+        setattr(getcurrent(), _MARK, True)
 
 
 connection_created.connect(_mark, dispatch_uid="django_wsmux.databases")
@@ -46,21 +59,25 @@ def release() -> None:
         TransactionManagementError: a transaction is open, and would be for as long as the peer
             pleases.
     """
-    if not hasattr(getcurrent(), _MARK):
+    mark = getattr(getcurrent(), _MARK, None)
+    if mark is None:
         return
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block:
-            raise TransactionManagementError(
-                "receive() inside transaction.atomic() would keep the transaction open until the "
-                "peer sends something: leave the block before you wait for a message"
-            )
+    if isinstance(mark, _Borrowed):
+        is_inside = any(_depth(connection) > depth for connection, depth in mark.depths)
+    else:
+        is_inside = any(each.in_atomic_block for each in connections.all(initialized_only=True))
+    if is_inside:
+        raise TransactionManagementError(
+            "receive() inside transaction.atomic() would keep the transaction open until the "
+            "peer sends something: leave the block before you wait for a message"
+        )
     close()
 
 
 def close() -> None:
     """Close the current greenlet's connections; a pool gets them back."""
     current = getcurrent()
-    if hasattr(current, _MARK):
+    if getattr(current, _MARK, None) is True:
         for connection in connections.all(initialized_only=True):
             # A test case keeps its transaction open around the view under test.
             if not connection.in_atomic_block:
@@ -76,7 +93,7 @@ def discard() -> None:
     collector. Threads go on to use their connections, so there nothing more happens.
     """
     close()
-    if patching.problem():
+    if hasattr(getcurrent(), _MARK) or patching.problem():
         return
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
@@ -86,8 +103,8 @@ def discard() -> None:
 
 
 def is_used(greenlet: object) -> bool:
-    """Say whether a greenlet may hold a connection."""
-    return hasattr(greenlet, _MARK)
+    """Say whether a greenlet may hold a connection of its own."""
+    return getattr(greenlet, _MARK, None) is True
 
 
 def begin_message() -> None:
@@ -101,6 +118,45 @@ def end_message() -> None:
     close_old_connections()
     if not any(each.connection for each in connections.all(initialized_only=True)):
         delattr(getcurrent(), _MARK)
+
+
+class Loan:
+    """The connections of this greenlet, for others to use: a test's, for the views under test.
+
+    They see what the test has written and not committed, and close nothing.
+    """
+
+    def __init__(self) -> None:
+        self._connections = connections.all()
+        # Each greenlet of a patched process looks for connections of its own.
+        self._is_needed = not patching.problem()
+        if self._is_needed:
+            for connection in self._connections:
+                connection.inc_thread_sharing()
+
+    def begin(self) -> None:
+        """Let the current greenlet use them: called each time that it goes on.
+
+        Whoever else uses them meanwhile may open transactions and close them. What this greenlet
+        has opened itself when it comes to wait shows by the difference.
+        """
+        if self._is_needed:
+            for connection in self._connections:
+                connections[connection.alias] = connection
+        depths = [(connection, _depth(connection)) for connection in self._connections]
+        setattr(getcurrent(), _MARK, _Borrowed(depths))
+
+    def end(self) -> None:
+        """Have them back for good."""
+        if self._is_needed:
+            self._is_needed = False
+            for connection in self._connections:
+                connection.dec_thread_sharing()
+
+
+def _depth(connection: BaseDatabaseWrapper) -> int:
+    """Return how many ``atomic()`` blocks are open."""
+    return len(connection.savepoint_ids) + connection.in_atomic_block
 
 
 # Closing a connection that another process inherited as well would end it for both.

@@ -5,6 +5,7 @@
     OSError
     +-- WebSocketError
         +-- ConnectionClosed                     the socket is closed; code and reason say how
+        +-- HandshakeRefused                     in tests: the handshake was answered with no
 
 In a process that has gevent-websocket in it, ``ConnectionClosed`` is one of its ``WebSocketError``
 as well, so that code written for it catches what it knows. Importing its exceptions would import
@@ -17,8 +18,9 @@ A setting that is not right is Django's ``ImproperlyConfigured``; a wrong argume
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-__all__ = ["ConnectionClosed", "WebSocketError"]
+__all__ = ["ConnectionClosed", "HandshakeRefused", "WebSocketError"]
 
 
 class WebSocketError(OSError):
@@ -41,6 +43,30 @@ class ConnectionClosed(WebSocketError):
         self.code = code
         self.reason = reason
         super().__init__(f"WebSocket closed with {code}" + (f": {reason}" if reason else ""))
+
+
+class HandshakeRefused(WebSocketError):
+    """A test's handshake was answered with an ordinary HTTP response instead of the 101.
+
+    Attributes:
+        response: the response, as ``django.test.Client`` returns it: ``status_code``, ``url`` of a
+            redirect, ``content``, ``context``, ``templates``.
+
+    Example::
+
+        with pytest.raises(HandshakeRefused) as refused:
+            client.websocket("/chat/staff/")
+        assert refused.value.response.status_code == 403
+    """
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        location = response.headers.get("Location")
+        super().__init__(
+            f"handshake of {response.request['PATH_INFO']!r} refused with "
+            f"{response.status_code} {response.reason_phrase}"
+            + (f", redirect to {location!r}" if location else "")
+        )
 
 
 def _join_gevent_websocket() -> None:

@@ -15,7 +15,8 @@ logger = logging.getLogger("django_wsmux.handshake")
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-#: Where the WebSocket application finds the ``Takeover`` of its request.
+#: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
+#: application itself, as the test client does, puts it there.
 TAKEOVER_KEY: Final = "django_wsmux.takeover"
 
 
@@ -49,7 +50,7 @@ def answer_upgrade(
     application: WSGIApplication, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
     """Answer one handshake; see ``Dispatcher``."""
-    seam = takeover.find(environ)
+    seam: takeover.Takeover | None = environ.get(TAKEOVER_KEY) or takeover.find(environ)
     refusal = None
     if seam is None:
         refusal = handshake.Refusal("501 Not Implemented", takeover.why_not(environ))

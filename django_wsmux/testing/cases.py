@@ -1,0 +1,161 @@
+"""Django's test cases with a client that knows sockets, and assertions about them."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
+
+from ..exceptions import HandshakeRefused
+from .client import ClientWebSocket, WebSocketClient, close_all
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedWSGIResponse as TestResponse
+
+    _Base = SimpleTestCase
+else:
+    _Base = object
+
+__all__ = [
+    "SimpleWebSocketTestCase",
+    "WebSocketTestCase",
+    "WebSocketTestMixin",
+    "WebSocketTransactionTestCase",
+]
+
+
+class WebSocketTestMixin(_Base):
+    """Goes in front of any test case of Django's: ``self.client`` opens sockets.
+
+    A socket that a test leaves open is closed when the test is over.
+
+    Example::
+
+        class ChatTests(WebSocketTestMixin, MyTestCase): ...
+    """
+
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """Run the test; then close what it has left open."""
+        self.addCleanup(close_all)  # the first to be added is the last to be called
+        return super().run(result)
+
+    def assertReceives(
+        self,
+        websocket: ClientWebSocket,
+        expected: str | bytes,
+        msg: str | None = None,
+        *,
+        timeout: float = 0,
+    ) -> None:
+        """Assert that the next message is the expected one.
+
+        Args:
+            websocket: the client's end.
+            expected: ``str`` for text, ``bytes`` for binary.
+            msg: to say when it is not.
+            timeout: see ``ClientWebSocket.receive()``.
+        """
+        self.assertEqual(websocket.receive(timeout), expected, msg)
+
+    def assertReceivesJSON(
+        self,
+        websocket: ClientWebSocket,
+        expected: Any,
+        msg: str | None = None,
+        *,
+        timeout: float = 0,
+    ) -> None:
+        """Assert that the next message is the expected value as JSON; see ``assertReceives()``."""
+        self.assertEqual(websocket.receive_json(timeout), expected, msg)
+
+    def assertSilent(
+        self, websocket: ClientWebSocket, msg: str | None = None, *, timeout: float = 0
+    ) -> None:
+        """Assert that the socket is open and that nothing more has come.
+
+        Args:
+            websocket: the client's end.
+            msg: to say when something has.
+            timeout: seconds to let pass; see ``ClientWebSocket.receive()``.
+        """
+        unread = websocket.peek(timeout)
+        if unread:
+            self.fail(self._formatMessage(msg, f"expected silence, received {unread[0]!r}"))
+        if websocket.closed:
+            self.fail(self._formatMessage(msg, f"expected silence, but {websocket.describe()}"))
+
+    def assertClosed(
+        self,
+        websocket: ClientWebSocket,
+        code: int | None = None,
+        reason: str | None = None,
+        msg: str | None = None,
+    ) -> None:
+        """Assert that the socket is closed.
+
+        Args:
+            websocket: the client's end.
+            code: the close code that it should have, if that matters.
+            reason: the reason that it should have, if that matters.
+            msg: to say when it is not so.
+        """
+        if not websocket.closed:
+            self.fail(self._formatMessage(msg, f"not closed: {websocket.describe()}"))
+        found = (websocket.close_code, websocket.close_reason)
+        expected = (
+            found[0] if code is None else code,
+            found[1] if reason is None else reason,
+        )
+        self.assertEqual(found, expected, msg)
+
+    def assertRefused(
+        self, status: int, target: str | Callable[[], object], **options: Any
+    ) -> TestResponse:
+        """Assert that a handshake is refused.
+
+        Args:
+            status: the HTTP status that it should be refused with.
+            target: the path for ``self.client.websocket()``, or what to call instead.
+            options: passed on to ``self.client.websocket()``.
+
+        Returns:
+            The response, for ``assertRedirects()``, ``assertContains()`` and so on.
+
+        Example::
+
+            response = self.assertRefused(302, "/chat/lobby/")
+            self.assertRedirects(response, "/login/?next=/chat/lobby/")
+        """
+        connect = target if callable(target) else partial(self.client.websocket, target, **options)
+        with self.assertRaises(HandshakeRefused) as context:
+            connect()
+        response = context.exception.response
+        self.assertEqual(response.status_code, status, str(context.exception))
+        return response
+
+
+class SimpleWebSocketTestCase(WebSocketTestMixin, SimpleTestCase):
+    """``django.test.SimpleTestCase`` with sockets: for views without a database."""
+
+
+class WebSocketTestCase(WebSocketTestMixin, TestCase):
+    """``django.test.TestCase`` with sockets: views work inside the test's transaction.
+
+    Example::
+
+        class ChatTests(WebSocketTestCase):
+            def test_lines_are_stored(self):
+                with self.client.websocket("/chat/lobby/") as ws, self.assertNumQueries(1):
+                    ws.send("hello")
+                self.assertEqual(Line.objects.get().text, "hello")
+    """
+
+
+class WebSocketTransactionTestCase(WebSocketTestMixin, TransactionTestCase):
+    """``django.test.TransactionTestCase`` with sockets: views commit what they write."""

@@ -1,0 +1,157 @@
+"""How a test's handshake gets to the view: through the handler and middleware of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Final
+
+from django.core.exceptions import DisallowedHost
+from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.test.client import ClientHandler, conditional_content_removal
+
+from .. import conf
+from ..databases import Loan
+from ..handler import WebSocketHandler
+from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
+from ..server.memory import MemoryTakeover, Task, current_loop
+from .peer import MemoryPeer
+
+__all__ = ["EXCHANGE_KEY", "Exchange", "WebSocketClientHandler", "connections_kept"]
+
+#: Where the environ of a test's handshake holds its ``Exchange``.
+EXCHANGE_KEY: Final = "django_wsmux.exchange"
+
+
+@contextmanager
+def connections_kept() -> Iterator[None]:
+    """Keep Django from closing the test's connections around requests, as its own client does."""
+    signals = (request_started, request_finished)
+    for signal in signals:
+        signal.disconnect(close_old_connections)
+    try:
+        yield
+    finally:
+        for signal in signals:
+            signal.connect(close_old_connections)
+
+
+class Exchange:
+    """One handshake: who takes part, and what came of it.
+
+    Args:
+        peer: the client's end.
+        has_origin: whether to claim to be a page of this site when nothing else is claimed.
+    """
+
+    def __init__(self, peer: MemoryPeer, *, has_origin: bool) -> None:
+        self.peer = peer
+        self.has_origin = has_origin
+        self.loop = current_loop()
+        self._loan = Loan()
+        self.seam = MemoryTakeover(self.loop, peer, self._loan.begin)
+        self.request: HttpRequest | None = None
+        self.response: HttpResponseBase | None = None
+        self._task: Task | None = None
+        # What a server would be told to send.
+        self._started: list[tuple[str, list[tuple[str, str]]]] = []
+        self._body: Iterable[bytes] = ()
+
+    def begin(self, application: Any, environ: dict[str, Any]) -> None:
+        """Have the handshake answered, as soon as the loop runs."""
+        start: Any = lambda *args: self._started.append(args)  # noqa: E731
+
+        def answer() -> None:
+            self._loan.begin()
+            self._body = answer_upgrade(application, environ, start)
+
+        # Language and time zone are the test's, as in a request of Django's client.
+        self._task = self.loop.start(answer, copy_context())
+
+    def end(self) -> None:
+        """End whatever still runs for this handshake and its socket."""
+        if self._task is not None:
+            self.loop.end(self._task)
+        if self.peer.transport is not None:
+            self.peer.transport.abort()
+            self.peer.transport.end_tasks()
+        try:
+            self.loop.run()
+        finally:
+            self._loan.end()
+
+    def outcome(self, environ: dict[str, Any]) -> Any:
+        """Return the response: the 101 as the client read it, or what Django answered instead."""
+        response: Any
+        if self.seam.is_taken:
+            response = self._switching_protocols()
+        elif self.response is not None:
+            response = self.response
+            conditional_content_removal(self.request, response)  # type: ignore[arg-type]
+            if not response.streaming:
+                response.close()  # sends request_finished
+        else:
+            # Refused before Django was asked.
+            status, headers = self._started[0]
+            response = HttpResponse(b"".join(self._body), headers=dict(headers))
+            response.status_code, response.reason_phrase = int(status[:3]), status[4:]
+        response.wsgi_request = self.request or WSGIRequest(environ)
+        return response
+
+    def _switching_protocols(self) -> HttpResponse:
+        response = HttpResponse(status=101)
+        del response.headers["Content-Type"]
+        for name, value in self.peer.response_headers().raw_items():
+            if name.lower() == "set-cookie":
+                response.cookies.load(value)
+            else:
+                response.headers[name] = value
+        return response
+
+
+class _Handler(WebSocketHandler):
+    """Keeps request and response for the test: a server gets to see their bytes only."""
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        exchange: Exchange = request.META.pop(EXCHANGE_KEY)
+        exchange.request = request
+        exchange.response = super().get_response(request)
+        return exchange.response
+
+
+class WebSocketClientHandler(ClientHandler):
+    """Django's handler of test requests, which knows handshakes too."""
+
+    _sockets: _Handler | None = None
+
+    def __call__(self, environ: dict[str, Any]) -> Any:
+        """Answer one request."""
+        exchange: Exchange | None = environ.get(EXCHANGE_KEY)
+        return super().__call__(environ) if exchange is None else self._open(exchange, environ)
+
+    def _open(self, exchange: Exchange, environ: dict[str, Any]) -> Any:
+        # As late as this, since settings may be overridden until here; as ClientHandler does.
+        if self._sockets is None:
+            conf.require_valid()
+            self._sockets = _Handler()
+        handler = self._sockets
+        if exchange.has_origin and "HTTP_ORIGIN" not in environ:
+            environ["HTTP_ORIGIN"] = own_origin(environ)
+        environ[TAKEOVER_KEY] = exchange.seam
+        exchange.begin(handler, environ)
+        with connections_kept():
+            exchange.loop.run()
+            return exchange.outcome(environ)
+
+
+def own_origin(environ: dict[str, Any]) -> str:
+    """Return the origin of the site's own pages."""
+    request = WSGIRequest(environ)
+    try:
+        return f"{request.scheme}://{request.get_host()}"
+    except DisallowedHost:
+        return f"{request.scheme}://{environ['SERVER_NAME']}"  # to be refused for its host
