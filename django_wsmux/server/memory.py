@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextvars import Context
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -64,10 +63,9 @@ class Loop:
 
         return cancel
 
-    def start(self, function: Callable[[], object], context: Context | None = None) -> Task:
-        """Have ``function`` run as a task; without ``context`` nothing is active in there."""
+    def start(self, function: Callable[[], object]) -> Task:
+        """Have ``function`` run as a task, in an empty context as under a server."""
         task = Task(function)
-        task.gr_context = context
         self.call(lambda: self.switch(task))
         return task
 

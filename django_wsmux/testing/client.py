@@ -150,7 +150,8 @@ class ClientWebSocket:
         """Close the socket and let the view see to that; closing twice does nothing.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999.
+            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999; 1005 sends
+                none, as ``close()`` without arguments does in a browser.
             reason: at most 123 bytes in UTF-8, for the view to see.
 
         Raises:

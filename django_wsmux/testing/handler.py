@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any, Final
 
 from django.core.exceptions import DisallowedHost
@@ -13,8 +12,9 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.test.client import ClientHandler, conditional_content_removal
+from greenlet import getcurrent
 
-from .. import conf
+from .. import conf, surroundings
 from ..databases import Loan
 from ..handler import WebSocketHandler
 from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
@@ -65,12 +65,15 @@ class Exchange:
         """Have the handshake answered, as soon as the loop runs."""
         start: Any = lambda *args: self._started.append(args)  # noqa: E731
 
+        # Language and time zone are the test's, as in a request of Django's client.
+        around = surroundings.current()
+
         def answer() -> None:
             self._loan.begin()
-            self._body = answer_upgrade(application, environ, start)
+            context = around.context(getcurrent())
+            self._body = context.run(answer_upgrade, application, environ, start)
 
-        # Language and time zone are the test's, as in a request of Django's client.
-        self._task = self.loop.start(answer, copy_context())
+        self._task = self.loop.start(answer)
 
     def end(self) -> None:
         """End whatever still runs for this handshake and its socket."""

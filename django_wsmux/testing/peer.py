@@ -124,8 +124,8 @@ class MemoryPeer:
         self._flush()
 
     def send_close(self, code: int, reason: str) -> None:
-        """Start the closing handshake."""
-        self._protocol.send_close(code, reason)
+        """Start the closing handshake; 1005 stands for no code at all (section 7.1.5)."""
+        self._protocol.send_close(None if code == CloseCode.NO_STATUS else code, reason)
         self._flush()
 
     @property

@@ -1,0 +1,1 @@
+"""Sockets tested in-process, by the tools that the package gives to its users."""

@@ -1,0 +1,44 @@
+"""The site under test, its clients, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.test import override_settings
+
+from django_wsmux.server import registry
+from django_wsmux.test import WebSocketClient
+from django_wsmux.testing.client import close_all
+
+from . import site
+
+TEMPLATES = {
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "DIRS": [Path(__file__).parent / "templates"],
+}
+
+SITE = override_settings(
+    TEMPLATES=[TEMPLATES],
+    WEBSOCKET_URLCONF="tests.test_client.site",
+    ROOT_URLCONF="tests.test_client.pages",
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+)
+
+
+@pytest.fixture
+def sockets() -> Iterator[None]:
+    """The sockets under test."""
+    site.ends.clear()
+    with SITE:
+        yield
+        close_all()
+    assert not registry.open_sockets
+    assert not registry.conversations
+
+
+@pytest.fixture
+def client() -> WebSocketClient:
+    """A client that has not signed in; instead of pytest-django's."""
+    return WebSocketClient()

@@ -1,0 +1,11 @@
+"""The pages beside the sockets under test."""
+
+from django.http import HttpResponse
+from django.urls import path
+
+from . import site
+
+urlpatterns = [
+    path("page/", site.page),
+    path("login/", lambda request: HttpResponse("who are you"), name="login"),
+]

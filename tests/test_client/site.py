@@ -1,0 +1,199 @@
+"""The sockets under test: what a view may do, as a function and as a class."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import path
+from django.utils import timezone, translation
+
+from django_wsmux.decorators import websocket
+from django_wsmux.groups import Group
+from django_wsmux.server.websocket import WebSocket
+from django_wsmux.views import WebSocketView
+
+#: What happened at the ends of sockets.
+ends: list[str] = []
+
+
+def act(request: Any, websocket: WebSocket, message: str | bytes) -> None:
+    """Do as a message says; echo what says nothing."""
+    command, _, rest = str(message).partition(" ") if isinstance(message, str) else ("", "", "")
+    match command:
+        case "crash":
+            raise ValueError("it broke")
+        case "close":
+            websocket.close(4000, rest)
+        case "many":
+            for number in range(int(rest)):
+                websocket.send_json(number)
+        case "say":
+            Group("room").send(rest)
+        case "out":
+            Group("room").close(4001, "all out")
+        case "save":
+            User.objects.create(username=rest)
+            websocket.send_json(User.objects.count())
+        case "later":
+            transaction.on_commit(partial(websocket.send, "committed"))
+        case "atomic":
+            with transaction.atomic():
+                User.objects.create(username=rest)
+            websocket.send("done")
+        case "help":
+            websocket.spawn(websocket.send, "helper")
+            websocket.send("view")
+        case "helpless":
+            websocket.spawn(partial(act, request, websocket, "crash"))
+        case "change":
+            translation.activate("de")
+            timezone.activate("Asia/Tokyo")
+            websocket.send("changed")
+        case "language":
+            websocket.send(f"{translation.get_language()} {timezone.get_current_timezone_name()}")
+        case "user":
+            websocket.send(request.user.get_username())
+        case "ping":
+            websocket.ping(b"are you there")
+        case "latency":
+            websocket.send_json(websocket.latency is not None)
+        case "silence":
+            pass
+        case _:
+            websocket.send(message)
+
+
+@websocket(subprotocols=["chat.v2", "chat.v1"])
+def function(request: HttpRequest, websocket: WebSocket) -> None:
+    with Group("room").joined(websocket):
+        for message in websocket:
+            act(request, websocket, message)
+    ends.append(f"{websocket.close_code} {websocket.close_reason}")
+
+
+class Event(WebSocketView):
+    subprotocols = ("chat.v2", "chat.v1")
+    groups = ("room",)
+
+    def receive(self, message: str | bytes) -> None:
+        act(self.request, self.websocket, message)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        ends.append(f"{code} {reason}")
+
+
+@login_required
+@websocket
+def private(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(request.user.get_username())
+    websocket.receive()
+
+
+class Private(LoginRequiredMixin, WebSocketView):
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        self.send(request.user.get_username())
+
+
+def answer(request: HttpRequest, websocket: WebSocket) -> HttpResponseBase | None:
+    """Refuse in the way that the query asks for."""
+    match request.GET.get("how"):
+        case "crash":
+            raise ValueError("it broke before")
+        case "missing":
+            raise Http404
+        case "page":
+            return render(request, "refusal.html", {"reason": "full"}, status=429)
+        case "session":
+            request.session["seen"] = True
+        case "meta":
+            names = ("HTTP_ORIGIN", "HTTP_X_COLOUR", "REMOTE_ADDR", "HTTP_COOKIE")
+            websocket.send_json([request.META.get(name) for name in names])
+    return None
+
+
+def function_refusing(request: HttpRequest) -> HttpResponseBase:
+    return answer(request, request.websocket) or function(request)  # type: ignore[attr-defined]
+
+
+class EventRefusing(WebSocketView):
+    def connect(self, request: HttpRequest) -> HttpResponseBase | None:
+        return answer(request, self.websocket)
+
+
+@websocket
+def patient(request: HttpRequest, websocket: WebSocket) -> None:
+    """Give a message five seconds, then another ten."""
+    for seconds in (5, 10):
+        try:
+            websocket.send(websocket.receive(timeout=seconds) or "closed")
+        except TimeoutError:
+            websocket.send(f"nothing for {seconds} s")
+
+
+@websocket
+def polling(request: HttpRequest, websocket: WebSocket) -> None:
+    """Take what is there already; with a query, without an end."""
+    while True:
+        try:
+            websocket.send(websocket.receive(timeout=0) or "closed")
+        except TimeoutError:
+            if not request.GET:
+                websocket.send("nothing there")
+                return
+
+
+@websocket
+def holding(request: HttpRequest, websocket: WebSocket) -> None:
+    """Wait inside a transaction of its own, when told so."""
+    websocket.send_json(connection.in_atomic_block)
+    for message in websocket:
+        if message == "hold":
+            with transaction.atomic():
+                User.objects.create(username="held")
+                websocket.receive()
+        websocket.send("not held")
+
+
+@websocket
+def deaf(request: HttpRequest, websocket: WebSocket) -> None:
+    """Wait for what is no message: nobody else is there to set the event."""
+    from gevent.event import Event as GeventEvent
+
+    try:
+        GeventEvent().wait()
+    finally:
+        ends.append("deaf ended")
+
+
+def undecorated(request: Any) -> None:
+    """Accept by sending, inside the middleware."""
+    request.websocket.send("inside")
+    ends.append(str(request.websocket.receive()))
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """A page that tells the sockets."""
+    Group("room").send("from a page")
+    return HttpResponse("told")
+
+
+urlpatterns = [
+    path("function/", function, name="function"),
+    path("event/", Event.as_view()),
+    path("function/private/", private),
+    path("event/private/", Private.as_view()),
+    path("function/refusing/", function_refusing),
+    path("event/refusing/", EventRefusing.as_view()),
+    path("patient/", patient),
+    path("polling/", polling),
+    path("holding/", holding),
+    path("deaf/", deaf),
+    path("undecorated/", undecorated),  # type: ignore[arg-type]  # returns None
+]

@@ -1,0 +1,205 @@
+"""What comes before the first message: refusals, cookies, headers, the 101."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_wsmux.exceptions import HandshakeRefused
+from django_wsmux.test import WebSocketClient
+
+from . import site
+
+pytestmark = pytest.mark.usefixtures("sockets")
+
+
+@pytest.fixture(params=["/function/", "/event/"])
+def path(request: pytest.FixtureRequest) -> str:
+    """Both kinds of view."""
+    return str(request.param)
+
+
+def refusal(client: WebSocketClient, path: str, **options: Any) -> Any:
+    """Return the response that a handshake is refused with."""
+    with pytest.raises(HandshakeRefused) as refused:
+        client.websocket(path, **options)
+    return refused.value.response
+
+
+# Who it is
+
+
+def test_anonymous(client: WebSocketClient, path: str) -> None:
+    """login_required redirects, and the response has an url, as that of Django's client."""
+    with pytest.raises(HandshakeRefused) as refused:
+        client.websocket(f"{path}private/")
+    response = refused.value.response
+    assert response.status_code == 302
+    assert response.url == f"/login/?next={path}private/"
+    assert response.client is client
+    assert str(refused.value) == (
+        f"handshake of '{path}private/' refused with 302 Found, redirect to "
+        f"'/login/?next={path}private/'"
+    )
+
+
+@pytest.mark.django_db
+def test_signed_in(client: WebSocketClient, path: str) -> None:
+    """force_login() and login() do for sockets what they do for pages; logout() too."""
+    user = User.objects.create_user("ann", password="secret")
+    client.force_login(user)
+    with client.websocket(f"{path}private/") as ws:
+        assert ws.receive() == "ann"
+    client.logout()
+    assert refusal(client, f"{path}private/").status_code == 302
+    assert client.login(username="ann", password="secret")
+    with client.websocket(f"{path}private/") as ws:
+        assert ws.receive() == "ann"
+        assert ws.response.wsgi_request.user == user  # type: ignore[attr-defined]
+
+
+def test_session(client: WebSocketClient, path: str) -> None:
+    """A session begun by the handshake is the client's from then on."""
+    with client.websocket(f"{path}refusing/?how=session") as ws:
+        assert "sessionid" in ws.response.cookies
+    assert client.session["seen"] is True
+
+
+# What is sent along
+
+
+def test_headers(client: WebSocketClient, path: str) -> None:
+    """Headers of the client, of the call, cookies and further environ arrive."""
+    client = WebSocketClient(headers={"X-Colour": "red"}, REMOTE_ADDR="192.0.2.1")
+    client.cookies["flavour"] = "vanilla"
+    with client.websocket(f"{path}refusing/?how=meta") as ws:
+        assert ws.receive_json() == ["http://testserver", "red", "192.0.2.1", "flavour=vanilla"]
+    options: dict[str, Any] = {"headers": {"X-Colour": "blue"}, "REMOTE_ADDR": "192.0.2.2"}
+    with client.websocket(f"{path}refusing/?how=meta", **options) as ws:
+        assert ws.receive_json()[1:3] == ["blue", "192.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "http://testserver"),
+        ({"secure": True}, "https://testserver"),
+        ({"headers": {"Host": "127.0.0.1:8000"}}, "http://127.0.0.1:8000"),
+        ({"origin": "https://friend.example"}, "https://friend.example"),
+        ({"headers": {"origin": "https://friend.example"}}, "https://friend.example"),
+        ({"origin": ""}, None),
+    ],
+)
+def test_origin(client: WebSocketClient, path: str, options: Any, expected: str | None) -> None:
+    """A page of this site unless told otherwise, or no page at all."""
+    with client.websocket(f"{path}refusing/?how=meta", **options) as ws:
+        assert ws.receive_json()[0] == expected
+
+
+def test_foreign_origin(client: WebSocketClient, path: str) -> None:
+    """The origin is checked as under a server."""
+    assert refusal(client, path, origin="https://evil.example").status_code == 403
+    with override_settings(WEBSOCKET_REQUIRE_ORIGIN=True):
+        assert refusal(client, path, origin="").status_code == 403
+
+
+@override_settings(ALLOWED_HOSTS=["site.example"])
+def test_foreign_host(client: WebSocketClient, path: str) -> None:
+    """So is the host."""
+    assert refusal(client, path).status_code == 400
+    with client.websocket(path, headers={"Host": "site.example"}):
+        pass
+
+
+def test_subprotocols(client: WebSocketClient, path: str) -> None:
+    """The server's first that the client offers; none in common is no error."""
+    for offered, chosen in (
+        (["chat.v1", "chat.v2"], "chat.v2"),
+        (("x", "chat.v1"), "chat.v1"),
+        (["x"], None),
+        ([], None),
+    ):
+        with client.websocket(path, subprotocols=offered) as ws:
+            assert ws.subprotocol == chosen
+            assert ws.response.headers.get("Sec-WebSocket-Protocol") == chosen
+
+
+# What comes back
+
+
+def test_switching_protocols(client: WebSocketClient, path: str) -> None:
+    """The response is the 101 with what the middleware has put on it; cookies stay."""
+    with client.websocket(path) as ws:
+        assert ws.response.status_code == 101
+        assert ws.response.headers["X-Mixed-Case"] == "KeepMyCase"
+        assert ws.response.headers["Upgrade"] == "websocket"
+        assert ws.response.cookies["flavour"].value == "Chocolate"
+        assert ws.response.resolver_match.route == path.lstrip("/")
+    assert client.cookies["flavour"].value == "Chocolate"
+
+
+@pytest.mark.parametrize(("how", "status"), [("missing", 404), ("page", 429)])
+def test_refused(client: WebSocketClient, path: str, how: str, status: int) -> None:
+    """Whatever Django answers instead."""
+    assert refusal(client, f"{path}refusing/?how={how}").status_code == status
+    assert refusal(client, "/nowhere/").status_code == 404
+
+
+def test_rendered_refusal(client: WebSocketClient, path: str) -> None:
+    """A page that is rendered comes with its context and templates, and its cookies stay."""
+    response = refusal(client, f"{path}refusing/?how=page")
+    assert response.context["reason"] == "full"
+    assert [template.name for template in response.templates] == ["refusal.html"]
+    assert response.content == b"Sorry: full\n"
+    assert client.cookies["flavour"].value == "Chocolate"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text"),
+    [
+        ({"Sec-WebSocket-Version": "8"}, 426, b"Only Sec-WebSocket-Version 13"),
+        ({"Connection": "keep-alive"}, 400, b"lacks the token Upgrade"),
+    ],
+)
+def test_malformed(client: WebSocketClient, headers: Any, status: int, text: bytes) -> None:
+    """Refused before Django is asked, as under a server."""
+    response = refusal(client, "/function/", headers=headers)
+    assert (response.status_code, text in response.content) == (status, True)
+
+
+def test_exception(client: WebSocketClient, path: str) -> None:
+    """What connect() raises is raised in the test, or is a 500."""
+    with pytest.raises(ValueError, match="it broke before") as raised:
+        client.websocket(f"{path}refusing/?how=crash")
+    assert raised.traceback[-1].name == "answer"
+    client = WebSocketClient(raise_request_exception=False)
+    response = refusal(client, f"{path}refusing/?how=crash")
+    assert response.status_code == 500
+    assert response.exc_info[0] is ValueError
+
+
+def test_refused_handshake_leaves_nothing(client: WebSocketClient, path: str) -> None:
+    """A client may go on after a refusal."""
+    assert refusal(client, "/nowhere/").status_code == 404
+    with client.websocket(path) as ws:
+        ws.send("hi")
+        assert ws.receive() == "hi"
+    assert site.ends == ["1000 "]
+
+
+@override_settings(WEBSOCKET_URLCONF="no.such.module")
+def test_bad_settings(client: WebSocketClient) -> None:
+    """A setting that no server would start with is the same error here."""
+    with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_URLCONF 'no"):
+        client.websocket("/function/")
+
+
+@pytest.mark.django_db
+def test_plain_request(client: WebSocketClient) -> None:
+    """The client is Django's in all else."""
+    assert client.get("/login/").content == b"who are you"
+    assert client.get("/function/").status_code == 404
