@@ -13,8 +13,6 @@ from ..exceptions import HandshakeRefused
 from .client import ClientWebSocket, WebSocketClient, close_all
 
 if TYPE_CHECKING:
-    from django.test.client import _MonkeyPatchedWSGIResponse as TestResponse
-
     _Base = SimpleTestCase
 else:
     _Base = object
@@ -114,9 +112,7 @@ class WebSocketTestMixin(_Base):
         )
         self.assertEqual(found, expected, msg)
 
-    def assertRefused(
-        self, status: int, target: str | Callable[[], object], **options: Any
-    ) -> TestResponse:
+    def assertRefused(self, status: int, target: str | Callable[[], object], **options: Any) -> Any:
         """Assert that a handshake is refused.
 
         Args:

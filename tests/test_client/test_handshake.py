@@ -59,7 +59,7 @@ def test_signed_in(client: WebSocketClient, path: str) -> None:
     assert client.login(username="ann", password="secret")
     with client.websocket(f"{path}private/") as ws:
         assert ws.receive() == "ann"
-        assert ws.response.wsgi_request.user == user  # type: ignore[attr-defined]
+        assert ws.response.wsgi_request.user == user
 
 
 def test_session(client: WebSocketClient, path: str) -> None:

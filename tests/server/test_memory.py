@@ -1,0 +1,153 @@
+"""The loop that views and tests take turns on."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from django_wsmux.server.memory import MAX_POLLS, Loop, Task, current_loop
+
+
+@pytest.fixture
+def loop() -> Loop:
+    """A loop of its own."""
+    return Loop()
+
+
+def wait() -> object:
+    """Wait in a task."""
+    from greenlet import getcurrent
+
+    task = getcurrent()
+    assert isinstance(task, Task)
+    assert task.parent is not None
+    return task.parent.switch()
+
+
+def test_order(loop: Loop) -> None:
+    """What is ready runs in order, what it makes ready after it."""
+    seen: list[int] = []
+
+    def first() -> None:
+        loop.call(lambda: seen.append(3))
+        seen.append(1)
+
+    loop.call(first)
+    loop.call(lambda: seen.append(2))
+    assert seen == []
+    loop.run()
+    assert seen == [1, 2, 3]
+
+
+def test_task(loop: Loop) -> None:
+    """A task gives control back when it waits, and goes on when it is switched to."""
+    seen: list[object] = []
+    task = loop.start(lambda: seen.append(wait()))
+    loop.run()
+    assert seen == []
+    loop.switch(task, "news")
+    assert seen == ["news"]
+    loop.switch(task, "too late")
+    assert task.dead
+
+
+def test_task_that_raises(loop: Loop) -> None:
+    """Its exception comes out of run(), and the rest is run the next time."""
+    seen: list[int] = []
+    loop.start(lambda: [][0])
+    loop.call(lambda: seen.append(1))
+    with pytest.raises(IndexError):
+        loop.run()
+    loop.run()
+    assert seen == [1]
+
+
+def test_run_in_a_task(loop: Loop) -> None:
+    """A view may be a test itself: who is waiting comes back to whoever runs the loop."""
+    seen: list[object] = []
+
+    def outer() -> None:
+        inner = loop.start(lambda: seen.append(wait()))
+        loop.run()
+        loop.call(lambda: loop.switch(inner, "inner"))
+        loop.run()
+        seen.append("outer")
+
+    loop.start(outer)
+    loop.run()
+    assert seen == ["inner", "outer"]
+
+
+def test_end(loop: Loop) -> None:
+    """A task is ended where it waits, and its finally clauses run."""
+    seen: list[str] = []
+
+    def view() -> None:
+        try:
+            wait()
+        finally:
+            seen.append("ended")
+
+    task = loop.start(view)
+    loop.run()
+    loop.end(task)
+    loop.end(task)
+    loop.run()
+    assert seen == ["ended"]
+    assert task.dead
+
+
+def test_time(loop: Loop) -> None:
+    """Timers fire in the order in which they are due, as time passes."""
+    seen: list[str] = []
+    loop.call_later(2, lambda: seen.append("two"))
+    loop.call_later(1, lambda: seen.append("one"))
+    cancel = loop.call_later(1.5, lambda: seen.append("cancelled"))
+    loop.call_later(-1, lambda: seen.append("now"))
+    cancel()
+    loop.run()
+    assert seen == ["now"]
+    loop.advance(1, lambda: False)
+    assert seen == ["now", "one"]
+    loop.advance(0.9, lambda: False)
+    assert seen == ["now", "one"]
+    loop.advance(0.2, lambda: False)
+    assert seen == ["now", "one", "two"]
+
+
+def test_time_stops(loop: Loop) -> None:
+    """Time passes no further than to what was waited for."""
+    seen: list[str] = []
+    loop.call_later(1, lambda: seen.append("one"))
+    loop.call_later(2, lambda: seen.append("two"))
+    loop.advance(10, lambda: bool(seen))
+    assert seen == ["one"]
+    loop.call_later(0.5, lambda: seen.append("one and a half"))
+    loop.advance(10, lambda: False)
+    assert seen == ["one", "one and a half", "two"]
+
+
+def test_polls(loop: Loop) -> None:
+    """Timers that fire while no time passes are bounded; with time they are not."""
+    fired: list[int] = []
+
+    def poll(seconds: float) -> None:
+        fired.append(1)
+        loop.call_later(seconds, lambda: poll(seconds))
+
+    poll(0.001)
+    loop.advance(2 * MAX_POLLS / 1000, lambda: False)
+    assert len(fired) >= 2 * MAX_POLLS - 1
+    poll(0)
+    with pytest.raises(RuntimeError, match="again and again"):
+        loop.run()
+
+
+def test_one_loop_for_each_thread() -> None:
+    """Threads do not take turns."""
+    loops = [current_loop(), current_loop()]
+    thread = threading.Thread(target=lambda: loops.append(current_loop()))
+    thread.start()
+    thread.join()
+    assert loops[0] is loops[1] is not loops[2]
