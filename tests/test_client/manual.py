@@ -1,0 +1,40 @@
+"""The sockets that the examples of ``docs/testing.rst`` test."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.http import HttpRequest
+from django.urls import path
+
+from django_wsmux.decorators import websocket
+from django_wsmux.groups import Group
+from django_wsmux.server.websocket import WebSocket
+
+from . import site
+
+
+@websocket
+def chat(request: HttpRequest, websocket: WebSocket) -> None:
+    with Group("lobby").joined(websocket):
+        for message in websocket:
+            Group("lobby").send(message)
+
+
+@websocket
+def names(request: HttpRequest, websocket: WebSocket) -> None:
+    for name in websocket:
+        User.objects.create(username=name)
+        transaction.on_commit(partial(websocket.send, "stored"))
+
+
+urlpatterns = [
+    path("chat/lobby/", chat),
+    path("chat/staff/", login_required(chat)),
+    path("echo/", site.function),
+    path("private/", site.private),
+    path("names/", names),
+]
