@@ -27,7 +27,7 @@ def chat(request: HttpRequest, websocket: WebSocket) -> None:
 @websocket
 def names(request: HttpRequest, websocket: WebSocket) -> None:
     for name in websocket:
-        User.objects.create(username=name)
+        User.objects.create(username=str(name))
         transaction.on_commit(partial(websocket.send, "stored"))
 
 
