@@ -22,10 +22,13 @@ from .testing.cases import (
     WebSocketTransactionTestCase,
 )
 from .testing.client import ClientWebSocket, WebSocketClient
+from .testing.live import LiveServerMixin, LiveServerTestCase
 
 __all__ = [
     "ClientWebSocket",
     "HandshakeRefused",
+    "LiveServerMixin",
+    "LiveServerTestCase",
     "SimpleWebSocketTestCase",
     "WebSocketClient",
     "WebSocketTestCase",

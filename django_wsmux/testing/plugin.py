@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from ..test import WebSocketClient
+    from .live import LiveServer
 
-__all__ = ["websocket_client"]
+__all__ = ["websocket_client", "websocket_live_server"]
 
 # Fixtures that must be torn down after ours: views use the database until their sockets close.
 _DATABASES = ("transactional_db", "db")
@@ -55,3 +56,25 @@ def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient
 
     yield WebSocketClient()
     close_all()
+
+
+@pytest.fixture
+def websocket_live_server(live_server: Any) -> Iterator[LiveServer]:
+    """pytest-django's ``live_server``, with sockets: ``url`` and ``ws_url`` say where it is.
+
+    What a test leaves open is closed with 1001 after it.
+
+    Example::
+
+        from websockets.sync.client import connect
+
+        def test_echo(websocket_live_server):
+            with connect(f"{websocket_live_server.ws_url}/echo/") as ws:
+                ws.send("hi")
+                assert ws.recv(timeout=5) == "hi"
+    """
+    from .live import LiveServer, close_live_sockets, serve_sockets
+
+    serve_sockets(live_server.thread.httpd)
+    yield LiveServer(live_server.url, live_server.url.replace("http", "ws", 1))
+    close_live_sockets()

@@ -23,6 +23,7 @@ SITE = override_settings(
     TEMPLATES=[TEMPLATES],
     WEBSOCKET_URLCONF="tests.test_client.site",
     ROOT_URLCONF="tests.test_client.pages",
+    STATIC_URL="static/",
     SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
 )
 

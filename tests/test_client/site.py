@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import Event
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -21,6 +22,9 @@ from django_wsmux.views import WebSocketView
 
 #: What happened at the ends of sockets.
 ends: list[str] = []
+
+#: Lets stubborn() end.
+released = Event()
 
 
 def act(request: Any, websocket: WebSocket, message: str | bytes) -> None:
@@ -78,7 +82,7 @@ def function(request: HttpRequest, websocket: WebSocket) -> None:
     ends.append(f"{websocket.close_code} {websocket.close_reason}")
 
 
-class Event(WebSocketView):
+class EventView(WebSocketView):
     subprotocols = ("chat.v2", "chat.v1")
     groups = ("room",)
 
@@ -172,6 +176,13 @@ def deaf(request: HttpRequest, websocket: WebSocket) -> None:
         ends.append("deaf ended")
 
 
+@websocket
+def stubborn(request: HttpRequest, websocket: WebSocket) -> None:
+    """Go on when the socket is closed, until the test lets go."""
+    websocket.send("begun")
+    released.wait()
+
+
 def undecorated(request: Any) -> None:
     """Accept by sending, inside the middleware."""
     request.websocket.send("inside")
@@ -186,7 +197,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("function/", function, name="function"),
-    path("event/", Event.as_view()),
+    path("event/", EventView.as_view()),
     path("function/private/", private),
     path("event/private/", Private.as_view()),
     path("function/refusing/", function_refusing),
@@ -195,5 +206,6 @@ urlpatterns = [
     path("polling/", polling),
     path("holding/", holding),
     path("deaf/", deaf),
+    path("stubborn/", stubborn),
     path("undecorated/", undecorated),  # type: ignore[arg-type]  # returns None
 ]

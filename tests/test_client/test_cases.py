@@ -71,7 +71,7 @@ class AssertionTests(SimpleWebSocketTestCase):
     def test_closed(self) -> None:
         """assertClosed() compares what it is given."""
         with self.client.websocket("/event/") as ws:
-            with self.fails("not closed: '/event/' is open, and tests.test_client.site.Event"):
+            with self.fails("not closed: '/event/' is open, and tests.test_client.site.EventView"):
                 self.assertClosed(ws)
             ws.send("close good-bye")
             self.assertClosed(ws)

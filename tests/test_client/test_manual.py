@@ -24,9 +24,11 @@ def test_examples(tmp_path: Path) -> None:
         "-p",
         "pytest_django.plugin",
         DJANGO_SETTINGS_MODULE="tests.project.settings",
-        TEST_SETTINGS=json.dumps({"WEBSOCKET_URLCONF": "tests.test_client.manual"}),
+        TEST_SETTINGS=json.dumps(
+            {"WEBSOCKET_URLCONF": "tests.test_client.manual", "STATIC_URL": "static/"}
+        ),
     )
     for name in names:
         assert re.search(rf"\b{name} PASSED", output), output
     assert re.search(rf"\b{len(names)} passed in", output), output
-    assert len(names) >= 6
+    assert len(names) >= 8

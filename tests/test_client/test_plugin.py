@@ -20,6 +20,7 @@ TESTS = """
 import pytest
 from django.contrib.auth.models import User
 from django.test import override_settings
+from websockets.sync.client import connect
 from django_wsmux.server import registry
 from django_wsmux.test import WebSocketClient
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("sockets")
 
 @pytest.fixture
 def sockets():
-    with override_settings(WEBSOCKET_URLCONF="tests.test_client.site"):
+    with override_settings(WEBSOCKET_URLCONF="tests.test_client.site", STATIC_URL="static/"):
         yield
 
 
@@ -55,6 +56,18 @@ def test_database(websocket_client):
     websocket_client.force_login(User.objects.create(username="ann"))
     with websocket_client.websocket("/event/private/") as ws:
         assert ws.receive() == "ann"
+
+
+@pytest.mark.parametrize("name", ["dan", "eve"])
+def test_live_server(websocket_live_server, websocket_client, name):
+    url = f"{websocket_live_server.ws_url}/event/"
+    with websocket_client.websocket("/event/") as first, connect(url, proxy=None) as ws:
+        ws.send(f"save {name}")
+        assert ws.recv(timeout=20) == "1"
+        ws.send("say hello")
+        assert ws.recv(timeout=20) == "hello"
+        assert first.receive() == "hello"
+    assert User.objects.get().username == name
 
 
 @pytest.mark.parametrize("name", ["bob", "cid"])
@@ -93,7 +106,7 @@ def test_client(tmp_path: Path) -> None:
         "pytest_django.plugin",
         DJANGO_SETTINGS_MODULE="tests.project.settings",
     )
-    assert re.search(r"\b6 passed in", output), output
+    assert re.search(r"\b8 passed in", output), output
 
 
 def test_without_django(tmp_path: Path) -> None:
@@ -120,7 +133,7 @@ def test_entry_point() -> None:
     assert EntryPoint(name, value, "pytest11").load() is sys.modules[PLUGIN]
 
 
-@pytest.mark.parametrize("fixture", ["websocket_client"])
+@pytest.mark.parametrize("fixture", ["websocket_client", "websocket_live_server"])
 def test_listed(tmp_path: Path, fixture: str) -> None:
     """``pytest --fixtures`` explains it."""
     output = run_pytest(tmp_path, "", "--fixtures")

@@ -1,0 +1,130 @@
+"""Django's live server with sockets, for browsers and any other client."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from django import test
+from django.utils.functional import classproperty
+
+from .. import conf
+from ..protocol.frames import CloseCode
+from ..server import registry
+from ..server.threads import ThreadWebSocket
+from ..server.websocket import WebSocket
+from ..server.wsgiref_server import UpgradeHandlerMixin
+from ..signals import websocket_opened
+from ..wsgi import WebSocketDispatcher
+from .cases import WebSocketTestMixin
+
+if TYPE_CHECKING:
+    _Base = test.LiveServerTestCase
+else:
+    _Base = object
+
+__all__ = [
+    "LiveServer",
+    "LiveServerMixin",
+    "LiveServerTestCase",
+    "close_live_sockets",
+    "serve_sockets",
+]
+
+#: Seconds that views have to end when their sockets are closed.
+_GRACE: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServer:
+    """Where a live server listens.
+
+    Attributes:
+        url: ``http://localhost:1234``, for pages.
+        ws_url: ``ws://localhost:1234``, for sockets.
+    """
+
+    url: str
+    ws_url: str
+
+
+def serve_sockets(server: Any) -> None:
+    """Have a running ``ThreadedWSGIServer`` answer handshakes too.
+
+    So it does not matter who has started it, and for which static files.
+    """
+    websocket_opened.connect(_opened, dispatch_uid="django_wsmux.testing.live")
+    handler = server.RequestHandlerClass
+    if not issubclass(handler, UpgradeHandlerMixin):
+        server.set_app(WebSocketDispatcher(server.get_app()))
+        server.RequestHandlerClass = type(handler.__name__, (UpgradeHandlerMixin, handler), {})
+
+
+# The threads in which the sockets of live servers have their views.
+_threads: dict[threading.Thread, WebSocket] = {}
+
+
+def _opened(websocket: WebSocket, **kwargs: Any) -> None:
+    if isinstance(websocket, ThreadWebSocket):
+        _threads[threading.current_thread()] = websocket
+
+
+def close_live_sockets() -> None:
+    """Close every socket of a live server with 1001 and wait for its thread to end.
+
+    The next test has the database to itself then, but for helpers that never end.
+
+    Raises:
+        AssertionError: a view goes on regardless.
+    """
+    registry.close_all(CloseCode.GOING_AWAY, "the test is over")
+    deadline = time.monotonic() + conf.options().close_timeout + _GRACE
+    for thread in list(_threads):
+        thread.join(max(deadline - time.monotonic(), 0))
+        if not thread.is_alive():
+            del _threads[thread]
+    if _threads:
+        running = list(_threads.values())
+        raise AssertionError(f"still running, though its socket was closed: {running}")
+
+
+class LiveServerMixin(WebSocketTestMixin, _Base):
+    """Goes in front of a test case with a live server, such as ``StaticLiveServerTestCase``."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Have the server that Django has started answer handshakes too."""
+        super().setUpClass()
+        serve_sockets(cls.server_thread.httpd)
+
+    @classproperty
+    def live_server_ws_url(cls) -> str:
+        """The beginning of the URLs of sockets: ``ws://localhost:1234``."""
+        return str(cls.live_server_url.replace("http", "ws", 1))
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """Run the test; then close what it has left open."""
+        self.addCleanup(close_live_sockets)
+        return super().run(result)
+
+
+class LiveServerTestCase(LiveServerMixin, test.LiveServerTestCase):
+    """``django.test.LiveServerTestCase`` with sockets, a thread for each.
+
+    Selenium, Playwright or any other client may connect to ``live_server_url``; a browser's page
+    finds its socket by ``{% websocket_url %}``. What a test leaves open is closed with 1001 when it
+    is over.
+
+    Example::
+
+        from websockets.sync.client import connect
+
+        class ChatTests(LiveServerTestCase):
+            def test_echo(self):
+                with connect(f"{self.live_server_ws_url}/echo/") as ws:
+                    ws.send("hi")
+                    self.assertEqual(ws.recv(timeout=5), "hi")
+    """
