@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 
 from ..exceptions import HandshakeRefused
+from ..relay import ALONE
 from .client import ClientWebSocket, WebSocketClient, close_all
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ __all__ = [
 class WebSocketTestMixin(_Base):
     """Goes in front of any test case of Django's: ``self.client`` opens sockets.
 
-    A socket that a test leaves open is closed when the test is over.
+    A socket that a test leaves open is closed when the test is over. Groups end with the process,
+    as e-mail does under test: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test overrides it.
 
     Example::
 
@@ -37,6 +39,13 @@ class WebSocketTestMixin(_Base):
 
     client_class = WebSocketClient
     client: WebSocketClient
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Keep groups to this process."""
+        # Before Django's own, so that settings which the class overrides come after.
+        cls.enterClassContext(override_settings(WEBSOCKET_BACKEND=ALONE))
+        super().setUpClass()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test; then close what it has left open."""

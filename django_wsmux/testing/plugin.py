@@ -40,7 +40,8 @@ def _use_databases(request: pytest.FixtureRequest) -> None:
 def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient]:
     """A ``django_wsmux.test.WebSocketClient``; what it leaves open is closed after the test.
 
-    It opens no database by itself: mark the test with ``django_db``, as for ``client``.
+    Groups end with the process: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test sets it. It
+    opens no database by itself: mark the test with ``django_db``, as for ``client``.
 
     Example::
 
@@ -51,11 +52,15 @@ def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient
     """
     _require_django()
     _use_databases(request)
+    from django.test import override_settings
+
+    from ..relay import ALONE
     from ..test import WebSocketClient
     from .client import close_all
 
-    yield WebSocketClient()
-    close_all()
+    with override_settings(WEBSOCKET_BACKEND=ALONE):
+        yield WebSocketClient()
+        close_all()
 
 
 @pytest.fixture
@@ -73,8 +78,12 @@ def websocket_live_server(live_server: Any) -> Iterator[LiveServer]:
                 ws.send("hi")
                 assert ws.recv(timeout=5) == "hi"
     """
+    from django.test import override_settings
+
+    from ..relay import ALONE
     from .live import LiveServer, close_live_sockets, serve_sockets
 
-    serve_sockets(live_server.thread.httpd)
-    yield LiveServer(live_server.url, live_server.url.replace("http", "ws", 1))
-    close_live_sockets()
+    with override_settings(WEBSOCKET_BACKEND=ALONE):
+        serve_sockets(live_server.thread.httpd)
+        yield LiveServer(live_server.url, live_server.url.replace("http", "ws", 1))
+        close_live_sockets()

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.test import override_settings
 
+from django_wsmux import conf
 from django_wsmux.server import registry
 from django_wsmux.test import (
     ClientWebSocket,
@@ -95,6 +97,15 @@ class AssertionTests(SimpleWebSocketTestCase):
             self.assertRefused(404, "/event/", origin="https://evil.example")
         with self.fails("HandshakeRefused not raised"):
             self.assertRefused(403, "/event/")
+
+
+@override_settings(WEBSOCKET_BACKEND="local://")
+class OwnBackendTests(SimpleWebSocketTestCase):
+    """A test that needs a backend has it; without, groups stay in the process: test_plugin.py."""
+
+    def test_backend(self) -> None:
+        """Its own settings hold."""
+        self.assertEqual(conf.get("WEBSOCKET_BACKEND"), "local://")
 
 
 class Leaving(WebSocketTestCase):

@@ -12,6 +12,7 @@ from django.utils import timezone, translation
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
 from django_wsmux.server import registry
+from django_wsmux.server.websocket import WebSocket
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 
 from . import site
@@ -316,7 +317,8 @@ def test_compression(client: WebSocketClient, path: str) -> None:
 def test_view_s_end_is_the_view_s(client: WebSocketClient) -> None:
     """A test that waits at the wrong end is told so."""
     with client.websocket("/function/"):
-        (websocket,) = Group("room").members()
+        (websocket,) = registry.open_sockets
+        assert isinstance(websocket, WebSocket)
         with pytest.raises(RuntimeError, match="the view's end of the socket"):
             websocket.receive()
 

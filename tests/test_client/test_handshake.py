@@ -62,6 +62,17 @@ def test_signed_in(client: WebSocketClient, path: str) -> None:
         assert ws.response.wsgi_request.user == user
 
 
+@pytest.mark.django_db
+@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
+def test_signing_out(client: WebSocketClient, path: str) -> None:
+    """Whoever signs out, here by the test's own client, loses the sockets."""
+    client.force_login(User.objects.create(username="ann"))
+    with client.websocket(path) as ws:
+        client.logout()
+        assert (ws.close_code, ws.close_reason) == (4401, "signed out")
+    assert site.ends == ["4401 signed out"]
+
+
 def test_session(client: WebSocketClient, path: str) -> None:
     """A session begun by the handshake is the client's from then on."""
     with client.websocket(f"{path}refusing/?how=session") as ws:

@@ -21,8 +21,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import override_settings
 from websockets.sync.client import connect
+from django_wsmux import conf
 from django_wsmux.server import registry
-from django_wsmux.test import WebSocketClient
+from django_wsmux.test import SimpleWebSocketTestCase, WebSocketClient
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
@@ -43,6 +44,18 @@ def test_echo(websocket_client):
 
 def test_closed_after_the_test():
     assert not registry.open_sockets
+
+
+@pytest.mark.parametrize("fixture", ["websocket_client", "websocket_live_server"])
+def test_groups_stay_in_the_process(fixture, request):
+    assert conf.get("WEBSOCKET_BACKEND") == "local://"
+    request.getfixturevalue(fixture)
+    assert conf.get("WEBSOCKET_BACKEND") == "memory://"
+
+
+class Tests(SimpleWebSocketTestCase):
+    def test_groups_stay_in_the_process(self):
+        assert conf.get("WEBSOCKET_BACKEND") == "memory://"
 
 
 def test_no_database(websocket_client):
@@ -105,8 +118,9 @@ def test_client(tmp_path: Path) -> None:
         "-p",
         "pytest_django.plugin",
         DJANGO_SETTINGS_MODULE="tests.project.settings",
+        TEST_BACKEND="local://",
     )
-    assert re.search(r"\b8 passed in", output), output
+    assert re.search(r"\b11 passed in", output), output
 
 
 def test_without_django(tmp_path: Path) -> None:
