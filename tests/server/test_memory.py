@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
+from greenlet import getcurrent
 
-from django_wsmux.server.memory import MAX_POLLS, Loop, Task, current_loop
+from django_wsmux.server.memory import MAX_POLLS, Loop, MemoryTransport, Task, current_loop
 
 
 @pytest.fixture
@@ -17,8 +19,6 @@ def loop() -> Loop:
 
 def wait() -> object:
     """Wait in a task."""
-    from greenlet import getcurrent
-
     task = getcurrent()
     assert isinstance(task, Task)
     assert task.parent is not None
@@ -142,6 +142,59 @@ def test_polls(loop: Loop) -> None:
     poll(0)
     with pytest.raises(RuntimeError, match="again and again"):
         loop.run()
+
+
+class Receiver:
+    """Stands for both ends of a transport: notes what it gets."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+
+    def data_received(self, data: bytes, size: int = 0) -> None:
+        self.received.append(data.decode())
+
+    def eof_received(self) -> None:
+        self.received.append("eof")
+
+    def connection_lost(self) -> None:
+        self.received.append("lost")
+
+
+def test_pause(loop: Loop) -> None:
+    """What the peer sends while reading is paused comes when it goes on, and not before."""
+    server: Any = Receiver()
+    transport = MemoryTransport(loop, server, server, lambda: None)
+    transport.feed(b"before start, ")
+    loop.run()
+    assert server.received == []
+    transport.start()
+    transport.feed(b"then ")
+    loop.run()
+    transport.pause()
+    transport.feed(b"paused, ")
+    loop.run()
+    assert server.received == ["before start, then "]
+    transport.feed(b"still paused")
+    transport.resume()
+    loop.run()
+    assert server.received == ["before start, then ", "paused, still paused"]
+
+
+def test_abort(loop: Loop) -> None:
+    """Once it is over nothing passes in either direction, and it is over once."""
+    server, client = Receiver(), Receiver()
+    ends: Any = server, client
+    transport = MemoryTransport(loop, *ends, lambda: None)
+    transport.start()
+    transport.write(b"hello")
+    transport.feed(b"too late")
+    transport.abort()
+    transport.write(b"too late")
+    transport.close(1, linger=False)
+    transport.feed_eof()
+    loop.run()
+    assert client.received == ["hello", "eof"]
+    assert server.received == ["lost"]
 
 
 def test_one_loop_for_each_thread() -> None:

@@ -93,6 +93,13 @@ class EventView(WebSocketView):
         ends.append(f"{code} {reason}")
 
 
+class Counting(WebSocketView):
+    """Use the database at the very end."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        User.objects.count()
+
+
 @login_required
 @websocket
 def private(request: HttpRequest, websocket: WebSocket) -> None:
@@ -198,6 +205,7 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("function/", function, name="function"),
     path("event/", EventView.as_view()),
+    path("counting/", Counting.as_view()),
     path("function/private/", private),
     path("event/private/", Private.as_view()),
     path("function/refusing/", function_refusing),

@@ -88,6 +88,7 @@ def test_database_asked_for_later(websocket_client, name, db):
     ws = websocket_client.websocket("/event/")
     ws.send(f"save {name}")
     assert ws.receive() == "1"
+    websocket_client.websocket("/counting/")
 """
 
 
