@@ -15,7 +15,7 @@ from django.shortcuts import render
 from django.urls import path
 from django.utils import timezone, translation
 
-from django_wsmux.decorators import websocket
+from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
 from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
@@ -56,6 +56,8 @@ def act(request: Any, websocket: WebSocket, message: str | bytes) -> None:
             websocket.send("view")
         case "helpless":
             websocket.spawn(partial(act, request, websocket, "crash"))
+        case "listen":
+            websocket.spawn(websocket.receive)
         case "change":
             translation.activate("de")
             timezone.activate("Asia/Tokyo")
@@ -160,6 +162,12 @@ def polling(request: HttpRequest, websocket: WebSocket) -> None:
                 return
 
 
+@websocket_loop
+def looping(request: HttpRequest, websocket: WebSocket) -> None:
+    """Called for each message."""
+    websocket.receive()
+
+
 @websocket
 def holding(request: HttpRequest, websocket: WebSocket) -> None:
     """Wait inside a transaction of its own, when told so."""
@@ -212,6 +220,7 @@ urlpatterns = [
     path("event/refusing/", EventRefusing.as_view()),
     path("patient/", patient),
     path("polling/", polling),
+    path("looping/", looping),
     path("holding/", holding),
     path("deaf/", deaf),
     path("stubborn/", stubborn),

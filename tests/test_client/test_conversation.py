@@ -91,6 +91,16 @@ def test_nothing_received_from_an_event_view(client: WebSocketClient) -> None:
     )
 
 
+def test_nothing_received_from_a_loop(client: WebSocketClient) -> None:
+    """Where no code of the project waits, the view's name has to do."""
+    with client.websocket("/looping/") as ws, pytest.raises(AssertionError) as failed:
+        ws.receive()
+    assert str(failed.value) == (
+        "nothing received: '/looping/' is open, and tests.test_client.site.looping waits for a "
+        "message"
+    )
+
+
 # Time
 
 
@@ -212,6 +222,14 @@ def test_exception_of_a_helper(client: WebSocketClient, path: str) -> None:
     with client.websocket(path) as ws:
         with pytest.raises(ValueError, match="it broke"):
             ws.send("helpless")
+        assert ws.close_code == 1011
+
+
+def test_two_that_wait(client: WebSocketClient) -> None:
+    """A helper may not wait for messages beside the view, as under a server."""
+    with client.websocket("/function/") as ws:
+        with pytest.raises(RuntimeError, match="already waiting for a message"):
+            ws.send("listen")
         assert ws.close_code == 1011
 
 
