@@ -132,6 +132,9 @@ class Group:
         websocket.on_close(self, partial(_leave, self.name, websocket))
         if members.add(self.name, websocket, info):
             relay.watch(self.name)
+        if websocket.closed:
+            # Where threads serve it may have left before it was in.
+            _leave(self.name, websocket)
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing when it is not a member."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Callable
+from threading import Lock, RLock
 from typing import Any, Final
 
 from django.conf import settings
@@ -69,16 +71,27 @@ class Relay:
         # How many groups with members a channel has here, and channels that have none any more.
         self._watched: dict[str, int] = {}
         self._deserted: set[str] = set()
+        # Held while these change: under runserver sockets come and go in threads. Nothing waits
+        # with it, as it is asked for on the hub.
+        self._lock = RLock()
+        self._making = Lock()
 
     def backend(self) -> Backend | None:
         """Return the backend of the settings, ``None`` for a process that is alone."""
         url = _url()
         if url != self._made_for:
+            with self._making:
+                self._make(url)
+        return self._backend
+
+    def _make(self, url: str) -> None:
+        if url != self._made_for:
             if self._backend is not None:
                 self._backend.close()
-            self._backend = None if url == ALONE else from_url(url, namespace=namespace())
+            # Windows has no unix sockets: there one process serves alone.
+            is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
+            self._backend = None if is_alone else from_url(url, namespace=namespace())
             self._made_for = url
-        return self._backend
 
     def publish(self, name: str, opcode: int, data: bytes) -> None:
         """Tell the other processes.
@@ -99,16 +112,18 @@ class Relay:
     def watch(self, name: str) -> None:
         """A group has its first member here: hear what others publish for it."""
         channel = _channel(name)
-        groups = self._watched[channel] = self._watched.get(channel, 0) + 1
         backend = self.backend()
-        if groups > 1 or backend is None:
+        if self._count(channel, 1) != 1 or backend is None:
             return
         backend.start(self._receive, self._report_gap, self._answer)
         event = backend.subscribe(channel)
-        while self._deserted:
-            other = self._deserted.pop()
-            if other not in self._watched:
-                backend.unsubscribe(other)
+        with self._lock:
+            deserted = self._deserted - self._watched.keys()
+            self._deserted.clear()
+        for other in deserted:
+            backend.unsubscribe(other)
+            if other in self._watched:  # by another thread, since
+                backend.subscribe(other)
         if backend.effective.is_set():
             # Whoever has joined hears what is sent from now on, unless the broker is slow.
             event.wait(_PATIENCE)
@@ -120,10 +135,17 @@ class Relay:
         ``watch()``. What is published until then finds nobody.
         """
         channel = _channel(name)
-        self._watched[channel] -= 1
-        if not self._watched[channel]:
-            del self._watched[channel]
-            self._deserted.add(channel)
+        with self._lock:
+            if not self._count(channel, -1):
+                self._deserted.add(channel)
+
+    def _count(self, channel: str, change: int) -> int:
+        """Count a channel's groups; among threads the last may leave before it has come."""
+        with self._lock:
+            groups = self._watched[channel] = self._watched.get(channel, 0) + change
+            if not groups:
+                del self._watched[channel]
+            return groups
 
     def ask(self, name: str) -> list[dict[str, Any]]:
         """Return what the members in other processes show of themselves."""

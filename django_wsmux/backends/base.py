@@ -444,5 +444,7 @@ def _close_all() -> None:
         backend.close()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=_forget_all)
 atexit.register(_close_all)

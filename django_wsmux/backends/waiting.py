@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posix
 import selectors
+import sys
 import threading
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ WRITE: Final = selectors.EVENT_WRITE
 
 #: Closes a descriptor now. Patched by gevent, ``os.close`` leaves it for the hub's next turn, which
 #: in a fork may never come; what is closed here is watched no more.
-close: Final = posix.close
+close: Final = os.close if sys.platform == "win32" else sys.modules["posix"].close
 
 
 class Forked(Exception):
