@@ -88,7 +88,7 @@ def _log(status: int, line: str, *args: object) -> None:
 
 def close_sockets() -> None:
     """Close all sockets with 1012 "service restart"; give them a moment to end well."""
-    registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
+    registry.stop(CloseCode.SERVICE_RESTART, "service restart")
     deadline = time.monotonic() + FAREWELL
     while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..protocol import handshake
-from . import takeover
+from . import registry, takeover
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
 
@@ -18,6 +18,13 @@ WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 #: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
 #: application itself, as the test client does, puts it there.
 TAKEOVER_KEY: Final = "django_wsmux.takeover"
+
+
+_STOPPING: Final = handshake.Refusal(
+    "503 Service Unavailable",
+    "This server is about to start again, or to stop.",
+    (("Retry-After", "1"),),
+)
 
 
 class Dispatcher:
@@ -52,7 +59,10 @@ def answer_upgrade(
     """Answer one handshake; see ``Dispatcher``."""
     seam: takeover.Takeover | None = environ.get(TAKEOVER_KEY) or takeover.find(environ)
     refusal = None
-    if seam is None:
+    if registry.is_stopping():
+        # Whoever was closed with 1012 comes back at once, and is to meet the next process.
+        refusal = _STOPPING
+    elif seam is None:
         refusal = handshake.Refusal("501 Not Implemented", takeover.why_not(environ))
     if seam is None or not seam.is_switched:
         # A server that has switched protocols already has judged the handshake itself.

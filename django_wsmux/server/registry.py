@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["close_all", "conversations", "open_sockets"]
+__all__ = ["close_all", "conversations", "is_stopping", "open_sockets", "stop"]
 
 #: Every socket from its 101 until its descriptor is closed.
 open_sockets: set[Connection] = set()
@@ -20,3 +21,17 @@ def close_all(code: int, reason: str) -> None:
     """Start the closing handshake on every open socket; returns at once."""
     for websocket in list(open_sockets):
         websocket.close(code, reason)
+
+
+_stopping = Event()
+
+
+def stop(code: int, reason: str) -> None:
+    """Close every socket, and let none open any more: the process is about to end."""
+    _stopping.set()
+    close_all(code, reason)
+
+
+def is_stopping() -> bool:
+    """Say whether it is."""
+    return _stopping.is_set()

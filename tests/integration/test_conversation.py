@@ -230,6 +230,8 @@ class TestBesides:
     def test_group(self, server: Server) -> None:
         """Every member gets the message; who closes has left."""
         with server.connect("/group/") as one:
+            one.send("count")
+            assert one.recv(timeout=TIMEOUT) == "1"
             with server.connect("/group/") as two:
                 two.send("count")
                 assert two.recv(timeout=TIMEOUT) == "2"

@@ -1,0 +1,455 @@
+"""``manage.py runserver``: what it has beside what the tests of views and frames see."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
+
+from tests.gauges import settled, wait_until
+from tests.integration.test_conversation import closing
+from tests.support import ROOT, TIMEOUT, Server, frame, unused_port
+
+StartServer = Callable[..., Server]
+
+PLAIN = ("127.0.0.1:0", "--noreload")
+
+APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+]
+STATIC = "django.contrib.staticfiles"
+
+
+def echo(websocket: ClientConnection) -> None:
+    """Hold that an echo works."""
+    websocket.send("still here")
+    assert websocket.recv(timeout=TIMEOUT) == "still here"
+
+
+def threads(server: Server) -> list[str]:
+    """Return the names of the server's threads, without the one that answers."""
+    return [str(name) for name in json.loads(server.get("/threads/"))]
+
+
+def fifty_members(server: Server, stack: ExitStack) -> list[ClientConnection]:
+    """Open 50 sockets whose views have joined the group ``test``."""
+    members = []
+    for number in range(50):
+        members.append(stack.enter_context(server.connect("/group/")))
+        members[-1].send("count")
+        assert members[-1].recv(timeout=TIMEOUT) == str(number + 1)
+    return members
+
+
+class TestProcess:
+    """What is in the process, while there are sockets and afterwards."""
+
+    def test_no_gevent(self, start_server: StartServer) -> None:
+        """Views of both kinds, a group and a helper later there is nothing of gevent in it."""
+        server = start_server("runserver")
+        for path in ("/echo/", "/events/echo/", "/group/", "/spawn/", "/select/", "/session/"):
+            with server.connect(path) as websocket:
+                websocket.send("x")
+                websocket.recv(timeout=TIMEOUT)
+        modules = json.loads(server.get("/modules/"))
+        assert "django_wsmux.server.threads" in modules
+        unwanted = {"gevent", "geventwebsocket", "gunicorn"}
+        assert [name for name in modules if name.partition(".")[0] in unwanted] == []
+
+    def test_threads_end(self, start_server: StartServer) -> None:
+        """50 sockets in a group have a thread each and one for all, and leave none behind."""
+        server = start_server("runserver")
+        with server.connect("/group/") as websocket:
+            echo(websocket)
+        settled(server)
+        # That of the groups' backend is there from the first group on.
+        lasting = ["MainThread", "django_wsmux backend"]
+        wait_until(lambda: threads(server) == lasting, "no socket's thread")
+        with ExitStack() as stack:
+            sockets = fifty_members(server, stack)
+            wait_until(lambda: len(threads(server)) == len(lasting) + 51, "51 threads")
+            for number, each in enumerate(sockets):
+                each.send(str(number))
+            for each in sockets:
+                received = {each.recv(timeout=TIMEOUT) for _ in sockets}
+                assert received == {str(number) for number in range(50)}
+        settled(server)
+        wait_until(lambda: threads(server) == lasting, "all threads ended")
+
+    def test_foreign_threads_close(self, start_server: StartServer) -> None:
+        """One view closes the sockets of 50 others while they echo."""
+        server = start_server("runserver")
+        with ExitStack() as stack:
+            sockets = fifty_members(server, stack)
+            sockets[0].send("close")
+            for each in sockets:
+                assert closing(each) == (4000, "all out")
+        settled(server)
+
+
+UNIX_ONLY = {"fcntl", "posix", "pty", "pwd", "grp", "resource", "termios", "tty"}
+
+# What Python lacks on Windows, taken away before the package is imported; then a conversation.
+WINDOWS = """
+import os, select, selectors, socket, socketserver, sys, threading
+import multiprocessing.reduction
+import django.db.backends.sqlite3.base
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+
+for module in ("fcntl", "posix", "pwd", "grp", "resource", "termios"):
+    sys.modules[module] = None
+for owner, name in (
+    (os, "eventfd"), (os, "register_at_fork"), (os, "fork"), (socket, "AF_UNIX"),
+    (select, "poll"), (select, "epoll"),
+):
+    delattr(owner, name)
+selectors.DefaultSelector = selectors.SelectSelector
+sys.platform = "win32"
+
+def socketpair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return socket.create_connection(listener.getsockname()), listener.accept()[0]
+
+socket.socketpair = socketpair
+
+from tests.project.wsgi import application
+from django_wsmux.server.readiness import PairReadiness, Readiness
+from django_wsmux.server.wsgiref_server import WebSocketServerMixin
+
+assert Readiness is PairReadiness
+
+class Server(WebSocketServerMixin, ThreadedWSGIServer):
+    pass
+
+server = Server(("127.0.0.1", 0), WSGIRequestHandler)
+server.set_app(application)
+print(f"Listening at: http://127.0.0.1:{server.server_port} ", flush=True)
+server.serve_forever()
+"""
+
+
+class TestWindows:
+    """As far as that can be seen on another system."""
+
+    def test_without_unix(self, environment: dict[str, str]) -> None:
+        """Without what is Unix's own there are echoes, groups and select() all the same."""
+        server = Server("-c", WINDOWS, env=environment)
+        try:
+            for path in ("/echo/", "/events/echo/", "/group/"):
+                with server.connect(path) as websocket:
+                    echo(websocket)
+            with server.upgraded("/select/") as wire:
+                assert wire.frame() == (1, b"from the other source")
+                wire.send(frame(0x81, b"one") + frame(0x81, b"two"))
+                assert [wire.frame()[1] for _ in range(2)] == [b"one", b"two"]
+        finally:
+            server.stop()
+
+    def test_imports(self, start_server: StartServer) -> None:
+        """No module of ours that runserver has loaded imports what only Unix has."""
+        server = start_server("runserver")
+        with server.connect("/group/") as websocket:
+            echo(websocket)
+        ours = [
+            name for name in json.loads(server.get("/modules/")) if name.startswith("django_wsmux")
+        ]
+        assert len(ours) > 20
+        for name in ours:
+            path = ROOT / name.replace(".", "/")
+            source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            for node in ast.walk(ast.parse(source.read_text())):
+                if isinstance(node, ast.Import):
+                    assert not {each.name for each in node.names} & UNIX_ONLY, source
+                elif isinstance(node, ast.ImportFrom):
+                    assert node.module not in UNIX_ONLY, source
+
+
+class TestLines:
+    """What the terminal shows."""
+
+    def test_open_and_close(self, start_server: StartServer) -> None:
+        """One line each, with code and duration; none for the request, and no traceback."""
+        server = start_server("runserver")
+        with server.connect("/echo/?a=b%20c") as websocket:
+            echo(websocket)
+            server.wait_for_log(r'"WEBSOCKET /echo/\?a=b%20c OPEN" 101\n')
+            websocket.close(4000, "b\x1b[31mye")
+        server.wait_for_log(
+            r"\[\d\d/\w{3}/\d{4} [\d:]{8}\] "
+            r'"WEBSOCKET /echo/\?a=b%20c CLOSE" 4000 \d+\.\d{3}s ' + re.escape(r"'b\x1b[31mye'")
+        )
+        server.get("/")
+        server.wait_for_log(r'"GET / HTTP/1.1" 200')
+        for absent in ("GET /echo/", "Traceback", "Error", "\x1b"):
+            assert absent not in server.log
+        assert server.log.count("WEBSOCKET") == 2
+
+    def test_path_of_a_lean_socket(self, start_server: StartServer) -> None:
+        """A view that keeps no request has its path all the same."""
+        server = start_server("runserver")
+        with server.connect("/events/lean-echo/") as websocket:
+            echo(websocket)
+        server.wait_for_log(r'"WEBSOCKET /events/lean-echo/ CLOSE" 1000 \d+\.\d{3}s\n')
+
+    def test_refused(self, start_server: StartServer) -> None:
+        """A refusal is a request as any other."""
+        server = start_server("runserver")
+        assert server.refused("/status/403/").status == 403
+        server.wait_for_log(r'"GET /status/403/ HTTP/1.1" 403 10\n')
+        assert "WEBSOCKET" not in server.log
+
+    def test_exception(self, start_server: StartServer) -> None:
+        """A view that fails shows its traceback, and with DEBUG the page is told as well."""
+        server = start_server("runserver", env={"TEST_DEBUG": "1"})
+        with server.connect("/crash/") as websocket:
+            websocket.send("go")
+            code, reason = closing(websocket)
+            assert code == 1011
+            assert reason.startswith("500 ValueError: it broke")
+        server.wait_for_log(
+            r"Internal Server Error: /crash/\nTraceback (.*\n)+?ValueError: it broke"
+        )
+        server.wait_for_log(r'"WEBSOCKET /crash/ CLOSE" 1011 \d+\.\d{3}s 500 ValueError: it broke')
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+    def test_colours(self, environment: dict[str, str]) -> None:
+        """On a terminal the lines have the colours that Django gives to such responses."""
+        command = [sys.executable, "-m", "django", "runserver", *PLAIN]
+        program = f"import pty; pty.spawn({command!r})"
+        server = Server("-c", program, env={**environment, "DJANGO_COLORS": "dark"})
+        try:
+            with server.connect("/echo/") as websocket:
+                echo(websocket)
+            with server.connect("/crash/") as websocket:
+                websocket.send("go")
+                closing(websocket)
+            with server.upgraded("/echo/"):
+                pass
+            # http_info is bold, http_server_error bold magenta, http_bad_request bold red, and
+            # http_success has nothing.
+            server.wait_for_log(r'\x1b\[1m"WEBSOCKET /echo/ OPEN" 101\x1b\[0m')
+            server.wait_for_log(r'\] \x1b\[m"WEBSOCKET /echo/ CLOSE" 1000 [\d.]+s')
+            server.wait_for_log(r'\x1b\[35;1m"WEBSOCKET /crash/ CLOSE" 1011 .*\x1b\[0m')
+            server.wait_for_log(r'\x1b\[31;1m"WEBSOCKET /echo/ CLOSE" 1006 [\d.]+s\x1b\[0m')
+        finally:
+            server.stop()
+
+
+class TestOptions:
+    """The options of Django's command, and the commands that are wrapped."""
+
+    @pytest.mark.parametrize("options", [("[::1]:0",), ("--ipv6", "0")])
+    def test_ipv6(self, start_server: StartServer, options: tuple[str, ...]) -> None:
+        """It listens on IPv6 when told to."""
+        server = start_server("runserver", *options, "--noreload")
+        with connect(f"ws://[::1]:{server.port}/echo/", proxy=None) as websocket:
+            echo(websocket)
+
+    def test_nothreading(self, start_server: StartServer) -> None:
+        """A socket would keep all others out: it says so at the start and to who asks."""
+        server = start_server("runserver", *PLAIN, "--nothreading")
+        server.wait_for_log("With --nothreading WebSocket handshakes are refused with 501")
+        answer = server.refused("/echo/")
+        assert answer.status == 501
+        assert "leave out --nothreading" in answer.text
+        assert server.get("/").startswith("plain")
+
+    def test_plain_application(self, start_server: StartServer) -> None:
+        """A project whose wsgi.py is as startproject wrote it has sockets, and is told."""
+        server = start_server("runserver")
+        with server.connect("/echo/") as websocket:
+            echo(websocket)
+        assert "The WSGI application has no WebSocketDispatcher: runserver adds one" in server.log
+
+    def test_own_application(self, start_server: StartServer) -> None:
+        """One with a dispatcher is left as it is."""
+        settings = json.dumps({"WSGI_APPLICATION": "tests.project.wsgi.application"})
+        server = start_server("runserver", env={"TEST_SETTINGS": settings})
+        with server.connect("/echo/") as websocket:
+            echo(websocket)
+        assert "WebSocketDispatcher" not in server.log
+
+    @pytest.mark.parametrize(
+        ("apps", "options", "status"),
+        [
+            ([STATIC], (), 200),
+            ([STATIC], ("--nostatic",), 404),
+            (["tests.project.nostatic", STATIC], (), 404),
+            ([], (), 404),
+        ],
+    )
+    def test_static_files(
+        self,
+        start_server: StartServer,
+        tmp_path: Path,
+        apps: list[str],
+        options: tuple[str, ...],
+        status: int,
+    ) -> None:
+        """The command of the next app that has one is there with its options, and sockets too."""
+        (tmp_path / "page.js").write_text("static")
+        settings = {
+            "INSTALLED_APPS": [*APPS, "django_wsmux", *apps],
+            "STATIC_URL": "static/",
+            "STATICFILES_DIRS": [str(tmp_path)],
+        }
+        env = {"TEST_SETTINGS": json.dumps(settings), "TEST_DEBUG": "1"}
+        server = start_server("runserver", *PLAIN, *options, env=env)
+        assert server.request("/static/page.js").status == status
+        with server.connect("/echo/") as websocket:
+            echo(websocket)
+
+    def test_shadowed(self, start_server: StartServer) -> None:
+        """Another app's command is not ours: handshakes are refused, and told what to change."""
+        settings = {"INSTALLED_APPS": [*APPS, STATIC, "django_wsmux"], "STATIC_URL": "static/"}
+        env = {
+            "TEST_SETTINGS": json.dumps(
+                {**settings, "WSGI_APPLICATION": "tests.project.wsgi.application"}
+            )
+        }
+        server = start_server("runserver", env=env)
+        server.wait_for_log(r"\(django_wsmux.W004\)")
+        answer = server.refused("/echo/")
+        assert answer.status == 501
+        assert "list django_wsmux in INSTALLED_APPS above django.contrib.staticfiles" in answer.text
+
+
+class TestEnd:
+    """Edits and signals."""
+
+    @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
+    def test_interrupted(self, start_server: StartServer, path: str) -> None:
+        """CONTROL-C closes with 1012, and the view has its end."""
+        server = start_server("runserver")
+        with server.connect(path) as websocket:
+            echo(websocket)
+            server.signal(signal.SIGINT)
+            assert closing(websocket) == (1012, "service restart")
+        assert server.wait() == 0
+        server.wait_for_log(rf'"WEBSOCKET {path} CLOSE" 1012 [\d.]+s service restart')
+        assert "Traceback" not in server.log
+
+    def test_a_view_that_hangs(self, start_server: StartServer) -> None:
+        """One that sees nothing of it delays the end by no more than half a second or so."""
+        server = start_server("runserver")
+        with server.upgraded("/late-echo/never/") as wire:
+            started = time.monotonic()
+            server.signal(signal.SIGINT)
+            assert wire.closed() == (1012, "service restart")
+            assert server.wait() == 0
+            assert time.monotonic() - started < 3
+
+
+# A project in which the answer is to change.
+ANSWER = """
+from django_wsmux.decorators import websocket
+
+@websocket
+def answer(request, websocket):
+    for message in websocket:
+        websocket.send("{answer}")
+"""
+
+PROJECT = {
+    "settings.py": """
+DEBUG = True
+SECRET_KEY = "edited"
+INSTALLED_APPS = ["django_wsmux"]
+ROOT_URLCONF = "pages"
+WEBSOCKET_URLCONF = "socket_urls"
+WEBSOCKET_BACKEND = "memory://"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django.utils.autoreload": {"handlers": ["console"], "level": "DEBUG"}},
+}
+""",
+    "pages.py": "urlpatterns = []",
+    "socket_urls.py": """
+from django.urls import path
+import views
+
+urlpatterns = [path("answer/", views.answer)]
+""",
+    "views.py": ANSWER.format(answer="old"),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project to edit."""
+    for name, text in PROJECT.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def serve_project(directory: Path, *options: str) -> Server:
+    """Start runserver there, on a port that stays the same when it starts again."""
+    env = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
+    return Server.runserver(f"127.0.0.1:{unused_port()}", *options, env=env)
+
+
+def ask(websocket: ClientConnection) -> str | bytes:
+    """Return the project's answer."""
+    websocket.send("?")
+    return websocket.recv(timeout=TIMEOUT)
+
+
+def come_back(server: Server) -> str | bytes:
+    """Try to connect until it works; return the project's answer."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            with server.connect("/answer/") as websocket:
+                return ask(websocket)
+        except (OSError, InvalidHandshake):  # not there yet, or just about to go
+            assert time.monotonic() < deadline, "it does not come back"
+            time.sleep(0.02)
+
+
+class TestReload:
+    """An edit while a socket is open."""
+
+    def test_edit(self, project: Path) -> None:
+        """The socket is closed with 1012; two seconds later whoever comes back has the new code."""
+        server = serve_project(project)
+        try:
+            # An edit before that is not seen as one.
+            server.wait_for_log("views.py first seen")
+            with server.connect("/answer/") as websocket:
+                assert ask(websocket) == "old"
+                (project / "views.py").write_text(ANSWER.format(answer="another"))
+                assert closing(websocket) == (1012, "service restart")
+            closed = time.monotonic()
+            assert come_back(server) == "another"
+            assert time.monotonic() - closed < 2
+        finally:
+            server.stop()
+
+    def test_noreload(self, project: Path) -> None:
+        """With --noreload an edit changes nothing."""
+        server = serve_project(project, "--noreload")
+        try:
+            with server.connect("/answer/") as websocket:
+                assert ask(websocket) == "old"
+                (project / "views.py").write_text(ANSWER.format(answer="another"))
+                with pytest.raises(TimeoutError):
+                    websocket.recv(timeout=2.5)
+                assert ask(websocket) == "old"
+        finally:
+            server.stop()
