@@ -61,7 +61,10 @@ def serve(worker: str, directory: Path) -> Iterator[Server]:
         "DJANGO_SETTINGS_MODULE": "tests.compliance.settings",
         "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
     }
-    server = Server.gunicorn(worker, application="sample_site.wsgi", env=env)
+    if worker == "runserver":
+        server = Server.runserver(env=env)
+    else:
+        server = Server.gunicorn(worker, application="sample_site.wsgi", env=env)
     try:
         yield server
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,39 @@ def serve(directory: Path, **env: str) -> Server:
     )
     env["DJANGO_SETTINGS_MODULE"] = "sample_site.settings"
     return Server.gunicorn("own", application="sample_site.wsgi", env=env)
+
+
+# Says when the reloader knows of a file: an edit before that is not seen as one.
+TELLING = """
+from .settings import *
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django.utils.autoreload": {"handlers": ["console"], "level": "DEBUG"}},
+}
+"""
+
+
+@pytest.fixture
+def edited_site(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A copy of the sample site to edit, under ``manage.py runserver``."""
+    copy = tmp_path / "sample_site"
+    shutil.copytree(ROOT / "sample_site", copy, ignore=shutil.ignore_patterns("*.sqlite3", "__py*"))
+    (copy / "telling_settings.py").write_text(TELLING)
+    env = {
+        "DJANGO_SETTINGS_MODULE": "sample_site.telling_settings",
+        "SAMPLE_SITE_DATABASE": str(tmp_path / "db.sqlite3"),
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+    }
+    manage = str(copy / "manage.py")
+    subprocess.run(
+        [sys.executable, manage, "migrate", "-v0"], env={**os.environ, **env}, check=True
+    )
+    server = Server(manage, "runserver", f"127.0.0.1:{unused_port()}", env=env)
+    yield server, copy
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,3 +132,21 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
     wait_for(window, "#state", "connected")
     say(window, "back again")
     wait_for(window, "#log", "back again")
+
+
+def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None:
+    """An edit is shown as a restart; within two seconds the page talks to the new code."""
+    server, directory = edited_site
+    window = open_window(f"http://127.0.0.1:{server.port}/echo/")
+    say(window, "before")
+    wait_for(window, "#log .came", "before")
+    server.wait_for_log(r"sample_site/sockets\.py first seen")
+    sockets = directory / "sockets.py"
+    edited = sockets.read_text().replace("send(message)", 'send(f"edited: {message!s}")', 1)
+    sockets.write_text(edited)
+    wait_for(window, "#state", "server restarts")
+    closed = time.monotonic()
+    wait_for(window, "#state", "connected")
+    say(window, "after")
+    wait_for(window, "#log li:last-child", "edited: after")
+    assert time.monotonic() - closed < 2

@@ -1,8 +1,8 @@
 "use strict";
 
 /*
- * A WebSocket that comes back: after a second or so, then ever more slowly, never all clients at
- * once. Shows its state in #state and calls `received` with each message.
+ * A WebSocket that comes back: after a quarter of a second or so, then ever more slowly, never all
+ * clients at once. Shows its state in #state and calls `received` with each message.
  */
 function connect(url, received) {
   const state = document.getElementById("state");
@@ -23,7 +23,7 @@ function connect(url, received) {
     };
     socket.onmessage = (event) => received(event.data);
     socket.onclose = (event) => {
-      const wait = Math.min(30, 2 ** failures) * (0.5 + Math.random());
+      const wait = Math.min(30, 0.25 * 1.5 ** failures) * (0.5 + Math.random());
       failures += 1;
       show("closed", event.code === 1012 ? "server restarts" : "reconnecting");
       state.title = `closed with ${event.code} ${event.reason}`.trim();
