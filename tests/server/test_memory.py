@@ -183,8 +183,9 @@ def test_pause(loop: Loop) -> None:
 def test_abort(loop: Loop) -> None:
     """Once it is over nothing passes in either direction, and it is over once."""
     server, client = Receiver(), Receiver()
-    ends: Any = server, client
-    transport = MemoryTransport(loop, *ends, lambda: None)
+    websocket: Any = server
+    peer: Any = client
+    transport = MemoryTransport(loop, websocket, peer, lambda: None)
     transport.start()
     transport.write(b"hello")
     transport.feed(b"too late")
