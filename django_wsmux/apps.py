@@ -15,6 +15,6 @@ class WebSocketsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, and watch for ends of sessions."""
-        from . import checks, people  # noqa: F401
+        from . import checks, driver_checks, people  # noqa: F401
 
         people.connect_signals()

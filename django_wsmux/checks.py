@@ -7,6 +7,14 @@ E001           ``WEBSOCKET_URLCONF`` is missing or cannot be imported
 E002           another setting has a value that cannot be used
 E003           the process is monkey-patched by gevent in part
 W004           ``runserver`` is another app's, which refuses sockets
+W005           psycopg2 without psycogreen: a query stops all sockets
+W006           psycopg older than 3.1.14: the same
+W007           mysqlclient: the same
+W008           a database's connections are kept for ever
+E009           a middleware is asynchronous only
+E010           a view of ``WEBSOCKET_URLCONF`` is async
+W011           every origin is allowed (``--deploy``)
+W012           ``local://`` beside a database on another machine (``--deploy``)
 =============  ==========================================================
 """
 

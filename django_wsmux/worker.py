@@ -45,17 +45,36 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         if problem := patching.problem():
             raise RuntimeError(problem)
         super().load_wsgi()
-        self._handshake_timeout = self._options().handshake_timeout
+        options = self._options()
+        self._handshake_timeout = options.handshake_timeout
+        if self._is_configured():
+            self.log.info("WebSockets: %s", self._summary(options))
+
+    def _summary(self, options: Options) -> str:
+        """Say what is on."""
+        from . import conf
+
+        origins = ", ".join(conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
+        return (
+            f"groups by {conf.get('WEBSOCKET_BACKEND').partition('://')[0]}://, "
+            f"messages of {options.max_message_size} bytes at most, "
+            f"compression {'on' if options.compression else 'off'}, "
+            f"pings every {options.ping_interval:g} s, "
+            f"origins: this site{', ' + origins if origins else ''}"
+        )
 
     def _options(self) -> Options:
+        from . import conf
+
+        return conf.options() if self._is_configured() else Options()
+
+    def _is_configured(self) -> bool:
         # gunicorn imports this module, then patches the process: Django must not be there yet, as
         # gevent looks at every object for locks, at the settings that nobody has configured too.
         from django.conf import settings
 
-        from . import conf
-
         # Nothing is configured when gunicorn --reload waits for a broken project to be mended.
-        return conf.options() if settings.configured else Options()
+        return bool(settings.configured)
 
     # Connections whose first request is not there yet
 

@@ -101,7 +101,12 @@ def test_patched_in_part_at_start() -> None:
     assert "ImproperlyConfigured: this process serves with gevent, but threading" in result.stderr
 
 
-BASE = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages"]
+BASE = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+]
 STATIC = "django.contrib.staticfiles"
 
 

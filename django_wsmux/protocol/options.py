@@ -37,6 +37,8 @@ class Options:
             dropped; 0 is for ever.
         handshake_timeout: seconds that a client has for its request, from the TCP connection on;
             0 is for ever.
+        blocked_warning: seconds that a view may compute without waiting before it is logged; 0 is
+            for ever.
         handler_greenlets: messages of event views that are handled at the same time, at most.
         ping_interval: seconds between two pings to a peer; 0 sends none.
         ping_timeout: seconds that a pinged peer has to show a sign of life.
@@ -53,6 +55,7 @@ class Options:
     close_timeout: float = 5.0
     send_timeout: float = 30.0
     handshake_timeout: float = 10.0
+    blocked_warning: float = 1.0
     handler_greenlets: int = 100
     ping_interval: float = 20.0
     ping_timeout: float = 20.0

@@ -25,6 +25,7 @@ from .keepalive import Keepalive
 from .pool import HandlerPool, Job
 from .socket_transport import SocketTransport
 from .streams import Stream, TLSStream
+from .watchdog import Watchdog
 
 __all__ = ["GeventTransport", "TLSTransport", "transport_for"]
 
@@ -66,10 +67,13 @@ _handlers: HandlerPool | None = None
 
 
 def handlers_for(websocket: Connection) -> HandlerPool:
-    """Return the process's pool, of the size that the options ask for."""
+    """Return the process's pool, of the size that the options ask for; watch that it gets on."""
     global _handlers
     if _handlers is None:
-        _handlers = HandlerPool(websocket.options.handler_greenlets, websocket.hooks.retire)
+        options = websocket.options
+        _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        if options.blocked_warning:
+            Watchdog(options.blocked_warning).start()
     return _handlers
 
 

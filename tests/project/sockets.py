@@ -324,6 +324,16 @@ def farewell(request: HttpRequest, websocket: WebSocket) -> None:
     path.write_text(f"{websocket.close_code} {websocket.close_reason}")
 
 
+@websocket
+def computing(request: HttpRequest, websocket: WebSocket) -> None:
+    """Compute for a while, whenever asked."""
+    for _ in websocket:
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            pass
+        websocket.send("done")
+
+
 class NumberForm(forms.Form):
     number = forms.IntegerField(min_value=1)
 

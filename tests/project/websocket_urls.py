@@ -44,6 +44,7 @@ urlpatterns = [
     path("coming-and-going/", sockets.coming_and_going),
     path("farewell/", sockets.farewell),
     path("form/", sockets.form),
+    path("computing/", sockets.computing),
     path("events/echo/", events.Echo.as_view(), name="event-echo"),
     path("events/lean-echo/", events.LeanEcho.as_view()),
     path("events/report/<key>/", events.Reporting.as_view()),

@@ -1,0 +1,175 @@
+"""System checks of what stands around the sockets: drivers, middleware, views, origins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils.module_loading import import_string
+
+from . import conf
+
+__all__ = [
+    "check_async_middleware",
+    "check_async_views",
+    "check_drivers",
+    "check_one_machine",
+    "check_origins",
+    "check_persistent_connections",
+]
+
+_POSTGRES: Final = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
+_MYSQL: Final = ("django.db.backends.mysql", "django.contrib.gis.db.backends.mysql")
+
+#: The first psycopg that waits in a way that gevent sees.
+_PSYCOPG: Final = (3, 1, 14)
+
+
+def _engines() -> set[str]:
+    return {str(database.get("ENGINE", "")) for database in settings.DATABASES.values()}
+
+
+@register(Tags.database)
+def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a query of one socket lets the others go on."""
+    found: list[CheckMessage] = []
+    engines = _engines()
+    if engines & set(_POSTGRES):
+        if find_spec("psycopg") is not None:
+            version = metadata.version("psycopg")
+            if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < _PSYCOPG:
+                found.append(
+                    Warning(
+                        f"psycopg {version} waits in a way that gevent does not see: while one "
+                        f"socket queries, all others stand still.",
+                        hint='pip install "psycopg>=3.1.14"',
+                        id="django_wsmux.W006",
+                    )
+                )
+        elif find_spec("psycogreen") is None:
+            found.append(
+                Warning(
+                    "psycopg2 waits in a way that gevent does not see: while one socket queries, "
+                    "all others stand still.",
+                    hint='pip install "psycopg[binary]>=3.1.14", which Django prefers, or patch '
+                    "psycopg2 with psycogreen.",
+                    id="django_wsmux.W005",
+                )
+            )
+    if engines & set(_MYSQL) and find_spec("MySQLdb._mysql") is not None:
+        found.append(
+            Warning(
+                "mysqlclient waits in a way that gevent does not see: while one socket queries, "
+                "all others stand still.",
+                hint="Use PyMySQL: import pymysql; pymysql.install_as_MySQLdb() in manage.py and "
+                "wsgi.py, without mysqlclient.",
+                id="django_wsmux.W007",
+            )
+        )
+    return found
+
+
+@register(Tags.database)
+def check_persistent_connections(
+    app_configs: Sequence[Any] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check that nobody keeps connections for ever that a greenlet of many has opened."""
+    return [
+        Warning(
+            f"DATABASES[{alias!r}] keeps connections for ever, and each of up to "
+            f"{conf.get('WEBSOCKET_HANDLER_GREENLETS')} greenlets of a worker has its own.",
+            hint='Use CONN_MAX_AGE = 0 with a pool, "OPTIONS": {"pool": True} for psycopg, or a '
+            "number of seconds.",
+            id="django_wsmux.W008",
+        )
+        for alias, database in settings.DATABASES.items()
+        if database.get("ENGINE") and database.get("CONN_MAX_AGE", 0) is None
+    ]
+
+
+@register()
+def check_async_middleware(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that each middleware can run in synchronous Django."""
+    found: list[CheckMessage] = []
+    for path in settings.MIDDLEWARE:
+        try:
+            middleware = import_string(path)
+        except ImportError:
+            continue  # Django says so itself, and better, when it starts
+        if not getattr(middleware, "sync_capable", True):
+            found.append(
+                Error(
+                    f"{path} is asynchronous only: it would start an event loop in a worker, where "
+                    f"Django then refuses the ORM to every socket.",
+                    hint="Use middleware that is sync_capable.",
+                    id="django_wsmux.E009",
+                )
+            )
+    return found
+
+
+@register(Tags.urls)
+def check_async_views(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that no view of ``WEBSOCKET_URLCONF`` is async."""
+    urlconf = conf.get("WEBSOCKET_URLCONF")
+    if conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf) is not None:
+        return []
+    return [
+        Error(
+            f"The view of {pattern.pattern} in WEBSOCKET_URLCONF is async.",
+            hint="A WebSocket view is plain synchronous code: def instead of async def.",
+            obj=pattern.callback,
+            id="django_wsmux.E010",
+        )
+        for pattern in _patterns(get_resolver(urlconf))
+        if iscoroutinefunction(pattern.callback)
+        or getattr(pattern.callback, "view_is_async", False)
+    ]
+
+
+def _patterns(resolver: URLResolver) -> Iterator[URLPattern]:
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _patterns(pattern)
+        else:
+            yield pattern
+
+
+@register(Tags.security, deploy=True)
+def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that not any page of the web may open sockets with its visitors' cookies."""
+    if "*" not in conf.get("WEBSOCKET_ALLOWED_ORIGINS"):
+        return []
+    return [
+        Warning(
+            "WEBSOCKET_ALLOWED_ORIGINS lets every page of the web open sockets with the cookies of "
+            "its visitors.",
+            hint='Name the origins, such as "https://example.com" or "https://*.example.com".',
+            id="django_wsmux.W011",
+        )
+    ]
+
+
+@register(Tags.compatibility, deploy=True)
+def check_one_machine(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that groups reach as far as the project's cache and sessions seem to."""
+    if not str(conf.get("WEBSOCKET_BACKEND")).startswith("local:"):
+        return []
+    hosts = {str(database.get("HOST", "")) for database in settings.DATABASES.values()}
+    if hosts <= {"", "localhost", "127.0.0.1", "::1"} or any(h.startswith("/") for h in hosts):
+        return []
+    return [
+        Warning(
+            "WEBSOCKET_BACKEND is local://, which reaches the processes of one machine, and the "
+            "database is on another: with several web servers groups would be parted.",
+            hint='Set WEBSOCKET_BACKEND to "redis://..." or "postgres://", or silence this check '
+            "when there is one web server.",
+            id="django_wsmux.W012",
+        )
+    ]

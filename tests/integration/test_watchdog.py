@@ -1,0 +1,52 @@
+"""Views that compute while others wait."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.support import TIMEOUT, WORKERS, Server
+
+StartServer = Callable[..., Server]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_computing(start_server: StartServer, worker: str) -> None:
+    """The place is logged with its stack, once."""
+    settings = json.dumps({"WEBSOCKET_BLOCKED_WARNING": 0.2})
+    server = start_server(worker, env={"TEST_SETTINGS": settings})
+    with server.connect("/computing/") as websocket:
+        for _ in range(3):
+            websocket.send("go")
+            assert websocket.recv(timeout=TIMEOUT) == "done"
+        server.wait_for_log(r"Nobody else was served for 0\.\d s[^$]*, in computing\n")
+    server.stop()
+    # It computes in two lines, in either of which it may be found.
+    assert 1 <= server.log.count("Nobody else was served") <= 2
+
+
+def test_off(start_server: StartServer) -> None:
+    """0 turns it off, and so does a limit that is not reached."""
+    for limit in (0, 5):
+        settings = json.dumps({"WEBSOCKET_BLOCKED_WARNING": limit})
+        server = start_server("own", env={"TEST_SETTINGS": settings})
+        with server.connect("/computing/") as websocket:
+            websocket.send("go")
+            assert websocket.recv(timeout=TIMEOUT) == "done"
+        server.signal(signal.SIGTERM)
+        server.wait()
+        assert "Nobody else was served" not in server.log
+
+
+def test_start_line(start_server: StartServer) -> None:
+    """The worker says what is on, and no password."""
+    backend = "redis://:secret@127.0.0.1:1/0"
+    server = start_server("own", env={"TEST_BACKEND": backend})
+    server.wait_for_log(
+        r"WebSockets: groups by redis://, messages of 1048576 bytes at most, compression off, "
+        r"pings every 20 s, origins: this site, https://friend\.example"
+    )
+    assert "secret" not in server.log
