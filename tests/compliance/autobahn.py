@@ -132,7 +132,7 @@ def not_strict(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 # The long form
 
-_ROW = "{:7} {:8} {:>5} {:>5}  {:32} {}".format
+_ROW = "{:9} {:8} {:>5} {:>5}  {:32} {}".format
 
 
 def _counted(values: Iterable[str]) -> str:
