@@ -141,6 +141,7 @@ class DjangoHooks:
         databases.discard()  # of the server's greenlet, which ends
         self._session = sessions.watch(request)
         shed(request)
+        self._surroundings = accepted.surroundings
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._converse(websocket, accepted))
         else:
@@ -210,8 +211,13 @@ class DjangoHooks:
         self.end(websocket)
 
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
-        """Run a helper; only its failure ends the socket."""
-        self._run(websocket, function)
+        """Run a helper in the view's surroundings; only its failure ends the socket."""
+        surroundings = self._surroundings
+        if surroundings is None:
+            # A view without a decorator is inside its request, and so are its helpers.
+            self._run(websocket, function)
+        else:
+            self._run(websocket, lambda: surroundings.context(getcurrent()).run(function))
 
     @property
     def user_id(self) -> str | None:

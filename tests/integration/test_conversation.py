@@ -126,6 +126,7 @@ class TestRequestCycle:
         headers = {"Accept-Language": "de"}
         with server.connect("/language/", additional_headers=headers) as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "de"
+            assert websocket.recv(timeout=TIMEOUT) == "helper de"
 
     def test_waiting_holds_no_connection(self, server: Server) -> None:
         """The database connection is given back before the view waits."""

@@ -177,6 +177,8 @@ def selecting(request: HttpRequest, websocket: WebSocket) -> None:
 @websocket
 def language(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.send(str(get_language()))
+    websocket.spawn(lambda: websocket.send(f"helper {get_language()}"))
+    websocket.receive()
 
 
 @websocket
