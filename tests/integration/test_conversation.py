@@ -168,6 +168,12 @@ class TestEnd:
             found, reason = closing(websocket)
             assert (found, reason.split()[0]) == (code, str(status))
 
+    def test_one_receives(self, server: Server) -> None:
+        """Two that wait for the same message are an error."""
+        with server.connect("/receiving-twice/") as websocket:
+            assert closing(websocket)[0] == 1011
+        server.wait_for_log("RuntimeError: another (greenlet|thread) is already waiting")
+
     def test_bad_close_code(self, server: Server) -> None:
         """A code that may not be sent is an error in the view."""
         with server.connect("/closing/1006/no/") as websocket:

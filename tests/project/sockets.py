@@ -76,6 +76,19 @@ def crash(request: HttpRequest, websocket: WebSocket) -> None:
     raise ValueError("it broke ü" + "x" * 200)
 
 
+@websocket
+def exiting(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.receive()
+    raise SystemExit("done for today")
+
+
+@websocket
+def receiving_twice(request: HttpRequest, websocket: WebSocket) -> None:
+    """Wait for a message in two places."""
+    websocket.spawn(websocket.receive)
+    websocket.receive()
+
+
 def crash_before(request: HttpRequest) -> HttpResponse:
     raise ValueError("it broke before")
 

@@ -14,6 +14,8 @@ urlpatterns = [
     path("status/<int:status>/", sockets.status),
     path("late-status/<int:status>/", sockets.late_status),
     path("crash/", sockets.crash),
+    path("exiting/", sockets.exiting),
+    path("receiving-twice/", sockets.receiving_twice),
     path("crash-before/", sockets.crash_before),
     path("missing/", sockets.missing),
     path("denied/", sockets.denied),
