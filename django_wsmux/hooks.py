@@ -16,7 +16,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from . import databases, people, sessions
 from .exceptions import ConnectionClosed
@@ -269,7 +269,10 @@ class DjangoHooks:
     def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
         try:
             return function()
-        except Exception as error:
+        except GreenletExit:
+            raise  # killed, as its socket has closed or the process is going
+        except BaseException as error:
+            # SystemExit would end the worker with all of its sockets.
             self._failed(websocket, error)
             return None
         finally:

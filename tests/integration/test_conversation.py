@@ -168,6 +168,15 @@ class TestEnd:
             found, reason = closing(websocket)
             assert (found, reason.split()[0]) == (code, str(status))
 
+    def test_a_view_exits(self, server: Server) -> None:
+        """sys.exit() in a view ends its socket, is in the log, and hurts nobody else."""
+        with server.connect("/echo/") as other, server.connect("/exiting/") as websocket:
+            websocket.send("go")
+            assert closing(websocket) == (1011, "500 Internal Server Error")
+            server.wait_for_log("SystemExit: done for today")
+            other.send("still here")
+            assert other.recv(timeout=TIMEOUT) == "still here"
+
     def test_one_receives(self, server: Server) -> None:
         """Two that wait for the same message are an error."""
         with server.connect("/receiving-twice/") as websocket:
@@ -268,6 +277,8 @@ class TestBesides:
         with server.connect("/ping-me/") as websocket:
             websocket.ping().wait(TIMEOUT)
             websocket.send("now")
+            websocket.ping().wait(TIMEOUT)
+            websocket.send("or now")
             assert 0 < json.loads(websocket.recv(timeout=TIMEOUT))["latency"] < TIMEOUT
 
     def test_debug_tells_the_peer(self, start_server: object) -> None:

@@ -100,16 +100,6 @@ class TestProcess:
                 assert closing(each) == (4000, "all out")
         settled(server)
 
-    def test_a_view_exits(self, start_server: StartServer) -> None:
-        """sys.exit() in a view ends its socket, is in the log, and hurts nobody else."""
-        server = start_server("runserver")
-        with server.connect("/echo/") as other, server.connect("/exiting/") as websocket:
-            websocket.send("go")
-            assert closing(websocket) == (1012, "")
-            server.wait_for_log("SystemExit: done for today")
-            echo(other)
-        settled(server)
-
 
 UNIX_ONLY = {"fcntl", "posix", "pty", "pwd", "grp", "resource", "termios", "tty"}
 

@@ -314,7 +314,8 @@ def silent(request: HttpRequest, websocket: WebSocket) -> None:
 @websocket
 def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.ping(b"are you there")
-    websocket.receive()
+    while websocket.latency is None and not websocket.closed:
+        websocket.receive()  # which the pong may come after
     websocket.send_json({"latency": websocket.latency})
 
 
