@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from select import select
 from typing import Any
@@ -314,8 +315,9 @@ def silent(request: HttpRequest, websocket: WebSocket) -> None:
 @websocket
 def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.ping(b"are you there")
-    while websocket.latency is None and not websocket.closed:
-        websocket.receive()  # which the pong may come after
+    while websocket.latency is None:
+        with suppress(TimeoutError):
+            websocket.receive(timeout=0.02)
     websocket.send_json({"latency": websocket.latency})
 
 
