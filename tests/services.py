@@ -246,7 +246,9 @@ class Proxy:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for sock in pair:
-                sock.shutdown(socket.SHUT_RDWR)
+                # With the first broken, the thread that forwards may have closed the second.
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
