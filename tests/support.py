@@ -281,6 +281,12 @@ class Server(Site):
         env = {"MALLOC_ARENA_MAX": "1", **(env or {})}
         return cls("-m", "django", "runserver", *options, env=env)
 
+    @property
+    def has_threads(self) -> bool:
+        """Say whether threads serve the sockets, not greenlets."""
+        assert isinstance(self.process.args, list)
+        return "runserver" in self.process.args
+
     # What it says
 
     def _read(self) -> None:

@@ -202,8 +202,8 @@ class Connection(Inbox):
                 self._send_later(partial(self.deliver, message))
             return
         transport = self._transport
-        if transport.unsent > self.options.max_unsent_bytes:
-            # With the other policy it is closed as soon as it gets there.
+        closes = self.options.close_slow_clients
+        if transport.unsent > self.options.max_unsent_bytes and not closes:
             count("slow_client_dropped")
             return
         compressor = self._compressor
@@ -214,7 +214,7 @@ class Connection(Inbox):
         self._messages_out += 1
         self._bytes_out += len(frame)
         transport.write(frame)
-        if transport.unsent > self.options.max_unsent_bytes and self.options.close_slow_clients:
+        if transport.unsent > self.options.max_unsent_bytes and closes:
             count("slow_client_closed")
             logger.info("%r is closed with 1013: %d bytes unsent", self, transport.unsent)
             self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")

@@ -233,7 +233,11 @@ class TestFloods:
         ids=["messages", "pings", "fragments"],
     )
     def test_delay_nobody(self, gunicorn: Server, first: bytes, unit: bytes, last: bytes) -> None:
-        """At most 4,000 of them are dealt with before another client has its turn."""
+        """At most 4,000 of them are dealt with before another client has its turn.
+
+        Among threads it is the interpreter that gives turns, every 5 ms at the least.
+        """
+        most = 15_000 if gunicorn.has_threads else 4_000
         # Less than WEBSOCKET_MAX_FRAGMENTS.
         count = 60_000
         with gunicorn.upgraded("/echo/") as flooder, gunicorn.upgraded("/echo/") as other:
@@ -247,7 +251,7 @@ class TestFloods:
                 assert other.frame() == (1, b"x")
                 turns += 1
             reader.join()
-            assert turns >= count / 4000
+            assert turns >= count / most
 
 
 def read_to_end(wire: Wire, is_over: threading.Event) -> None:

@@ -169,3 +169,32 @@ def test_slow_member(limited: Server) -> None:
         member.send("count")
         assert member.recv(timeout=TIMEOUT) == "1"
     limited.wait_for_log(r"<WebSocket '/group/' open> is closed with 1013: \d+ bytes unsent")
+
+
+def test_slow_by_its_own_view(limited: Server) -> None:
+    """Nothing is left out in silence: who cannot take a group's message is closed for it."""
+    before = counted(limited, "slow_client_closed")
+    with limited.upgraded("/overflowing/") as stalled, limited.connect("/group/") as member:
+        stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert stalled.frame() == (1, b"ready")
+        member.send("to all")
+        assert member.recv(timeout=TIMEOUT) == "to all"
+        assert counted(limited, "slow_client_closed") == before + 1
+    assert counted(limited, "slow_client_dropped") == 0
+
+
+def test_slow_member_goes_without(start_server: StartServer) -> None:
+    """With the other policy a slow member misses what does not fit, and stays."""
+    settings = {"WEBSOCKET_MAX_UNSENT_BYTES": 100_000, "WEBSOCKET_SLOW_CLIENT": "drop"}
+    server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
+    with server.upgraded("/group/") as stalled, server.connect("/group/") as member:
+        member.send("flood")
+        assert member.recv(timeout=TIMEOUT) == "flooded"
+        dropped = counted(server, "slow_client_dropped")
+        assert 0 < dropped < 400
+        assert counted(server, "slow_client_closed") == 0
+        assert [stalled.frame() for _ in range(400 - dropped)] == [(2, bytes(2**16))] * (
+            400 - dropped
+        )
+        member.send("still here")
+        assert stalled.frame() == (1, b"still here")

@@ -297,6 +297,14 @@ def flood_report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
 
 
 @websocket
+def overflowing(request: HttpRequest, websocket: WebSocket) -> None:
+    """A member of the group whose own view has more to send than its peer takes."""
+    with Group("test").joined(websocket):
+        websocket.send("ready")
+        websocket.send(bytes(2**25))
+
+
+@websocket
 def late_echo(request: HttpRequest, websocket: WebSocket, key: str) -> None:
     """Receive nothing until a page says so."""
     while state.reports.get(key) != "go":

@@ -40,6 +40,7 @@ urlpatterns = [
     path("timeout/", sockets.timeout),
     path("flood/", sockets.flood),
     path("flood-report/<key>/", sockets.flood_report),
+    path("overflowing/", sockets.overflowing),
     path("late-echo/<key>/", sockets.late_echo),
     path("silent/", sockets.silent),
     path("ping-me/", sockets.ping_me),
