@@ -13,6 +13,7 @@ __all__ = [
     "PING",
     "PONG",
     "RSV1",
+    "SMALL_HEADS",
     "TEXT",
     "CloseCode",
     "close_payload",
@@ -61,8 +62,9 @@ def is_valid_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-# The two bytes before every small data frame, made once: encoding runs for every message.
-_SMALL = {
+#: The two bytes before every small data frame, by opcode and length: made once, as encoding runs
+#: for every message.
+SMALL_HEADS: Final = {
     opcode: tuple(bytes((FIN | opcode, length)) for length in range(126))
     for opcode in (TEXT, BINARY)
 }
@@ -111,7 +113,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
     """
     length = len(payload)
     if length < 126:
-        small = _SMALL.get(opcode)
+        small = SMALL_HEADS.get(opcode)
         if small is not None:
             return small[length] + payload
     return head(FIN | opcode, length) + payload

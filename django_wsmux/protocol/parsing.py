@@ -3,9 +3,56 @@
 from __future__ import annotations
 
 from .events import Closed, Violation
-from .frames import CloseCode, is_valid_close_code
+from .frames import (
+    BINARY,
+    CONTINUATION,
+    MAX_CONTROL_PAYLOAD,
+    PONG,
+    RSV1,
+    TEXT,
+    CloseCode,
+    is_valid_close_code,
+)
 
-__all__ = ["decode", "extended_length", "parse_close"]
+__all__ = ["check_header", "decode", "extended_length", "parse_close"]
+
+
+def check_header(first: int, length: int, *, may_compress: bool, is_inside: bool) -> None:
+    """Apply what the first two bytes of a frame can break.
+
+    Args:
+        first: the first byte.
+        length: of the second; negative without its mask bit.
+        may_compress: permessage-deflate is in use.
+        is_inside: a message in parts has begun.
+    """
+    opcode = first & 0x0F
+    reserved = first & 0x70
+    if reserved == RSV1 and may_compress and opcode in (TEXT, BINARY):
+        # RFC 7692 section 6: set on the first frame of a compressed message, and only there.
+        reserved = 0
+    if reserved:
+        # Section 5.2: MUST be 0 unless an extension is negotiated that defines them.
+        raise Violation(CloseCode.PROTOCOL_ERROR, "reserved bits set")
+    if length < 0:
+        # Section 5.1: the server MUST close the connection upon an unmasked frame.
+        raise Violation(CloseCode.PROTOCOL_ERROR, "frame not masked")
+    if opcode & 0x8:
+        if opcode > PONG:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+        # Section 5.5: control frames MUST NOT be fragmented nor exceed 125 bytes.
+        if not first & 0x80:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "fragmented control frame")
+        if length > MAX_CONTROL_PAYLOAD:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "control frame too long")
+    elif opcode > BINARY:
+        raise Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
+    elif opcode == CONTINUATION:
+        if not is_inside:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "continuation of nothing")
+    elif is_inside:
+        # Section 5.4: fragments of two messages MUST NOT be interleaved.
+        raise Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
 
 
 def extended_length(data: bytes | bytearray, position: int, available: int) -> tuple[int, int]:

@@ -303,7 +303,15 @@ class Connection(Inbox):
         """Take the first ``size`` bytes of ``data`` from the peer."""
         self._is_heard = True
         self._bytes_in += size
-        self._take(self.codec.receive(data, self._sink(), size))
+        message = self.codec.whole(data, size) if self._state == OPEN else None
+        if message is None:
+            self._take(self.codec.receive(data, self._sink(), size))
+            return
+        if self._inbox is None:
+            self._inbox = [message]
+        else:
+            self._inbox.append(message)
+        self._hand_over()
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
@@ -323,16 +331,27 @@ class Connection(Inbox):
             elif type(control) is Pong:
                 self._note_pong(control.payload)
         if self._inbox and self._state == OPEN:
-            if self._readiness is not None:
-                self._readiness.set()
+            self._hand_over()
+        elif self._inbox or self.codec.is_held:
+            self._limit_reading()
+        else:
+            self._inbox = None
+        if controls:
+            self._end(controls[-1])
+
+    def _hand_over(self) -> None:
+        """Let the view have the messages that are there; read on as far as it follows."""
+        if self._readiness is not None:
+            self._readiness.set()
+        if self._is_served:
             self._wake()
+        else:
+            self._transport.wake()
         # Whether the view has taken them shows only now.
         if self._inbox or self.codec.is_held:
             self._limit_reading()
         else:
             self._inbox = None  # quiet again, for long perhaps
-        if controls:
-            self._end(controls[-1])
 
     def _note_pong(self, payload: bytes) -> None:
         if self._ping_sent is not None and self._ping_sent[0] == payload:

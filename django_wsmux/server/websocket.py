@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from ..protocol.frames import BINARY, FIN, PING, TEXT, encode, encode_message, head
+from ..protocol.frames import BINARY, FIN, PING, SMALL_HEADS, TEXT, encode, encode_message, head
 from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
@@ -78,7 +78,8 @@ class WebSocket(Connection, GeventWebSocketNames):
         """
         while not self._inbox:
             if self._state == OPEN:
-                self._require_own_wait()
+                if self._is_served:
+                    raise RuntimeError("an event view does not wait: messages come to receive()")
                 self.hooks.before_wait()
                 if not self._transport.wait(timeout):
                     raise TimeoutError(f"no message within {timeout} seconds")
@@ -87,10 +88,6 @@ class WebSocket(Connection, GeventWebSocketNames):
             else:
                 return None
         return self._next_message()
-
-    def _require_own_wait(self) -> None:
-        if self._is_served:
-            raise RuntimeError("an event view does not wait: messages come to its receive()")
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""
@@ -167,7 +164,10 @@ class WebSocket(Connection, GeventWebSocketNames):
             TypeError: the message is neither text nor bytes.
             UnicodeEncodeError: the text holds a lone surrogate.
         """
-        opcode, payload = encode_message(message)
+        if type(message) is str:
+            opcode, payload = TEXT, message.encode()
+        else:
+            opcode, payload = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
@@ -176,25 +176,27 @@ class WebSocket(Connection, GeventWebSocketNames):
                 return
             self._require_open()
         transport = self._transport
-        if transport.unsent > self.options.max_unsent_bytes:
+        if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             # Filled by others: were it added to all the same, many senders would know no bound.
             self._drain()
         compressor = self._compressor
         size = len(payload)
         self._messages_out += 1
-        if size < _LONG and (compressor is None or size < compressor.threshold):
-            frame = encode(opcode, payload)
-            self._bytes_out += len(frame)
-            transport.write(frame)
+        if size < 126 and (compressor is None or size < compressor.threshold):
+            self._bytes_out += size + 2
+            transport.write(SMALL_HEADS[opcode][size] + payload)
         elif compressor is None or size < compressor.threshold:
             start = head(FIN | opcode, size)
             self._bytes_out += len(start) + size
-            transport.write_parts(start, payload)
+            if size < _LONG:
+                transport.write(start + payload)
+            else:
+                transport.write_parts(start, payload)
         else:
             frame = compressor.frame(opcode, payload)
             self._bytes_out += len(frame)
             transport.write(frame)
-        if transport.unsent > self.options.max_unsent_bytes:
+        if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             self._drain()
         elif self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent

@@ -153,7 +153,11 @@ def feed_as_read(
     for most in cycle(sizes):
         if codec.large is None:
             size = source.readinto(memoryview(buffer)[:most])
-            controls += codec.receive(buffer, waiting, size)
+            message = codec.whole(buffer, size)
+            if message is None:
+                controls += codec.receive(buffer, waiting, size)
+            else:
+                waiting.append(message)
         else:
             with codec.space() as space:
                 size = source.readinto(space[:most])

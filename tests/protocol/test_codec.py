@@ -39,6 +39,19 @@ def receive(*pieces: bytes, limit: int = LIMIT) -> tuple[list[Message], list[Con
     codec, messages = Codec(limit), list[Message]()
     controls = [control for piece in pieces for control in codec.receive(piece, messages)]
     assert {type(message) for message in messages} <= {str, bytes}
+    assert receive_fast(*pieces, limit=limit) == (messages, controls)
+    return messages, controls
+
+
+def receive_fast(*pieces: bytes, limit: int) -> tuple[list[Message], list[Control]]:
+    """Return the same by the way of a connection, which tries ``whole()`` first."""
+    codec, messages, controls = Codec(limit), list[Message](), list[Control]()
+    for piece in pieces:
+        message = codec.whole(piece, len(piece))
+        if message is None:
+            controls += codec.receive(piece, messages)
+        else:
+            messages.append(message)
     return messages, controls
 
 
@@ -105,6 +118,50 @@ class TestMasking:
         """The key repeats over a payload of any length."""
         payload = b"abcdefg" * (length // 7) + b"abcdefg"[: length % 7]
         assert_messages(frame(BINARY, payload), payload, limit=length)
+
+
+class TestWhole:
+    """One message in one frame, as nearly everything comes."""
+
+    @pytest.mark.parametrize("length", [0, 1, 125, 126, 4095, 4096, 65535])
+    def test_message(self, length: int) -> None:
+        """A whole frame is a message at once, of either kind."""
+        codec = Codec(65535)
+        for opcode, message in (TEXT, "x" * length), (BINARY, b"x" * length):
+            data = frame(opcode, b"x" * length)
+            assert codec.whole(data, len(data)) == message
+            # As the buffer that a server reads to, with what was there before.
+            assert codec.whole(bytearray(data + b"before"), len(data)) == message
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            frame(BINARY, b"x")[:-1],
+            frame(BINARY, b"x") + b"\x82",
+            frame(BINARY, b"x" * 1025),
+            frame(BINARY, b"x" * 65536),
+            frame(BINARY, b"x", fin=False),
+            frame(PING, b"x"),
+            frame(TEXT, b"\xff"),
+            b"\x82\xfe\x00\x7d" + MASK + b"x" * 125,
+            b"\x82\x01" + MASK + b"x",
+            b"\xc2\x81" + MASK + b"x",
+        ],
+    )
+    def test_anything_else(self, data: bytes) -> None:
+        """What is more, less, too much or wrong is left to receive()."""
+        assert Codec(1024).whole(data, len(data)) is None
+
+    @pytest.mark.parametrize(
+        "data", [b"\x82", frame(TEXT, fin=False), frame(TEXT, b"x" * 9)[:-1], frame(8)]
+    )
+    def test_not_between(self, data: bytes) -> None:
+        """After half a frame, half a message or the end a frame is not what it seems."""
+        codec, messages, whole = Codec(1024), list[Message](), frame(BINARY, b"x")
+        codec.receive(data, messages)
+        assert codec.whole(whole, len(whole)) is None
+        assert messages == []
 
 
 class TestFraming:
