@@ -98,8 +98,8 @@ class Group:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
         # The key is as good as a password: it goes into no log and no broker.
-        digest = salted_hmac("django_wsmux.session", session_key).hexdigest()[:20]
-        return cls._of_people(f"@session:{digest}")
+        digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
+        return cls._of_people(f"@session:{digest[:20]}")
 
     @classmethod
     def _of_people(cls, name: str) -> Group:

@@ -49,7 +49,7 @@ def namespace() -> str:
     # A second copy of a project has the same key; it is in another directory.
     where = str(getattr(settings, "BASE_DIR", "")) if _url().startswith("local:") else ""
     value = f"{settings.ROOT_URLCONF}|{where}"
-    return salted_hmac("django_wsmux.groups", value).hexdigest()[:16]
+    return salted_hmac("django_wsmux.groups", value, algorithm="sha256").hexdigest()[:16]
 
 
 def _url() -> str:
