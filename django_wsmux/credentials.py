@@ -6,7 +6,7 @@ subprotocol is put (``protocol.handshake.take_token``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +51,7 @@ class Identity:
     """
 
     user: Any
-    session_key: str | None = None
+    session_key: str | None = field(default=None, repr=False)  # as good as a password
 
     def read_anew(self) -> Any:
         """Return the user as the database has it now; ``AnonymousUser`` who is no longer one."""
