@@ -58,7 +58,7 @@ class FirstMessage:
     """Waits for the first message to say who it is; see ``first_message()``."""
 
     def __init__(self, lookup: Callable[[Any], Any]) -> None:
-        self._lookup = sensitive_variables()(lookup)
+        self._lookup = lookup
 
     def response(self, request: Any, view: View, args: Any, kwargs: Any) -> WebSocketResponse:
         """Accept; go on with the view once it is clear whose socket it is."""
@@ -151,9 +151,6 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
         authentication(bearer(lambda token: ApiKey.objects.get(key=token).user))
     """
 
-    # Their variables are in no report of an error (but on a page of DEBUG).
-    lookup = sensitive_variables()(lookup)
-
     def authenticate(request: HttpRequest) -> Any:
         if bearer_token(request) is None:
             return None
@@ -196,7 +193,7 @@ def _authenticate(request: Any, authenticators: Sequence[Authenticator]) -> Iden
     return None
 
 
-@sensitive_variables()
+@sensitive_variables()  # of what it calls, too
 def _find(lookup: Callable[[Any], Any], value: Any) -> Any:
     try:
         found = lookup(value)
