@@ -361,16 +361,9 @@ def test_broken_lookup(client: WebSocketClient) -> None:
     """An error is an error, and its report by mail shows no token."""
     with pytest.raises(RuntimeError) as raised:
         client.websocket("/bearer/", ["bearer", "broken"])
-    for look in ("get_traceback_text", "get_traceback_html"):
-        reporter = ExceptionReporter(None, raised.type, raised.value, raised.tb)
-        shown = getattr(reporter, look)()
-        assert "by_name" in shown
-        # This test has the word in its own lines and variables.
-        shown = re.sub(r"(?s)test_broken_lookup.*?(?=django_wsmux/handler)", "", shown)
-        frames = re.findall(r"<td>token</td>\s*<td class=\"code\"><pre>(.*?)</pre>", shown)
-        assert all("broken" not in frame for frame in frames)
-        if look == "get_traceback_html":
-            assert frames
+    report = ExceptionReporter(None, raised.type, raised.value, raised.tb).get_traceback_html()
+    (shown,) = re.findall(r"<td>token</td>\s*<td class=\"code\"><pre>(.*?)</pre>", report)
+    assert "broken" not in shown
     with pytest.raises(HandshakeRefused) as refused:
         WebSocketClient(raise_request_exception=False).websocket("/bearer/", ["bearer", "broken"])
     assert refused.value.response.status_code == 500
