@@ -94,7 +94,7 @@ def _backend_problem(value: Any) -> str | None:
 
 
 def _cache_problem(value: Any) -> str | None:
-    if value in settings.CACHES:
+    if isinstance(value, str) and value in settings.CACHES:
         return None
     return f"must be one of CACHES, {', '.join(map(repr, settings.CACHES))}, not {value!r}"
 
