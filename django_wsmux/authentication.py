@@ -29,7 +29,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
 from . import conf
-from .credentials import AuthenticationFailed, Identity, bearer_token, forget
+from .credentials import AuthenticationFailed, Identity, anonymous, bearer_token, forget
 from .hooks import DjangoHooks
 from .people import SIGNED_OUT
 from .responses import WebSocketResponse
@@ -86,6 +86,8 @@ class FirstMessage:
             websocket.hooks.identify(websocket)
             return view(request, *args, **kwargs)
 
+        # Until then nobody, whatever the cookies say: in no group of theirs either.
+        _identify(request, Identity(anonymous()))
         return WebSocketResponse(converse, subprotocols=_subprotocols(view))
 
     def __call__(self, request: Any) -> None:
@@ -252,6 +254,7 @@ def _adapted(authenticator: Any) -> Authenticator:
     return lambda request: _ask_rest_framework(own, request)
 
 
+@sensitive_variables()
 def _ask_rest_framework(authenticator: Any, request: HttpRequest) -> Any:
     """Ask an authenticator of Django REST framework, in its own terms."""
     from rest_framework.exceptions import APIException

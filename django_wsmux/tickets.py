@@ -21,6 +21,7 @@ from django.core import signing
 from django.core.cache import caches
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare, salted_hmac
+from django.views.decorators.debug import sensitive_variables
 
 from . import conf
 from .credentials import (
@@ -80,6 +81,7 @@ def issue_ticket(request: HttpRequest, path: str) -> str:
     return _PREFIX + _signer().sign(number)
 
 
+@sensitive_variables()
 def ticket(request: HttpRequest) -> Identity | None:
     """Let in who has a ticket: for ``authentication()`` and ``WebSocketView.authenticators``.
 

@@ -54,7 +54,6 @@ def site(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "INSTALLED_APPS": APPS,
         "ROOT_URLCONF": "tests.project.tokens",
         "WEBSOCKET_URLCONF": "tests.project.tokens",
-        "WEBSOCKET_TOKEN_TIMEOUT": 1,
         "CACHES": {
             "default": {
                 "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -295,21 +294,33 @@ class TestFirstMessage:
         door.wait_for_log(rf"<WebSocket '{path}' open> is closed with 4401: token is nobody's")
 
     def test_in_no_group_before(self, door: Server, path: str) -> None:
-        """What others are told meanwhile is not for it; and in the end it has had its time."""
-        before = counted(door, "token_timed_out")
+        """What others are told meanwhile is not for it."""
         with door.connect(path) as websocket:
             assert json.loads(door.get("/tell/?group=first&say=secret"))["count"] == 0
-            with pytest.raises(ConnectionClosed) as closed:
-                websocket.recv(timeout=TIMEOUT)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 4401
-        assert closed.value.rcvd.reason == "no first message in time"
-        assert counted(door, "token_timed_out") == before + 1
+            websocket.send(json.dumps({"token": TOKEN}))
+            assert read(websocket)["user"] == "bob"
+            if path != "/first/function/":
+                assert json.loads(door.get("/tell/?group=first&say=told"))["count"] == 1
+                assert str(websocket.recv(timeout=TIMEOUT)).endswith(" told")
 
     def test_not_needed(self, door: Server, path: str) -> None:
         """Who has shown a token before is through."""
         with enter(door, path, TOKEN) as websocket:
             assert read(websocket)["user"] == "bob"
+
+
+@pytest.mark.parametrize("name", ["own", "runserver"])
+def test_no_first_message(start_server: StartServer, site: dict[str, str], name: str) -> None:
+    """A socket that says nothing has had its time, in greenlets and in threads."""
+    settings = {**json.loads(site["TEST_SETTINGS"]), "WEBSOCKET_TOKEN_TIMEOUT": 0.2}
+    server = start_server(name, env={**site, "TEST_SETTINGS": json.dumps(settings)})
+    for path in ("/first/function/", "/first/event/"):
+        with server.connect(path) as websocket, pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(timeout=TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+        assert closed.value.rcvd.reason == "no first message in time"
+    assert counted(server, "token_timed_out") == 2
 
 
 class TestSecrecy:

@@ -490,12 +490,14 @@ def test_gone(waiting: ClientWebSocket) -> None:
 
 def test_cookies_spare_nobody(client: WebSocketClient, ann: User) -> None:
     """What reads the first message does not depend on them; nor is it in their user's group."""
-    client.force_login(User.objects.create(username="root"))
+    root = User.objects.create(username="root")
+    client.force_login(root)
     ws = client.websocket("/first/", ["chat.v1"])
     assert ws.subprotocol == "chat.v1"
+    assert Group.for_user(root).count() == 0
     ws.send("ann")
     assert ws.receive() == "user ann"
-    assert Group.for_user(User.objects.get(username="root")).count() == 0
+    assert Group.for_user(root).count() == 0
 
 
 def test_refused_after_all(client: WebSocketClient) -> None:
