@@ -15,6 +15,7 @@ E009           a middleware is asynchronous only
 E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
 W012           ``local://`` beside a database on another machine (``--deploy``)
+W013           tickets in a cache that workers do not share (``--deploy``)
 =============  ==========================================================
 """
 

@@ -93,6 +93,12 @@ def _backend_problem(value: Any) -> str | None:
     return None
 
 
+def _cache_problem(value: Any) -> str | None:
+    if isinstance(value, str) and value in settings.CACHES:
+        return None
+    return f"must be one of CACHES, {', '.join(map(repr, settings.CACHES))}, not {value!r}"
+
+
 def _slow_client_problem(value: Any) -> str | None:
     return None if value in ("close", "drop") else f'must be "close" or "drop", not {value!r}'
 
@@ -128,6 +134,7 @@ _greenlets = _number_problem(1, int, "greenlets")
 _fragments = _number_problem(1, int, "fragments")
 _bytes = _number_problem(1, int, "bytes")
 _seconds = _number_problem(0, (int, float), "seconds")
+_some_seconds = _number_problem(0.1, (int, float), "seconds")
 
 
 def _frame_size_problem(value: Any) -> str | None:
@@ -146,6 +153,9 @@ SETTINGS = {
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
         Setting("WEBSOCKET_CLOSE_SIGNED_OUT", True, _flag_problem),
+        Setting("WEBSOCKET_TICKET_SECONDS", 30, _some_seconds),
+        Setting("WEBSOCKET_TICKET_CACHE", "default", _cache_problem),
+        Setting("WEBSOCKET_TOKEN_TIMEOUT", 10.0, _some_seconds),
         Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
         Setting("WEBSOCKET_MAX_MESSAGE_SIZE", _default.max_message_size, _bytes),
         Setting("WEBSOCKET_MAX_FRAME_SIZE", _default.max_frame_size, _frame_size_problem),

@@ -53,6 +53,8 @@ def websocket(
 
             return WebSocketResponse(conversation, subprotocols=subprotocols)
 
+        # For those who accept the handshake before they call the view.
+        wrapper.subprotocols = subprotocols  # type: ignore[attr-defined]
         return wrapper
 
     return decorate if view is None else decorate(view)

@@ -14,6 +14,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
+from .tickets import ticket
 
 __all__ = [
     "check_async_middleware",
@@ -22,6 +23,7 @@ __all__ = [
     "check_one_machine",
     "check_origins",
     "check_persistent_connections",
+    "check_ticket_cache",
 ]
 
 _POSTGRES: Final = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
@@ -152,6 +154,36 @@ def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
             "its visitors.",
             hint='Name the origins, such as "https://example.com" or "https://*.example.com".',
             id="django_wsmux.W011",
+        )
+    ]
+
+
+#: Caches of Django that workers do not share, or that may let two of them in with one ticket.
+_NO_TICKET_CACHES: Final = {
+    "django.core.cache.backends.locmem.LocMemCache": "is each worker's own: a ticket that one "
+    "issues is refused by the others.",
+    "django.core.cache.backends.dummy.DummyCache": "keeps nothing: every ticket is refused.",
+    "django.core.cache.backends.filebased.FileBasedCache": "may let two in who come with the same "
+    "ticket at the same time.",
+}
+
+
+@register(Tags.caches, deploy=True)
+def check_ticket_cache(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that all workers can know of a ticket that it was used, where views take tickets."""
+    alias, urlconf = conf.get("WEBSOCKET_TICKET_CACHE"), conf.get("WEBSOCKET_URLCONF")
+    backend = settings.CACHES.get(alias, {}).get("BACKEND")
+    if backend not in _NO_TICKET_CACHES or conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf):
+        return []
+    patterns = _patterns(get_resolver(urlconf))
+    if all(ticket not in getattr(each.callback, "authenticators", ()) for each in patterns):
+        return []
+    return [
+        Warning(
+            f"Views take tickets, and CACHES[{alias!r}] {_NO_TICKET_CACHES[backend]}",
+            hint="Use Redis, memcached or the database as cache, under the alias that "
+            "WEBSOCKET_TICKET_CACHE names; or silence this check when there is one worker.",
+            id="django_wsmux.W013",
         )
     ]
 

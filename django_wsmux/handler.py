@@ -22,7 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from . import conf
 from .hooks import DjangoHooks, close_for
-from .protocol import origin
+from .protocol import handshake, origin
 from .protocol.frames import CloseCode
 from .request import WebSocketRequest
 from .responses import SwitchingProtocols
@@ -67,6 +67,7 @@ class WebSocketHandler(WSGIHandler):
         seam: Takeover | None = environ.get(TAKEOVER_KEY)
         if seam is None:
             return super().__call__(environ, start_response)
+        handshake.take_token(environ)
         # Django hands over status and headers, cookies included, as to any server; whether they
         # go out as HTTP is decided here.
         started: list[tuple[str, list[tuple[str, str]]]] = []

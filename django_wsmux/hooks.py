@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -114,9 +115,13 @@ class DjangoHooks:
             meta = request.META
             offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
             websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
+            # Browsers that offer something give up when nothing is answered.
+            answer = websocket.subprotocol or handshake.select_subprotocol(
+                offered, (handshake.BEARER,)
+            )
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
-            head = handshake.switching_protocols(key, websocket.subprotocol, headers, extensions)
+            head = handshake.switching_protocols(key, answer, headers, extensions)
         self._people = people.join(websocket, request)
         transport, unread = seam.take(websocket)
         self._seam = None
@@ -145,10 +150,23 @@ class DjangoHooks:
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._converse(websocket, accepted))
         else:
-            assert self._view is not None
-            if not self._view.keep_request:
-                self._release_request(websocket)
-            websocket.serve()
+            self._serve(websocket)
+
+    def _serve(self, websocket: WebSocket) -> None:
+        """From here on messages go to the event view."""
+        assert self._view is not None
+        if not self._view.keep_request:
+            self._release_request(websocket)
+        websocket.serve()
+
+    def identify(self, websocket: Connection) -> None:
+        """The first message has said whose socket this is: be in the groups of that user."""
+        assert self._request is not None
+        people.leave(websocket, self._people)
+        self._people = people.join(websocket, self._request)
+        if websocket.closed:
+            # Meanwhile: nobody else will take it out.
+            people.leave(websocket, self._people)
 
     def _release_request(self, websocket: WebSocket) -> None:
         assert self._view is not None
@@ -157,17 +175,28 @@ class DjangoHooks:
         websocket.environ = bare_environ(websocket.path)
 
     def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
-        """Run a function view's conversation to its end and close the socket."""
+        """Run a function view's conversation to its end and close the socket.
+
+        It may end with a yes: that of a view which could not be asked before the 101, and has the
+        socket from then on.
+        """
+        answer: object = response
+        is_served = False
         try:
-            result = self._run(websocket, lambda: response.run(websocket))
-            if isinstance(result, HttpResponseBase):
-                close_for(websocket, result)
+            while isinstance(answer, WebSocketResponse):
+                answer = self._run(websocket, partial(answer.run, websocket))
+            is_served = isinstance(answer, SwitchingProtocols)
+            if is_served:
+                self._serve(websocket)
+            elif isinstance(answer, HttpResponseBase):
+                close_for(websocket, answer)
             else:
                 websocket.close()
         finally:
-            # Killed in the middle: the process is going.
-            websocket.close(CloseCode.SERVICE_RESTART)
-            self.end(websocket)
+            if not is_served:
+                # Killed in the middle: the process is going.
+                websocket.close(CloseCode.SERVICE_RESTART)
+                self.end(websocket)
 
     def end(self, websocket: WebSocket) -> None:
         """The view is done with the socket."""
@@ -235,6 +264,10 @@ class DjangoHooks:
             raise RuntimeError(
                 "the request is gone: a view with keep_request = False has no request.user"
             )
+        if request.identity is not None:
+            request.__dict__.pop("_cached_user", None)
+            request.user = SimpleLazyObject(request.identity.read_anew)  # type: ignore[assignment]
+            return
         session = getattr(request, "session", None)
         if session is None:
             raise RuntimeError(

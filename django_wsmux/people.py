@@ -24,6 +24,7 @@ from .groups import Group
 from .relay import members, relay
 
 if TYPE_CHECKING:
+    from .credentials import Identity
     from .server.connection import Connection
 
 __all__ = ["SIGNED_OUT", "connect_signals", "disconnect", "join", "leave"]
@@ -51,19 +52,30 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
 
     Nobody is signed in where there are none.
     """
+    # One string for all windows of a session.
+    names = tuple(sys.intern(group.name) for group in _groups_of(request))
+    for name in names:
+        if members.add(name, websocket):
+            relay.watch(name)
+    return names
+
+
+def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
+    identity: Identity | None = getattr(request, "identity", None)
+    if identity is not None:
+        # A ticket or token goes before whatever cookies there are.
+        if getattr(identity.user, "pk", None) is None:
+            return ()
+        group = Group.for_user(identity.user)
+        key = identity.session_key
+        return (group,) if key is None else (group, Group.for_session(key))
     session = getattr(request, "session", None)
     if not isinstance(session, SessionBase) or session.session_key is None:
         return ()
     user_id = session.get(SESSION_KEY)
     if user_id is None or session.session_key is None:  # it was not there any more
         return ()
-    groups = Group.for_user(user_id), Group.for_session(session.session_key)
-    # One string for all windows of a session.
-    names = tuple(sys.intern(group.name) for group in groups)
-    for name in names:
-        if members.add(name, websocket):
-            relay.watch(name)
-    return names
+    return Group.for_user(user_id), Group.for_session(session.session_key)
 
 
 def user_id(names: tuple[str, ...]) -> str | None:

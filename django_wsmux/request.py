@@ -14,6 +14,7 @@ from django.utils.functional import SimpleLazyObject
 from . import conf
 
 if TYPE_CHECKING:
+    from .credentials import Identity
     from .server.websocket import WebSocket
 
 __all__ = ["WebSocketRequest", "bare_environ", "bare_request", "shed"]
@@ -37,10 +38,12 @@ class WebSocketRequest(WSGIRequest):
         websocket: the socket, also ``META["wsgi.websocket"]``; using it before the view has
             returned accepts the handshake on the spot, but for an event view. ``None`` when the
             request did not ask for WebSocket.
+        identity: who has come with a ticket or token; ``None`` when cookies say who it is.
     """
 
     urlconf: Any
     websocket: WebSocket | None = None
+    identity: Identity | None = None
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)

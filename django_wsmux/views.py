@@ -9,15 +9,17 @@ beside each other. To the database each message is what a request is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import classonlymethod
 from django.views.generic.base import View
 
+from .authentication import authentication
 from .groups import Group
 from .handler import upgrade_required
 from .hooks import DjangoHooks
@@ -63,6 +65,8 @@ class WebSocketView(View):
         websocket: the socket, with ``latency``, ``subprotocol``, ``ping()`` and so on.
         subprotocols: names in order of preference; the first that the client offers is chosen.
         groups: names of groups to be a member of; see also ``get_groups()``.
+        authenticators: who may say whose socket it is beside cookies, before ``dispatch()``; see
+            ``django_wsmux.authentication``.
         keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
             socket; what ``connect()`` stored on ``self`` is then all that there is.
     """
@@ -70,7 +74,15 @@ class WebSocketView(View):
     websocket: WebSocket
     subprotocols: Sequence[str] = ()
     groups: Sequence[str] = ()
+    authenticators: Sequence[Any] = ()
     keep_request = True
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+        """Return the view for a URL pattern, which asks ``authenticators`` first."""
+        view: Callable[..., HttpResponseBase] = super().as_view(**initkwargs)
+        authenticators = initkwargs.get("authenticators", cls.authenticators)
+        return authentication(*authenticators)(view) if authenticators else view
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Take down request, socket and arguments, before ``dispatch()``."""

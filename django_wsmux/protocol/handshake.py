@@ -8,17 +8,23 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 __all__ = [
+    "BEARER",
     "Refusal",
     "accept_key",
     "check",
     "is_websocket",
     "select_subprotocol",
     "switching_protocols",
+    "take_token",
 ]
 
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: The subprotocol that says that the next entry of the client's list is a token.
+BEARER: Final = "bearer"
 
 # RFC 9110 section 8.6 forbids Content-Length on a 1xx; the rest belongs to the handshake itself or
 # is about a body or a connection that is no longer HTTP.
@@ -138,6 +144,24 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
         return None
     names = {name.strip() for name in offered.split(",")}
     return next((name for name in supported if name and name in names), None)
+
+
+def take_token(environ: dict[str, Any]) -> None:
+    """Make a token among the subprotocols what it would be from a client that can send headers.
+
+    A browser's script can send no header but this list: ``new WebSocket(url, ["bearer", token])``.
+    What stands after ``bearer`` is no subprotocol, and a secret: it becomes the ``Authorization``
+    header (RFC 6750 section 2.1), which everybody knows to keep out of logs and error pages. A
+    token of other characters than RFC 9110 section 5.6.2 allows there is percent-encoded.
+    """
+    names = [name.strip() for name in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
+    if BEARER not in names[:-1]:
+        return
+    token = names.pop(names.index(BEARER) + 1)
+    # As WSGI has strings: bytes in latin-1. What would not be one line stays as it is.
+    decoded = unquote(token, encoding="latin-1")
+    environ["HTTP_AUTHORIZATION"] = f"Bearer {decoded if decoded.isprintable() else token}"
+    environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
 
 
 def switching_protocols(

@@ -295,9 +295,14 @@ class Connection(Inbox):
             try:
                 function()
             finally:
-                registry.conversations.discard(self)
+                self._conversed()
 
         self._transport.spawn(converse)
+
+    def _conversed(self) -> None:
+        """The view that ran is done; the socket may be an event view's by now, and closed."""
+        if not (self._is_served and self._state > OPEN):
+            registry.conversations.discard(self)
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Take the first ``size`` bytes of ``data`` from the peer."""

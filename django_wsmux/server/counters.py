@@ -17,6 +17,8 @@ COUNTERS: Final = {
     "slow_client_closed": "sockets closed with 1013 as they could not take a group's messages",
     "slow_client_dropped": "messages of groups that a slow socket did not get, by policy",
     "group_messages": "messages that groups delivered to members in this process",
+    "authentication_failed": "handshakes and first messages with a wrong ticket or token",
+    "token_timed_out": "sockets closed with 4401 as no first message came",
     "close_timed_out": "sockets dropped as the peer did not end its close in time",
     "send_timed_out": "sockets dropped as the peer took nothing of what was sent",
     "handshake_timed_out": "connections closed before they had sent a whole request",

@@ -115,6 +115,7 @@ class ThreadWebSocket(WebSocket):
     opened = _locked(WebSocket.opened)
     serve = _locked(WebSocket.serve)
     abandon = _locked(WebSocket.abandon)
+    _conversed = _locked(WebSocket._conversed)
     unsend = _locked(WebSocket.unsend)
 
     def run(self, function: Callable[[], None]) -> None:
@@ -125,7 +126,7 @@ class ThreadWebSocket(WebSocket):
             try:
                 function()
             finally:
-                registry.conversations.discard(self)
+                self._conversed()
             return False
 
         self._transport.submit(converse)

@@ -1,14 +1,16 @@
-"""``{% load websockets %}``: the URL of a WebSocket in a template."""
+"""``{% load websockets %}``: the URL of a WebSocket in a template, and a ticket for it."""
 
 from __future__ import annotations
 
-from django.template import Context, Library
+from django.http import HttpRequest
+from django.template import Context, Library, TemplateSyntaxError
 from django.template.base import Parser, Token
 from django.template.defaulttags import URLNode
 from django.template.defaulttags import url as parse_url
 from django.urls import NoReverseMatch
 from django.utils.html import conditional_escape
 
+from ..tickets import issue_ticket
 from ..urls import websocket_url as websocket_url_for
 
 __all__ = ["register"]
@@ -18,6 +20,10 @@ register = Library()
 
 class WebSocketURLNode(URLNode):
     """``{% url %}`` with another idea of what to reverse in and what to put in front."""
+
+    def value(self, request: HttpRequest | None, url: str) -> str:
+        """Return what is to be shown of the URL."""
+        return url
 
     def render(self, context: Context) -> str:
         view_name = self.view_name.resolve(context)
@@ -32,6 +38,7 @@ class WebSocketURLNode(URLNode):
                 request=request,
                 current_app=current_app,
             )
+            url = self.value(request, url)
         except NoReverseMatch:
             # As {% url %} does: only "as" makes a missing URL something to ask about.
             if self.asvar is None:
@@ -41,6 +48,19 @@ class WebSocketURLNode(URLNode):
             context[self.asvar] = url
             return ""
         return conditional_escape(url) if context.autoescape else url
+
+
+class WebSocketTicketNode(WebSocketURLNode):
+    """A ticket for that URL."""
+
+    def value(self, request: HttpRequest | None, url: str) -> str:
+        """Return a ticket for the user of the page."""
+        if request is None:
+            raise TemplateSyntaxError(
+                "{% websocket_ticket %} needs the request: put "
+                "django.template.context_processors.request into TEMPLATES"
+            )
+        return issue_ticket(request, url)
 
 
 @register.tag
@@ -55,3 +75,15 @@ def websocket_url(parser: Parser, token: Token) -> WebSocketURLNode:
     """
     node = parse_url(parser, token)
     return WebSocketURLNode(node.view_name, node.args, node.kwargs, node.asvar)
+
+
+@register.tag
+def websocket_ticket(parser: Parser, token: Token) -> WebSocketTicketNode:
+    """Return a ticket with which the page's user opens a WebSocket once, without cookies.
+
+    Takes what ``{% websocket_url %}`` takes. The page must not be cached::
+
+        new WebSocket("{% websocket_url 'chat' %}", ["bearer", "{% websocket_ticket 'chat' %}"])
+    """
+    node = parse_url(parser, token)
+    return WebSocketTicketNode(node.view_name, node.args, node.kwargs, node.asvar)

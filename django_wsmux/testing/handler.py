@@ -153,7 +153,8 @@ class WebSocketClientHandler(ClientHandler):
 
 def own_origin(environ: dict[str, Any]) -> str:
     """Return the origin of the site's own pages."""
-    request = WSGIRequest(environ)
+    # A copy, as a request decodes the path in place.
+    request = WSGIRequest(dict(environ))
     try:
         return f"{request.scheme}://{request.get_host()}"
     except DisallowedHost:

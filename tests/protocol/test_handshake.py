@@ -9,6 +9,7 @@ from django_wsmux.protocol.handshake import (
     is_websocket,
     select_subprotocol,
     switching_protocols,
+    take_token,
 )
 
 # The example of section 1.3.
@@ -230,3 +231,34 @@ def test_extensions() -> None:
     """The answer to the client's offer stands on the 101."""
     head = switching_protocols(KEY, None, [], "permessage-deflate")
     assert b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" in head
+
+
+class TestToken:
+    """A token among the subprotocols."""
+
+    @pytest.mark.parametrize(
+        ("offered", "left", "header"),
+        [
+            ("bearer, abc.DEF-1", "bearer", "Bearer abc.DEF-1"),
+            ("chat.v1,bearer,abc", "chat.v1, bearer", "Bearer abc"),
+            ("bearer, abc, chat.v1", "bearer, chat.v1", "Bearer abc"),
+            ("bearer, bearer", "bearer", "Bearer bearer"),
+            ("bearer, a%2Fb%3D%C3%BC", "bearer", "Bearer a/b=\xc3\xbc"),
+            # What would not be one line of text stays as it came.
+            ("bearer, a%0D%0Ab%00", "bearer", "Bearer a%0D%0Ab%00"),
+            ("bearer,", "bearer", "Bearer "),
+        ],
+    )
+    def test_taken(self, offered: str, left: str, header: str) -> None:
+        """It becomes the header that it would have been, whatever that was before."""
+        environ = {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered, "HTTP_AUTHORIZATION": "Basic x"}
+        take_token(environ)
+        assert environ == {"HTTP_SEC_WEBSOCKET_PROTOCOL": left, "HTTP_AUTHORIZATION": header}
+
+    @pytest.mark.parametrize("offered", [None, "", "chat.v1", "chat.v1, bearer", "Bearer, x"])
+    def test_none(self, offered: str | None) -> None:
+        """Nothing is touched where there is none."""
+        environ = {} if offered is None else {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered}
+        before = dict(environ)
+        take_token(environ)
+        assert environ == before

@@ -1,0 +1,164 @@
+"""One-time tickets: a page that has a user opens a socket without cookies.
+
+The page asks for a ticket where it has its cookies, and shows it where the socket has none: from
+another domain, in an embedded browser, in an app. It is good for one handshake to one path, within
+``WEBSOCKET_TICKET_SECONDS``, and stands for the session that it was issued in: when that ends the
+socket is closed.
+
+What the client holds is a number with Django's signature. Whose it is, is in the cache of
+``WEBSOCKET_TICKET_CACHE``, which all workers must share.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase
+from django.core import signing
+from django.core.cache import caches
+from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare, salted_hmac
+from django.views.decorators.debug import sensitive_variables
+
+from . import conf
+from .credentials import (
+    AuthenticationFailed,
+    Identity,
+    anonymous,
+    bearer_token,
+    session_user,
+    user_by_id,
+)
+
+__all__ = ["issue_ticket", "ticket"]
+
+#: What tells a ticket from any other token.
+_PREFIX: Final = "ticket."
+
+_SALT: Final = "django_wsmux.ticket"
+
+#: Seconds by which the clocks of two machines may differ, one's ticket living on at the other's.
+_SKEW: Final = 300
+
+
+def issue_ticket(request: HttpRequest, path: str) -> str:
+    """Return a ticket: whoever shows it opens the socket at ``path`` as the request's user.
+
+    It is good once, for ``WEBSOCKET_TICKET_SECONDS``; a page that connects again needs another. In
+    the browser: ``new WebSocket(url, ["bearer", ticket])``.
+
+    Args:
+        request: of the user who is to be let in; one of Django REST framework will do. Nobody
+            signed in gets a ticket that lets nobody in particular in.
+        path: of the socket, or its whole URL, as ``reverse()`` and ``websocket_url()`` return them;
+            a query is not looked at.
+
+    Returns:
+        ASCII letters, digits and ``. - _``.
+
+    Raises:
+        ValueError: the path does not begin with a slash.
+
+    Example::
+
+        @login_required
+        @never_cache
+        def ticket_for_chat(request, room):
+            url = websocket_url("chat", kwargs={"room": room}, request=request)
+            return JsonResponse({"url": url, "ticket": issue_ticket(request, url)})
+    """
+    path = unquote(urlsplit(path).path)
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r}: a ticket is for the path of a socket, such as '/chat/lobby/'")
+    user: Any = getattr(request, "user", None) or anonymous()
+    user_id = None if user.pk is None else _id(user)
+    number = secrets.token_urlsafe(12)
+    record = (path, user_id, _session_key(request, user_id), _stamp(user))
+    _cache().set(f"{_SALT}.{number}", record, conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW)
+    return _PREFIX + _signer().sign(number)
+
+
+@sensitive_variables()
+def ticket(request: HttpRequest) -> Identity | None:
+    """Let in who has a ticket: for ``authentication()`` and ``WebSocketView.authenticators``.
+
+    Raises:
+        AuthenticationFailed: it was used, has expired or is for something else.
+    """
+    value = bearer_token(request)
+    if value is None or not value.startswith(_PREFIX):
+        return None
+    number = _number(value.removeprefix(_PREFIX))
+    record = _cache().get(f"{_SALT}.{number}")
+    if record is None:
+        alias = conf.get("WEBSOCKET_TICKET_CACHE")
+        raise AuthenticationFailed(
+            f"ticket is not in CACHES[{alias!r}], {type(_cache()).__name__}: all workers must share"
+            f" it, see WEBSOCKET_TICKET_CACHE"
+        )
+    path, user_id, session_key, stamp = record
+    if path != request.path:
+        raise AuthenticationFailed(f"ticket is for another path, {path!r}")
+    identity = Identity(_user(request, user_id, session_key, stamp), session_key)
+    # Last, so that none is used up in vain; of many who come at once, one.
+    seconds = conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW
+    if not _cache().add(f"{_SALT}.{number}.used", True, seconds):
+        raise AuthenticationFailed("ticket was used already")
+    return identity
+
+
+def _number(signed: str) -> str:
+    try:
+        return _signer().unsign(signed, max_age=conf.get("WEBSOCKET_TICKET_SECONDS"))
+    except signing.SignatureExpired:
+        raise AuthenticationFailed("ticket has expired, see WEBSOCKET_TICKET_SECONDS") from None
+    except signing.BadSignature:
+        raise AuthenticationFailed("ticket is not one of ours") from None
+
+
+def _user(request: HttpRequest, user_id: str | None, session_key: str | None, stamp: str) -> Any:
+    """Return the user of a ticket, if everything is as it was when it was issued."""
+    if user_id is None:
+        return anonymous()
+    if session_key is None:
+        user = user_by_id(user_id)
+    else:
+        user = session_user(session_key)
+        own: Any = getattr(request, "user", None)
+        if own is not None and own.is_authenticated and _id(own) != user_id:
+            raise AuthenticationFailed("ticket is another user's than the cookies")
+    if user is None or not user.is_authenticated or _id(user) != user_id:
+        raise AuthenticationFailed("ticket is of a user or session that is no more")
+    if not constant_time_compare(_stamp(user), stamp):
+        raise AuthenticationFailed("ticket is older than its user's password")
+    return user
+
+
+def _id(user: Any) -> str:
+    return str(user._meta.pk.value_to_string(user)) if hasattr(user, "_meta") else str(user.pk)
+
+
+def _session_key(request: HttpRequest, user_id: str | None) -> str | None:
+    """Return the key of the request's session, if it is why the user is who it is."""
+    session = getattr(request, "session", None)
+    if user_id is None or not isinstance(session, SessionBase):
+        return None
+    return session.session_key if session.get(SESSION_KEY) == user_id else None
+
+
+def _stamp(user: Any) -> str:
+    """Return what changes with the user's password, and says nothing of it."""
+    session_hash = getattr(user, "get_session_auth_hash", str)()
+    return salted_hmac(_SALT, session_hash).hexdigest()[:20]
+
+
+def _cache() -> Any:
+    return caches[conf.get("WEBSOCKET_TICKET_CACHE")]
+
+
+def _signer() -> signing.TimestampSigner:
+    # RFC 9110 section 5.6.2: no colon among subprotocols.
+    return signing.TimestampSigner(sep=".", salt=_SALT)
