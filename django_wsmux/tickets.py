@@ -44,7 +44,7 @@ _SALT: Final = "django_wsmux.ticket"
 _SKEW: Final = 300
 
 
-def issue_ticket(request: HttpRequest, path: str) -> str:
+def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
     """Return a ticket: whoever shows it opens the socket at ``path`` as the request's user.
 
     It is good once, for ``WEBSOCKET_TICKET_SECONDS``; a page that connects again needs another. In
@@ -54,7 +54,8 @@ def issue_ticket(request: HttpRequest, path: str) -> str:
         request: of the user who is to be let in; one of Django REST framework will do. Nobody
             signed in gets a ticket that lets nobody in particular in.
         path: of the socket, or its whole URL, as ``reverse()`` and ``websocket_url()`` return them;
-            a query is not looked at.
+            a query is not looked at. ``None`` is the path of the request: page and socket may share
+            it.
 
     Returns:
         ASCII letters, digits and ``. - _``.
@@ -70,7 +71,7 @@ def issue_ticket(request: HttpRequest, path: str) -> str:
             url = websocket_url("chat", kwargs={"room": room}, request=request)
             return JsonResponse({"url": url, "ticket": issue_ticket(request, url)})
     """
-    path = unquote(urlsplit(path).path)
+    path = request.path if path is None else unquote(urlsplit(path).path)
     if not path.startswith("/"):
         raise ValueError(f"{path!r}: a ticket is for the path of a socket, such as '/chat/lobby/'")
     user: Any = getattr(request, "user", None) or anonymous()
@@ -152,7 +153,7 @@ def _session_key(request: HttpRequest, user_id: str | None) -> str | None:
 def _stamp(user: Any) -> str:
     """Return what changes with the user's password, and says nothing of it."""
     session_hash = getattr(user, "get_session_auth_hash", str)()
-    return salted_hmac(_SALT, session_hash).hexdigest()[:20]
+    return salted_hmac(_SALT, session_hash, algorithm="sha256").hexdigest()[:20]
 
 
 def _cache() -> Any:

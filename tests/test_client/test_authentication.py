@@ -321,6 +321,13 @@ def test_path_of_a_ticket(client: WebSocketClient, ann: User) -> None:
         issue_ticket(request_of(client, ann), "ticket/")
 
 
+def test_path_of_the_page(client: WebSocketClient) -> None:
+    """Without a path it is for a socket at the page's own."""
+    value = issue_ticket(RequestFactory().get("/ticket/?a=b"))
+    with client.websocket("/ticket/", ["bearer", value]):
+        pass
+
+
 def test_template_tag(client: WebSocketClient, ann: User) -> None:
     """It takes what {% websocket_url %} takes."""
     template = engines["django"].from_string(
