@@ -199,6 +199,7 @@ class WebSocketHandler(WSGIHandler):
             except ConnectionClosed:
                 if place is None or not place.is_refused:
                     raise
+                response = None
             if place is not None:
                 if isinstance(response, SwitchingProtocols):
                     # Whoever signs in, be it the view, has done so by now.

@@ -24,6 +24,7 @@ from django.views.decorators.http import require_GET
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
+from django_wsmux.responses import WebSocketResponse
 from django_wsmux.server.websocket import WebSocket
 
 from . import state
@@ -338,6 +339,14 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.spawn(int)
     time.sleep(0.05)
     websocket.send_json(len(websocket._on_close or ()))
+
+
+def undecided(request: HttpRequest, key: str) -> HttpResponse:
+    """Wait with the answer to the handshake until let go, then accept."""
+    state.reports[key] = "waiting"
+    while state.reports[key] != "go":
+        time.sleep(0.01)
+    return WebSocketResponse(lambda websocket: websocket.send("yes"))
 
 
 @websocket
