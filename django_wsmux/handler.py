@@ -242,9 +242,8 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
             return None
         reason = "no Origin header, and WEBSOCKET_REQUIRE_ORIGIN is set"
     else:
-        if settings.USE_X_FORWARDED_PORT and (port := request.get_port()) not in ("80", "443"):
-            # As CsrfViewMiddleware has it, for proxies that leave the port out of the host.
-            host = host if origin.has_port(host) else f"{host}:{port}"
+        if settings.USE_X_FORWARDED_PORT and "HTTP_X_FORWARDED_PORT" in request.META:
+            host = _with_port(host, request.get_port())
         if (
             origin.is_same(claimed, host, secure=request.is_secure())
             or origin.is_allowed(claimed, conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
@@ -263,3 +262,11 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
         f"{reason}\n" if settings.DEBUG else "Origin not allowed.\n",
         content_type="text/plain; charset=utf-8",
     )
+
+
+def _with_port(host: str, port: str) -> str:
+    """Add the port that a proxy tells, where it is not in the host and not the scheme's.
+
+    As ``CsrfViewMiddleware`` has it.
+    """
+    return host if port in ("80", "443") or origin.has_port(host) else f"{host}:{port}"

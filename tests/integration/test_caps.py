@@ -15,6 +15,7 @@ import pytest
 from django_wsmux.protocol.options import Options
 from django_wsmux.server import admission
 from tests.gauges import reported, settled, wait_until
+from tests.integration.test_limits import counted
 from tests.support import SERVERS, Answer, Server, frame, handshake
 
 StartServer = Callable[..., Server]
@@ -47,18 +48,6 @@ def assert_free(server: Server) -> None:
     """Wait until all sockets are closed; then no place may be taken."""
     settled(server)
     assert json.loads(server.get("/places/")) == [0, {}, {}]
-
-
-def counted(server: Server, name: str) -> int:
-    """Return one of the server's counters."""
-    return int(json.loads(server.get("/metrics/"))[name])
-
-
-def sign_in(server: Server, user: str) -> str:
-    """Sign in; return the cookie as a header."""
-    lines = server.request(f"/login/?user={user}").headers.get_all("Set-Cookie", [])
-    (line,) = (line for line in lines if line.startswith("sessionid="))
-    return line.partition(";")[0]
 
 
 def client(address: str) -> str:
@@ -182,7 +171,7 @@ class TestUser:
     def test_refused_with_429(self, capped: Server, path: str) -> None:
         """The third window of a user, in whatever kind of view; strangers and others are served."""
         before = counted(capped, "refused_user")
-        ann, bob = sign_in(capped, "ann"), sign_in(capped, "bob")
+        ann, bob = capped.sign_in("ann"), capped.sign_in("bob")
         with ExitStack() as stack:
             for _ in range(2):
                 wire = stack.enter_context(capped.upgraded(path, f"Cookie: {ann}\r\n"))
@@ -232,7 +221,7 @@ class TestExact:
     def test_ends(self, capped: Server, how: str) -> None:
         """Five times one after another, though two of the user may be open."""
         path, more, data = ENDS[how]
-        cookie = f"Cookie: {sign_in(capped, how.replace(' ', '-'))}\r\n"
+        cookie = f"Cookie: {capped.sign_in(how.replace(' ', '-'))}\r\n"
         statuses = set()
         for _ in range(5):
             with capped.wire() as wire:
@@ -333,7 +322,7 @@ def test_server_that_has_sent_the_101(start_server: StartServer) -> None:
     """gevent-websocket's own server: 1013 instead, with the status as reason."""
     settings = {**CAPS, "WEBSOCKET_MAX_SOCKETS": 4}
     server = start_server("direct", env={"TEST_SETTINGS": json.dumps(settings)})
-    cookie = f"Cookie: {sign_in(server, 'ann')}\r\n"
+    cookie = f"Cookie: {server.sign_in('ann')}\r\n"
     with ExitStack() as stack:
         for path in ("/echo/", "/plain-echo/"):
             stack.enter_context(server.upgraded(path, cookie))

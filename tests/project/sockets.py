@@ -341,6 +341,20 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.send_json(len(websocket._on_close or ()))
 
 
+def mirror(request: HttpRequest) -> HttpResponse:
+    """Put on the 101 what the client has sent, in every place there is."""
+    offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    subprotocols = offered if "offered" in request.GET else request.GET.getlist("subprotocol")
+    response = WebSocketResponse(
+        lambda websocket: websocket.send(str(websocket.subprotocol)), subprotocols=subprotocols
+    )
+    if "cookie" in request.GET:
+        response.set_cookie("mirrored", request.GET["cookie"])
+    if "header" in request.GET:
+        response.headers["X-Mirrored"] = request.GET["header"]
+    return response
+
+
 def undecided(request: HttpRequest, key: str) -> HttpResponse:
     """Wait with the answer to the handshake until let go, then accept."""
     state.reports[key] = "waiting"
