@@ -6,6 +6,7 @@ It is used where there is such a limit, so that others pay nothing for it.
 from __future__ import annotations
 
 import time
+from math import ceil
 from typing import Any, Final
 
 from .codec import Codec, Sink
@@ -62,12 +63,21 @@ class MeteredCodec(Codec):
         whole = len(messages) - before
         if not whole and not self._frames:
             return controls
-        others = len(controls)
-        fragments = max(self._frames - others - whole, 0)
+        is_end = bool(controls) and type(controls[-1]) in (Closed, Failure)
+        fragments = max(self._frames - len(controls) - whole, 0)
+        cost = whole + len(controls) - is_end + fragments / _FRAGMENTS
         self._refill(self._rate * _BURST)
-        excess = whole + others + fragments / _FRAGMENTS - self._left
-        self._left -= min(whole + others + fragments / _FRAGMENTS, self._left)
-        return controls if excess <= 0 else self._exceeded(controls, messages, min(whole, excess))
+        excess = cost - self._left
+        self._left = max(-excess, 0)
+        if excess <= 0:
+            return controls
+        for _ in range(min(whole, ceil(excess))):
+            messages.pop()
+        self._finish()
+        if is_end:
+            return controls[-1:]  # it is over anyhow
+        reason = f"more than {self._rate} messages a second"
+        return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
 
     def forgive(self) -> None:
         """Reading goes on after a pause: what comes now may all have been sent meanwhile."""
@@ -78,13 +88,3 @@ class MeteredCodec(Codec):
         left = self._left + (now - self._counted_at) * self._rate
         # Never take away what was there.
         self._left, self._counted_at = max(self._left, min(left, most)), now
-
-    def _exceeded(self, controls: list[Control], messages: Sink, excess: float) -> list[Control]:
-        while excess > 0:
-            messages.pop()
-            excess -= 1
-        self._finish()
-        if controls and type(controls[-1]) in (Closed, Failure):
-            return controls[-1:]  # it is over anyhow
-        reason = f"more than {self._rate} messages a second"
-        return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
