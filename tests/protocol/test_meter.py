@@ -129,6 +129,20 @@ class TestWhatCounts:
         assert peer.send(MESSAGE * 3) == [TOO_MANY]
         assert len(peer.messages) == 20
 
+    def test_large_read_in_place(self, peer: Peer) -> None:
+        """Read to the codec's own buffer, it counts once."""
+        large = frame(0x82, bytes(LARGE))
+        for _ in range(20):
+            assert peer.send(large[:100]) == []
+            rest = large[100:]
+            while rest:
+                with peer.codec.space() as space:
+                    size = min(len(space), len(rest))
+                    space[:size] = rest[:size]
+                rest = rest[size:]
+                assert peer.codec.filled(size, peer.messages) == []
+        assert peer.send(MESSAGE) == [TOO_MANY]
+
     def test_bytes_of_a_frame(self, peer: Peer) -> None:
         """Bytes that end nothing cost nothing."""
         data = frame(0x82, bytes(1000))
