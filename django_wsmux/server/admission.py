@@ -141,8 +141,8 @@ def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
         path: for the log.
     """
     with _lock:
-        if place._user is not None:
-            return True
+        if place._user is not None or place.is_open:
+            return True  # asked again
         if _add(_users, user, limit):
             place._user = user
             return True
