@@ -197,6 +197,17 @@ class TestForgedHosts:
         assert answer.status == 403
         assert "WEBSOCKET_" in answer.text
 
+    def test_is_logged(self, proxied: Server) -> None:
+        """Both values and what to change; elsewhere others may have used up the lines."""
+        more = {"Host": "site.example:8443"}
+        answer_to(proxied, handshake("/echo/", forwarded("https://evil.example", more)))
+        proxied.wait_for_log(
+            r"refused with 403: '/echo/': origin 'https://evil\.example' is not this site's, "
+            r"'site\.example:8443'.*WEBSOCKET_ALLOWED_ORIGINS"
+        )
+        proxied.refused("/logged/", {"Sec-WebSocket-Key": "x"})
+        proxied.wait_for_log(r"refused with 400 Bad Request: '/logged/': Sec-WebSocket-Key")
+
 
 def forwarded(origin: str | None, more: dict[str, str]) -> str:
     """Return what a proxy tells, as header lines."""
