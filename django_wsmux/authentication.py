@@ -83,7 +83,8 @@ class FirstMessage:
                 return None
             _identify(request, identity)
             assert isinstance(websocket.hooks, DjangoHooks)
-            websocket.hooks.identify(websocket)
+            if not websocket.hooks.identify(websocket):
+                return None
             return view(request, *args, **kwargs)
 
         # Until then nobody, whatever the cookies say: in no group of theirs either.

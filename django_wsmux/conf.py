@@ -137,8 +137,12 @@ _seconds = _number_problem(0, (int, float), "seconds")
 _some_seconds = _number_problem(0.1, (int, float), "seconds")
 
 
-def _frame_size_problem(value: Any) -> str | None:
-    return None if value is None else _bytes(value)
+def _optional(problem: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    return lambda value: None if value is None else problem(value)
+
+
+_sockets = _optional(_number_problem(1, int, "sockets"))
+_proxies = _number_problem(0, int, "proxies")
 
 
 _default = Options()
@@ -158,7 +162,7 @@ SETTINGS = {
         Setting("WEBSOCKET_TOKEN_TIMEOUT", 10.0, _some_seconds),
         Setting("WEBSOCKET_COMPRESSION", False, _compression_problem),
         Setting("WEBSOCKET_MAX_MESSAGE_SIZE", _default.max_message_size, _bytes),
-        Setting("WEBSOCKET_MAX_FRAME_SIZE", _default.max_frame_size, _frame_size_problem),
+        Setting("WEBSOCKET_MAX_FRAME_SIZE", _default.max_frame_size, _optional(_bytes)),
         Setting("WEBSOCKET_MAX_FRAGMENTS", _default.max_fragments, _fragments),
         Setting("WEBSOCKET_MAX_UNREAD_MESSAGES", _default.max_unread_messages, _count),
         Setting("WEBSOCKET_MAX_UNREAD_BYTES", _default.max_unread_bytes, _bytes),
@@ -171,6 +175,11 @@ SETTINGS = {
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),
         Setting("WEBSOCKET_PING_TIMEOUT", _default.ping_timeout, _seconds),
+        Setting("WEBSOCKET_MAX_SOCKETS", None, _sockets),
+        Setting("WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", None, _sockets),
+        Setting("WEBSOCKET_MAX_SOCKETS_PER_USER", None, _sockets),
+        Setting("WEBSOCKET_TRUSTED_PROXIES", 0, _proxies),
+        Setting("WEBSOCKET_MAX_MESSAGES_PER_SECOND", None, _optional(_count)),
     )
 }
 
@@ -190,12 +199,17 @@ def options() -> Options:
         max_message_size=get("WEBSOCKET_MAX_MESSAGE_SIZE"),
         max_frame_size=get("WEBSOCKET_MAX_FRAME_SIZE"),
         max_fragments=get("WEBSOCKET_MAX_FRAGMENTS"),
+        max_messages_per_second=get("WEBSOCKET_MAX_MESSAGES_PER_SECOND"),
         max_unread_messages=get("WEBSOCKET_MAX_UNREAD_MESSAGES"),
         max_unread_bytes=get("WEBSOCKET_MAX_UNREAD_BYTES"),
         max_unsent_bytes=get("WEBSOCKET_MAX_UNSENT_BYTES"),
         close_slow_clients=get("WEBSOCKET_SLOW_CLIENT") == "close",
         close_timeout=get("WEBSOCKET_CLOSE_TIMEOUT"),
         send_timeout=get("WEBSOCKET_SEND_TIMEOUT"),
+        max_sockets=get("WEBSOCKET_MAX_SOCKETS"),
+        max_sockets_per_address=get("WEBSOCKET_MAX_SOCKETS_PER_ADDRESS"),
+        max_sockets_per_user=get("WEBSOCKET_MAX_SOCKETS_PER_USER"),
+        trusted_proxies=get("WEBSOCKET_TRUSTED_PROXIES"),
         handshake_timeout=get("WEBSOCKET_HANDSHAKE_TIMEOUT"),
         blocked_warning=get("WEBSOCKET_BLOCKED_WARNING"),
         handler_greenlets=get("WEBSOCKET_HANDLER_GREENLETS"),

@@ -7,7 +7,6 @@ over, anything else is the HTTP answer to the handshake.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,18 +20,21 @@ from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
 from . import conf
-from .hooks import DjangoHooks, close_for
+from .exceptions import ConnectionClosed
+from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
 from .protocol.frames import CloseCode
+from .protocol.handshake import Refusal
 from .request import WebSocketRequest
 from .responses import SwitchingProtocols
+from .server import admission, refusals
+from .server.counters import count
 from .server.dispatcher import TAKEOVER_KEY
+from .server.refusals import note, shown
 from .server.takeover import Takeover, is_wsgiref
 from .server.websocket import WebSocket
 
 __all__ = ["WebSocketHandler", "upgrade_required"]
-
-logger = logging.getLogger("django_wsmux.handshake")
 
 Headers = Iterable[tuple[str, str]]
 
@@ -54,6 +56,7 @@ def build_request(environ: dict[str, Any]) -> WebSocketRequest:
     seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
     if seam is not None:
         request.websocket = seam.websocket(environ, conf.options(), DjangoHooks(request, seam))
+        request.websocket.place = environ.pop(admission.PLACE_KEY, None)
         environ["wsgi.websocket"] = request.websocket
     return request
 
@@ -68,6 +71,34 @@ class WebSocketHandler(WSGIHandler):
         if seam is None:
             return super().__call__(environ, start_response)
         handshake.take_token(environ)
+        place = admission.enter(environ, conf.options())
+        if place is None:
+            return self._answer(environ, start_response, seam)
+        if isinstance(place, Refusal):
+            return self._turn_away(place, environ, start_response, seam)
+        environ[admission.PLACE_KEY] = place
+        try:
+            return self._answer(environ, start_response, seam)
+        finally:
+            # An open socket has it until its end.
+            if not place.is_open:
+                place.release()
+
+    def _turn_away(
+        self, refusal: Refusal, environ: dict[str, Any], start_response: Any, seam: Takeover
+    ) -> Iterable[bytes]:
+        """Refuse before Django is asked, at little cost."""
+        if not seam.is_switched:
+            return refusals.answer(refusal, environ, start_response)
+        websocket = build_request(environ).websocket
+        assert websocket is not None
+        hooks = websocket.hooks
+        assert isinstance(hooks, DjangoHooks)
+        self._finish(websocket, hooks, refusal_response(refusal), ())
+        return ()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
+        """Have Django answer, and do as it says."""
         # Django hands over status and headers, cookies included, as to any server; whether they
         # go out as HTTP is decided here.
         started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -117,7 +148,8 @@ class WebSocketHandler(WSGIHandler):
         code = None
         if websocket.connecting:
             # The server had sent it before Django was asked, and Django says no.
-            code = CloseCode.POLICY_VIOLATION
+            is_later = response.status_code in (429, 503)
+            code = CloseCode.TRY_AGAIN_LATER if is_later else CloseCode.POLICY_VIOLATION
             websocket.unsend()
             hooks.accept(websocket, (), headers)
         response.close()
@@ -161,12 +193,40 @@ class WebSocketHandler(WSGIHandler):
             )
 
         def call(request: WebSocketRequest, *args: Any, **kwargs: Any) -> Any:
-            response = view(request, *args, **kwargs)
-            if response is None and request.websocket and not request.websocket.connecting:
+            websocket = request.websocket
+            place = websocket.place if websocket else None
+            try:
+                response = view(request, *args, **kwargs)
+            except ConnectionClosed:
+                if place is None or not place.is_refused:
+                    raise
+                response = None
+            if place is not None:
+                if isinstance(response, SwitchingProtocols) and not place.is_open:
+                    # Whoever signs in, be it the view, has done so by now.
+                    admit_user(request, place)
+                if place.is_refused:
+                    return refusal_response(admission.FULL_USER)
+            if response is None and websocket and not websocket.connecting:
                 return HttpResponse()
             return response
 
         return call
+
+
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return a refusal that is counted and logged already as Django's response."""
+    status, _, reason = refusal.status.partition(" ")
+    response = HttpResponse(
+        refusal.reason,
+        status=int(status),
+        reason=reason,
+        headers=dict(refusal.headers),
+        content_type="text/plain; charset=utf-8",
+    )
+    # django.utils.log.log_response(): a flood is not to be logged a second time.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
@@ -175,6 +235,7 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
     try:
         host = request.get_host()
     except DisallowedHost as error:
+        count("refused_host")
         return response_for_exception(request, error)
     if claimed is None:
         # Not a browser, which always sends it.
@@ -182,6 +243,8 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
             return None
         reason = "no Origin header, and WEBSOCKET_REQUIRE_ORIGIN is set"
     else:
+        if settings.USE_X_FORWARDED_PORT and "HTTP_X_FORWARDED_PORT" in request.META:
+            host = _with_port(host, request.get_port())
         if (
             origin.is_same(claimed, host, secure=request.is_secure())
             or origin.is_allowed(claimed, conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
@@ -191,12 +254,20 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
         ):
             return None
         reason = (
-            f"origin {claimed!r} is not this site's, {host!r}; if it is yours, add it to "
-            f"WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have the proxy pass on the "
-            f"Host header"
+            f"origin {shown(claimed)} is not this site's, {shown(host)}; if it is yours, add it "
+            f"to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have the proxy pass on "
+            f"the Host header"
         )
-    logger.warning("WebSocket handshake refused with 403: %r: %s", request.path, reason)
+    note("refused_origin", "403", request.path, reason)
     return HttpResponseForbidden(
         f"{reason}\n" if settings.DEBUG else "Origin not allowed.\n",
         content_type="text/plain; charset=utf-8",
     )
+
+
+def _with_port(host: str, port: str) -> str:
+    """Add the port that a proxy tells, where it is not in the host and not the scheme's.
+
+    As ``CsrfViewMiddleware`` has it.
+    """
+    return host if port in ("80", "443") or origin.has_port(host) else f"{host}:{port}"

@@ -19,19 +19,21 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
-from . import databases, people, sessions
+from . import conf, databases, people, sessions
 from .exceptions import ConnectionClosed
 from .protocol import handshake
 from .protocol.frames import CloseCode
 from .request import WebSocketRequest, bare_environ, bare_request, shed
 from .responses import SwitchingProtocols, WebSocketResponse
+from .server import admission
+from .server.admission import FULL_USER, Place
 from .server.connection import Connection
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
 from .surroundings import Surroundings
 
-__all__ = ["DjangoHooks", "EventView", "close_for"]
+__all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
 Headers = Iterable[tuple[str, str]]
 
@@ -100,7 +102,19 @@ class DjangoHooks:
 
     def open(self, websocket: Connection) -> None:
         """Accept on the spot, unless an event view leaves it to us."""
-        if self._view is None:
+        if self._view is not None:
+            return
+        request, seam, place = self._request, self._seam, websocket.place
+        assert request is not None
+        assert seam is not None
+        if place is not None and not admit_user(request, place):
+            if not seam.is_switched:
+                websocket.abandon()
+                raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
+            place.is_refused = False  # with a response, as it is
+            self.accept(websocket)
+            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
+        else:
             self.accept(websocket)
 
     def accept(
@@ -159,14 +173,22 @@ class DjangoHooks:
             self._release_request(websocket)
         websocket.serve()
 
-    def identify(self, websocket: Connection) -> None:
-        """The first message has said whose socket this is: be in the groups of that user."""
+    def identify(self, websocket: Connection) -> bool:
+        """The first message has said whose socket this is: be in the groups of that user.
+
+        Returns:
+            False if the user has as many sockets as may be: then it is closed with 1013.
+        """
         assert self._request is not None
+        if websocket.place is not None and not admit_user(self._request, websocket.place):
+            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
+            return False
         people.leave(websocket, self._people)
         self._people = people.join(websocket, self._request)
         if websocket.closed:
             # Meanwhile: nobody else will take it out.
             people.leave(websocket, self._people)
+        return True
 
     def _release_request(self, websocket: WebSocket) -> None:
         assert self._view is not None
@@ -324,6 +346,18 @@ class DjangoHooks:
             response.reason_phrase = f"{type(error).__name__}: {error}"
         if not websocket.connecting:
             close_for(websocket, response)
+
+
+def admit_user(request: HttpRequest, place: Place) -> bool:
+    """Say whether the user of a handshake, if one is signed in, may have another socket.
+
+    ``request.user`` is read, which asks the database, only where there is a cap.
+    """
+    limit = conf.options().max_sockets_per_user
+    user = getattr(request, "user", None) if limit is not None else None
+    if limit is None or user is None or not user.is_authenticated:
+        return True
+    return admission.admit_user(place, str(user.pk), limit, request.path)
 
 
 def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:

@@ -101,6 +101,8 @@ def _starting(environment: dict[str, str]) -> Iterator[StartServer]:
         env = {**environment, **(env or {})}
         if worker == "runserver":
             server = Server.runserver(*options, env=env, **more)
+        elif worker == "direct":
+            server = _start(env, worker)
         else:
             server = Server.gunicorn(worker, *options, env=env, **more)
         servers.append(server)

@@ -158,6 +158,16 @@ class Wire:
             lines.append(line.decode("latin-1"))
         return "".join(lines)
 
+    def response(self) -> Answer:
+        """Read an HTTP response."""
+        response = http.client.HTTPResponse(self.sock)
+        response.begin()
+        return Answer(response.status, response.headers, response.read().decode())
+
+    def rest(self) -> bytes:
+        """Read to the end of the stream."""
+        return self._reader.read()
+
     def frame(self) -> tuple[int, bytes]:
         """Read one of the server's frames: opcode and payload. All of them are final."""
         first, length = self._reader.read(2)
@@ -206,6 +216,13 @@ class Site:
     def get(self, path: str, headers: dict[str, str] | None = None) -> str:
         """Return the body of a page."""
         return self.request(path, headers).text
+
+    def sign_in(self, user: str, cookie: str = "") -> str:
+        """Sign in by the test project's page; return the cookie of the session."""
+        headers = {"Cookie": cookie} if cookie else {}
+        lines = self.request(f"/login/?user={user}", headers).headers.get_all("Set-Cookie", [])
+        (line,) = (line for line in lines if line.startswith("sessionid="))
+        return line.partition(";")[0]
 
     def wire(self, receive_buffer: int | None = None) -> Wire:
         """Open a TCP connection; to be used in ``with``."""

@@ -51,6 +51,11 @@ def test_options_follow_override_settings() -> None:
         ("WEBSOCKET_MAX_MESSAGE_SIZE", 1.5, "must be a number of bytes"),
         ("WEBSOCKET_MAX_UNREAD_MESSAGES", -1, "must be a number of messages"),
         ("WEBSOCKET_MAX_UNSENT_BYTES", "1", "must be a number of bytes"),
+        ("WEBSOCKET_MAX_SOCKETS", 0, "must be a number of sockets, 1 or more, not 0"),
+        ("WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", "9", "must be a number of sockets"),
+        ("WEBSOCKET_MAX_SOCKETS_PER_USER", 1.5, "must be a number of sockets"),
+        ("WEBSOCKET_TRUSTED_PROXIES", None, "must be a number of proxies, 0 or more, not None"),
+        ("WEBSOCKET_MAX_MESSAGES_PER_SECOND", 0, "must be a number of messages, 1 or more"),
         ("WEBSOCKET_CLOSE_TIMEOUT", -0.5, "must be a number of seconds, 0 or more"),
     ],
 )

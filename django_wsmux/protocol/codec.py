@@ -55,6 +55,9 @@ class Sink(Protocol):
     def append(self, message: str | bytes, /) -> None:
         """Take one."""
 
+    def pop(self) -> object:
+        """Give the last one back."""
+
 
 class Codec:
     """The receiving half of a server-side WebSocket connection.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,6 +42,11 @@ _NOT_ON_101: Final = frozenset(
         "upgrade",
     }
 )
+
+
+# A subprotocol has U+0021 to U+007E (section 4.1); of the separators that it may not have, some are
+# in use.
+_TOKEN: Final = re.compile(r"[!-+\--~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,8 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
     """Choose the first of ``supported`` that the client offers.
 
     No common one is not an error (RFC 6455 section 4.2.2): the connection opens without, and
-    a client that cannot do without closes it.
+    a client that cannot do without closes it. A name that could not stand in a header is none, be
+    it that the application takes whatever is offered (section 4.1).
 
     Args:
         offered: the ``Sec-WebSocket-Protocol`` header, or ``None``.
@@ -143,7 +150,7 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
     if not offered or not supported:
         return None
     names = {name.strip() for name in offered.split(",")}
-    return next((name for name in supported if name and name in names), None)
+    return next((name for name in supported if name in names and _TOKEN.fullmatch(name)), None)
 
 
 def take_token(environ: dict[str, Any]) -> None:

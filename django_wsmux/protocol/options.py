@@ -35,6 +35,12 @@ class Options:
             queued for it, before the descriptor is closed all the same.
         send_timeout: seconds that a peer may leave bytes untaken, none at all, before it is
             dropped; 0 is for ever.
+        max_messages_per_second: messages and control frames that a peer may send in a second, on
+            average; beyond them it is closed with 1008. ``None`` is any number.
+        max_sockets: sockets that the process may have; handshakes beyond them are refused.
+        max_sockets_per_address: the same of one client address.
+        max_sockets_per_user: the same of one user.
+        trusted_proxies: reverse proxies that append to ``X-Forwarded-For``.
         handshake_timeout: seconds that a client has for its request, from the TCP connection on;
             0 is for ever.
         blocked_warning: seconds that a view may compute without waiting before it is logged; 0 is
@@ -48,12 +54,17 @@ class Options:
     max_message_size: int = 2**20
     max_frame_size: int | None = None
     max_fragments: int = 2**16
+    max_messages_per_second: int | None = None
     max_unread_messages: int = 64
     max_unread_bytes: int = 2**20
     max_unsent_bytes: int = 2**20
     close_slow_clients: bool = True
     close_timeout: float = 5.0
     send_timeout: float = 30.0
+    max_sockets: int | None = None
+    max_sockets_per_address: int | None = None
+    max_sockets_per_user: int | None = None
+    trusted_proxies: int = 0
     handshake_timeout: float = 10.0
     blocked_warning: float = 1.0
     handler_greenlets: int = 100

@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["is_allowed", "is_loopback", "is_same"]
+__all__ = ["has_port", "is_allowed", "is_loopback", "is_same"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# RFC 6454 section 6.2. urlsplit() alone overlooks white space within, and takes what is in
-# brackets for the host whatever stands around them.
+# RFC 6454 section 6.2, or a pattern. urlsplit() alone overlooks white space within, takes what is
+# in brackets for the host whatever stands around them, and two headers that the server has joined
+# with a comma for one.
 _ORIGIN = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^][/?#@:\\\x00-\x20\x7f]+)(?::[0-9]+)?", re.IGNORECASE
+    r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|(?:\*\.)?[\w.-]+)(?::[0-9]+)?", re.IGNORECASE
 )
 
 
@@ -55,6 +56,12 @@ def is_same(origin: str, host: str, *, secure: bool) -> bool:
     return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
 
 
+def has_port(host: str) -> bool:
+    """Say whether a ``Host`` header names the port."""
+    parts = _split(f"http://{host}")
+    return parts is not None and parts.port is not None
+
+
 def is_loopback(origin: str) -> bool:
     """Say whether ``origin`` is a page on this machine, whatever its port."""
     parts = _split(origin)
@@ -77,7 +84,8 @@ def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
         patterns: ``"https://example.com"``, ``"https://*.example.com"`` for its subdomains (not
             itself), or ``"*"`` for every page there is.
     """
-    parts = _split(origin)
+    # No host has a star in its name, as patterns have.
+    parts = None if "*" in origin else _split(origin)
     for pattern in patterns:
         if pattern == "*":
             return True

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConnectionClosed
 from ..protocol.deflate import Compressor, negotiate
@@ -24,6 +24,9 @@ from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count
 from .inbox import Inbox
 from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from .admission import Place
 
 __all__ = ["Connection"]
 
@@ -54,6 +57,7 @@ class Connection(Inbox):
         "close_reason",
         "environ",
         "latency",
+        "place",
         "subprotocol",
     )
 
@@ -64,6 +68,8 @@ class Connection(Inbox):
         self.close_code: int | None = None
         self.close_reason = ""
         self.latency: float | None = None
+        # What it takes up of the caps, where there are some.
+        self.place: Place | None = None
         # What was sent before the handshake is through, by a view that leaves that to us.
         self._early: list[Callable[[], None]] | None = None
         self._compressor: Compressor | None = None
@@ -278,6 +284,8 @@ class Connection(Inbox):
         self._transport = transport
         self._state = OPEN
         registry.open_sockets.add(self)
+        if self.place is not None:
+            self.place.is_open = True
         if head:
             transport.write(head)
         early, self._early = self._early, None
@@ -405,3 +413,5 @@ class Connection(Inbox):
             self._leave_open(CloseCode.ABNORMAL, "")
         self._state = CLOSED
         registry.open_sockets.discard(self)
+        if self.place is not None:
+            self.place.release()

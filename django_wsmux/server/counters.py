@@ -11,6 +11,7 @@ COUNTERS: Final = {
     "message_too_big": "sockets closed with 1009 for a message over WEBSOCKET_MAX_MESSAGE_SIZE",
     "frame_too_big": "sockets closed with 1009 for a frame over WEBSOCKET_MAX_FRAME_SIZE",
     "too_many_fragments": "sockets closed with 1009 for more than WEBSOCKET_MAX_FRAGMENTS",
+    "too_many_messages": "sockets closed with 1008 for more than WEBSOCKET_MAX_MESSAGES_PER_SECOND",
     "protocol_error": "sockets closed with 1002 or 1007 as the peer broke the protocol",
     "reading_paused": "times that a view fell behind and its socket was not read",
     "send_waited": "times that a view's send() waited for its peer",
@@ -23,6 +24,12 @@ COUNTERS: Final = {
     "send_timed_out": "sockets dropped as the peer took nothing of what was sent",
     "handshake_timed_out": "connections closed before they had sent a whole request",
     "ping_timed_out": "sockets dropped as the peer gave no sign of life after a ping",
+    "refused_handshake": "handshakes refused that no server could accept, or this one cannot",
+    "refused_host": "handshakes refused for a Host header that is not in ALLOWED_HOSTS",
+    "refused_origin": "handshakes refused to pages of other sites",
+    "refused_sockets": "handshakes refused with 503 for WEBSOCKET_MAX_SOCKETS",
+    "refused_address": "handshakes refused with 429 for WEBSOCKET_MAX_SOCKETS_PER_ADDRESS",
+    "refused_user": "handshakes refused with 429 for WEBSOCKET_MAX_SOCKETS_PER_USER",
 }
 
 #: How often each has happened since the process started.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..protocol import handshake
-from . import registry, takeover
+from . import refusals, registry, takeover
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
-
-logger = logging.getLogger("django_wsmux.handshake")
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -68,29 +65,10 @@ def answer_upgrade(
         # A server that has switched protocols already has judged the handshake itself.
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
-        return _refuse(refusal, environ, start_response)
+        path = environ.get("PATH_INFO", "")
+        refusals.note("refused_handshake", refusal.status, path, refusal.reason)
+        return refusals.answer(refusal, environ, start_response)
     assert seam is not None
     environ[TAKEOVER_KEY] = seam
     result = application(environ, start_response)
     return seam.leave() if seam.is_taken else result
-
-
-def _refuse(
-    refusal: handshake.Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
-) -> Iterable[bytes]:
-    logger.warning(
-        "WebSocket handshake refused with %s: %r: %s",
-        refusal.status,
-        environ.get("PATH_INFO", ""),
-        refusal.reason,
-    )
-    body = refusal.reason.encode()
-    headers = [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(body))),
-        *refusal.headers,
-    ]
-    if takeover.is_wsgiref(environ):
-        headers = [header for header in headers if header[0] != "Upgrade"]
-    start_response(refusal.status, headers)
-    return [body]

@@ -8,6 +8,7 @@ that is borrowed for it.
 from __future__ import annotations
 
 from ..protocol.codec import Codec, Sink
+from ..protocol.meter import MeteredCodec
 from ..protocol.options import Options
 from . import registry
 from .contracts import CLOSED, CONNECTING, OPEN, Hooks, Transport
@@ -27,6 +28,9 @@ class _Nowhere:
 
     def append(self, message: str | bytes) -> None:
         pass
+
+    def pop(self) -> object:
+        raise IndexError("nothing is kept")
 
 
 _nowhere = _Nowhere()
@@ -59,12 +63,14 @@ class Inbox:
     def __init__(self, options: Options, hooks: Hooks) -> None:
         self.options = options
         self.hooks = hooks
-        self.codec = Codec(
+        limits = (
             options.max_message_size,
             options.max_frame_size,
             options.max_fragments,
             options.max_unread_messages,
         )
+        rate = options.max_messages_per_second
+        self.codec = Codec(*limits) if rate is None else MeteredCodec(rate, *limits)
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
         self._inbox: list[str | bytes] | None = None
@@ -141,6 +147,8 @@ class Inbox:
         """Read again, what the codec holds back first."""
         if self._is_paused and self._state != CLOSED:
             self._is_paused = False
+            if isinstance(self.codec, MeteredCodec):
+                self.codec.forgive()
             self._transport.resume()
             if self.codec.is_held:
                 self.data_received(b"", 0)

@@ -36,10 +36,7 @@ def all_messages(websocket: ClientConnection) -> list[str | bytes]:
 @contextmanager
 def signed_in(server: Server, user: str = "ann") -> Iterator[dict[str, str]]:
     """Sign in over HTTP; gives the headers that carry the session."""
-    answer = server.request(f"/login/?user={user}")
-    cookies = answer.headers.get_all("Set-Cookie") or []
-    session = next(cookie for cookie in cookies if cookie.startswith("sessionid="))
-    yield {"Cookie": session.partition(";")[0]}
+    yield {"Cookie": server.sign_in(user)}
 
 
 class TestViews:

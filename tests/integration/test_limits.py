@@ -35,9 +35,9 @@ def limited(environment: dict[str, str]) -> Iterator[Server]:
     server.stop()
 
 
-def counted(server: Server, name: str) -> int:
-    """Return one of the server's counters."""
-    return int(json.loads(server.get("/metrics/"))[name])
+def counted(server: Server, name: str, host: str | None = None) -> int:
+    """Return one of the server's counters; ``host`` is what it wants to be called."""
+    return int(json.loads(server.get("/metrics/", {"Host": host} if host else None))[name])
 
 
 def wait_for_count(server: Server, name: str, least: int = 1) -> None:

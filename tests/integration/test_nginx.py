@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -76,3 +77,14 @@ def test_the_outside_is_known(
     assert f"ws://127.0.0.1:{port}/echo/" in outside.get("/page/")
     with outside.connect("/echo/", origin=f"http://127.0.0.1:{port}"):
         pass
+
+
+def test_addresses(start_server: StartServer, start_nginx: Callable[[str, Server], int]) -> None:
+    """WEBSOCKET_TRUSTED_PROXIES: what nginx has seen counts, not what the client claims."""
+    settings = {"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS": 2, "WEBSOCKET_TRUSTED_PROXIES": 1}
+    server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
+    outside = Site(start_nginx("nginx-site.conf", server))
+    claims = [f"X-Forwarded-For: 192.0.2.{n}\r\nX_Forwarded_For: 192.0.2.9\r\n" for n in range(2)]
+    with outside.upgraded("/echo/", claims[0]), outside.upgraded("/echo/", claims[1]):
+        assert json.loads(server.get("/places/")) == [2, {"127.0.0.1": 2}, {}]
+        assert outside.refused("/echo/", {"X-Forwarded-For": "192.0.2.3"}).status == 429

@@ -24,6 +24,7 @@ from django.views.decorators.http import require_GET
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
+from django_wsmux.responses import WebSocketResponse
 from django_wsmux.server.websocket import WebSocket
 
 from . import state
@@ -338,6 +339,28 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.spawn(int)
     time.sleep(0.05)
     websocket.send_json(len(websocket._on_close or ()))
+
+
+def mirror(request: HttpRequest) -> HttpResponse:
+    """Put on the 101 what the client has sent, in every place there is."""
+    offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    subprotocols = offered if "offered" in request.GET else request.GET.getlist("subprotocol")
+    response = WebSocketResponse(
+        lambda websocket: websocket.send(str(websocket.subprotocol)), subprotocols=subprotocols
+    )
+    if "cookie" in request.GET:
+        response.set_cookie("mirrored", request.GET["cookie"])
+    if "header" in request.GET:
+        response.headers["X-Mirrored"] = request.GET["header"]
+    return response
+
+
+def undecided(request: HttpRequest, key: str) -> HttpResponse:
+    """Wait with the answer to the handshake until let go, then accept."""
+    state.reports[key] = "waiting"
+    while state.reports[key] != "go":
+        time.sleep(0.01)
+    return WebSocketResponse(lambda websocket: websocket.send("yes"))
 
 
 @websocket

@@ -22,7 +22,7 @@ from django.urls import path
 from django_wsmux import metrics
 from django_wsmux.groups import Group
 from django_wsmux.people import disconnect
-from django_wsmux.server import registry
+from django_wsmux.server import admission, registry
 
 from . import state
 
@@ -136,6 +136,11 @@ def show_metrics(request: HttpRequest) -> JsonResponse:
     return JsonResponse(metrics.snapshot())
 
 
+def places(request: HttpRequest) -> JsonResponse:
+    """Show what is taken up of the caps."""
+    return JsonResponse([admission._places, admission._addresses, admission._users], safe=False)
+
+
 def unread(request: HttpRequest) -> JsonResponse:
     """Show the sizes of the messages that wait for each socket's view."""
     return JsonResponse(
@@ -185,6 +190,7 @@ urlpatterns = [
     path("slow/", slow),
     path("report/<key>/", report),
     path("metrics/", show_metrics),
+    path("places/", places),
     path("unread/", unread),
     path("let-go/<key>/", let_go),
     path("collect/", collect),

@@ -45,6 +45,8 @@ urlpatterns = [
     path("silent/", sockets.silent),
     path("ping-me/", sockets.ping_me),
     path("coming-and-going/", sockets.coming_and_going),
+    path("mirror/", sockets.mirror),
+    path("undecided/<key>/", sockets.undecided),
     path("farewell/", sockets.farewell),
     path("form/", sockets.form),
     path("computing/", sockets.computing),

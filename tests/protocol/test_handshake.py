@@ -158,6 +158,16 @@ class TestSelectSubprotocol:
         """None in common is not an error; names are compared with case."""
         assert select_subprotocol(offered, ["a", "b"]) is None
 
+    @pytest.mark.parametrize("name", ["a b", "a\rb", "a\0", "\x1b[31m", "\xe9", "a\x7f"])
+    def test_not_a_token(self, name: str) -> None:
+        """What no header can hold is not agreed on, though the server take whatever is offered."""
+        assert select_subprotocol(f"{name}, b", [name, "b"]) == "b"
+
+    @pytest.mark.parametrize("name", ["a", "!#$%&'*+-.^_`|~", "v1/a=b;c", "base64url.x.y-_"])
+    def test_token(self, name: str) -> None:
+        """Any other name is."""
+        assert select_subprotocol(name, [name]) == name
+
     def test_none_supported(self) -> None:
         """A server without subprotocols never names one."""
         assert select_subprotocol("a", []) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_wsmux.protocol.origin import is_allowed, is_loopback, is_same
+from django_wsmux.protocol.origin import has_port, is_allowed, is_loopback, is_same
 
 NOT_ORIGINS = [
     "",
@@ -28,6 +28,11 @@ NOT_ORIGINS = [
     "https://[::x]",
     "https://example.com[::1]",
     "https://[::1]example.com",
+    "https://example.com,a.example.com",
+    "https://example.com,https://example.com",
+    "https://example.com%2ea",
+    "https://example.com;a",
+    "https://a*.example.com",
 ]
 
 
@@ -97,6 +102,21 @@ class TestIsSame:
     def test_not_a_host(self, host: str) -> None:
         """A bad Host header has no pages."""
         assert not is_same("http://example.com", host, secure=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "has"),
+    [
+        ("a.example:80", True),
+        ("a.example", False),
+        ("[::1]:1", True),
+        ("[::1]", False),
+        ("", False),
+    ],
+)
+def test_has_port(host: str, has: bool) -> None:
+    """A port that is named, be it the default."""
+    assert has_port(host) is has
 
 
 class TestIsLoopback:
@@ -173,6 +193,8 @@ class TestIsAllowed:
             ("https://badexample.com", "https://*.example.com"),
             ("https://a.example.com.evil.example", "https://*.example.com"),
             ("https://example.com", "https://*"),
+            ("https://*.example.com", "https://*.example.com"),
+            ("https://a,b.example.com", "https://*.example.com"),
             ("https://example.com", "example.com"),
             ("https://example.com", "https://example.com:port"),
         ],

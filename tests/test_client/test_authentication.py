@@ -495,6 +495,22 @@ def test_gone(waiting: ClientWebSocket) -> None:
     assert snapshot()["token_timed_out"] == before["token_timed_out"]
 
 
+@override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
+def test_one_too_many(client: WebSocketClient, ann: User) -> None:
+    """Whose it is shows after the 101, and so does that there are too many."""
+    first, second = client.websocket("/first/echo/"), client.websocket("/first/echo/")
+    first.send("ann")
+    assert first.receive() == "user ann"
+    second.send("ann")
+    assert second.closed
+    assert (second.close_code, second.close_reason) == (1013, "429 Too Many Requests")
+    assert Group.for_user(ann).count() == 1
+    first.close()
+    third = client.websocket("/first/echo/")
+    third.send("ann")
+    assert third.receive() == "user ann"
+
+
 def test_cookies_spare_nobody(client: WebSocketClient, ann: User) -> None:
     """What reads the first message does not depend on them; nor is it in their user's group."""
     root = User.objects.create(username="root")

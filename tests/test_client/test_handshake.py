@@ -63,6 +63,28 @@ def test_signed_in(client: WebSocketClient, path: str) -> None:
 
 
 @pytest.mark.django_db
+@override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
+def test_cap(client: WebSocketClient, path: str) -> None:
+    """Caps hold in tests; a socket that is closed leaves its place."""
+    client.force_login(User.objects.create(username="ann"))
+    for _ in range(2):
+        with client.websocket(f"{path}private/"):
+            response = refusal(client, f"{path}private/")
+            assert (response.status_code, response.headers["Retry-After"]) == (429, "10")
+
+
+@pytest.mark.django_db
+@override_settings(WEBSOCKET_CLOSE_SIGNED_OUT=False, WEBSOCKET_MAX_SOCKETS_PER_USER=None)
+def test_user_is_not_read(
+    client: WebSocketClient, path: str, django_assert_num_queries: Any
+) -> None:
+    """Without a cap nobody asks the database who it is."""
+    client.force_login(User.objects.create(username="ann"))
+    with django_assert_num_queries(0), client.websocket(path):
+        pass
+
+
+@pytest.mark.django_db
 @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
 def test_signing_out(client: WebSocketClient, path: str) -> None:
     """Whoever signs out, here by the test's own client, loses the sockets."""

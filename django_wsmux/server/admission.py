@@ -1,0 +1,204 @@
+"""How many WebSockets this process has at a time: in all, of one address, of one user.
+
+Each handshake takes a ``Place`` before the framework is asked, and has it until it is refused or
+its socket's descriptor is closed, so those under way count too. Where no cap is set there are no
+places.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
+from threading import Lock
+from typing import Any, Final
+
+from ..protocol.handshake import Refusal
+from ..protocol.options import Options
+from .refusals import LogLimit, note, shown
+
+__all__ = ["FULL_USER", "PLACE_KEY", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
+
+logger = logging.getLogger("django_wsmux.handshake")
+
+#: Where the environ of a handshake has its ``Place`` until its socket takes it.
+PLACE_KEY: Final = "django_wsmux.place"
+
+#: Seconds after which a client that was refused may try again.
+RETRY_AFTER: Final = 10
+
+_RETRY = (("Retry-After", str(RETRY_AFTER)),)
+
+_FULL = Refusal(
+    "503 Service Unavailable", "This server has as many WebSockets as it takes.", _RETRY
+)
+_FULL_ADDRESS = Refusal(
+    "429 Too Many Requests", "There are as many WebSockets from this address as may be.", _RETRY
+)
+#: For a user who has as many sockets as may be.
+FULL_USER: Final = Refusal(
+    "429 Too Many Requests", "There are as many WebSockets of this user as may be.", _RETRY
+)
+
+
+class Place:
+    """What one WebSocket takes up of the caps.
+
+    Attributes:
+        is_open: a socket has it, and gives it back when its descriptor is closed.
+        is_refused: its user has as many as may be.
+    """
+
+    __slots__ = ("_address", "_is_taken", "_user", "is_open", "is_refused")
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._user: str | None = None
+        self._is_taken = True
+        self.is_open = self.is_refused = False
+
+    def release(self) -> None:
+        """Give it back; does nothing the second time."""
+        global _places
+        with _lock:
+            if not self._is_taken:
+                return
+            self._is_taken = False
+            _places -= 1
+            _remove(_addresses, self._address)
+            _remove(_users, self._user)
+
+
+# For servers with threads; greenlets do not get in each other's way here.
+_lock = Lock()
+_places = 0
+_addresses: dict[str, int] = {}
+_users: dict[str, int] = {}
+
+# A setting that does not fit the proxies is said once a minute.
+_misled = LogLimit(1, 60.0)
+
+
+def _add(counts: dict[str, int], key: str | None, limit: int | None) -> bool:
+    """Count one more, unless there are ``limit``."""
+    if key is None or limit is None:
+        return True
+    number = counts.get(key, 0)
+    if number >= limit:
+        return False
+    counts[key] = number + 1
+    return True
+
+
+def _remove(counts: dict[str, int], key: str | None) -> None:
+    if key is not None:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]
+
+
+def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
+    """Take a place for a handshake.
+
+    Returns:
+        The place, to be released when there is no socket in the end; how to refuse the handshake;
+        or ``None`` where nothing is limited.
+    """
+    most, per_address = options.max_sockets, options.max_sockets_per_address
+    if most is per_address is options.max_sockets_per_user is None:
+        return None
+    address = None if per_address is None else address_of(environ, options.trusted_proxies)
+    refusal = _take_place(address, most, per_address)
+    if refusal is None:
+        return Place(address)
+    if refusal is _FULL:
+        counter, reason = "refused_sockets", f"WEBSOCKET_MAX_SOCKETS, {most}, are open"
+    else:
+        counter = "refused_address"
+        reason = f"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS, {per_address}, are open of {address}"
+    note(counter, refusal.status, environ.get("PATH_INFO", ""), reason)
+    return refusal
+
+
+def _take_place(address: str | None, most: int | None, per_address: int | None) -> Refusal | None:
+    global _places
+    with _lock:
+        if most is not None and _places >= most:
+            return _FULL
+        if not _add(_addresses, address, per_address):
+            return _FULL_ADDRESS
+        _places += 1
+    return None
+
+
+def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
+    """Count a handshake for its user; say whether there was room.
+
+    Args:
+        place: that of the handshake.
+        user: the primary key.
+        limit: how many sockets a user may have.
+        path: for the log.
+    """
+    with _lock:
+        if place._user is not None:
+            return True  # asked again
+        if _add(_users, user, limit):
+            place._user = user
+            return True
+    place.is_refused = True
+    reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER, {limit}, are there of user {shown(user)}"
+    note("refused_user", FULL_USER.status, path, reason)
+    return False
+
+
+def address_of(environ: Mapping[str, Any], proxies: int) -> str | None:
+    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.
+
+    Args:
+        environ: of the handshake.
+        proxies: how many reverse proxies append the address of their client to
+            ``X-Forwarded-For``. What stands further left is what the client says, and not believed.
+
+    Returns:
+        ``None`` when the request came over a unix socket and no proxy says from where.
+
+    Example:
+        >>> address_of({"REMOTE_ADDR": "2001:db8:1:2:3::4"}, 0)
+        '2001:db8:1:2::/64'
+    """
+    if proxies:
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", proxies)
+        if len(forwarded) >= proxies and (client := _network(forwarded[-proxies])):
+            return client
+    address = _network(environ.get("REMOTE_ADDR") or "")
+    suffix = _misled.suffix() if proxies or address is None else None
+    if suffix is not None:
+        logger.warning(
+            "X-Forwarded-For is %s, WEBSOCKET_TRUSTED_PROXIES is %d, so the address that a "
+            "WebSocket is counted for is %s%s",
+            shown(environ.get("HTTP_X_FORWARDED_FOR", "")),
+            proxies,
+            "the nearest proxy's" if address else "unknown, and it is not limited",
+            suffix,
+        )
+    return address
+
+
+def _network(text: str) -> str | None:
+    """Return an address, or its network, in one spelling; a port is left out."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            # Whoever has one IPv6 address has its /64 (RFC 6177).
+            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+        address = address.ipv4_mapped
+    return str(address)

@@ -1,0 +1,102 @@
+"""Handshakes that are refused: the answer, the counter, and a line in the log now and then.
+
+Whoever floods a server with handshakes must not fill its disk, so lines of one kind are limited;
+the next one says how many were left out, and the counters count all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from ..protocol.handshake import Refusal
+from .counters import count
+from .takeover import is_wsgiref
+
+__all__ = ["LogLimit", "answer", "note", "shown"]
+
+logger = logging.getLogger("django_wsmux.handshake")
+
+#: Lines of one kind that may come at once, and seconds for each further one.
+_LINES: Final = 20
+_SECONDS: Final = 10.0
+
+#: Characters of a value that a client has sent; servers let it be 8 KiB and more.
+_SHOWN: Final = 200
+
+
+class LogLimit:
+    """Lets a few lines through at once, then one now and then.
+
+    Args:
+        lines: how many may come at once.
+        seconds: until there is room for another.
+    """
+
+    __slots__ = ("_at", "_left", "_left_out", "_lines", "_seconds")
+
+    def __init__(self, lines: int = _LINES, seconds: float = _SECONDS) -> None:
+        self._lines = self._left = float(lines)
+        self._seconds = seconds
+        self._left_out = 0
+        self._at = time.monotonic()
+
+    def suffix(self) -> str | None:
+        """Return what to append to a line, or ``None`` when it is to be left out."""
+        now = time.monotonic()
+        self._left = min(self._lines, self._left + (now - self._at) / self._seconds)
+        self._at = now
+        if self._left < 1:
+            self._left_out += 1
+            return None
+        self._left -= 1
+        left_out, self._left_out = self._left_out, 0
+        return f" ({left_out} more like this were not logged)" if left_out else ""
+
+
+_limits: Final[dict[str, LogLimit]] = {}
+
+
+def shown(value: str) -> str:
+    """Return what a client has sent, safe for a log: escaped, and not too long.
+
+    Example:
+        >>> shown("https://a.example\\r\\nroot logged in")
+        "'https://a.example\\\\r\\\\nroot logged in'"
+    """
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+
+
+def note(counter: str, status: str, path: str, reason: str) -> None:
+    """Count a refusal, and log it unless there were many.
+
+    Args:
+        counter: one of ``COUNTERS``; lines are limited by it.
+        status: of the answer.
+        path: as the client sent it.
+        reason: with ``shown()`` around what the client sent.
+    """
+    count(counter)
+    suffix = _limits.setdefault(counter, LogLimit()).suffix()
+    if suffix is not None:
+        logger.warning(
+            "WebSocket handshake refused with %s: %s: %s%s", status, shown(path), reason, suffix
+        )
+
+
+def answer(
+    refusal: Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Answer a handshake with a refusal."""
+    body = refusal.reason.encode()
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        *refusal.headers,
+    ]
+    if is_wsgiref(environ):
+        headers = [header for header in headers if header[0] != "Upgrade"]
+    start_response(refusal.status, headers)
+    return [body]

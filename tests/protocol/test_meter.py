@@ -1,0 +1,188 @@
+"""How many messages a second a peer may send."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from django_wsmux.protocol.codec import LARGE, Codec
+from django_wsmux.protocol.events import Closed, Control, Failure, Ping
+from django_wsmux.protocol.meter import MeteredCodec
+from tests.support import frame
+
+RATE = 10
+
+TOO_MANY = Failure(1008, "more than 10 messages a second", "too_many_messages")
+
+MESSAGE = frame(0x81, b"x")
+
+
+class Peer:
+    """A peer whose clock stands still unless told otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *limits: int) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self.codec = MeteredCodec(RATE, *(limits or (2**20,)))
+        self.messages: list[str | bytes] = []
+
+    def send(self, data: bytes) -> list[Control]:
+        """Send bytes; return the control frames and the failure."""
+        return self.codec.receive(data, self.messages)
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Peer:
+    """A peer that has sent nothing yet."""
+    return Peer(monkeypatch)
+
+
+class TestRate:
+    """A token bucket of two seconds."""
+
+    def test_burst(self, peer: Peer) -> None:
+        """Twice the rate at once is served, one more is not."""
+        assert peer.send(MESSAGE * 20) == []
+        assert peer.send(MESSAGE) == [TOO_MANY]
+        assert peer.messages == ["x"] * 20
+
+    def test_goes_on(self, peer: Peer) -> None:
+        """Whoever keeps to the rate is served for ever."""
+        for _ in range(1000):
+            peer.now += 0.1
+            assert peer.send(MESSAGE) == []
+
+    def test_beyond(self, peer: Peer) -> None:
+        """Half as much again is not."""
+        sent = 0
+        while not peer.send(MESSAGE):
+            peer.now += 1 / (1.5 * RATE)
+            sent += 1
+        assert 55 <= sent <= 65
+
+    def test_quiet_saves_nothing_up(self, peer: Peer) -> None:
+        """An hour of silence allows no more at once."""
+        peer.now += 3600
+        assert peer.send(MESSAGE * 21) == [TOO_MANY]
+        assert peer.messages == ["x"] * 20
+
+    def test_pause_does(self, peer: Peer) -> None:
+        """What was sent while we did not read may come at once, and no more."""
+        assert peer.send(MESSAGE * 20) == []
+        peer.now += 60
+        peer.codec.forgive()
+        assert peer.send(MESSAGE * 600) == []
+        assert peer.send(MESSAGE) == [TOO_MANY]
+
+    def test_nothing_after(self, peer: Peer) -> None:
+        """It is over (RFC 6455 section 7.1.7)."""
+        peer.send(MESSAGE * 21)
+        peer.now += 60
+        assert peer.send(MESSAGE) == []
+        assert len(peer.messages) == 20
+
+
+class TestWhatCounts:
+    """Everything that makes work, once."""
+
+    @pytest.mark.parametrize("first", [0x82, 0x89, 0x8A])
+    def test_frames(self, peer: Peer, first: int) -> None:
+        """Messages and control frames alike."""
+        controls = peer.send(frame(first, b"") * 20)
+        assert TOO_MANY not in controls
+        assert peer.send(frame(first, b"")) == [TOO_MANY]
+
+    def test_together(self, peer: Peer) -> None:
+        """They share what there is; a batch that is too much has no pings answered."""
+        controls = peer.send((MESSAGE + frame(0x89, b"p")) * 10)
+        assert controls == [Ping(b"p")] * 10
+        assert peer.send(frame(0x89, b"p")) == [TOO_MANY]
+
+    def test_fragments(self, peer: Peer) -> None:
+        """Sixteen are one."""
+        assert peer.send(frame(0x01, b"") + frame(0x00, b"") * 200) == []
+        assert peer.send(frame(0x00, b"") * 118) == []
+        assert peer.send(frame(0x00, b"") * 2) == [TOO_MANY]
+
+    def test_fragmented(self, peer: Peer) -> None:
+        """A message in two frames is not much more than one."""
+        both = frame(0x01, b"a") + frame(0x80, b"b")
+        assert peer.send(both * 18) == []
+        assert peer.send(both * 2) == [TOO_MANY]
+        assert len(peer.messages) == 18
+
+    def test_text_in_pieces(self, peer: Peer) -> None:
+        """However it is cut on its way."""
+        for _ in range(20):
+            assert peer.send(frame(0x81, b"text")[:8]) == []
+            assert peer.send(frame(0x81, b"text")[8:]) == []
+        peer.send(frame(0x81, b"text")[:8])
+        assert peer.send(frame(0x81, b"text")[8:]) == [TOO_MANY]
+
+    def test_large(self, peer: Peer) -> None:
+        """A frame that is read to a buffer of its own, and one behind it."""
+        large = frame(0x82, bytes(LARGE))
+        for _ in range(9):
+            assert peer.send(large[:100]) == []
+            assert peer.send(large[100:] + MESSAGE) == []
+        assert peer.send(MESSAGE * 3) == [TOO_MANY]
+        assert len(peer.messages) == 20
+
+    def test_large_read_in_place(self, peer: Peer) -> None:
+        """Read to the codec's own buffer, it counts once."""
+        large = frame(0x82, bytes(LARGE))
+        for _ in range(20):
+            assert peer.send(large[:100]) == []
+            rest = large[100:]
+            while rest:
+                with peer.codec.space() as space:
+                    size = min(len(space), len(rest))
+                    space[:size] = rest[:size]
+                rest = rest[size:]
+                assert peer.codec.filled(size, peer.messages) == []
+        assert peer.send(MESSAGE) == [TOO_MANY]
+
+    def test_bytes_of_a_frame(self, peer: Peer) -> None:
+        """Bytes that end nothing cost nothing."""
+        data = frame(0x82, bytes(1000))
+        for byte in data:
+            assert peer.send(bytes((byte,))) == []
+        assert peer.send(MESSAGE * 19) == []
+
+    def test_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the codec holds back counts when it is parsed."""
+        peer = Peer(monkeypatch, 2**20, 2**20, 2**16, 4)
+        assert peer.send(MESSAGE * 21) == []
+        for _ in range(4):
+            peer.messages.clear()
+            assert peer.codec.is_held
+            assert peer.send(b"") == []
+        peer.messages.clear()
+        assert peer.send(b"") == [TOO_MANY]
+        assert peer.messages == []
+
+
+class TestOtherEnds:
+    """A batch that is too much and ends by itself."""
+
+    def test_close(self, peer: Peer) -> None:
+        """The peer's own close stands; messages beyond are not passed on."""
+        assert peer.send(MESSAGE * 30 + frame(0x88, b"\x03\xe8")) == [Closed(1000, "")]
+        assert len(peer.messages) == 20
+
+    def test_close_within(self, peer: Peer) -> None:
+        """A close frame is not counted, so nothing is lost before it."""
+        assert peer.send(MESSAGE * 20 + frame(0x88, b"")) == [Closed(1005, "")]
+        assert len(peer.messages) == 20
+
+    def test_failure(self, peer: Peer) -> None:
+        """So does another violation."""
+        (failure,) = peer.send(MESSAGE * 30 + b"\x81\x00")
+        assert isinstance(failure, Failure)
+        assert failure.code == 1002
+
+
+def test_is_a_codec() -> None:
+    """Within its rate it does what any codec does."""
+    assert issubclass(MeteredCodec, Codec)

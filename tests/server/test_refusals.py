@@ -1,0 +1,62 @@
+"""Lines in the log about handshakes that were refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from django_wsmux.server import refusals
+from django_wsmux.server.counters import counters
+from django_wsmux.server.refusals import LogLimit, note, shown
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still unless its only item is changed."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_limit(clock: list[float]) -> None:
+    """A few at once, then one now and then, with the number of those between."""
+    limit = LogLimit(2, 10)
+    assert [limit.suffix() for _ in range(5)] == ["", "", None, None, None]
+    clock[0] += 9.9
+    assert limit.suffix() is None
+    clock[0] += 0.2
+    assert limit.suffix() == " (4 more like this were not logged)"
+    assert limit.suffix() is None
+    clock[0] += 3600
+    assert [limit.suffix() for _ in range(3)] == [" (1 more like this were not logged)", "", None]
+
+
+def test_note(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """All are counted; each kind has lines of its own."""
+    refusals._limits.clear()
+    before = counters["refused_user"], counters["refused_host"]
+    for _ in range(100):
+        note("refused_user", "429 Too Many Requests", "/chat/", "too many")
+    note("refused_host", "400 Bad Request", "/chat/\n", "bad")
+    assert counters["refused_user"] == before[0] + 100
+    assert counters["refused_host"] == before[1] + 1
+    messages = [record.getMessage() for record in caplog.records]
+    line = "WebSocket handshake refused with 429 Too Many Requests: '/chat/': too many"
+    assert messages[:-1] == [line] * 20
+    assert messages[-1] == r"WebSocket handshake refused with 400 Bad Request: '/chat/\n': bad"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("https://a.example", "'https://a.example'"),
+        ("a\r\nb\x1b[31m\x9b", r"'a\r\nb\x1b[31m\x9b'"),
+        ("\u202egnp.exe", r"'\u202egnp.exe'"),
+        ("x" * 200, f"'{'x' * 200}'"),
+        ("x" * 201, f"'{'x' * 200}'..."),
+    ],
+)
+def test_shown(value: str, said: str) -> None:
+    """Escaped, and not too long."""
+    assert shown(value) == said
