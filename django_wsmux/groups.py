@@ -129,17 +129,16 @@ class Group:
         """
         if websocket.closed or members.has(self.name, websocket):
             return
-        websocket.on_close(self, partial(_leave, self.name, websocket))
-        if members.add(self.name, websocket, info):
-            relay.watch(self.name)
+        websocket.on_close(self, partial(relay.discard, self.name, websocket))
+        relay.add(self.name, websocket, info)
         if websocket.closed:
             # Where threads serve it may have left before it was in.
-            _leave(self.name, websocket)
+            relay.discard(self.name, websocket)
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing when it is not a member."""
         websocket.cancel_on_close(self)
-        _leave(self.name, websocket)
+        relay.discard(self.name, websocket)
 
     @contextmanager
     def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
@@ -257,8 +256,3 @@ class Group:
             for each in members.of(self.name)
         ]
         return own + [Member(**each) for each in relay.ask(self.name)]
-
-
-def _leave(name: str, websocket: WebSocket) -> None:
-    if members.discard(name, websocket):
-        relay.unwatch(name)

@@ -21,7 +21,7 @@ from django.http import HttpRequest
 
 from . import conf
 from .groups import Group
-from .relay import members, relay
+from .relay import relay
 
 if TYPE_CHECKING:
     from .server.connection import Connection
@@ -61,8 +61,7 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
     # One string for all windows of a session.
     names = tuple(sys.intern(group.name) for group in groups)
     for name in names:
-        if members.add(name, websocket):
-            relay.watch(name)
+        relay.add(name, websocket)
     return names
 
 
@@ -74,8 +73,7 @@ def user_id(names: tuple[str, ...]) -> str | None:
 def leave(websocket: Connection, names: tuple[str, ...]) -> None:
     """Take a socket out of the groups that it was put into."""
     for name in names:
-        if members.discard(name, websocket):
-            relay.unwatch(name)
+        relay.discard(name, websocket)
 
 
 # What ends a session

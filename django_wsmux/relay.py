@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from threading import Lock, RLock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -22,6 +22,9 @@ from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
 from .server.members import Members
 from .signals import backend_gap
+
+if TYPE_CHECKING:
+    from .server.connection import Connection
 
 __all__ = ["Relay", "members", "relay"]
 
@@ -109,7 +112,23 @@ class Relay:
             encoded = name.encode()
             backend.publish(_channel(name), bytes((opcode, len(encoded))) + encoded + data)
 
-    def watch(self, name: str) -> None:
+    def add(self, name: str, member: Connection, info: Any = None) -> None:
+        """Put a socket into a group; what others publish for it is heard when this returns.
+
+        Args:
+            name: of the group.
+            member: the socket.
+            info: what it shows of itself.
+        """
+        if members.add(name, member, info):
+            self._watch(name)
+
+    def discard(self, name: str, member: Connection) -> None:
+        """Take a socket out of a group; never waits."""
+        if members.discard(name, member):
+            self._unwatch(name)
+
+    def _watch(self, name: str) -> None:
         """A group has its first member here: hear what others publish for it."""
         channel = _channel(name)
         backend = self.backend()
@@ -128,11 +147,11 @@ class Relay:
             # Whoever has joined hears what is sent from now on, unless the broker is slow.
             event.wait(_PATIENCE)
 
-    def unwatch(self, name: str) -> None:
+    def _unwatch(self, name: str) -> None:
         """A group has lost its last member here.
 
         Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
-        ``watch()``. What is published until then finds nobody.
+        ``add()``. What is published until then finds nobody.
         """
         channel = _channel(name)
         with self._lock:
