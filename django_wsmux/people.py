@@ -92,15 +92,11 @@ def connect_signals() -> None:
         post_delete.connect(_session_gone, sender=Session, dispatch_uid="django_wsmux.people")
 
 
-def _close(group: Group, reason: str) -> None:
+def _close(group: Group, reason: str, using: str | None = None) -> None:
+    """Close a group's sockets; when the transaction of the database ``using`` commits, if given."""
     # Whoever signs out does so, also when a broker is away: it is logged.
     if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
-        group.close(SIGNED_OUT, reason, fail_silently=True)
-
-
-def _close_on_commit(group: Group, reason: str, using: str) -> None:
-    if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
-        group.close(SIGNED_OUT, reason, on_commit=using, fail_silently=True)
+        group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
 
 
 def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
@@ -113,15 +109,15 @@ def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None
     if created:
         return
     if not getattr(instance, "is_active", True):
-        _close_on_commit(Group.for_user(instance), "not active", using)
+        _close(Group.for_user(instance), "not active", using)
     elif getattr(instance, "_password", None) is not None:
         # django.contrib.auth.base_user: set by set_password(), reset after this signal.
-        _close_on_commit(Group.for_user(instance), "password changed", using)
+        _close(Group.for_user(instance), "password changed", using)
 
 
 def _user_gone(instance: Any, using: str, **kwargs: Any) -> None:
-    _close_on_commit(Group.for_user(instance), "user deleted", using)
+    _close(Group.for_user(instance), "user deleted", using)
 
 
 def _session_gone(instance: Any, using: str, **kwargs: Any) -> None:
-    _close_on_commit(Group.for_session(instance.session_key), "session ended", using)
+    _close(Group.for_session(instance.session_key), "session ended", using)
