@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -182,10 +182,7 @@ class Group:
             members.deliver(self.name, Prepared(opcode, payload), excluded)
             self._publish(opcode, payload, fail_silently)
 
-        if on_commit:
-            transaction.on_commit(send, using=on_commit if isinstance(on_commit, str) else None)
-        else:
-            send()
+        _do(send, on_commit)
 
     def send_json(
         self,
@@ -226,10 +223,7 @@ class Group:
             members.close(self.name, code, reason)
             self._publish(CLOSE, payload, fail_silently)
 
-        if on_commit:
-            transaction.on_commit(close, using=on_commit if isinstance(on_commit, str) else None)
-        else:
-            close()
+        _do(close, on_commit)
 
     def _publish(self, opcode: int, payload: bytes, fail_silently: bool) -> None:
         try:
@@ -256,3 +250,11 @@ class Group:
             for each in members.of(self.name)
         ]
         return own + [Member(**each) for each in relay.ask(self.name)]
+
+
+def _do(act: Callable[[], None], on_commit: bool | str) -> None:
+    """Act now, or if and when the current transaction commits; see ``Group.send()``."""
+    if on_commit:
+        transaction.on_commit(act, using=on_commit if isinstance(on_commit, str) else None)
+    else:
+        act()
