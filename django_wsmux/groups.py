@@ -22,7 +22,7 @@ from django.utils.crypto import salted_hmac
 from .backends import BackendUnavailable
 from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
-from .relay import members, relay
+from .relay import describe, members, relay
 from .server.websocket import WebSocket
 
 __all__ = ["Group", "Member"]
@@ -245,11 +245,7 @@ class Group:
         Raises:
             BackendUnavailable: the others cannot be asked.
         """
-        own = [
-            Member(each.hooks.user_id, members.info(self.name, each))
-            for each in members.of(self.name)
-        ]
-        return own + [Member(**each) for each in relay.ask(self.name)]
+        return [Member(**each) for each in (*describe(self.name), *relay.ask(self.name))]
 
 
 def _do(act: Callable[[], None], on_commit: bool | str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +25,7 @@ from .signals import backend_gap
 if TYPE_CHECKING:
     from .server.connection import Connection
 
-__all__ = ["Relay", "members", "relay"]
+__all__ = ["Relay", "describe", "members", "relay"]
 
 logger = logging.getLogger("django_wsmux.groups")
 
@@ -60,15 +59,18 @@ def _url() -> str:
     return url
 
 
+def describe(name: str) -> list[dict[str, Any]]:
+    """Return what a group's members in this process show of themselves: ``groups.Member``."""
+    return [
+        {"user_id": each.hooks.user_id, "info": members.info(name, each)}
+        for each in members.of(name)
+    ]
+
+
 class Relay:
-    """The way to the other processes.
+    """The way to the other processes."""
 
-    Args:
-        describe: returns what a local member shows to ``members()``.
-    """
-
-    def __init__(self, describe: Callable[[str, Any], dict[str, Any]]) -> None:
-        self._describe = describe
+    def __init__(self) -> None:
         self._backend: Backend | None = None
         self._made_for: str | None = None
         # How many groups with members a channel has here, and channels that have none any more.
@@ -188,8 +190,7 @@ class Relay:
             logger.warning("%r: not understood: opcode %d", name, opcode)
 
     def _answer(self, channel: str, question: bytes) -> bytes:
-        name = question.decode()
-        return json.dumps([self._describe(name, each) for each in members.of(name)]).encode()
+        return json.dumps(describe(question.decode())).encode()
 
     def _report_gap(self, gap: Gap) -> None:
         backend_gap.send_robust(
@@ -197,9 +198,5 @@ class Relay:
         )
 
 
-def _describe(name: str, member: Any) -> dict[str, Any]:
-    return {"user_id": member.hooks.user_id, "info": members.info(name, member)}
-
-
 #: The one of this process.
-relay: Final = Relay(_describe)
+relay: Final = Relay()
