@@ -63,6 +63,8 @@ class WebSocketView(View):
         websocket: the socket, with ``latency``, ``subprotocol``, ``ping()`` and so on.
         subprotocols: names in order of preference; the first that the client offers is chosen.
         groups: names of groups to be a member of; see also ``get_groups()``.
+        group_receive: ``None``, or a method that handles the messages of groups: ``str`` for
+            text, ``bytes`` for binary.
         keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
             socket; what ``connect()`` stored on ``self`` is then all that there is.
     """
@@ -71,6 +73,11 @@ class WebSocketView(View):
     subprotocols: Sequence[str] = ()
     groups: Sequence[str] = ()
     keep_request = True
+
+    #: Define ``group_receive(self, message)`` to see what groups send before the client would: the
+    #: view is then called for each message, as ``receive()`` is, and nothing reaches the client
+    #: but what it sends. Without it the bytes go straight to the client, which is far cheaper.
+    group_receive: Any = None
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Take down request, socket and arguments, before ``dispatch()``."""
@@ -84,6 +91,8 @@ class WebSocketView(View):
             return upgrade_required(request)
         hooks = self.websocket.hooks
         assert isinstance(hooks, DjangoHooks)
+        if self.group_receive is not None:
+            hooks.intercept(self.websocket)
         for name in self.get_groups():
             Group(name).join(self.websocket)
         return hooks.connect(self, *args, **kwargs)
