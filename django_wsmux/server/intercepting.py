@@ -49,6 +49,12 @@ class InterceptingWebSocket(WebSocket):
         self._group_bytes += len(message) + _OVERHEAD
         self._wake()
 
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """Event views do not wait, and what is in line here may be a group's."""
+        if self._state == OPEN:
+            self._require_own_wait()
+        return super().receive(timeout)
+
     def _take_turn(self) -> bool:
         message = self._next_group_message()
         if message is None:

@@ -95,6 +95,16 @@ class EventView(WebSocketView):
         ends.append(f"{code} {reason}")
 
 
+class Watching(EventView):
+    """See what the group is sent; it is no friend of whispering."""
+
+    def group_receive(self, message: str | bytes) -> None:
+        if message == "crash":
+            raise ValueError("it broke on the way")
+        if not str(message).startswith("psst"):
+            self.send(f"seen {message!r}")
+
+
 class Counting(WebSocketView):
     """Use the database at the very end."""
 
@@ -213,6 +223,7 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("function/", function, name="function"),
     path("event/", EventView.as_view()),
+    path("watching/", Watching.as_view()),
     path("counting/", Counting.as_view()),
     path("function/private/", private),
     path("event/private/", Private.as_view()),
