@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from . import events, sockets
+from . import events, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -66,6 +66,8 @@ urlpatterns = [
     path("events/spawn/", events.Spawning.as_view()),
     path("events/json/", events.Meter.as_view()),
     path("events/chat/", events.Chat.as_view()),
+    path("seat/<name>/", speaking.Seat.as_view()),
+    path("speaker/<name>/", speaking.Speaker.as_view()),
     path("burst/<int:count>/<int:size>/", sockets.burst),
     path("chorus/<int:count>/<int:size>/", sockets.chorus),
     path("crowd/<key>/", sockets.crowd),
