@@ -119,15 +119,17 @@ class Group:
     # Membership
 
     def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
-        """Add a socket; does nothing when it is a member already or is closed.
+        """Add a socket, unless it is closed.
 
-        Whoever has joined gets what is sent from then on, whichever process sends it.
+        Whoever has joined gets what is sent from then on, whichever process sends it. A member
+        that joins again stays the one member that it is, and shows the new ``info``.
 
         Args:
             websocket: the socket.
-            info: what ``members()`` is to show of it, in values that JSON knows.
+            info: what ``members()`` is to show of it, in values that JSON knows; ``None`` changes
+                nothing.
         """
-        if websocket.closed or members.has(self.name, websocket):
+        if websocket.closed:
             return
         websocket.on_close(self, partial(relay.discard, self.name, websocket))
         relay.add(self.name, websocket, info)

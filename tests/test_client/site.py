@@ -105,6 +105,13 @@ class Watching(EventView):
             self.send(f"seen {message!r}")
 
 
+class Joining(WebSocketView):
+    """Join under each name that is said, and under none."""
+
+    def receive(self, message: str | bytes) -> None:
+        Group("names").join(self.websocket, {"name": message} if message else None)
+
+
 class Counting(WebSocketView):
     """Use the database at the very end."""
 
@@ -224,6 +231,7 @@ urlpatterns = [
     path("function/", function, name="function"),
     path("event/", EventView.as_view()),
     path("watching/", Watching.as_view()),
+    path("joining/", Joining.as_view()),
     path("counting/", Counting.as_view()),
     path("function/private/", private),
     path("event/private/", Private.as_view()),

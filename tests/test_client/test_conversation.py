@@ -10,7 +10,7 @@ from django.test import override_settings
 from django.utils import timezone, translation
 
 from django_wsmux.exceptions import ConnectionClosed
-from django_wsmux.groups import Group
+from django_wsmux.groups import Group, Member
 from django_wsmux.metrics import snapshot
 from django_wsmux.server import registry
 from django_wsmux.server.websocket import WebSocket
@@ -260,6 +260,21 @@ def test_group_from_outside(client: WebSocketClient, path: str) -> None:
         Group("room").send("from the test")
         client.get("/page/")
         assert ann.peek() == bob.peek() == ["from the test", "from a page"]
+
+
+def test_group_joined_again(client: WebSocketClient) -> None:
+    """A member is one member, and shows what it has said last."""
+    with client.websocket("/joining/") as ws, client.websocket("/joining/") as other:
+        for name in ("ann", "bob", ""):
+            ws.send(name)
+        other.send("cay")
+        assert Group("names").members() == [
+            Member(None, {"name": "bob"}),
+            Member(None, {"name": "cay"}),
+        ]
+        Group("names").send("once")
+        assert ws.peek() == ["once"]
+    assert Group("names").count() == 0
 
 
 def test_group_seen_by_the_view(client: WebSocketClient) -> None:
