@@ -6,8 +6,8 @@ same with members that do not read, a worker that is killed and a broker that is
 members may miss only what they were told they might (``backend_gap``), and what the sender was told
 was not published.
 
-In full: ``python -m tests.backends.endurance local redis postgres``; in short it is part of the
-tests.
+In full: ``python -m tests.backends.endurance local redis postgres``; in short it is the last of
+``tests/integration/test_groups.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,17 @@ from tests.project.speaking import SIZE, line
 from tests.services import PostgresServer, RedisServer
 from tests.support import ROOT, Server, Wire, frame, handshake
 
-__all__ = ["BACKENDS", "Crowd", "Scale", "endure_faults", "endure_nothing", "serving"]
+__all__ = [
+    "BACKENDS",
+    "Cluster",
+    "Crowd",
+    "Scale",
+    "endure_faults",
+    "endure_nothing",
+    "judge",
+    "numbers_in",
+    "serving",
+]
 
 BACKENDS = ("local", "redis", "postgres")
 
@@ -48,7 +58,10 @@ PATIENCE = 60.0
 HEAD = frame(0x81, bytes(SIZE))[:1] + b"\x7e" + SIZE.to_bytes(2, "big")
 FRAME = len(HEAD) + SIZE
 
-#: Messages of each sender at a time: all of them fit where 16 KiB may be unsent.
+#: Bytes that may be unsent before a member is closed.
+MAX_UNSENT = 16384
+
+#: Messages of each sender at a time: those of all senders are less than that.
 ROUND = 25
 
 #: The same, and the seconds between two of them, while something goes wrong.
@@ -86,15 +99,30 @@ class Scale:
 FULL = Scale(members=200, messages=2000, stalled=50)
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Three workers on a backend.
+
+    Attributes:
+        server: has the workers.
+        env: the environment of other programs of the project.
+        broker: what is between them, if anything.
+    """
+
+    server: Server
+    env: Mapping[str, str]
+    broker: Broker | None
+
+
 @contextmanager
-def serving(backend: str, directory: Path, env: Mapping[str, str]) -> Iterator[Crowd]:
+def serving(backend: str, directory: Path, env: Mapping[str, str]) -> Iterator[Cluster]:
     """Start a broker, if need be, and three workers; stop them in the end."""
     broker: RedisServer | PostgresServer | None = None
     with ExitStack() as stack:
         env = {
             **env,
             "TEST_BACKEND": f"local://?namespace={uuid4().hex}",
-            "TEST_MAX_UNSENT_BYTES": "16384",
+            "TEST_MAX_UNSENT_BYTES": str(MAX_UNSENT),
             "TEST_PING_INTERVAL": "0",
         }
         if backend == "redis":
@@ -108,11 +136,12 @@ def serving(backend: str, directory: Path, env: Mapping[str, str]) -> Iterator[C
             env["TEST_BACKEND"] = "postgres://"
         if broker is not None:
             stack.callback(broker.stop)
+        if backend == "postgres":
+            command = [sys.executable, "-m", "django", "migrate", "-v0"]
+            subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, check=True)
         server = Server.gunicorn("own", "-w", str(WORKERS), env=env)
         stack.callback(server.stop)
-        crowd = Crowd(server, broker, env)
-        stack.callback(crowd.close)
-        yield crowd
+        yield Cluster(server, env, broker)
 
 
 # Those who talk and those who listen
@@ -172,33 +201,35 @@ class Crowd:
     """The members of one group and those who send to it, all of them read by one selector.
 
     Args:
-        server: has three workers.
-        broker: what is between them.
-        env: environment of another process of the project.
+        cluster: where they are.
+        scale: how many.
     """
 
-    def __init__(self, server: Server, broker: Broker | None, env: Mapping[str, str]) -> None:
-        self.server = server
-        self.broker = broker
+    def __init__(self, cluster: Cluster, scale: Scale) -> None:
+        self.server, self.broker, self._env = cluster.server, cluster.broker, cluster.env
+        self.scale = scale
         self.name = uuid4().hex
         self.members: list[Member] = []
         self.senders: list[Sender] = []
         self._selector = selectors.DefaultSelector()
         self._buffer = bytearray(2**18)
         self._stack = ExitStack()
-        self._env = env
         # Bytes that all members together have got, and are to get.
         self._arrived = self._expected = 0
 
-    def close(self) -> None:
-        """Close all sockets and end the other process."""
+    def __enter__(self) -> Crowd:
+        self._stack.callback(self._selector.close)
+        self.gather()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
-        self._selector.close()
 
     # Coming together
 
-    def gather(self, members: int) -> None:
-        """Seat so many members in each worker; find a sender in each, and one outside."""
+    def gather(self) -> None:
+        """Seat the members in each worker; find a sender in each, and one outside."""
+        members = self.scale.members
         seats: dict[int, list[Wire]] = {}
         while len(seats) < WORKERS or min(map(len, seats.values())) < members:
             # Many at a time, so that no worker is the only one with nothing to do.
@@ -278,9 +309,9 @@ class Crowd:
         self.senders.append(sender)
         self._selector.register(stdout, selectors.EVENT_READ, sender.take_report)
 
-    def stall(self, count: int) -> None:
+    def stall(self) -> None:
         """Seat members that do not read, so much being under way to them that no more goes out."""
-        for _ in range(count):
+        for _ in range(self.scale.stalled):
             wire = self._ask_for("seat", 4096)
             self._greeting(wire)
             wire.send(frame(0x81, b""))
@@ -489,8 +520,9 @@ def outcome(crowd: Crowd, began: float, killed: float | None = None) -> Outcome:
     )
 
 
-def endure_nothing(crowd: Crowd, scale: Scale) -> Outcome:
+def endure_nothing(crowd: Crowd) -> Outcome:
     """All goes well."""
+    scale = crowd.scale
     began = time.monotonic()
     crowd.speak_whole(scale.messages)
     result = outcome(crowd, began)
@@ -499,12 +531,13 @@ def endure_nothing(crowd: Crowd, scale: Scale) -> Outcome:
     return result
 
 
-def endure_faults(crowd: Crowd, scale: Scale) -> Outcome:
+def endure_faults(crowd: Crowd) -> Outcome:
     """Members stall, a worker is killed, the broker is restarted."""
+    scale = crowd.scale
     crowd.forget()
     began = time.monotonic()
     killed = None
-    crowd.stall(scale.stalled)
+    crowd.stall()
     crowd.speak_whole(scale.messages // 2)
     crowd.kill_worker()
     if crowd.broker is not None:
@@ -532,10 +565,9 @@ def main() -> None:
             "TEST_DATABASE": f"{directory}/db.sqlite3",
         }
         for backend in options.backends or BACKENDS:
-            with serving(backend, Path(directory), env) as crowd:
-                crowd.gather(scale.members)
-                print(f"{backend}: all well: {endure_nothing(crowd, scale)}", flush=True)
-                print(f"{backend}: faults: {endure_faults(crowd, scale)}", flush=True)
+            with serving(backend, Path(directory), env) as cluster, Crowd(cluster, scale) as crowd:
+                print(f"{backend}: all well: {endure_nothing(crowd)}", flush=True)
+                print(f"{backend}: faults: {endure_faults(crowd)}", flush=True)
 
 
 if __name__ == "__main__":
