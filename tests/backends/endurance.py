@@ -392,8 +392,8 @@ class Crowd:
             self.wait(lambda: self.reported() and self._arrived >= self._expected, "a round")
             messages -= ROUND * len(self.present)
 
-    def kill_worker(self) -> int:
-        """Kill one with SIGKILL while everybody talks; return which."""
+    def kill_worker(self) -> None:
+        """Kill one with SIGKILL while everybody talks."""
         victim = self.workers[0]
         self.speak(SLOW_ROUND, PAUSE)
         self.pass_time(SLOW_ROUND * PAUSE / 3)
@@ -401,7 +401,7 @@ class Crowd:
         gone = [member for member in self.members if member.worker == victim]
         self.wait(lambda: all(member.has_ended for member in gone), "the sockets of the killed")
         self.wait(self.reported, "the reports of the others")
-        return victim
+        self.server.wait_for_replacement(victim)
 
     def restart_broker(self, broker: Broker) -> float:
         """Restart it while everybody talks, until all is well again; return when it went."""
