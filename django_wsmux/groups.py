@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from django.utils.crypto import salted_hmac
 from .backends import BackendUnavailable
 from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
-from .relay import members, relay
+from .relay import describe, members, relay
 from .server.websocket import WebSocket
 
 __all__ = ["Group", "Member"]
@@ -119,27 +119,28 @@ class Group:
     # Membership
 
     def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
-        """Add a socket; does nothing when it is a member already or is closed.
+        """Add a socket, unless it is closed.
 
-        Whoever has joined gets what is sent from then on, whichever process sends it.
+        Whoever has joined gets what is sent from then on, whichever process sends it. A member
+        that joins again stays the one member that it is, and shows the new ``info``.
 
         Args:
             websocket: the socket.
-            info: what ``members()`` is to show of it, in values that JSON knows.
+            info: what ``members()`` is to show of it, in values that JSON knows; ``None`` changes
+                nothing.
         """
-        if websocket.closed or members.has(self.name, websocket):
+        if websocket.closed:
             return
-        websocket.on_close(self, partial(_leave, self.name, websocket))
-        if members.add(self.name, websocket, info):
-            relay.watch(self.name)
+        websocket.on_close(self, partial(relay.discard, self.name, websocket))
+        relay.add(self.name, websocket, info)
         if websocket.closed:
             # Where threads serve it may have left before it was in.
-            _leave(self.name, websocket)
+            relay.discard(self.name, websocket)
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing when it is not a member."""
         websocket.cancel_on_close(self)
-        _leave(self.name, websocket)
+        relay.discard(self.name, websocket)
 
     @contextmanager
     def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
@@ -183,10 +184,7 @@ class Group:
             members.deliver(self.name, Prepared(opcode, payload), excluded)
             self._publish(opcode, payload, fail_silently)
 
-        if on_commit:
-            transaction.on_commit(send, using=on_commit if isinstance(on_commit, str) else None)
-        else:
-            send()
+        _do(send, on_commit)
 
     def send_json(
         self,
@@ -227,10 +225,7 @@ class Group:
             members.close(self.name, code, reason)
             self._publish(CLOSE, payload, fail_silently)
 
-        if on_commit:
-            transaction.on_commit(close, using=on_commit if isinstance(on_commit, str) else None)
-        else:
-            close()
+        _do(close, on_commit)
 
     def _publish(self, opcode: int, payload: bytes, fail_silently: bool) -> None:
         try:
@@ -252,13 +247,12 @@ class Group:
         Raises:
             BackendUnavailable: the others cannot be asked.
         """
-        own = [
-            Member(each.hooks.user_id, members.info(self.name, each))
-            for each in members.of(self.name)
-        ]
-        return own + [Member(**each) for each in relay.ask(self.name)]
+        return [Member(**each) for each in (*describe(self.name), *relay.ask(self.name))]
 
 
-def _leave(name: str, websocket: WebSocket) -> None:
-    if members.discard(name, websocket):
-        relay.unwatch(name)
+def _do(act: Callable[[], None], on_commit: bool | str) -> None:
+    """Act now, or if and when the current transaction commits; see ``Group.send()``."""
+    if on_commit:
+        transaction.on_commit(act, using=on_commit if isinstance(on_commit, str) else None)
+    else:
+        act()

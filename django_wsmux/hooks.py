@@ -43,6 +43,8 @@ class EventView(Protocol):
 
     keep_request: bool
     subprotocols: Sequence[str]
+    #: Handles a message of a group, where the view looks at them.
+    group_receive: Any
 
     def connect(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
         """Decide on the handshake: ``None`` is yes."""
@@ -99,6 +101,11 @@ class DjangoHooks:
         response = SwitchingProtocols(subprotocols=view.subprotocols)
         self._surroundings = response.surroundings
         return response
+
+    def intercept(self, websocket: WebSocket) -> None:
+        """Have the event view see what groups send before the client would."""
+        assert self._seam is not None
+        self._seam.intercept(websocket)
 
     def open(self, websocket: Connection) -> None:
         """Accept on the spot, unless an event view leaves it to us."""
@@ -251,6 +258,10 @@ class DjangoHooks:
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
         self._in_view(websocket, self._view.receive, message)  # type: ignore[union-attr]
+
+    def group_receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message of a group."""
+        self._in_view(websocket, self._view.group_receive, message)  # type: ignore[union-attr]
 
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, once."""

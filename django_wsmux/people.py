@@ -21,7 +21,7 @@ from django.http import HttpRequest
 
 from . import conf
 from .groups import Group
-from .relay import members, relay
+from .relay import relay
 
 if TYPE_CHECKING:
     from .credentials import Identity
@@ -55,8 +55,7 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
     # One string for all windows of a session.
     names = tuple(sys.intern(group.name) for group in _groups_of(request))
     for name in names:
-        if members.add(name, websocket):
-            relay.watch(name)
+        relay.add(name, websocket)
     return names
 
 
@@ -86,8 +85,7 @@ def user_id(names: tuple[str, ...]) -> str | None:
 def leave(websocket: Connection, names: tuple[str, ...]) -> None:
     """Take a socket out of the groups that it was put into."""
     for name in names:
-        if members.discard(name, websocket):
-            relay.unwatch(name)
+        relay.discard(name, websocket)
 
 
 # What ends a session
@@ -106,15 +104,11 @@ def connect_signals() -> None:
         post_delete.connect(_session_gone, sender=Session, dispatch_uid="django_wsmux.people")
 
 
-def _close(group: Group, reason: str) -> None:
+def _close(group: Group, reason: str, using: str | None = None) -> None:
+    """Close a group's sockets; when the transaction of the database ``using`` commits, if given."""
     # Whoever signs out does so, also when a broker is away: it is logged.
     if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
-        group.close(SIGNED_OUT, reason, fail_silently=True)
-
-
-def _close_on_commit(group: Group, reason: str, using: str) -> None:
-    if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
-        group.close(SIGNED_OUT, reason, on_commit=using, fail_silently=True)
+        group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
 
 
 def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
@@ -127,15 +121,15 @@ def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None
     if created:
         return
     if not getattr(instance, "is_active", True):
-        _close_on_commit(Group.for_user(instance), "not active", using)
+        _close(Group.for_user(instance), "not active", using)
     elif getattr(instance, "_password", None) is not None:
         # django.contrib.auth.base_user: set by set_password(), reset after this signal.
-        _close_on_commit(Group.for_user(instance), "password changed", using)
+        _close(Group.for_user(instance), "password changed", using)
 
 
 def _user_gone(instance: Any, using: str, **kwargs: Any) -> None:
-    _close_on_commit(Group.for_user(instance), "user deleted", using)
+    _close(Group.for_user(instance), "user deleted", using)
 
 
 def _session_gone(instance: Any, using: str, **kwargs: Any) -> None:
-    _close_on_commit(Group.for_session(instance.session_key), "session ended", using)
+    _close(Group.for_session(instance.session_key), "session ended", using)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable
 from threading import Lock, RLock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -23,7 +22,10 @@ from .protocol.prepared import Prepared
 from .server.members import Members
 from .signals import backend_gap
 
-__all__ = ["Relay", "members", "relay"]
+if TYPE_CHECKING:
+    from .server.connection import Connection
+
+__all__ = ["Relay", "describe", "members", "relay"]
 
 logger = logging.getLogger("django_wsmux.groups")
 
@@ -57,15 +59,18 @@ def _url() -> str:
     return url
 
 
+def describe(name: str) -> list[dict[str, Any]]:
+    """Return what a group's members in this process show of themselves: ``groups.Member``."""
+    return [
+        {"user_id": each.hooks.user_id, "info": members.info(name, each)}
+        for each in members.of(name)
+    ]
+
+
 class Relay:
-    """The way to the other processes.
+    """The way to the other processes."""
 
-    Args:
-        describe: returns what a local member shows to ``members()``.
-    """
-
-    def __init__(self, describe: Callable[[str, Any], dict[str, Any]]) -> None:
-        self._describe = describe
+    def __init__(self) -> None:
         self._backend: Backend | None = None
         self._made_for: str | None = None
         # How many groups with members a channel has here, and channels that have none any more.
@@ -109,7 +114,23 @@ class Relay:
             encoded = name.encode()
             backend.publish(_channel(name), bytes((opcode, len(encoded))) + encoded + data)
 
-    def watch(self, name: str) -> None:
+    def add(self, name: str, member: Connection, info: Any = None) -> None:
+        """Put a socket into a group; what others publish for it is heard when this returns.
+
+        Args:
+            name: of the group.
+            member: the socket.
+            info: what it shows of itself.
+        """
+        if members.add(name, member, info):
+            self._watch(name)
+
+    def discard(self, name: str, member: Connection) -> None:
+        """Take a socket out of a group; never waits."""
+        if members.discard(name, member):
+            self._unwatch(name)
+
+    def _watch(self, name: str) -> None:
         """A group has its first member here: hear what others publish for it."""
         channel = _channel(name)
         backend = self.backend()
@@ -128,11 +149,11 @@ class Relay:
             # Whoever has joined hears what is sent from now on, unless the broker is slow.
             event.wait(_PATIENCE)
 
-    def unwatch(self, name: str) -> None:
+    def _unwatch(self, name: str) -> None:
         """A group has lost its last member here.
 
         Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
-        ``watch()``. What is published until then finds nobody.
+        ``add()``. What is published until then finds nobody.
         """
         channel = _channel(name)
         with self._lock:
@@ -169,8 +190,7 @@ class Relay:
             logger.warning("%r: not understood: opcode %d", name, opcode)
 
     def _answer(self, channel: str, question: bytes) -> bytes:
-        name = question.decode()
-        return json.dumps([self._describe(name, each) for each in members.of(name)]).encode()
+        return json.dumps(describe(question.decode())).encode()
 
     def _report_gap(self, gap: Gap) -> None:
         backend_gap.send_robust(
@@ -178,9 +198,5 @@ class Relay:
         )
 
 
-def _describe(name: str, member: Any) -> dict[str, Any]:
-    return {"user_id": member.hooks.user_id, "info": members.info(name, member)}
-
-
 #: The one of this process.
-relay: Final = Relay(_describe)
+relay: Final = Relay()

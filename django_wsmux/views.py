@@ -67,6 +67,8 @@ class WebSocketView(View):
         groups: names of groups to be a member of; see also ``get_groups()``.
         authenticators: who may say whose socket it is beside cookies, before ``dispatch()``; see
             ``django_wsmux.authentication``.
+        group_receive: ``None``, or a method that handles the messages of groups: ``str`` for
+            text, ``bytes`` for binary.
         keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
             socket; what ``connect()`` stored on ``self`` is then all that there is.
     """
@@ -76,6 +78,11 @@ class WebSocketView(View):
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
     keep_request = True
+
+    #: Define ``group_receive(self, message)`` to see what groups send before the client would: the
+    #: view is then called for each message, as ``receive()`` is, and nothing reaches the client
+    #: but what it sends. Without it the bytes go straight to the client, which is far cheaper.
+    group_receive: Any = None
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
@@ -96,6 +103,8 @@ class WebSocketView(View):
             return upgrade_required(request)
         hooks = self.websocket.hooks
         assert isinstance(hooks, DjangoHooks)
+        if self.group_receive is not None:
+            hooks.intercept(self.websocket)
         for name in self.get_groups():
             Group(name).join(self.websocket)
         return hooks.connect(self, *args, **kwargs)

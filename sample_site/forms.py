@@ -3,8 +3,9 @@
 from typing import Any
 
 from django import forms
+from django.contrib.auth.models import User
 
-__all__ = ["LineForm"]
+__all__ = ["LineForm", "NameForm", "NotificationForm", "SignInForm"]
 
 
 class LineForm(forms.Form):
@@ -17,3 +18,38 @@ class LineForm(forms.Form):
     def as_message(self) -> dict[str, Any]:
         """Return what all windows are told."""
         return {field: self.cleaned_data[field] for field in ("user", "colour", "text")}
+
+
+class NameForm(forms.Form):
+    """Who somebody in the chat is."""
+
+    name = forms.CharField(max_length=30, required=False, empty_value="guest")
+
+
+class SignInForm(forms.Form):
+    """Who is there: a name is enough in a playground, but not for those who have a password."""
+
+    username = forms.SlugField(max_length=30)
+
+    def clean_username(self) -> str:
+        """Leave the administrators to the page that asks for their passwords."""
+        username: str = self.cleaned_data["username"]
+        user = User.objects.filter(username=username).first()
+        if user is not None and user.has_usable_password():
+            raise forms.ValidationError("This user has a password: sign in at /admin/.")
+        return username
+
+    def get_user(self) -> User:
+        """Return the user of that name, made on the way if need be."""
+        username = self.cleaned_data["username"]
+        user = User.objects.filter(username=username).first()
+        return user or User.objects.create_user(username)
+
+
+class NotificationForm(forms.Form):
+    """A line for one user."""
+
+    to = forms.ModelChoiceField(
+        User.objects.order_by("username"), to_field_name="username", empty_label=None
+    )
+    text = forms.CharField(max_length=500)

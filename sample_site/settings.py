@@ -1,4 +1,4 @@
-"""Settings of the sample site: what ``startproject`` writes, and three lines for WebSockets."""
+"""Settings of the sample site: what ``startproject`` writes, and four lines for WebSockets."""
 
 import os
 from pathlib import Path
@@ -33,6 +33,8 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "sample_site.urls"
 WEBSOCKET_URLCONF = "sample_site.websocket_urls"
+WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
+LOGIN_URL = "notify"
 WSGI_APPLICATION = "sample_site.wsgi.application"
 
 TEMPLATES = [

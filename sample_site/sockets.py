@@ -1,20 +1,23 @@
-"""The WebSocket views: chat, the same over Redis, echo and ping."""
+"""The WebSocket views: chat, the same over Redis, notifications, echo and ping."""
 
 import json
+import os
 from select import select
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse
 
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
 from django_wsmux.server.websocket import WebSocket
+from django_wsmux.views import WebSocketView
 
-from .forms import LineForm
+from .forms import LineForm, NameForm
 
-__all__ = ["chat", "echo", "ping", "redis_chat"]
+__all__ = ["Notifications", "chat", "echo", "ping", "redis_chat"]
 
 
 @websocket
@@ -36,15 +39,49 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Tell every window what is said in one."""
+    """Tell every window what is said in one, and who is here."""
     group = Group("chat")
-    with group.joined(websocket):
-        for message in websocket:
-            form = LineForm(parse(message))
-            if form.is_valid():
-                group.send_json(form.as_message())
-            else:
-                websocket.send_json({"errors": form.errors.get_json_data()})
+    try:
+        with group.joined(websocket):
+            for message in websocket:
+                data = parse(message)
+                if "name" in data:
+                    introduce(websocket, data)
+                elif "ask" in data:
+                    websocket.send_json({"here": who_is_here()})
+                else:
+                    say(websocket, group, data)
+    finally:
+        # The socket is closed and has left its groups: those who are still here may ask again.
+        PRESENT.send_json({"changed": "here"})
+
+
+#: Those in the chat who have said their names.
+PRESENT = Group("chat.present")
+
+
+def introduce(websocket: WebSocket, data: dict[str, Any]) -> None:
+    """Give a window a name, or another one; tell all of them that somebody is new."""
+    form = NameForm(data)
+    if form.is_valid():
+        PRESENT.join(websocket, form.cleaned_data)
+        PRESENT.send_json({"changed": "here"})
+    else:
+        websocket.send_json({"errors": form.errors.get_json_data()})
+
+
+def who_is_here() -> list[str]:
+    """Ask all workers. Nobody keeps a list, so none is wrong after a crash."""
+    return sorted(member.info["name"] for member in PRESENT.members())
+
+
+def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
+    """Tell everybody one line."""
+    form = LineForm(data)
+    if form.is_valid():
+        group.send_json(form.as_message())
+    else:
+        websocket.send_json({"errors": form.errors.get_json_data()})
 
 
 def parse(message: str | bytes) -> dict[str, Any]:
@@ -54,6 +91,14 @@ def parse(message: str | bytes) -> dict[str, Any]:
     except ValueError:
         value = message
     return value if isinstance(value, dict) else {"text": str(value)}
+
+
+class Notifications(LoginRequiredMixin, WebSocketView):
+    """Nothing to do: the sockets of a signed-in user are in the user's group by themselves."""
+
+    def connect(self, request: HttpRequest) -> None:
+        """Say where this socket is; other windows may be elsewhere, and it does not matter."""
+        self.send(f"This window is connected to worker {os.getpid()}.")
 
 
 def redis_chat(request: HttpRequest) -> HttpResponse:

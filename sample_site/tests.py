@@ -6,14 +6,23 @@ message is there when ``send()`` returns, or it will not come: nothing is waited
 
 from __future__ import annotations
 
+import os
 import socket
 
+from django.contrib.auth.models import User
 from django.test import override_settings
 
-from django_wsmux.test import SimpleWebSocketTestCase
+from django_wsmux.groups import Group
+from django_wsmux.test import (
+    ClientWebSocket,
+    SimpleWebSocketTestCase,
+    WebSocketClient,
+    WebSocketTestCase,
+)
 from django_wsmux.urls import websocket_url
 
 LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
+CHANGED = {"changed": "here"}
 
 
 class EchoTests(SimpleWebSocketTestCase):
@@ -83,6 +92,111 @@ class ChatTests(SimpleWebSocketTestCase):
         """A page of another site may not join with a visitor's cookies."""
         with override_settings(DEBUG=False):
             self.assertRefused(403, "/chat/", origin="https://evil.example")
+
+
+class PresenceTests(SimpleWebSocketTestCase):
+    """/chat/ tells those who have said their names when it has changed who is here."""
+
+    def assertHere(self, ws: ClientWebSocket, *names: str) -> None:
+        """Ask who is here."""
+        ws.send_json({"ask": "here"})
+        self.assertReceivesJSON(ws, {"here": [*names]})
+
+    def test_coming_and_going(self) -> None:
+        """Who comes is told of, and so is who goes."""
+        with self.client.websocket("/chat/") as ada:
+            ada.send_json({"name": "Ada"})
+            self.assertReceivesJSON(ada, CHANGED)
+            with self.client.websocket("/chat/") as grace:
+                grace.send_json({"name": "Grace"})
+                for ws in (ada, grace):
+                    self.assertReceivesJSON(ws, CHANGED)
+                    self.assertHere(ws, "Ada", "Grace")
+            self.assertReceivesJSON(ada, CHANGED)
+            self.assertHere(ada, "Ada")
+
+    def test_another_name(self) -> None:
+        """Whoever says another name has only that, and is here once."""
+        with self.client.websocket("/chat/") as ws:
+            for name in ("Ada", "Augusta", ""):
+                ws.send_json({"name": name})
+                self.assertReceivesJSON(ws, CHANGED)
+                self.assertHere(ws, name or "guest")
+
+    def test_too_long_a_name(self) -> None:
+        """The form has a say in this too."""
+        with self.client.websocket("/chat/") as ws:
+            ws.send_json({"name": "x" * 31})
+            self.assertEqual(list(ws.receive_json()["errors"]), ["name"])
+            self.assertHere(ws)
+
+    def test_no_name(self) -> None:
+        """A terminal client hears of lines and nothing else."""
+        with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as terminal:
+            ada.send_json({"name": "Ada"})
+            self.assertSilent(terminal)
+
+
+class NotificationTests(WebSocketTestCase):
+    """/notify/send/ tells one user something, in all windows that are open."""
+
+    def setUp(self) -> None:
+        """Ada is signed in here, Grace in a browser of her own."""
+        self.ada = User.objects.create_user("ada")
+        self.grace = User.objects.create_user("grace")
+        self.client.force_login(self.ada)
+        self.elsewhere = WebSocketClient()
+        self.elsewhere.force_login(self.grace)
+
+    def window(self, client: WebSocketClient) -> ClientWebSocket:
+        """Open the page's socket, which says first where it is."""
+        ws = client.websocket("/notify/")
+        self.assertReceives(ws, f"This window is connected to worker {os.getpid()}.")
+        return ws
+
+    def test_every_window_of_one_user(self) -> None:
+        """An ordinary view sends to a user; nobody else hears of it."""
+        with (
+            self.window(self.client) as own,
+            self.window(self.elsewhere) as one,
+            self.window(self.elsewhere) as two,
+        ):
+            response = self.client.post("/notify/send/", {"to": "grace", "text": "hello"})
+            self.assertEqual(response.json(), {"windows": 2})
+            for ws in (one, two):
+                self.assertReceives(ws, "ada: hello")
+            self.assertSilent(own)
+
+    def test_from_anywhere(self) -> None:
+        """It takes one line, in a task or a shell as well."""
+        with self.window(self.elsewhere) as ws:
+            Group.for_user(self.grace).send("your order has been shipped")
+            self.assertReceives(ws, "your order has been shipped")
+
+    def test_nobody_there(self) -> None:
+        """Without an open window nobody hears it; without a text nobody is to."""
+        response = self.client.post("/notify/send/", {"to": "grace", "text": "hello"})
+        self.assertEqual(response.json(), {"windows": 0})
+        response = self.client.post("/notify/send/", {"to": "grace", "text": ""})
+        self.assertContains(response, "This field is required.", status_code=400)
+
+    def test_signing_out(self) -> None:
+        """It closes the windows of this browser, and those of no other."""
+        with self.window(self.client) as own, self.window(self.elsewhere) as other:
+            self.client.post("/sign-out/")
+            self.assertClosed(own, 4401, "signed out")
+            self.assertSilent(other)
+        self.assertRefused(302, "/notify/")
+
+    def test_signing_in(self) -> None:
+        """A name is enough, but not for those who have a password."""
+        User.objects.create_superuser("root", "root@example.com", "secret")
+        visitor = WebSocketClient()
+        response = visitor.post("/sign-in/", {"username": "root"})
+        self.assertContains(response, "This user has a password")
+        visitor.post("/sign-in/", {"username": "linus"})
+        self.assertContains(visitor.get("/notify/"), "<strong>linus</strong>")
+        self.window(visitor).close()
 
 
 class RedisChatTests(SimpleWebSocketTestCase):

@@ -1,6 +1,7 @@
 """The pages; each one's socket has the same path in websocket_urls.py."""
 
 from django.contrib import admin
+from django.contrib.auth.views import LogoutView
 from django.contrib.staticfiles.views import serve
 from django.urls import path, re_path
 
@@ -10,6 +11,10 @@ urlpatterns = [
     path("", views.Page.as_view(template_name="sample_site/index.html"), name="index"),
     path("chat/", views.chat_page, {"socket_name": "chat"}, name="chat"),
     path("redis-chat/", views.chat_page, {"socket_name": "redis-chat"}, name="redis-chat"),
+    path("notify/", views.notify_page, name="notify"),
+    path("notify/send/", views.notify, name="notify-send"),
+    path("sign-in/", views.sign_in, name="sign-in"),
+    path("sign-out/", LogoutView.as_view(next_page="notify"), name="sign-out"),
     path("echo/", views.Page.as_view(template_name="sample_site/echo.html"), name="echo"),
     path("ping/", views.Page.as_view(template_name="sample_site/ping.html"), name="ping"),
     path("admin/", admin.site.urls),

@@ -4,11 +4,18 @@ import socket
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
-__all__ = ["Page", "chat_page"]
+from django_wsmux.groups import Group
+
+from .forms import NotificationForm, SignInForm
+
+__all__ = ["Page", "chat_page", "notify", "notify_page", "sign_in"]
 
 
 class Page(TemplateView):
@@ -22,6 +29,35 @@ def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
         "missing": socket_name == "redis-chat" and not redis_answers(),
     }
     return render(request, "sample_site/chat.html", context)
+
+
+def notify_page(request: HttpRequest, sign_in_form: SignInForm | None = None) -> HttpResponse:
+    """Show what the user is sent, and a form to send; ask who it is, where nobody is signed in."""
+    form = NotificationForm(initial={"to": request.user.get_username()})
+    context = {"form": form, "sign_in_form": sign_in_form or SignInForm()}
+    return render(request, "sample_site/notify.html", context)
+
+
+@require_POST
+@login_required
+def notify(request: HttpRequest) -> HttpResponse:
+    """Send a line to one user: to all windows of theirs, whichever worker they are connected to."""
+    form = NotificationForm(request.POST)
+    if not form.is_valid():
+        return JsonResponse({"errors": form.errors.get_json_data()}, status=400)
+    group = Group.for_user(form.cleaned_data["to"])
+    group.send(f"{request.user.get_username()}: {form.cleaned_data['text']}")
+    return JsonResponse({"windows": group.count()})
+
+
+@require_POST
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """Take a visitor's word for who they are."""
+    form = SignInForm(request.POST)
+    if not form.is_valid():
+        return notify_page(request, form)
+    login(request, form.get_user())
+    return redirect("notify")
 
 
 def redis_answers() -> bool:

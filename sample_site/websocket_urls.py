@@ -6,6 +6,7 @@ from . import sockets
 
 urlpatterns = [
     path("chat/", sockets.chat, name="chat"),
+    path("notify/", sockets.Notifications.as_view(), name="notify"),
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),
     path("ping/", sockets.ping, name="ping"),

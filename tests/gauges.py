@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support import TIMEOUT, Server
@@ -23,6 +23,7 @@ __all__ = [
     "settled",
     "unharmed",
     "wait_until",
+    "worker_of",
 ]
 
 MIB = 2**20
@@ -90,6 +91,21 @@ def forget_peak(pid: int) -> None:
 def descriptors(pid: int) -> int:
     """Return how many descriptors a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def worker_of(server: Server, port: int) -> int:
+    """Return the worker that has taken a connection; ``port`` is the client's."""
+    suffixes = f":{server.port:04X}", f":{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        if fields[1].endswith(suffixes[0]) and fields[2].endswith(suffixes[1]):
+            link = f"socket:[{fields[9]}]"
+            for pid in server.workers:
+                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                    with suppress(FileNotFoundError):
+                        if str(descriptor.readlink()) == link:
+                            return pid
+    raise AssertionError(f"no worker has the connection from port {port}")
 
 
 class Gauges:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from websockets.sync.client import ClientConnection, connect
@@ -203,15 +204,25 @@ class Site:
         websocket: ClientConnection = connect(url, **options)
         return websocket
 
-    def request(self, path: str, headers: dict[str, str] | None = None) -> Answer:
-        """Send a plain GET request."""
+    def request(
+        self, path: str, headers: dict[str, str] | None = None, body: str | None = None
+    ) -> Answer:
+        """Send a plain request: GET, or POST where there is a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         try:
-            connection.request("GET", path, headers=headers or {})
+            method = "GET" if body is None else "POST"
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read().decode())
         finally:
             connection.close()
+
+    def post(
+        self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Send a form."""
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.request(path, {**form, **(headers or {})}, urlencode(fields))
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> str:
         """Return the body of a page."""
@@ -338,6 +349,11 @@ class Server(Site):
         """The process ids of the workers: of the server itself where it has none."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()] or [self.process.pid]
+
+    def wait_for_replacement(self, killed: int) -> None:
+        """Wait until another worker of ours serves: while it boots it may lose a signal."""
+        killing = rf"Worker \(pid:{killed}\) was sent SIGKILL"
+        self.wait_for_log(rf"(?s:{killing}.*\] WebSockets: groups by)")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server's main process."""

@@ -42,14 +42,28 @@ class Room(WebSocketView):
 class Speaker(WebSocketView):
     """Say it to the room."""
 
+    room = "room"
+
     def receive(self, message: str | bytes) -> None:
         """Tell everybody."""
-        Group("room").send(message)
+        Group(self.room).send(message)
+
+
+class WatchedRoom(WebSocketView):
+    """Hear what is said, by way of the view."""
+
+    groups = ("watched-room",)
+
+    def group_receive(self, message: str | bytes) -> None:
+        """Let it pass."""
+        self.send(message)
 
 
 urlpatterns = [
     path("room/", Room.as_view()),
     path("speaker/", Speaker.as_view()),
+    path("watched-room/", WatchedRoom.as_view()),
+    path("watched-speaker/", Speaker.as_view(room="watched-room")),
     path("function/", function),
     path("event/", Event.as_view()),
     path("lean/", Lean.as_view()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .deflate import Compressor, Deflate
-from .frames import encode
+from .frames import TEXT, encode
 
 __all__ = ["Prepared"]
 
@@ -26,6 +26,14 @@ class Prepared:
         self.payload = payload
         self.plain = encode(opcode, payload)
         self._compressed: dict[Deflate, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    @property
+    def message(self) -> str | bytes:
+        """The message as a view knows it."""
+        return self.payload.decode() if self.opcode == TEXT else self.payload
 
     def compressed(self, compressor: Compressor) -> bytes:
         """Return the frame for one connection; those without context takeover share it."""

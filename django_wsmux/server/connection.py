@@ -221,9 +221,12 @@ class Connection(Inbox):
         self._bytes_out += len(frame)
         transport.write(frame)
         if transport.unsent > self.options.max_unsent_bytes and closes:
-            count("slow_client_closed")
-            logger.info("%r is closed with 1013: %d bytes unsent", self, transport.unsent)
-            self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
+            self._close_slow(f"{transport.unsent} bytes unsent")
+
+    def _close_slow(self, how: str) -> None:
+        count("slow_client_closed")
+        logger.info("%r is closed with 1013: %s", self, how)
+        self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     # Keepalive
 
@@ -412,6 +415,6 @@ class Connection(Inbox):
         if self._state == OPEN:
             self._leave_open(CloseCode.ABNORMAL, "")
         self._state = CLOSED
-        registry.open_sockets.discard(self)
         if self.place is not None:
             self.place.release()
+        registry.open_sockets.discard(self)

@@ -84,6 +84,9 @@ class Hooks(Protocol):
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message. Never raises."""
 
+    def group_receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message of a group. Never raises."""
+
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 

@@ -7,6 +7,8 @@ that is borrowed for it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..protocol.codec import Codec, Sink
 from ..protocol.meter import MeteredCodec
 from ..protocol.options import Options
@@ -45,6 +47,7 @@ class Inbox:
     """
 
     __slots__ = (
+        "_group_bytes",
         "_inbox",
         "_is_busy",
         "_is_paused",
@@ -73,7 +76,9 @@ class Inbox:
         self.codec = Codec(*limits) if rate is None else MeteredCodec(rate, *limits)
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
-        self._inbox: list[str | bytes] | None = None
+        self._inbox: list[Any] | None = None
+        # How much of that is messages of groups; see ``intercepting.py``.
+        self._group_bytes = 0
         self._messages_in = 0
         self._is_paused = False
         self._readiness: EventReadiness | PairReadiness | None = None
@@ -118,7 +123,9 @@ class Inbox:
         """Take the oldest message; read on when there is room for others."""
         inbox = self._inbox
         assert inbox
-        message = inbox.pop(0)  # of few, and a deque would take more memory while all is quiet
+        message: str | bytes = inbox.pop(
+            0
+        )  # of few, and a deque would take more memory while all is quiet
         self._messages_in += 1
         if self._readiness is not None and not inbox and self._state == OPEN:
             self._readiness.clear()

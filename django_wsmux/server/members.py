@@ -73,11 +73,6 @@ class Members:
             return []
         return list(group) if type(group) is dict else [group]
 
-    def has(self, name: str, member: Connection) -> bool:
-        """Say whether a socket is a member."""
-        group = self._groups.get(name)
-        return member in group if type(group) is dict else group is member
-
     def info(self, name: str, member: Connection) -> Any:
         """Return what a member shows of itself."""
         return self._infos.get((name, member))

@@ -24,12 +24,13 @@ from . import io_thread, registry
 from .connection import Connection
 from .contracts import OPEN, Hooks
 from .counters import count
+from .intercepting import InterceptingWebSocket
 from .io_thread import IOThread, Timer
 from .socket_transport import SocketTransport
 from .streams import Stream
 from .websocket import WebSocket
 
-__all__ = ["ThreadTransport", "ThreadWebSocket"]
+__all__ = ["InterceptingThreadWebSocket", "ThreadTransport", "ThreadWebSocket"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
@@ -158,6 +159,16 @@ class ThreadWebSocket(WebSocket):
         with self.lock:
             self._is_busy = bool(self._inbox) or self.closed
             return self._is_busy
+
+
+class InterceptingThreadWebSocket(InterceptingWebSocket, ThreadWebSocket):
+    """The same for a view that sees a group's messages first."""
+
+    __slots__ = ()
+
+    deliver = _locked(InterceptingWebSocket.deliver)
+    _next_group_message = _locked(InterceptingWebSocket._next_group_message)
+    _goes_on = _locked(InterceptingWebSocket._goes_on)
 
 
 class ThreadTransport(SocketTransport):

@@ -79,7 +79,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         while not self._inbox:
             if self._state == OPEN:
                 if self._is_served:
-                    raise RuntimeError("an event view does not wait: messages come to receive()")
+                    self._refuse_to_wait()
                 self.hooks.before_wait()
                 if not self._transport.wait(timeout):
                     raise TimeoutError(f"no message within {timeout} seconds")
@@ -88,6 +88,9 @@ class WebSocket(Connection, GeventWebSocketNames):
             else:
                 return None
         return self._next_message()
+
+    def _refuse_to_wait(self) -> None:
+        raise RuntimeError("an event view does not wait: messages come to its receive()")
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""

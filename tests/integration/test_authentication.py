@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.conftest import StartServer, need
 from tests.gauges import wait_until
-from tests.sample_site.test_browser import OpenWindow, open_window, wait_for
+from tests.sample_site.conftest import OpenWindow, open_window, wait_for
 from tests.services import RedisServer
 from tests.support import ROOT, SERVERS, TIMEOUT, Server, handshake
 

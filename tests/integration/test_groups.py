@@ -16,12 +16,21 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from django_wsmux.groups import Group
+from tests.backends.endurance import (
+    BACKENDS,
+    Cluster,
+    Crowd,
+    Scale,
+    endure_faults,
+    endure_nothing,
+    judge,
+    numbers_in,
+    serving,
+)
 from tests.conftest import missing, need
 from tests.integration.test_conversation import closing, signed_in
-from tests.services import PostgresServer, RedisServer, find_postgres, wait_until_said
+from tests.services import find_postgres, wait_until_said
 from tests.support import ROOT, TIMEOUT, Server
-
-BACKENDS = ("local", "redis", "postgres")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -29,35 +38,14 @@ def cluster(
     request: pytest.FixtureRequest,
     environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Server, dict[str, str]]]:
-    """Three workers on a backend, and the environment of other programs of the project."""
-    name = uuid4().hex
-    with ExitStack() as stack:
-        env = {**environment, "TEST_BACKEND": f"local://?namespace={name}"}
-        if request.param == "redis":
-            need("redis-server")
-            redis = RedisServer(tmp_path_factory.mktemp("redis"))
-            stack.callback(redis.stop)
-            env["TEST_BACKEND"] = redis.url
-        elif request.param == "postgres":
-            if find_postgres() is None:
-                missing("PostgreSQL")
-            postgres = PostgresServer()
-            stack.callback(postgres.stop)
-            database = {
-                "ENGINE": "django.db.backends.postgresql",
-                "NAME": "postgres",
-                "USER": "postgres",
-                "HOST": "127.0.0.1",
-                "PORT": postgres.port,
-            }
-            env["TEST_SETTINGS"] = json.dumps({"DATABASES": {"default": database}})
-            env["TEST_BACKEND"] = "postgres://"
-            command = [sys.executable, "-m", "django", "migrate", "-v0"]
-            subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, check=True)
-        server = Server.gunicorn("own", "-w", "3", env=env)
-        stack.callback(server.stop)
-        yield server, env
+) -> Iterator[Cluster]:
+    """Three workers on a backend."""
+    if request.param == "redis":
+        need("redis-server")
+    elif request.param == "postgres" and find_postgres() is None:
+        missing("PostgreSQL")
+    with serving(request.param, tmp_path_factory.mktemp("broker"), environment) as cluster:
+        yield cluster
 
 
 def spread(server: Server, stack: ExitStack, name: str) -> dict[str, list[ClientConnection]]:
@@ -81,12 +69,9 @@ def told(websocket: ClientConnection) -> str:
     return str(websocket.recv(timeout=TIMEOUT)).partition(" ")[2]
 
 
-Cluster = tuple[Server, dict[str, str]]
-
-
 def test_every_worker(cluster: Cluster) -> None:
     """What one socket says all others hear, in order, in every worker; nobody hears it twice."""
-    server, _ = cluster
+    server = cluster.server
     with ExitStack() as stack:
         workers = spread(server, stack, uuid4().hex)
         everybody = [websocket for sockets in workers.values() for websocket in sockets]
@@ -102,7 +87,7 @@ def test_every_worker(cluster: Cluster) -> None:
 
 def test_from_a_page_and_a_program(cluster: Cluster) -> None:
     """A plain request and a program of the project reach every socket."""
-    server, env = cluster
+    server, env = cluster.server, cluster.env
     name = uuid4().hex
     with ExitStack() as stack:
         workers = spread(server, stack, name)
@@ -123,7 +108,7 @@ def test_from_a_page_and_a_program(cluster: Cluster) -> None:
 
 def test_on_commit(cluster: Cluster) -> None:
     """Delivered if and only if the transaction commits."""
-    server, _ = cluster
+    server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
         workers = spread(server, stack, name)
@@ -135,7 +120,7 @@ def test_on_commit(cluster: Cluster) -> None:
 
 def test_members(cluster: Cluster) -> None:
     """Every process is asked; a worker that was killed is not missed and not counted."""
-    server, _ = cluster
+    server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
         workers = spread(server, stack, name)
@@ -158,7 +143,7 @@ def test_members(cluster: Cluster) -> None:
 
 def test_user(cluster: Cluster) -> None:
     """A user's sockets are reached by the user, whichever worker has them."""
-    server, _ = cluster
+    server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
         headers = stack.enter_context(signed_in(server, name))
@@ -183,7 +168,7 @@ def test_user(cluster: Cluster) -> None:
 )
 def test_session_over(cluster: Cluster, how: str, reason: str) -> None:
     """Whatever ends a session closes its sockets with 4401 in every worker, and no others."""
-    server, _ = cluster
+    server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
         headers = stack.enter_context(signed_in(server, name))
@@ -208,3 +193,35 @@ def test_no_keys_on_the_way() -> None:
     key = "s" * 32
     assert key not in repr(Group.for_session(key))
     assert Group.for_session(key) == Group.for_session(key) != Group.for_session("t" * 32)
+
+
+def test_endurance(cluster: Cluster) -> None:
+    """Healthy members have every message in order, but for what was reported; see endurance.py.
+
+    It kills a worker and restarts the broker, so it comes last.
+    """
+    scale = Scale(members=50, messages=200, stalled=10)
+    with Crowd(cluster, scale) as crowd:
+        assert endure_nothing(crowd).received == 30_000
+        hold_that_it_can_fail(crowd)
+        result = endure_faults(crowd)
+        # Nothing excuses anything where there is no broker.
+        assert crowd.broker is not None or result.lacking == result.failed == 0
+
+
+def hold_that_it_can_fail(crowd: Crowd) -> None:
+    """A message that one member lacks, has twice, or has too early is found."""
+    member = crowd.members[-1]
+    whole = bytes(member.stream)
+    size = len(whole) // sum(map(len, numbers_in(whole).values()))
+    for broken in (
+        whole[:-size],
+        whole + whole[-size:],
+        whole[size:] + whole[:size],
+        whole[:-1],
+    ):
+        member.stream[:] = broken
+        with pytest.raises(AssertionError):
+            judge(crowd, None)
+    member.stream[:] = whole
+    judge(crowd, None)

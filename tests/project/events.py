@@ -103,6 +103,46 @@ class Room(WebSocketView):
         self.group.send(message, exclude=self.websocket)
 
 
+class Watching(WebSocketView):
+    """See what a group is sent before the peer would, and do as it says."""
+
+    def connect(self, request: HttpRequest, name: str) -> None:
+        self.group = Group(name)
+        self.group.join(self.websocket)
+        if "early" in request.GET:
+            self.group.send("early")
+
+    def receive(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self.group.send(message)
+        elif message.startswith("say "):
+            self.group.send(message.removeprefix("say "))
+        self.send(f"received {message!r}")
+
+    def group_receive(self, message: str | bytes) -> None:
+        match message:
+            case "nothing":
+                return
+            case "crash":
+                raise ValueError("it broke on the way")
+            case "exit":
+                raise SystemExit
+            case "wait":
+                self.websocket.receive()
+            case "slow":
+                time.sleep(0.1)
+            case "hold":
+                while not self.websocket.closed:
+                    time.sleep(0.02)
+            case "language":
+                message = translation.get_language()
+            case "SELECT 7":
+                with connection.cursor() as cursor:
+                    cursor.execute(message)
+                    message = str(cursor.fetchone()[0])
+        self.send(f"seen {message!r}")
+
+
 class Typed(WebSocketView):
     """Takes text only."""
 

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from . import events, sockets
+from . import events, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -55,6 +55,7 @@ urlpatterns = [
     path("events/report/<key>/", events.Reporting.as_view()),
     path("events/early/<what>/", events.Early.as_view()),
     path("events/room/<name>/", events.Room.as_view()),
+    path("events/watching/<name>/", events.Watching.as_view()),
     path("events/typed/", events.Typed.as_view()),
     path("events/private/", events.Private.as_view()),
     path("events/staff/", events.Staff.as_view()),
@@ -67,6 +68,8 @@ urlpatterns = [
     path("events/spawn/", events.Spawning.as_view()),
     path("events/json/", events.Meter.as_view()),
     path("events/chat/", events.Chat.as_view()),
+    path("seat/<name>/", speaking.Seat.as_view()),
+    path("speaker/<name>/", speaking.Speaker.as_view()),
     path("burst/<int:count>/<int:size>/", sockets.burst),
     path("chorus/<int:count>/<int:size>/", sockets.chorus),
     path("crowd/<key>/", sockets.crowd),

@@ -6,10 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.conftest import need
 from tests.support import ROOT, TIMEOUT, Server, unused_port, wait_for_port
@@ -28,16 +33,20 @@ def redis_url() -> Iterator[str]:
     process.wait(TIMEOUT)
 
 
-def serve(directory: Path, **env: str) -> Server:
+def serve(directory: Path, *options: str, **env: str) -> Server:
     """Migrate and serve, as scripts/demo does."""
-    env = {"SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"), **env}
+    env = {
+        "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
+        "SAMPLE_SITE_BACKEND": f"local://{directory}",
+        **env,
+    }
     subprocess.run(
         [sys.executable, ROOT / "sample_site" / "manage.py", "migrate", "-v0"],
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "sample_site.settings", **env},
         check=True,
     )
     env["DJANGO_SETTINGS_MODULE"] = "sample_site.settings"
-    return Server.gunicorn("own", application="sample_site.wsgi", env=env)
+    return Server.gunicorn("own", *options, application="sample_site.wsgi", env=env)
 
 
 # Says when the reloader knows of a file: an edit before that is not seen as one.
@@ -88,3 +97,69 @@ def redis_site(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iter
     server = serve(tmp_path_factory.mktemp("redis_site"), REDIS_URL=redis_url)
     yield server
     server.stop()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The sample site with two workers, and the environment of its other programs."""
+
+    server: Server
+    env: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """What scripts/demo serves."""
+    directory = tmp_path_factory.mktemp("demo")
+    env = {
+        "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
+        "SAMPLE_SITE_BACKEND": f"local://{directory}",
+        "DJANGO_SETTINGS_MODULE": "sample_site.settings",
+    }
+    server = serve(directory, "-w", "2", **env)
+    yield Demo(server, env)
+    server.stop()
+
+
+# Chromium
+
+OpenWindow = Callable[[str], webdriver.Chrome]
+
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1100,800"
+)
+
+
+@pytest.fixture
+def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
+    """Open a page in a browser of its own."""
+    need("chromium", "chromedriver")
+    windows: list[webdriver.Chrome] = []
+
+    def open_window(url: str) -> webdriver.Chrome:
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or ""
+        for argument in ARGUMENTS.split():
+            options.add_argument(argument)
+        options.add_argument(f"--user-data-dir={tmp_path / str(len(windows))}")
+        window = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+        windows.append(window)
+        window.get(url)
+        wait_for(window, "#state", "connected")
+        return window
+
+    yield open_window
+    pictures = os.environ.get("SCREENSHOTS")
+    for number, window in enumerate(windows):
+        if pictures:
+            window.save_screenshot(f"{pictures}/{tmp_path.name}-{number}.png")
+        window.quit()
+
+
+def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
+    """Wait until an element shows the text."""
+    WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(
+        lambda _: text in window.find_element(By.CSS_SELECTOR, selector).text,
+        f"{text!r} does not appear in {selector}",
+    )

@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import need
-from tests.support import TIMEOUT, Server
+from tests.support import Server
 
-OpenWindow = Callable[[str], webdriver.Chrome]
-
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1100,800"
-)
-
-
-@pytest.fixture
-def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
-    """Open a page in a browser of its own."""
-    need("chromium", "chromedriver")
-    windows: list[webdriver.Chrome] = []
-
-    def open_window(url: str) -> webdriver.Chrome:
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or ""
-        for argument in ARGUMENTS.split():
-            options.add_argument(argument)
-        options.add_argument(f"--user-data-dir={tmp_path / str(len(windows))}")
-        window = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-        windows.append(window)
-        window.get(url)
-        wait_for(window, "#state", "connected")
-        return window
-
-    yield open_window
-    pictures = os.environ.get("SCREENSHOTS")
-    for number, window in enumerate(windows):
-        if pictures:
-            window.save_screenshot(f"{pictures}/{tmp_path.name}-{number}.png")
-        window.quit()
-
-
-def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
-    """Wait until an element shows the text."""
-    WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(
-        lambda _: text in window.find_element(By.CSS_SELECTOR, selector).text,
-        f"{text!r} does not appear in {selector}",
-    )
+from .conftest import OpenWindow, wait_for
 
 
 def say(window: webdriver.Chrome, text: str) -> None:

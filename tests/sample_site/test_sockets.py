@@ -11,11 +11,11 @@ from tests.support import TIMEOUT, Server
 LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
 
 
-@pytest.mark.parametrize("path", ["/", "/chat/", "/echo/", "/ping/", "/redis-chat/"])
+@pytest.mark.parametrize("path", ["/", "/chat/", "/notify/", "/echo/", "/ping/", "/redis-chat/"])
 def test_pages(site: Server, path: str) -> None:
-    """Each page is there, its script and its style too."""
+    """Each page is there, its script and its style too; notifications are for who has signed in."""
     page = site.get(path)
-    assert f"ws://127.0.0.1:{site.port}{path}" in page or path == "/"
+    assert f"ws://127.0.0.1:{site.port}{path}" in page or path in ("/", "/notify/")
     assert "function connect" in site.get("/static/sample_site/connection.js")
     assert ":root" in site.get("/static/sample_site/style.css")
 

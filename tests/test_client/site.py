@@ -95,6 +95,23 @@ class EventView(WebSocketView):
         ends.append(f"{code} {reason}")
 
 
+class Watching(EventView):
+    """See what the group is sent; it is no friend of whispering."""
+
+    def group_receive(self, message: str | bytes) -> None:
+        if message == "crash":
+            raise ValueError("it broke on the way")
+        if not str(message).startswith("psst"):
+            self.send(f"seen {message!r}")
+
+
+class Joining(WebSocketView):
+    """Join under each name that is said, and under none."""
+
+    def receive(self, message: str | bytes) -> None:
+        Group("names").join(self.websocket, {"name": message} if message else None)
+
+
 class Counting(WebSocketView):
     """Use the database at the very end."""
 
@@ -213,6 +230,8 @@ def page(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("function/", function, name="function"),
     path("event/", EventView.as_view()),
+    path("watching/", Watching.as_view()),
+    path("joining/", Joining.as_view()),
     path("counting/", Counting.as_view()),
     path("function/private/", private),
     path("event/private/", Private.as_view()),

@@ -10,7 +10,8 @@ from django.test import override_settings
 from django.utils import timezone, translation
 
 from django_wsmux.exceptions import ConnectionClosed
-from django_wsmux.groups import Group
+from django_wsmux.groups import Group, Member
+from django_wsmux.metrics import snapshot
 from django_wsmux.server import registry
 from django_wsmux.server.websocket import WebSocket
 from django_wsmux.test import ClientWebSocket, WebSocketClient
@@ -259,6 +260,74 @@ def test_group_from_outside(client: WebSocketClient, path: str) -> None:
         Group("room").send("from the test")
         client.get("/page/")
         assert ann.peek() == bob.peek() == ["from the test", "from a page"]
+
+
+def test_group_joined_again(client: WebSocketClient) -> None:
+    """A member is one member, and shows what it has said last."""
+    with client.websocket("/joining/") as ws, client.websocket("/joining/") as other:
+        for name in ("ann", "bob", ""):
+            ws.send(name)
+        other.send("cay")
+        assert Group("names").members() == [
+            Member(None, {"name": "bob"}),
+            Member(None, {"name": "cay"}),
+        ]
+        Group("names").send("once")
+        assert ws.peek() == ["once"]
+    assert Group("names").count() == 0
+
+
+def test_group_seen_by_the_view(client: WebSocketClient) -> None:
+    """A view with ``group_receive()`` gets it, and its client what the view sends."""
+    with client.websocket("/watching/") as ws:
+        for message in ("text", "psst", b"binary", ""):
+            Group("room").send(message)
+        assert ws.peek() == ["seen 'text'", "seen b'binary'", "seen ''"]
+        ws.send("say hello")
+        ws.send("and on")
+        assert ws.peek()[3:] == ["seen 'hello'", "and on"]
+
+
+def test_group_receive_raises(client: WebSocketClient) -> None:
+    """The test gets it, whoever has sent the message."""
+    with client.websocket("/watching/") as ws:
+        Group("room").send("crash")
+        with pytest.raises(ValueError, match="it broke on the way"):
+            ws.receive()
+        assert ws.close_code == 1011
+
+
+@pytest.mark.parametrize("message", ["", "x" * 200])
+@pytest.mark.parametrize("policy", ["close", "drop"])
+def test_group_receive_behind(client: WebSocketClient, policy: str, message: str) -> None:
+    """What waits for the view is bounded, however small it is, and so is what it costs."""
+    limits = {"WEBSOCKET_MAX_UNSENT_BYTES": 3000, "WEBSOCKET_SLOW_CLIENT": policy}
+    with override_settings(**limits), client.websocket("/watching/") as ws:
+        Group("room").send("x" * 5000)
+        assert len(ws.receive()) == len("seen ''") + 5000  # one is never too many
+        before = snapshot()
+        for _ in range(100):
+            Group("room").send(message)  # and the view has not had a turn yet
+        after = snapshot()
+        fitting = 3000 // (len(message) + 128) + 1
+        if policy == "close":
+            assert (ws.close_code, ws.close_reason) == (1013, "too slow")
+            assert ws.peek() == []
+            assert after["slow_client_closed"] - before["slow_client_closed"] == 1
+        else:
+            assert ws.peek() == [f"seen {message!r}"] * fitting
+            assert after["slow_client_dropped"] - before["slow_client_dropped"] == 100 - fitting
+            Group("room").send("again")
+            assert ws.peek()[fitting:] == ["seen 'again'"]
+
+
+def test_group_receive_after_the_close(client: WebSocketClient) -> None:
+    """What the group was sent is not for a client that is gone."""
+    with client.websocket("/watching/") as ws:
+        ws._peer.send("say text")  # the view has not had a turn yet
+        Group("room").send("crash")
+        ws._peer.send_close(1001, "")
+    assert site.ends == ["1001 "]
 
 
 def test_group_closes(client: WebSocketClient, path: str) -> None:

@@ -2,9 +2,16 @@
 
 const form = document.getElementById("say");
 const fields = form.elements;
+const here = document.getElementById("here");
 
 const connection = connect(form.dataset.url, (data) => {
   const message = JSON.parse(data);
+  if (message.here) showWhoIsHere(message.here);
+  else if (message.changed) ask();
+  else showLine(message);
+}, introduce);
+
+function showLine(message) {
   const line = element("li", message.errors ? "problem" : "said");
   if (message.errors) {
     const texts = Object.values(message.errors).flat().map((error) => error.message);
@@ -16,13 +23,24 @@ const connection = connect(form.dataset.url, (data) => {
     line.append(user, element("span", "text", message.text), clock());
   }
   addLine(line);
-});
+}
 
-function clock() {
-  const now = new Date();
-  const time = element("time", "when", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  time.dateTime = now.toISOString();
-  return time;
+/* Who is here is asked for when somebody says that it has changed, and every five seconds, as a
+   worker that is killed says nothing. */
+function introduce() {
+  if (here) connection.send(JSON.stringify({ name: fields.user.value }));
+}
+
+function ask() {
+  connection.send(JSON.stringify({ ask: "here" }));
+}
+
+if (here) setInterval(ask, 5000);
+
+function showWhoIsHere(names) {
+  const windows = new Map();
+  for (const name of names) windows.set(name, (windows.get(name) ?? 0) + 1);
+  here.replaceChildren(...[...windows].map(([name, count]) => element("li", "name", count > 1 ? `${name} (${count})` : name)));
 }
 
 form.addEventListener("submit", (event) => {
@@ -38,6 +56,7 @@ for (const name of ["user", "colour"]) {
   if (kept) fields[name].value = kept;
   fields[name].addEventListener("change", () => localStorage.setItem(name, fields[name].value));
 }
+fields.user.addEventListener("change", introduce);
 if (!localStorage.getItem("colour")) {
   const colours = ["#0c7c59", "#b3541e", "#7b3fa0", "#1c6dd0", "#b02a5b", "#8a6d00"];
   fields.colour.value = colours[Math.floor(Math.random() * colours.length)];

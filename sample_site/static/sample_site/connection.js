@@ -2,9 +2,10 @@
 
 /*
  * A WebSocket that comes back: after a quarter of a second or so, then ever more slowly, never all
- * clients at once. Shows its state in #state and calls `received` with each message.
+ * clients at once; but not after 4401, as whoever has signed out would be refused. Shows its state in
+ * #state, calls `received` with each message and `opened` each time that it is there.
  */
-function connect(url, received) {
+function connect(url, received, opened) {
   const state = document.getElementById("state");
   let socket = null;
   let failures = 0;
@@ -20,13 +21,18 @@ function connect(url, received) {
     socket.onopen = () => {
       failures = 0;
       show("open", "connected");
+      if (opened) opened();
     };
     socket.onmessage = (event) => received(event.data);
     socket.onclose = (event) => {
+      state.title = `closed with ${event.code} ${event.reason}`.trim();
+      if (event.code === 4401) {
+        show("closed", `${event.reason} (${event.code})`);
+        return;
+      }
       const wait = Math.min(30, 0.25 * 1.5 ** failures) * (0.5 + Math.random());
       failures += 1;
       show("closed", event.code === 1012 ? "server restarts" : "reconnecting");
-      state.title = `closed with ${event.code} ${event.reason}`.trim();
       setTimeout(open, wait * 1000);
     };
   }
@@ -48,6 +54,14 @@ function addLine(line) {
   log.append(line);
   while (log.children.length > 500) log.firstChild.remove();
   if (atEnd) log.scrollTop = log.scrollHeight;
+}
+
+/* Make an element that says what time it is. */
+function clock() {
+  const now = new Date();
+  const time = element("time", "when", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = now.toISOString();
+  return time;
 }
 
 /* Make an element with a class and a text; text is never taken for HTML. */
