@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf
+from . import conf, overview
 from .hooks import DjangoHooks, close_for
 from .protocol import origin
 from .protocol.frames import CloseCode
@@ -67,6 +67,7 @@ class WebSocketHandler(WSGIHandler):
         seam: Takeover | None = environ.get(TAKEOVER_KEY)
         if seam is None:
             return super().__call__(environ, start_response)
+        overview.serve()
         # Django hands over status and headers, cookies included, as to any server; whether they
         # go out as HTTP is decided here.
         started: list[tuple[str, list[tuple[str, str]]]] = []

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..protocol import handshake
 from . import registry, takeover
+from .counters import count
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
 
@@ -72,12 +73,16 @@ def answer_upgrade(
     assert seam is not None
     environ[TAKEOVER_KEY] = seam
     result = application(environ, start_response)
-    return seam.leave() if seam.is_taken else result
+    if seam.is_taken:
+        return seam.leave()
+    count("handshakes_refused")
+    return result
 
 
 def _refuse(
     refusal: handshake.Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
+    count("handshakes_refused")
     logger.warning(
         "WebSocket handshake refused with %s: %r: %s",
         refusal.status,

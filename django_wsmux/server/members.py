@@ -6,10 +6,11 @@ as many groups as sockets.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from .counters import count
+from .counters import count, counters
 
 if TYPE_CHECKING:
     from ..protocol.prepared import Prepared
@@ -82,16 +83,23 @@ class Members:
         """Return what a member shows of itself."""
         return self._infos.get((name, member))
 
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Yield the name of each group and how many members it has."""
+        for name, group in list(self._groups.items()):
+            yield name, len(group) if type(group) is dict else 1
+
     def deliver(self, name: str, message: Prepared, excluded: Any = ()) -> None:
         """Send a message to every member but those excluded; waits for nobody."""
         group = self._groups.get(name)
         if group is None:
             return
-        members = list(group) if type(group) is dict else (group,)
+        members = list(group) if type(group) is dict else [group]
+        if excluded:
+            members = [member for member in members if member not in excluded]
         for member in members:
-            if member not in excluded:
-                member.deliver(message)
+            member.deliver(message)
         count("group_messages")
+        counters["group_deliveries"] += len(members)
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Start the closing handshake with every member."""
