@@ -119,6 +119,19 @@ class Overview:
     counters: dict[str, float]
     problem: str
 
+    @property
+    def left_out(self) -> int:
+        """How many sockets are not in ``sockets``."""
+        return self.found - len(self.sockets)
+
+    @property
+    def rows(self) -> list[tuple[str, list[float]]]:
+        """Each counter by name, with its values: one for each process, and that of all."""
+        tables = [*(process.counters for process in self.processes), self.counters]
+        return [
+            (name, [round(table.get(name, 0), 3) for table in tables]) for name in self.counters
+        ]
+
 
 def serve() -> None:
     """Answer questions about this process from now on; called for every handshake."""
@@ -130,24 +143,23 @@ def is_alone() -> bool:
     return bool(conf.get("WEBSOCKET_BACKEND") == ALONE)
 
 
-def look(limit: int = 0, group: str | None = None, *, own: bool = False) -> Overview:
+def look(limit: int = 0, group: str | None = None) -> Overview:
     """Ask every process that serves sockets; takes a second where one does not answer.
 
     Args:
         limit: sockets that each process names, and groups: 0 to 1000. 0 for counters only.
         group: the name of a group whose members are asked for, instead of all sockets.
-        own: whether this process counts though it has not served a handshake yet.
 
     Returns:
-        What they said. Where ``problem`` says that others cannot be asked it is what there is in
-        this process.
+        What they said, and this process if it serves sockets. Where ``problem`` says that others
+        cannot be asked it is this process alone.
 
     Example::
 
         look(limit=10).sockets[0].path
     """
     question = json.dumps({"limit": limit, "group": group}).encode()
-    answers = [_answer(question)] if own or relay.answers(_CHANNEL) else []
+    answers = [_answer(question)] if relay.answers(_CHANNEL) else []
     problem = ""
     try:
         answers += relay.ask_all(_CHANNEL, question)

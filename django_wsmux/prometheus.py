@@ -55,7 +55,7 @@ class WebSocketCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Ask all processes. One that does not answer within a second is missing."""
-        return list(_families(look(own=True).processes))
+        return list(_families(look().processes))
 
 
 def _families(processes: Iterable[Process]) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ from django.urls import path
 from django_wsmux import metrics
 from django_wsmux.groups import Group
 from django_wsmux.people import disconnect
+from django_wsmux.prometheus import metrics_view
 from django_wsmux.server import registry
 
 from . import state
@@ -185,6 +186,7 @@ urlpatterns = [
     path("slow/", slow),
     path("report/<key>/", report),
     path("metrics/", show_metrics),
+    path("prometheus/", metrics_view),
     path("unread/", unread),
     path("let-go/<key>/", let_go),
     path("collect/", collect),
