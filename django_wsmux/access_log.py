@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from django.http import HttpRequest
@@ -26,6 +26,13 @@ __all__ = ["install", "safe"]
 
 # gunicorn 23 to 27, glogging.py: handlers are attached to it where there is an access log.
 logger = logging.getLogger("gunicorn.access")
+
+
+#: gunicorn's own line, with what a socket has beyond a request.
+FORMAT: Final = (
+    '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s '
+    'in=%(messages_in)s/%(bytes_in)s out=%(messages_out)s/%(bytes_out)s "%(reason)s"'
+)
 
 
 def install() -> None:
@@ -66,7 +73,7 @@ def _log(
         **traffic._asdict(),
     }
     # One mapping, as gunicorn passes it, for handlers that look at the record's arguments.
-    logger.info(conf.get("WEBSOCKET_ACCESS_LOG_FORMAT"), atoms)
+    logger.info(conf.get("WEBSOCKET_ACCESS_LOG_FORMAT") or FORMAT, atoms)
 
 
 def safe(value: str) -> str:

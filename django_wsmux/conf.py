@@ -123,27 +123,23 @@ def _compression_problem(value: Any) -> str | None:
     return None
 
 
-#: What an access log's line is made of, as samples.
+# What an access log's line is made of, as samples; see access_log.py.
 _ATOMS: Final = {
-    **dict.fromkeys("hlutrmUfaLp", ""),
+    **dict.fromkeys(("h", "l", "u", "t", "r", "m", "U", "f", "a", "L", "p", "reason"), ""),
     **dict.fromkeys(("s", "b", "messages_in", "bytes_in", "messages_out", "bytes_out"), 0),
-    "reason": "",
 }
-
-_ACCESS_LOG_FORMAT: Final = (
-    '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s '
-    'in=%(messages_in)s/%(bytes_in)s out=%(messages_out)s/%(bytes_out)s "%(reason)s"'
-)
 
 
 def _access_log_problem(value: Any) -> str | None:
+    if value is None:
+        return None
     if not isinstance(value, str):
-        return f"must be a string, not {value!r}"
+        return f"must be a string or None, not {value!r}"
     try:
         value % _ATOMS
     except (KeyError, TypeError, ValueError) as error:
         known = ", ".join(_ATOMS)
-        return f"cannot be used: {type(error).__name__}: {error}; use %(name)s of {known}"
+        return f"cannot be used: {type(error).__name__}: {error}; there are %(name)s of {known}"
     return None
 
 
@@ -181,7 +177,7 @@ SETTINGS = {
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
-        Setting("WEBSOCKET_ACCESS_LOG_FORMAT", _ACCESS_LOG_FORMAT, _access_log_problem),
+        Setting("WEBSOCKET_ACCESS_LOG_FORMAT", None, _access_log_problem),
         Setting("WEBSOCKET_BLOCKED_WARNING", _default.blocked_warning, _seconds),
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),

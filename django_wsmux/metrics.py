@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .server.counters import counters, gauges, handler_snapshot
-from .server.registry import open_sockets
+from .server.registry import in_slices, open_sockets
 
 __all__ = ["GAUGES", "snapshot"]
 
@@ -25,7 +25,7 @@ GAUGES = {
 def snapshot() -> dict[str, int | float]:
     """Return the counters and gauges of this process.
 
-    Looks at each open socket, which takes about a microsecond for each.
+    Looks at each open socket, a thousand at a time; others have their turn in between.
 
     Returns:
         Numbers by name. ``GAUGES`` holds the names of those that can fall, ``COUNTERS`` in
@@ -40,24 +40,29 @@ def snapshot() -> dict[str, int | float]:
         0
     """
     found: dict[str, int | float] = {**dict.fromkeys(GAUGES, 0), **counters}
-    received = received_bytes = sent = sent_bytes = 0
-    unsent, unread = [0], [0]
+    # Whoever closes from here on is still in the list, and not yet in the counters.
     sockets = list(open_sockets)
-    for websocket in sockets:
-        traffic = websocket.traffic
-        received += traffic.messages_in
-        received_bytes += traffic.bytes_in
-        sent += traffic.messages_out
-        sent_bytes += traffic.bytes_out
-        unsent.append(websocket.unsent)
-        unread.append(websocket.unread)
+    received = received_bytes = sent = sent_bytes = unsent = unread = 0
+    unsent_max = unread_max = 0
+    for websocket in in_slices(sockets):
+        received += websocket._messages_in
+        received_bytes += websocket._bytes_in
+        sent += websocket._messages_out
+        sent_bytes += websocket._bytes_out
+        if size := websocket._transport.unsent:
+            unsent += size
+            unsent_max = max(unsent_max, size)
+        if websocket._inbox:
+            size = len(websocket._inbox)
+            unread += size
+            unread_max = max(unread_max, size)
     found["open"] = len(sockets)
     found["messages_received"] += received
     found["received_bytes"] += received_bytes
     found["messages_sent"] += sent
     found["sent_bytes"] += sent_bytes
-    found["unsent_bytes"], found["unsent_bytes_max"] = sum(unsent), max(unsent)
-    found["unread_messages"], found["unread_messages_max"] = sum(unread), max(unread)
+    found["unsent_bytes"], found["unsent_bytes_max"] = unsent, unsent_max
+    found["unread_messages"], found["unread_messages_max"] = unread, unread_max
     for name, ask in gauges.items():
         found[name] = ask()
     return found | handler_snapshot()

@@ -185,7 +185,7 @@ def _describe_process(limit: int, group: str | None) -> Process:
         # A socket may have joined before its 101.
         sockets = [each for each in members.of(group) if each in open_sockets]
     # There may be a group for each socket: those of people are not shown.
-    groups = [each for each in members.sizes() if not each[0].startswith("@")] if limit else []
+    groups = members.sizes() if limit else []
     return Process(
         host,
         pid,

@@ -48,6 +48,9 @@ def test_options_follow_override_settings() -> None:
         ("WEBSOCKET_MAX_UNREAD_MESSAGES", -1, "must be a number of messages"),
         ("WEBSOCKET_MAX_UNSENT_BYTES", "1", "must be a number of bytes"),
         ("WEBSOCKET_CLOSE_TIMEOUT", -0.5, "must be a number of seconds, 0 or more"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", 1, "must be a string or None, not 1"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", "%(path)s", "KeyError: 'path'; there are %(name)s of h, l"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", "%(h)d", "cannot be used: TypeError"),
     ],
 )
 def test_bad_value(name: str, value: Any, said: str) -> None:

@@ -6,11 +6,11 @@ as many groups as sockets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .counters import count, counters
+from .registry import in_slices
 
 if TYPE_CHECKING:
     from ..protocol.prepared import Prepared
@@ -83,10 +83,10 @@ class Members:
         """Return what a member shows of itself."""
         return self._infos.get((name, member))
 
-    def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield the name of each group and how many members it has."""
-        for name, group in list(self._groups.items()):
-            yield name, len(group) if type(group) is dict else 1
+    def sizes(self) -> list[tuple[str, int]]:
+        """Return each group with the number of its members, but for the groups of people."""
+        names = [name for name in in_slices(list(self._groups)) if name[0] != "@"]
+        return [(name, len(self.of(name))) for name in names]
 
     def deliver(self, name: str, message: Prepared, excluded: Any = ()) -> None:
         """Send a message to every member but those excluded; waits for nobody."""
