@@ -8,10 +8,11 @@ sockets and its largest groups, and says how many there are. The question is JSO
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from itertools import islice
@@ -19,15 +20,16 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final
 from urllib.parse import quote
 
-from . import conf
 from .backends import BackendUnavailable
 from .hooks import DjangoHooks
 from .metrics import snapshot
-from .relay import ALONE, members, relay
+from .relay import members, relay
 from .server.connection import Connection
 from .server.registry import open_sockets
 
 __all__ = ["MOST", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
+
+logger = logging.getLogger("django_wsmux.overview")
 
 #: Where every process that serves sockets answers questions about itself.
 _CHANNEL: Final = "@processes"
@@ -140,7 +142,7 @@ def serve() -> None:
 
 def is_alone() -> bool:
     """Say whether this process knows of no other, by ``WEBSOCKET_BACKEND``."""
-    return bool(conf.get("WEBSOCKET_BACKEND") == ALONE)
+    return relay.backend() is None
 
 
 def look(limit: int = 0, group: str | None = None) -> Overview:
@@ -165,7 +167,7 @@ def look(limit: int = 0, group: str | None = None) -> Overview:
         answers += relay.ask_all(_CHANNEL, question)
     except BackendUnavailable as error:
         problem = str(error)
-    return _join(map(_parse, answers), problem)
+    return _join(sorted(_parse(answers), key=attrgetter("host", "pid")), problem)
 
 
 # Answering
@@ -217,14 +219,18 @@ def _describe(websocket: Connection, worker: str) -> OpenSocket:
 # Asking
 
 
-def _parse(answer: bytes) -> Process:
-    fields = json.loads(answer)
-    fields["sockets"] = [OpenSocket(**each) for each in fields["sockets"]]
-    return Process(**fields)
+def _parse(answers: Iterable[bytes]) -> Iterator[Process]:
+    for answer in answers:
+        try:
+            fields = json.loads(answer)
+            fields["sockets"] = [OpenSocket(**each) for each in fields["sockets"]]
+            yield Process(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            # While a new version is being rolled out.
+            logger.warning("a process of another version of this package is left out: %s", error)
 
 
-def _join(answers: Iterable[Process], problem: str) -> Overview:
-    processes = sorted(answers, key=attrgetter("host", "pid"))
+def _join(processes: Sequence[Process], problem: str) -> Overview:
     sizes: Counter[str] = Counter()
     counters: dict[str, float] = {}
     for process in processes:

@@ -166,7 +166,7 @@ class Relay:
             try:
                 backend.start(self._receive, self._report_gap, self._answer)
                 backend.subscribe(channel)
-            except BackendUnavailable:
+            except (BackendUnavailable, OSError):
                 # Nobody who connects is to suffer from it.
                 logger.exception("this process cannot be asked about its sockets")
 

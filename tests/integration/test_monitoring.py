@@ -128,6 +128,12 @@ def test_access_log(start_server: StartServer, worker: str) -> None:
     assert '" 101 ' not in server.log
     if worker != "stock":  # which keeps no such log for pages, nor for refusals
         server.wait_for_log(r'"GET /nowhere/ HTTP/1\.1" 404')
+    if worker == "own":
+        with server.connect("/echo/") as websocket:
+            server.signal(signal.SIGTERM)
+            assert closing(websocket) == (1012, "service restart")
+        server.wait()
+        assert '"WEBSOCKET /echo/ HTTP/1.1" 1012 0 ' in server.log
 
 
 def test_access_log_format(start_server: StartServer) -> None:

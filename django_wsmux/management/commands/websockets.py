@@ -19,6 +19,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ... import conf
 from ...access_log import safe
 from ...backends import BackendUnavailable
 from ...groups import Group
@@ -65,8 +66,8 @@ class Command(BaseCommand):
         """Do as told."""
         if is_alone():
             raise CommandError(
-                "WEBSOCKET_BACKEND is memory://, so each process is alone: a command sees its own "
-                "sockets only, and has none. Use local://, or a broker."
+                f"WEBSOCKET_BACKEND is {conf.get('WEBSOCKET_BACKEND')}, so each process is alone: "
+                f"a command sees its own sockets only, and has none. Use local://, or a broker."
             )
         try:
             getattr(self, f"_{options['action'] or 'list'}")(options)

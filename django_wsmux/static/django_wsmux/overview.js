@@ -8,6 +8,7 @@
     const tables = document.getElementById("wsmux-overview");
     const state = document.getElementById("wsmux-state");
     let pause = 500;
+    let timer = 0;
 
     // Whoever marks a line or walks through the links is not to lose it.
     function isInUse() {
@@ -21,6 +22,7 @@
         let isAnswered = true;
 
         function ask() {
+            clearTimeout(timer);
             if (isAnswered && !document.hidden && socket.readyState === WebSocket.OPEN) {
                 isAnswered = false;
                 socket.send(tables.dataset.group);
@@ -39,7 +41,7 @@
                 tables.innerHTML = event.data;
                 state.textContent = "Live.";
             }
-            setTimeout(ask, EVERY);
+            timer = setTimeout(ask, EVERY);
         };
         socket.onclose = (event) => {
             document.removeEventListener("visibilitychange", ask);
