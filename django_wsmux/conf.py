@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -129,6 +129,26 @@ def _compression_problem(value: Any) -> str | None:
     return None
 
 
+# What an access log's line is made of, as samples; see access_log.py.
+_ATOMS: Final = {
+    **dict.fromkeys(("h", "l", "u", "t", "r", "m", "U", "f", "a", "L", "p", "reason"), ""),
+    **dict.fromkeys(("s", "b", "messages_in", "bytes_in", "messages_out", "bytes_out"), 0),
+}
+
+
+def _access_log_problem(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return f"must be a string or None, not {value!r}"
+    try:
+        value % _ATOMS
+    except (KeyError, TypeError, ValueError) as error:
+        known = ", ".join(_ATOMS)
+        return f"cannot be used: {type(error).__name__}: {error}; there are %(name)s of {known}"
+    return None
+
+
 _count = _number_problem(1, int, "messages")
 _greenlets = _number_problem(1, int, "greenlets")
 _fragments = _number_problem(1, int, "fragments")
@@ -171,6 +191,7 @@ SETTINGS = {
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
+        Setting("WEBSOCKET_ACCESS_LOG_FORMAT", None, _access_log_problem),
         Setting("WEBSOCKET_BLOCKED_WARNING", _default.blocked_warning, _seconds),
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),

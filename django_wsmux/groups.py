@@ -23,6 +23,7 @@ from .backends import BackendUnavailable
 from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
 from .relay import describe, members, relay
+from .server.counters import count
 from .server.websocket import WebSocket
 
 __all__ = ["Group", "Member"]
@@ -181,6 +182,7 @@ class Group:
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
 
         def send() -> None:
+            count("group_publishes")
             members.deliver(self.name, Prepared(opcode, payload), excluded)
             self._publish(opcode, payload, fail_silently)
 

@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf
+from . import conf, overview
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
@@ -71,6 +71,7 @@ class WebSocketHandler(WSGIHandler):
         if seam is None:
             return super().__call__(environ, start_response)
         handshake.take_token(environ)
+        overview.serve()
         place = admission.enter(environ, conf.options())
         if place is None:
             return self._answer(environ, start_response, seam)

@@ -6,9 +6,11 @@ only. Each message of an event view is to the database what a request is.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -28,6 +30,7 @@ from .responses import SwitchingProtocols, WebSocketResponse
 from .server import admission
 from .server.admission import FULL_USER, Place
 from .server.connection import Connection
+from .server.counters import handled
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -68,6 +71,7 @@ class DjangoHooks:
     """
 
     __slots__ = (
+        "_address",
         "_opened_at",
         "_people",
         "_request",
@@ -77,6 +81,7 @@ class DjangoHooks:
         "_view",
     )
 
+    _address: str
     _opened_at: float
 
     def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
@@ -143,6 +148,8 @@ class DjangoHooks:
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
             head = handshake.switching_protocols(key, answer, headers, extensions)
+        # One string for all sockets from there.
+        self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
         self._people = people.join(websocket, request)
         transport, unread = seam.take(websocket)
         self._seam = None
@@ -235,7 +242,7 @@ class DjangoHooks:
             request=self._request,
             code=websocket.close_code,
             reason=websocket.close_reason,
-            duration=time.monotonic() - self._opened_at,
+            duration=self.age,
             traffic=websocket.traffic,
         )
         self._part(websocket)
@@ -286,6 +293,16 @@ class DjangoHooks:
         """Primary key of the signed-in user, as a string."""
         return people.user_id(self._people)
 
+    @property
+    def address(self) -> str:
+        """Where the handshake came from: the proxy where there is one, empty for a unix socket."""
+        return self._address
+
+    @property
+    def age(self) -> float:
+        """Seconds since the 101."""
+        return time.monotonic() - self._opened_at
+
     def leave(self, websocket: Connection) -> None:
         """Leave the groups of user and session."""
         people.leave(websocket, self._people)
@@ -321,12 +338,14 @@ class DjangoHooks:
         current = getcurrent()
         if databases.is_used(current):
             databases.begin_message()
+        started = perf_counter()
         try:
             self._surroundings.context(current).run(function, *args)  # type: ignore[union-attr]
         except BaseException as error:
             # Whatever it is, the greenlet has other sockets to serve.
             self._failed(websocket, error)
         finally:
+            handled(perf_counter() - started)
             if databases.is_used(current):
                 databases.end_message()
         if self._session is not None and self._session.modified:

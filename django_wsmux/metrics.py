@@ -1,23 +1,68 @@
-"""What this process has seen, as plain numbers."""
+"""What this process has seen, as plain numbers.
+
+``django_wsmux.prometheus`` has them for Prometheus, ``manage.py websockets stats`` for people.
+"""
 
 from __future__ import annotations
 
-from .server.counters import counters
-from .server.registry import open_sockets
+from .server.counters import counters, gauges, handler_snapshot
+from .server.registry import in_slices, open_sockets
 
-__all__ = ["snapshot"]
+__all__ = ["GAUGES", "snapshot"]
+
+#: What can fall again; everything else in a snapshot only rises while the process lives.
+GAUGES = {
+    "open": "sockets that are open",
+    "unsent_bytes": "bytes that wait for peers, all sockets together",
+    "unsent_bytes_max": "bytes that wait for the peer of the socket that is farthest behind",
+    "unread_messages": "messages that wait for views, all sockets together",
+    "unread_messages_max": "messages that wait for the view that is farthest behind",
+    "handlers_running": "messages that event views are handling",
+    "handlers_waiting": "messages that wait for one of WEBSOCKET_HANDLER_GREENLETS",
+}
 
 
-def snapshot() -> dict[str, int]:
+def snapshot() -> dict[str, int | float]:
     """Return the counters and gauges of this process.
 
+    Looks at each open socket, a thousand at a time; others have their turn in between.
+
     Returns:
-        ``open``, the number of open sockets, and how often each limit was reached since the
-        process started, by the names in ``docs/settings.rst``.
+        Numbers by name. ``GAUGES`` holds the names of those that can fall, ``COUNTERS`` in
+        ``django_wsmux.server.counters`` what else there is, from the start of the process on;
+        ``handler_calls`` and ``handler_seconds`` are how often event views were called and how
+        long that took in all, ``handler_calls_within_0.1`` how many of the calls took at most so
+        many seconds.
 
     Example::
 
         >>> snapshot()["open"]
         0
     """
-    return {"open": len(open_sockets), **counters}
+    found: dict[str, int | float] = {**dict.fromkeys(GAUGES, 0), **counters}
+    # Whoever closes from here on is still in the list, and not yet in the counters.
+    sockets = list(open_sockets)
+    received = received_bytes = sent = sent_bytes = unsent = unread = 0
+    unsent_max = unread_max = 0
+    for websocket in in_slices(sockets):
+        received += websocket._messages_in
+        received_bytes += websocket._bytes_in
+        sent += websocket._messages_out
+        sent_bytes += websocket._bytes_out
+        if size := websocket._transport.unsent:
+            unsent += size
+            unsent_max = max(unsent_max, size)
+        if websocket._inbox:
+            size = len(websocket._inbox)
+            unread += size
+            unread_max = max(unread_max, size)
+    found["open"] = len(sockets)
+    found["messages_received"] += received
+    found["received_bytes"] += received_bytes
+    found["messages_sent"] += sent
+    found["sent_bytes"] += sent_bytes
+    found["unsent_bytes"], found["unsent_bytes_max"] = unsent, unsent_max
+    found["unread_messages"], found["unread_messages_max"] = unread, unread_max
+    for name, ask in gauges.items():
+        found[name] = ask()
+    return found | handler_snapshot()

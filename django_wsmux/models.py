@@ -1,11 +1,11 @@
-"""What the PostgreSQL backend stores, for a minute."""
+"""What the PostgreSQL backend stores, for a minute; and what the page in Django's admin shows."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models.functions import Now
 
-__all__ = ["Payload"]
+__all__ = ["Payload", "Socket"]
 
 
 class Payload(models.Model):
@@ -17,3 +17,16 @@ class Payload(models.Model):
 
     def __str__(self) -> str:
         return f"{len(self.data)} bytes of {self.created}"
+
+
+class Socket(models.Model):
+    """Open sockets, as the admin knows of them: a name in its index and a permission to view.
+
+    There is no table, and there are no instances.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)

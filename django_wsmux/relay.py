@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from collections.abc import Callable
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from . import conf
-from .backends import Backend, Gap, from_url
+from .backends import Backend, BackendUnavailable, Gap, from_url
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
 from .server.members import Members
@@ -76,6 +77,8 @@ class Relay:
         # How many groups with members a channel has here, and channels that have none any more.
         self._watched: dict[str, int] = {}
         self._deserted: set[str] = set()
+        # Who answers questions about the process itself, by channel.
+        self._answers: dict[str, Callable[[bytes], bytes]] = {}
         # Held while these change: under runserver sockets come and go in threads. Nothing waits
         # with it, as it is asked for on the hub.
         self._lock = RLock()
@@ -93,6 +96,7 @@ class Relay:
         if url != self._made_for:
             if self._backend is not None:
                 self._backend.close()
+            self._answers.clear()
             # Windows has no unix sockets: there one process serves alone.
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
             self._backend = None if is_alone else from_url(url, namespace=namespace())
@@ -168,6 +172,39 @@ class Relay:
                 del self._watched[channel]
             return groups
 
+    def answer(self, channel: str, function: Callable[[bytes], bytes]) -> None:
+        """Have other processes' questions answered, if they are not yet; called often.
+
+        Args:
+            channel: of our own: it begins with ``@``.
+            function: gives the answer to a question; called by the backend's owner, so it must
+                not wait for anything.
+        """
+        backend = self.backend()
+        if channel in self._answers:
+            return
+        self._answers[channel] = function
+        if backend is not None:
+            try:
+                backend.start(self._receive, self._report_gap, self._answer)
+                backend.subscribe(channel)
+            except (BackendUnavailable, OSError):
+                # Nobody who connects is to suffer from it.
+                logger.exception("this process cannot be asked about its sockets")
+
+    def answers(self, channel: str) -> bool:
+        """Say whether this process answers questions on a channel."""
+        return channel in self._answers
+
+    def ask_all(self, channel: str, question: bytes) -> list[bytes]:
+        """Return the answers of the other processes.
+
+        Raises:
+            BackendUnavailable: they cannot be asked.
+        """
+        backend = self.backend()
+        return [] if backend is None else backend.ask(channel, question, _PATIENCE)
+
     def ask(self, name: str) -> list[dict[str, Any]]:
         """Return what the members in other processes show of themselves."""
         backend = self.backend()
@@ -190,6 +227,8 @@ class Relay:
             logger.warning("%r: not understood: opcode %d", name, opcode)
 
     def _answer(self, channel: str, question: bytes) -> bytes:
+        if channel in self._answers:
+            return self._answers[channel](question)
         return json.dumps(describe(question.decode())).encode()
 
     def _report_gap(self, gap: Gap) -> None:

@@ -21,7 +21,7 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 
-from . import conf, databases
+from . import access_log, conf, databases
 from .handler import WebSocketHandler
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
@@ -86,4 +86,5 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     if problem := patching.partial_problem():
         raise ImproperlyConfigured(problem)
     patching.after_preload(databases.separate_greenlets)
+    access_log.install()
     return WebSocketHandler()

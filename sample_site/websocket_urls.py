@@ -1,6 +1,6 @@
 """The sockets: an ordinary URLconf."""
 
-from django.urls import path
+from django.urls import include, path
 
 from . import sockets
 
@@ -10,4 +10,6 @@ urlpatterns = [
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),
     path("ping/", sockets.ping, name="ping"),
+    # Keeps the page of sockets in the admin up to date.
+    path("admin/sockets/", include("django_wsmux.websocket_urls")),
 ]

@@ -57,6 +57,9 @@ def test_options_follow_override_settings() -> None:
         ("WEBSOCKET_TRUSTED_PROXIES", None, "must be a number of proxies, 0 or more, not None"),
         ("WEBSOCKET_MAX_MESSAGES_PER_SECOND", 0, "must be a number of messages, 1 or more"),
         ("WEBSOCKET_CLOSE_TIMEOUT", -0.5, "must be a number of seconds, 0 or more"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", 1, "must be a string or None, not 1"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", "%(path)s", "KeyError: 'path'; there are %(name)s of h, l"),
+        ("WEBSOCKET_ACCESS_LOG_FORMAT", "%(h)d", "cannot be used: TypeError"),
     ],
 )
 def test_bad_value(name: str, value: Any, said: str) -> None:

@@ -21,7 +21,7 @@ from ..protocol.options import Options
 from ..protocol.prepared import Prepared
 from . import registry
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
-from .counters import count
+from .counters import count, counters
 from .inbox import Inbox
 from .traffic import Traffic
 
@@ -116,6 +116,16 @@ class Connection(Inbox):
     def traffic(self) -> Traffic:
         """What went over the socket so far."""
         return Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
+
+    @property
+    def unread(self) -> int:
+        """How many messages wait for the view."""
+        return len(self._inbox or ())
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the peer."""
+        return self._transport.unsent
 
     def _require_open(self) -> None:
         self._require_begun()
@@ -289,6 +299,7 @@ class Connection(Inbox):
         registry.open_sockets.add(self)
         if self.place is not None:
             self.place.is_open = True
+        count("sockets_opened")
         if head:
             transport.write(head)
         early, self._early = self._early, None
@@ -418,3 +429,8 @@ class Connection(Inbox):
         if self.place is not None:
             self.place.release()
         registry.open_sockets.discard(self)
+        # With what the view has yet to take, as nobody looks at it later.
+        counters["messages_received"] += self._messages_in + self.unread
+        counters["received_bytes"] += self._bytes_in
+        counters["messages_sent"] += self._messages_out
+        counters["sent_bytes"] += self._bytes_out

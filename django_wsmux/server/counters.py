@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Final
 
-__all__ = ["COUNTERS", "count", "counters"]
+__all__ = [
+    "COUNTERS",
+    "HANDLER_BOUNDS",
+    "count",
+    "counters",
+    "gauges",
+    "handled",
+    "handler_snapshot",
+]
 
 #: What is counted, by name.
 COUNTERS: Final = {
+    "sockets_opened": "sockets that have opened",
+    "handshakes_refused": "handshakes answered with plain HTTP, for whatever reason",
+    "messages_received": "messages of peers, once they are the view's to take",
+    "messages_sent": "messages sent to peers, those of groups included",
+    "received_bytes": "bytes from peers, frames and all",
+    "sent_bytes": "bytes of the frames of messages to peers",
+    "group_publishes": "messages that this process has sent to groups",
+    "group_deliveries": "messages of groups that were handed to a socket, one for each member",
     "message_too_big": "sockets closed with 1009 for a message over WEBSOCKET_MAX_MESSAGE_SIZE",
     "frame_too_big": "sockets closed with 1009 for a frame over WEBSOCKET_MAX_FRAME_SIZE",
     "too_many_fragments": "sockets closed with 1009 for more than WEBSOCKET_MAX_FRAGMENTS",
@@ -32,10 +51,41 @@ COUNTERS: Final = {
     "refused_user": "handshakes refused with 429 for WEBSOCKET_MAX_SOCKETS_PER_USER",
 }
 
-#: How often each has happened since the process started.
+#: How often each has happened since the process started. Messages and bytes are those of closed
+#: sockets: open ones count their own, and ``metrics.snapshot()`` adds them up.
 counters: Final = dict.fromkeys(COUNTERS, 0)
+
+#: What is there now, asked for when somebody wants to know.
+gauges: Final[dict[str, Callable[[], int]]] = {}
 
 
 def count(name: str) -> None:
     """Count one more of ``COUNTERS``."""
     counters[name] += 1
+
+
+# Handlers of event views
+
+#: Seconds: the upper bounds of the histogram's buckets.
+HANDLER_BOUNDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+
+# How many calls took so long, the last for those beyond all bounds; and all of them together.
+_calls: Final = [0] * (len(HANDLER_BOUNDS) + 1)
+_seconds: Final = [0.0]
+
+
+def handled(seconds: float) -> None:
+    """Note that a handler of an event view took so long."""
+    _calls[bisect_left(HANDLER_BOUNDS, seconds)] += 1
+    _seconds[0] += seconds
+
+
+def handler_snapshot() -> dict[str, float]:
+    """Return how many calls there were, how long they took, and how many stayed within a bound."""
+    *within, calls = accumulate(_calls)
+    bounds = (f"handler_calls_within_{bound:g}" for bound in HANDLER_BOUNDS)
+    return {
+        "handler_calls": calls,
+        "handler_seconds": _seconds[0],
+        **dict(zip(bounds, within, strict=True)),
+    }

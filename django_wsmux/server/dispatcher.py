@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..protocol import handshake
 from . import refusals, registry, takeover
+from .counters import count
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
 
@@ -65,10 +66,14 @@ def answer_upgrade(
         # A server that has switched protocols already has judged the handshake itself.
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
+        count("handshakes_refused")
         path = environ.get("PATH_INFO", "")
         refusals.note("refused_handshake", refusal.status, path, refusal.reason)
         return refusals.answer(refusal, environ, start_response)
     assert seam is not None
     environ[TAKEOVER_KEY] = seam
     result = application(environ, start_response)
-    return seam.leave() if seam.is_taken else result
+    if seam.is_taken:
+        return seam.leave()
+    count("handshakes_refused")
+    return result

@@ -9,7 +9,8 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from .counters import count
+from .counters import count, counters
+from .registry import in_slices
 
 if TYPE_CHECKING:
     from ..protocol.prepared import Prepared
@@ -77,16 +78,23 @@ class Members:
         """Return what a member shows of itself."""
         return self._infos.get((name, member))
 
+    def sizes(self) -> list[tuple[str, int]]:
+        """Return each group with the number of its members, but for the groups of people."""
+        names = [name for name in in_slices(list(self._groups)) if name[0] != "@"]
+        return [(name, len(self.of(name))) for name in names]
+
     def deliver(self, name: str, message: Prepared, excluded: Any = ()) -> None:
         """Send a message to every member but those excluded; waits for nobody."""
         group = self._groups.get(name)
         if group is None:
             return
-        members = list(group) if type(group) is dict else (group,)
+        members = list(group) if type(group) is dict else [group]
+        if excluded:
+            members = [member for member in members if member not in excluded]
         for member in members:
-            if member not in excluded:
-                member.deliver(message)
+            member.deliver(message)
         count("group_messages")
+        counters["group_deliveries"] += len(members)
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Start the closing handshake with every member."""

@@ -58,6 +58,11 @@ class HandlerPool:
         """Jobs that wait for a greenlet."""
         return len(self._jobs)
 
+    @property
+    def running(self) -> int:
+        """Jobs that have a greenlet."""
+        return self._count - len(self._parked)
+
     def start(self, job: Job) -> None:
         """Run a job, at once if a greenlet is free; to be called by the hub.
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["close_all", "conversations", "is_stopping", "open_sockets", "stop"]
+__all__ = ["close_all", "conversations", "in_slices", "is_stopping", "open_sockets", "stop"]
+
+T = TypeVar("T")
+
+#: Sockets that are looked at before others have their turn: for a millisecond or two.
+_SLICE: Final = 1000
 
 #: Every socket from its 101 until its descriptor is closed.
 open_sockets: set[Connection] = set()
@@ -21,6 +28,14 @@ def close_all(code: int, reason: str) -> None:
     """Start the closing handshake on every open socket; returns at once."""
     for websocket in list(open_sockets):
         websocket.close(code, reason)
+
+
+def in_slices(items: Sequence[T]) -> Iterator[T]:
+    """Yield what there may be very many of, and let other greenlets run in between."""
+    for start in range(0, len(items), _SLICE):
+        if start:
+            time.sleep(0)
+        yield from items[start : start + _SLICE]
 
 
 _stopping = Event()

@@ -20,7 +20,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from .connection import Connection
-from .counters import count
+from .counters import count, gauges
 from .keepalive import Keepalive
 from .pool import HandlerPool, Job
 from .socket_transport import SocketTransport
@@ -71,7 +71,9 @@ def handlers_for(websocket: Connection) -> HandlerPool:
     global _handlers
     if _handlers is None:
         options = websocket.options
-        _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        gauges["handlers_running"] = lambda: pool.running
+        gauges["handlers_waiting"] = lambda: pool.waiting
         if options.blocked_warning:
             Watchdog(options.blocked_warning).start()
     return _handlers

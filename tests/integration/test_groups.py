@@ -195,6 +195,22 @@ def test_no_keys_on_the_way() -> None:
     assert Group.for_session(key) == Group.for_session(key) != Group.for_session("t" * 32)
 
 
+def test_overview(cluster: Cluster) -> None:
+    """An operator's command finds every socket, whichever worker has it and whatever it asks by."""
+    server, env = cluster.server, cluster.env
+    name = uuid4().hex
+    with ExitStack() as stack:
+        workers = spread(server, stack, name)
+        command = [sys.executable, "-m", "django", "websockets", "--json", "--group", name]
+        result = subprocess.run(
+            command, env={**os.environ, **env}, cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        found = json.loads(result.stdout)
+        assert found["groups"][name] == len(found["sockets"]) == 6
+        pids = [each["worker"].rpartition(":")[2] for each in found["sockets"]]
+        assert sorted(pids) == sorted([*workers] * 2)
+
+
 def test_endurance(cluster: Cluster) -> None:
     """Healthy members have every message in order, but for what was reported; see endurance.py.
 

@@ -22,6 +22,7 @@ from django.urls import path
 from django_wsmux import metrics
 from django_wsmux.groups import Group
 from django_wsmux.people import disconnect
+from django_wsmux.prometheus import metrics_view
 from django_wsmux.server import admission, registry
 
 from . import state
@@ -191,6 +192,7 @@ urlpatterns = [
     path("report/<key>/", report),
     path("metrics/", show_metrics),
     path("places/", places),
+    path("prometheus/", metrics_view),
     path("unread/", unread),
     path("let-go/<key>/", let_go),
     path("collect/", collect),

@@ -1,0 +1,65 @@
+"""A page in Django's admin that shows what is open, in all processes.
+
+It needs nothing but ``django.contrib.admin``. To keep itself up to date it opens a socket of its
+own, whose URL the project mounts::
+
+    path("admin/sockets/", include("django_wsmux.websocket_urls"))     # in WEBSOCKET_URLCONF
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, URLPattern, path
+
+from . import overview_page
+from .models import Socket
+from .urls import websocket_url
+
+__all__ = ["SocketAdmin"]
+
+
+@admin.register(Socket)
+class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic when it runs
+    """The page; for users who may view sockets."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody adds a socket here."""
+        return False
+
+    has_change_permission = has_delete_permission = has_add_permission
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Say whether the user may see it."""
+        return overview_page.is_permitted(request.user)
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return the one page that there is."""
+        view = self.admin_site.admin_view(self.changelist_view)
+        return [path("", view, name="django_wsmux_socket_changelist")]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the page."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            url = websocket_url(f"{overview_page.NAMESPACE}:overview", request=request)
+        except NoReverseMatch:
+            url = ""
+        group = request.GET.get("group", "")
+        context = {
+            **self.admin_site.each_context(request),
+            **overview_page.context(group),
+            "title": "Sockets",
+            "opts": self.opts,
+            "url": url,
+            **(extra_context or {}),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/django_wsmux/overview.html", context)

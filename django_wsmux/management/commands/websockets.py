@@ -1,0 +1,165 @@
+"""``manage.py websockets``: look at the sockets of all processes, and talk to them.
+
+::
+
+    manage.py websockets [--group NAME | --user NAME] [--limit N] [--json]
+    manage.py websockets stats [--json]
+    manage.py websockets send GROUP MESSAGE
+    manage.py websockets disconnect USER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ... import conf
+from ...access_log import safe
+from ...backends import BackendUnavailable
+from ...groups import Group
+from ...overview import MOST, Overview, is_alone, look
+from ...people import disconnect
+from ...templatetags.websocket_admin import age
+
+__all__ = ["Command"]
+
+_HEADINGS: Final = (
+    *("path", "user", "address", "open for", "messages in", "out", "bytes in", "out"),
+    *("unread", "unsent", "worker"),
+)
+
+
+class Command(BaseCommand):
+    """See the module."""
+
+    help = "List the open sockets and groups of all processes, send to a group, disconnect a user."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Say what may be given."""
+        parser.add_argument("--json", action="store_true", help="Print JSON.")
+        parser.add_argument("--group", metavar="NAME", help="Only the members of this group.")
+        parser.add_argument("--user", metavar="NAME", help="Only the sockets of this user.")
+        parser.add_argument(
+            "--limit",
+            type=int,
+            default=100,
+            metavar="N",
+            help=f"Sockets and groups that each process names: {MOST} at most, 100 by default.",
+        )
+        actions = parser.add_subparsers(dest="action", metavar="stats | send | disconnect")
+        stats = actions.add_parser("stats", help="Show the counters of each process.")
+        stats.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        send = actions.add_parser("send", help="Send a text message to a group.")
+        send.add_argument("group_name", metavar="GROUP")
+        send.add_argument("message", metavar="MESSAGE")
+        leave = actions.add_parser("disconnect", help="Close all sockets of a user, with 4401.")
+        leave.add_argument("user_name", metavar="USER")
+        leave.add_argument("--id", action="store_true", help="USER is a primary key.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Do as told."""
+        if is_alone():
+            raise CommandError(
+                f"WEBSOCKET_BACKEND is {conf.get('WEBSOCKET_BACKEND')}, so each process is alone: "
+                f"a command sees its own sockets only, and has none. Use local://, or a broker."
+            )
+        try:
+            getattr(self, f"_{options['action'] or 'list'}")(options)
+        except BackendUnavailable as error:
+            raise CommandError(str(error)) from error
+
+    def _send(self, options: dict[str, Any]) -> None:
+        group = _group(options["group_name"])
+        count = group.count()
+        group.send(options["message"])
+        self.stdout.write(f"sent to {count} sockets")
+
+    def _disconnect(self, options: dict[str, Any]) -> None:
+        name = options["user_name"]
+        # One whose account is gone may have sockets.
+        user = name if options["id"] else _user(name)
+        count = Group.for_user(user).count()
+        disconnect(user)
+        self.stdout.write(f"{count} sockets of {safe(name)} closed")
+
+    def _stats(self, options: dict[str, Any]) -> None:
+        overview = _look(0)
+        if options["json"]:
+            counters = {process.name: process.counters for process in overview.processes}
+            self._write_json({"workers": counters, "all": overview.counters})
+        else:
+            headings = ("", *(process.name for process in overview.processes), "all")
+            self._write_table(headings, ((name, *values) for name, values in overview.rows))
+
+    def _list(self, options: dict[str, Any]) -> None:
+        group = options["group"] and _group(options["group"]).name
+        if options["user"]:
+            group = Group.for_user(_user(options["user"])).name
+        overview = _look(options["limit"], group)
+        if options["json"]:
+            self._write_json(
+                {
+                    "sockets": [asdict(each) for each in overview.sockets],
+                    "left_out": overview.left_out,
+                    "groups": dict(overview.groups),
+                    "groups_left_out": overview.groups_left_out,
+                }
+            )
+            return
+        processes = len(overview.processes)
+        self.stdout.write(f"{overview.found} sockets in {processes} processes\n\n")
+        self._write_table(_HEADINGS, map(_row, overview.sockets))
+        self._write_left_out(overview.left_out)
+        self.stdout.write("\n")
+        self._write_table(("group", "members"), overview.groups)
+        self._write_left_out(overview.groups_left_out)
+
+    def _write_json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value, indent=2))
+
+    def _write_left_out(self, count: int) -> None:
+        if count:
+            self.stdout.write(f"and {count} more; see --limit")
+
+    def _write_table(self, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        lines = [headings, *(tuple(map(str, row)) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self.stdout.write("  ".join(cells).rstrip())
+
+
+def _row(each: Any) -> tuple[Any, ...]:
+    return (
+        *(each.path, safe(each.user_id or "-"), safe(each.address or "-"), age(each.age)),
+        *(each.messages_in, each.messages_out, each.bytes_in, each.bytes_out),
+        *(each.unread, each.unsent, each.worker),
+    )
+
+
+def _look(limit: int, group: str | None = None) -> Overview:
+    overview = look(limit, group)
+    if overview.problem:
+        raise CommandError(overview.problem)
+    return overview
+
+
+def _group(name: str) -> Group:
+    try:
+        return Group(name)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _user(name: str) -> Any:
+    model = get_user_model()
+    try:
+        return model._default_manager.get_by_natural_key(name)
+    except model.DoesNotExist:
+        raise CommandError(f"there is no user {name!r}") from None

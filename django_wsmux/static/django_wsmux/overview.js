@@ -1,0 +1,60 @@
+"use strict";
+
+// Asks for new tables every two seconds, while somebody looks at them.
+{
+    const EVERY = 2000;
+    const LONGEST_PAUSE = 30000;
+
+    const tables = document.getElementById("wsmux-overview");
+    const state = document.getElementById("wsmux-state");
+    let pause = 500;
+    let timer = 0;
+
+    // Whoever marks a line or walks through the links is not to lose it.
+    function isInUse() {
+        const selection = getSelection();
+        const isMarked = !selection.isCollapsed && tables.contains(selection.anchorNode);
+        return isMarked || tables.contains(document.activeElement);
+    }
+
+    function connect() {
+        const socket = new WebSocket(tables.dataset.url);
+        let isAnswered = true;
+
+        function ask() {
+            clearTimeout(timer);
+            if (isAnswered && !document.hidden && socket.readyState === WebSocket.OPEN) {
+                isAnswered = false;
+                socket.send(tables.dataset.group);
+            }
+        }
+
+        socket.onopen = () => {
+            pause = 500;
+            ask();
+        };
+        socket.onmessage = (event) => {
+            isAnswered = true;
+            if (isInUse()) {
+                state.textContent = "Paused while a part of the tables is selected.";
+            } else {
+                tables.innerHTML = event.data;
+                state.textContent = "Live.";
+            }
+            timer = setTimeout(ask, EVERY);
+        };
+        socket.onclose = (event) => {
+            document.removeEventListener("visibilitychange", ask);
+            if (event.code === 1008 || event.code === 4401) {
+                state.textContent = "Not live: sign in again.";
+                return;
+            }
+            state.textContent = "Not live: connecting again.";
+            setTimeout(connect, pause * (0.5 + Math.random() / 2));
+            pause = Math.min(pause * 2, LONGEST_PAUSE);
+        };
+        document.addEventListener("visibilitychange", ask);
+    }
+
+    connect();
+}

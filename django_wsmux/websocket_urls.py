@@ -1,0 +1,16 @@
+"""The URL of the socket that keeps the admin's page up to date, for ``WEBSOCKET_URLCONF``::
+
+path("admin/sockets/", include("django_wsmux.websocket_urls"))
+"""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from .overview_page import NAMESPACE, LiveOverview
+
+__all__ = ["app_name", "urlpatterns"]
+
+app_name = NAMESPACE
+
+urlpatterns = [path("", LiveOverview.as_view(), name="overview")]
