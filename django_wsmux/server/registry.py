@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["close_all", "conversations", "is_stopping", "open_sockets", "stop"]
+__all__ = [
+    "close_all",
+    "conversations",
+    "is_stopping",
+    "open_sockets",
+    "refuse_handshakes",
+    "stop",
+]
 
 #: Every socket from its 101 until its descriptor is closed.
 open_sockets: set[Connection] = set()
@@ -20,15 +27,21 @@ conversations: set[Connection] = set()
 def close_all(code: int, reason: str) -> None:
     """Start the closing handshake on every open socket; returns at once."""
     for websocket in list(open_sockets):
-        websocket.close(code, reason)
+        if not websocket.closed:
+            websocket.close(code, reason)
 
 
 _stopping = Event()
 
 
+def refuse_handshakes() -> None:
+    """Let no socket open any more: the process is about to end."""
+    _stopping.set()
+
+
 def stop(code: int, reason: str) -> None:
     """Close every socket, and let none open any more: the process is about to end."""
-    _stopping.set()
+    refuse_handshakes()
     close_all(code, reason)
 
 
