@@ -243,12 +243,11 @@ class Pages:
 
     async def ask(self) -> None:
         """Ask until cancelled."""
-        number = 0
         while True:
             started = time.monotonic()
-            number += 1
             try:
-                await self._get(self._path.format(number=number))
+                # One that failed is tried again: a message that was never sent is not missed.
+                await self._get(self._path.format(number=self.answered + 1))
                 self.answered += 1
             except (OSError, EOFError, ValueError) as error:
                 self.failures.append(f"{self._path}: {type(error).__name__}: {error}")
@@ -319,7 +318,7 @@ async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
 
 async def everybody_hears(crowd: Crowd, speaker: Pages) -> None:
     """Wait until everybody has heard a message that is still to be sent."""
-    number = speaker.answered + len(speaker.failures) + 2
+    number = speaker.answered + 2
     await crowd.wait(
         lambda: all((client.last or 0) >= number for client in crowd.clients),
         f"not everybody has heard message {number}",

@@ -34,9 +34,23 @@ _TICK: Final = 0.02
 #: Files that a worker has open beside its connections: databases, brokers, logs.
 _FILES: Final = 100
 
+#: Sockets that there should be files for, at least.
+_FEW: Final = 1000
+
 _REQUEST_TIMEOUT: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
+
+
+class _Listener:
+    """What connections need to know of the listener, which may be closed when they are served."""
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        """Return the address."""
+        return self._name
 
 
 class _Slots(Pool):
@@ -123,14 +137,14 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self.log.info("Limit of open files raised from %d to %d", before, limit)
         slots: int = self.worker_connections * len(self.sockets)
         room = limit - slots - _FILES
-        if room < slots:
+        if room < _FEW:
             self.log.warning(
                 "This process may have %d files open, of which worker_connections may need %d: "
-                "too few are left for sockets. Allow %d at least (ulimit -n, or LimitNOFILE= of "
-                "systemd), or lower --worker-connections.",
+                "too few are left for sockets, and where there is none nobody is let in. Allow %d "
+                "at least (ulimit -n, LimitNOFILE= of systemd), or lower --worker-connections.",
                 limit,
                 slots,
-                2 * slots + _FILES,
+                slots + _FILES + _FEW,
             )
         return max(room, 0)
 
@@ -251,9 +265,10 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         listener.setblocking(True)
         slots = _Slots(self.worker_connections, self.log)
-        server = StreamServer(
-            listener, handle=partial(self.handle, listener), spawn=slots, **ssl_args
-        )
+        # gunicorn asks the listener for its name when a connection's turn comes (27.0,
+        # base_async.py), which would cost those their answer that were let in last.
+        handle = partial(self.handle, _Listener(listener))
+        server = StreamServer(listener, handle=handle, spawn=slots, **ssl_args)
         if self.cfg.workers > 1:
             server.max_accept = 1  # the others are to have their share
         server.start()
