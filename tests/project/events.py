@@ -103,6 +103,18 @@ class Room(WebSocketView):
         self.group.send(message, exclude=self.websocket)
 
 
+class Leaving(WebSocketView):
+    """Says which process it is in; whoever goes tells those that are still there."""
+
+    groups = ("leaving",)
+
+    def connect(self, request: HttpRequest) -> None:
+        self.send(str(os.getpid()))
+
+    def disconnect(self, code: int, reason: str) -> None:
+        Group("leaving").send("somebody has left")
+
+
 class Typed(WebSocketView):
     """Takes text only."""
 
