@@ -62,6 +62,12 @@ class Crowd:
         for client in self.clients:
             client.connect_in(random.random() * len(self.clients) / 1000)
 
+    def leave(self) -> None:
+        """Have everybody go for good."""
+        self.is_over = True
+        for client in self.open:
+            client.transport.abort()
+
     async def wait(self, condition: object, what: str) -> None:
         """Wait until it is so."""
         assert callable(condition)
@@ -80,9 +86,12 @@ class Client:
     """Somebody with a page open: one socket after the other.
 
     Attributes:
+        transport: that of the open socket.
         closes: how often a socket of theirs was closed.
         last: number of the last message that they heard.
     """
+
+    transport: asyncio.Transport
 
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd
@@ -105,9 +114,10 @@ class Client:
         except OSError:
             self.failed()
 
-    def opened(self) -> None:
+    def opened(self, transport: asyncio.Transport) -> None:
         """The handshake is through."""
         self._attempts = 0
+        self.transport = transport
         self.crowd.open.add(self)
 
     def failed(self) -> None:
@@ -178,7 +188,7 @@ class Socket(asyncio.Protocol):
                 return
             self._is_open = True
             self._buffer = rest
-            self._client.opened()
+            self._client.opened(self._transport)
         while (frame := self._next_frame()) is not None:
             self._take(*frame)
 
@@ -312,8 +322,9 @@ async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
     await everybody_hears(crowd, pages[0])
     for task in asking:
         task.cancel()
-    crowd.is_over = True
-    return report(crowd, pages, back, options)
+    wrong = report(crowd, pages, back, options)
+    crowd.leave()
+    return wrong
 
 
 async def everybody_hears(crowd: Crowd, speaker: Pages) -> None:

@@ -293,7 +293,7 @@ class TestOwnWorker:
         """When all worker_connections are taken the log says so, and it is counted."""
         server = start_server("own", "--worker-connections", "1")
         with server.wire() as page:
-            page.send(b"GET /slow/?seconds=0.3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            page.send(b"GET /slow/?seconds=0.3 HTTP/1.0\r\nHost: localhost\r\n\r\n")
             assert server.get("/").startswith("plain")
         server.wait_for_log("All 1 worker_connections are taken")
 
