@@ -101,7 +101,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._handshake_timeout = options.handshake_timeout
         room = self._room()
         if self._is_configured():
-            self.log.info("WebSockets: %s, room for about %d", self._summary(options), room)
+            self.log.info("WebSockets: %s, room for about %d sockets", self._summary(options), room)
             self._window = self._fitting_window()
 
     def _summary(self, options: Options) -> str:
@@ -283,7 +283,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # A successor is started when this worker has gone, so a lone one must be quick.
         is_missed = not self._is_relieved and self.cfg.workers == 1
         drain = Drain(0.0 if is_missed else self._window, began)
-        while now < began + self.cfg.graceful_timeout - _MARGIN:
+        deadline = began + self.cfg.graceful_timeout - _MARGIN
+        while True:
             self.notify()
             is_drained = drain.close_due(now)
             if self._answering:
@@ -293,6 +294,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             is_closed = now > began + drain.window + FAREWELL or not registry.open_sockets
             if is_drained and is_quiet and is_closed and not registry.conversations:
                 return
+            if now > deadline:
+                break
             gevent.sleep(_TICK)
             now = time.monotonic()
         self._give_up(servers)

@@ -11,6 +11,7 @@ libev aborts the process when a descriptor is closed that an active watcher stil
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -76,14 +77,15 @@ def handlers_for(websocket: Connection) -> HandlerPool:
         options = websocket.options
         _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
         # Servers that know nothing of sockets end the process when they have no request left.
-        atexit.register(_bid_farewell)
+        atexit.register(_bid_farewell, os.getpid())
         if options.blocked_warning:
             Watchdog(options.blocked_warning).start()
     return _handlers
 
 
-def _bid_farewell() -> None:
-    if not registry.is_stopping():
+def _bid_farewell(process: int) -> None:
+    """Close what is open; the sockets of a process are not for its forks to close."""
+    if os.getpid() == process and not registry.is_stopping():
         farewell(FAREWELL)
 
 

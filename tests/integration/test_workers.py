@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
 from tests.support import TIMEOUT, WORKERS, Server, frame
