@@ -37,6 +37,7 @@ __all__ = [
     "process_ticks",
     "run_wsload",
     "running",
+    "server_environment",
 ]
 
 BENCH = Path(__file__).resolve().parent
@@ -228,6 +229,9 @@ def server_environment(scratch: Path) -> dict[str, str]:
     environment = dict(os.environ)
     for name in ("GUNICORN_CMD_ARGS", "DJANGO_SETTINGS_MODULE", "PYTHONDEVMODE"):
         environment.pop(name, None)
+    # The package beside this directory, whatever is installed.
+    paths = [str(BENCH.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment["SAMPLE_SITE_DEBUG"] = "0"
     environment["SAMPLE_SITE_DATABASE"] = str(scratch / "db.sqlite3")
     return environment

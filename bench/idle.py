@@ -37,6 +37,7 @@ from harness import (
     pinned_to,
     process_ticks,
     running,
+    server_environment,
 )
 
 SITE = BENCH / "servers"
@@ -71,7 +72,8 @@ def prepare(scratch: Path) -> str:
     """Make the database; return the header that carries a session."""
     os.environ["BENCH_DATABASE"] = str(scratch / "idle.sqlite3")
     command = [sys.executable, str(SITE / "idle_site.py")]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = server_environment(scratch)
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:
         raise BenchError(f"the database cannot be made:\n{made.stderr}")
     return f"Cookie: sessionid={made.stdout.strip()}; csrftoken={'x' * 32}"

@@ -192,6 +192,7 @@ SETTINGS = {
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
         Setting("WEBSOCKET_ACCESS_LOG_FORMAT", None, _access_log_problem),
+        Setting("WEBSOCKET_DRAIN_SECONDS", 5.0, _seconds),
         Setting("WEBSOCKET_BLOCKED_WARNING", _default.blocked_warning, _seconds),
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),

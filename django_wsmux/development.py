@@ -10,7 +10,7 @@ from urllib.parse import quote
 from django.http import HttpRequest
 
 from .protocol.frames import CloseCode
-from .server import registry
+from .server.leaving import farewell
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
 
@@ -88,7 +88,4 @@ def _log(status: int, line: str, *args: object) -> None:
 
 def close_sockets() -> None:
     """Close all sockets with 1012 "service restart"; give them a moment to end well."""
-    registry.stop(CloseCode.SERVICE_RESTART, "service restart")
-    deadline = time.monotonic() + FAREWELL
-    while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
-        time.sleep(0.01)
+    farewell(FAREWELL)

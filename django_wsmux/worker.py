@@ -6,34 +6,86 @@ gunicorn -k django_wsmux.worker.WebSocketWorker mysite.wsgi
 from __future__ import annotations
 
 import time
+from functools import partial
 from socket import SHUT_RDWR
 from typing import Any, Final
 
 import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from greenlet import getcurrent
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
-from .protocol.frames import CloseCode
 from .protocol.options import Options
-from .server import patching, registry
+from .server import descriptors, patching, registry
 from .server.counters import count
+from .server.leaving import FAREWELL, Drain, farewell
 
 __all__ = ["WebSocketWorker"]
 
-#: Seconds that peers have to answer the close frame, and views to end, when the worker leaves.
-FAREWELL = 2.0
+#: Seconds by which the worker is gone before the arbiter kills it.
+_MARGIN: Final = 1.0
+
+#: Seconds between two looks at what is still under way, while leaving.
+_TICK: Final = 0.02
+
+#: Files that a worker has open beside its connections: databases, brokers, logs.
+_FILES: Final = 100
+
+#: Sockets that there should be files for, at least.
+_FEW: Final = 1000
 
 _REQUEST_TIMEOUT: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
 
+class _Listener:
+    """What connections need to know of the listener, which may be closed when they are served."""
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        """Return the address."""
+        return self._name
+
+
+class _Slots(Pool):
+    """gunicorn's ``worker_connections``; tells when all are taken, as nobody is let in then."""
+
+    def __init__(self, size: int, log: Any) -> None:
+        super().__init__(size)
+        self._log = log
+        self._said_at = -60.0
+
+    def full(self) -> bool:
+        """Say whether all are taken; asked before each connection is accepted."""
+        is_full = bool(super().full())
+        if is_full:
+            count("accepting_paused")
+            if time.monotonic() - self._said_at >= 60:
+                self._said_at = time.monotonic()
+                self._log.warning(
+                    "All %d worker_connections are taken, by requests and by HTTP connections "
+                    "that are kept alive (an open WebSocket takes one only where its view has no "
+                    "decorator): new connections wait until one ends. Look for slow requests, or "
+                    "raise --worker-connections.",
+                    self.size,
+                )
+        return is_full
+
+
 class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker, which says good-bye to its WebSockets.
 
     Everything about HTTP is gunicorn's: parser, limits, ``max_requests``, access log. When the
-    worker is told to leave (SIGTERM, SIGHUP, SIGQUIT, ``max_requests``) its sockets are closed
-    with 1012 "service restart", upon which clients come back, to the next worker.
+    worker is told to leave (SIGTERM, SIGHUP, ``max_requests``, ``--reload``) it stops accepting,
+    finishes the requests under way and closes its sockets with 1012 "service restart" within
+    ``WEBSOCKET_DRAIN_SECONDS``, upon which clients come back, to the next worker. It leaves as
+    soon as nothing is under way any more. SIGINT and SIGQUIT close all at once.
 
     A client that has not sent its first request ``WEBSOCKET_HANDSHAKE_TIMEOUT`` seconds after it
     connected gets 408: gunicorn's own ``keepalive`` ends it sooner or later than that, or, when
@@ -47,8 +99,10 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         super().load_wsgi()
         options = self._options()
         self._handshake_timeout = options.handshake_timeout
+        room = self._room()
         if self._is_configured():
-            self.log.info("WebSockets: %s", self._summary(options))
+            self.log.info("WebSockets: %s, room for about %d sockets", self._summary(options), room)
+            self._window = self._fitting_window()
 
     def _summary(self, options: Options) -> str:
         """Say what is on."""
@@ -76,12 +130,54 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Nothing is configured when gunicorn --reload waits for a broken project to be mended.
         return bool(settings.configured)
 
+    def _room(self) -> int:
+        """Return how many sockets there are files for; raise the limit if that is possible."""
+        before, limit = descriptors.raise_limit()
+        if limit > before:
+            self.log.info("Limit of open files raised from %d to %d", before, limit)
+        slots: int = self.worker_connections * len(self.sockets)
+        room = limit - slots - _FILES
+        if room < _FEW:
+            self.log.warning(
+                "This process may have %d files open, of which worker_connections may need %d: "
+                "too few are left for sockets, and where there is none nobody is let in. Allow %d "
+                "at least (ulimit -n, LimitNOFILE= of systemd), or lower --worker-connections.",
+                limit,
+                slots,
+                slots + _FILES + _FEW,
+            )
+        return max(room, 0)
+
+    def _fitting_window(self) -> float:
+        """Return ``WEBSOCKET_DRAIN_SECONDS``, as far as gunicorn gives the worker the time."""
+        from . import conf
+
+        wanted: float = conf.get("WEBSOCKET_DRAIN_SECONDS")
+        grace = self.cfg.graceful_timeout
+        fitting: float = min(wanted, max(grace - FAREWELL - _MARGIN, 0.0))
+        if fitting < wanted:
+            self.log.warning(
+                "WEBSOCKET_DRAIN_SECONDS is %g, but only %g fit into graceful_timeout of %g: raise "
+                "--graceful-timeout to %g for all of them.",
+                wanted,
+                fitting,
+                grace,
+                wanted + FAREWELL + _MARGIN,
+            )
+        return fitting
+
     # Connections whose first request is not there yet
 
     def init_process(self) -> None:
         """Begin."""
         # By the greenlet that serves the connection.
         self._deadlines: dict[object, Any] = {}
+        # Requests under way.
+        self._answering = 0
+        # Set when it is time to leave; and whether others are there already, or nobody shall be.
+        self._told = Event()
+        self._is_relieved = False
+        self._window = 0.0
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -98,12 +194,20 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer a request that has arrived."""
         self._met_deadline()
-        super().handle_request(listener_name, req, sock, addr)
+        self._answering += 1
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._answering -= 1
 
     def handle_http2(self, *args: Any, **kwargs: Any) -> None:
         """Serve a connection that speaks HTTP/2, where gunicorn is told to."""
         self._met_deadline()
-        super().handle_http2(*args, **kwargs)
+        self._answering += 1
+        try:
+            super().handle_http2(*args, **kwargs)
+        finally:
+            self._answering -= 1
 
     def _met_deadline(self) -> None:
         deadline = self._deadlines.pop(getcurrent(), None)
@@ -123,25 +227,96 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     # The end
 
-    def notify(self) -> None:
-        """Tell the arbiter that all is well, and the sockets when it is over.
+    @property
+    def alive(self) -> bool:
+        """Whether to go on. gunicorn clears it, from several places, to have the worker leave."""
+        return self._is_alive
 
-        gunicorn calls it every second, also while it waits for plain requests to end
-        (27.0, ``ggevent.py``): their length must not delay the good-bye.
-        """
-        super().notify()
-        if not self.alive:
-            self._close_sockets()
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        self._is_alive = value
+        if not value:
+            self._told.set()
+
+    def handle_exit(self, *args: Any) -> None:
+        """Take SIGTERM: other workers are there already, or none is to be."""
+        self._is_relieved = True
+        super().handle_exit(*args)
 
     def run(self) -> None:
-        """Serve until told to leave; then close what is still open."""
-        try:
-            super().run()
-        finally:
-            self._close_sockets()
-            deadline = time.monotonic() + FAREWELL
-            while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
-                gevent.sleep(0.02)
+        """Serve until told to leave, then leave in good order.
 
-    def _close_sockets(self) -> None:
-        registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
+        As gunicorn's own (23.0 to 27.0, ``ggevent.py``), which would look whether it is to leave
+        once a second only, and wait for connections that nobody uses.
+        """
+        servers = [self._listen(listener) for listener in self.sockets]
+        try:
+            while self.alive:
+                self.notify()
+                self._told.wait(1.0)
+            self._leave(servers)
+        except BaseException:
+            # SystemExit, as for SIGQUIT: there is no time for order.
+            farewell(FAREWELL)
+            raise
+
+    def _listen(self, listener: Any) -> StreamServer:
+        """Begin to accept connections."""
+        ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        listener.setblocking(True)
+        slots = _Slots(self.worker_connections, self.log)
+        # gunicorn asks the listener for its name when a connection's turn comes (27.0,
+        # base_async.py), which would cost those their answer that were let in last.
+        handle = partial(self.handle, _Listener(listener))
+        server = StreamServer(listener, handle=handle, spawn=slots, **ssl_args)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # the others are to have their share
+        server.start()
+        return server
+
+    def _leave(self, servers: list[StreamServer]) -> None:
+        """Stop accepting, close the sockets, and return when nothing is under way any more."""
+        for server in servers:
+            server.close()
+        self._warn_of_max_requests()
+        began = answered_at = now = time.monotonic()
+        # A successor is started when this worker has gone, so a lone one must be quick.
+        is_missed = not self._is_relieved and self.cfg.workers == 1
+        drain = Drain(0.0 if is_missed else self._window, began)
+        deadline = began + self.cfg.graceful_timeout - _MARGIN
+        while True:
+            self.notify()
+            is_drained = drain.close_due(now)
+            if self._answering:
+                answered_at = now
+            # A connection that is kept alive may bring one request more, which is answered too.
+            is_quiet = now > answered_at + FAREWELL or not any(server.pool for server in servers)
+            is_closed = now > began + drain.window + FAREWELL or not registry.open_sockets
+            if is_drained and is_quiet and is_closed and not registry.conversations:
+                return
+            if now > deadline:
+                break
+            gevent.sleep(_TICK)
+            now = time.monotonic()
+        self._give_up(servers)
+
+    def _warn_of_max_requests(self) -> None:
+        sockets = len(registry.open_sockets)
+        if self.nr >= self.max_requests and 2 * sockets > self.max_requests:
+            self.log.warning(
+                "max_requests is reached with %d sockets open. Each of them comes back with a "
+                "handshake, which is a request too: raise it to many times as much.",
+                sockets,
+            )
+
+    def _give_up(self, servers: list[StreamServer]) -> None:
+        """End what has not ended by itself; views in requests get to clean up."""
+        self.log.warning(
+            "graceful_timeout is over for %d requests and %d views of sockets: %s",
+            self._answering,
+            len(registry.conversations),
+            ", ".join(sorted({repr(each) for each in registry.conversations})[:10]) or "-",
+        )
+        for server in servers:
+            assert server.pool is not None
+            server.pool.kill(timeout=_MARGIN / 2)

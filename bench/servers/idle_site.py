@@ -43,18 +43,27 @@ settings.configure(
     USE_TZ=True,
     ROOT_URLCONF="idle_site",
     WEBSOCKET_URLCONF="idle_sockets",
+    WEBSOCKET_BACKEND=os.environ.get("BENCH_BACKEND", "local://"),
+    WEBSOCKET_DRAIN_SECONDS=float(os.environ.get("BENCH_DRAIN_SECONDS", "5")),
 )
 
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from django_wsmux import metrics  # noqa: E402
+from django_wsmux.groups import Group  # noqa: E402
 from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
 
 
 def page(request: HttpRequest) -> HttpResponse:
     """Answer as a page does that knows its user."""
     return HttpResponse(f"hello {request.user}\n")
+
+
+def say(request: HttpRequest, number: int) -> HttpResponse:
+    """Tell the room a number; see ``deploy.py``."""
+    Group("room").send(str(number))
+    return HttpResponse("said\n")
 
 
 def gauge(request: HttpRequest) -> JsonResponse:
@@ -74,7 +83,7 @@ def gauge(request: HttpRequest) -> JsonResponse:
     )
 
 
-urlpatterns = [path("", page), path("gauge/", gauge)]
+urlpatterns = [path("", page), path("gauge/", gauge), path("say/<int:number>/", say)]
 
 if __name__ == "__main__":
     import django

@@ -42,6 +42,7 @@ COUNTERS: Final = {
     "close_timed_out": "sockets dropped as the peer did not end its close in time",
     "send_timed_out": "sockets dropped as the peer took nothing of what was sent",
     "handshake_timed_out": "connections closed before they had sent a whole request",
+    "accepting_paused": "times that all worker_connections were taken and nobody was let in",
     "ping_timed_out": "sockets dropped as the peer gave no sign of life after a ping",
     "refused_handshake": "handshakes refused that no server could accept, or this one cannot",
     "refused_host": "handshakes refused for a Host header that is not in ALLOWED_HOSTS",

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["close_all", "conversations", "in_slices", "is_stopping", "open_sockets", "stop"]
+__all__ = [
+    "close_all",
+    "conversations",
+    "in_slices",
+    "is_stopping",
+    "open_sockets",
+    "refuse_handshakes",
+    "stop",
+]
 
 T = TypeVar("T")
 
@@ -27,7 +35,8 @@ conversations: set[Connection] = set()
 def close_all(code: int, reason: str) -> None:
     """Start the closing handshake on every open socket; returns at once."""
     for websocket in list(open_sockets):
-        websocket.close(code, reason)
+        if not websocket.closed:
+            websocket.close(code, reason)
 
 
 def in_slices(items: Sequence[T]) -> Iterator[T]:
@@ -41,9 +50,14 @@ def in_slices(items: Sequence[T]) -> Iterator[T]:
 _stopping = Event()
 
 
+def refuse_handshakes() -> None:
+    """Let no socket open any more: the process is about to end."""
+    _stopping.set()
+
+
 def stop(code: int, reason: str) -> None:
     """Close every socket, and let none open any more: the process is about to end."""
-    _stopping.set()
+    refuse_handshakes()
     close_all(code, reason)
 
 

@@ -10,6 +10,8 @@ libev aborts the process when a descriptor is closed that an active watcher stil
 
 from __future__ import annotations
 
+import atexit
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +21,11 @@ import gevent
 from gevent.event import Event
 from greenlet import getcurrent
 
+from . import registry
 from .connection import Connection
 from .counters import count, gauges
 from .keepalive import Keepalive
+from .leaving import FAREWELL, farewell
 from .pool import HandlerPool, Job
 from .socket_transport import SocketTransport
 from .streams import Stream, TLSStream
@@ -72,11 +76,19 @@ def handlers_for(websocket: Connection) -> HandlerPool:
     if _handlers is None:
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        # Servers that know nothing of sockets end the process when they have no request left.
+        atexit.register(_bid_farewell, os.getpid())
         gauges["handlers_running"] = lambda: pool.running
         gauges["handlers_waiting"] = lambda: pool.waiting
         if options.blocked_warning:
             Watchdog(options.blocked_warning).start()
     return _handlers
+
+
+def _bid_farewell(process: int) -> None:
+    """Close what is open; the sockets of a process are not for its forks to close."""
+    if os.getpid() == process and not registry.is_stopping():
+        farewell(FAREWELL)
 
 
 class GeventTransport(SocketTransport):

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
 from tests.support import TIMEOUT, WORKERS, Server, frame
@@ -22,22 +21,7 @@ each_worker = pytest.mark.parametrize("worker", WORKERS)
 
 
 class TestLeaving:
-    """``WebSocketWorker`` says good-bye."""
-
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-    def test_stop(self, start_server: StartServer, number: signal.Signals) -> None:
-        """Every socket is closed with 1012, long before graceful_timeout is over."""
-        server = start_server("own", "--graceful-timeout", "30")
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(20)]
-            started = time.monotonic()
-            server.signal(number)
-            for websocket in sockets:
-                with pytest.raises(ConnectionClosed):
-                    websocket.recv(timeout=TIMEOUT)
-                assert (websocket.close_code, websocket.close_reason) == (1012, "service restart")
-            assert server.wait() == 0
-        assert time.monotonic() - started < 10
+    """``WebSocketWorker`` says good-bye; more of it is in ``test_deploys.py``."""
 
     def test_peers_that_do_not_answer(self, start_server: StartServer) -> None:
         """They do not hold the worker up for graceful_timeout."""
@@ -57,35 +41,6 @@ class TestLeaving:
             server.signal(signal.SIGTERM)
             server.wait()
         assert (tmp_path / "farewell").read_text() == "1012 service restart"
-
-    def test_reload(self, start_server: StartServer) -> None:
-        """SIGHUP: 1012 for the old worker's sockets, and the new worker serves."""
-        server = start_server("own")
-        with server.connect("/echo/") as websocket:
-            (old,) = server.workers
-            server.signal(signal.SIGHUP)
-            with pytest.raises(ConnectionClosed):
-                websocket.recv(timeout=TIMEOUT)
-            assert websocket.close_code == 1012
-        server.wait_for_log(rf"Worker exiting \(pid: {old}\)")
-        with server.connect("/echo/") as websocket:
-            websocket.send("again")
-            assert websocket.recv(timeout=TIMEOUT) == "again"
-
-    def test_plain_requests_end_first(self, start_server: StartServer) -> None:
-        """A slow page is finished, and does not delay the good-bye to the sockets."""
-        server = start_server("own")
-        with server.wire() as page, server.connect("/echo/") as websocket:
-            page.send(b"GET /slow/?seconds=4 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            websocket.send("the request before is being served")
-            websocket.recv(timeout=TIMEOUT)
-            started = time.monotonic()
-            server.signal(signal.SIGTERM)
-            with pytest.raises(ConnectionClosed):
-                websocket.recv(timeout=TIMEOUT)
-            assert websocket.close_code == 1012
-            assert time.monotonic() - started < 3.5
-            assert page.head().startswith("HTTP/1.1 200 ")
 
 
 class TestSlots:

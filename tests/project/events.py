@@ -143,6 +143,18 @@ class Watching(WebSocketView):
         self.send(f"seen {message!r}")
 
 
+class Leaving(WebSocketView):
+    """Says which process it is in; whoever goes tells those that are still there."""
+
+    groups = ("leaving",)
+
+    def connect(self, request: HttpRequest) -> None:
+        self.send(str(os.getpid()))
+
+    def disconnect(self, code: int, reason: str) -> None:
+        Group("leaving").send("somebody has left")
+
+
 class Typed(WebSocketView):
     """Takes text only."""
 

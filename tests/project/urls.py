@@ -103,6 +103,14 @@ def slow(request: HttpRequest) -> HttpResponse:
     return HttpResponse("slow")
 
 
+def last_page(request: HttpRequest) -> HttpResponse:
+    """Take until no socket is open any more, or a second; tell how many are."""
+    deadline = time.monotonic() + 1
+    while registry.open_sockets and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return HttpResponse(str(len(registry.open_sockets)))
+
+
 def report(request: HttpRequest, key: str) -> JsonResponse:
     """Show what a socket left behind, and what is open."""
     return JsonResponse(
@@ -189,6 +197,7 @@ urlpatterns = [
     path("connections/", count_connections),
     path("page/", page),
     path("slow/", slow),
+    path("last-page/", last_page),
     path("report/<key>/", report),
     path("metrics/", show_metrics),
     path("places/", places),

@@ -1,0 +1,140 @@
+"""Does a worker hold thousands of quiet sockets for long, and serve pages beside them?
+
+Opens 15,000 sockets in one worker, which pings each of them every twenty seconds, and asks for a
+page all the while. Ends with 1 if a socket is closed, a page fails, or the worker's memory goes on
+growing: ``python bench/endure.py``; see README.rst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import resource
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import (
+    BENCH,
+    TICKS,
+    BenchError,
+    Contestant,
+    Server,
+    build_wsload,
+    gunicorn,
+    pick_cores,
+    pinned_to,
+    process_ticks,
+    running,
+)
+from idle import TARGETS, prepare, resident, sockets, worker
+from soak import RESIDENT, gauge
+
+#: Seconds between two pages.
+PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What was seen for a while.
+
+    Attributes:
+        sockets: open in the worker at its end.
+        resident: memory of the worker in bytes.
+        busy: share of its core that the worker used.
+        pages: milliseconds that each page took.
+    """
+
+    sockets: int
+    resident: int
+    busy: float
+    pages: list[float]
+
+    def __str__(self) -> str:
+        p50, p99 = (statistics.quantiles(self.pages, n=100)[at - 1] for at in (50, 99))
+        return (
+            f"{self.sockets} sockets, {self.resident / 2**20:.1f} MiB, worker at {self.busy:.0%}, "
+            f"{len(self.pages)} pages: p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
+            f"slowest {max(self.pages):.2f} ms"
+        )
+
+
+def observe(server: Server, cookie: str, core: int | None, seconds: float) -> Slice:
+    """Ask for pages for a while."""
+    name, _, value = cookie.partition(": ")
+    pid = worker(server)
+    before, started = sum(process_ticks(pid).values()), time.monotonic()
+    pages = []
+    with pinned_to(core):
+        while time.monotonic() < started + seconds:
+            began = time.perf_counter()
+            connection = http.client.HTTPConnection(server.address(), timeout=30)
+            connection.request("GET", "/", headers={name: value})
+            response = connection.getresponse()
+            body = response.read()
+            connection.close()
+            pages.append((time.perf_counter() - began) * 1000)
+            if (response.status, body) != (200, b"hello ann\n"):
+                raise BenchError(f"a page failed: {response.status} {body[:200]!r}")
+            time.sleep(PAUSE)
+    ticks = sum(process_ticks(pid).values()) - before
+    busy = ticks / TICKS / (time.monotonic() - started)
+    return Slice(gauge(server.address()).sockets, resident(pid), busy, pages)
+
+
+def endure(server: Server, cookie: str, core: int | None, options: argparse.Namespace) -> list[str]:
+    """Hold the sockets; return what was wrong."""
+    gauge(server.address())  # once it answers there is a worker
+    print(f"without: {observe(server, cookie, core, 5)}", flush=True)
+    slices: list[Slice] = []
+    with sockets(server.address(), options.kind, options.conns, cookie, core) as opened:
+        print(f"opened: {opened['handshakes_per_s']:,.0f} handshakes/s", flush=True)
+        for number in range(1, options.slices + 1):
+            slices.append(observe(server, cookie, core, options.seconds / options.slices))
+            print(f"slice {number}: {slices[-1]}", flush=True)
+    wrong = [
+        f"{each.sockets} sockets of {options.conns} are open"
+        for each in slices
+        if each.sockets != options.conns
+    ]
+    # The first pings and pages make what is made once.
+    grown = slices[-1].resident - slices[0].resident
+    if grown > RESIDENT:
+        wrong.append(f"{grown} bytes more than after the first slice")
+    return wrong
+
+
+def main() -> None:
+    """Endure and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--conns", type=int, default=15_000, help="sockets (default 15000)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="in all (default 600)")
+    parser.add_argument("--slices", type=int, default=10)
+    parser.add_argument("--kind", choices=TARGETS, default="event", help="of view")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server_core, core = pick_cores()
+    try:
+        build_wsload()
+        with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
+            scratch = Path(directory)
+            cookie = prepare(scratch)
+            command = gunicorn("django_wsmux.worker.WebSocketWorker", "idle_site")
+            contestant = Contestant("endure", command, BENCH / "servers")
+            with running(contestant, scratch, server_core) as server:
+                wrong = endure(server, cookie, core, options)
+    except (BenchError, OSError) as error:
+        sys.exit(f"bench/endure.py: {error}")
+    if wrong:
+        sys.exit("\n".join(f"bench/endure.py: {each}" for each in wrong))
+    print("it holds")
+
+
+if __name__ == "__main__":
+    main()

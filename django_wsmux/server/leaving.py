@@ -1,0 +1,73 @@
+"""How the sockets of a process are closed when it is about to end.
+
+Clients come back when they are closed with 1012 "service restart". If all of them were closed at
+the same moment, all would come back at the same moment, so ``Drain`` closes one after the other.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+from ..protocol.frames import CloseCode
+from . import registry
+
+__all__ = ["FAREWELL", "RATE", "Drain", "farewell"]
+
+#: Seconds that peers have to answer the close frame, and clients whose HTTP connection is kept
+#: alive to send another request.
+FAREWELL: Final = 2.0
+
+#: Sockets closed in a second, at least: so many handshakes more are no burden to whoever gets
+#: them, and a few sockets need not wait for a window that is meant for thousands.
+RATE: Final = 100
+
+_REASON: Final = "service restart"
+
+
+class Drain:
+    """Closes the sockets that are open now, in random order and at a steady pace.
+
+    No handshake is accepted any more from here on. Those that were under way may still open a
+    socket, which is closed at the end.
+
+    Args:
+        window: seconds from the first to the last, at most; few sockets take less, as ``RATE``
+            has it.
+        now: seconds on the clock that ``close_due()`` is told.
+    """
+
+    __slots__ = ("_count", "_sockets", "_started", "window")
+
+    def __init__(self, window: float, now: float) -> None:
+        registry.refuse_handshakes()
+        self._sockets = list(registry.open_sockets)
+        self._count = len(self._sockets)
+        random.shuffle(self._sockets)
+        self._started = now
+        self.window = min(window, self._count / RATE)
+
+    def close_due(self, now: float) -> bool:
+        """Close the sockets whose time has come; say whether these were the last."""
+        elapsed = now - self._started
+        if elapsed >= self.window:
+            self._sockets.clear()
+            registry.close_all(CloseCode.SERVICE_RESTART, _REASON)
+            return True
+        left = self._count - 1 - int(self._count * elapsed / self.window)
+        while len(self._sockets) > left:
+            self._sockets.pop().close(CloseCode.SERVICE_RESTART, _REASON)
+        return False
+
+
+def farewell(seconds: float) -> None:
+    """Close all sockets at once; wait until they and their views have ended, but not for long.
+
+    Args:
+        seconds: to wait at most.
+    """
+    registry.stop(CloseCode.SERVICE_RESTART, _REASON)
+    deadline = time.monotonic() + seconds
+    while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -1,0 +1,107 @@
+"""How a process closes its sockets at its end: with a clock of our own."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from django_wsmux.server import registry
+from django_wsmux.server.connection import Connection
+from django_wsmux.server.leaving import Drain
+
+
+class Socket:
+    """Notes what it was closed with, and is done."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.closes: list[tuple[int, str]] = []
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = True
+        self.closes.append((code, reason))
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The open sockets of a process that is not this one."""
+    opened: set[Connection] = set()
+    monkeypatch.setattr(registry, "open_sockets", opened)
+    monkeypatch.setattr(registry, "_stopping", threading.Event())
+    made = [Socket() for _ in range(1000)]
+    opened.update(cast(list[Connection], made))
+    return made
+
+
+def closed(sockets: list[Any]) -> list[Any]:
+    """Return those that are closed."""
+    return [socket for socket in sockets if socket.closed]
+
+
+def test_spread(sockets: list[Any]) -> None:
+    """The first at once, the last when the window is over, the others evenly between."""
+    drain = Drain(5, 100)
+    counts = []
+    for now in (100, 100.01, 101, 102.5, 104.5, 105):
+        is_over = drain.close_due(now)
+        counts.append((len(closed(sockets)), is_over))
+    assert counts == [
+        (1, False),
+        (3, False),
+        (201, False),
+        (501, False),
+        (901, False),
+        (1000, True),
+    ]
+    assert all(socket.closes == [(1012, "service restart")] for socket in sockets)
+
+
+def test_random_places(sockets: list[Any]) -> None:
+    """Who goes first is another one each time."""
+    Drain(5, 0).close_due(2.5)
+    half = closed(sockets)
+    for socket in half:
+        socket.closed = False
+    Drain(5, 0).close_due(2.5)
+    assert closed(sockets) != half
+
+
+def test_a_few(sockets: list[Any]) -> None:
+    """They do not wait for a window that is meant for many."""
+    for socket in sockets[3:]:
+        registry.open_sockets.discard(socket)
+    drain = Drain(5, 0)
+    assert drain.window == 0.03
+    assert drain.close_due(0.03)
+    assert len(closed(sockets)) == 3
+
+
+def test_none(sockets: list[Any]) -> None:
+    """Nobody is waited for."""
+    registry.open_sockets.clear()
+    assert Drain(5, 0).close_due(0)
+
+
+def test_no_window(sockets: list[Any]) -> None:
+    """All at one moment."""
+    assert Drain(0, 0).close_due(0)
+    assert len(closed(sockets)) == 1000
+
+
+def test_handshakes(sockets: list[Any]) -> None:
+    """New ones are refused; what comes of those that were under way is closed at the end."""
+    drain = Drain(1, 0)
+    assert registry.is_stopping()
+    late = cast(Any, Socket())
+    registry.open_sockets.add(late)
+    drain.close_due(0.9)
+    assert not late.closed
+    assert drain.close_due(1)
+    assert late.closed
+    even_later = cast(Any, Socket())
+    registry.open_sockets.add(even_later)
+    assert drain.close_due(2)
+    assert even_later.closes == [(1012, "service restart")]
+    assert late.closes == [(1012, "service restart")]
