@@ -196,6 +196,13 @@ def language(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 @websocket
+def outside(request: HttpRequest, websocket: WebSocket) -> None:
+    """Tell what is known of the client's side, where a proxy stands between."""
+    known = {"host": request.get_host(), "port": request.get_port(), "secure": request.is_secure()}
+    websocket.send_json({**known, "for": request.META.get("HTTP_X_FORWARDED_FOR", "")})
+
+
+@websocket
 def reversing(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.send(reverse("only-a-page"))
 
