@@ -22,13 +22,15 @@ BACKEND = "127.0.0.1:8000"
 #: What they call the certificate, its key, and the two in one.
 CERTIFICATES = tuple(f"/etc/ssl/example.com/{name}.pem" for name in ("certificate", "key", "both"))
 
-# What Debian's apache2.conf does, and a2enmod.
+# What Debian's apache2.conf does, and a2enmod. The user is for tests that root runs: nobody.
 _APACHE = """\
 ServerRoot {directory}
 DefaultRuntimeDir {directory}
 PidFile {directory}/pid
 ErrorLog {directory}/log
 ServerName localhost
+User #65534
+Group #65534
 Listen 127.0.0.1:{plain}
 Listen 127.0.0.1:{port}
 {modules}

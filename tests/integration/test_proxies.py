@@ -75,10 +75,17 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def backend(start_lasting_server: StartServer, unix_socket: Path) -> Server:
     """What stands behind the proxies, at a port and at a unix socket."""
-    env = {"TEST_SETTINGS": json.dumps(SETTINGS), "TEST_PING_INTERVAL": "0.3"}
+    env = {"TEST_SETTINGS": json.dumps(SETTINGS)}
     # As where the proxy is on another machine: gunicorn itself believes nobody.
     options = ("-b", f"unix:{unix_socket}", "--forwarded-allow-ips", "192.0.2.1")
     return start_lasting_server("own", *options, env=env)
+
+
+@pytest.fixture(scope="module")
+def pinging_backend(start_lasting_server: StartServer) -> Server:
+    """One that pings every half a second."""
+    env = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
+    return start_lasting_server("own", env=env)
 
 
 @pytest.fixture(scope="module")
@@ -238,16 +245,19 @@ class TestEnd:
 
 
 def test_pings_keep_it_open(
-    start_proxy: StartProxy, kind: Kind, backend: Server, silent_backend: Server
+    start_proxy: StartProxy, kind: Kind, pinging_backend: Server, silent_backend: Server
 ) -> None:
-    """A proxy cuts a WebSocket on which nothing happens for its limit, a second here; pings do."""
-    busy = start_proxy(kind, backend.port, kind.timeout)
+    """A proxy cuts a WebSocket on which nothing happens for its limit, here a second."""
+    pinging = start_proxy(kind, pinging_backend.port, kind.timeout)
     silent = start_proxy(kind, silent_backend.port, kind.timeout)
-    with busy.connect("/echo/") as pinged, silent.connect("/echo/") as idle:
-        # Opened after the other, and cut before it.
+    with silent.connect("/echo/") as idle:
+        with pinging.upgraded("/echo/", host=f"127.0.0.1:{pinging.port}") as wire:
+            for _ in range(3):
+                assert wire.frame() == (9, b"")
+                wire.send(frame(0x8A, b""))
+            wire.send(frame(0x81, b"still there"))
+            assert wire.frame() == (1, b"still there")
         assert closed(idle)[0] == 1006
-        pinged.send("still there")
-        assert pinged.recv(timeout=TIMEOUT) == "still there"
 
 
 def test_unix_socket(
