@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import ssl
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import PATH, ROOT, TIMEOUT, Site, unused_port, wait_for_port
+from tests.support import PATH, ROOT, TIMEOUT, Site, tls_context, unused_port, wait_for_port
 
 __all__ = ["LEAST", "PROXIES", "Change", "Kind", "ReverseProxy"]
 
@@ -150,7 +149,7 @@ class ReverseProxy(Site):
         self.plain = Site(unused_port())
         port = unused_port()
         if kind.is_secure:
-            super().__init__(port, "https", ssl.create_default_context(cafile=str(certificate)))
+            super().__init__(port, "https", tls_context(certificate))
         else:
             super().__init__(port)
         self._directory = directory

@@ -35,6 +35,7 @@ __all__ = [
     "Wire",
     "frame",
     "handshake",
+    "tls_context",
     "unused_port",
     "wait_for_port",
 ]
@@ -85,6 +86,18 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     text: str
+
+
+def tls_context(certificate: Path) -> ssl.SSLContext:
+    """Return what a client of ours needs to trust a certificate.
+
+    TLS 1.3 lets a server send tickets after the handshake. The client of ``websockets`` reads in a
+    thread of its own, which may come upon them while another one writes: Python's ``ssl`` (until
+    3.13) does not keep the two apart, and now and then the first message is lost.
+    """
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def unused_port() -> int:
