@@ -198,8 +198,9 @@ def language(request: HttpRequest, websocket: WebSocket) -> None:
 @websocket
 def outside(request: HttpRequest, websocket: WebSocket) -> None:
     """Tell what is known of the client's side, where a proxy stands between."""
-    known = {"host": request.get_host(), "port": request.get_port(), "secure": request.is_secure()}
-    websocket.send_json({**known, "for": request.META.get("HTTP_X_FORWARDED_FOR", "")})
+    claimed = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    known = {"host": request.get_host(), "secure": request.is_secure(), "for": claimed}
+    websocket.send_json(known)
 
 
 @websocket
