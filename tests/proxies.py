@@ -178,7 +178,11 @@ class ReverseProxy(Site):
                 # Caddy keeps things there.
                 env={**os.environ, "HOME": str(directory), "XDG_DATA_HOME": str(directory)},
             )
-        wait_for_port(port)
+        try:
+            wait_for_port(port)
+        except AssertionError:
+            self.stop()
+            raise AssertionError(f"{kind.program} does not start: {self.output}") from None
 
     def _nginx(self, file: Path) -> list[str]:
         # Ordinary users may not write to where nginx keeps large bodies.
