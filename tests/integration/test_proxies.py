@@ -81,17 +81,23 @@ def backend(start_lasting_server: StartServer, unix_socket: Path) -> Server:
     return start_lasting_server("own", *options, env=env)
 
 
+def ready(server: Server) -> Server:
+    """Wait until its worker answers: that may take longer than an impatient proxy waits."""
+    assert server.get("/").startswith("plain ")
+    return server
+
+
 @pytest.fixture(scope="module")
 def pinging_backend(start_lasting_server: StartServer) -> Server:
     """One that pings every half a second."""
     env = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
-    return start_lasting_server("own", env=env)
+    return ready(start_lasting_server("own", env=env))
 
 
 @pytest.fixture(scope="module")
 def silent_backend(start_lasting_server: StartServer) -> Server:
     """One that sends no pings."""
-    return start_lasting_server("own", env={"TEST_PING_INTERVAL": "0"})
+    return ready(start_lasting_server("own", env={"TEST_PING_INTERVAL": "0"}))
 
 
 @pytest.fixture(scope="module", params=PROXIES)
