@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from .support import ROOT, SERVERS, Server
+from .support import PATH, ROOT, SERVERS, Server
 
 # Tests in modules where pytest does not look for asserts to explain.
 pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
@@ -128,7 +128,7 @@ def start_lasting_server(environment: dict[str, str]) -> Iterator[StartServer]:
 def need(*programs: str) -> None:
     """Skip, loudly, where a program is missing; fail where nothing may be skipped."""
     for program in programs:
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        if shutil.which(program, path=PATH) is None:
             missing(program)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 __all__ = [
     "KEY",
     "LISTENING",
+    "PATH",
     "ROOT",
     "SERVERS",
     "TIMEOUT",
@@ -34,11 +36,15 @@ __all__ = [
     "Wire",
     "frame",
     "handshake",
+    "tls_context",
     "unused_port",
     "wait_for_port",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Where programs are; Debian keeps servers from ordinary users.
+PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 
 #: Seconds after which something that should happen is taken not to.
 TIMEOUT = 20.0
@@ -68,10 +74,10 @@ HANDSHAKE_HEADERS = {
 }
 
 
-def handshake(path: str, more: str = "") -> bytes:
+def handshake(path: str, more: str = "", host: str = "localhost") -> bytes:
     """Return a handshake as bytes, with further header lines."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE_HEADERS.items())
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{more}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}{more}\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,18 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     text: str
+
+
+def tls_context(certificate: Path) -> ssl.SSLContext:
+    """Return what a client of ours needs to trust a certificate.
+
+    TLS 1.3 lets a server send tickets after the handshake. The client of ``websockets`` reads in a
+    thread of its own, which may come upon them while another one writes: Python's ``ssl`` (until
+    3.13) does not keep the two apart, and now and then the first message is lost.
+    """
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def unused_port() -> int:
@@ -122,15 +140,23 @@ class Wire:
         port: of 127.0.0.1.
         receive_buffer: size of the kernel's buffer; small for a peer that is to be slow, as Linux
             lets it grow to several MiB else.
+        context: for TLS.
     """
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        receive_buffer: int | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.sock = socket.socket()
         self.sock.settimeout(TIMEOUT)
         if receive_buffer is not None:
             # Before connect(), so that the peer never hears of a larger window.
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.connect(("127.0.0.1", port))
+        if context is not None:
+            self.sock = context.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self._reader = self.sock.makefile("rb")
 
     def __enter__(self) -> Wire:
@@ -189,17 +215,28 @@ class Wire:
 
 
 class Site:
-    """An address that speaks HTTP and WebSocket."""
+    """An address that speaks HTTP and WebSocket.
 
-    def __init__(self, port: int, scheme: str = "http") -> None:
+    Args:
+        port: of 127.0.0.1.
+        scheme: of its pages.
+        context: for TLS.
+    """
+
+    def __init__(
+        self, port: int, scheme: str = "http", context: ssl.SSLContext | None = None
+    ) -> None:
         self.port = port
         self.scheme = scheme
+        self.context = context
 
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
         scheme = {"http": "ws", "https": "wss"}[self.scheme]
         options.setdefault("max_size", None)
         options.setdefault("proxy", None)
+        if self.context is not None:
+            options.setdefault("ssl", self.context)
         url = f"{scheme}://127.0.0.1:{self.port}{path}"
         websocket: ClientConnection = connect(url, **options)
         return websocket
@@ -208,7 +245,13 @@ class Site:
         self, path: str, headers: dict[str, str] | None = None, body: str | None = None
     ) -> Answer:
         """Send a plain request: GET, or POST where there is a body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection: http.client.HTTPConnection
+        if self.context is not None:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=TIMEOUT, context=self.context
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         try:
             method = "GET" if body is None else "POST"
             connection.request(method, path, body, headers or {})
@@ -237,15 +280,19 @@ class Site:
 
     def wire(self, receive_buffer: int | None = None) -> Wire:
         """Open a TCP connection; to be used in ``with``."""
-        return Wire(self.port, receive_buffer)
+        return Wire(self.port, receive_buffer, self.context)
 
     @contextmanager
     def upgraded(
-        self, path: str, more: str = "", receive_buffer: int | None = None
+        self,
+        path: str,
+        more: str = "",
+        receive_buffer: int | None = None,
+        host: str = "localhost",
     ) -> Iterator[Wire]:
         """Open a WebSocket by hand; what follows is frames."""
         with self.wire(receive_buffer) as wire:
-            wire.send(handshake(path, more))
+            wire.send(handshake(path, more, host))
             head = wire.head()
             assert head.startswith("HTTP/1.1 101 "), head
             yield wire

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +10,7 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from tests.gauges import MIB, growth, reported
-from tests.support import TIMEOUT, WORKERS, Server, frame
+from tests.support import TIMEOUT, WORKERS, Server, frame, tls_context
 
 StartServer = Callable[..., Server]
 
@@ -73,7 +72,7 @@ def secure(
 @pytest.mark.parametrize(("singers", "size"), [(100, 262_144), (1000, 12_000), (1000, 400)])
 def test_tls(secure: Server, certificate: Path, singers: int, size: int) -> None:
     """The same through TLS, where what has been encrypted must be sent before anything else."""
-    context = ssl.create_default_context(cafile=str(certificate))
+    context = tls_context(certificate)
     with secure.connect(f"/chorus/{singers}/{size}/", ssl=context) as websocket:
         hear(websocket, singers, size, echoes=50)
     assert websocket.close_code == 1000

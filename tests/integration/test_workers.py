@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import unix_connect
 
-from tests.support import TIMEOUT, WORKERS, Server, frame
+from tests.support import TIMEOUT, WORKERS, Server, frame, tls_context
 
 StartServer = Callable[..., Server]
 
@@ -89,6 +88,8 @@ class TestProcesses:
         """500 sockets, closed and vanished, leave the worker as it was; it has not aborted."""
         server = start_server(worker)
         server.get("/")
+        with server.connect("/echo/"):
+            pass  # the first opens what the process needs for all of them
         (pid,) = server.workers
         before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         for _ in range(125):
@@ -133,7 +134,7 @@ class TestTLS:
     def test_echo(self, start_server: StartServer, worker: str, certificate: Path) -> None:
         """What is decrypted but unread does not wait for the next packet."""
         server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = tls_context(certificate)
         messages = ["x" * size for size in (0, 1, 1000, 16384, 100_000, 1_000_000)]
         with server.connect("/echo/", ssl=context) as websocket:
             for message in messages:
@@ -147,7 +148,7 @@ class TestTLS:
     ) -> None:
         """All of them are delivered at once."""
         server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = tls_context(certificate)
         with server.connect("/echo/", ssl=context) as websocket:
             websocket.socket.sendall(b"".join(frame(0x81, b"%d" % i) for i in range(100)))
             received = [websocket.recv(timeout=TIMEOUT) for _ in range(100)]

@@ -197,6 +197,14 @@ def language(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 @websocket
+def outside(request: HttpRequest, websocket: WebSocket) -> None:
+    """Tell what is known of the client's side, where a proxy stands between."""
+    claimed = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    known = {"host": request.get_host(), "secure": request.is_secure(), "for": claimed}
+    websocket.send_json(known)
+
+
+@websocket
 def reversing(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.send(reverse("only-a-page"))
 

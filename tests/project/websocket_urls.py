@@ -32,6 +32,7 @@ urlpatterns = [
     path("report/<key>/", sockets.report),
     path("select/", sockets.selecting),
     path("language/", sockets.language),
+    path("outside/", sockets.outside),
     path("reverse/", sockets.reversing),
     path("spawn/", sockets.spawning),
     path("atomic/", sockets.atomic),
