@@ -121,6 +121,7 @@ def run_measure(stage: Stage, measure: Measure, peers: list[Peer], rounds: int) 
         for case in measure.cases(stage.scale)
         for peer in peers
         for entry in entries(peer, measure.name)
+        if peer.ways or not case.sockets
     ]
     for number in range(rounds):
         for case, result in plan:

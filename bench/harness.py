@@ -24,6 +24,7 @@ from typing import Any
 
 __all__ = [
     "BENCH",
+    "PATIENCE",
     "ROOT",
     "SERVERS",
     "TICKS",
@@ -389,7 +390,7 @@ class Generator:
             )
 
     def _finish(self, server: Server, path: str, process: subprocess.Popen[str]) -> dict[str, Any]:
-        output, errors = process.communicate()
+        output, errors = rest_of(process)
         try:
             report: dict[str, Any] = json.loads(output)
         except ValueError:
@@ -413,10 +414,23 @@ class Generator:
                 )
             yield report
         finally:
-            process.communicate()
+            rest_of(process)
 
     def _command(self, server: Server, mode: str, path: str, *options: object) -> list[str]:
         headers = [part for header in (self.cookie, *HEADERS) for part in ("--header", header)]
         origin = f"http://{server.address}"
         command = [str(WSLOAD), mode, "--path", path, "--origin", origin, *headers]
         return [*command, *map(str, options), server.address]
+
+
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what a generator has still to say; ``communicate()`` forgets lines read ahead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    output, errors = process.stdout.read(), process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    process.wait()
+    return output, errors

@@ -6,13 +6,14 @@ README.rst.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import BenchError, Generator, Server, Spent, running, settled
+from harness import PATIENCE, BenchError, Generator, Server, Spent, running, settled
 from peers import Entry, Peer
 
 __all__ = ["FULL", "MEASURES", "SHORT", "Case", "Column", "Measure", "Scale", "Stage"]
@@ -27,6 +28,7 @@ class Scale:
     Attributes:
         seconds: of a round.
         warmup: seconds before it.
+        echoes: what is echoed: title, size in bytes, whether it is binary.
         idle: sockets held for their memory.
         members: of a group.
         held: sockets open while pages are served.
@@ -36,6 +38,7 @@ class Scale:
 
     seconds: float
     warmup: float
+    echoes: tuple[tuple[str, int, bool], ...]
     idle: tuple[int, ...]
     members: tuple[int, ...]
     held: int
@@ -43,8 +46,17 @@ class Scale:
     rate: int
 
 
-FULL = Scale(2, 0.5, (2000, 10_000), (500, 2000), 10_000, 200, 2000)
-SHORT = Scale(0.2, 0, (100,), (20, 50), 100, 20, 500)
+ECHOES = (
+    ("64 B text", 64, False),
+    ("64 B binary", 64, True),
+    ("16 KiB text", 2**14, False),
+    ("16 KiB binary", 2**14, True),
+    ("1 MiB text", 2**20, False),
+    ("1 MiB binary", 2**20, True),
+)
+
+FULL = Scale(2, 0.5, ECHOES, (2000, 10_000), (500, 2000), 10_000, 200, 2000)
+SHORT = Scale(0.2, 0, (ECHOES[0], ECHOES[-1]), (100,), (50,), 100, 20, 500)
 
 
 class Watcher(Protocol):
@@ -118,7 +130,11 @@ class Stage:
                     continue
                 raise BenchError(f"{server.name}, {path}: lets in whoever is not signed in")
         if "pages" in peer.offers:
-            self.generator.run(server, "http", "/", "--conns", 1, "--warmup", 0, *PAGE, 0.05)
+            deadline = time.monotonic() + PATIENCE
+            once = ("--conns", 1, "--warmup", 0, *PAGE, 0.1)
+            while not self.generator.run(server, "http", "/", *once)["total_requests"]:
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{server.name} answers no request")
 
     def load(
         self, measure: str, server: Server, mode: str, path: str, *options: object
@@ -148,7 +164,7 @@ class Case:
     Attributes:
         title: what it is.
         run: does one round.
-        sockets: how many of them it takes.
+        sockets: how many of them it needs, of servers that have any.
     """
 
     title: str
@@ -195,12 +211,7 @@ class Measure:
 
 def echo_cases(scale: Scale) -> list[Case]:
     """Return every size, as text and as binary."""
-    sizes = {"64 B": 64, "16 KiB": 16 * 1024, "1 MiB": 1024 * 1024}
-    return [
-        Case(f"{size} {kind}", echo(number, kind == "binary"))
-        for size, number in sizes.items()
-        for kind in ("text", "binary")
-    ]
+    return [Case(title, echo(size, binary)) for title, size, binary in scale.echoes]
 
 
 def echo(size: int, binary: bool) -> Round:
@@ -221,7 +232,7 @@ def echo(size: int, binary: bool) -> Round:
 def rates(report: dict[str, Any], what: str, spent: Spent) -> Figures:
     """Return what there is to say of a load that goes as fast as it can."""
     if not report[what]:
-        raise BenchError("too slow to do anything in the time given")
+        raise BenchError("answered nothing in the time of a round")
     return {
         "rate": report[f"{what}_per_s"],
         "cpu_us": spent.seconds / report[what] * 1e6,
@@ -335,29 +346,30 @@ def fanout(name: str, members: int, processes: int) -> Round:
 
 
 def page_cases(scale: Scale) -> list[Case]:
-    """Return the page without sockets, and with them."""
+    """Return a page with a user and one without, and the first with sockets open."""
 
-    def alone(stage: Stage, entry: Entry) -> Figures:
-        return pages(stage, stage.server(entry.peer))
+    def with_user(stage: Stage, entry: Entry) -> Figures:
+        return pages(stage, entry, "/")
+
+    def without_user(stage: Stage, entry: Entry) -> Figures:
+        return pages(stage, entry, "/bare/")
 
     def beside(stage: Stage, entry: Entry) -> Figures:
-        server = stage.server(entry.peer)
-        path = next(iter(entry.peer.ways), None)
-        if path is None:
-            raise BenchError("has no sockets")
-        with stage.generator.holding(server, f"{path}echo/", scale.held):
-            return pages(stage, server)
+        path = f"{next(iter(entry.peer.ways))}echo/"
+        with stage.generator.holding(stage.server(entry.peer), path, scale.held):
+            return pages(stage, entry, "/")
 
     return [
-        Case("no sockets", alone),
-        Case(f"{scale.held:,} sockets open", beside, scale.held),
+        Case("with user", with_user),
+        Case("no database", without_user),
+        Case(f"with user, {scale.held:,} sockets open", beside, scale.held),
     ]
 
 
-def pages(stage: Stage, server: Server) -> Figures:
+def pages(stage: Stage, entry: Entry, path: str) -> Figures:
     """Twenty connections, each with a request under way."""
     options = ("--conns", 20, "--warmup", stage.scale.warmup, *PAGE, stage.scale.seconds)
-    report, spent = stage.load("pages", server, "http", "/", *options)
+    report, spent = stage.load("pages", stage.server(entry.peer), "http", path, *options)
     return rates(report, "requests", spent)
 
 

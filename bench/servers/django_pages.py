@@ -1,9 +1,9 @@
-"""The plain page that all Django servers serve."""
+"""The plain pages that all Django servers serve."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-__all__ = ["page", "urlpatterns"]
+__all__ = ["bare", "page", "urlpatterns"]
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -11,4 +11,9 @@ def page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"hello {request.user}\n")
 
 
-urlpatterns = [path("", page)]
+def bare(request: HttpRequest) -> HttpResponse:
+    """Answer without asking the database, so that what is around it shows."""
+    return HttpResponse("hello ann\n")
+
+
+urlpatterns = [path("", page), path("bare/", bare)]

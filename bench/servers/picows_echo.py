@@ -50,7 +50,7 @@ class Speaker(Echo):
             member.send(frame.msg_type, payload)
 
 
-PLACES = {"/echo/": Echo, "/room/": Room, "/speaker/": Speaker}
+PLACES = {b"/echo/": Echo, b"/room/": Room, b"/speaker/": Speaker}
 
 
 async def serve() -> None:
