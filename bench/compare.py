@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date
 from importlib import metadata
 from importlib.util import find_spec
@@ -40,7 +41,7 @@ from harness import (
     pinned_to,
     prepare,
 )
-from measures import FULL, MEASURES, SHORT, Case, Measure, Stage
+from measures import FULL, MEASURES, PROFILED, SHORT, Case, Measure, Stage
 from peers import OURS, PEERS, Peer, entries
 from profiling import Profiler
 from report import Result, as_json, as_rst, as_svg
@@ -214,6 +215,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="of each server (default 3; with --short 1)")
     parser.add_argument(
+        "--seconds", type=float, help=f"of a round (default {FULL.seconds:g}; with --short 0.2)"
+    )
+    parser.add_argument(
         "--short", action="store_true", help="see that all works; the figures tell nothing"
     )
     parser.add_argument(
@@ -239,7 +243,9 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     options.environments = options.environments.resolve()
     options.install |= not options.short
-    options.scale = SHORT if options.short else FULL
+    options.scale = SHORT if options.short else PROFILED if options.profiles else FULL
+    if options.seconds:
+        options.scale = replace(options.scale, seconds=options.seconds)
     options.rounds = options.rounds or (1 if options.short else 3)
     options.output = options.output or (
         ROOT / ".bench" / "short" if options.short else BENCH / "results"
@@ -258,6 +264,8 @@ def given(options: argparse.Namespace, keys: list[str], names: list[str]) -> lis
     if options.measures != names:
         line += ["--measures", *options.measures]
     line += ["--rounds", str(options.rounds)]
+    if options.seconds:
+        line += ["--seconds", f"{options.seconds:g}"]
     return [*line, "--short"] if options.short else line
 
 

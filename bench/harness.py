@@ -128,7 +128,7 @@ class Server:
             self._process = subprocess.Popen(
                 contestant.command(scratch, port),
                 cwd=SERVERS,
-                env=server_environment(scratch) | contestant.environment,
+                env={**server_environment(scratch), **contestant.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

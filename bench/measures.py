@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import PATIENCE, BenchError, Generator, Server, Spent, running, settled
 from peers import Entry, Peer
 
-__all__ = ["FULL", "MEASURES", "SHORT", "Case", "Column", "Measure", "Scale", "Stage"]
+__all__ = ["FULL", "MEASURES", "PROFILED", "SHORT", "Case", "Column", "Measure", "Scale", "Stage"]
 
 Figures = dict[str, float]
 
@@ -56,6 +56,7 @@ ECHOES = (
 )
 
 FULL = Scale(2, 0.5, ECHOES, (2000, 10_000), (500, 2000), 10_000, 200, 2000)
+PROFILED = replace(FULL, seconds=1, echoes=ECHOES[:1], idle=(2000,), members=(500,), held=2000)
 SHORT = Scale(0.2, 0, (ECHOES[0], ECHOES[-1]), (100,), (50,), 100, 20, 500)
 
 

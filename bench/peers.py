@@ -205,7 +205,7 @@ def script(name: str) -> Command:
     return lambda program, processes, scratch, port: [program, name, str(port)]
 
 
-CHANNELS = {"/sync/": "sync consumer", "/async/": "async consumer"}
+CHANNELS = {"/sync/": "sync", "/async/": "async"}
 
 OURS = Peer(
     "wsmux",
@@ -216,7 +216,7 @@ OURS = Peer(
     ways={
         "/function/": "function view",
         "/event/": "event view",
-        "/lean/": "event view without request",
+        "/lean/": "lean event view",
     },
 )
 
@@ -224,21 +224,21 @@ PEERS = (
     OURS,
     Peer(
         "wsmux-plain",
-        "its worker, without the dispatcher",
+        "its worker without dispatcher",
         under_gunicorn(WORKER, "plain_site"),
         PAGES,
         ways={},
     ),
     Peer(
         "gevent",
-        "gunicorn -k gevent, with the dispatcher",
+        "gunicorn gevent, dispatcher",
         under_gunicorn("gevent", "wsmux_site"),
         PAGES,
         ways=OURS.ways,
     ),
     Peer(
         "gevent-plain",
-        "gunicorn -k gevent, without",
+        "gunicorn gevent, without",
         under_gunicorn("gevent", "plain_site"),
         PAGES,
         ways={},
@@ -263,7 +263,7 @@ PEERS = (
     ),
     Peer(
         "gunicorn-asgi",
-        "Channels on gunicorn -k asgi",
+        "Channels on gunicorn asgi",
         under_gunicorn("asgi", "channels_site"),
         DJANGO_SOCKETS | PAGES,
         (*DJANGO, "channels", "gunicorn>=24", "uvloop", "channels-redis"),

@@ -97,5 +97,5 @@ def summary(measure: str, samples: Counter[tuple[str, ...]]) -> str:
 
 def without_line(frame: str) -> str:
     """Return a frame as ``function (file)``."""
-    name, _, place = frame.rpartition(" (")
-    return f"{name} ({place.rstrip(')').rpartition(':')[0]})"
+    name, _, place = frame.rpartition(":")
+    return f"{name})" if place.rstrip(")").isdecimal() else frame
