@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,8 +92,8 @@ def brokers(options: argparse.Namespace) -> Iterator[tuple[str | None, dict[str,
 # The run
 
 
-def compare(options: argparse.Namespace, peers: list[Peer]) -> list[Result]:
-    """Measure everybody in turn, measure by measure and round by round."""
+def compare(options: argparse.Namespace, peers: list[Peer]) -> Iterator[list[Result]]:
+    """Measure everybody in turn, measure by measure and round by round; give each measure's."""
     scale = options.scale
     server_core, generator_core = pick_cores()
     with ExitStack() as stack:
@@ -108,11 +107,9 @@ def compare(options: argparse.Namespace, peers: list[Peer]) -> list[Result]:
         )
         if options.profiles:
             stage.watcher = Profiler(BENCH / "profiles")
-        results = []
         for measure in MEASURES:
             if measure.name in options.measures:
-                results += run_measure(stage, measure, peers, options.rounds)
-    return results
+                yield run_measure(stage, measure, peers, options.rounds)
 
 
 def run_measure(stage: Stage, measure: Measure, peers: list[Peer], rounds: int) -> list[Result]:
@@ -178,7 +175,9 @@ def describe(options: argparse.Namespace, peers: list[Peer]) -> dict[str, str]:
 
 def versions(options: argparse.Namespace, peers: list[Peer]) -> str:
     """Say what was installed; what several have is said once for each version."""
-    found: dict[str, set[str]] = {"django_wsmux": {metadata.version("django-wsmux")}}
+    from django_wsmux import __version__  # of this tree, which is what is served
+
+    found: dict[str, set[str]] = {"django_wsmux": {__version__}}
     for peer in peers:
         for name, version in peer.versions(options.environments).items():
             found.setdefault(name, set()).add(version)
@@ -197,7 +196,6 @@ def write(options: argparse.Namespace, peers: list[Peer], results: list[Result])
     description = describe(options, peers)
     for suffix, make in {"rst": as_rst, "svg": as_svg, "json": as_json}.items():
         (options.output / f"compare.{suffix}").write_text(make(description, results))
-    print((options.output / "compare.rst").read_text())
 
 
 # The command
@@ -279,11 +277,16 @@ def main() -> None:
         allow_many_files()
         build_wsload()
         peers = usable(options)
-        results = compare(options, peers)
+        results: list[Result] = []
+        for more in compare(options, peers):
+            results += more
+            # As it goes: whoever stops a long run keeps what there is.
+            if not options.profiles:
+                write(options, peers, results)
     except BenchError as error:
         sys.exit(f"bench/compare.py: {error}")
     if not options.profiles:
-        write(options, peers, results)
+        print((options.output / "compare.rst").read_text())
 
 
 if __name__ == "__main__":

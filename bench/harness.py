@@ -367,10 +367,12 @@ class Generator:
         process = self._start(server, mode, path, "--marks", *options)
         assert process.stdout is not None
         marks = []
-        for event in ("begin", "end"):
-            if event in process.stdout.readline():
-                marks.append((time.monotonic(), server.cpu_ticks()))
-        report = self._finish(server, path, process)
+        said = ""
+        # Without marks, when nothing came to be counted, it says what was wrong at once.
+        while len(marks) < 2 and (said := process.stdout.readline()).startswith('{"event"'):
+            marks.append((time.monotonic(), server.cpu_ticks()))
+            said = ""
+        report = self._finish(server, path, process, said)
         (began, before), (ended, after) = marks
         if before.keys() != after.keys():
             raise BenchError(f"{server.name} lost a process during a round:\n{server.log_tail()}")
@@ -389,10 +391,12 @@ class Generator:
                 text=True,
             )
 
-    def _finish(self, server: Server, path: str, process: subprocess.Popen[str]) -> dict[str, Any]:
+    def _finish(
+        self, server: Server, path: str, process: subprocess.Popen[str], said: str = ""
+    ) -> dict[str, Any]:
         output, errors = rest_of(process)
         try:
-            report: dict[str, Any] = json.loads(output)
+            report: dict[str, Any] = json.loads(said + output)
         except ValueError:
             raise BenchError(f"wsload ended with {process.returncode}: {errors}") from None
         if report["errors"]:
