@@ -97,5 +97,7 @@ def summary(measure: str, samples: Counter[tuple[str, ...]]) -> str:
 
 def without_line(frame: str) -> str:
     """Return a frame as ``function (file)``."""
+    if not frame:  # the worker went on while it was looked at
+        return "(not known)"
     name, _, place = frame.rpartition(":")
     return f"{name})" if place.rstrip(")").isdecimal() else frame
