@@ -366,7 +366,7 @@ class Generator:
         server.rest()
         process = self._start(server, mode, path, "--marks", *options)
         assert process.stdout is not None
-        marks = []
+        marks: list[tuple[float, dict[int, int]]] = []
         said = ""
         # Without marks, when nothing came to be counted, it says what was wrong at once.
         while len(marks) < 2 and (said := process.stdout.readline()).startswith('{"event"'):

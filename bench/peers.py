@@ -49,6 +49,7 @@ class Peer:
         packages: what its environment is made of; none for this Python.
         distributions: what is named beside the figures.
         ways: paths to its views, each with what it is called.
+        room_ways: more of them, to rooms only.
         kind: of environment: ``python``, ``node`` or ``none``.
         most_sockets: that it can be asked to hold.
     """
@@ -60,6 +61,7 @@ class Peer:
     packages: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     ways: Mapping[str, str] = field(default_factory=lambda: {"/": ""})
+    room_ways: Mapping[str, str] = field(default_factory=dict)
     kind: str = "python"
     most_sockets: int = 1_000_000
 
@@ -171,9 +173,12 @@ def entries(peer: Peer, measure: str) -> list[Entry]:
         return []
     if measure == "pages":
         return [Entry(peer, "/", peer.title)]
+    ways = dict(peer.ways)
+    if measure in ("fanout", "redis"):
+        ways.update(peer.room_ways)
     return [
         Entry(peer, path, f"{peer.title}, {way}" if way else peer.title)
-        for path, way in peer.ways.items()
+        for path, way in ways.items()
     ]
 
 
@@ -218,6 +223,7 @@ OURS = Peer(
         "/event/": "event view",
         "/lean/": "lean event view",
     },
+    room_ways={"/watched/": "group_receive()"},
 )
 
 PEERS = (

@@ -69,6 +69,14 @@ class Listener(LoginRequiredMixin, WebSocketView):
     groups = ("room",)
 
 
+class Watcher(Listener):
+    """Hear it by way of the view."""
+
+    def group_receive(self, message: str | bytes) -> None:
+        """Let it pass."""
+        self.send(message)
+
+
 class Speaker(LoginRequiredMixin, WebSocketView):
     """Say it to the room."""
 
@@ -96,5 +104,7 @@ events = (Echo, Listener, Speaker, Sleeper)
 urlpatterns = [
     *paths("function", echo, listener, speaker, sleeper),
     *paths("event", *(view.as_view() for view in events)),
+    path("watched/room/", Watcher.as_view()),
+    path("watched/speaker/", Speaker.as_view()),
     *paths("lean", *(view.as_view(keep_request=False) for view in events)),
 ]

@@ -44,7 +44,8 @@ def test_every_server_does_its_rounds(output: Path) -> None:
     ways = ("wsmux/function", "wsmux/event", "wsmux/lean")
     sockets = {(name, way) for name in MEASURES if name != "pages" for way in ways}
     limit = {(name, "c") for name in ("echo", "handshakes", "latency")}
-    assert servers == sockets | limit | {("pages", "wsmux")}
+    rooms = {(name, "wsmux/watched") for name in ("fanout", "redis")}
+    assert servers == sockets | limit | rooms | {("pages", "wsmux")}
 
 
 def test_tables(output: Path) -> None:
