@@ -233,7 +233,7 @@ def echo(size: int, binary: bool) -> Round:
 def rates(report: dict[str, Any], what: str, spent: Spent) -> Figures:
     """Return what there is to say of a load that goes as fast as it can."""
     if not report[what]:
-        raise BenchError("answered nothing in the time of a round")
+        raise BenchError("answered nothing")
     return {
         "rate": report[f"{what}_per_s"],
         "cpu_us": spent.seconds / report[what] * 1e6,
@@ -287,11 +287,10 @@ def latency_cases(scale: Scale) -> list[Case]:
         server = stage.server(entry.peer)
         options = ("--check", "--conns", 100, "--rate", scale.rate, *stage.timing())
         report, spent = stage.load("latency", server, "echo", f"{entry.path}echo/", *options)
-        if report["msgs_per_s"] < 0.9 * scale.rate:
-            raise BenchError(f"serves {report['msgs_per_s']:,.0f} messages/s only")
         latency = report["latency_us"]
         quantiles = {f"{name}_ms": latency[name] / 1000 for name in ("p50", "p99", "p999")}
         return quantiles | {
+            "rate": report["msgs_per_s"],
             "server_busy": spent.busy,
             "generator_busy": report["gen_cpu"],
         }
@@ -376,6 +375,7 @@ def pages(stage: Stage, entry: Entry, path: str) -> Figures:
 
 CPU = Column("cpu_us", "CPU us each", 1)
 P99 = Column("p99_ms", "p99, ms", 2)
+SERVED = Column("rate", "messages/s")
 
 MEASURES = (
     Measure("echo", "Echo", (Column("rate", "messages/s"), CPU), True, echo_cases),
@@ -405,7 +405,7 @@ MEASURES = (
     Measure(
         "latency",
         "Latency of an echo under even load",
-        (P99, Column("p50_ms", "p50, ms", 2), Column("p999_ms", "p99.9, ms", 2)),
+        (P99, Column("p50_ms", "p50, ms", 2), Column("p999_ms", "p99.9, ms", 2), SERVED),
         False,
         latency_cases,
     ),
