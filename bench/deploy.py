@@ -16,7 +16,6 @@ import asyncio
 import base64
 import os
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -24,8 +23,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness import BENCH, BenchError, Contestant, Server, gunicorn, pick_cores, running
-from idle import prepare
+from harness import (
+    BenchError,
+    Contestant,
+    Server,
+    allow_many_files,
+    gunicorn,
+    leave_on_sigterm,
+    pick_cores,
+    prepare,
+    running,
+)
 
 #: Close codes after which a client comes back.
 COMES_BACK = {1006, 1012, 1013}
@@ -304,7 +312,7 @@ async def reload(server: Server, crowd: Crowd) -> float:
 
 async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
     """Reload under load; return what was wrong."""
-    address = server.address()
+    address = server.address
     crowd = Crowd(address, options.clients)
     pages = [
         Pages(address, "/say/{number}/", options.rate, keeps_alive=False),
@@ -371,17 +379,17 @@ def main() -> None:
         "--within", type=float, default=2.0, help="seconds after which, with those, all are back"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    os.environ["BENCH_BACKEND"] = f"local://?namespace=deploy{os.getpid()}"
-    os.environ["BENCH_DRAIN_SECONDS"] = str(options.drain)
+    leave_on_sigterm()
+    allow_many_files()
     server_core, core = pick_cores()
-    command = gunicorn("django_wsmux.worker.WebSocketWorker", "idle_site")
+    worker = "django_wsmux.worker.WebSocketWorker"
     contestant = Contestant(
         "deploy",
-        lambda scratch: [*command(scratch), "-w", str(options.workers)],
-        BENCH / "servers",
+        gunicorn(worker, "wsmux_site", "-w", str(options.workers)),
+        {
+            "BENCH_REDIS": f"local://?namespace=deploy{os.getpid()}",
+            "BENCH_DRAIN_SECONDS": str(options.drain),
+        },
     )
     try:
         with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:

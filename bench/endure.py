@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import resource
-import signal
 import statistics
 import sys
 import tempfile
@@ -19,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import (
-    BENCH,
     TICKS,
     BenchError,
-    Contestant,
+    Generator,
     Server,
+    allow_many_files,
     build_wsload,
-    gunicorn,
+    leave_on_sigterm,
     pick_cores,
     pinned_to,
-    process_ticks,
+    prepare,
     running,
 )
-from idle import TARGETS, prepare, resident, sockets, worker
-from soak import RESIDENT, gauge
+from peers import OURS
+from soak import KINDS, RESIDENT, gauge
 
 #: Seconds between two pages.
 PAUSE = 0.05
@@ -63,16 +61,15 @@ class Slice:
         )
 
 
-def observe(server: Server, cookie: str, core: int | None, seconds: float) -> Slice:
+def observe(server: Server, generator: Generator, seconds: float) -> Slice:
     """Ask for pages for a while."""
-    name, _, value = cookie.partition(": ")
-    pid = worker(server)
-    before, started = sum(process_ticks(pid).values()), time.monotonic()
+    name, _, value = generator.cookie.partition(": ")
+    before, started = sum(server.cpu_ticks().values()), time.monotonic()
     pages = []
-    with pinned_to(core):
+    with pinned_to(generator.core):
         while time.monotonic() < started + seconds:
             began = time.perf_counter()
-            connection = http.client.HTTPConnection(server.address(), timeout=30)
+            connection = http.client.HTTPConnection(server.address, timeout=30)
             connection.request("GET", "/", headers={name: value})
             response = connection.getresponse()
             body = response.read()
@@ -81,20 +78,20 @@ def observe(server: Server, cookie: str, core: int | None, seconds: float) -> Sl
             if (response.status, body) != (200, b"hello ann\n"):
                 raise BenchError(f"a page failed: {response.status} {body[:200]!r}")
             time.sleep(PAUSE)
-    ticks = sum(process_ticks(pid).values()) - before
+    ticks = sum(server.cpu_ticks().values()) - before
     busy = ticks / TICKS / (time.monotonic() - started)
-    return Slice(gauge(server.address()).sockets, resident(pid), busy, pages)
+    return Slice(gauge(server.address).sockets, server.resident(), busy, pages)
 
 
-def endure(server: Server, cookie: str, core: int | None, options: argparse.Namespace) -> list[str]:
+def endure(server: Server, generator: Generator, options: argparse.Namespace) -> list[str]:
     """Hold the sockets; return what was wrong."""
-    gauge(server.address())  # once it answers there is a worker
-    print(f"without: {observe(server, cookie, core, 5)}", flush=True)
+    gauge(server.address)  # once it answers there is a worker
+    print(f"without: {observe(server, generator, 5)}", flush=True)
     slices: list[Slice] = []
-    with sockets(server.address(), options.kind, options.conns, cookie, core) as opened:
+    with generator.holding(server, f"/{options.kind}/echo/", options.conns) as opened:
         print(f"opened: {opened['handshakes_per_s']:,.0f} handshakes/s", flush=True)
         for number in range(1, options.slices + 1):
-            slices.append(observe(server, cookie, core, options.seconds / options.slices))
+            slices.append(observe(server, generator, options.seconds / options.slices))
             print(f"slice {number}: {slices[-1]}", flush=True)
     wrong = [
         f"{each.sockets} sockets of {options.conns} are open"
@@ -114,21 +111,18 @@ def main() -> None:
     parser.add_argument("--conns", type=int, default=15_000, help="sockets (default 15000)")
     parser.add_argument("--seconds", type=float, default=600.0, help="in all (default 600)")
     parser.add_argument("--slices", type=int, default=10)
-    parser.add_argument("--kind", choices=TARGETS, default="event", help="of view")
+    parser.add_argument("--kind", choices=KINDS, default="event", help="of view")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    leave_on_sigterm()
+    allow_many_files()
     server_core, core = pick_cores()
     try:
         build_wsload()
         with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
             scratch = Path(directory)
-            cookie = prepare(scratch)
-            command = gunicorn("django_wsmux.worker.WebSocketWorker", "idle_site")
-            contestant = Contestant("endure", command, BENCH / "servers")
-            with running(contestant, scratch, server_core) as server:
-                wrong = endure(server, cookie, core, options)
+            generator = Generator(prepare(scratch), core)
+            with running(OURS.contestant(), scratch, server_core) as server:
+                wrong = endure(server, generator, options)
     except (BenchError, OSError) as error:
         sys.exit(f"bench/endure.py: {error}")
     if wrong:

@@ -1,4 +1,4 @@
-"""What a benchmark needs: servers, the load generator, cores and CPU time.
+"""What a benchmark needs: servers, the load generator, cores, CPU time and memory.
 
 Only what was started here is ever stopped. Linux only: the load generator is built on epoll, and
 CPU time comes from /proc.
@@ -9,48 +9,59 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "BENCH",
+    "PATIENCE",
+    "ROOT",
+    "SERVERS",
     "TICKS",
-    "WSLOAD",
     "BenchError",
     "Contestant",
-    "Load",
-    "Sample",
+    "Generator",
     "Server",
+    "Spent",
+    "allow_many_files",
     "build_wsload",
     "compiled",
     "gunicorn",
-    "measure",
+    "leave_on_sigterm",
     "pick_cores",
     "pinned_to",
+    "prepare",
     "process_ticks",
-    "run_wsload",
     "running",
     "server_environment",
+    "settled",
 ]
 
 BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
+SERVERS = BENCH / "servers"
 WSLOAD = BENCH / "wsload"
 
-#: Seconds of load before the measurement begins.
-WARMUP = 1.0
+# Redis and PostgreSQL come from the tests.
+sys.path.insert(0, str(ROOT))
+
 #: Seconds that a server has to come up, to come to rest after a round, and to leave.
 PATIENCE = 30.0
-#: Seconds that wsload waits, at the end, for the echoes under way.
-DRAIN = 3.0
 
 TICKS = os.sysconf("SC_CLK_TCK")
+
+#: What a browser sends besides; a server that keeps the request keeps them.
+HEADERS = ("User-Agent: Mozilla/5.0 (X11; Linux x86_64)", "Accept-Language: en-US,en;q=0.5")
 
 
 class BenchError(Exception):
@@ -62,42 +73,15 @@ class Contestant:
     """A server to measure.
 
     Attributes:
-        name: what the report calls it.
-        command: makes its command line, and in the directory given whatever that needs. The
-            server chooses a free port of 127.0.0.1 and says ``Listening at: http://HOST:PORT``.
-        directory: where it is started.
+        name: of its log.
+        command: makes its command line from a directory, for whatever that needs, and the port
+            of 127.0.0.1 where it is to listen.
+        environment: variables that it gets besides.
     """
 
     name: str
-    command: Callable[[Path], list[str]]
-    directory: Path
-
-
-@dataclass(frozen=True)
-class Load:
-    """What the generator does in one round."""
-
-    size: int
-    conns: int
-    duration: float
-    binary: bool
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one round showed.
-
-    Attributes:
-        messages_per_s: messages echoed in a second.
-        cpu_us: CPU time of the server for each, in microseconds.
-        server_busy: share of a core that the server used. Well below 1 it was not the limit.
-        generator_busy: the same of the generator. Near 1 it was the limit.
-    """
-
-    messages_per_s: float
-    cpu_us: float
-    server_busy: float
-    generator_busy: float
+    command: Callable[[Path, int], list[str]]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 # Cores
@@ -129,16 +113,23 @@ def pinned_to(core: int | None) -> Iterator[None]:
 
 
 class Server:
-    """A contestant that runs."""
+    """A contestant that runs.
+
+    Attributes:
+        name: the contestant's.
+        address: HOST:PORT.
+    """
 
     def __init__(self, contestant: Contestant, scratch: Path) -> None:
         self.name = contestant.name
+        port = unused_port()
+        self.address = f"127.0.0.1:{port}"
         self._log = scratch / f"{contestant.name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                contestant.command(scratch),
-                cwd=contestant.directory,
-                env=server_environment(scratch),
+                contestant.command(scratch, port),
+                cwd=SERVERS,
+                env={**server_environment(scratch), **contestant.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -149,13 +140,17 @@ class Server:
         """The process that was started."""
         return self._process.pid
 
-    def address(self) -> str:
-        """Wait until the server listens; return HOST:PORT."""
+    def wait_until_up(self) -> None:
+        """Wait until the server listens."""
+        host, _, port = self.address.partition(":")
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
-            if match := re.search(r"Listening at: http://(\S+)", self._log.read_text()):
-                return match[1]
-            time.sleep(0.05)
+            try:
+                socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+            else:
+                return
         raise BenchError(f"{self.name} does not come up:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
@@ -171,14 +166,21 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             before = self.cpu_ticks()
-            time.sleep(0.25)
+            time.sleep(0.15)
             after = self.cpu_ticks()
             if sum(after.values()) - sum(before.values()) <= 1:
                 return after
-        raise BenchError(
-            f"{self.name} is still busy {PATIENCE:g} seconds after the load ended: "
-            f"use fewer --conns"
-        )
+        raise BenchError(f"{self.name} is still busy {PATIENCE:g} seconds after the load ended")
+
+    def resident(self) -> int:
+        """Return the resident memory of all of its processes in bytes."""
+        found = 0
+        for pid in self.cpu_ticks():
+            status = Path(f"/proc/{pid}/status").read_text()
+            match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+            assert match is not None
+            found += int(match[1]) * 1024
+        return found
 
     def stop(self) -> None:
         """End the server; gunicorn's workers leave when their master is gone."""
@@ -190,26 +192,35 @@ class Server:
             self._process.wait()
 
 
-def gunicorn(worker: str, application: str) -> Callable[[Path], list[str]]:
+def unused_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def gunicorn(
+    worker: str, application: str, *options: str, python: str = sys.executable
+) -> Callable[[Path, int], list[str]]:
     """Return what makes the command line of an application under gunicorn."""
 
-    def command(scratch: Path) -> list[str]:
+    def command(scratch: Path, port: int) -> list[str]:
         # In a file, where a gunicorn too old to have a control socket overlooks the setting.
         settings = scratch / "gunicorn.conf.py"
-        settings.write_text("control_socket_disable = True\nworker_connections = 10000\n")
-        arguments = f"-m gunicorn -b 127.0.0.1:0 -k {worker} {application}"
-        return [sys.executable, *arguments.split(), "-c", str(settings)]
+        settings.write_text("control_socket_disable = True\nworker_connections = 12000\n")
+        arguments = ["-b", f"127.0.0.1:{port}", "-k", worker, "-c", str(settings), *options]
+        return [python, "-m", "gunicorn", *arguments, application]
 
     return command
 
 
-def compiled(source: Path) -> Callable[[Path], list[str]]:
+def compiled(source: Path) -> Callable[[Path, int], list[str]]:
     """Return what compiles a server of one C file and makes its command line."""
 
-    def command(scratch: Path) -> list[str]:
+    def command(scratch: Path, port: int) -> list[str]:
         binary = scratch / source.stem
         compile_c(source, binary)
-        return [str(binary)]
+        return [str(binary), str(port)]
 
     return command
 
@@ -227,14 +238,35 @@ def compile_c(source: Path, binary: Path) -> None:
 def server_environment(scratch: Path) -> dict[str, str]:
     """Return the environment of the servers: the caller's, less what would change them."""
     environment = dict(os.environ)
-    for name in ("GUNICORN_CMD_ARGS", "DJANGO_SETTINGS_MODULE", "PYTHONDEVMODE"):
+    for name in (
+        "DJANGO_SETTINGS_MODULE",
+        "GUNICORN_CMD_ARGS",
+        "NODE_OPTIONS",
+        "PYTHONDEVMODE",
+        "PYTHONPATH",
+        "PYTHONWARNINGS",
+        "WEB_CONCURRENCY",
+    ):
         environment.pop(name, None)
     # The package beside this directory, whatever is installed.
-    paths = [str(BENCH.parent), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    environment["SAMPLE_SITE_DEBUG"] = "0"
-    environment["SAMPLE_SITE_DATABASE"] = str(scratch / "db.sqlite3")
+    environment["PYTHONPATH"] = str(BENCH.parent)
+    environment["BENCH_DATABASE"] = str(scratch / "db.sqlite3")
     return environment
+
+
+def prepare(scratch: Path) -> str:
+    """Make the database of the Django sites; return the header that carries a session."""
+    made = subprocess.run(
+        [sys.executable, "django_database.py"],
+        cwd=SERVERS,
+        env=server_environment(scratch),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise BenchError(f"the database cannot be made:\n{made.stderr}")
+    return f"Cookie: sessionid={made.stdout.strip()}; csrftoken={'x' * 32}"
 
 
 def process_ticks(parent: int) -> dict[int, int]:
@@ -259,9 +291,26 @@ def running(contestant: Contestant, scratch: Path, core: int | None) -> Iterator
     with pinned_to(core):
         server = Server(contestant, scratch)
     try:
+        server.wait_until_up()
         yield server
     finally:
         server.stop()
+
+
+def settled(read: Callable[[], int]) -> int:
+    """Return a value once it has stopped changing."""
+    value = read()
+    for _ in range(50):
+        time.sleep(0.2)
+        before, value = value, read()
+        if value == before:
+            break
+    return value
+
+
+def leave_on_sigterm() -> None:
+    """Make SIGTERM an exit, so that the servers are stopped on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 # The generator
@@ -275,53 +324,120 @@ def build_wsload() -> None:
     compile_c(source, WSLOAD)
 
 
-def wsload_command(address: str, load: Load, warmup: float) -> list[str]:
-    """Return the command line of one round; every echo is compared with what was sent."""
-    options = {
-        "--path": "/echo/",
-        "--conns": load.conns,
-        "--size": load.size,
-        "--duration": load.duration,
-        "--warmup": warmup,
-    }
-    command = [str(WSLOAD), "echo", "--check", *(["--binary"] if load.binary else [])]
-    for name, value in options.items():
-        command += [name, str(value)]
-    return [*command, address]
+def allow_many_files() -> None:
+    """Let this process and its children open as many files as the machine lets them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def run_wsload(server: Server, load: Load, warmup: float, core: int | None) -> dict[str, Any]:
-    """Put load on a server; return what the generator reports."""
-    command = wsload_command(server.address(), load, warmup)
-    with pinned_to(core):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        report: dict[str, Any] = json.loads(result.stdout)
-    except ValueError:
-        raise BenchError(f"wsload ended with {result.returncode}: {result.stderr}") from None
-    if report["errors"] or report["open"] != load.conns:
-        reason = report.get("first_error", "not every connection opened")
-        raise BenchError(f"{server.name}, {load.size} B: {reason}\n{server.log_tail()}")
-    return report
+@dataclass(frozen=True)
+class Spent:
+    """What a load cost the server.
 
-
-def measure(server: Server, load: Load, core: int | None) -> Sample:
-    """Measure one round.
-
-    CPU time is that of the whole round, so opening and closing the connections is in it, and so
-    are the messages of the warm-up, which are counted with the others.
+    Attributes:
+        seconds: of CPU time, user and system, of all of its processes.
+        busy: share of a core. Well below 1 the server was not the limit.
     """
-    before = server.rest()
-    report = run_wsload(server, load, WARMUP, core)
-    after = server.rest()
-    if before.keys() != after.keys():
-        raise BenchError(f"{server.name} lost a process during a round:\n{server.log_tail()}")
-    rate = report["msgs_per_s"]
-    if rate * DRAIN < load.conns:
-        raise BenchError(
-            f"{server.name} answers {rate:g} messages/s of {load.size} B, too few for "
-            f"{load.conns} connections to end in order: use fewer --conns"
-        )
-    seconds = (sum(after.values()) - sum(before.values())) / TICKS
-    cpu = seconds / report["total_msgs"]
-    return Sample(rate, cpu * 1e6, rate * cpu, report["gen_cpu"])
+
+    seconds: float
+    busy: float
+
+
+@dataclass(frozen=True)
+class Generator:
+    """wsload on its core.
+
+    Attributes:
+        cookie: the header that carries the session.
+        core: where it runs.
+    """
+
+    cookie: str
+    core: int | None
+
+    def run(self, server: Server, mode: str, path: str, *options: object) -> dict[str, Any]:
+        """Put load on a server; return what the generator reports."""
+        return self._finish(server, path, self._start(server, mode, path, *options))
+
+    def measure(
+        self, server: Server, mode: str, path: str, *options: object
+    ) -> tuple[dict[str, Any], Spent]:
+        """Do the same, and tell what CPU time the server needed while the report counted.
+
+        Not for ``once``, which has no time that counts.
+        """
+        server.rest()
+        process = self._start(server, mode, path, "--marks", *options)
+        assert process.stdout is not None
+        marks: list[tuple[float, dict[int, int]]] = []
+        said = ""
+        # Without marks, when nothing came to be counted, it says what was wrong at once.
+        while len(marks) < 2 and (said := process.stdout.readline()).startswith('{"event"'):
+            marks.append((time.monotonic(), server.cpu_ticks()))
+            said = ""
+        report = self._finish(server, path, process, said)
+        (began, before), (ended, after) = marks
+        if before.keys() != after.keys():
+            raise BenchError(f"{server.name} lost a process during a round:\n{server.log_tail()}")
+        seconds = (sum(after.values()) - sum(before.values())) / TICKS
+        return report, Spent(seconds, seconds / (ended - began))
+
+    def _start(
+        self, server: Server, mode: str, path: str, *options: object
+    ) -> subprocess.Popen[str]:
+        with pinned_to(self.core):
+            return subprocess.Popen(
+                self._command(server, mode, path, *options),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    def _finish(
+        self, server: Server, path: str, process: subprocess.Popen[str], said: str = ""
+    ) -> dict[str, Any]:
+        output, errors = rest_of(process)
+        try:
+            report: dict[str, Any] = json.loads(said + output)
+        except ValueError:
+            raise BenchError(f"wsload ended with {process.returncode}: {errors}") from None
+        if report["errors"]:
+            reason = report.get("first_error", report["err"])
+            raise BenchError(f"{server.name}, {path}: {reason}\n{server.log_tail()}")
+        return report
+
+    @contextmanager
+    def holding(self, server: Server, path: str, count: int) -> Iterator[dict[str, Any]]:
+        """Hold so many sockets open; gives what the generator reports when all are."""
+        process = self._start(server, "idle", path, "--conns", count, "--hold-stdin")
+        assert process.stdout is not None
+        try:
+            report = json.loads(process.stdout.readline())
+            if report["open"] != count:
+                reason = report.get("first_error", report["err"])
+                raise BenchError(
+                    f"{report['open']:,} of {count:,} sockets opened: {reason}\n{server.log_tail()}"
+                )
+            yield report
+        finally:
+            rest_of(process)
+
+    def _command(self, server: Server, mode: str, path: str, *options: object) -> list[str]:
+        headers = [part for header in (self.cookie, *HEADERS) for part in ("--header", header)]
+        origin = f"http://{server.address}"
+        command = [str(WSLOAD), mode, "--path", path, "--origin", origin, *headers]
+        return [*command, *map(str, options), server.address]
+
+
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what a generator has still to say; ``communicate()`` forgets lines read ahead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    output, errors = process.stdout.read(), process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    process.wait()
+    return output, errors

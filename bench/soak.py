@@ -10,23 +10,22 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import (
-    BENCH,
     BenchError,
-    Contestant,
+    Generator,
     Server,
     build_wsload,
-    gunicorn,
+    leave_on_sigterm,
     pick_cores,
+    prepare,
     running,
 )
-from idle import load, prepare
+from peers import OURS
 
 #: What may come and go: caches of fixed size, the allocator's own.
 OBJECTS = 300
@@ -59,27 +58,20 @@ def gauge(address: str) -> Gauge:
     return Gauge(**report)
 
 
-def soak(server: Server, cookie: str, core: int | None, options: argparse.Namespace) -> list[Gauge]:
+def soak(server: Server, generator: Generator, options: argparse.Namespace) -> list[Gauge]:
     """Put the load on in slices; return what the worker held after each."""
     gauges = []
+    how = ("--conns", CONNS, "--warmup", 0, "--duration", options.round)
     for number in range(options.slices + 1):
         for kind in KINDS:
             messages = options.messages // options.slices // len(KINDS)
             sockets = options.connections // options.slices // len(KINDS)
             sent = opened = 0
             while sent < messages:
-                path = ("--path", f"/{kind}/", "--conns", str(CONNS), "--warmup", "0")
-                duration = str(options.round)
-                sent += load(server, cookie, core, "echo", *path, "--duration", duration)[
-                    "total_msgs"
-                ]
+                sent += generator.run(server, "echo", f"/{kind}/echo/", *how)["total_msgs"]
             while opened < sockets:
-                path = ("--path", f"/{kind}/", "--conns", str(CONNS), "--warmup", "0")
-                duration = str(options.round)
-                opened += load(server, cookie, core, "churn", *path, "--duration", duration)[
-                    "total_conns"
-                ]
-        gauges.append(gauge(server.address()))
+                opened += generator.run(server, "churn", f"/{kind}/echo/", *how)["total_conns"]
+        gauges.append(gauge(server.address))
         print(f"slice {number}: {gauges[-1]}", flush=True)
     return gauges
 
@@ -104,17 +96,15 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=10, help="after one to warm up (default 10)")
     parser.add_argument("--round", type=float, default=5.0, help="seconds of a burst of load")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    leave_on_sigterm()
     server_core, core = pick_cores()
     try:
         build_wsload()
         with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
             scratch = Path(directory)
-            cookie = prepare(scratch)
-            command = gunicorn("django_wsmux.worker.WebSocketWorker", "idle_site")
-            contestant = Contestant("soak", command, BENCH / "servers")
-            with running(contestant, scratch, server_core) as server:
-                gauges = soak(server, cookie, core, options)
+            generator = Generator(prepare(scratch), core)
+            with running(OURS.contestant(), scratch, server_core) as server:
+                gauges = soak(server, generator, options)
     except BenchError as error:
         sys.exit(f"bench/soak.py: {error}")
     if grown := verdict(gauges):

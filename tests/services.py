@@ -129,9 +129,14 @@ def find_postgres() -> Path | None:
 
 
 class PostgresServer:
-    """A PostgreSQL with an empty database ``postgres``, user ``postgres``, no password."""
+    """A PostgreSQL with an empty database ``postgres``, user ``postgres``, no password.
 
-    def __init__(self) -> None:
+    Args:
+        max_connections: that it takes.
+    """
+
+    def __init__(self, max_connections: int = 60) -> None:
+        self._max_connections = max_connections
         programs = find_postgres()
         assert programs is not None
         self._programs = programs
@@ -160,7 +165,7 @@ class PostgresServer:
             "port": str(self.port),
             "unix_socket_directories": str(self._directory),
             "fsync": "off",
-            "max_connections": "60",
+            "max_connections": str(self._max_connections),
             "shared_buffers": "16MB",
         }
         command = [*self._as_user, str(self._programs / "postgres"), "-D", "data"]

@@ -2,7 +2,7 @@
  *
  * build: gcc -O2 -Wall -o epoll_echo epoll_echo.c
  *
- * Listens on a free port of 127.0.0.1 and says which. One thread, level-triggered: one epoll_wait
+ * Usage: epoll_echo PORT, of 127.0.0.1. One thread, level-triggered: one epoll_wait
  * for many connections, one recv per readable event, one send for all that it completes.
  *
  * A masked head is four bytes longer than an unmasked one, so the answer is made where the frame
@@ -444,22 +444,24 @@ static void accept_all(int listener)
     if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) die("accept4");
 }
 
-static int listening(void)
+static int listening(int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket");
-    if (bind(fd, (struct sockaddr *)&address, size)) die("bind");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address)) die("bind");
     if (listen(fd, 2048)) die("listen");
-    if (getsockname(fd, (struct sockaddr *)&address, &size)) die("getsockname");
-    printf("Listening at: http://127.0.0.1:%d\n", ntohs(address.sin_port));
-    fflush(stdout);
     return fd;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc != 2) {
+        fprintf(stderr, "usage: epoll_echo PORT\n");
+        return 2;
+    }
     /* A freed frame buffer serves the next frame, rather than go back to the kernel, which would
      * have to clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
@@ -468,7 +470,7 @@ int main(void)
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
-    int listener = listening();
+    int listener = listening(atoi(argv[1]));
     ep = epoll_create1(EPOLL_CLOEXEC);
     if (ep < 0) die("epoll_create1");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[512];

@@ -1,17 +1,27 @@
-"""The least that an echo on gevent-websocket can be: bare WSGI, no framework."""
+"""The least that gevent-websocket can be: bare WSGI, no framework."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = ["application"]
 
+members: set[Any] = set()
+
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Send back whatever comes: ``str`` as text, ``bytearray`` as binary."""
+    """Echo, a room, and somebody who speaks to it: ``str`` is text, ``bytearray`` binary."""
     websocket = environ["wsgi.websocket"]
-    while True:
-        message = websocket.receive()
-        if message is None:
-            break
-        websocket.send(message)
+    messages = iter(websocket.receive, None)
+    if environ["PATH_INFO"] == "/echo/":
+        for message in messages:
+            websocket.send(message)
+    elif environ["PATH_INFO"] == "/speaker/":
+        for message in messages:
+            for member in list(members):
+                member.send(message)
+    else:
+        members.add(websocket)
+        for _ in messages:
+            pass
+        members.discard(websocket)
     return []

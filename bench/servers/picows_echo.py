@@ -1,9 +1,16 @@
-"""The echo of picows' README, on uvloop as its examples have it; only the size limit is raised."""
+"""The echo of picows' README, on uvloop as its examples have it; only the size limit is raised.
+
+``python picows_echo.py PORT``
+"""
+
+import sys
 
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-__all__ = ["Echo"]
+__all__ = ["Echo", "Room", "Speaker"]
+
+members: set[WSTransport] = set()
 
 
 class Echo(WSListener):
@@ -18,15 +25,43 @@ class Echo(WSListener):
             transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
 
+class Room(Echo):
+    """Hears what is said."""
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Come in."""
+        members.add(transport)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Leave."""
+        members.discard(transport)
+
+
+class Speaker(Echo):
+    """Says it to the room."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Tell everybody."""
+        if frame.msg_type == WSMsgType.CLOSE:
+            super().on_ws_frame(transport, frame)
+            return
+        payload = frame.get_payload_as_bytes()
+        for member in members:
+            member.send(frame.msg_type, payload)
+
+
+PLACES = {b"/echo/": Echo, b"/room/": Room, b"/speaker/": Speaker}
+
+
 async def serve() -> None:
-    """Serve on a free port and say which."""
+    """Serve until the end."""
 
-    def listener(_request: WSUpgradeRequest) -> Echo:
-        return Echo()
+    def listener(request: WSUpgradeRequest) -> WSListener:
+        return PLACES[request.path]()
 
-    server = await ws_create_server(listener, "127.0.0.1", 0, max_frame_size=2**30)
-    host, port = server.sockets[0].getsockname()
-    print(f"Listening at: http://{host}:{port}", flush=True)
+    server = await ws_create_server(
+        listener, "127.0.0.1", int(sys.argv[1]), max_frame_size=2**30, backlog=2048
+    )
     await server.serve_forever()
 
 

@@ -1,0 +1,56 @@
+"""The site on django_wsmux; ``BENCH_REDIS`` names the broker of its groups, if it has one."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+from pathlib import Path
+
+from django_site import APPS, configure
+
+configure(
+    INSTALLED_APPS=["django_wsmux", *APPS],
+    ROOT_URLCONF="wsmux_site",
+    WEBSOCKET_URLCONF="wsmux_sockets",
+    WEBSOCKET_BACKEND=os.environ.get("BENCH_REDIS", "local://"),
+    WEBSOCKET_DRAIN_SECONDS=float(os.environ.get("BENCH_DRAIN_SECONDS", "5")),
+)
+
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
+from django.urls import path  # noqa: E402
+from django_pages import urlpatterns as pages  # noqa: E402
+
+from django_wsmux import metrics  # noqa: E402
+from django_wsmux.groups import Group  # noqa: E402
+from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
+
+__all__ = ["application", "gauge", "say", "urlpatterns"]
+
+
+def say(request: HttpRequest, number: int) -> HttpResponse:
+    """Tell the room a number; see ``deploy.py``."""
+    Group("room").send(str(number))
+    return HttpResponse("said\n")
+
+
+def gauge(request: HttpRequest) -> JsonResponse:
+    """Collect all garbage and tell what is left; see ``soak.py``."""
+    gc.collect()
+    # glibc keeps what was freed to itself; it is to be told from what leaks.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return JsonResponse(
+        {
+            "objects": len(gc.get_objects()),
+            "resident": pages * resource.getpagesize(),
+            "sockets": metrics.snapshot()["open"],
+        }
+    )
+
+
+urlpatterns = [*pages, path("gauge/", gauge), path("say/<int:number>/", say)]
+application = get_wsgi_application()

@@ -1,0 +1,85 @@
+"""What we mean to reach: bounds on what the tables show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["verdict"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One bound.
+
+    Attributes:
+        measure: its name.
+        load: what the case's title begins with.
+        server: key of the row.
+        least: how many times better ours is to be, by the figure and by CPU time.
+        most_cpu: how much more CPU time than ours (the function view) this row may need.
+        most: the figure itself, at most.
+    """
+
+    measure: str
+    load: str
+    server: str
+    least: float | None = None
+    most_cpu: float | None = None
+    most: float | None = None
+
+
+TARGETS = (
+    Target("echo", "64 B", "gevent-websocket", least=3),
+    Target("echo", "16 KiB", "gevent-websocket", least=100),
+    Target("echo", "64 B", "c", least=0.55),
+    Target("echo", "16 KiB", "c", least=0.5),
+    Target("echo", "1 MiB", "c", least=0.5),
+    Target("echo", "64 B", "picows", least=0.8),
+    Target("echo", "16 KiB", "picows", least=0.9),
+    Target("echo", "1 MiB", "picows", least=0.9),
+    Target("echo", "64 B", "wsmux/event", most_cpu=1.15),
+    Target("echo", "64 B", "wsmux/lean", most_cpu=1.15),
+    # KiB of resident memory for each socket of a signed-in user; what the project promises.
+    Target("idle", "10,000", "wsmux/function", most=24.0),
+    Target("idle", "10,000", "wsmux/event", most=8.0),
+    Target("idle", "10,000", "wsmux/lean", most=1.5),
+)
+
+
+class Row(Protocol):
+    """A result, as far as it concerns a target."""
+
+    error: str | None
+
+    @property
+    def value(self) -> float:
+        """The figure to compare."""
+
+    @property
+    def key(self) -> str:
+        """The server's."""
+
+
+def verdict(measure: str, case: str, row: Row, by_main: float | None, by_cpu: float | None) -> str:
+    """Say what we aim at in a row, and whether we got there."""
+    for target in TARGETS:
+        if (target.measure, target.server) != (measure, row.key) or row.error:
+            continue
+        if not case.startswith(target.load):
+            continue
+        if target.most is not None:
+            return f"{target.most:g}: {said(row.value <= target.most)}"
+        if target.most_cpu is not None and by_cpu is not None:
+            return f"{target.most_cpu:g} of the CPU: {said(by_cpu <= target.most_cpu)}"
+        if target.least is not None and by_main is not None and by_cpu is not None:
+            main, cpu = by_main >= target.least, by_cpu >= target.least
+            if main == cpu:
+                return f"{target.least:g}: {said(main)}"
+            return f"{target.least:g}: by {'messages/s' if main else 'CPU'} only"
+    return "-"
+
+
+def said(is_reached: bool) -> str:
+    """Put it in a word."""
+    return "reached" if is_reached else "missed"

@@ -1,0 +1,72 @@
+"""``bench/compare.py`` in short, for our own server and the C limit: it must not rot.
+
+What it measures in so little time tells nothing, so nobody looks at the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from docutils.core import publish_doctree
+from docutils.nodes import row, table
+
+from tests.conftest import need
+from tests.support import ROOT
+
+MEASURES = ("echo", "handshakes", "fanout", "redis", "pages", "latency")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runner has written."""
+    need("gcc")
+    need("redis-server")
+    directory = tmp_path_factory.mktemp("compare")
+    options = ["--short", "--peers", "c", "--measures", *MEASURES, "--output", str(directory)]
+    command = [sys.executable, "bench/compare.py", *options]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return directory
+
+
+def test_every_server_does_its_rounds(output: Path) -> None:
+    """By each way into it, without an error, and each round has figures."""
+    report = json.loads((output / "compare.json").read_text())
+    assert [result["error"] for result in report["results"] if result["error"]] == []
+    assert all(result["rounds"] for result in report["results"])
+    servers = {(result["measure"], result["server"]) for result in report["results"]}
+    ways = ("wsmux/function", "wsmux/event", "wsmux/lean")
+    sockets = {(name, way) for name in MEASURES if name != "pages" for way in ways}
+    limit = {(name, "c") for name in ("echo", "handshakes", "latency")}
+    rooms = {(name, "wsmux/watched") for name in ("fanout", "redis")}
+    assert servers == sockets | limit | rooms | {("pages", "wsmux")}
+
+
+def test_tables(output: Path) -> None:
+    """The page is valid reStructuredText, with a table of all rows for each measure."""
+    text = (output / "compare.rst").read_text()
+    strict = {"report_level": 1, "halt_level": 2}
+    document = publish_doctree(text, settings_overrides=strict)
+    rows = [len(list(found.findall(row))) for found in document.findall(table)]
+    assert len(rows) == len(MEASURES)
+    results = json.loads((output / "compare.json").read_text())["results"]
+    assert sum(rows) == len(results) + len(MEASURES)
+    assert "python bench/compare.py --peers wsmux c" in text
+
+
+def test_chart(output: Path) -> None:
+    """The chart is well-formed XML, with a bar for each row that is drawn, inside of its frame."""
+    chart = ElementTree.parse(output / "compare.svg").getroot()
+    assert chart.tag == f"{SVG}svg"
+    width, height = float(chart.attrib["width"]), float(chart.attrib["height"])
+    bars = chart.findall(f"{SVG}rect")
+    assert {bar.attrib["class"] for bar in bars} == {"bar", "bar ours"}
+    for bar in bars:
+        assert 0 < float(bar.attrib["x"]) + float(bar.attrib["width"]) < width
+        assert 0 < float(bar.attrib["y"]) + float(bar.attrib["height"]) < height
