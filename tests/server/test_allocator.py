@@ -1,0 +1,57 @@
+"""Memory that is freed and soon needed again."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from django_wsmux.server import allocator
+
+PROGRAM = """
+import resource, sys
+from django_wsmux.server.allocator import keep_freed_memory
+
+keep_freed_memory()
+
+def work():
+    for _ in range(100):
+        several = [bytearray(2**20) for _ in range(4)]
+
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(**variables: str) -> int:
+    """Return how often a process had to ask for memory for 100 times 4 MiB."""
+    env = {name: value for name, value in os.environ.items() if name not in allocator._VARIABLES}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**env, **variables},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(result.stdout)
+
+
+def test_kept() -> None:
+    """What was freed is there for the next message."""
+    assert page_faults() < 1000
+
+
+def test_environment_goes_first() -> None:
+    """Whoever has set glibc up by its own variables has done so on purpose."""
+    assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > 10_000
+
+
+def test_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A C library without mallopt() is left alone."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    allocator.keep_freed_memory()
