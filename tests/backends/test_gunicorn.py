@@ -61,9 +61,10 @@ def test_workers(
         application="tests.backends.application",
         env={"TEST_BACKEND": url},
     )
-    workers = ask_both(server, "/start", lambda found: True)
-    # Not before, as they publish something when they are imported.
+    # They publish something when they are imported.
+    ask_both(server, "/", lambda found: True)
     outside = peer("room")
+    workers = ask_both(server, "/start", lambda found: True)
     assert {int(answer) for answer in outside.ask("room", b"who?")} == workers
     speaker, _ = json.loads(server.get("/publish/hello"))
     (other,) = workers - {speaker}
