@@ -142,6 +142,13 @@ def growth(server: Server, *, kept: int = 20 * MIB) -> Iterator[Gauges]:
     assert gauges.kept() < kept, f"{gauges.kept() / MIB:.1f} MiB more than before"
 
 
+def echo(server: Server) -> None:
+    """Hold that a socket opens and is answered."""
+    with server.connect("/echo/") as websocket:
+        websocket.send("alive")
+        assert websocket.recv(timeout=TIMEOUT) == "alive"
+
+
 @contextmanager
 def unharmed(server: Server) -> Iterator[None]:
     """Hold that the block leaves the server's one worker as it was.
@@ -150,15 +157,15 @@ def unharmed(server: Server) -> Iterator[None]:
     the servers log of connections that never became ours is theirs: pywsgi writes a traceback for
     each that is reset within its request.
     """
+    # The first socket of a process opens what it needs for all of them.
+    echo(server)
     settled(server)
     (pid,) = server.workers
     before = descriptors(pid)
     logged = len(server.log)
     yield
     settled(server)
-    with server.connect("/echo/") as websocket:
-        websocket.send("alive")
-        assert websocket.recv(timeout=TIMEOUT) == "alive"
+    echo(server)
     # The database file of a request may be open or not.
     wait_until(lambda: descriptors(pid) <= before + 2, f"at most {before} + 2 descriptors")
     assert server.workers == [pid]
