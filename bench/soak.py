@@ -12,6 +12,7 @@ import http.client
 import json
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from peers import OURS
 #: What may come and go: caches of fixed size, the allocator's own.
 OBJECTS = 300
 RESIDENT = 4 * 2**20
+#: Seconds for what ends by itself.
+PATIENCE = 30.0
 KINDS = ("event", "lean", "function")
 CONNS = 50
 
@@ -73,6 +76,12 @@ def soak(server: Server, generator: Generator, options: argparse.Namespace) -> l
                 opened += generator.run(server, "churn", f"/{kind}/echo/", *how)["total_conns"]
         gauges.append(gauge(server.address))
         print(f"slice {number}: {gauges[-1]}", flush=True)
+    # Greenlets that nobody needs any more end after a while; what leaks stays.
+    deadline = time.monotonic() + PATIENCE
+    while verdict(gauges) and time.monotonic() < deadline:
+        time.sleep(1)
+        gauges[-1] = gauge(server.address)
+    print(f"in the end: {gauges[-1]}", flush=True)
     return gauges
 
 
