@@ -136,8 +136,15 @@ class TestDjangoGeventWebSocket:
 
     def test_table(self, settings: Any) -> None:
         """The names on its right are there."""
-        for line in re.findall(r"(from django_wsmux[\w.]+\s+import\s+\w+)", PAGE):
-            exec(" ".join(line.split()))
+        row = r"``django_websocket\.(\w+)`` +``django_wsmux\.\1``: ((?:.|\n {20,})+)"
+        rows = {module: re.findall(r"``(\w+)``", names) for module, names in re.findall(row, PAGE)}
+        assert rows == {
+            "decorators": ["websocket", "websocket_loop"],
+            "wsgi": ["get_wsgi_websocket_application"],
+        }
+        for module, names in rows.items():
+            for name in names:
+                assert callable(getattr(import_module(f"django_wsmux.{module}"), name))
         for name in ("WEBSOCKET_URLCONF", "WEBSOCKET_SERVER"):
             assert name in conf.SETTINGS
         settings.WEBSOCKET_SERVER = "ws.example.com:8001"
