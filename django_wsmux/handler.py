@@ -199,7 +199,9 @@ class WebSocketHandler(WSGIHandler):
             try:
                 response = view(request, *args, **kwargs)
             except ConnectionClosed:
-                if place is None or not place.is_refused:
+                # The peer has left, or a cap refused the socket: either way the view is done.
+                is_refused = place is not None and place.is_refused
+                if not is_refused and (websocket is None or not websocket.closed):
                     raise
                 response = None
             if place is not None:

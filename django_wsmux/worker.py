@@ -1,6 +1,8 @@
-"""The recommended gunicorn worker::
+"""The recommended gunicorn worker.
 
-gunicorn -k django_wsmux.worker.WebSocketWorker mysite.wsgi
+::
+
+    gunicorn -k django_wsmux.worker.WebSocketWorker mysite.wsgi
 """
 
 from __future__ import annotations

@@ -308,14 +308,15 @@ class Server(Site):
     Args:
         command: what to run; it says where it listens as gunicorn or Django does.
         env: environment variables on top of this process's.
+        cwd: where to start it.
     """
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=ROOT,
+            cwd=cwd,
             # Servers of tests that run at the same time are not to hear each other.
             env={
                 **os.environ,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,62 @@ def test_links_and_names_exist(page: Path) -> None:
         assert (page.parent / target).exists(), target
     for line in re.findall(r"^ +(from django_wsmux\.\w+ import \w+)$", text, re.MULTILINE):
         exec(line, {})
+
+
+# The manual as HTML
+
+#: Names of modules in the reference that are exported for other modules of the package.
+INTERNAL = {
+    "django_wsmux.authentication": {"FirstMessage", "bearer_token"},
+    "django_wsmux.backends": {"Counts", "SCHEMES"},
+    "django_wsmux.overview": {"MOST", "is_alone", "serve"},
+    "django_wsmux.people": {"connect_signals", "join", "leave"},
+    "django_wsmux.templatetags.websockets": {"register"},
+    "django_wsmux.test": {"HandshakeRefused"},  # is with the exceptions
+    "django_wsmux.wsgi": {"dispatchers"},
+}
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The pages that Sphinx makes, without a warning."""
+    directory = tmp_path_factory.mktemp("html")
+    command = ["-m", "sphinx", "-q", "-W", "docs", str(directory)]
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    return {path.name: path.read_text() for path in directory.glob("*.html")}
+
+
+def test_html_links(html: dict[str, str]) -> None:
+    """Links between pages lead to pages, and to places in them."""
+    for name, text in html.items():
+        for page, place in re.findall(r'href="([\w-]+\.\w+)?(?:#([^"]+))?"', text):
+            assert not page or page in html, f"{name}: {page}"
+            if place:
+                assert f'id="{place}"' in html[page or name], f"{name}: {page}#{place}"
+
+
+def test_reference(html: dict[str, str]) -> None:
+    """It has every name that a module in it exports for projects."""
+    text = (ROOT / "docs" / "reference.rst").read_text()
+    modules = re.findall(r"automodule:: (\S+)", text)
+    assert len(modules) >= 15
+    for module in modules:
+        for name in set(import_module(module).__all__) - INTERNAL.get(module, set()):
+            assert f'id="{module}.{name}"' in html["reference.html"], f"{module}.{name}"
+
+
+def test_table_of_contents() -> None:
+    """The list is that of the navigation: every page once, in one order."""
+    text = (ROOT / "docs" / "index.rst").read_text()
+    elsewhere = {"../bench/README": "benchmarks", "../CHANGELOG": "changes"}
+    listed = [elsewhere.get(each, each) for each in re.findall(r"<(\S+)\.rst>`_", text)]
+    assert re.findall(r"^   (\w+)$", text, re.MULTILINE) == listed
+    pages = {page.stem for page in (ROOT / "docs").glob("*.rst")} - {"index"}
+    assert sorted(listed) == sorted(pages)

@@ -170,6 +170,9 @@ class WebSocket(Connection, GeventWebSocketNames):
         if type(message) is str:
             opcode, payload = TEXT, message.encode()
         else:
+            if message is None and self._state != OPEN:
+                # receive() has said that it is closed, and an older view sends that back.
+                self._require_open()
             opcode, payload = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT

@@ -1,0 +1,219 @@
+"""Does what ``docs/tutorial.rst`` says, word for word, in an empty directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from websockets.sync.client import ClientConnection
+
+from tests.sample_site.conftest import OpenWindow, open_window, wait_for
+from tests.support import ROOT, TIMEOUT, Server, unused_port
+
+__all__ = ["open_window"]
+
+#: What stands in front of a block, to its end: a paragraph, and how the block begins.
+BLOCK = re.compile(
+    r"^(?P<paragraph>(?:\S.*\n)*.*?:)\n\n(?:\.\. code-block:: \S+\n\n)?(?P<text>(?:    .*\n|\n)+)",
+    re.MULTILINE,
+)
+
+#: Done by those who run the tests: they have a virtual environment, and the package is that of
+#: this tree, by PYTHONPATH, as there is no need to install it twice.
+INSTALLATION = [
+    "python3 -m venv venv",
+    ". venv/bin/activate",
+    "pip install django-wsmux",
+]
+
+#: Takes down what the page says of its connection.
+WATCH = """
+    window.states = [];
+    new MutationObserver(() => states.push(state.textContent)).observe(state, {childList: true});
+"""
+
+#: Words that a virtual environment has in its PATH.
+PROGRAMS = {
+    "python": (),
+    "django-admin": ("-m", "django"),
+    "gunicorn": ("-m", "gunicorn"),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the page: a file, the end of one, or what is typed into a terminal."""
+
+    paragraph: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that the paragraph ends with."""
+        match = re.search(r"``([\w./]+)``:$", self.paragraph)
+        return match and match[1]
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands in it."""
+        return re.findall(r"^\$ (.+)$", self.text, re.MULTILINE)
+
+
+def page() -> list[Block]:
+    """Return the blocks of the page."""
+    text = (ROOT / "docs" / "tutorial.rst").read_text()
+    return [
+        Block(match["paragraph"], textwrap.dedent(match["text"]).strip() + "\n")
+        for match in BLOCK.finditer(text)
+    ]
+
+
+def argv(command: str) -> tuple[str, ...]:
+    """Return the arguments of this Python for a command of the page."""
+    program, *arguments = command.split()
+    return (*PROGRAMS[program], *arguments)
+
+
+class Project:
+    """The directory that a reader works in."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        # manage.py and wsgi.py know their settings, but those of these tests would come first.
+        self.env = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+
+    def write(self, block: Block) -> None:
+        """Put a block where its paragraph says."""
+        assert block.file is not None
+        path = self.directory / block.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "Add to the end of" in block.paragraph:
+            block = Block("", path.read_text() + block.text)
+        path.write_text(block.text)
+
+    def run(self, command: str, typed: str = "") -> str:
+        """Run a command; return what it prints."""
+        result = subprocess.run(
+            [sys.executable, *argv(command)],
+            input=typed,
+            cwd=self.directory,
+            env={**os.environ, **self.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    def serve(self, command: str, *options: str, **env: str) -> Server:
+        """Run a command that serves, at another port than the page has."""
+        return Server(*argv(command), *options, env={**self.env, **env}, cwd=self.directory)
+
+
+def the_command(word: str) -> str:
+    """Return the one command of the page with that word."""
+    (command,) = (each for block in page() for each in block.commands if word in each.split())
+    return command
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """What the reader has at the end of the page, but for what serves and tests."""
+    project = Project(tmp_path_factory.mktemp("tutorial"))
+    later = [the_command(word) for word in ("runserver", "shell", "test", "gunicorn")]
+    for block in page():
+        if block.file:
+            project.write(block)
+        for command in block.commands:
+            if command not in INSTALLATION and command not in later:
+                project.run(command)
+    return project
+
+
+def test_nothing_is_left_out() -> None:
+    """Each block is a file or a command, and installing comes first."""
+    text = (ROOT / "docs" / "tutorial.rst").read_text()
+    blocks = page()
+    assert len(blocks) == len(re.findall(r"::(?: \S+)?\n\n    ", text))
+    for block in blocks:
+        assert bool(block.file) != bool(block.commands), block
+    assert blocks[0].commands[:3] == INSTALLATION
+
+
+def test_own_tests(project: Project) -> None:
+    """They pass, all of them."""
+    output = project.run(the_command("test"))
+    (block,) = (block for block in page() if block.file == "chat/tests.py")
+    count = block.text.count("def test_")
+    assert count >= 4
+    assert f"Ran {count} tests" in output
+    assert output.rstrip().splitlines()[-2].endswith("OK"), output
+
+
+def test_checks(project: Project) -> None:
+    """Of a site on the internet Django wants more, but nothing about sockets."""
+    assert "django_wsmux" not in project.run("python manage.py check --deploy")
+
+
+def received(websocket: ClientConnection) -> Any:
+    """Return the next message, which is JSON."""
+    return json.loads(websocket.recv(timeout=TIMEOUT))
+
+
+def test_development(project: Project) -> None:
+    """``runserver`` serves; the shell reaches who is there."""
+    server = project.serve(the_command("runserver"), f"127.0.0.1:{unused_port()}", "--noreload")
+    try:
+        with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
+            ann.send(json.dumps({"type": "say", "user": "Ann", "text": "hello"}))
+            for ws in (ann, bob):
+                assert received(ws) == {"id": 1, "user": "Ann", "text": "hello"}
+            (block,) = (block for block in page() if the_command("shell") in block.commands)
+            lines = re.findall(r"^>>> (.+)$", block.text, re.MULTILINE)
+            project.run(the_command("shell"), "\n".join(lines))
+            for ws in (ann, bob):
+                assert received(ws)["text"] == "hello from the shell"
+    finally:
+        server.stop()
+
+
+def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
+    """Page and socket are there; the page comes back, and misses and repeats nothing."""
+    options = "--bind 127.0.0.1:0 --no-control-socket"
+    served = project.serve(the_command("gunicorn"), GUNICORN_CMD_ARGS=options)
+    try:
+        window = open_window(f"http://127.0.0.1:{served.port}/chat/")
+        window.find_element(By.NAME, "user").send_keys("Ann")
+        field = window.find_element(By.NAME, "text")
+        field.send_keys("<b>hello</b>\n")
+        wait_for(window, "#lines", "Ann: <b>hello</b>")
+        # As if it was said while the page was away.
+        with closing(sqlite3.connect(project.directory / "db.sqlite3")) as database, database:
+            database.execute("INSERT INTO chat_line (user, text) VALUES ('Bob', 'meanwhile')")
+        window.execute_script(WATCH)
+        served.signal(signal.SIGHUP)
+        wait_for(window, "#lines", "Bob: meanwhile")
+        states = window.execute_script("return states")
+        assert (states[0], states[-1]) == ("reconnecting", "connected")
+        field.send_keys("again\n")
+        wait_for(window, "#lines", "Ann: again")
+        lines = window.find_element(By.ID, "lines").text.splitlines()
+        assert lines[-3:] == ["Ann: <b>hello</b>", "Bob: meanwhile", "Ann: again"]
+        assert len(lines) == len(set(lines))
+        window.execute_script("fields.user.value = ''; form.noValidate = true")
+        field.send_keys("nobody\n")
+        wait_for(window, "#state", "This field is required.")
+    finally:
+        served.stop()
