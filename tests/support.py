@@ -247,6 +247,10 @@ class Site:
         options = {"max_size": None, **NO_PROXY, **options}
         if self.context is not None:
             options.setdefault("ssl", self.context)
+        if "ssl" in options:
+            # websockets 14 and 15 set the timeout while another thread reads, which Python's ssl
+            # takes for one that is over: the server's close frame would not be seen.
+            options.setdefault("close_timeout", None)
         url = f"{scheme}://127.0.0.1:{self.port}{path}"
         websocket: ClientConnection = connect(url, **options)
         return websocket
