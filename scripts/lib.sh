@@ -41,6 +41,14 @@ find_python() {
     fail "Python 3.11 or newer is needed; set PYTHON to one."
 }
 
+# Print where pyenv keeps its Pythons, as further entries of PATH; nothing where there is no pyenv.
+pyenv_path() {
+    command -v pyenv >/dev/null 2>&1 || return 0
+    for directory in "$(pyenv root)"/versions/*/bin; do
+        printf ':%s' "$directory"
+    done
+}
+
 # make_venv DIR: make a virtual environment unless there is a working one.
 make_venv() {
     if [ -x "$1/bin/python" ] && "$1/bin/python" -m pip --version >/dev/null 2>&1; then

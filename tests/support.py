@@ -16,16 +16,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
+from gunicorn.config import Config
 from websockets.sync.client import ClientConnection, connect
 
 __all__ = [
+    "GUNICORN_OPTIONS",
     "KEY",
     "LISTENING",
+    "NO_PROXY",
     "PATH",
     "ROOT",
     "SERVERS",
@@ -55,6 +59,13 @@ WORKERS = {
     "stock": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
     "gevent": "gevent",
 }
+
+#: No control socket, as servers of tests that run at the same time would share it; before 25.1
+#: gunicorn has none, and no such option.
+GUNICORN_OPTIONS = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
+
+#: For ``connect()``, as the servers are on this machine; before 15 websockets knows of no proxies.
+NO_PROXY: dict[str, Any] = {"proxy": None} if "proxy" in signature(connect).parameters else {}
 
 #: What servers say of their address.
 LISTENING = (
@@ -233,10 +244,13 @@ class Site:
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
         scheme = {"http": "ws", "https": "wss"}[self.scheme]
-        options.setdefault("max_size", None)
-        options.setdefault("proxy", None)
+        options = {"max_size": None, **NO_PROXY, **options}
         if self.context is not None:
             options.setdefault("ssl", self.context)
+        if "ssl" in options:
+            # websockets 14 and 15 set the timeout while another thread reads, which Python's ssl
+            # takes for one that is over: the server's close frame would not be seen.
+            options.setdefault("close_timeout", None)
         url = f"{scheme}://127.0.0.1:{self.port}{path}"
         websocket: ClientConnection = connect(url, **options)
         return websocket
@@ -347,7 +361,7 @@ class Server(Site):
     ) -> Server:
         """Start gunicorn with one of ``WORKERS``, or any other class, as documented."""
         command = ("-m", "gunicorn", "-k", WORKERS.get(worker, worker), "-b", "127.0.0.1:0")
-        return cls(*command, "--no-control-socket", *options, application, env=env)
+        return cls(*command, *GUNICORN_OPTIONS, *options, application, env=env)
 
     @classmethod
     def runserver(cls, *options: str, env: dict[str, str] | None = None) -> Server:

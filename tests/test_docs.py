@@ -16,7 +16,10 @@ from django_wsmux import conf
 from django_wsmux.protocol.options import Options
 from tests.support import ROOT
 
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+PAGES = [
+    *(ROOT / f"{name}.rst" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.rst")),
+]
 
 
 def test_settings_table() -> None:
@@ -28,6 +31,18 @@ def test_settings_table() -> None:
     defaults.update(WEBSOCKET_URLCONF="(required)", WEBSOCKET_SERVER='""')
     assert rows == defaults
     assert list(rows) == list(defaults)
+
+
+def test_map_of_the_code() -> None:
+    """Files that contributors are told of exist, and nothing at the top level is left out."""
+    text = (ROOT / "CONTRIBUTING.rst").read_text()
+    package = ROOT / "django_wsmux"
+    told = set(re.findall(r"``([\w/]+(?:\.\w+|/))``", text))
+    for name in told:
+        assert (ROOT / name).exists() or (package / name).exists(), name
+    modules = {path.name for path in package.glob("*.py")}
+    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert modules | packages <= told | {"__init__.py"}
 
 
 def deployment(name: str) -> str:

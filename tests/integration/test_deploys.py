@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.conftest import StartServer
 from tests.gauges import wait_until
-from tests.support import ROOT, TIMEOUT, WORKERS, Server, Wire, handshake
+from tests.support import GUNICORN_OPTIONS, ROOT, TIMEOUT, WORKERS, Server, Wire, handshake
 
 #: Requests after which the workers of ``lasting`` leave: more than a test has otherwise.
 MOST = 15
@@ -240,7 +240,7 @@ class TestOwnWorker:
         """SIGUSR2 has a second server take over from the first."""
         # Started anew by its path: as a module it could not find its way back.
         program = str(Path(sys.executable).with_name("gunicorn"))
-        options = ("-k", WORKERS["own"], "-b", "127.0.0.1:0", "--no-control-socket")
+        options = ("-k", WORKERS["own"], "-b", "127.0.0.1:0", *GUNICORN_OPTIONS)
         server = Server(program, *options, "tests.project.wsgi", env=environment)
         successor = 0
         try:

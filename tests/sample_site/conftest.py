@@ -130,6 +130,14 @@ ARGUMENTS = (
     "--disable-component-update --disable-sync --window-size=1100,800"
 )
 
+# Some states last an eighth of a second: too short for somebody who looks every now and then.
+WATCH = """
+window.shown = [];
+const state = document.getElementById("state");
+const watcher = new MutationObserver(() => window.shown.push(state.textContent));
+watcher.observe(state, {childList: true});
+"""
+
 
 @pytest.fixture
 def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
@@ -147,6 +155,7 @@ def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
         windows.append(window)
         window.get(url)
         wait_for(window, "#state", "connected")
+        window.execute_script(WATCH)
         return window
 
     yield open_window
@@ -163,3 +172,13 @@ def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
         lambda _: text in window.find_element(By.CSS_SELECTOR, selector).text,
         f"{text!r} does not appear in {selector}",
     )
+
+
+def wait_for_states(window: webdriver.Chrome, *states: str) -> None:
+    """Wait until the page has shown that it was in these states, in this order."""
+
+    def has_shown(_: webdriver.Chrome) -> bool:
+        shown = iter(window.execute_script("return window.shown"))
+        return all(state in shown for state in states)
+
+    WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(has_shown, f"not shown: {states}")

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support import Server
 
-from .conftest import OpenWindow, wait_for
+from .conftest import OpenWindow, wait_for, wait_for_states
 
 
 def say(window: webdriver.Chrome, text: str) -> None:
@@ -82,8 +82,7 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
     """A restart of the server is shown, and got over without a reload of the page."""
     window = open_window(f"http://127.0.0.1:{site.port}/chat/")
     site.signal(signal.SIGHUP)
-    wait_for(window, "#state", "server restarts")
-    wait_for(window, "#state", "connected")
+    wait_for_states(window, "server restarts", "connected")
     say(window, "back again")
     wait_for(window, "#log", "back again")
 
@@ -98,7 +97,7 @@ def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None
     sockets = directory / "sockets.py"
     edited = sockets.read_text().replace("send(message)", 'send(f"edited: {message!s}")', 1)
     sockets.write_text(edited)
-    wait_for(window, "#state", "server restarts")
+    wait_for_states(window, "server restarts")
     closed = time.monotonic()
     wait_for(window, "#state", "connected")
     say(window, "after")

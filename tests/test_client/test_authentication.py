@@ -549,9 +549,10 @@ def warnings(**settings: Any) -> list[str]:
     return [str(message.msg) for message in found if message.id == "django_wsmux.W013"]
 
 
-def cached_by(backend: str) -> dict[str, Any]:
+def cached_by(backend: str, directory: Path) -> dict[str, Any]:
     """Return settings with a cache of Django's."""
-    return {"tickets": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "x"}}
+    cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(directory)}
+    return {"tickets": cache}
 
 
 @pytest.mark.parametrize(
@@ -562,16 +563,17 @@ def cached_by(backend: str) -> dict[str, Any]:
         ("filebased.FileBasedCache", "may let two in"),
     ],
 )
-def test_check(backend: str, said: str) -> None:
+def test_check(backend: str, said: str, tmp_path: Path) -> None:
     """W013 where a view takes tickets."""
-    (text,) = warnings(CACHES=cached_by(backend), WEBSOCKET_TICKET_CACHE="tickets")
+    (text,) = warnings(CACHES=cached_by(backend, tmp_path), WEBSOCKET_TICKET_CACHE="tickets")
     assert text.startswith("Views take tickets, and CACHES['tickets'] ")
     assert said in text
 
 
-def test_check_is_content() -> None:
+def test_check_is_content(tmp_path: Path) -> None:
     """With a cache that workers share, or without tickets."""
-    assert not warnings(CACHES=cached_by("db.DatabaseCache"), WEBSOCKET_TICKET_CACHE="tickets")
+    caches = cached_by("db.DatabaseCache", tmp_path)
+    assert not warnings(CACHES=caches, WEBSOCKET_TICKET_CACHE="tickets")
     assert not warnings(WEBSOCKET_URLCONF="tests.test_client.site")
 
 

@@ -74,7 +74,7 @@ def test_database(websocket_client):
 @pytest.mark.parametrize("name", ["dan", "eve"])
 def test_live_server(websocket_live_server, websocket_client, name):
     url = f"{websocket_live_server.ws_url}/event/"
-    with websocket_client.websocket("/event/") as first, connect(url, proxy=None) as ws:
+    with websocket_client.websocket("/event/") as first, connect(url) as ws:
         ws.send(f"save {name}")
         assert ws.recv(timeout=20) == "1"
         ws.send("say hello")

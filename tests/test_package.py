@@ -1,0 +1,204 @@
+"""What is published: built, looked into, installed where nothing else is, imported."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from django_wsmux import __version__
+from tests.support import ROOT
+
+#: What the tests and scripts need beside the package.
+DIRECTORIES = ("bench", "docs", "sample_site", "scripts", "tests")
+FILES = (
+    *(".ruff.toml", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"),
+    *("SECURITY.rst", "setup.cfg", "setup.py"),
+)
+
+#: What may lie around in a tree where somebody works, and must not be published.
+JUNK = ("bench/wsload", "docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc")
+
+#: Needs neither settings nor a server to be imported.
+PUBLIC = (
+    "decorators",
+    "exceptions",
+    "groups",
+    "metrics",
+    "signals",
+    "test",
+    "urls",
+    "views",
+    "wsgi",
+)
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a program of this Python's, without the settings of the tests; return what it says."""
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def files_in(directory: Path) -> set[str]:
+    """Return the paths of all files below, from there."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What ``python -m build`` has made, of a copy: it leaves things behind."""
+
+    source: Path
+    tree: set[str]
+    said: str
+
+    @property
+    def wheel(self) -> Path:
+        """The wheel, built from the sdist."""
+        (path,) = (self.source / "dist").glob("*.whl")
+        return path
+
+    @property
+    def sdist(self) -> Path:
+        """The source distribution."""
+        (path,) = (self.source / "dist").glob("*.tar.gz")
+        return path
+
+    @property
+    def metadata(self) -> Message:
+        """What the wheel says of itself."""
+        with zipfile.ZipFile(self.wheel) as wheel:
+            (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+            return Parser().parsestr(wheel.read(name).decode())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The two distributions."""
+    source = tmp_path_factory.mktemp("package") / "source"
+    source.mkdir()
+    caches = shutil.ignore_patterns("__pycache__", "_build", "wsload", "*.pyc", "*.sqlite3")
+    for name in (*DIRECTORIES, "django_wsmux"):
+        shutil.copytree(ROOT / name, source / name, ignore=caches)
+    for name in FILES:
+        shutil.copy(ROOT / name, source)
+    tree = files_in(source)
+    for name in JUNK:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).touch()
+    return Built(source, tree, run("-m", "build", "--no-isolation", cwd=source))
+
+
+def test_builds_clean(built: Built) -> None:
+    """Nothing that it is made with will go away, and the tools find nothing to complain of."""
+    assert "Deprecat" not in built.said
+    assert "OK" in run("-m", "check_wheel_contents", built.wheel, cwd=built.source)
+    # Renders README as an index does.
+    run("-m", "twine", "check", "--strict", built.wheel, built.sdist, cwd=built.source)
+
+
+def test_sdist(built: Built) -> None:
+    """It has everything that its tests and scripts need, and nothing that lay around."""
+    with tarfile.open(built.sdist) as sdist:
+        names = {member.name.partition("/")[2] for member in sdist if member.isfile()}
+        (script,) = (member for member in sdist if member.name.endswith("/scripts/test"))
+    generated = {name for name in names if name.startswith("django_wsmux.egg-info/")}
+    assert names - generated - {"PKG-INFO"} == built.tree
+    assert script.mode & 0o100
+
+
+def test_wheel(built: Built) -> None:
+    """It has the package, templates, static files and migrations included, and nothing else."""
+    with zipfile.ZipFile(built.wheel) as wheel:
+        names = set(wheel.namelist())
+    described = {name for name in names if ".dist-info/" in name}
+    package = {name for name in built.tree if name.startswith("django_wsmux/")}
+    assert names - described == package
+    for path in (
+        "migrations/0001_initial.py",
+        "py.typed",
+        "static/django_wsmux/overview.js",
+        "templates/admin/django_wsmux/overview.html",
+    ):
+        assert f"django_wsmux/{path}" in package
+    assert any(name.endswith("/LICENSE") for name in described)
+
+
+def test_installs(built: Built, tmp_path: Path) -> None:
+    """The package alone can be imported, and with its libraries what needs neither settings nor
+    gunicorn."""
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index")
+    run(*pip, "--no-deps", "--target", tmp_path, built.wheel, cwd=tmp_path)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import django_wsmux as package;"
+    program += "print(package.__version__, package.__file__)"
+    said = run("-I", "-S", "-c", program, cwd=tmp_path)
+    assert said.split() == [__version__, str(tmp_path / "django_wsmux" / "__init__.py")]
+    program += "; sys.modules['gunicorn'] = None"
+    program += "".join(f"; import django_wsmux.{name}" for name in PUBLIC)
+    run("-I", "-W", "error", "-c", program, cwd=tmp_path)
+
+
+def test_version(built: Built) -> None:
+    """It is in one place, from which everything else has it, and the newest changes are its own."""
+    assert built.metadata["Version"] == __version__
+    titles = re.findall(r"^(.+)\n---+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    assert titles[0].split()[0] == __version__
+
+
+# What it is tested with
+
+
+def listed(section: str, option: str) -> list[str]:
+    """Return the lines of an option in ``setup.cfg``."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "setup.cfg")
+    return parser[section][option].split("\n")
+
+
+def test_oldest_is_the_lower_bound() -> None:
+    """tox's environment has the oldest of each library that the package uses."""
+    required = listed("options", "install_requires")
+    for extra in ("postgres", "prometheus", "redis"):
+        required += listed("options.extras_require", extra)
+    # Which one of the authenticators reads, without an extra of its own.
+    required += [line for line in listed("options.extras_require", "test") if "framework" in line]
+    bounds = {line.replace("gunicorn[gevent]", "gunicorn").replace(">=", "==") for line in required}
+    pins = {line.partition(": ")[2] for line in listed("testenv", "deps") if "oldest:" in line}
+    assert pins == bounds - {""}
+
+
+def test_classifiers_are_tested(built: Built) -> None:
+    """Those of Python and Django are the versions that tox runs."""
+    classified = {
+        text.replace("Programming Language :: Python", "py").replace(
+            "Framework :: Django", "django"
+        )
+        for text in built.metadata.get_all("Classifier", [])
+        if re.search(r":: (Python|Django) :: \d+\.", text)
+    }
+    environments = " ".join(listed("tox:tox", "env_list"))
+    tested = {f"py :: 3.{minor}" for minor in re.findall(r"py3(\d+)", environments)}
+    factors = re.findall(r"\d\d", " ".join(re.findall(r"django\{?([\d,]+)", environments)))
+    tested |= {f"django :: {factor[0]}.{factor[1]}" for factor in factors}
+    assert classified == tested
