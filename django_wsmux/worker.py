@@ -21,7 +21,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from .protocol.options import Options
-from .server import allocator, descriptors, patching, registry
+from .server import descriptors, patching, registry
 from .server.counters import count
 from .server.leaving import FAREWELL, Drain, farewell
 
@@ -180,7 +180,6 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._told = Event()
         self._is_relieved = False
         self._window = 0.0
-        allocator.keep_freed_memory()
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:

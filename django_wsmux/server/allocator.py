@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from typing import Final
 
 __all__ = ["keep_freed_memory"]
@@ -27,10 +28,12 @@ _MAPPED: Final = 4 * 2**20
 _VARIABLES: Final = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
+@cache
 def keep_freed_memory() -> None:
     """Have glibc keep some of the memory that is freed, unless its environment says otherwise.
 
-    Does nothing where there is another allocator or another C library.
+    For a process that gets large messages; one that gets none has better use for its memory. Does
+    nothing where there is another C library, nor the second time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name in os.environ for name in _VARIABLES):

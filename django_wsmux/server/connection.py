@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConnectionClosed
 from ..protocol.deflate import Compressor, negotiate
@@ -20,6 +20,7 @@ from ..protocol.frames import CLOSE, PING, PONG, CloseCode, close_payload, encod
 from ..protocol.options import Options
 from ..protocol.prepared import Prepared
 from . import registry
+from .allocator import keep_freed_memory
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
 from .inbox import Inbox
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 logger = logging.getLogger("django_wsmux.connection")
+
+# Bytes that come at once where there are large messages.
+_MUCH: Final = 2**16
 
 
 class Connection(Inbox):
@@ -332,6 +336,8 @@ class Connection(Inbox):
         self._bytes_in += size
         message = self.codec.whole(data, size) if self._state == OPEN else None
         if message is None:
+            if size >= _MUCH:
+                keep_freed_memory()
             self._take(self.codec.receive(data, self._sink(), size))
             return
         if self._inbox is None:
@@ -342,6 +348,7 @@ class Connection(Inbox):
 
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
+        keep_freed_memory()
         self._is_heard = True
         self._bytes_in += size
         self._take(self.codec.filled(size, self._sink()))

@@ -54,4 +54,5 @@ def test_environment_goes_first() -> None:
 def test_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A C library without mallopt() is left alone."""
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    allocator.keep_freed_memory.cache_clear()
     allocator.keep_freed_memory()
