@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import random
 import re
 import signal
 import socket
@@ -113,10 +115,16 @@ def tls_context(certificate: Path) -> ssl.SSLContext:
 
 
 def unused_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that nobody listens on just now.
+
+    Below those that the system gives to outgoing connections: a server that is killed finds its
+    port as it was when it is started again.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(port: int) -> None:

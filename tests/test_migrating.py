@@ -9,7 +9,7 @@ import sys
 import textwrap
 import unittest
 from collections.abc import Callable, Iterator
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def use(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     def use(title: str) -> None:
         write(tmp_path, blocks(SECTIONS[title], "after"))
-        monkeypatch.syspath_prepend(tmp_path)
+        # Not syspath_prepend(), which asks pkg_resources, of which kosoku brings a stub.
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        invalidate_caches()
         settings.WEBSOCKET_URLCONF = "mysite.websocket_urls"
 
     yield use
