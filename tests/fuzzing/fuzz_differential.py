@@ -106,6 +106,7 @@ class _Reference(Engine):
         super().__init__()
         self._setup = setup
         self._announced = 0
+        self._is_in_message = False
         self._protocol = _engine(setup.deflate, None if setup.deflate else setup.limit)
         self.code: int | None = None
         self.is_last = False
@@ -123,6 +124,8 @@ class _Reference(Engine):
             self.code = CloseCode.MESSAGE_TOO_BIG if is_legal else CloseCode.PROTOCOL_ERROR
             return
         self.receive(data)
+        if is_data:
+            self._is_in_message = not data[0] & 0x80
         error = self._protocol.parser_exc
         if self.failed and error is not None:
             assert self._protocol.close_sent is not None
@@ -139,10 +142,6 @@ class _Reference(Engine):
             or (length >= 2044 and isinstance(error, PayloadTooBig))
             or (data[0] & 0x88 == 0x80 and self._has_ended)
         )
-
-    @property
-    def _is_in_message(self) -> bool:
-        return self._protocol.current_size is not None
 
     def _is_legal(self, data: bytes) -> bool:
         """Ask an engine of the same state about the same frame without a payload."""

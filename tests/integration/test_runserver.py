@@ -417,7 +417,7 @@ def come_back(server: Server) -> str | bytes:
         try:
             with server.connect("/answer/") as websocket:
                 return ask(websocket)
-        except (OSError, InvalidHandshake):  # not there yet, or just about to go
+        except (OSError, EOFError, InvalidHandshake):  # not there yet, or just about to go
             assert time.monotonic() < deadline, "it does not come back"
             time.sleep(0.02)
 
