@@ -4,11 +4,13 @@ Greenlets have connections of their own, and one that waits an hour for a messag
 connection for that hour. So whoever waits gives back first. Looking through Django's connections
 costs more than a small message does; instead every greenlet is marked when it connects.
 
-A view under test uses the connections of its test, which stay as they are: see ``Loan``.
+Handshakes leave their connections to one another: see ``reserve.py``. A view under test uses the
+connections of its test, which stay as they are: see ``Loan``.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +21,16 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
+from .reserve import OLDEST, Reserve, take_apart
 from .server import patching
 
 __all__ = [
     "Loan",
+    "begin_handshake",
     "begin_message",
     "close",
     "discard",
+    "end_handshake",
     "end_message",
     "is_used",
     "release",
@@ -34,7 +39,10 @@ __all__ = [
 
 _MARK = "_django_wsmux_connected"
 
-_PARTS = ("client", "creation", "features", "introspection", "ops", "validation")
+#: On a greenlet whose connections go to the reserve when its handshake is over.
+_SHARES = "_django_wsmux_shares"
+
+_reserve = Reserve()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,13 @@ class _Borrowed:
     depths: list[tuple[BaseDatabaseWrapper, int]]
 
 
-def _mark(**kwargs: Any) -> None:
-    if not hasattr(getcurrent(), _MARK):
-        setattr(getcurrent(), _MARK, True)
+def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    current = getcurrent()
+    if not hasattr(current, _MARK):
+        setattr(current, _MARK, True)
+    if hasattr(current, _SHARES) and connection.close_at is not None:
+        # Else CONN_MAX_AGE = 0 would close it at the end of the handshake that has opened it.
+        connection.close_at = max(connection.close_at, time.monotonic() + OLDEST)
 
 
 connection_created.connect(_mark, dispatch_uid="django_wsmux.databases")
@@ -88,18 +100,39 @@ def close() -> None:
 def discard() -> None:
     """Close the connections of a greenlet that is about to end, and take them apart.
 
-    A connection and its parts refer to each other (Django 5.2 to 6.1,
-    ``db/backends/base/base.py``): some KiB for each handshake that would wait for the garbage
-    collector. Threads go on to use their connections, so there nothing more happens.
+    Threads go on to use their connections, so there nothing more happens.
     """
     close()
     if hasattr(getcurrent(), _MARK) or patching.problem():
         return
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
-        for name in _PARTS:
-            getattr(connection, name).connection = None
-        vars(connection).pop("wrap_database_errors", None)
+        take_apart(connection)
+
+
+def begin_handshake() -> None:
+    """Have the current greenlet use the connections of a handshake that is over.
+
+    Not one that has connections already: of a page that came before on a connection that is kept
+    alive, or of the test that it runs in.
+    """
+    current = getcurrent()
+    if hasattr(current, _MARK) or patching.problem():
+        return
+    setattr(current, _SHARES, True)
+    if _reserve.lend():
+        setattr(current, _MARK, True)
+
+
+def end_handshake() -> None:
+    """Leave the current greenlet's connections to the next handshake. May be called twice."""
+    current = getcurrent()
+    if not hasattr(current, _SHARES):
+        return
+    delattr(current, _SHARES)
+    if getattr(current, _MARK, None) is True:
+        _reserve.take()
+        delattr(current, _MARK)
 
 
 def is_used(greenlet: object) -> bool:

@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf, overview
+from . import conf, databases, overview, sessions
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
@@ -100,6 +100,13 @@ class WebSocketHandler(WSGIHandler):
 
     def _answer(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         """Have Django answer, and do as it says."""
+        databases.begin_handshake()
+        try:
+            return self._ask(environ, start_response, seam)
+        finally:
+            databases.end_handshake()
+
+    def _ask(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         # Django hands over status and headers, cookies included, as to any server; whether they
         # go out as HTTP is decided here.
         started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -180,6 +187,7 @@ class WebSocketHandler(WSGIHandler):
         assert isinstance(request, WebSocketRequest)
         if request.websocket is None:
             return upgrade_required, match.args, match.kwargs
+        sessions.read_directly(request)
         return match
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:

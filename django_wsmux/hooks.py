@@ -171,7 +171,9 @@ class DjangoHooks:
         """The socket is open and the request is over: go on with the view."""
         request = self._request
         assert request is not None
-        databases.discard()  # of the server's greenlet, which ends
+        # Of the server's greenlet, which ends.
+        databases.end_handshake()
+        databases.discard()
         self._session = sessions.watch(request)
         shed(request)
         self._surroundings = accepted.surroundings

@@ -1,0 +1,194 @@
+"""Database connections that handshakes leave to one another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import ROOT
+
+#: A patched process, as gunicorn's, where ``handshake()`` does what the handler does around one.
+PREPARED = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import django
+import gevent
+from django.conf import settings
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}
+settings.configure(DATABASES={"default": database, "other": database | {"CONN_MAX_AGE": 60}})
+django.setup()
+from django.core.signals import request_finished
+from django.db import connection, connections, transaction
+from django_wsmux import databases, reserve
+
+closed = []
+
+def ask(alias="default"):
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+    raw = connections[alias].connection
+    return raw
+
+def handshake(view):
+    def run():
+        databases.begin_handshake()
+        try:
+            return view()
+        finally:
+            request_finished.send(None)
+            databases.end_handshake()
+            databases.end_handshake()
+            assert not connections.all(initialized_only=True)
+            databases.discard()
+    return gevent.spawn(run)
+
+def is_open(raw):
+    try:
+        raw.execute("SELECT 1")
+    except Exception as error:
+        assert "closed" in str(error), error
+        return False
+    return True
+
+def wait_until(condition):
+    while not condition():
+        gevent.sleep(0.005)
+"""
+
+
+def run(tmp_path: Path, program: str) -> None:
+    """Run a program in a process of its own that is patched."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        PREPARED + program,
+        str(tmp_path / "db.sqlite3"),
+    ]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+
+
+def test_next_goes_on(tmp_path: Path) -> None:
+    """One after the other they have the same connections, of each database; then nobody has."""
+    run(
+        tmp_path,
+        """
+both = lambda: (ask(), ask("other"))
+first, second = handshake(both).get(), handshake(both).get()
+assert first == second
+assert all(map(is_open, first))
+wait_until(lambda: not any(map(is_open, first)))
+assert not any(raw in first for raw in handshake(both).get())
+""",
+    )
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    """At the same time each has its own, and the one that was used last is used next."""
+    run(
+        tmp_path,
+        """
+def slow(seconds):
+    def view():
+        raw = ask()
+        gevent.sleep(seconds)
+        assert ask() is raw
+        return raw
+    return view
+early, late = handshake(slow(0.001)), handshake(slow(0.01))
+assert early.get() is not late.get()
+assert handshake(ask).get() is late.get()
+wait_until(lambda: not is_open(early.get()) and not is_open(late.get()))
+""",
+    )
+
+
+def test_not_for_ever(tmp_path: Path) -> None:
+    """Without a pause between handshakes a connection grows old all the same."""
+    run(
+        tmp_path,
+        """
+first = handshake(ask).get()
+wait_until(lambda: handshake(ask).get() is not first)
+assert not is_open(first)
+""",
+    )
+
+
+def test_what_is_not_kept(tmp_path: Path) -> None:
+    """Who is in a transaction, has met an error that the connection did not survive, or a pool."""
+    run(
+        tmp_path,
+        """
+def inside():
+    transaction.atomic().__enter__()
+    return ask()
+assert not is_open(handshake(inside).get())
+
+def broken():
+    raw = ask()
+    connection.errors_occurred = True
+    connection.is_usable = lambda: False  # SQLite's always are
+    return raw
+assert not is_open(handshake(broken).get())
+
+def pooled():
+    raw = ask()
+    connection.settings_dict["OPTIONS"] = {"pool": True}
+    return raw
+assert not is_open(handshake(pooled).get())
+""",
+    )
+
+
+def test_close_fails(tmp_path: Path) -> None:
+    """That is logged, and the others are closed."""
+    run(
+        tmp_path,
+        """
+import logging
+said = []
+class Handler(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+logger = logging.getLogger("django_wsmux.databases")
+logger.addHandler(Handler())
+logger.propagate = False
+
+def both():
+    raw = ask(), ask("other")
+    def fail():
+        raise OSError("gone")
+    connection.close = fail
+    return raw
+one, other = handshake(both).get()
+wait_until(lambda: not is_open(other))
+assert said == ["A database connection did not close"], said
+assert handshake(ask).get() is not one
+""",
+    )
+
+
+def test_pages_keep_their_own(tmp_path: Path) -> None:
+    """A connection of a page that came before, over the same TCP connection, is left alone."""
+    run(
+        tmp_path,
+        """
+def serve():
+    raw = ask()
+    databases.begin_handshake()
+    assert ask() is raw
+    databases.end_handshake()
+    assert ask() is raw
+    databases.discard()
+    assert not is_open(raw)
+gevent.spawn(serve).get()
+""",
+    )

@@ -1,0 +1,114 @@
+"""The session of a handshake, read by a query of our own: the same as Django's own would give."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.sessions.backends import cached_db, db
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.http import HttpRequest
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_wsmux.sessions import read_directly, watch
+
+pytestmark = pytest.mark.django_db
+
+
+def saved(**values: Any) -> str:
+    """Make a session; return its key."""
+    store = db.SessionStore()
+    store.update(values)
+    store.save()
+    assert store.session_key is not None
+    return store.session_key
+
+
+def direct(key: str | None, kind: type[SessionBase] = db.SessionStore) -> SessionBase:
+    """Return what a handshake with this cookie finds as ``request.session``."""
+    request = HttpRequest()
+    request.session = kind(key)
+    read_directly(request)
+    return request.session
+
+
+def test_reads() -> None:
+    """What was saved is there, by one query for one column."""
+    session = direct(saved(name="ann", count=3))
+    with CaptureQueriesContext(connection) as queries:
+        assert dict(session.items()) == {"name": "ann", "count": 3}
+    assert len(queries) == 1
+    assert "expire_date" in queries[0]["sql"].partition("WHERE")[2]
+    assert session.accessed
+    assert not session.modified
+
+
+@pytest.mark.parametrize("key", ["nosuchsessionkeyanywhere", "x" * 32, "'; DROP TABLE x; --", None])
+def test_no_session(key: str | None) -> None:
+    """A key that nobody has leaves the session without one, as with Django."""
+    session, plain = direct(key), db.SessionStore(key)
+    assert dict(session.items()) == dict(plain.items()) == {}
+    assert session.session_key is plain.session_key is None
+
+
+def test_expired() -> None:
+    """A session whose time is over is none."""
+    key = saved(name="ann")
+    Session.objects.filter(pk=key).update(expire_date=timezone.now() - timedelta(seconds=1))
+    session = direct(key)
+    assert session.get("name") is None
+    assert session.session_key is None
+
+
+def test_tampered() -> None:
+    """What is not signed by this site is none."""
+    key = saved(name="ann")
+    Session.objects.filter(pk=key).update(session_data="eyJuYW1lIjoiZXZlIn0:1:sig")
+    assert dict(direct(key).items()) == {}
+
+
+def test_saves() -> None:
+    """It is saved as ever, also once the socket is open."""
+    key = saved(name="ann")
+    request = HttpRequest()
+    request.session = db.SessionStore(key)
+    read_directly(request)
+    request.session["name"] = "bea"
+    request.session.save()
+    assert db.SessionStore(key)["name"] == "bea"
+    assert watch(request) is request.session
+    request.session["name"] = "cid"
+    request.session.save()
+    assert not request.session.modified
+    assert db.SessionStore(key)["name"] == "cid"
+
+
+def test_without_time_zones(settings: Any) -> None:
+    """Where the database knows local time only, that counts."""
+    settings.USE_TZ = False
+    assert direct(saved(name="ann"))["name"] == "ann"
+
+
+def test_unknown_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that may give text in another form is asked by Django itself."""
+    session = direct(saved(name="ann"))
+    monkeypatch.setattr("django_wsmux.sessions._PLAIN_TEXT", frozenset())
+    with CaptureQueriesContext(connection) as queries:
+        assert session["name"] == "ann"
+    (query,) = queries
+    assert '"django_session"."expire_date"' in query["sql"].partition("FROM")[0]
+
+
+def test_other_kinds() -> None:
+    """Sessions elsewhere, and those of a project's own class, are left as they are."""
+
+    class Own(db.SessionStore):
+        """A project's."""
+
+    assert type(direct("x" * 32, Own)) is Own
+    assert type(direct("x" * 32, cached_db.SessionStore)) is cached_db.SessionStore
+    read_directly(HttpRequest())
