@@ -1,0 +1,415 @@
+/* The way of a small message in C: one call to read it, one to send it.
+
+   Optional. Where no compiler was, Python does the same; tests/protocol/test_speedups.py compares the
+   two. Rules of this file:
+
+   - It knows messages that come alone in one plain frame, as nearly all do. Everything else goes back
+     as it came, to be judged by codec.py: there is one place that knows what is an error.
+   - The GIL is kept. The sockets never block, and to give it away and wait for it again costs more
+     than the system call.
+   - No state, neither of the module nor of a connection.
+
+   Sections are those of RFC 6455. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS; Python ignores SIGPIPE itself */
+#endif
+
+enum {
+    TEXT = 0x1,
+    BINARY = 0x2,
+    FIN = 0x80,
+    MASKED = 0x80,
+    LONGEST_HEAD = 10, /* of a frame without a masking key */
+    JOINED = 8192,     /* up to this size copying is cheaper than sending two parts */
+    CHUNK = 4096,      /* masked at a time where it matters what has been seen; divisible by 4 */
+};
+
+/* Masking (section 5.3) */
+
+/* Vectors of gcc and clang: what the processor has, and twice 16 bytes otherwise. */
+typedef uint64_t Block __attribute__((vector_size(32)));
+
+static const uint64_t NOT_ASCII = UINT64_C(0x8080808080808080);
+
+/* The masking key, twice. */
+static uint64_t
+mask_at(const char *key)
+{
+    uint64_t mask;
+    memcpy(&mask, key, 4);
+    memcpy((char *)&mask + 4, key, 4);
+    return mask;
+}
+
+/* Mask or unmask, also in place. Returns all bits that are set anywhere in the result. */
+static uint64_t
+apply_mask(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+{
+    Block all = {0, 0, 0, 0};
+    const Block masks = {mask, mask, mask, mask};
+    for (; length >= (Py_ssize_t)sizeof(Block); length -= sizeof(Block)) {
+        Block block;
+        memcpy(&block, from, sizeof(Block));
+        block ^= masks;
+        all |= block;
+        memcpy(to, &block, sizeof(Block));
+        from += sizeof(Block);
+        to += sizeof(Block);
+    }
+    uint64_t seen = all[0] | all[1] | all[2] | all[3];
+    for (; length >= 8; length -= 8) {
+        uint64_t word;
+        memcpy(&word, from, 8);
+        word ^= mask;
+        seen |= word;
+        memcpy(to, &word, 8);
+        from += 8;
+        to += 8;
+    }
+    if (length > 0) {
+        uint64_t word = 0;
+        memcpy(&word, from, length);
+        word ^= mask;
+        memcpy(to, &word, length);
+        word = 0;
+        memcpy(&word, to, length);
+        seen |= word;
+    }
+    return seen;
+}
+
+static PyObject *
+unmasked_bytes(const char *payload, Py_ssize_t length, uint64_t mask)
+{
+    PyObject *result = PyBytes_FromStringAndSize(NULL, length);
+    /* The empty one is shared, and not to be written to. */
+    if (result != NULL && length > 0) {
+        apply_mask(PyBytes_AS_STRING(result), payload, length, mask);
+    }
+    return result;
+}
+
+/* Returns NULL without an exception when it is not all ASCII. */
+static PyObject *
+unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
+{
+    PyObject *result = PyUnicode_New(length, 127);
+    if (result == NULL || length == 0) {
+        return result;
+    }
+    char *to = (char *)PyUnicode_1BYTE_DATA(result);
+    for (Py_ssize_t done = 0; done < length; done += CHUNK) {
+        Py_ssize_t size = Py_MIN(length - done, CHUNK);
+        if (apply_mask(to + done, payload + done, size, mask) & NOT_ASCII) {
+            Py_DECREF(result);
+            return NULL;
+        }
+    }
+    return result;
+}
+
+/* Unmasks to `to`, which may be the payload itself: then it is as before if the text is wrong. */
+static PyObject *
+unmasked_text(char *to, const char *payload, Py_ssize_t length, uint64_t mask)
+{
+    PyObject *result = unmasked_ascii(payload, length, mask);
+    if (result != NULL || PyErr_Occurred()) {
+        return result;
+    }
+    apply_mask(to, payload, length, mask);
+    result = PyUnicode_DecodeUTF8(to, length, NULL);
+    if (result == NULL && to == payload) {
+        apply_mask(to, to, length, mask);
+    }
+    return result;
+}
+
+/* Reading and sending */
+
+static int
+as_descriptor(PyObject *object)
+{
+    long fd = PyLong_AsLong(object);
+    if (fd == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (fd < 0 || fd > INT_MAX) {
+        PyErr_Format(PyExc_ValueError, "not a file descriptor: %R", object);
+        return -1;
+    }
+    return (int)fd;
+}
+
+/* Returns (first, second); takes over the reference to `first`, which may be NULL. */
+static PyObject *
+pair(PyObject *first, Py_ssize_t second)
+{
+    PyObject *number = first == NULL ? NULL : PyLong_FromSsize_t(second);
+    PyObject *result = number == NULL ? NULL : PyTuple_New(2);
+    if (result == NULL) {
+        Py_XDECREF(first);
+        Py_XDECREF(number);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(result, 0, first);
+    PyTuple_SET_ITEM(result, 1, number);
+    return result;
+}
+
+static int
+has_arguments(const char *name, Py_ssize_t expected, Py_ssize_t given)
+{
+    if (given != expected) {
+        PyErr_Format(
+            PyExc_TypeError, "%s() takes %zd arguments, not %zd", name, expected, given);
+        return 0;
+    }
+    return 1;
+}
+
+/* Returns where the payload of a frame starts that is a whole message and all that there is, or 0. */
+static Py_ssize_t
+start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
+{
+    const unsigned char *data = (const unsigned char *)arrived;
+    if (size < 6 || (data[0] != (FIN | TEXT) && data[0] != (FIN | BINARY)) || data[1] < MASKED) {
+        return 0;
+    }
+    uint64_t length = data[1] - MASKED;
+    int start = 6, i;
+    /* Section 5.2: a length has the shortest of its three forms. */
+    if (length == 126) {
+        length = (uint64_t)data[2] << 8 | data[3];
+        start = 8;
+        if (length < 126) {
+            return 0;
+        }
+    }
+    else if (length == 127) {
+        start = 14;
+        if (size < start) {
+            return 0;
+        }
+        for (length = 0, i = 2; i < 10; i++) {
+            length = length << 8 | data[i];
+        }
+        if (length < 65536) {
+            return 0;
+        }
+    }
+    if (size < start || length != (uint64_t)(size - start) || size - start > limit) {
+        return 0;
+    }
+    return start;
+}
+
+PyDoc_STRVAR(read_message_doc,
+"read_message(fd, buffer, limit, /)\n"
+"--\n"
+"\n"
+"Read once, and return the message if what arrived is just one: (message or None, size).\n"
+"\n"
+"With None, buffer[:size] is what arrived. Otherwise the buffer may hold anything.");
+
+static PyObject *
+read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (!has_arguments("read_message", 3, count)) {
+        return NULL;
+    }
+    int fd = as_descriptor(arguments[0]);
+    if (fd < 0) {
+        return NULL;
+    }
+    PyObject *buffer = arguments[1];
+    if (!PyByteArray_Check(buffer)) {
+        PyErr_SetString(PyExc_TypeError, "read_message() reads to a bytearray");
+        return NULL;
+    }
+    Py_ssize_t limit = PyNumber_AsSsize_t(arguments[2], NULL);
+    if (limit == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    char *data;
+    Py_ssize_t size;
+    for (;;) {
+        /* Anew each time: a signal handler may have changed the buffer. */
+        data = PyByteArray_AS_STRING(buffer);
+        if (PyByteArray_GET_SIZE(buffer) == 0) {
+            PyErr_SetString(PyExc_ValueError, "read_message() cannot read to an empty buffer");
+            return NULL;
+        }
+        size = recv(fd, data, PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT);
+        if (size >= 0) {
+            break;
+        }
+        if (errno != EINTR) {
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return NULL;
+        }
+    }
+    Py_ssize_t start = start_of_payload(data, size, limit);
+    if (start == 0) {
+        return pair(Py_NewRef(Py_None), size);
+    }
+    char *payload = data + start;
+    uint64_t mask = mask_at(payload - 4);
+    if (((unsigned char)data[0] & 0x0F) == BINARY) {
+        return pair(unmasked_bytes(payload, size - start, mask), size);
+    }
+    PyObject *text = unmasked_text(payload, payload, size - start, mask);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear();
+        text = Py_NewRef(Py_None);
+    }
+    return pair(text, size);
+}
+
+/* Writes what stands before an unmasked payload (section 5.2), and returns how long that is. */
+static Py_ssize_t
+write_head(char *head, int opcode, Py_ssize_t length)
+{
+    int bytes = length < 126 ? 0 : length < 65536 ? 2 : 8;
+    head[0] = (char)(FIN | opcode);
+    head[1] = (char)(bytes == 0 ? length : bytes == 2 ? 126 : 127);
+    for (int i = 0; i < bytes; i++) {
+        head[2 + i] = (char)((uint64_t)length >> 8 * (bytes - 1 - i));
+    }
+    return 2 + bytes;
+}
+
+/* Sends once. Returns how many bytes were taken, perhaps none, or -1 with an exception. */
+static Py_ssize_t
+send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_t *size)
+{
+    char frame[LONGEST_HEAD + JOINED];
+    Py_ssize_t taken, head = write_head(frame, opcode, length);
+    *size = head + length;
+    struct iovec parts[2] = {
+        {.iov_base = frame, .iov_len = head},
+        {.iov_base = (char *)payload, .iov_len = length},
+    };
+    struct msghdr both = {.msg_iov = parts, .msg_iovlen = 2};
+    if (length <= JOINED) {
+        memcpy(frame + head, payload, length);
+    }
+    for (;;) {
+        if (length <= JOINED) {
+            taken = send(fd, frame, *size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        else {
+            taken = sendmsg(fd, &both, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        if (taken >= 0) {
+            return taken;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return 0;
+        }
+        if (errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+}
+
+PyDoc_STRVAR(write_message_doc,
+"write_message(fd, message, opcode, /)\n"
+"--\n"
+"\n"
+"Send a message in one frame, as far as the system takes it: (size of the frame, bytes taken).");
+
+static PyObject *
+write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (!has_arguments("write_message", 3, count)) {
+        return NULL;
+    }
+    int fd = as_descriptor(arguments[0]);
+    if (fd < 0) {
+        return NULL;
+    }
+    PyObject *message = arguments[1], *encoded = NULL;
+    long opcode = PyLong_AsLong(arguments[2]);
+    if (opcode == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (opcode != TEXT && opcode != BINARY) {
+        PyErr_SetString(PyExc_ValueError, "write_message() sends opcodes 1 and 2");
+        return NULL;
+    }
+    const char *payload;
+    Py_ssize_t length, size;
+    if (PyUnicode_CheckExact(message) && PyUnicode_IS_COMPACT_ASCII(message)) {
+        payload = (const char *)PyUnicode_1BYTE_DATA(message);
+        length = PyUnicode_GET_LENGTH(message);
+    }
+    else {
+        if (PyUnicode_CheckExact(message)) {
+            /* Not PyUnicode_AsUTF8AndSize(), which leaves its result with the string. */
+            message = encoded = PyUnicode_AsUTF8String(message);
+            if (encoded == NULL) {
+                return NULL;
+            }
+        }
+        else if (!PyBytes_CheckExact(message)) {
+            PyErr_Format(
+                PyExc_TypeError, "write_message() sends str and bytes, not %.100s",
+                Py_TYPE(message)->tp_name);
+            return NULL;
+        }
+        payload = PyBytes_AS_STRING(message);
+        length = PyBytes_GET_SIZE(message);
+    }
+    Py_ssize_t taken = send_frame(fd, (int)opcode, payload, length, &size);
+    Py_XDECREF(encoded);
+    return taken < 0 ? NULL : pair(PyLong_FromSsize_t(size), taken);
+}
+
+/* The module */
+
+static PyMethodDef methods[] = {
+    {"read_message", (PyCFunction)(void (*)(void))read_message, METH_FASTCALL, read_message_doc},
+    {"write_message", (PyCFunction)(void (*)(void))write_message, METH_FASTCALL,
+     write_message_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "django_wsmux.protocol._speedups",
+    .m_doc = "The way of a small message, in C.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&module);
+}

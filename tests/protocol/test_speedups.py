@@ -1,0 +1,489 @@
+"""What is written in C does what Python does, byte for byte."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from select import select
+from struct import pack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_wsmux.protocol.codec import Codec
+from django_wsmux.protocol.events import Control
+from django_wsmux.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode
+
+from .test_codec import MASK, Message, frame, header
+
+speedups = pytest.importorskip(
+    "django_wsmux.protocol._speedups", reason="there was no compiler when the package was installed"
+)
+
+quick = settings(deadline=None, max_examples=300, database=None)
+
+Pair = tuple[socket.socket, socket.socket]
+
+#: Sizes of payloads around each change of form: of the length, of the loops, of how it is sent.
+SIZES = (
+    *range(72),
+    *(124, 125, 126, 127, 255, 256, 4095, 4096, 4097, 4099, 8191, 8192, 8193),
+    *(65534, 65535, 65536, 65537, 100_000),
+)
+
+#: Text that is no UTF-8: cut, too long a form, surrogates, beyond Unicode.
+WRONG = (
+    *(b"\xff", b"\x80", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xc0\xaf", b"\xe0\x80\x80"),
+    *(b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80\x80"),
+)
+
+
+def new_pair() -> Pair:
+    """Return two ends of a connection, ours and the peer's, which takes and gives a lot at once."""
+    ours, peers = socket.socketpair()
+    for end in ours, peers:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    ours.setblocking(False)
+    peers.settimeout(30)
+    return ours, peers
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Give two ends of a connection."""
+    ours, peers = new_pair()
+    with ours, peers:
+        yield ours, peers
+
+
+@pytest.fixture(scope="module")
+def shared_pair() -> Iterator[Pair]:
+    """Give two ends that many examples use, each leaving them empty."""
+    ours, peers = new_pair()
+    with ours, peers:
+        yield ours, peers
+
+
+def tcp_pair() -> Pair:
+    """Return two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peers = socket.create_connection(server.getsockname())
+        ours = server.accept()[0]
+    ours.setblocking(False)
+    peers.settimeout(30)
+    return ours, peers
+
+
+def received(peers: socket.socket, size: int) -> bytes:
+    """Return what has been sent to the peer."""
+    data = b""
+    while len(data) < size and (more := peers.recv(size - len(data))):
+        data += more
+    return data
+
+
+def assert_silent(peers: socket.socket) -> None:
+    """Assert that nothing more has been sent."""
+    assert not select([peers], [], [], 0)[0]
+
+
+def alone(data: bytes, limit: int) -> Message | None:
+    """Return the message, by the codec, if a new connection's first bytes are just one frame."""
+    messages, controls = list[Message](), list[Control]()
+    if limit >= 0:
+        controls = Codec(limit).receive(data, messages)
+    if len(messages) != 1 or controls or data[0] not in (0x80 | TEXT, 0x80 | BINARY):
+        return None
+    message = messages[0]
+    payload = message.encode() if isinstance(message, str) else message
+    return message if len(data) == len(frame(TEXT, payload)) else None
+
+
+class TestReadMessage:
+    """One call for what nearly always arrives."""
+
+    def assert_same(self, pair: Pair, data: bytes, limit: int) -> None:
+        """Assert that the codec finds the same in these bytes."""
+        ours, peers = pair
+        peers.sendall(data)
+        buffer = bytearray(b"\xaa" * (len(data) + 3))
+        message, size = speedups.read_message(ours.fileno(), buffer, limit)
+        expected = alone(data, limit)
+        assert (message, size) == (expected, len(data))
+        assert type(message) is type(expected)
+        assert buffer[size:] == b"\xaa\xaa\xaa"
+        if message is None:
+            assert buffer[:size] == data
+
+    @pytest.mark.parametrize("mask", [MASK, bytes(4), b"\xff\0\x80\x7f"])
+    def test_sizes(self, shared_pair: Pair, mask: bytes) -> None:
+        """A message of any size comes through, with any mask; one byte above the limit does not."""
+        for size in SIZES:
+            payload = bytes(range(33, 123)) * (size // 90 + 1)
+            for opcode in TEXT, BINARY:
+                data = frame(opcode, payload[:size], mask=mask)
+                self.assert_same(shared_pair, data, size)
+                self.assert_same(shared_pair, data, size - 1)
+
+    def test_text(self, shared_pair: Pair) -> None:
+        """Text of each width comes through, wherever the first wide character is."""
+        for size in 0, 1, 7, 8, 31, 32, 33, 100, 4093, 4096, 8200:
+            for wide in "é", "€", "😀", "é€😀" * 50:
+                for text in "x" * size + wide, wide + "x" * size, "x" * size + wide + "x" * size:
+                    self.assert_same(shared_pair, frame(TEXT, text.encode()), 2**20)
+
+    @pytest.mark.parametrize("wrong", WRONG)
+    def test_not_utf8(self, shared_pair: Pair, wrong: bytes) -> None:
+        """Wrong text goes back as it came, wherever it is wrong."""
+        for size in range(70):
+            for at in range(size + 1):
+                payload = b"x" * at + wrong + b"x" * (size - at)
+                self.assert_same(shared_pair, frame(TEXT, payload), 1000)
+        for at in 4090, 4093, 4096, 8191, 65530, 65536:
+            payload = b"x" * at + wrong + "é".encode()
+            self.assert_same(shared_pair, frame(TEXT, payload), 2**20)
+
+    def test_first_bytes(self, shared_pair: Pair) -> None:
+        """Of the first two bytes just those of a plain message are taken: FIN, opcode, mask."""
+        for first in range(256):
+            for second in 0x05, 0x85:
+                self.assert_same(shared_pair, bytes((first, second)) + MASK + b"Hello", 1000)
+                self.assert_same(shared_pair, bytes((first, second)) + b"Hello", 1000)
+
+    @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535])
+    @pytest.mark.parametrize("form", [2, 8])
+    def test_longer_forms(self, shared_pair: Pair, size: int, form: int) -> None:
+        """A length that is not in its shortest form is none of ours."""
+        second = b"\xfe" if form == 2 else b"\xff"
+        data = b"\x82" + second + size.to_bytes(form, "big") + MASK + bytes(size)
+        self.assert_same(shared_pair, data, 2**20)
+
+    @pytest.mark.parametrize("length", [2**63, 2**63 + 1, 2**64 - 1, 2**64 - 14, 2**62])
+    def test_absurd_lengths(self, shared_pair: Pair, length: int) -> None:
+        """Nor is one that no frame has."""
+        for rest in b"", MASK, MASK + b"x":
+            data = b"\x82\xff" + length.to_bytes(8, "big") + rest
+            self.assert_same(shared_pair, data, 2**63 - 1)
+
+    @pytest.mark.parametrize("size", [0, 1, 125, 126, 300, 65536])
+    def test_cut(self, shared_pair: Pair, size: int) -> None:
+        """A frame that is not whole, or not alone, goes back as it came."""
+        data = frame(BINARY, b"x" * size)
+        for stop in {*range(1, min(len(data), 16)), len(data) - 1}:
+            self.assert_same(shared_pair, data[:stop], 2**20)
+        for more in b"\x81", b"\0", frame(TEXT, b"x"), frame(PING), data:
+            self.assert_same(shared_pair, data + more, 2**20)
+
+    @pytest.mark.parametrize("limit", [-1, -(2**70), 0, 2**63 - 1, 2**63, 2**70])
+    def test_limits(self, shared_pair: Pair, limit: int) -> None:
+        """Any number is a limit; below 0 nothing is taken, not even an empty message."""
+        for payload in b"", b"x":
+            self.assert_same(shared_pair, frame(TEXT, payload), limit)
+
+    @quick
+    @given(
+        opcode=st.sampled_from([TEXT, TEXT, BINARY, BINARY, CONTINUATION, CLOSE, PING, PONG, 3]),
+        payload=st.binary(max_size=300)
+        | st.text(max_size=200).map(str.encode)
+        | st.sampled_from(SIZES).map(bytes),
+        mask=st.binary(min_size=4, max_size=4),
+        fin=st.sampled_from([True, True, True, False]),
+        more=st.just(b"") | st.binary(max_size=8),
+        short=st.just(0) | st.integers(0, 20),
+        limit=st.sampled_from([0, 1, 125, 126, 300, 65535, 65536, 2**20]),
+    )
+    def test_differential(
+        self,
+        shared_pair: Pair,
+        opcode: int,
+        payload: bytes,
+        mask: bytes,
+        fin: bool,
+        more: bytes,
+        short: int,
+        limit: int,
+    ) -> None:
+        """It agrees with the codec on frames of all kinds, cut and with something behind them."""
+        data = frame(opcode, payload, fin=fin, mask=mask) + more
+        self.assert_same(shared_pair, data[: max(len(data) - short, 1)], limit)
+
+    @quick
+    @given(data=st.binary(min_size=1, max_size=40), limit=st.integers(-1, 40))
+    def test_noise(self, shared_pair: Pair, data: bytes, limit: int) -> None:
+        """It agrees with the codec on bytes of any kind."""
+        self.assert_same(shared_pair, data, limit)
+
+    def test_reads_no_more_than_fits(self, pair: Pair) -> None:
+        """What does not fit the buffer stays where it is."""
+        ours, peers = pair
+        data = frame(TEXT, b"Hello")
+        peers.sendall(data)
+        buffer = bytearray(4)
+        assert speedups.read_message(ours.fileno(), buffer, 100) == (None, 4)
+        assert buffer == data[:4]
+        buffer = bytearray(100)
+        assert speedups.read_message(ours.fileno(), buffer, 100) == (None, len(data) - 4)
+        assert buffer[: len(data) - 4] == data[4:]
+
+    def test_end_of_stream(self, pair: Pair) -> None:
+        """The end is no bytes and no message."""
+        ours, peers = pair
+        peers.close()
+        assert speedups.read_message(ours.fileno(), bytearray(9), 100) == (None, 0)
+
+    def test_nothing_there(self, pair: Pair) -> None:
+        """Nobody waits, be the socket one that blocks or not."""
+        ours, _ = pair
+        for blocks in False, True:
+            ours.setblocking(blocks)
+            with pytest.raises(BlockingIOError):
+                speedups.read_message(ours.fileno(), bytearray(9), 100)
+
+    def test_reset(self) -> None:
+        """A peer that resets the connection is an error."""
+        ours, peers = tcp_pair()
+        with ours:
+            peers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            peers.close()
+            with pytest.raises(ConnectionResetError):
+                speedups.read_message(ours.fileno(), bytearray(9), 100)
+
+    def test_not_open(self, pair: Pair) -> None:
+        """A descriptor that is closed, or of something else, is an error."""
+        ours, _ = pair
+        fd = ours.fileno()
+        ours.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            speedups.read_message(fd, bytearray(9), 100)
+        with open(__file__) as file, pytest.raises(OSError, match="on non-socket"):
+            speedups.read_message(file.fileno(), bytearray(9), 100)
+
+    def test_arguments(self, pair: Pair) -> None:
+        """Wrong ones are refused before anything is read."""
+        ours, peers = pair
+        peers.sendall(b"x")
+        fd = ours.fileno()
+        for arguments in (
+            (),
+            (fd, bytearray(9)),
+            (fd, bytearray(9), 1, 1),
+            ("fd", bytearray(9), 1),
+            (fd, b"123456789", 1),
+            (fd, memoryview(bytearray(9)), 1),
+            (fd, bytearray(9), "1"),
+            (fd, bytearray(9), None),
+        ):
+            with pytest.raises(TypeError):
+                speedups.read_message(*arguments)
+        for number in -1, -2, 2**31:
+            with pytest.raises(ValueError, match="not a file descriptor"):
+                speedups.read_message(number, bytearray(9), 1)
+        with pytest.raises(ValueError, match="empty buffer"):
+            speedups.read_message(fd, bytearray(), 1)
+        with pytest.raises(OverflowError):
+            speedups.read_message(2**70, bytearray(9), 1)
+        assert speedups.read_message(ours.fileno(), bytearray(9), 1) == (None, 1)
+
+
+class TestWriteMessage:
+    """One call to encode and send."""
+
+    def assert_sent(self, pair: Pair, message: Message, opcode: int) -> None:
+        """Assert that the frame which arrives is the one that Python makes."""
+        ours, peers = pair
+        payload = message.encode() if isinstance(message, str) else message
+        expected = encode(opcode, payload)
+        size, taken = speedups.write_message(ours.fileno(), message, opcode)
+        assert (size, taken) == (len(expected), len(expected))
+        assert received(peers, size) == expected
+        assert_silent(peers)
+
+    def test_sizes(self, shared_pair: Pair) -> None:
+        """A message of any size and kind arrives; the opcode is as was said."""
+        for size in SIZES:
+            for opcode in TEXT, BINARY:
+                self.assert_sent(shared_pair, bytes(range(256)) * (size // 256) + b"x", opcode)
+                self.assert_sent(shared_pair, "x" * size, opcode)
+                self.assert_sent(shared_pair, "é" * (size // 2), opcode)
+
+    @quick
+    @given(
+        message=st.text() | st.binary() | st.sampled_from(SIZES).map(bytes),
+        opcode=st.sampled_from([TEXT, BINARY]),
+    )
+    def test_differential(self, shared_pair: Pair, message: Message, opcode: int) -> None:
+        """So does whatever hypothesis thinks of."""
+        self.assert_sent(shared_pair, message, opcode)
+
+    @pytest.mark.parametrize("size", [100, 8193])
+    def test_wide_text(self, shared_pair: Pair, size: int) -> None:
+        """Text arrives, and does not become larger in memory for having been sent."""
+        for character in "é", "€", "😀":
+            text = character * size
+            before = sys.getsizeof(text)
+            self.assert_sent(shared_pair, text, TEXT)
+            assert sys.getsizeof(text) == before
+
+    def test_lone_surrogates(self, pair: Pair) -> None:
+        """Text that has no UTF-8 is refused, and nothing of it is sent."""
+        ours, peers = pair
+        for text in "\ud800", "x" * 9000 + "\udfff":
+            with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+                speedups.write_message(ours.fileno(), text, TEXT)
+        assert_silent(peers)
+
+    @pytest.mark.parametrize("message", [b"x" * 100, b"x" * 10_000, "x" * 300_000, "é" * 300_000])
+    def test_full(self, pair: Pair, message: Message) -> None:
+        """What is taken of a frame is told, in the end nothing; what was taken has arrived."""
+        ours, peers = pair
+        payload = message.encode() if isinstance(message, str) else message
+        expected, taken, total = encode(BINARY, payload), -1, 0
+        while taken:
+            size, taken = speedups.write_message(ours.fileno(), message, BINARY)
+            assert size == len(expected)
+            total += taken
+            if taken < size:
+                # In the middle of a frame, perhaps: the rest of it is for others to send.
+                break
+        assert speedups.write_message(ours.fileno(), message, BINARY) == (size, 0)
+        ours.close()
+        arrived = b"".join(iter(lambda: peers.recv(2**20), b""))
+        assert len(arrived) == total
+        assert arrived == (expected * (total // len(expected) + 1))[:total]
+
+    def test_part(self) -> None:
+        """A stream takes a part of a large frame."""
+        ours, peers = tcp_pair()
+        with ours, peers:
+            message = bytes(range(256)) * 2**16
+            size, taken = speedups.write_message(ours.fileno(), message, BINARY)
+            assert 0 < taken < size == len(message) + 10
+            assert received(peers, taken) == encode(BINARY, message)[:taken]
+
+    def test_peer_gone(self) -> None:
+        """A peer that is gone is an error and never a signal, of which the process would die."""
+        program = (
+            "import signal, socket\n"
+            "from django_wsmux.protocol._speedups import write_message\n"
+            "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+            "ours, peers = socket.socketpair()\n"
+            "peers.close()\n"
+            "for message in 'x', 'x' * 10_000:\n"
+            "    try:\n"
+            "        write_message(ours.fileno(), message, 1)\n"
+            "    except BrokenPipeError:\n"
+            "        print('broken')\n"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+        )
+        assert said.stdout.split() == ["broken", "broken"]
+
+    def test_not_open(self, pair: Pair) -> None:
+        """A descriptor that is closed is an error."""
+        ours, _ = pair
+        fd = ours.fileno()
+        ours.close()
+        for message in b"x", b"x" * 10_000:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                speedups.write_message(fd, message, BINARY)
+
+    def test_arguments(self, pair: Pair) -> None:
+        """Wrong ones are refused, and nothing is sent; so are types that are only like the two."""
+        ours, peers = pair
+        fd = ours.fileno()
+        for arguments in (
+            (),
+            (fd, "x"),
+            (fd, "x", 1, 1),
+            ("fd", "x", 1),
+            (fd, "x", "1"),
+            (fd, None, 1),
+            (fd, bytearray(b"x"), 2),
+            (fd, memoryview(b"x"), 2),
+            (fd, type("Text", (str,), {})("x"), 1),
+            (fd, type("Bytes", (bytes,), {})(b"x"), 2),
+        ):
+            with pytest.raises(TypeError):
+                speedups.write_message(*arguments)
+        for number in -1, -2, 2**31:
+            with pytest.raises(ValueError, match="not a file descriptor"):
+                speedups.write_message(number, "x", TEXT)
+        for opcode in CONTINUATION, CLOSE, PING, 0x81, -1, 2**31 + 1:
+            with pytest.raises(ValueError, match="opcodes 1 and 2"):
+                speedups.write_message(fd, "x", opcode)
+        assert_silent(peers)
+
+
+def leaked(call: Callable[[], object], times: int) -> int:
+    """Return how many bytes more there are after so many calls."""
+    for _ in range(100):
+        call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(times):
+            call()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def references(*values: object) -> int:
+    """Return how many there are to these, about: others use the numbers among them."""
+    return sum(map(sys.getrefcount, values))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, b"x" * 100),
+        frame(TEXT, "é".encode() * 100),
+        frame(TEXT, b"\xff" * 100),
+        frame(BINARY, b"x" * 100),
+        frame(BINARY, b"x" * 1001),
+        frame(TEXT),
+        header(BINARY, 1000),
+    ],
+)
+def test_reading_leaks_nothing(pair: Pair, data: bytes) -> None:
+    """Memory and references are as before, whatever the way through the code."""
+    ours, peers = pair
+    buffer, fd, limit = bytearray(2000), ours.fileno(), 1000
+    before = references(buffer, fd, limit)
+
+    def call() -> None:
+        peers.send(data)
+        speedups.read_message(fd, buffer, limit)
+        with suppress(BlockingIOError):
+            speedups.read_message(fd, buffer, limit)
+
+    assert leaked(call, 5000) < 4000
+    assert references(buffer, fd, limit) < before + 100
+
+
+@pytest.mark.parametrize(
+    "message", ["x" * 100, "é" * 100, "\ud800" * 100, b"x" * 100, bytearray(b"x"), b"x" * 9000]
+)
+def test_writing_leaks_nothing(pair: Pair, message: Message) -> None:
+    """The same holds for sending."""
+    ours, peers = pair
+    fd = ours.fileno()
+    before = references(message, fd)
+
+    def call() -> None:
+        with suppress(TypeError, UnicodeEncodeError):
+            size, _ = speedups.write_message(fd, message, TEXT)
+            peers.recv(size)
+        with suppress(OSError):
+            speedups.write_message(2**31 - 1, "x", TEXT)
+
+    assert leaked(call, 5000) < 4000
+    assert references(message, fd) < before + 100
