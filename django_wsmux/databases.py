@@ -25,6 +25,7 @@ from .reserve import OLDEST, Reserve, take_apart
 from .server import patching
 
 __all__ = [
+    "MARK",
     "Loan",
     "begin_handshake",
     "begin_message",
@@ -32,12 +33,12 @@ __all__ = [
     "discard",
     "end_handshake",
     "end_message",
-    "is_used",
     "release",
     "separate_greenlets",
 ]
 
-_MARK = "_django_wsmux_connected"
+#: On a greenlet that has connected; ``True`` if the connections are its own.
+MARK = "_django_wsmux_connected"
 
 #: On a greenlet whose connections go to the reserve when its handshake is over.
 _SHARES = "_django_wsmux_shares"
@@ -54,8 +55,8 @@ class _Borrowed:
 
 def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     current = getcurrent()
-    if not hasattr(current, _MARK):
-        setattr(current, _MARK, True)
+    if not hasattr(current, MARK):
+        setattr(current, MARK, True)
     if hasattr(current, _SHARES) and connection.close_at is not None:
         # Else CONN_MAX_AGE = 0 would close it at the end of the handshake that has opened it.
         connection.close_at = max(connection.close_at, time.monotonic() + OLDEST)
@@ -71,7 +72,7 @@ def release() -> None:
         TransactionManagementError: a transaction is open, and would be for as long as the peer
             pleases.
     """
-    mark = getattr(getcurrent(), _MARK, None)
+    mark = getattr(getcurrent(), MARK, None)
     if mark is None:
         return
     if isinstance(mark, _Borrowed):
@@ -89,12 +90,12 @@ def release() -> None:
 def close() -> None:
     """Close the current greenlet's connections; a pool gets them back."""
     current = getcurrent()
-    if getattr(current, _MARK, None) is True:
+    if getattr(current, MARK, None) is True:
         for connection in connections.all(initialized_only=True):
             # A test case keeps its transaction open around the view under test.
             if not connection.in_atomic_block:
                 connection.close()
-        delattr(current, _MARK)
+        delattr(current, MARK)
 
 
 def discard() -> None:
@@ -103,7 +104,7 @@ def discard() -> None:
     Threads go on to use their connections, so there nothing more happens.
     """
     close()
-    if hasattr(getcurrent(), _MARK) or patching.problem():
+    if hasattr(getcurrent(), MARK) or patching.problem():
         return
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
@@ -117,11 +118,11 @@ def begin_handshake() -> None:
     alive, or of the test that it runs in.
     """
     current = getcurrent()
-    if hasattr(current, _MARK) or patching.problem():
+    if hasattr(current, MARK) or patching.problem():
         return
     setattr(current, _SHARES, True)
     if _reserve.lend():
-        setattr(current, _MARK, True)
+        setattr(current, MARK, True)
 
 
 def end_handshake() -> None:
@@ -130,14 +131,9 @@ def end_handshake() -> None:
     if not hasattr(current, _SHARES):
         return
     delattr(current, _SHARES)
-    if getattr(current, _MARK, None) is True:
+    if getattr(current, MARK, None) is True:
         _reserve.take()
-        delattr(current, _MARK)
-
-
-def is_used(greenlet: object) -> bool:
-    """Say whether a greenlet may hold a connection of its own."""
-    return getattr(greenlet, _MARK, None) is True
+        delattr(current, MARK)
 
 
 def begin_message() -> None:
@@ -150,7 +146,7 @@ def end_message() -> None:
     """End it: what remains open is what ``CONN_MAX_AGE`` lets remain."""
     close_old_connections()
     if not any(each.connection for each in connections.all(initialized_only=True)):
-        delattr(getcurrent(), _MARK)
+        delattr(getcurrent(), MARK)
 
 
 class Loan:
@@ -177,7 +173,7 @@ class Loan:
             for connection in self._connections:
                 connections[connection.alias] = connection
         depths = [(connection, _depth(connection)) for connection in self._connections]
-        setattr(getcurrent(), _MARK, _Borrowed(depths))
+        setattr(getcurrent(), MARK, _Borrowed(depths))
 
     def end(self) -> None:
         """Have them back for good."""

@@ -161,7 +161,7 @@ class DjangoHooks:
         """The socket will not open, though an event view may have said yes to it."""
         websocket.abandon()
         if self._view is not None and self._surroundings is not None:
-            self._in_view(websocket, self._view.disconnect, CloseCode.ABNORMAL, "")
+            self._in_view(websocket, partial(self._view.disconnect, CloseCode.ABNORMAL), "")
         self._view = None
         self._part(websocket)
 
@@ -277,7 +277,8 @@ class DjangoHooks:
         assert self._view is not None
         assert isinstance(websocket, WebSocket)
         code = websocket.close_code or CloseCode.ABNORMAL
-        self._in_view(websocket, self._view.disconnect, code, websocket.close_reason)
+        disconnect = partial(self._view.disconnect, code)
+        self._in_view(websocket, disconnect, websocket.close_reason)
         self._view = None
         self.end(websocket)
 
@@ -335,20 +336,22 @@ class DjangoHooks:
 
     # Running views
 
-    def _in_view(self, websocket: Connection, function: Callable[..., object], *args: Any) -> None:
+    def _in_view(
+        self, websocket: Connection, function: Callable[[Any], object], subject: Any
+    ) -> None:
         """Call an event view."""
         current = getcurrent()
-        if databases.is_used(current):
+        if getattr(current, databases.MARK, None) is True:
             databases.begin_message()
         started = perf_counter()
         try:
-            self._surroundings.context(current).run(function, *args)  # type: ignore[union-attr]
+            self._surroundings.context(current).run(function, subject)  # type: ignore[union-attr]
         except BaseException as error:
             # Whatever it is, the greenlet has other sockets to serve.
             self._failed(websocket, error)
         finally:
             handled(perf_counter() - started)
-            if databases.is_used(current):
+            if getattr(current, databases.MARK, None) is True:
                 databases.end_message()
         if self._session is not None and self._session.modified:
             sessions.warn_of_change(self._session, self._request)

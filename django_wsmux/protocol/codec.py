@@ -75,6 +75,8 @@ class Codec:
             many fragments or control frames. ``receive()`` goes on, also when handed nothing.
         discards: messages lead nowhere any more, and their bytes need not be looked at.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
+        alone: the largest payload that may be taken for a message without being handed to
+            ``receive()``, when it comes alone in one plain frame; -1 while none may.
 
     Example:
         >>> codec, messages = Codec(1024), []
@@ -91,7 +93,6 @@ class Codec:
         "_frames",
         "_inflated",
         "_inflater",
-        "_is_between",
         "_is_final",
         "_mask",
         "_max_fragments",
@@ -102,6 +103,7 @@ class Codec:
         "_needed",
         "_rest",
         "_start",
+        "alone",
         "deflate",
         "discards",
         "is_held",
@@ -144,8 +146,8 @@ class Codec:
         self._is_final = False
         # Set by a close frame or a failure: what follows is discarded (section 1.4).
         self._finished = False
-        # Whether a frame that comes now is the first of a message, and nothing is kept before it.
-        self._is_between = True
+        # Not -1 while a frame that comes now is the first of a message and nothing is kept before.
+        self.alone = self._max_frame_size
 
     def whole(self, data: bytes | bytearray, size: int) -> str | bytes | None:
         """Return the message, if these bytes are just one message in one plain frame.
@@ -159,7 +161,7 @@ class Codec:
         Returns:
             ``None`` for anything else, be it right or wrong: hand it to ``receive()``.
         """
-        if size < 6 or not self._is_between:
+        if size < 6:
             return None
         first, length, start = data[0], data[1] - 128, 6
         if length > 125:
@@ -167,7 +169,7 @@ class Codec:
             length, start = data[2] << 8 | data[3], 8
             if not is_medium or length < 126:
                 return None
-        if size != start + length or first not in _WHOLE_MESSAGE or length > self._max_frame_size:
+        if size != start + length or first not in _WHOLE_MESSAGE or length > self.alone:
             return None
         # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
         source = data[start:size] if length < 4096 else memoryview(data)[start:size]
@@ -219,13 +221,14 @@ class Codec:
         except Violation as violation:
             self._finish()
             controls.append(violation.failure)
-        self._is_between = not (
+        is_inside = (
             self._buffer is not None
             or self.large is not None
             or self._message is not None
             or self._rest
             or self._finished
         )
+        self.alone = -1 if is_inside else self._max_frame_size
         return controls
 
     def space(self) -> memoryview:

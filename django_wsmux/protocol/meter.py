@@ -45,6 +45,7 @@ class MeteredCodec(Codec):
 
     def __init__(self, rate: int, *limits: Any) -> None:
         super().__init__(*limits)
+        self.alone = -1  # every message is to be counted
         self._rate = rate
         # What may still come now.
         self._left = rate * _BURST
@@ -60,6 +61,7 @@ class MeteredCodec(Codec):
         before = len(messages)
         self._frames = 0
         controls = super().receive(data, messages, size)
+        self.alone = -1
         whole = len(messages) - before
         if not whole and not self._frames:
             return controls
@@ -78,9 +80,6 @@ class MeteredCodec(Codec):
             return controls[-1:]  # it is over anyhow
         reason = f"more than {self._rate} messages a second"
         return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
-
-    def whole(self, data: bytes | bytearray, size: int) -> None:
-        """Leave every message to ``receive()``, which counts."""
 
     def forgive(self) -> None:
         """Reading goes on after a pause: what comes now may all have been sent meanwhile."""

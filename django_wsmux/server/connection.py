@@ -167,7 +167,7 @@ class Connection(Inbox):
         """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
         self._transport.close_after(self.options.close_timeout)
-        if self._is_served:
+        if self.is_served:
             # An event view that has closed is done.
             self._inbox = None
         self._leave_open(code, reason)
@@ -178,7 +178,7 @@ class Connection(Inbox):
         self.close_code, self.close_reason = code, reason
         # The peer's answer is to be read; messages that come before it have nobody to go to.
         self.codec.discards = True
-        if self._is_served:
+        if self.is_served:
             # Until its disconnect() has run.
             registry.conversations.add(self)
         self._tell_of_close()
@@ -327,7 +327,7 @@ class Connection(Inbox):
 
     def _conversed(self) -> None:
         """The view that ran is done; the socket may be an event view's by now, and closed."""
-        if not (self._is_served and self._state > OPEN):
+        if not (self.is_served and self._state > OPEN):
             registry.conversations.discard(self)
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
@@ -339,7 +339,30 @@ class Connection(Inbox):
             if size >= _MUCH:
                 keep_freed_memory()
             self._take(self.codec.receive(data, self._sink(), size))
-            return
+        else:
+            self._take_whole(message)
+
+    def heard(self, size: int) -> bool:
+        """Note a message that came alone, in a frame of ``size`` bytes (see ``Codec.alone``).
+
+        Returns:
+            Whether nothing stands between it and the view: who waits in ``Transport.wait()`` may
+            have it, and of an event view (``is_served``) ``take_turn()`` must. All others go to
+            ``message_received()``.
+        """
+        self._is_heard = True
+        self._bytes_in += size
+        if self._state != OPEN or self._inbox or self._is_busy:
+            return False
+        self._is_busy = self.is_served
+        return True
+
+    def message_received(self, message: str | bytes) -> None:
+        """Take a message that was ``heard()``."""
+        if self._state == OPEN:
+            self._take_whole(message)
+
+    def _take_whole(self, message: str | bytes) -> None:
         if self._inbox is None:
             self._inbox = [message]
         else:
@@ -377,7 +400,7 @@ class Connection(Inbox):
         """Let the view have the messages that are there; read on as far as it follows."""
         if self._readiness is not None:
             self._readiness.set()
-        if self._is_served:
+        if self.is_served:
             self._wake()
         else:
             self._transport.wake()

@@ -29,8 +29,12 @@ class Transport(Protocol):
     def write(self, data: bytes) -> None:
         """Send now what the peer takes now, queue the rest. Never waits, never raises."""
 
-    def write_parts(self, head: bytes, payload: bytes) -> None:
-        """Send two parts as one, without joining them: for large payloads."""
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Do the same with a message in a frame of its own; return the size of the frame.
+
+        Raises:
+            UnicodeEncodeError: the text holds a lone surrogate.
+        """
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
@@ -44,13 +48,16 @@ class Transport(Protocol):
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
 
-    def wait(self, timeout: float | None) -> bool:
-        """Wait for ``wake()``; False when ``timeout`` seconds have passed first."""
+    def wait(self, timeout: float | None) -> bool | str | bytes:
+        """Wait for ``wake()``; False when ``timeout`` seconds have passed first.
+
+        A transport may return the next message itself rather than have it wait in line.
+        """
 
     def wake(self) -> None:
         """Let the view go on that waits in ``wait()``, if one does."""
 
-    def submit(self, job: Callable[[], bool]) -> None:
+    def submit(self, job: Callable[..., bool]) -> None:
         """Call ``job`` where it may wait, beside other sockets' jobs, until it returns False."""
 
     def close(self, timeout: float, *, linger: bool) -> None:

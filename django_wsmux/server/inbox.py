@@ -51,13 +51,13 @@ class Inbox:
         "_inbox",
         "_is_busy",
         "_is_paused",
-        "_is_served",
         "_messages_in",
         "_readiness",
         "_state",
         "_transport",
         "codec",
         "hooks",
+        "is_served",
         "options",
     )
 
@@ -83,7 +83,7 @@ class Inbox:
         self._is_paused = False
         self._readiness: EventReadiness | PairReadiness | None = None
         # Whether messages go to an event view, and whether one is in its hands.
-        self._is_served = False
+        self.is_served = False
         self._is_busy = False
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
@@ -94,22 +94,29 @@ class Inbox:
 
     def serve(self) -> None:
         """Give messages to an event view, each when its turn comes, and at last the close."""
-        self._is_served = True
+        self.is_served = True
         if self._state > OPEN:
             registry.conversations.add(self)  # type: ignore[arg-type]  # a Connection
         self._wake()
 
     def _wake(self) -> None:
         """Something has come, or it is over: let the view know."""
-        if not self._is_served:
+        if not self.is_served:
             self._transport.wake()
         elif not self._is_busy and (self._inbox or self._state > OPEN):
             self._is_busy = True
-            self._transport.submit(self._take_turn)
+            self._transport.submit(self.take_turn)
 
-    def _take_turn(self) -> bool:
-        """Have one message handled, or the end; say whether there is more."""
-        if self._inbox:
+    def take_turn(self, message: str | bytes | None = None) -> bool:
+        """Have one message handled, or the end; say whether there is more.
+
+        Args:
+            message: one that has not waited in line.
+        """
+        if message is not None:
+            self._messages_in += 1
+            self.hooks.receive(self, message)  # type: ignore[arg-type]  # a Connection
+        elif self._inbox:
             self.hooks.receive(self, self._next_message())  # type: ignore[arg-type]  # a Connection
         else:
             # Stays busy for ever, so that this comes once.

@@ -51,15 +51,16 @@ class InterceptingWebSocket(WebSocket):
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """Event views do not wait, and what is in line here may be a group's."""
-        if self._state == OPEN and self._is_served:
+        if self._state == OPEN and self.is_served:
             self._refuse_to_wait()
         return super().receive(timeout)
 
-    def _take_turn(self) -> bool:
-        message = self._next_group_message()
-        if message is None:
-            return super()._take_turn()
-        self.hooks.group_receive(self, message.message)
+    def take_turn(self, message: str | bytes | None = None) -> bool:
+        """Have one message handled, of the peer or of a group, or the end."""
+        told = self._next_group_message() if message is None else None
+        if told is None:
+            return super().take_turn(message)
+        self.hooks.group_receive(self, told.message)
         return self._goes_on()
 
     def _next_group_message(self) -> Prepared | None:

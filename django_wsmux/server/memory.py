@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from greenlet import getcurrent, greenlet
 
+from ..protocol.frames import encode
 from .connection import Connection
 from .takeover import Takeover
 
@@ -227,9 +228,11 @@ class MemoryTransport:
         if not self._is_closed:
             self._peer.data_received(data)
 
-    def write_parts(self, head: bytes, payload: bytes) -> None:
-        """Hand two parts to the peer as one."""
-        self.write(head + payload)
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Hand a message to the peer, in a frame of its own; return the size of the frame."""
+        frame = encode(opcode, message.encode() if isinstance(message, str) else message)
+        self.write(frame)
+        return len(frame)
 
     def drain(self, limit: int) -> None:
         """Return at once: nothing is ever unsent."""

@@ -11,8 +11,9 @@ from greenlet import getcurrent, greenlet
 
 __all__ = ["HandlerPool", "Job"]
 
-#: Does one piece of work; says whether there is another.
-Job = Callable[[], bool]
+#: Does one piece of work, with what it was started with the first time and with ``None`` from then
+#: on; says whether there is another.
+Job = Callable[..., bool]
 
 #: Seconds after which a greenlet that nobody needed ends, and gives its stack back.
 IDLE: Final = 10.0
@@ -46,7 +47,7 @@ class HandlerPool:
         self._size = size
         self._retire = retire
         self._count = 0
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, Any]] = deque()
         # Greenlets without a job; the least that there were of them since the timer looked last.
         self._parked: list[Any] = []
         self._idle = 0
@@ -63,40 +64,42 @@ class HandlerPool:
         """Jobs that have a greenlet."""
         return self._count - len(self._parked)
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job, subject: Any = None) -> None:
         """Run a job, at once if a greenlet is free; to be called by the hub.
 
         Args:
             job: called again and again until it returns False, others in line between; may
                 wait, must not raise.
+            subject: what it is called with the first time.
         """
         parked = self._parked
         if parked:
             worker = parked.pop()
             if len(parked) < self._idle:
                 self._idle = len(parked)
-            worker.switch(job)
+            worker.switch(job, subject)
         elif self._count < self._size:
             self._count += 1
-            greenlet(self._work, self._hub).switch(job)
+            greenlet(self._work, self._hub).switch(job, subject)
         else:
-            self._jobs.append(job)
+            self._jobs.append((job, subject))
 
-    def _work(self, job: Job | None) -> None:
+    def _work(self, job: Job | None, subject: Any) -> None:
         worker, jobs, wait = getcurrent(), self._jobs, self._hub.switch
         while job is not None:
-            if job():
+            if job(subject):
+                subject = None
                 if not jobs:
                     continue
-                jobs.append(job)
+                jobs.append((job, None))
             if jobs:
-                job = jobs.popleft()
+                job, subject = jobs.popleft()
                 continue
             if not self._is_ticking:
                 self._is_ticking = True
                 self._timer.start(self._shrink)
             self._parked.append(worker)
-            job = wait()
+            job, subject = wait()
         self._count -= 1
         self._retire()
 
@@ -104,7 +107,7 @@ class HandlerPool:
         """End the greenlets that were idle all the time since the last call."""
         idle, self._parked = self._parked[: self._idle], self._parked[self._idle :]
         for worker in idle:
-            worker.switch(None)
+            worker.switch(None, None)
         self._idle = len(self._parked)
         if not self._parked:
             self._is_ticking = False

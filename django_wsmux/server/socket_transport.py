@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 from collections import deque
 from socket import SHUT_WR
-from typing import Any
+from typing import Any, Final
 
+from ..protocol.frames import FIN, encode, head
 from .connection import Connection
 from .streams import Stream
 
-__all__ = ["SocketTransport"]
+__all__ = ["SocketTransport", "arrived"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
-# Where all connections read to: what arrives is parsed before anything else can happen.
-_arrived = bytearray(2**21)
+#: Where all connections read to: what arrives is parsed before anything else can happen.
+arrived: Final = bytearray(2**21)
+
+#: From this many bytes on it is cheaper to send two parts than to join them.
+LONG: Final = 8192
 
 
 class SocketTransport:
@@ -84,23 +88,28 @@ class SocketTransport:
     # Reading
 
     def _readable(self) -> None:
-        websocket, stream = self._websocket, self._stream
+        stream, codec = self._stream, self._codec
         if stream is None:
             return
+        is_large = codec.large is not None
         try:
-            is_large = self._codec.large is not None
-            try:
-                if is_large:
-                    with self._codec.space() as space:
-                        size = stream.recv_into(space)
-                else:
-                    size = stream.recv_into(_arrived)
-            except BlockingIOError:
-                return
-            except OSError:
-                # The peer is gone: reset, timed out, unreachable.
-                self._drop()
-                return
+            if is_large:
+                with codec.space() as space:
+                    size = stream.recv_into(space)
+            else:
+                size = stream.recv_into(arrived)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The peer is gone: reset, timed out, unreachable.
+            self._drop()
+            return
+        self._received(size, is_large)
+
+    def _received(self, size: int, is_large: bool) -> None:
+        """Hand on what was read, be it to ``arrived`` or to the large frame's space."""
+        websocket = self._websocket
+        try:
             if not size:
                 self._end_received()
             elif self._is_lingering:
@@ -108,10 +117,14 @@ class SocketTransport:
             elif is_large:
                 websocket.space_filled(size)
             else:
-                websocket.data_received(_arrived, size)
+                websocket.data_received(arrived, size)
         except Exception:
-            logger.exception("Bug in django_wsmux: %r is dropped", websocket)
-            self._drop()
+            self._fail(websocket)
+
+    def _fail(self, websocket: Connection) -> None:
+        """Keep an error of our own from the hub, which has other sockets to serve."""
+        logger.exception("Bug in django_wsmux: %r is dropped", websocket)
+        self._drop()
 
     def _end_received(self) -> None:
         """The peer has sent its last byte; it may still read what is queued for it."""
@@ -140,7 +153,19 @@ class SocketTransport:
                 return
         self._enqueue(data, sent)
 
-    def write_parts(self, head: bytes, payload: bytes) -> None:
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Do the same with a message in a frame of its own; return the size of the frame."""
+        payload = message.encode() if isinstance(message, str) else message
+        size = len(payload)
+        if size < LONG:
+            frame = encode(opcode, payload)
+            self.write(frame)
+            return len(frame)
+        start = head(FIN | opcode, size)
+        self._write_parts(start, payload)
+        return len(start) + size
+
+    def _write_parts(self, head: bytes, payload: bytes) -> None:
         """Send two parts as one, without joining them."""
         sent = 0
         if self._stream is None:
@@ -155,6 +180,10 @@ class SocketTransport:
             except OSError:
                 self._drop()
                 return
+        self._enqueue_parts(head, payload, sent)
+
+    def _enqueue_parts(self, head: bytes, payload: bytes, sent: int) -> None:
+        """Queue what is left of two parts of which so many bytes are sent."""
         if sent < len(head):
             self._enqueue(head, sent)
             sent = len(head)

@@ -150,11 +150,12 @@ class ThreadWebSocket(WebSocket):
         """Say whether ``receive()`` has something to return, be it the end."""
         return bool(self._inbox) or self.closed
 
-    def _take_turn(self) -> bool:
+    def take_turn(self, message: str | bytes | None = None) -> bool:
+        """Have one message handled, or the end; say whether there is more."""
         with self.lock:
             message = self._next_message() if self._inbox else None
         if message is None:
-            return super()._take_turn()
+            return super().take_turn()
         self.hooks.receive(self, message)
         with self.lock:
             self._is_busy = bool(self._inbox) or self.closed

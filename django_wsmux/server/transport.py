@@ -21,17 +21,23 @@ import gevent
 from gevent.event import Event
 from greenlet import getcurrent
 
+from ..protocol.frames import FIN, head
 from . import registry
 from .connection import Connection
 from .counters import count, gauges
 from .keepalive import Keepalive
 from .leaving import FAREWELL, farewell
 from .pool import HandlerPool, Job
-from .socket_transport import SocketTransport
+from .socket_transport import SocketTransport, arrived
 from .streams import Stream, TLSStream
 from .watchdog import Watchdog
 
-__all__ = ["GeventTransport", "TLSTransport", "transport_for"]
+try:
+    from ..protocol import _speedups as speedups
+except ImportError:  # there was no compiler
+    speedups = None  # type: ignore[assignment]
+
+__all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
 
 _READ: Final = 1
 _WRITE: Final = 2
@@ -189,8 +195,8 @@ class GeventTransport(SocketTransport):
 
     # Waiting
 
-    def wait(self, timeout: float | None) -> bool:
-        """Wait for ``wake()``; False when ``timeout`` seconds have passed first."""
+    def wait(self, timeout: float | None) -> bool | str | bytes:
+        """Wait for ``wake()``, or for the next message; False after ``timeout`` seconds."""
         if self._waiter is not None:
             raise RuntimeError(
                 f"another greenlet is already waiting for a message on {self._websocket}"
@@ -204,7 +210,8 @@ class GeventTransport(SocketTransport):
             if timeout is not None:
                 timer = self._hub.loop.timer(max(timeout, 0))
                 timer.start(self._switch, False)
-            return bool(self._hub.switch())
+            news: bool | str | bytes = self._hub.switch()
+            return news
         finally:
             self._waiter = None
             if timer is not None:
@@ -273,6 +280,61 @@ class GeventTransport(SocketTransport):
         return partial(gevent.spawn(function).kill, block=False)
 
 
+class PlainTransport(GeventTransport):
+    """The same over plain TCP with our own C, where a message is one call there and one back."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, stream: Stream, websocket: Connection) -> None:
+        super().__init__(stream, websocket)
+        self._descriptor = stream.fileno()
+
+    def _readable(self) -> None:
+        if self._stream is None:
+            return
+        codec = self._codec
+        if codec.large is not None:
+            super()._readable()
+            return
+        try:
+            message, size = speedups.read_message(self._descriptor, arrived, codec.alone)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The peer is gone: reset, timed out, unreachable.
+            self._drop()
+            return
+        if message is None:
+            self._received(size, False)
+            return
+        websocket, waiter = self._websocket, self._waiter
+        try:
+            is_next = websocket.heard(size)
+            if is_next and waiter is not None:
+                self._waiter = None
+                waiter.switch(message)
+            elif is_next and websocket.is_served:
+                self._handlers.start(websocket.take_turn, message)
+            else:
+                websocket.message_received(message)
+        except Exception:
+            self._fail(websocket)
+
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        if self.unsent or self._stream is None:
+            return super().send_message(message, opcode)
+        try:
+            size, sent = speedups.write_message(self._descriptor, message, opcode)
+        except OSError:
+            self._drop()
+            return 0
+        if sent < size:
+            payload = message.encode() if isinstance(message, str) else message
+            self._enqueue_parts(head(FIN | opcode, len(payload)), payload, sent)
+        return size
+
+
 class TLSTransport(GeventTransport):
     """The same over TLS, where bytes may be waiting that the descriptor says nothing of.
 
@@ -301,5 +363,7 @@ class TLSTransport(GeventTransport):
 
 def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
     """Return the transport that suits the stream."""
-    kind = TLSTransport if isinstance(stream, TLSStream) else GeventTransport
+    if isinstance(stream, TLSStream):
+        return TLSTransport(stream, websocket)
+    kind = GeventTransport if speedups is None else PlainTransport
     return kind(stream, websocket)

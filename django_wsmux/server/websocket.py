@@ -9,9 +9,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from ..protocol.frames import BINARY, FIN, PING, SMALL_HEADS, TEXT, encode, encode_message, head
+from ..protocol.frames import BINARY, PING, TEXT, encode, encode_message
 from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
@@ -19,9 +19,6 @@ from .counters import count
 from .readiness import Readiness
 
 __all__ = ["WebSocket"]
-
-#: From this many bytes on it is cheaper to send two parts than to join them.
-_LONG: Final = 8192
 
 _STATES = ("connecting", "open", "closing", "closed")
 
@@ -78,11 +75,15 @@ class WebSocket(Connection, GeventWebSocketNames):
         """
         while not self._inbox:
             if self._state == OPEN:
-                if self._is_served:
+                if self.is_served:
                     self._refuse_to_wait()
                 self.hooks.before_wait()
-                if not self._transport.wait(timeout):
+                news = self._transport.wait(timeout)
+                if news is False:
                     raise TimeoutError(f"no message within {timeout} seconds")
+                if news is not True:
+                    self._messages_in += 1
+                    return news
             elif self._state == CONNECTING:
                 self._require_begun()
             else:
@@ -126,8 +127,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         return bool(self._inbox)
 
     def _put_back(self, message: str | bytes) -> None:
-        assert self._inbox is not None
-        self._inbox.insert(0, message)
+        self._inbox = [message, *(self._inbox or ())]
         self._messages_in -= 1
         if self._readiness is not None:
             self._readiness.set()
@@ -167,13 +167,16 @@ class WebSocket(Connection, GeventWebSocketNames):
             TypeError: the message is neither text nor bytes.
             UnicodeEncodeError: the text holds a lone surrogate.
         """
-        if type(message) is str:
-            opcode, payload = TEXT, message.encode()
+        kind = type(message)
+        if kind is str:
+            opcode = TEXT
+        elif kind is bytes:
+            opcode = BINARY
         else:
             if message is None and self._state != OPEN:
                 # receive() has said that it is closed, and an older view sends that back.
                 self._require_open()
-            opcode, payload = encode_message(message)
+            opcode, message = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
@@ -185,27 +188,26 @@ class WebSocket(Connection, GeventWebSocketNames):
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             # Filled by others: were it added to all the same, many senders would know no bound.
             self._drain()
-        compressor = self._compressor
-        size = len(payload)
-        self._messages_out += 1
-        if size < 126 and (compressor is None or size < compressor.threshold):
-            self._bytes_out += size + 2
-            transport.write(SMALL_HEADS[opcode][size] + payload)
-        elif compressor is None or size < compressor.threshold:
-            start = head(FIN | opcode, size)
-            self._bytes_out += len(start) + size
-            if size < _LONG:
-                transport.write(start + payload)
-            else:
-                transport.write_parts(start, payload)
+        if self._compressor is None:
+            self._bytes_out += transport.send_message(message, opcode)  # type: ignore[arg-type]
         else:
-            frame = compressor.frame(opcode, payload)
-            self._bytes_out += len(frame)
-            transport.write(frame)
+            self._bytes_out += self._send_compressed(message, opcode)  # type: ignore[arg-type]
+        self._messages_out += 1
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             self._drain()
         elif self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent
+
+    def _send_compressed(self, message: str | bytes, opcode: int) -> int:
+        """Send a message compressed if that is worth it; return the size of the frame."""
+        compressor = self._compressor
+        assert compressor is not None
+        payload = message.encode() if isinstance(message, str) else message
+        if len(payload) < compressor.threshold:
+            return self._transport.send_message(payload, opcode)
+        frame = compressor.frame(opcode, payload)
+        self._transport.write(frame)
+        return len(frame)
 
     def _drain(self) -> None:
         """Wait for a peer that is slow to take what is queued for it."""
