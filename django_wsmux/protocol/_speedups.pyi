@@ -37,3 +37,30 @@ def write_message(fd: int, message: str | bytes, opcode: int, /) -> tuple[int, i
         UnicodeEncodeError: the text holds a lone surrogate.
         ValueError: another opcode, or ``fd`` is negative.
     """
+
+def unmask(data: bytes | bytearray, start: int, stop: int, text: bool, /) -> str | bytes:
+    """Return the payload ``data[start:stop]``, whose masking key is the four bytes before it.
+
+    Args:
+        data: what has arrived. Of a ``bytearray`` text overwrites the payload, unless it is wrong.
+        start: of the payload, at least 4.
+        stop: its end.
+        text: return ``str`` instead of ``bytes``.
+
+    Raises:
+        UnicodeDecodeError: the text is not UTF-8.
+        ValueError: there is no such payload in ``data``.
+    """
+
+def unmask_ascii(data: bytes | bytearray, start: int, stop: int, mask: bytes, /) -> str | None:
+    """Return ``data[start:stop]``, unmasked, as text if it is all ASCII.
+
+    Args:
+        data: what has arrived; it is not written to.
+        start: of the part in question.
+        stop: its end.
+        mask: the masking key, four bytes, as it applies from ``start`` on.
+
+    Raises:
+        ValueError: there is no such part of ``data``, or the key is not of four bytes.
+    """

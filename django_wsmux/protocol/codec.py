@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import Protocol
-
-from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built
+from typing import Protocol, cast
 
 from .deflate import Deflate
-from .events import Control, Ping, Pong, Violation
+from .events import Control, Failure, Ping, Pong, Violation
 from .frames import (
     BINARY,
     CLOSE,
@@ -31,7 +29,8 @@ from .frames import (
     TEXT,
     CloseCode,
 )
-from .parsing import check_header, decode, extended_length, parse_close
+from .masking import apply_mask, unmask, unmask_ascii
+from .parsing import check_header, extended_length, parse_close
 from .partial import PartialMessage
 
 __all__ = ["LARGE", "Codec", "Sink"]
@@ -41,6 +40,9 @@ _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
 
 # Frames that are no whole message to take at once: a segment may hold hundreds of thousands.
 _MANY = 256
+
+# Section 8.1: wherever text is decoded, be it in a message or in a close frame.
+_INVALID_TEXT = Failure(CloseCode.INVALID_DATA, "invalid UTF-8")
 
 #: A frame of this many bytes is read straight to where it is unmasked from.
 LARGE = 2**17
@@ -155,7 +157,7 @@ class Codec:
         They nearly always are, and this costs a fraction of ``receive()``, which takes all else.
 
         Args:
-            data: any cut of the stream; it is not kept.
+            data: any cut of the stream. It is not kept; the message may overwrite a ``bytearray``.
             size: how many bytes of ``data`` there are.
 
         Returns:
@@ -171,13 +173,8 @@ class Codec:
                 return None
         if size != start + length or first not in _WHOLE_MESSAGE or length > self.alone:
             return None
-        # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
-        source = data[start:size] if length < 4096 else memoryview(data)[start:size]
-        payload = apply_mask(source, data[start - 4 : start])
-        if first == _FINAL_BINARY:
-            return payload
         try:
-            return payload.decode()
+            return unmask(data, start, size, first != _FINAL_BINARY)
         except UnicodeDecodeError:
             return None
 
@@ -187,7 +184,7 @@ class Codec:
         """Take the next bytes from the peer.
 
         Args:
-            data: any cut of the stream; it is not kept.
+            data: any cut of the stream. It is not kept; messages may overwrite a ``bytearray``.
             messages: gets every message that these bytes complete, ``str`` for text and
                 ``bytes`` for binary, in order.
             size: how many bytes of ``data`` there are, if not all.
@@ -221,6 +218,9 @@ class Codec:
         except Violation as violation:
             self._finish()
             controls.append(violation.failure)
+        except UnicodeDecodeError:
+            self._finish()
+            controls.append(_INVALID_TEXT)
         is_inside = (
             self._buffer is not None
             or self.large is not None
@@ -311,13 +311,11 @@ class Codec:
                     return
                 needed = (start if is_streamed else stop) - position
                 break
-            # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
-            source = data[start:stop] if length < 4096 else memoryview(data)[start:stop]
-            payload = apply_mask(source, data[start - 4 : start])
             position = stop
             if plain:
-                messages.append(payload if first == _FINAL_BINARY else decode(payload))
+                messages.append(unmask(data, start, stop, first != _FINAL_BINARY))
             else:
+                payload = cast(bytes, unmask(data, start, stop, False))
                 self._receive_frame(first, payload, messages, controls)
                 if self._finished:
                     return
@@ -401,7 +399,7 @@ class Codec:
         self._message.fragments += 1
         self._message.announced += length
 
-    def _add(self, payload: bytes, final: bool, messages: Sink) -> None:
+    def _add(self, payload: str | bytes, final: bool, messages: Sink) -> None:
         message = self._message
         assert message is not None
         if not self.discards:
@@ -430,12 +428,19 @@ class Codec:
         self._rest, self._mask, self._is_final = length, mask, bool(first & 0x80)
 
     def _receive_piece(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
-        with memoryview(data) as view:
-            payload = apply_mask(view[start:end], self._mask)
+        mask = self._mask
         self._rest -= end - start
         # The mask goes on where it was cut (section 5.3).
         turn = (end - start) & 3
-        self._mask = self._mask[turn:] + self._mask[:turn]
+        self._mask = mask[turn:] + mask[:turn]
+        message = self._message
+        assert message is not None
+        payload: str | bytes | None = None
+        if message.is_ascii:
+            payload = unmask_ascii(data, start, end, mask)
+        if payload is None:
+            with memoryview(data) as view:
+                payload = apply_mask(view[start:end], mask)
         self._add(payload, self._is_final and not self._rest, messages)
 
     def _finish(self) -> None:

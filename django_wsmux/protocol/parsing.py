@@ -14,7 +14,7 @@ from .frames import (
     is_valid_close_code,
 )
 
-__all__ = ["check_header", "decode", "extended_length", "parse_close"]
+__all__ = ["check_header", "extended_length", "parse_close"]
 
 
 def check_header(first: int, length: int, *, may_compress: bool, is_inside: bool) -> None:
@@ -73,17 +73,13 @@ def extended_length(data: bytes | bytearray, position: int, available: int) -> t
     return 14, length
 
 
-def decode(payload: bytes) -> str:
-    """Return the text of a whole message."""
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        # Section 8.1; also refuses lone surrogates.
-        raise Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
-
-
 def parse_close(payload: bytes) -> Closed:
-    """Read a close frame's body (section 5.5.1)."""
+    """Read a close frame's body (section 5.5.1).
+
+    Raises:
+        UnicodeDecodeError: its reason is not UTF-8.
+        Violation: it is not what it should be.
+    """
     if not payload:
         return Closed(CloseCode.NO_STATUS, "")
     if len(payload) == 1:
@@ -91,4 +87,4 @@ def parse_close(payload: bytes) -> Closed:
     code = int.from_bytes(payload[:2], "big")
     if not is_valid_close_code(code):
         raise Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
-    return Closed(code, decode(payload[2:]))
+    return Closed(code, payload[2:].decode())

@@ -36,11 +36,15 @@ class PartialMessage:
         "fragments",
         "inflated",
         "inflater",
+        "is_ascii",
         "is_text",
     )
 
     def __init__(self, opcode: int, limit: int, inflater: zlib._Decompress | None = None) -> None:
         self.is_text = opcode == TEXT
+        # Whether more ASCII may come as str: nothing has gone through the decoder, which may keep
+        # the start of a character.
+        self.is_ascii = self.is_text
         self.inflater = inflater
         # Its frames so far and the bytes that they announced; the codec holds both to the limits.
         self.fragments = 0
@@ -51,21 +55,23 @@ class PartialMessage:
         self._text = io.StringIO()
         self._bytes = bytearray()
 
-    def add(self, payload: bytes, final: bool) -> None:
-        """Add bytes; ``final`` when they are the last.
+    def add(self, payload: str | bytes, final: bool) -> None:
+        """Add bytes, or while ``is_ascii`` what they are as text; ``final`` when they are the last.
 
         Raises:
+            UnicodeDecodeError: they are no text.
             Violation: they are not what they should be.
         """
+        if isinstance(payload, str):
+            self._text.write(payload)
+            return
         if self.inflater is not None:
             payload = self._inflate(self.inflater, payload, final)
         if not self.is_text:
             self._bytes += payload
             return
-        try:
-            self._text.write(self._utf8.decode(payload, final))
-        except UnicodeDecodeError as error:
-            raise Violation(CloseCode.INVALID_DATA, "invalid UTF-8") from error
+        self.is_ascii = False
+        self._text.write(self._utf8.decode(payload, final))
 
     def whole(self) -> str | bytes:
         """Return the message."""

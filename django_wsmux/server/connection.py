@@ -357,18 +357,6 @@ class Connection(Inbox):
         self._is_busy = self.is_served
         return True
 
-    def message_received(self, message: str | bytes) -> None:
-        """Take a message that was ``heard()``."""
-        if self._state == OPEN:
-            self._take_whole(message)
-
-    def _take_whole(self, message: str | bytes) -> None:
-        if self._inbox is None:
-            self._inbox = [message]
-        else:
-            self._inbox.append(message)
-        self._hand_over()
-
     def space_filled(self, size: int) -> None:
         """Take bytes that were read to ``codec.space()``."""
         keep_freed_memory()
@@ -395,20 +383,6 @@ class Connection(Inbox):
             self._inbox = None
         if controls:
             self._end(controls[-1])
-
-    def _hand_over(self) -> None:
-        """Let the view have the messages that are there; read on as far as it follows."""
-        if self._readiness is not None:
-            self._readiness.set()
-        if self.is_served:
-            self._wake()
-        else:
-            self._transport.wake()
-        # Whether the view has taken them shows only now.
-        if self._inbox or self.codec.is_held:
-            self._limit_reading()
-        else:
-            self._inbox = None  # quiet again, for long perhaps
 
     def _note_pong(self, payload: bytes) -> None:
         if self._ping_sent is not None and self._ping_sent[0] == payload:

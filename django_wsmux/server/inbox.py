@@ -90,6 +90,34 @@ class Inbox:
         """Take the first ``size`` bytes of ``data`` from the peer."""
         raise NotImplementedError
 
+    # Arrivals
+
+    def message_received(self, message: str | bytes) -> None:
+        """Take a message that was ``heard()``."""
+        if self._state == OPEN:
+            self._take_whole(message)
+
+    def _take_whole(self, message: str | bytes) -> None:
+        if self._inbox is None:
+            self._inbox = [message]
+        else:
+            self._inbox.append(message)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the view have the messages that are there; read on as far as it follows."""
+        if self._readiness is not None:
+            self._readiness.set()
+        if self.is_served:
+            self._wake()
+        else:
+            self._transport.wake()
+        # Whether the view has taken them shows only now.
+        if self._inbox or self.codec.is_held:
+            self._limit_reading()
+        else:
+            self._inbox = None  # quiet again, for long perhaps
+
     # Event views
 
     def serve(self) -> None:

@@ -12,6 +12,8 @@ from django_wsmux.protocol.codec import LARGE, Codec
 from django_wsmux.protocol.events import Closed, Control, Failure, Ping, Pong
 from django_wsmux.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
+pytestmark = pytest.mark.usefixtures("unmasking")
+
 Message = str | bytes
 
 LIMIT = 300  # low, so that random streams reach it

@@ -29,6 +29,8 @@ from django_wsmux.protocol.frames import (
 
 from .test_codec import LIMIT, Message, frame, header, receive, receive_as_read
 
+pytestmark = pytest.mark.usefixtures("unmasking")
+
 settings.register_profile("codec", deadline=None, max_examples=150, database=None)
 quick = settings(settings.get_profile("codec"))
 
