@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Final
 
 import gevent
@@ -85,7 +86,9 @@ class HandlerPool:
             self._jobs.append((job, subject))
 
     def _work(self, job: Job | None, subject: Any) -> None:
-        worker, jobs, wait = getcurrent(), self._jobs, self._hub.switch
+        worker, jobs = getcurrent(), self._jobs
+        # As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
+        wait = MethodType(greenlet.switch, self._hub)
         while job is not None:
             if job(subject):
                 subject = None

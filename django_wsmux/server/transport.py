@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from ..protocol.frames import FIN, head
 from . import registry
@@ -33,11 +33,16 @@ from .streams import Stream, TLSStream
 from .watchdog import Watchdog
 
 try:
-    from ..protocol import _speedups as speedups
+    from ..protocol._speedups import read_message, write_message
+
+    _is_fast = True
 except ImportError:  # there was no compiler
-    speedups = None  # type: ignore[assignment]
+    _is_fast = False
 
 __all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
+
+# As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
+_switch: Final = greenlet.switch
 
 _READ: Final = 1
 _WRITE: Final = 2
@@ -210,7 +215,7 @@ class GeventTransport(SocketTransport):
             if timeout is not None:
                 timer = self._hub.loop.timer(max(timeout, 0))
                 timer.start(self._switch, False)
-            news: bool | str | bytes = self._hub.switch()
+            news: bool | str | bytes = _switch(self._hub)
             return news
         finally:
             self._waiter = None
@@ -292,12 +297,12 @@ class PlainTransport(GeventTransport):
     def _readable(self) -> None:
         if self._stream is None:
             return
-        codec = self._codec
-        if codec.large is not None:
+        largest = self._codec.alone
+        if largest < 0:
             super()._readable()
             return
         try:
-            message, size = speedups.read_message(self._descriptor, arrived, codec.alone)
+            message, size = read_message(self._descriptor, arrived, largest)
         except BlockingIOError:
             return
         except OSError:
@@ -325,7 +330,7 @@ class PlainTransport(GeventTransport):
         if self.unsent or self._stream is None:
             return super().send_message(message, opcode)
         try:
-            size, sent = speedups.write_message(self._descriptor, message, opcode)
+            size, sent = write_message(self._descriptor, message, opcode)
         except OSError:
             self._drop()
             return 0
@@ -365,5 +370,5 @@ def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
     """Return the transport that suits the stream."""
     if isinstance(stream, TLSStream):
         return TLSTransport(stream, websocket)
-    kind = GeventTransport if speedups is None else PlainTransport
+    kind = PlainTransport if _is_fast else GeventTransport
     return kind(stream, websocket)
