@@ -8,6 +8,8 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,52 @@ def imports(path: Path) -> Iterator[str]:
                 yield from (dots + name.name for name in node.names)
             else:
                 yield dots + node.module
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a module of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield what runs when a module is imported: not functions, nor what is for mypy alone."""
+    for statement in statements:
+        yield statement
+        if isinstance(statement, ast.FunctionDef):
+            continue
+        is_for_types = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(
+            statement.test
+        )
+        for name in ("orelse",) if is_for_types else ("body", "orelse", "finalbody"):
+            yield from run_at_import(getattr(statement, name, []))
+        for handler in getattr(statement, "handlers", []):
+            yield from run_at_import(handler.body)
+
+
+def needed(path: Path) -> set[str]:
+    """Return the names, of modules and in them, that a module must have to be imported."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path.parent)
+    found = set()
+    for statement in run_at_import(ast.parse(path.read_text()).body):
+        if isinstance(statement, ast.Import):
+            found |= {name.name for name in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            module = "." * statement.level + (statement.module or "")
+            module = resolve_name(module, package).rstrip(".")
+            found |= {module, *(f"{module}.{name.name}" for name in statement.names)}
+    return found
+
+
+def test_no_cycles() -> None:
+    """Each module can be read, and imported, after those that it needs."""
+    modules = {module_name(path): needed(path) for path in MODULES}
+    graph = {name: (names & modules.keys()) - {name} for name, names in modules.items()}
+    assert graph["django_wsmux.wsgi"] >= {"django_wsmux.handler", "django_wsmux.server.patching"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("layer", FORBIDDEN)

@@ -10,16 +10,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from docutils import nodes
 from gunicorn.config import Config
 
 from django_wsmux import conf
 from django_wsmux.protocol.options import Options
+from tests.manual import PAGES, blocks, comments, document
 from tests.support import ROOT
-
-PAGES = [
-    *(ROOT / f"{name}.rst" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
-    *sorted((ROOT / "docs").glob("*.rst")),
-]
 
 
 def test_settings_table() -> None:
@@ -109,6 +106,27 @@ def test_python_compiles(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_run(page: Path) -> None:
+    """Each is run by a test, or said to be a fragment and why; by the page, or before the block."""
+    by_page: dict[str | None, str] = {}
+    for comment in comments(page):
+        match = re.search(r"(tests/[\w/]+\.py)", comment)
+        if match and "this page" in comment:
+            kinds = {each.language for each in blocks(page)} - {None}
+            languages = [*kinds, None] if "The code of this page" in comment else ["python"]
+            by_page |= dict.fromkeys(languages, match[1])
+    for block in blocks(page):
+        for name in re.findall(r"tests/[\w/]+\.py", block.comment):
+            assert (ROOT / name).exists(), name
+        reason = re.fullmatch(r"A fragment(?:: |, )(.{10,}\.)", block.comment)
+        test = re.fullmatch(r"Run by (tests/[\w/]+\.py)\.", block.comment)
+        if reason is None:
+            name = test[1] if test else by_page.get(block.language)
+            assert name, f"{page.name}: neither run nor a fragment:\n{block.text}"
+            assert page.name in (ROOT / name).read_text(), f"{name} knows nothing of {page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_names_exist(page: Path) -> None:
     """Files that are linked to are there, and so is what is imported from the package."""
     text = page.read_text()
@@ -116,6 +134,29 @@ def test_links_and_names_exist(page: Path) -> None:
         assert (page.parent / target).exists(), target
     for line in re.findall(r"^ +(from django_wsmux\.\w+ import \w+)$", text, re.MULTILINE):
         exec(line, {})
+
+
+def test_pictures() -> None:
+    """Each is on a page, with words for who cannot see it, and loads at once."""
+    used = {
+        image["uri"]: image.get("alt", "")
+        for page in PAGES
+        for image in document(page).findall(nodes.image)
+    }
+    pictures = {f"images/{path.name}": path for path in (ROOT / "docs" / "images").iterdir()}
+    assert used.keys() == pictures.keys()
+    for name, picture in pictures.items():
+        assert len(used[name]) > 40, name
+        assert picture.stat().st_size < 150_000, name
+
+
+def test_modules_of_the_picture() -> None:
+    """Those that the flow names are there."""
+    picture = (ROOT / "docs" / "images" / "flow.svg").read_text()
+    modules = re.findall(r"\b((?:\w+/)?\w+\.py)\b", picture)
+    assert len(modules) >= 12
+    for module in modules:
+        assert (ROOT / "django_wsmux" / module).exists(), module
 
 
 # The manual as HTML

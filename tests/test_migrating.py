@@ -17,8 +17,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.template import engines
 from django.urls import clear_url_caches
+from websockets.sync.client import ClientConnection
 
 from django_wsmux import conf
+from django_wsmux.handler import WebSocketHandler
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from tests.conftest import need
@@ -95,6 +97,95 @@ def test_common() -> None:
     assert files["mysite/wsgi.py"].split() == tutorial.split()
 
 
+#: What README.rst of django-gevent-websocket 0.2.0 has, word for word but for the dots in it.
+OLD_README = """
+from select import select
+
+import redis
+
+from django_websocket.decorators import websocket, websocket_loop
+
+@websocket
+def chat(request, websocket, *args, **kwargs):
+
+    conn = redis.StrictRedis()
+    subs = conn.pubsub()
+    subs.subscribe('CHAT')
+
+    def incoming():
+        data = websocket.receive()
+        if data:
+            conn.publish('CHAT', data)
+
+    def outgoing():
+        msg_type, channel, message = subs.parse_response()
+        if msg_type == 'message':
+            websocket.send(message)
+
+    sockets = {
+        websocket.handler.socket.fileno(): incoming,
+        subs.connection._sock.fileno(): outgoing
+    }
+
+    while not websocket.closed:
+        fd = select(sockets.keys(), [], [])[0][0]
+        sockets[fd]()
+
+@websocket_loop
+def ping(request, websocket):
+    data = websocket.receive()
+    if data == 'ping':
+        websocket.send('pong')
+"""
+
+#: Its template, in which a server of its own was meant.
+OLD_TEMPLATE = """
+{% load websockets %}
+
+<script>
+  var ws = new WebSocket("{% websocket_url 'chat' %}");
+</script>
+"""
+
+#: Its URLs, as Django has them today.
+OLD_URLS = """
+from django.urls import re_path
+from mysite import sockets
+
+urlpatterns = [
+    re_path(r'^chat/$', sockets.chat, name='chat'),
+    re_path(r'^ping/$', sockets.ping, name='ping'),
+]
+"""
+
+#: The Redis of the test, which speaks text as that of Python 2 did.
+OLD_SETTINGS = """
+from tests.project.settings import *
+import os
+import redis
+
+WEBSOCKET_URLCONF = 'mysite.websocket_urls'
+
+class StrictRedis(redis.Redis):
+    def __init__(self):
+        port = int(os.environ['REDIS_URL'].rpartition(':')[2].partition('/')[0])
+        super().__init__(port=port, decode_responses=True)
+
+redis.StrictRedis = StrictRedis
+"""
+
+
+def hear(websocket: ClientConnection, text: str) -> None:
+    """Receive until it is said; one message may hide behind the other in redis-py's buffer."""
+    for _ in range(100):
+        try:
+            if websocket.recv(timeout=0.2) == text:
+                return
+        except TimeoutError:
+            websocket.send("are you there")
+    raise AssertionError(f"{text!r} has not come")
+
+
 class TestDjangoGeventWebSocket:
     """From django-gevent-websocket."""
 
@@ -117,15 +208,7 @@ class TestDjangoGeventWebSocket:
         write(tmp_path, files)
         redis = RedisServer(tmp_path)
         try:
-            server = Server.gunicorn(
-                WORKERS["stock"],
-                application="mysite.wsgi:websocket",
-                env={
-                    "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
-                    "DJANGO_SETTINGS_MODULE": "mysite.settings",
-                    "REDIS_URL": redis.url,
-                },
-            )
+            server = self.serve(tmp_path, redis.url)
             try:
                 with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
                     assert {ann.recv(timeout=TIMEOUT), bob.recv(timeout=TIMEOUT)} == {"welcome"}
@@ -138,6 +221,59 @@ class TestDjangoGeventWebSocket:
             assert "Traceback" not in server.log
         finally:
             redis.stop()
+
+    def test_old_readme(self, tmp_path: Path) -> None:
+        """Its own examples run, under the server that it had."""
+        need("redis-server")
+        before = dict(blocks(SECTIONS[self.TITLE], "before"))
+        files = {
+            "mysite/sockets.py": OLD_README,
+            "mysite/websocket_urls.py": OLD_URLS,
+            "mysite/settings.py": OLD_SETTINGS,
+            "mysite/wsgi.py": before["mysite/wsgi.py"],
+        }
+        files = {
+            name: code.replace("django_websocket", "django_wsmux") for name, code in files.items()
+        }
+        write(tmp_path, files)
+        redis = RedisServer(tmp_path)
+        try:
+            server = self.serve(tmp_path, redis.url)
+            try:
+                with server.connect("/ping/") as websocket:
+                    websocket.send("ping")
+                    assert websocket.recv(timeout=TIMEOUT) == "pong"
+                with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
+                    hear(bob, "are you there")
+                    for text in ("hello", "again"):
+                        ann.send(text)
+                        hear(ann, text)
+                        hear(bob, text)
+            finally:
+                server.stop()
+            assert "Traceback" not in server.log
+        finally:
+            redis.stop()
+
+    def test_old_template(self, settings: Any) -> None:
+        """The tag is the same."""
+        settings.WEBSOCKET_SERVER = "127.0.0.1:8001"
+        settings.WEBSOCKET_URLCONF = "tests.project.websocket_urls"
+        template = OLD_TEMPLATE.replace("'chat'", "'echo'")
+        page = engines["django"].from_string(template).render()
+        assert 'new WebSocket("ws://127.0.0.1:8001/echo/")' in page
+
+    def serve(self, directory: Path, redis_url: str) -> Server:
+        """Serve the sockets of a project, as the older package was served."""
+        return Server.gunicorn(
+            WORKERS["stock"],
+            application="mysite.wsgi:websocket",
+            env={
+                "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}",
+                "DJANGO_SETTINGS_MODULE": "mysite.settings",
+                "REDIS_URL": redis_url,
+            },
+        )
 
     def test_table(self, settings: Any) -> None:
         """The names on its right are there."""
@@ -152,6 +288,7 @@ class TestDjangoGeventWebSocket:
                 assert callable(getattr(import_module(f"django_wsmux.{module}"), name))
         for name in ("WEBSOCKET_URLCONF", "WEBSOCKET_SERVER"):
             assert name in conf.SETTINGS
+        assert f"``{WebSocketHandler.__module__}.{WebSocketHandler.__name__}``" in PAGE
         settings.WEBSOCKET_SERVER = "ws.example.com:8001"
         settings.WEBSOCKET_URLCONF = "tests.test_client.site"
         template = engines["django"].from_string(

@@ -42,6 +42,7 @@ def settings(postgres: PostgresServer, **more: object) -> dict[str, str]:
         "PORT": postgres.port,
         "OPTIONS": more.pop("OPTIONS", {}),
         "CONN_MAX_AGE": more.pop("CONN_MAX_AGE", 0),
+        "CONN_HEALTH_CHECKS": more.pop("CONN_HEALTH_CHECKS", False),
     }
     return {"TEST_SETTINGS": json.dumps({"DATABASES": {"default": database}, **more})}
 
@@ -143,3 +144,15 @@ def test_function_view(postgres: PostgresServer, start_server: StartServer) -> N
     with server.connect("/database/") as websocket:
         assert json.loads(websocket.recv(timeout=TIMEOUT)) == {"held": False}
         assert held(postgres) == 0
+
+
+def test_health_checks(postgres: PostgresServer, start_server: StartServer) -> None:
+    """With ``CONN_HEALTH_CHECKS`` nobody notices that a connection went stale."""
+    env = settings(postgres, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+    server = start_server("own", env=env)
+    with server.connect("/events/database/") as websocket:
+        before = talk(websocket)
+        assert talk(websocket) == before
+        postgres.kill()
+        postgres.start()
+        assert talk(websocket) != before

@@ -139,6 +139,16 @@ watcher.observe(state, {childList: true});
 """
 
 
+def new_window(profile: Path) -> webdriver.Chrome:
+    """Start a browser with a profile of its own."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for argument in ARGUMENTS.split():
+        options.add_argument(argument)
+    options.add_argument(f"--user-data-dir={profile}")
+    return webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+
+
 @pytest.fixture
 def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
     """Open a page in a browser of its own."""
@@ -146,12 +156,7 @@ def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
     windows: list[webdriver.Chrome] = []
 
     def open_window(url: str) -> webdriver.Chrome:
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or ""
-        for argument in ARGUMENTS.split():
-            options.add_argument(argument)
-        options.add_argument(f"--user-data-dir={tmp_path / str(len(windows))}")
-        window = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+        window = new_window(tmp_path / str(len(windows)))
         windows.append(window)
         window.get(url)
         wait_for(window, "#state", "connected")

@@ -1,0 +1,122 @@
+"""Takes the pictures of ``docs/sample.rst``: ``python -m tests.sample_site.screenshots DIRECTORY``.
+
+The sample site is served as ``scripts/demo`` does it, and used as in the tests. Look at what has
+come out before it goes into the manual.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from tests.sample_site.conftest import new_window, wait_for
+from tests.sample_site.test_admin import PAGE, Site
+from tests.sample_site.test_browser import introduce, say
+
+#: What stands in the pictures for the name of the machine that they were taken on.
+RENAME = """
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        walker.currentNode.data = walker.currentNode.data.replaceAll(arguments[0], "web1");
+    }
+"""
+
+
+class Visitors:
+    """Browsers on the sample site, each with cookies of its own.
+
+    Args:
+        port: of the sample site.
+        directory: for the browsers' profiles.
+        stack: ends the browsers.
+    """
+
+    def __init__(self, port: int, directory: Path, stack: ExitStack) -> None:
+        self._port = port
+        self._directory = directory
+        self._stack = stack
+        self._count = 0
+
+    def open(self, path: str, height: int, width: int = 900) -> webdriver.Chrome:
+        """Open a page in a new browser, which shows so much of it."""
+        self._count += 1
+        window = new_window(self._directory / f"profile{self._count}")
+        self._stack.callback(window.quit)
+        window.set_window_size(width, height)
+        # A part of it is taken for the frame of the window.
+        inner = window.execute_script("return window.innerHeight")
+        window.set_window_size(width, 2 * height - inner)
+        window.get(f"http://127.0.0.1:{self._port}{path}")
+        return window
+
+
+def chat(visitors: Visitors) -> webdriver.Chrome:
+    """Three people talk."""
+    windows = []
+    people = (("Ada", "#7b3fa0"), ("Grace", "#b3541e"), ("Linus", "#1f6f54"))
+    for name, colour in people:
+        window = visitors.open("/chat/", 450)
+        wait_for(window, "#state", "connected")
+        introduce(window, name, colour)
+        windows.append(window)
+    lines = (
+        (0, "Is this thing on?"),
+        (1, "It is. One gunicorn serves the page and this socket."),
+        (2, "And mine, in another browser."),
+        (0, "No broker, no second server. Nice."),
+    )
+    for number, text in lines:
+        say(windows[number], text)
+        for window in windows:
+            wait_for(window, "#log", text)
+    return windows[1]
+
+
+def sign_in(window: webdriver.Chrome, name: str) -> None:
+    """Sign in on the page Notify."""
+    window.find_element(By.NAME, "username").send_keys(name + "\n")
+    wait_for(window, "#state", "connected")
+
+
+def notify(visitors: Visitors) -> webdriver.Chrome:
+    """Somebody is told something in a window of theirs."""
+    window = visitors.open("/notify/", 480)
+    sign_in(window, "ada")
+    for text in ("your order has been shipped", "it arrives on Friday"):
+        say(window, text)
+        wait_for(window, "#log", text)
+    return window
+
+
+def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
+    """An operator looks at the sockets of all workers."""
+    window = visitors.open("/echo/", 600, 1340)
+    window.add_cookie({"name": "sessionid", "value": session})
+    window.get(window.current_url.replace("/echo/", PAGE))
+    wait_for(window, "#wsmux-state", "Live.")
+    wait_for(window, "#wsmux-sockets", "/admin/sockets/")
+    window.execute_script(RENAME, socket.gethostname())
+    window.execute_script("document.documentElement.style.overflow = 'hidden'")  # no scroll bar
+    return window
+
+
+def main(directory: Path) -> None:
+    """Make all pictures."""
+    with TemporaryDirectory() as temporary, ExitStack() as stack:
+        site = Site(Path(temporary))
+        stack.callback(site.server.stop)
+        visitors = Visitors(site.server.port, Path(temporary), stack)
+        # The browsers stay open, so that the operator has something to look at.
+        chat(visitors).save_screenshot(directory / "chat.png")
+        notify(visitors).save_screenshot(directory / "notify.png")
+        admin(visitors, site.keys["operator"]).save_screenshot(directory / "admin.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

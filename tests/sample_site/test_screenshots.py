@@ -1,0 +1,28 @@
+"""The pictures of the manual can be taken again."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from tests.conftest import need
+from tests.sample_site.screenshots import main
+from tests.support import ROOT
+
+
+def size(picture: Path) -> tuple[int, int]:
+    """Return width and height of a PNG."""
+    head = picture.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", head[16:])
+    return width, height
+
+
+def test_screenshots(tmp_path: Path) -> None:
+    """What comes out is what the manual has, of the same sizes."""
+    need("chromium", "chromedriver")
+    main(tmp_path)
+    taken = {picture.name: size(picture) for picture in tmp_path.iterdir()}
+    assert taken == {
+        picture.name: size(picture) for picture in (ROOT / "docs" / "images").glob("*.png")
+    }

@@ -1,0 +1,423 @@
+"""What ``docs/codes.rst`` and ``docs/signals.rst`` list is what there is, and what happens."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import override_settings
+from django.urls import clear_url_caches, path
+
+import django_wsmux
+from django_wsmux import checks, conf, signals
+from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.decorators import websocket
+from django_wsmux.people import SIGNED_OUT, disconnect
+from django_wsmux.protocol.frames import CloseCode
+from django_wsmux.server import registry
+from django_wsmux.server.counters import COUNTERS, counters
+from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
+from django_wsmux.testing.client import close_all
+from django_wsmux.views import WebSocketView
+from tests.manual import table
+from tests.support import ROOT, frame
+
+PACKAGE = Path(django_wsmux.__file__).parent
+
+
+@websocket
+def echo(request: Any, websocket: Any) -> None:
+    """Send back what comes."""
+    for message in websocket:
+        websocket.send(message)
+
+
+@websocket
+def brief(request: Any, websocket: Any) -> None:
+    """Return at once."""
+
+
+@websocket
+def broken(request: Any, websocket: Any) -> None:
+    """Raise."""
+    raise ValueError
+
+
+@websocket
+def late(request: Any, websocket: Any) -> Any:
+    """Refuse when it is too late."""
+    return HttpResponse(status=403)
+
+
+class Texts(WebSocketView):
+    """For text."""
+
+    def receive_text(self, text: str) -> None:
+        """Take it."""
+
+
+def nobody(token: Any) -> None:
+    """Know no token."""
+
+
+def ann(token: Any) -> User:
+    """Take every token for hers."""
+    return User.objects.get(username="ann")
+
+
+urlpatterns = [
+    path("echo/", echo),
+    path("brief/", brief),
+    path("broken/", broken),
+    path("late/", late),
+    path("texts/", Texts.as_view()),
+    path("first/", authentication(first_message(nobody))(echo)),
+    path("ann/", authentication(first_message(ann))(echo)),
+    path("bearer/", authentication(bearer(nobody))(echo)),
+]
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    """The URLs are this module's."""
+    with override_settings(WEBSOCKET_URLCONF=__name__):
+        yield
+        close_all()
+    clear_url_caches()
+
+
+def connect(name: str = "echo", client: WebSocketClient | None = None) -> ClientWebSocket:
+    """Open a socket of one of the views above."""
+    client = client or WebSocketClient(raise_request_exception=False)
+    return client.websocket(f"/{name}/")
+
+
+def signed_in() -> WebSocketClient:
+    """Return the client of somebody who has signed in."""
+    client = WebSocketClient()
+    client.force_login(User.objects.get_or_create(username="ann")[0])
+    return client
+
+
+# Close codes
+
+
+def fed(*frames: bytes, name: str = "echo", **settings: Any) -> int | None:
+    """Return what a socket is closed with upon these bytes, with these settings."""
+    with override_settings(**settings):
+        ws = connect(name)
+        transport = ws._peer.transport
+        assert transport is not None
+        transport.feed(b"".join(frames))
+        return ws.close_code
+
+
+def dropped() -> int | None:
+    """Return the code of a connection that was lost, as the view sees it."""
+    seen: list[int] = []
+    signals.websocket_closed.connect(lambda code, **rest: seen.append(code), weak=False)
+    transport = connect()._peer.transport
+    assert transport is not None
+    transport.feed_eof()
+    close_all()
+    signals.websocket_closed.receivers.pop()
+    return seen[0]
+
+
+def codeless() -> int | None:
+    """Return the code of a close frame without one, as the view sees it."""
+    seen: list[int] = []
+    signals.websocket_closed.connect(lambda code, **rest: seen.append(code), weak=False)
+    connect().close(1005)
+    close_all()
+    signals.websocket_closed.receivers.pop()
+    return seen[0]
+
+
+def one_too_many() -> int | None:
+    """Return what a user's second socket is closed with when it says whose it is."""
+    with override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1):
+        connect("echo", signed_in())
+        ws = connect("ann")
+        ws.send("a token")
+        return ws.close_code
+
+
+def disconnected() -> int | None:
+    """Return what a user's socket is closed with."""
+    client = signed_in()
+    ws = connect("echo", client)
+    disconnect(User.objects.get(username="ann"))
+    return ws.close_code
+
+
+def too_late() -> int | None:
+    """Return what closes a socket whose first message does not come."""
+    ws = connect("first")
+    ws.peek(timeout=conf.get("WEBSOCKET_TOKEN_TIMEOUT"))
+    return ws.close_code
+
+
+def restarted() -> int | None:
+    """Return what is said when a process ends."""
+    ws = connect()
+    registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
+    return ws.close_code
+
+
+TEXT = frame(0x81, b"hello")
+
+#: By how a line of the table begins, what brings it about; or the tests that do so, and look at the
+#: code, where it takes a server.
+CLOSES: dict[str, Callable[[], int | None] | str] = {
+    "1000 the view returns": lambda: connect("brief").close_code,
+    "1001 a test with a live": "tests/test_client/test_live.py::test_sockets_left_open",
+    "1002 the peer breaks": lambda: fed(b"\x81\x05hello"),
+    "1002 what is compressed": "tests/protocol/test_deflate.py",
+    "1003 an event view has no": lambda: fed(frame(0x82, b"\0"), name="texts"),
+    "1005 never": codeless,
+    "1006 never": dropped,
+    "1006 the peer shows no": "tests/integration/test_keepalive.py::test_silence_ends",
+    "1006 the peer takes nothing": "tests/integration/test_limits.py::test_send_timeout",
+    "1007 text is not": lambda: fed(frame(0x81, b"\xff")),
+    "1008 there are more than": lambda: fed(TEXT * 3, WEBSOCKET_MAX_MESSAGES_PER_SECOND=1),
+    "1008 a response says no": lambda: connect("late").close_code,
+    "1009 a message is larger": lambda: fed(TEXT, WEBSOCKET_MAX_MESSAGE_SIZE=4),
+    "1009 a frame is larger": lambda: fed(TEXT, WEBSOCKET_MAX_FRAME_SIZE=4),
+    "1009 a message has more": lambda: fed(
+        frame(0x01, b"a"), frame(0x00, b"b"), frame(0x80, b"c"), WEBSOCKET_MAX_FRAGMENTS=2
+    ),
+    "1011 the view raises": lambda: connect("broken").close_code,
+    "1012 the process is": restarted,
+    "1013 a group has more": "tests/integration/test_limits.py::test_slow_member",
+    "1013 the first message": one_too_many,
+    "4401 its session is over": disconnected,
+    "4401 no first message": too_late,
+    "4401 the first message": lambda: fed(TEXT, name="first"),
+}
+
+
+def line_for(beginning: str, rows: list[list[str]]) -> list[str]:
+    """Return the row of a table that begins so."""
+    (row,) = (row for row in rows if f"{row[0]} {row[1]}".startswith(beginning))
+    return row
+
+
+def counted(name: str, before: dict[str, int]) -> bool:
+    """Say whether the counter of a line has gone up, or there is none."""
+    return name == "-" or counters[name] > before[name]
+
+
+def is_shown(test: str, word: str) -> bool:
+    """Say whether a test, or a module of tests, has the word in it."""
+    module, _, function = test.partition("::")
+    text = (ROOT / module).read_text()
+    if not function:
+        return word in text
+    tree = ast.parse(text)
+    (found,) = (
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.FunctionDef) and each.name == function
+    )
+    return word in ast.unparse(found)
+
+
+def test_every_close_code() -> None:
+    """The table has every code that the package knows, and every line is brought about."""
+    rows = table("codes.rst", "code")
+    known = {value for name, value in vars(CloseCode).items() if name.isupper()}
+    assert {int(row[0]) for row in rows} == known | {SIGNED_OUT}
+    assert [line_for(beginning, rows) for beginning in CLOSES] == rows
+    assert {row[2] for row in rows} - {"-"} <= COUNTERS.keys()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("beginning", CLOSES)
+def test_close(beginning: str) -> None:
+    """What the table says of it is so."""
+    row = line_for(beginning, table("codes.rst", "code"))
+    how = CLOSES[beginning]
+    if isinstance(how, str):
+        assert is_shown(how, row[0]) or is_shown(how, row[2]), how
+    else:
+        before = dict(counters)
+        assert how() == int(row[0])
+        assert counted(row[2], before)
+
+
+# Handshakes
+
+
+def refused(
+    *arguments: Any, name: str = "echo", settings: dict[str, Any] | None = None, **extra: Any
+) -> int:
+    """Return the status of a handshake that is refused."""
+    with override_settings(**(settings or {})), pytest.raises(HandshakeRefused) as error:
+        WebSocketClient(raise_request_exception=False).websocket(f"/{name}/", *arguments, **extra)
+    return int(error.value.response.status_code)
+
+
+def one_more(setting: str, client: WebSocketClient) -> int:
+    """Return the status when there may be one socket and there is."""
+    with override_settings(**{setting: 1}):
+        connect("echo", client)
+        with pytest.raises(HandshakeRefused) as error:
+            connect("echo", client)
+    return int(error.value.response.status_code)
+
+
+def ending() -> int:
+    """Return the status when the process is about to end."""
+    registry.refuse_handshakes()
+    try:
+        return refused()
+    finally:
+        registry._stopping.clear()
+
+
+REFUSALS: dict[str, Callable[[], int] | str] = {
+    "400 it is no": lambda: refused(headers={"Sec-WebSocket-Key": "short"}),
+    "400 Host": lambda: refused(
+        HTTP_HOST="evil.example", settings={"ALLOWED_HOSTS": ["site.example"]}
+    ),
+    "401, 403 a ticket": lambda: refused(["bearer", "guess"], name="bearer"),
+    "403 it comes": lambda: refused(origin="https://evil.example"),
+    "405 it is not": lambda: refused(REQUEST_METHOD="POST"),
+    "408 our worker": "tests/integration/test_limits.py::test_handshake_timeout",
+    "426 its version": lambda: refused(headers={"Sec-WebSocket-Version": "8"}),
+    "426 a plain request": "tests/integration/test_workers.py::test_sockets_only",
+    "429 WEBSOCKET_MAX_SOCKETS_PER_A": lambda: one_more(
+        "WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", WebSocketClient()
+    ),
+    "429 WEBSOCKET_MAX_SOCKETS_PER_U": lambda: one_more(
+        "WEBSOCKET_MAX_SOCKETS_PER_USER", signed_in()
+    ),
+    "501 this server's": "tests/integration/test_workers.py::test_blocking_workers",
+    "503 WEBSOCKET_MAX_SOCKETS is": lambda: one_more("WEBSOCKET_MAX_SOCKETS", WebSocketClient()),
+    "503 the process": ending,
+}
+
+
+def test_every_refusal() -> None:
+    """Every line of the table is brought about."""
+    rows = table("codes.rst", "status")
+    assert [line_for(beginning, rows) for beginning in REFUSALS] == rows
+    assert {row[2] for row in rows} - {"-"} == {
+        name
+        for name in COUNTERS
+        if name.startswith("refused_") or name in ("authentication_failed", "handshake_timed_out")
+    }
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("beginning", REFUSALS)
+def test_refusal(beginning: str) -> None:
+    """What the table says of it is so."""
+    row = line_for(beginning, table("codes.rst", "status"))
+    how = REFUSALS[beginning]
+    if isinstance(how, str):
+        assert is_shown(how, row[0]), how
+    else:
+        before = dict(counters)
+        assert str(how()) in row[0]
+        assert counted(row[2], before)
+
+
+# Signals, checks, log
+
+MODULES = {module: ast.parse(module.read_text()) for module in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_signals() -> None:
+    """The table has each signal, and each argument that it is sent with."""
+    sent: dict[str, list[str]] = {}
+    for tree in MODULES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = ast.unparse(node.func.value)
+                if node.func.attr == "send_robust" and name in signals.__all__:
+                    assert name not in sent
+                    sent[name] = [str(keyword.arg) for keyword in node.keywords]
+    rows = table("signals.rst", "signal")
+    assert sorted(row[0] for row in rows) == signals.__all__
+    for name, arguments, _ in rows:
+        assert arguments.split(", ") == sent[name]
+
+
+def test_checks() -> None:
+    """The table is that of the code, where each has its level."""
+    levels: dict[str, str] = {}
+    for name in ("checks.py", "driver_checks.py"):
+        for node in ast.walk(MODULES[PACKAGE / name]):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Error", "Warning"):
+                found = re.findall(r"'django_wsmux\.(\w+)'", ast.unparse(node))
+                levels |= dict.fromkeys(found, ast.unparse(node.func))
+    rows = table("signals.rst", "django_wsmux.")
+    assert {row[0]: {"E": "Error", "W": "Warning"}[row[0][0]] for row in rows} == levels
+    summary = re.sub(r"\n +", " ", (checks.__doc__ or "").replace("``", ""))
+    for name, what in rows:
+        assert re.search(rf"^{name} +{re.escape(what)}$", summary, re.MULTILINE)
+
+
+#: What is logged under the name of another package, as the page says below the table.
+OTHERS = {"gunicorn.access", "django.server"}
+
+LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
+
+
+def logged() -> Iterator[tuple[str, str, str]]:
+    """Yield logger, level and line for each place in the package that logs something."""
+    for module, tree in MODULES.items():
+        loggers = dict(
+            re.findall(r'^(\w+) = logging\.getLogger\("(.+)"\)$', module.read_text(), re.MULTILINE)
+        )
+        loggers |= {"self.log": "gunicorn.error", "self._log": "gunicorn.error"}
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            name = loggers.get(ast.unparse(node.func.value))
+            if name in OTHERS or name is None or node.func.attr not in LEVELS:
+                continue
+            assert isinstance(node.args[0], ast.Constant), f"{module}: {ast.unparse(node)}"
+            yield name, LEVELS[node.func.attr], str(node.args[0].value)
+
+
+def test_log() -> None:
+    """The table has each line that the package logs, and no other."""
+    rows = table("signals.rst", "logger")
+    expected = [(name, level, re.sub(r"%[.\d]*\w", "...", line)) for name, level, line in logged()]
+    expected = [
+        (name, level, line.replace("......", "...").replace("\n", " "))
+        for name, level, line in expected
+    ]
+    for name, level, line in rows:
+        # The most exact: a line may begin as another does.
+        fits = [each for each in expected if each[:2] == (name, level) and same(line, each[2])]
+        assert fits, line
+        expected.remove(min(fits, key=lambda each: len(each[2])))
+    # One text in two modules is one line of the table.
+    told = {(name, level, line) for name, level, line in rows}
+    assert set(expected) <= told
+
+
+def same(told: str, line: str) -> bool:
+    """Say whether the table has this line, perhaps only its beginning."""
+    return told == line or (told.endswith(" ...") and line.startswith(told.removesuffix("...")))
+
+
+def test_loggers_are_importable() -> None:
+    """Every logger of the table is there once its module is, under that name."""
+    names = {name for name, _, _ in table("signals.rst", "logger")}
+    for module in MODULES:
+        for name in re.findall(r'getLogger\("(.+)"\)', module.read_text()):
+            assert name in names | OTHERS
+            dotted = ".".join(module.relative_to(PACKAGE.parent).with_suffix("").parts)
+            assert importlib.import_module(dotted).logger.name == name
