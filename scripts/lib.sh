@@ -41,6 +41,12 @@ find_python() {
     fail "Python 3.11 or newer is needed; set PYTHON to one."
 }
 
+# can_compile PYTHON: say whether there is what the C extension needs: a compiler, Python's headers.
+can_compile() {
+    command -v gcc >/dev/null 2>&1 &&
+        [ -e "$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
 # Print where pyenv keeps its Pythons, as further entries of PATH; nothing where there is no pyenv.
 pyenv_path() {
     command -v pyenv >/dev/null 2>&1 || return 0

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,13 @@ FILES = (
 )
 
 #: What may lie around in a tree where somebody works, and must not be published.
-JUNK = ("bench/wsload", "docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc")
+JUNK = (
+    *("bench/wsload", "docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc"),
+    "django_wsmux/protocol/_speedups.cpython-310-x86_64-linux-gnu.so",
+)
+
+#: The extension, as Python calls what it has built itself.
+EXTENSION = "django_wsmux/protocol/_speedups" + sysconfig.get_config_var("EXT_SUFFIX")
 
 #: Needs neither settings nor a server to be imported.
 PUBLIC = (
@@ -46,11 +54,16 @@ PUBLIC = (
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a program of this Python's, without the settings of the tests; return what it says."""
+    return run_with({}, *command, cwd=cwd)
+
+
+def run_with(variables: dict[str, str], *command: str | Path, cwd: Path) -> str:
+    """Do the same with more variables in the environment."""
     environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
     result = subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
-        env=environment,
+        env=environment | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -98,7 +111,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The two distributions."""
     source = tmp_path_factory.mktemp("package") / "source"
     source.mkdir()
-    caches = shutil.ignore_patterns("__pycache__", "_build", "wsload", "*.pyc", "*.sqlite3")
+    caches = shutil.ignore_patterns("__pycache__", "_build", "wsload", "*.pyc", "*.so", "*.sqlite3")
     for name in (*DIRECTORIES, "django_wsmux"):
         shutil.copytree(ROOT / name, source / name, ignore=caches)
     for name in FILES:
@@ -129,11 +142,16 @@ def test_sdist(built: Built) -> None:
 
 
 def test_wheel(built: Built) -> None:
-    """It has the package, templates, static files and migrations included, and nothing else."""
+    """It has the package, templates, static files and migrations included, and nothing else: what
+    is in C is compiled, where that can be.
+    """
     with zipfile.ZipFile(built.wheel) as wheel:
         names = set(wheel.namelist())
     described = {name for name in names if ".dist-info/" in name}
     package = {name for name in built.tree if name.startswith("django_wsmux/")}
+    package.remove("django_wsmux/protocol/_speedups.c")
+    if find_spec("django_wsmux.protocol._speedups") is not None:
+        package.add(EXTENSION)
     assert names - described == package
     for path in (
         "migrations/0001_initial.py",
@@ -157,6 +175,35 @@ def test_installs(built: Built, tmp_path: Path) -> None:
     program += "; sys.modules['gunicorn'] = None"
     program += "".join(f"; import django_wsmux.{name}" for name in PUBLIC)
     run("-I", "-W", "error", "-c", program, cwd=tmp_path)
+
+
+def test_without_a_compiler(built: Built, tmp_path: Path) -> None:
+    """The wheel is made all the same; what is missing in it, Python does."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    shutil.unpack_archive(built.sdist, source, filter="data")
+    (unpacked,) = source.iterdir()
+    run_with({"CC": "false"}, "-m", "build", "--no-isolation", "--wheel", cwd=unpacked)
+    (wheel,) = (unpacked / "dist").glob("*.whl")
+    assert "OK" in run("-m", "check_wheel_contents", wheel, cwd=unpacked)
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index")
+    run(*pip, "--no-deps", "--target", target, wheel, cwd=source)
+    assert {name for name in files_in(target) if name.endswith((".c", ".so"))} == set()
+    program = f"import sys; sys.path.insert(0, {str(target)!r});"
+    program += "from django_wsmux.protocol import codec, masking;"
+    program += "assert codec.unmask is masking._unmask; c, messages = codec.Codec(9), [];"
+    program += "c.receive(b'\\x81\\x82\\1\\2\\3\\4ik', messages); print(codec.__file__, messages)"
+    said = run("-I", "-W", "error", "-c", program, cwd=source)
+    assert said.split() == [str(target / "django_wsmux" / "protocol" / "codec.py"), "['hi']"]
+
+
+def test_compiles_clean(tmp_path: Path) -> None:
+    """gcc has nothing to complain of."""
+    source, include = ROOT / "django_wsmux/protocol/_speedups.c", sysconfig.get_path("include")
+    if not (shutil.which("gcc") and Path(include, "Python.h").exists()):
+        pytest.skip("there is no gcc, or no Python.h")
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fPIC", "-c", str(source)]
+    subprocess.run([*command, "-isystem", include, "-o", str(tmp_path / "_.o")], check=True)
 
 
 def test_version(built: Built) -> None:

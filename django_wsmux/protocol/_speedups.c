@@ -122,17 +122,24 @@ unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
     return result;
 }
 
-/* Unmasks to `to`, which may be the payload itself: then it is as before if the text is wrong. */
+/* A payload that may be written to is unmasked in place, and as before if it is not UTF-8. */
 static PyObject *
-unmasked_text(char *to, const char *payload, Py_ssize_t length, uint64_t mask)
+unmasked_text(char *payload, Py_ssize_t length, uint64_t mask, int is_writable)
 {
     PyObject *result = unmasked_ascii(payload, length, mask);
     if (result != NULL || PyErr_Occurred()) {
         return result;
     }
+    char *to = is_writable ? payload : PyMem_Malloc(length);
+    if (to == NULL) {
+        return PyErr_NoMemory();
+    }
     apply_mask(to, payload, length, mask);
     result = PyUnicode_DecodeUTF8(to, length, NULL);
-    if (result == NULL && to == payload) {
+    if (!is_writable) {
+        PyMem_Free(to);
+    }
+    else if (result == NULL) {
         apply_mask(to, to, length, mask);
     }
     return result;
@@ -248,7 +255,7 @@ read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t
     if (((unsigned char)data[0] & 0x0F) == BINARY) {
         return pair(unmasked_bytes(payload, size - start, mask), size);
     }
-    PyObject *text = unmasked_text(payload, payload, size - start, mask);
+    PyObject *text = unmasked_text(payload, size - start, mask, 1);
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         text = Py_NewRef(Py_None);
@@ -418,18 +425,7 @@ unmask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count
     if (!is_text) {
         return unmasked_bytes(payload, length, mask);
     }
-    if (range.is_writable) {
-        return unmasked_text(payload, payload, length, mask);
-    }
-    char small[CHUNK], *to = length <= CHUNK ? small : PyMem_Malloc(length);
-    if (to == NULL) {
-        return PyErr_NoMemory();
-    }
-    PyObject *result = unmasked_text(to, payload, length, mask);
-    if (to != small) {
-        PyMem_Free(to);
-    }
-    return result;
+    return unmasked_text(payload, length, mask, range.is_writable);
 }
 
 PyDoc_STRVAR(unmask_ascii_doc,
