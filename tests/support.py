@@ -210,6 +210,14 @@ class Wire:
         response.begin()
         return Answer(response.status, response.headers, response.read().decode())
 
+    def arrived(self) -> bytes:
+        """Return what has come so far, without waiting."""
+        self.sock.setblocking(False)
+        try:
+            return self.sock.recv(2**24)
+        finally:
+            self.sock.settimeout(TIMEOUT)
+
     def rest(self) -> bytes:
         """Read to the end of the stream."""
         return self._reader.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -66,6 +67,25 @@ class TestSlots:
             websocket.send("x")
             assert websocket.recv(timeout=TIMEOUT) == "x"
             assert json.loads(server.get("/report/none/"))["inside"] == 1
+
+
+def test_turns(start_server: StartServer) -> None:
+    """A connection whose next request is always there does not keep the others out."""
+    server = start_server("own")
+    request, most = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 300
+    with server.wire() as busy, server.wire() as other:
+        for wire in (busy, other):
+            wire.send(request)
+            wire.response()
+        (worker,) = server.workers
+        # Both are there before the worker looks.
+        os.kill(worker, signal.SIGSTOP)
+        busy.send(request * most)
+        other.send(request)
+        os.kill(worker, signal.SIGCONT)
+        other.response()
+        answered = busy.arrived().count(b"HTTP/1.1 200 OK")
+    assert 0 < answered < most
 
 
 class TestProcesses:
