@@ -215,6 +215,8 @@ class Wire:
         self.sock.setblocking(False)
         try:
             return self.sock.recv(2**24)
+        except BlockingIOError:
+            return b""
         finally:
             self.sock.settimeout(TIMEOUT)
 
