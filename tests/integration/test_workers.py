@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import unix_connect
 
+from tests.gauges import wait_until
 from tests.support import TIMEOUT, WORKERS, Server, frame, tls_context
 
 StartServer = Callable[..., Server]
@@ -80,6 +81,8 @@ def test_turns(start_server: StartServer) -> None:
         (worker,) = server.workers
         # All are there before the worker looks; it may begin at either end.
         os.kill(worker, signal.SIGSTOP)
+        stat = Path(f"/proc/{worker}/stat")
+        wait_until(lambda: ") T " in stat.read_text(), "the worker has stopped")
         early.send(request)
         busy.send(request * most)
         late.send(request)
