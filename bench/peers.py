@@ -217,7 +217,7 @@ OURS = Peer(
     "django_wsmux",
     under_gunicorn(WORKER, "wsmux_site"),
     DJANGO_SOCKETS | PAGES,
-    distributions=("Django", "gunicorn", "gevent", "websockets"),
+    distributions=("Django", "gunicorn", "gunicorn_h1c", "gevent", "websockets"),
     ways={
         "/function/": "function view",
         "/event/": "event view",
@@ -272,8 +272,8 @@ PEERS = (
         "Channels on gunicorn asgi",
         under_gunicorn("asgi", "channels_site"),
         DJANGO_SOCKETS | PAGES,
-        (*DJANGO, "channels", "gunicorn>=24", "uvloop", "channels-redis"),
-        ("channels", "channels-redis", "gunicorn", "uvloop"),
+        (*DJANGO, "channels", "gunicorn>=24", "gunicorn_h1c", "uvloop", "channels-redis"),
+        ("channels", "channels-redis", "gunicorn", "gunicorn_h1c", "uvloop"),
         CHANNELS,
     ),
     Peer(
