@@ -29,6 +29,12 @@ class Target:
     most: float | None = None
 
 
+CHANNELS = tuple(
+    f"{server}/{way}"
+    for server in ("daphne", "uvicorn", "gunicorn-asgi")
+    for way in ("sync", "async")
+)
+
 TARGETS = (
     Target("echo", "64 B", "gevent-websocket", least=3),
     Target("echo", "16 KiB", "gevent-websocket", least=100),
@@ -40,6 +46,16 @@ TARGETS = (
     Target("echo", "1 MiB", "picows", least=0.9),
     Target("echo", "64 B", "wsmux/event", most_cpu=1.15),
     Target("echo", "64 B", "wsmux/lean", most_cpu=1.15),
+    Target("echo", "64 B", "ws", least=1),
+    *(Target("echo", "64 B", server, least=10) for server in CHANNELS),
+    *(Target("fanout", "500", server, least=0.95) for server in ("picows", "websockets", "ws")),
+    *(Target("fanout", "500", server, least=25) for server in CHANNELS),
+    *(Target("handshakes", "", server, least=2) for server in CHANNELS),
+    Target("pages", "", "wsmux-plain", least=0.99),
+    Target("pages", "", "gevent", least=1),
+    *(Target("pages", "", server, least=5) for server in ("daphne", "uvicorn", "gunicorn-asgi")),
+    # Seconds until 200 views that wait 50 ms each are done.
+    *(Target("blocking", "", f"wsmux/{way}", most=0.3) for way in ("function", "event", "lean")),
     # KiB of resident memory for each socket of a signed-in user; what the project promises.
     Target("idle", "10,000", "wsmux/function", most=24.0),
     Target("idle", "10,000", "wsmux/event", most=8.0),
