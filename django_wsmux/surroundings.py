@@ -18,6 +18,8 @@ __all__ = ["Surroundings", "current"]
 
 _PREPARED = "_django_wsmux_surroundings"
 
+_NOTHING: Final[dict[Any, Any]] = {}
+
 #: Contexts that a greenlet keeps: users of more languages and time zones than that take turns.
 _MOST: Final = 64
 
@@ -45,15 +47,20 @@ class Surroundings:
             greenlet: the current one. What a context holds is valid in the greenlet that put it
                 there (asgiref 3.11, ``local.py``), so each prepares its own.
         """
-        prepared: dict[Surroundings, Context] | None = getattr(greenlet, _PREPARED, None)
-        if prepared is None or len(prepared) > _MOST:
-            prepared = {}
-            setattr(greenlet, _PREPARED, prepared)
+        prepared: dict[Surroundings, Context] = getattr(greenlet, _PREPARED, _NOTHING)
         context = prepared.get(self)
         if context is None:
-            context = prepared[self] = Context()
-            context.run(self._activate)
+            context = self._prepare(greenlet)
         return context.copy()
+
+    def _prepare(self, greenlet: object) -> Context:
+        prepared: dict[Surroundings, Context] | None = getattr(greenlet, _PREPARED, None)
+        if prepared is None or len(prepared) >= _MOST:
+            prepared = {}
+            setattr(greenlet, _PREPARED, prepared)
+        context = prepared[self] = Context()
+        context.run(self._activate)
+        return context
 
     def _activate(self) -> None:
         set_script_prefix(self._script_prefix)
