@@ -184,7 +184,7 @@ def selecting(request: HttpRequest, websocket: WebSocket) -> None:
         if websocket.fileno() in readable:
             started = time.monotonic()
             message = websocket.receive()
-            assert time.monotonic() - started < 0.5, "receive() had to wait"
+            assert time.monotonic() - started < 5, "receive() had to wait"
             if message is not None:
                 websocket.send(message)
 
