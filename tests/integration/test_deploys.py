@@ -298,6 +298,7 @@ class TestOwnWorker:
         server.wait_for_log("All 1 worker_connections are taken")
 
 
+@pytest.mark.alone
 def test_bench() -> None:
     """``bench/deploy.py`` in short: no page fails, no message is missed, all see 1012."""
     options = ["--clients", "100", "--reloads", "1", "--drain", "1", "--within", "60"]

@@ -13,6 +13,8 @@ from tests.support import SERVERS, TIMEOUT, Server, frame
 
 StartServer = Callable[..., Server]
 
+pytestmark = pytest.mark.alone
+
 ENV = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
 
 
