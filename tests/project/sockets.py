@@ -345,7 +345,9 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
         Group(f"room.{number}").join(websocket)
         Group(f"room.{number}").leave(websocket)
         websocket.spawn(int)
-    time.sleep(0.05)
+    deadline = time.monotonic() + 5
+    while websocket._on_close and time.monotonic() < deadline:
+        time.sleep(0.02)
     websocket.send_json(len(websocket._on_close or ()))
 
 
