@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,26 @@ from .support import PATH, ROOT, SERVERS, Server
 pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
 
 StartServer = Callable[..., Server]
+
+# Servers are stopped as with CONTROL-C, which whatever runs us in the background has them ignore.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option, and the setting that says what it means."""
+    parser.addoption(
+        "--of-libraries",
+        action="store_true",
+        help="leave out what libraries cannot change: the paths of of_no_library in setup.cfg",
+    )
+    parser.addini("of_no_library", "what libraries cannot change", type="paths")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what libraries cannot change, where only they are of interest."""
+    if config.getoption("of_libraries") and collection_path in config.getini("of_no_library"):
+        return True
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import os
 import random
 import re
@@ -115,16 +116,28 @@ def tls_context(certificate: Path) -> ssl.SSLContext:
 
 
 def unused_port() -> int:
-    """Return a port that nobody listens on just now.
+    """Return a port that nobody listens on just now, and that has not been returned before.
 
     Below those that the system gives to outgoing connections: a server that is killed finds its
-    port as it was when it is started again.
+    port as it was when it is started again. Tests that run at the same time do not meet.
     """
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = next(_ports)
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
+
+
+def _own_ports() -> Iterator[int]:
+    """Yield again and again, in an order of their own, the ports of this process of pytest's."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + number % 12 * 1000
+    ports = list(range(first, first + 1000))
+    random.shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_ports = _own_ports()
 
 
 def wait_for_port(port: int) -> None:

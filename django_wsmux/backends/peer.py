@@ -142,8 +142,11 @@ class Peer:
         return sorted(b64decode(answer) for answer in answers)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process."""
+        """Send a signal to the process; what SIGSTOP is for has happened when this returns."""
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # Until its first thread has run, the others do.
+            os.waitpid(self.process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""

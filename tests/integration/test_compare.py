@@ -21,6 +21,8 @@ from tests.support import ROOT
 MEASURES = ("echo", "handshakes", "fanout", "redis", "pages", "latency")
 SVG = "{http://www.w3.org/2000/svg}"
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:

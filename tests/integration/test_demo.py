@@ -18,7 +18,9 @@ from tests.support import ROOT, TIMEOUT, Site, unused_port
 def test_demo(tmp_path: Path) -> None:
     """It makes everything it needs, prints its command and serves pages and sockets."""
     copy = tmp_path / "copy"
-    ignored = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache")
+    # Other tests may write there at the same time.
+    caches = (".hypothesis", ".tox", ".*_cache", "__pycache__", "*.egg-info", "wsload")
+    ignored = shutil.ignore_patterns(".git", ".venv*", *caches)
     shutil.copytree(ROOT, copy, ignore=ignored)
     port = unused_port()
     process = subprocess.Popen(

@@ -88,20 +88,19 @@ def booted(server: Server, times: int) -> None:
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file whose edit restarts the workers of ``lasting``."""
-    path = tmp_path_factory.mktemp("reload") / "file"
-    path.touch()
-    return path
+    """A directory with a file for each server of ``lasting``, whose edit restarts its worker."""
+    return tmp_path_factory.mktemp("reload")
 
 
 @pytest.fixture(scope="module")
 def lasting(start_lasting_server: StartServer, edited: Path) -> Callable[[str], Server]:
     """A server for each worker, for what a server survives; its worker is new."""
-    options = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(edited))
+    options = ("--reload", "--reload-engine", "poll", "--max-requests", f"{MOST}")
 
     @cache
     def start(worker: str) -> Server:
-        return start_lasting_server(worker, *options, "--max-requests", f"{MOST}")
+        (edited / worker).touch()
+        return start_lasting_server(worker, *options, "--reload-extra-file", f"{edited / worker}")
 
     return start
 
@@ -157,7 +156,8 @@ class TestTable:
                 os.kill(old, signal.SIGKILL)
             elif "edit" in event:
                 # A worker that has answered has looked at it before.
-                os.utime(edited, (time.time(), edited.stat().st_mtime + 10))
+                file = edited / worker
+                os.utime(file, (time.time(), file.stat().st_mtime + 10))
             else:
                 for _ in range(MOST - 10):
                     server.get("/")
@@ -298,6 +298,7 @@ class TestOwnWorker:
         server.wait_for_log("All 1 worker_connections are taken")
 
 
+@pytest.mark.alone
 def test_bench() -> None:
     """``bench/deploy.py`` in short: no page fails, no message is missed, all see 1012."""
     options = ["--clients", "100", "--reloads", "1", "--drain", "1", "--within", "60"]

@@ -211,6 +211,7 @@ def test_overview(cluster: Cluster) -> None:
         assert sorted(pids) == sorted([*workers] * 2)
 
 
+@pytest.mark.alone
 def test_endurance(cluster: Cluster) -> None:
     """Healthy members have every message in order, but for what was reported; see endurance.py.
 

@@ -15,6 +15,8 @@ from tests.support import TIMEOUT, Server, frame
 
 StartServer = Callable[..., Server]
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def limited(environment: dict[str, str]) -> Iterator[Server]:

@@ -71,7 +71,8 @@ def start_site(worker: str, environment: dict[str, str], *options: str) -> Site:
 @pytest.fixture(scope="module")
 def site(environment: dict[str, str]) -> Iterator[Site]:
     """Two workers of our own."""
-    site = start_site("own", environment, "-w", "2")
+    # The view of test_queues() does not end by itself.
+    site = start_site("own", environment, "-w", "2", "--graceful-timeout", "1")
     yield site
     site.server.stop()
     relay.backend()  # closes that of the site

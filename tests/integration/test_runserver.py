@@ -425,6 +425,7 @@ def come_back(server: Server) -> str | bytes:
 class TestReload:
     """An edit while a socket is open."""
 
+    @pytest.mark.alone
     def test_edit(self, project: Path) -> None:
         """The socket is closed with 1012; two seconds later whoever comes back has the new code."""
         server = serve_project(project)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import need
 from tests.support import ROOT
 
 
+@pytest.mark.alone
 def test_nothing_grows() -> None:
     """After thousands of messages and hundreds of sockets the worker holds what it held before."""
     need("gcc")

@@ -15,6 +15,8 @@ from tests.support import WORKERS, Server, Wire, frame
 
 StartServer = Callable[..., Server]
 
+pytestmark = pytest.mark.alone
+
 MEMBERS = 500
 
 #: Bytes of each message to the group.

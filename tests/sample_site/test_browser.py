@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
@@ -87,6 +88,7 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
     wait_for(window, "#log", "back again")
 
 
+@pytest.mark.alone
 def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None:
     """An edit is shown as a restart; within two seconds the page talks to the new code."""
     server, directory = edited_site
