@@ -107,11 +107,6 @@ class DjangoHooks:
         self._surroundings = response.surroundings
         return response
 
-    def intercept(self, websocket: WebSocket) -> None:
-        """Have the event view see what groups send before the client would."""
-        assert self._seam is not None
-        self._seam.intercept(websocket)
-
     def open(self, websocket: Connection) -> None:
         """Accept on the spot, unless an event view leaves it to us."""
         if self._view is not None:

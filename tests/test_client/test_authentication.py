@@ -94,6 +94,13 @@ class Visitors(Echo):
     authenticators = ()
 
 
+class Watching(Echo):
+    """Sees what its group is sent."""
+
+    def group_receive(self, message: str | bytes) -> None:
+        self.send(f"seen {message!r}")
+
+
 class Unlike:
     """An authenticator of Django REST framework that has a cookie instead of a header."""
 
@@ -115,6 +122,7 @@ urlpatterns = [
     path("ticket/ü/", authentication(ticket)(echo), name="umlaut"),
     path("bearer/", authentication(bearer(by_name))(echo)),
     path("first/", Echo.as_view()),
+    path("first/watching/", Watching.as_view()),
     path("first/echo/", authentication(first_message(by_name))(echo)),
     path("visitors/", Visitors.as_view()),
     path("wrapped/", authentication(bearer(by_name))(Visitors.as_view(groups=()))),
@@ -155,6 +163,15 @@ def status_of(client: WebSocketClient, path: str, token: str, **options: Any) ->
     with pytest.raises(HandshakeRefused) as refused:
         client.websocket(path, ["bearer", token], **options)
     return int(refused.value.response.status_code)
+
+
+def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> None:
+    """A view that is asked when the socket has long been open sees what groups send, too."""
+    with client.websocket("/first/watching/") as ws:
+        ws.send("ann")
+        assert ws.receive() == "user ann"
+        Group("room").send("hello")
+        assert ws.receive() == "seen 'hello'"
 
 
 # Tickets
