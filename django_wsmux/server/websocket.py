@@ -78,6 +78,8 @@ class WebSocket(Connection, GeventWebSocketNames):
                 if self.is_served:
                     self._refuse_to_wait()
                 self.hooks.before_wait()
+                if self._inbox or self._state != OPEN:
+                    continue  # that took a while, and there was nobody yet to be woken
                 news = self._transport.wait(timeout)
                 if news is False:
                     raise TimeoutError(f"no message within {timeout} seconds")
