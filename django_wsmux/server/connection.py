@@ -347,8 +347,8 @@ class Connection(Inbox):
 
         Returns:
             Whether nothing stands between it and the view: who waits in ``Transport.wait()`` may
-            have it, and of an event view (``is_served``) ``take_turn()`` must. All others go to
-            ``message_received()``.
+            have it, and of an event view (``is_served``) ``take_turn()`` must be called, with it or
+            without. What they do not get goes to ``message_received()``.
         """
         self._is_heard = True
         self._bytes_in += size

@@ -318,9 +318,11 @@ class PlainTransport(GeventTransport):
             if is_next and waiter is not None:
                 self._waiter = None
                 waiter.switch(message)
-            elif is_next and websocket.is_served:
-                self._handlers.start(websocket.take_turn, message)
-            else:
+            elif not (
+                is_next
+                and websocket.is_served
+                and self._handlers.start(websocket.take_turn, message)
+            ):
                 websocket.message_received(message)
         except Exception:
             self._fail(websocket)

@@ -13,7 +13,7 @@ from gevent import monkey
 monkey.patch_all()
 from types import SimpleNamespace
 import gevent
-from gevent import socket
+from gevent import event, socket
 from django_wsmux.protocol.options import Options
 from django_wsmux.server import transport
 from django_wsmux.server.streams import detach
@@ -67,3 +67,63 @@ def leave():
 websocket, peer = opened(before_wait=leave)
 assert websocket.receive(1) is None
 """)
+
+
+#: All handlers are busy, and there is a message of another socket.
+WAITING = """
+from django_wsmux.server.counters import counters
+
+seen, over = [], event.Event()
+busy, other = opened(receive=lambda websocket, message: over.wait())
+busy.serve()
+websocket, peer = opened(receive=lambda websocket, message: seen.append(message))
+websocket.serve()
+other.sendall(frame(0x81, b"long"))
+gevent.sleep(0.01)
+peer.sendall(frame(0x81, b"waits"))
+gevent.sleep(0.01)
+assert websocket.unread == 1
+"""
+
+
+def test_in_line() -> None:
+    """A message that waits for a free handler is an unread one, and comes before the next."""
+    run(
+        WAITING
+        + """
+peer.sendall(frame(0x81, b"next"))
+gevent.sleep(0.01)
+assert websocket.unread == 2
+over.set()
+gevent.sleep(0.01)
+assert seen == ["waits", "next"]
+"""
+    )
+
+
+def test_in_line_when_it_closes() -> None:
+    """What waits for a free handler is dropped when the server closes the socket."""
+    run(
+        WAITING
+        + """
+websocket.close()
+over.set()
+gevent.sleep(0.01)
+assert not seen
+"""
+    )
+
+
+def test_in_line_when_it_is_lost() -> None:
+    """It is counted, and still handled, when the peer is gone before its turn comes."""
+    run(
+        WAITING
+        + """
+peer.close()
+gevent.sleep(0.01)
+assert counters["messages_received"] == 1
+over.set()
+gevent.sleep(0.01)
+assert seen == ["waits"]
+"""
+    )
