@@ -28,6 +28,7 @@ from .server import patching
 __all__ = [
     "MARK",
     "Loan",
+    "abandon_handshake",
     "begin_handshake",
     "begin_message",
     "close",
@@ -135,6 +136,18 @@ def end_handshake() -> None:
     if getattr(current, MARK, None) is True:
         _reserve.take()
         delattr(current, MARK)
+
+
+def abandon_handshake() -> None:
+    """Keep the current greenlet's connections from the next handshake.
+
+    Of one that was stopped, by a ``gevent.Timeout`` say: it may have been in the middle of a query,
+    whose answer is still to come.
+    """
+    current = getcurrent()
+    if hasattr(current, _SHARES):
+        delattr(current, _SHARES)
+        discard()
 
 
 def begin_message() -> None:

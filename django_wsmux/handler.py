@@ -102,9 +102,12 @@ class WebSocketHandler(WSGIHandler):
         """Have Django answer, and do as it says."""
         databases.begin_handshake()
         try:
-            return self._ask(environ, start_response, seam)
-        finally:
-            databases.end_handshake()
+            answer = self._ask(environ, start_response, seam)
+        except BaseException:
+            databases.abandon_handshake()
+            raise
+        databases.end_handshake()
+        return answer
 
     def _ask(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         # Django hands over status and headers, cookies included, as to any server; whether they

@@ -148,6 +148,35 @@ assert not is_open(handshake(pooled).get())
     )
 
 
+def test_stopped(tmp_path: Path) -> None:
+    """One that a handshake was using when it was stopped may be in the middle of a query."""
+    run(
+        tmp_path,
+        """
+from django_wsmux.handler import WebSocketHandler
+
+class Handler(WebSocketHandler):
+    def _ask(self, *args):
+        raw.append(ask())
+        if len(raw) == 2:
+            raise gevent.Timeout
+
+def answer():
+    try:
+        Handler()._answer({}, None, None)
+    except gevent.Timeout:
+        assert not connections.all(initialized_only=True)
+
+raw = []
+for _ in range(3):
+    gevent.spawn(answer).get()
+assert raw[0] is raw[1]
+assert not is_open(raw[0])
+assert is_open(raw[2])
+""",
+    )
+
+
 #: What is logged goes to ``said``; after ``both()`` the first of two connections does not close.
 FAILING = """
 import logging
