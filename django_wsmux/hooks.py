@@ -17,7 +17,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
@@ -365,13 +365,17 @@ class DjangoHooks:
             if self._session is not None and self._session.modified:
                 sessions.warn_of_change(self._session, self._request)
 
-    def _failed(self, websocket: Connection, error: BaseException) -> None:
-        """Log and signal as Django does for a view, and close the socket accordingly."""
-        if isinstance(error, ConnectionClosed) and websocket.closed:
-            return  # the peer has gone in the middle, which is no failure
+    def report(self, websocket: Connection, error: BaseException) -> HttpResponse:
+        """Log and signal an error as Django does for a view; return what a page would show."""
         assert isinstance(websocket, WebSocket)
         request: HttpRequest = self._request or bare_request(websocket)
-        response = response_for_exception(request, error)  # type: ignore[arg-type]
+        return response_for_exception(request, error)  # type: ignore[arg-type]
+
+    def _failed(self, websocket: Connection, error: BaseException) -> None:
+        """Report an error of the view, and close the socket accordingly."""
+        if isinstance(error, ConnectionClosed) and websocket.closed:
+            return  # the peer has gone in the middle, which is no failure
+        response = self.report(websocket, error)
         if settings.DEBUG:
             response.reason_phrase = f"{type(error).__name__}: {error}"
         if not websocket.connecting:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import request_finished
 from django.test import override_settings
 
 from django_wsmux.exceptions import HandshakeRefused
@@ -236,3 +237,21 @@ def test_plain_request(client: WebSocketClient) -> None:
     """The client is Django's in all else."""
     assert client.get("/login/").content == b"who are you"
     assert client.get("/function/").status_code == 404
+
+
+def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The socket is open by then: that is logged, and the view goes on all the same."""
+
+    def fail(**kwargs: Any) -> None:
+        raise RuntimeError("a receiver's bug")
+
+    client = WebSocketClient(raise_request_exception=False)
+    request_finished.connect(fail)
+    try:
+        ws = client.websocket(path)
+    finally:
+        request_finished.disconnect(fail)
+    assert "a receiver's bug" in caplog.text
+    with ws:
+        ws.send("hello")
+        assert ws.receive() == "hello"
