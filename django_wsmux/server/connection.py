@@ -307,8 +307,14 @@ class Connection(Inbox):
         if head:
             transport.write(head)
         early, self._early = self._early, None
-        for act in early or ():
-            act()
+        try:
+            for act in early or ():
+                act()
+        except ConnectionClosed:
+            pass  # lost, or closed by an earlier one: the view is told as of any close
+        except BaseException:
+            transport.abort()
+            raise
         transport.start()
         if unread:
             self.data_received(unread, len(unread))

@@ -183,7 +183,8 @@ class WebSocket(Connection, GeventWebSocketNames):
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
             if self._state == CONNECTING and self._is_deferred():
-                self._send_later(partial(self.send, message, binary))
+                _, payload = encode_message(message)  # complain while there is time
+                self._send_later(partial(self.send, payload, opcode == BINARY))
                 return
             self._require_open()
         transport = self._transport

@@ -8,10 +8,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_finished
+from django.http import HttpRequest
 from django.test import override_settings
+from django.urls import path as django_path
 
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.test import WebSocketClient
+from django_wsmux.views import WebSocketView
 
 from . import site
 
@@ -255,3 +258,37 @@ def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptur
     with ws:
         ws.send("hello")
         assert ws.receive() == "hello"
+
+
+class Early(WebSocketView):
+    """Send what cannot be sent, or when it cannot, before the 101."""
+
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        if "surrogate" in request.GET:
+            self.send("\ud800")
+        self.send("first")
+        self.close(4001, "no")
+        self.send("second")
+
+    def disconnect(self, code: int, reason: str) -> None:
+        site.ends.append(f"{code} {reason}")
+
+
+urlpatterns = [django_path("early/", Early.as_view())]
+
+
+@override_settings(WEBSOCKET_URLCONF=__name__)
+def test_early_after_a_close(client: WebSocketClient) -> None:
+    """What ``connect()`` sends after it has closed goes nowhere, and the view is told once."""
+    with client.websocket("/early/") as ws:
+        assert ws.receive() == "first"
+        assert (ws.close_code, ws.close_reason) == (4001, "no")
+    assert site.ends == ["4001 no"]
+
+
+@override_settings(WEBSOCKET_URLCONF=__name__)
+def test_early_and_impossible(client: WebSocketClient) -> None:
+    """Text that is no text is an error of ``connect()``, while it can still be answered as such."""
+    client.raise_request_exception = False
+    assert refusal(client, "/early/?surrogate").status_code == 500
+    assert site.ends == []
