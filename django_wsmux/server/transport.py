@@ -352,11 +352,19 @@ class TLSTransport(GeventTransport):
 
     _stream: TLSStream | None
 
+    def start(self) -> None:
+        """Begin to read, what the server has left of a record first."""
+        super().start()
+        self._expect_pending()
+
     def resume(self) -> None:
         """Read again, what is decrypted already first."""
         super().resume()
+        self._expect_pending()
+
+    def _expect_pending(self) -> None:
         if self._stream is not None and self._stream.pending:
-            self._hub.loop.run_callback(self._readable)
+            self._hub.loop.run_callback(self._read_pending)
 
     def _is_reading(self) -> bool:
         # Read in gevent 26.9; its type stubs do not know it.
@@ -364,6 +372,9 @@ class TLSTransport(GeventTransport):
 
     def _readable(self) -> None:
         super()._readable()
+        self._read_pending()
+
+    def _read_pending(self) -> None:
         while self._stream is not None and self._is_reading() and self._stream.pending:
             super()._readable()
 
