@@ -111,7 +111,10 @@ class WebSocket(Connection, GeventWebSocketNames):
             TimeoutError, RuntimeError: see ``receive()``.
         """
         message = self.receive(timeout)
-        return None if message is None else json.loads(message)
+        try:
+            return None if message is None else json.loads(message)
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until ``receive()`` would return a message at once.
