@@ -108,12 +108,11 @@ class DjangoHooks:
         return response
 
     def open(self, websocket: Connection) -> None:
-        """Accept on the spot, unless an event view leaves it to us."""
-        if self._view is not None:
-            return
+        """Accept on the spot, unless an event view leaves it to us, or it is under way."""
         request, seam, place = self._request, self._seam, websocket.place
+        if self._view is not None or seam is None:
+            return
         assert request is not None
-        assert seam is not None
         if place is not None and not admit_user(request, place):
             if not seam.is_switched:
                 websocket.abandon()
@@ -145,9 +144,14 @@ class DjangoHooks:
             head = handshake.switching_protocols(key, answer, headers, extensions)
         # One string for all sockets from there.
         self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
-        self._people = people.join(websocket, request)
-        transport, unread = seam.take(websocket)
+        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
         self._seam = None
+        try:
+            self._people = people.join(websocket, request)
+        except BaseException:
+            self._seam = seam
+            raise
+        transport, unread = seam.take(websocket)
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
         websocket_opened.send_robust(WebSocket, websocket=websocket, request=request)

@@ -12,7 +12,9 @@ from django.http import HttpRequest
 from django.test import override_settings
 from django.urls import path as django_path
 
+from django_wsmux import people
 from django_wsmux.exceptions import HandshakeRefused
+from django_wsmux.server.connection import Connection
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -292,3 +294,22 @@ def test_early_and_impossible(client: WebSocketClient) -> None:
     client.raise_request_exception = False
     assert refusal(client, "/early/?surrogate").status_code == 500
     assert site.ends == []
+
+
+def test_closed_while_it_joins(
+    client: WebSocketClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who signs out in the very moment of the handshake is closed as soon as the socket is open."""
+    join, joined = people.join, []
+
+    def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
+        joined.append(websocket)
+        if len(joined) == 1:
+            websocket.close(4401, "signed out")
+        return join(websocket, request)
+
+    monkeypatch.setattr(people, "join", join_slowly)
+    with client.websocket(path) as ws:
+        assert (ws.close_code, ws.close_reason) == (4401, "signed out")
+    assert site.ends == ["4401 signed out"]
+    assert len(joined) == 1
