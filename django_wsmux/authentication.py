@@ -146,8 +146,8 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
     ``Authorization: Bearer`` from any other client.
 
     Args:
-        lookup: returns the user of a token; ``None``, ``DoesNotExist``, ``LookupError`` or
-            ``ValueError`` if it is nobody's. A user who is not active is refused.
+        lookup: returns the user of a token; ``None``, ``DoesNotExist``, ``LookupError``,
+            ``TypeError`` or ``ValueError`` if it is nobody's. A user who is not active is refused.
 
     Example::
 
@@ -200,8 +200,8 @@ def _authenticate(request: Any, authenticators: Sequence[Authenticator]) -> Iden
 def _find(lookup: Callable[[Any], Any], value: Any) -> Any:
     try:
         found = lookup(value)
-    except (ObjectDoesNotExist, LookupError, ValueError) as error:
-        # What it says may well name the token.
+    except (ObjectDoesNotExist, LookupError, RecursionError, TypeError, ValueError) as error:
+        # All that JSON of another shape, or too deep, leads to. What it says may name the token.
         raise AuthenticationFailed(f"token is nobody's: {type(error).__name__}") from None
     if found is None:
         raise AuthenticationFailed("token is nobody's")

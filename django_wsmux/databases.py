@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.local import Local
-from django.db import close_old_connections, connections, reset_queries
+from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
-from .reserve import OLDEST, Reserve, take_apart
+from . import reserve
+from .reserve import OLDEST, Reserve, close_if_old, take_apart
 from .server import patching
 
 __all__ = [
     "MARK",
     "Loan",
+    "abandon_handshake",
     "begin_handshake",
     "begin_message",
     "close",
@@ -94,7 +96,7 @@ def close() -> None:
         for connection in connections.all(initialized_only=True):
             # A test case keeps its transaction open around the view under test.
             if not connection.in_atomic_block:
-                connection.close()
+                reserve.close(connection)
         delattr(current, MARK)
 
 
@@ -136,17 +138,35 @@ def end_handshake() -> None:
         delattr(current, MARK)
 
 
+def abandon_handshake() -> None:
+    """Keep the current greenlet's connections from the next handshake.
+
+    Of one that was stopped, by a ``gevent.Timeout`` say: it may have been in the middle of a query,
+    whose answer is still to come.
+    """
+    current = getcurrent()
+    if hasattr(current, _SHARES):
+        delattr(current, _SHARES)
+        discard()
+
+
 def begin_message() -> None:
     """Begin what is to the database a request: connections that are too old or broken go."""
     reset_queries()
-    close_old_connections()
+    _close_old()
 
 
 def end_message() -> None:
     """End it: what remains open is what ``CONN_MAX_AGE`` lets remain."""
-    close_old_connections()
+    _close_old()
     if not any(each.connection for each in connections.all(initialized_only=True)):
         delattr(getcurrent(), MARK)
+
+
+def _close_old() -> None:
+    # As Django's close_old_connections(), which ends at the first that does not close.
+    for connection in connections.all(initialized_only=True):
+        close_if_old(connection)
 
 
 class Loan:

@@ -102,9 +102,12 @@ class WebSocketHandler(WSGIHandler):
         """Have Django answer, and do as it says."""
         databases.begin_handshake()
         try:
-            return self._ask(environ, start_response, seam)
-        finally:
-            databases.end_handshake()
+            answer = self._ask(environ, start_response, seam)
+        except BaseException:
+            databases.abandon_handshake()
+            raise
+        databases.end_handshake()
+        return answer
 
     def _ask(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         # Django hands over status and headers, cookies included, as to any server; whether they
@@ -141,8 +144,7 @@ class WebSocketHandler(WSGIHandler):
             except BaseException:
                 hooks.refuse(websocket)
                 raise
-        # Sends request_finished: from here on there is no request that waits for its end.
-        response.close()
+        self._end_request(websocket, hooks, response)
         hooks.begin(websocket, response)
 
     def _finish(
@@ -160,12 +162,22 @@ class WebSocketHandler(WSGIHandler):
             code = CloseCode.TRY_AGAIN_LATER if is_later else CloseCode.POLICY_VIOLATION
             websocket.unsend()
             hooks.accept(websocket, (), headers)
-        response.close()
+        self._end_request(websocket, hooks, response)
         if response.status_code < 300:
             websocket.close()
         else:
             close_for(websocket, response, code)
         hooks.end(websocket)
+
+    def _end_request(
+        self, websocket: WebSocket, hooks: DjangoHooks, response: HttpResponseBase
+    ) -> None:
+        """Send request_finished: from here on there is no request that waits for its end."""
+        try:
+            response.close()
+        except Exception as error:
+            # A receiver's. The answer has gone out, as a page's would have, and holds.
+            hooks.report(websocket, error)
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         """Check the origin, then answer as Django does."""

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
@@ -107,18 +107,12 @@ class DjangoHooks:
         self._surroundings = response.surroundings
         return response
 
-    def intercept(self, websocket: WebSocket) -> None:
-        """Have the event view see what groups send before the client would."""
-        assert self._seam is not None
-        self._seam.intercept(websocket)
-
     def open(self, websocket: Connection) -> None:
-        """Accept on the spot, unless an event view leaves it to us."""
-        if self._view is not None:
-            return
+        """Accept on the spot, unless an event view leaves it to us, or it is under way."""
         request, seam, place = self._request, self._seam, websocket.place
+        if self._view is not None or seam is None:
+            return
         assert request is not None
-        assert seam is not None
         if place is not None and not admit_user(request, place):
             if not seam.is_switched:
                 websocket.abandon()
@@ -150,9 +144,14 @@ class DjangoHooks:
             head = handshake.switching_protocols(key, answer, headers, extensions)
         # One string for all sockets from there.
         self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
-        self._people = people.join(websocket, request)
-        transport, unread = seam.take(websocket)
+        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
         self._seam = None
+        try:
+            self._people = people.join(websocket, request)
+        except BaseException:
+            self._seam = seam
+            raise
+        transport, unread = seam.take(websocket)
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
         websocket_opened.send_robust(WebSocket, websocket=websocket, request=request)
@@ -370,13 +369,17 @@ class DjangoHooks:
             if self._session is not None and self._session.modified:
                 sessions.warn_of_change(self._session, self._request)
 
-    def _failed(self, websocket: Connection, error: BaseException) -> None:
-        """Log and signal as Django does for a view, and close the socket accordingly."""
-        if isinstance(error, ConnectionClosed) and websocket.closed:
-            return  # the peer has gone in the middle, which is no failure
+    def report(self, websocket: Connection, error: BaseException) -> HttpResponse:
+        """Log and signal an error as Django does for a view; return what a page would show."""
         assert isinstance(websocket, WebSocket)
         request: HttpRequest = self._request or bare_request(websocket)
-        response = response_for_exception(request, error)  # type: ignore[arg-type]
+        return response_for_exception(request, error)  # type: ignore[arg-type]
+
+    def _failed(self, websocket: Connection, error: BaseException) -> None:
+        """Report an error of the view, and close the socket accordingly."""
+        if isinstance(error, ConnectionClosed) and websocket.closed:
+            return  # the peer has gone in the middle, which is no failure
+        response = self.report(websocket, error)
         if settings.DEBUG:
             response.reason_phrase = f"{type(error).__name__}: {error}"
         if not websocket.connecting:

@@ -125,9 +125,17 @@ class Relay:
             name: of the group.
             member: the socket.
             info: what it shows of itself.
+
+        Raises:
+            BackendUnavailable: others can never be heard. Then it is not in the group.
         """
         if members.add(name, member, info):
-            self._watch(name)
+            try:
+                self._watch(name)
+            except BaseException:
+                # The next one is to be the first again, who sees to it that others are heard.
+                self.discard(name, member)
+                raise
 
     def discard(self, name: str, member: Connection) -> None:
         """Take a socket out of a group; never waits."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["IDLE", "OLDEST", "Reserve", "take_apart"]
+__all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "take_apart"]
 
 logger = logging.getLogger("django_wsmux.databases")
 
@@ -29,6 +29,28 @@ IDLE: Final = 0.05
 OLDEST: Final = 1.0
 
 _PARTS: Final = ("client", "creation", "features", "introspection", "ops", "validation")
+
+
+def close(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection; one that fails to, as of a server that has gone, is closed too."""
+    try:
+        connection.close()
+    except Exception:
+        _log_failure()
+
+
+def close_if_old(connection: BaseDatabaseWrapper) -> bool:
+    """Close a connection that is too old or broken; say whether that went well, if it was."""
+    try:
+        connection.close_if_unusable_or_obsolete()
+    except Exception:
+        _log_failure()
+        return False
+    return True
+
+
+def _log_failure() -> None:
+    logger.warning("A database connection did not close", exc_info=True)
 
 
 def take_apart(connection: BaseDatabaseWrapper) -> None:
@@ -66,7 +88,7 @@ class Reserve:
             if self._is_worth_keeping(connection):
                 kept.append(connection)
             else:
-                connection.close()
+                close(connection)
                 take_apart(connection)
         if kept:
             self._resting.append((time.monotonic(), kept))
@@ -75,7 +97,8 @@ class Reserve:
     def _is_worth_keeping(self, connection: BaseDatabaseWrapper) -> bool:
         """Say whether another greenlet can go on with a connection, and nobody lacks it."""
         # What request_finished does, which comes later where a handshake is refused.
-        connection.close_if_unusable_or_obsolete()
+        if not close_if_old(connection):
+            return False
         if connection.connection is None or connection.in_atomic_block:
             return False
         # A pool has its own reserve, and others wait for what is not given back to it.
@@ -101,15 +124,8 @@ class Reserve:
         while self._resting and self._resting[0][0] <= due:
             _, found = self._resting.popleft()
             for connection in found:
-                self._close(connection)
+                close(connection)
+                take_apart(connection)
         self._is_swept = False
         if self._resting:
             self._sweep_later()
-
-    def _close(self, connection: BaseDatabaseWrapper) -> None:
-        try:
-            connection.close()
-        except Exception:
-            # As of a server that has gone: there is nothing left to close.
-            logger.warning("A database connection did not close", exc_info=True)
-        take_apart(connection)

@@ -71,6 +71,10 @@ def read_directly(request: HttpRequest) -> None:
         session.__class__ = SessionStore
 
 
+# What _watched() has returned.
+_watching: Final[set[type[Any]]] = set()
+
+
 @cache
 def _watched(store: type[Any]) -> type[Any]:
     """Return a session store that knows whether it has been saved since it was changed."""
@@ -79,7 +83,9 @@ def _watched(store: type[Any]) -> type[Any]:
         store.save(self, *args, **kwargs)
         self.modified = False
 
-    return type(store.__name__, (store,), {"save": save, "__module__": store.__module__})
+    watched = type(store.__name__, (store,), {"save": save, "__module__": store.__module__})
+    _watching.add(watched)
+    return watched
 
 
 def watch(request: HttpRequest) -> SessionBase | None:
@@ -88,8 +94,10 @@ def watch(request: HttpRequest) -> SessionBase | None:
     if not isinstance(session, SessionBase):
         return None
     session.modified = False
-    # The object is known to others already, so it is its class that changes.
-    session.__class__ = _watched(type(session))
+    store = type(session)
+    if store not in _watching:  # made anew by refresh_user() it is of that class already
+        # The object is known to others already, so it is its class that changes.
+        session.__class__ = _watched(store)
     return session
 
 

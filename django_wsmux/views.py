@@ -24,6 +24,7 @@ from .groups import Group
 from .handler import upgrade_required
 from .hooks import DjangoHooks
 from .protocol.frames import CloseCode
+from .server.intercepting import intercept
 from .server.websocket import WebSocket
 
 __all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
@@ -104,7 +105,7 @@ class WebSocketView(View):
         hooks = self.websocket.hooks
         assert isinstance(hooks, DjangoHooks)
         if self.group_receive is not None:
-            hooks.intercept(self.websocket)
+            intercept(self.websocket)
         for name in self.get_groups():
             Group(name).join(self.websocket)
         return hooks.connect(self, *args, **kwargs)

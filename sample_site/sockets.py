@@ -88,7 +88,7 @@ def parse(message: str | bytes) -> dict[str, Any]:
     """Read a line: JSON from the page, plain text from a terminal client."""
     try:
         value = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = message
     return value if isinstance(value, dict) else {"text": str(value)}
 

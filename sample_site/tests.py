@@ -79,6 +79,12 @@ class ChatTests(SimpleWebSocketTestCase):
                 self.assertEqual(list(ada.receive_json()["errors"]), [field])
             self.assertSilent(grace)
 
+    def test_json_that_nobody_reads(self) -> None:
+        """Nested deeper than Python goes it is a line like any other, and too long for one."""
+        with self.client.websocket("/chat/") as ws:
+            ws.send("[" * 100_000)
+            self.assertEqual(list(ws.receive_json()["errors"]), ["text"])
+
     def test_who_leaves_hears_no_more(self) -> None:
         """And does not keep the others from talking."""
         with self.client.websocket("/chat/") as ada:

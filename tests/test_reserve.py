@@ -148,11 +148,37 @@ assert not is_open(handshake(pooled).get())
     )
 
 
-def test_close_fails(tmp_path: Path) -> None:
-    """That is logged, and the others are closed."""
+def test_stopped(tmp_path: Path) -> None:
+    """One that a handshake was using when it was stopped may be in the middle of a query."""
     run(
         tmp_path,
         """
+from django_wsmux.handler import WebSocketHandler
+
+class Handler(WebSocketHandler):
+    def _ask(self, *args):
+        raw.append(ask())
+        if len(raw) == 2:
+            raise gevent.Timeout
+
+def answer():
+    try:
+        Handler()._answer({}, None, None)
+    except gevent.Timeout:
+        assert not connections.all(initialized_only=True)
+
+raw = []
+for _ in range(3):
+    gevent.spawn(answer).get()
+assert raw[0] is raw[1]
+assert not is_open(raw[0])
+assert is_open(raw[2])
+""",
+    )
+
+
+#: What is logged goes to ``said``; after ``both()`` the first of two connections does not close.
+FAILING = """
 import logging
 said = []
 class Handler(logging.Handler):
@@ -168,10 +194,61 @@ def both():
         raise OSError("gone")
     connection.close = fail
     return raw
+"""
+
+
+def test_close_fails(tmp_path: Path) -> None:
+    """That is logged, and the others are closed."""
+    run(
+        tmp_path,
+        FAILING
+        + """
 one, other = handshake(both).get()
 wait_until(lambda: not is_open(other))
 assert said == ["A database connection did not close"], said
 assert handshake(ask).get() is not one
+""",
+    )
+
+
+def test_close_fails_at_the_end(tmp_path: Path) -> None:
+    """The same for one that is not worth keeping: the handshake's socket is open already."""
+    run(
+        tmp_path,
+        FAILING
+        + """
+def obsolete():
+    databases.begin_handshake()
+    raw = both()
+    connection.close_at = 0
+    databases.end_handshake()
+    return raw
+one, other = gevent.spawn(obsolete).get()
+assert set(said) == {"A database connection did not close"}, said
+assert handshake(lambda: ask("other")).get() is other
+""",
+    )
+
+
+def test_close_fails_between_messages(tmp_path: Path) -> None:
+    """The greenlet that handles messages for all goes on, and its other connections are closed."""
+    run(
+        tmp_path,
+        FAILING
+        + """
+def messages():
+    one, other = both()
+    connection.close_at = connections["other"].close_at = 0
+    databases.begin_message()
+    assert not is_open(other)
+    again = ask("other")
+    databases.end_message()
+    assert is_open(again)
+    databases.discard()
+    assert not is_open(again)
+    assert not connections.all(initialized_only=True)
+gevent.spawn(messages).get()
+assert set(said) == {"A database connection did not close"}, said
 """,
     )
 

@@ -112,3 +112,19 @@ def test_other_kinds() -> None:
     assert type(direct("x" * 32, Own)) is Own
     assert type(direct("x" * 32, cached_db.SessionStore)) is cached_db.SessionStore
     read_directly(HttpRequest())
+
+
+def test_watched_anew() -> None:
+    """A view that has user and session read anew for each message needs no class for each."""
+    request = HttpRequest()
+    request.session = db.SessionStore(saved(name="ann"))
+    read_directly(request)
+    watch(request)
+    kind = type(request.session)
+    for _ in range(3):
+        request.session = type(request.session)(request.session.session_key)
+        assert watch(request) is request.session
+        assert type(request.session) is kind
+    request.session["name"] = "bea"
+    request.session.save()
+    assert not request.session.modified

@@ -307,8 +307,14 @@ class Connection(Inbox):
         if head:
             transport.write(head)
         early, self._early = self._early, None
-        for act in early or ():
-            act()
+        try:
+            for act in early or ():
+                act()
+        except ConnectionClosed:
+            pass  # lost, or closed by an earlier one: the view is told as of any close
+        except BaseException:
+            transport.abort()
+            raise
         transport.start()
         if unread:
             self.data_received(unread, len(unread))
@@ -347,8 +353,8 @@ class Connection(Inbox):
 
         Returns:
             Whether nothing stands between it and the view: who waits in ``Transport.wait()`` may
-            have it, and of an event view (``is_served``) ``take_turn()`` must. All others go to
-            ``message_received()``.
+            have it, and of an event view (``is_served``) ``take_turn()`` must be called, with it or
+            without. What they do not get goes to ``message_received()``.
         """
         self._is_heard = True
         self._bytes_in += size

@@ -14,7 +14,7 @@ from .contracts import OPEN
 from .counters import count
 from .websocket import WebSocket
 
-__all__ = ["InterceptingWebSocket"]
+__all__ = ["InterceptingWebSocket", "intercept", "kinds"]
 
 #: Bytes that a waiting message is taken for beside its own, so that many small ones add up too.
 _OVERHEAD: Final = 128
@@ -84,3 +84,14 @@ class InterceptingWebSocket(WebSocket):
             self._inbox = [each for each in self._inbox if type(each) is not Prepared]
         self._group_bytes = 0
         super()._leave_open(code, reason)
+
+
+#: The intercepting kind of each kind of socket.
+kinds: Final[dict[type[WebSocket], type[InterceptingWebSocket]]] = {
+    WebSocket: InterceptingWebSocket
+}
+
+
+def intercept(websocket: WebSocket) -> None:
+    """From now on a socket's event view sees what groups send before the peer would."""
+    websocket.__class__ = kinds[type(websocket)]

@@ -12,8 +12,8 @@ from greenlet import getcurrent, greenlet
 
 __all__ = ["HandlerPool", "Job"]
 
-#: Does one piece of work, with what it was started with the first time and with ``None`` from then
-#: on; says whether there is another.
+#: Does one piece of work; says whether there is another. It is called with ``None``, unless it
+#: begins at once and has been given something to begin with.
 Job = Callable[..., bool]
 
 #: Seconds after which a greenlet that nobody needed ends, and gives its stack back.
@@ -48,7 +48,7 @@ class HandlerPool:
         self._size = size
         self._retire = retire
         self._count = 0
-        self._jobs: deque[tuple[Job, Any]] = deque()
+        self._jobs: deque[Job] = deque()
         # Greenlets without a job; the least that there were of them since the timer looked last.
         self._parked: list[Any] = []
         self._idle = 0
@@ -65,13 +65,16 @@ class HandlerPool:
         """Jobs that have a greenlet."""
         return self._count - len(self._parked)
 
-    def start(self, job: Job, subject: Any = None) -> None:
+    def start(self, job: Job, subject: Any = None) -> bool:
         """Run a job, at once if a greenlet is free; to be called by the hub.
 
         Args:
             job: called again and again until it returns False, others in line between; may
                 wait, must not raise.
-            subject: what it is called with the first time.
+            subject: what it is called with if that is at once.
+
+        Returns:
+            Whether it has begun. If not it waits in line, without its subject.
         """
         parked = self._parked
         if parked:
@@ -83,7 +86,9 @@ class HandlerPool:
             self._count += 1
             greenlet(self._work, self._hub).switch(job, subject)
         else:
-            self._jobs.append((job, subject))
+            self._jobs.append(job)
+            return False
+        return True
 
     def _work(self, job: Job | None, subject: Any) -> None:
         worker, jobs = getcurrent(), self._jobs
@@ -94,9 +99,9 @@ class HandlerPool:
                 subject = None
                 if not jobs:
                     continue
-                jobs.append((job, None))
+                jobs.append(job)
             if jobs:
-                job, subject = jobs.popleft()
+                job, subject = jobs.popleft(), None
                 continue
             if not self._is_ticking:
                 self._is_ticking = True

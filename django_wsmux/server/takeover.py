@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import patching
-from .intercepting import InterceptingWebSocket
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -58,10 +57,6 @@ class Takeover:
     def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
         """Return a socket that suits the server, to be opened with ``take()``."""
         return WebSocket(environ, options, hooks)
-
-    def intercept(self, websocket: WebSocket) -> None:
-        """From now on its event view sees what groups send before the peer would."""
-        websocket.__class__ = InterceptingWebSocket
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""

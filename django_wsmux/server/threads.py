@@ -24,13 +24,13 @@ from . import io_thread, registry
 from .connection import Connection
 from .contracts import OPEN, Hooks
 from .counters import count
-from .intercepting import InterceptingWebSocket
+from .intercepting import InterceptingWebSocket, kinds
 from .io_thread import IOThread, Timer
 from .socket_transport import SocketTransport
 from .streams import Stream
 from .websocket import WebSocket
 
-__all__ = ["InterceptingThreadWebSocket", "ThreadTransport", "ThreadWebSocket"]
+__all__ = ["ThreadTransport", "ThreadWebSocket"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
@@ -170,6 +170,9 @@ class InterceptingThreadWebSocket(InterceptingWebSocket, ThreadWebSocket):
     deliver = _locked(InterceptingWebSocket.deliver)
     _next_group_message = _locked(InterceptingWebSocket._next_group_message)
     _goes_on = _locked(InterceptingWebSocket._goes_on)
+
+
+kinds[ThreadWebSocket] = InterceptingThreadWebSocket
 
 
 class ThreadTransport(SocketTransport):

@@ -318,9 +318,11 @@ class PlainTransport(GeventTransport):
             if is_next and waiter is not None:
                 self._waiter = None
                 waiter.switch(message)
-            elif is_next and websocket.is_served:
-                self._handlers.start(websocket.take_turn, message)
-            else:
+            elif not (
+                is_next
+                and websocket.is_served
+                and self._handlers.start(websocket.take_turn, message)
+            ):
                 websocket.message_received(message)
         except Exception:
             self._fail(websocket)
@@ -350,11 +352,19 @@ class TLSTransport(GeventTransport):
 
     _stream: TLSStream | None
 
+    def start(self) -> None:
+        """Begin to read, what the server has left of a record first."""
+        super().start()
+        self._expect_pending()
+
     def resume(self) -> None:
         """Read again, what is decrypted already first."""
         super().resume()
+        self._expect_pending()
+
+    def _expect_pending(self) -> None:
         if self._stream is not None and self._stream.pending:
-            self._hub.loop.run_callback(self._readable)
+            self._hub.loop.run_callback(self._read_pending)
 
     def _is_reading(self) -> bool:
         # Read in gevent 26.9; its type stubs do not know it.
@@ -362,6 +372,9 @@ class TLSTransport(GeventTransport):
 
     def _readable(self) -> None:
         super()._readable()
+        self._read_pending()
+
+    def _read_pending(self) -> None:
         while self._stream is not None and self._is_reading() and self._stream.pending:
             super()._readable()
 

@@ -78,6 +78,8 @@ class WebSocket(Connection, GeventWebSocketNames):
                 if self.is_served:
                     self._refuse_to_wait()
                 self.hooks.before_wait()
+                if self._inbox or self._state != OPEN:
+                    continue  # that took a while, and there was nobody yet to be woken
                 news = self._transport.wait(timeout)
                 if news is False:
                     raise TimeoutError(f"no message within {timeout} seconds")
@@ -109,7 +111,10 @@ class WebSocket(Connection, GeventWebSocketNames):
             TimeoutError, RuntimeError: see ``receive()``.
         """
         message = self.receive(timeout)
-        return None if message is None else json.loads(message)
+        try:
+            return None if message is None else json.loads(message)
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until ``receive()`` would return a message at once.
@@ -181,7 +186,8 @@ class WebSocket(Connection, GeventWebSocketNames):
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
             if self._state == CONNECTING and self._is_deferred():
-                self._send_later(partial(self.send, message, binary))
+                _, payload = encode_message(message)  # complain while there is time
+                self._send_later(partial(self.send, payload, opcode == BINARY))
                 return
             self._require_open()
         transport = self._transport

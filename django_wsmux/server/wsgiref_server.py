@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import handshake
 from .streams import detach_plain
 from .takeover import WSGIREF_KEY, Takeover
-from .threads import InterceptingThreadWebSocket, ThreadTransport, ThreadWebSocket
+from .threads import ThreadTransport, ThreadWebSocket
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -83,10 +83,6 @@ class ThreadTakeover(Takeover):
     def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
         """Return a socket that is safe among threads."""
         return ThreadWebSocket(environ, options, hooks)
-
-    def intercept(self, websocket: WebSocket) -> None:
-        """From now on its event view sees what groups send before the peer would."""
-        websocket.__class__ = InterceptingThreadWebSocket
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""

@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import unix_connect
 
 from tests.gauges import wait_until
-from tests.support import TIMEOUT, WORKERS, Server, frame, tls_context
+from tests.support import TIMEOUT, WORKERS, Server, frame, handshake, tls_context
 
 StartServer = Callable[..., Server]
 
@@ -178,6 +178,20 @@ class TestTLS:
             websocket.socket.sendall(b"".join(frame(0x81, b"%d" % i) for i in range(100)))
             received = [websocket.recv(timeout=TIMEOUT) for _ in range(100)]
             assert received == [str(i) for i in range(100)]
+
+    @each_worker
+    def test_frames_in_the_record_of_the_handshake(
+        self, start_server: StartServer, worker: str, certificate: Path
+    ) -> None:
+        """What the server's HTTP parser has not read of it does not wait for more to come."""
+        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
+        server.context = tls_context(certificate)
+        messages = [b"%d" % number * 500 for number in range(10, 25)]
+        with server.wire() as wire:
+            frames = b"".join(frame(0x82, message) for message in messages)
+            wire.send(handshake("/echo/") + frames)
+            assert wire.head().startswith("HTTP/1.1 101 ")
+            assert [wire.frame()[1] for _ in messages] == messages
 
 
 class TestWrongWorkers:

@@ -64,6 +64,11 @@ def by_name(token: str) -> Any:
     return User.objects.get(username=token)
 
 
+def by_json(message: str) -> Any:
+    """As the manual has it."""
+    return by_name(json.loads(message)["token"])
+
+
 @websocket
 def echo(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.send(f"user {request.user.get_username()}")
@@ -94,6 +99,13 @@ class Visitors(Echo):
     authenticators = ()
 
 
+class Watching(Echo):
+    """Sees what its group is sent."""
+
+    def group_receive(self, message: str | bytes) -> None:
+        self.send(f"seen {message!r}")
+
+
 class Unlike:
     """An authenticator of Django REST framework that has a cookie instead of a header."""
 
@@ -115,6 +127,8 @@ urlpatterns = [
     path("ticket/ü/", authentication(ticket)(echo), name="umlaut"),
     path("bearer/", authentication(bearer(by_name))(echo)),
     path("first/", Echo.as_view()),
+    path("first/watching/", Watching.as_view()),
+    path("first/json/", authentication(first_message(by_json))(echo)),
     path("first/echo/", authentication(first_message(by_name))(echo)),
     path("visitors/", Visitors.as_view()),
     path("wrapped/", authentication(bearer(by_name))(Visitors.as_view(groups=()))),
@@ -155,6 +169,15 @@ def status_of(client: WebSocketClient, path: str, token: str, **options: Any) ->
     with pytest.raises(HandshakeRefused) as refused:
         client.websocket(path, ["bearer", token], **options)
     return int(refused.value.response.status_code)
+
+
+def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> None:
+    """A view that is asked when the socket has long been open sees what groups send, too."""
+    with client.websocket("/first/watching/") as ws:
+        ws.send("ann")
+        assert ws.receive() == "user ann"
+        Group("room").send("hello")
+        assert ws.receive() == "seen 'hello'"
 
 
 # Tickets
@@ -530,6 +553,17 @@ def test_refused_after_all(client: WebSocketClient) -> None:
     ws.send("eve")
     assert (ws.close_code, ws.close_reason) == (1008, "403 Forbidden")
     assert Group("room").count() == 0
+
+
+@pytest.mark.parametrize("message", ["[]", "5", "null", '"x"', "[" * 100_000, "{}", "no JSON"])
+def test_json_of_another_shape(
+    client: WebSocketClient, caplog: pytest.LogCaptureFixture, message: str
+) -> None:
+    """Nobody can have an error logged, and mailed, by what they send before they are somebody."""
+    ws = client.websocket("/first/json/")
+    ws.send(message)
+    assert (ws.close_code, ws.close_reason) == (4401, "authentication failed")
+    assert "token is nobody's" in caplog.text
 
 
 def test_broken_after_all(waiting: ClientWebSocket) -> None:

@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import request_finished
+from django.http import HttpRequest
 from django.test import override_settings
+from django.urls import path as django_path
 
+from django_wsmux import people
 from django_wsmux.exceptions import HandshakeRefused
+from django_wsmux.server.connection import Connection
 from django_wsmux.test import WebSocketClient
+from django_wsmux.views import WebSocketView
 
 from . import site
 
@@ -236,3 +242,74 @@ def test_plain_request(client: WebSocketClient) -> None:
     """The client is Django's in all else."""
     assert client.get("/login/").content == b"who are you"
     assert client.get("/function/").status_code == 404
+
+
+def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The socket is open by then: that is logged, and the view goes on all the same."""
+
+    def fail(**kwargs: Any) -> None:
+        raise RuntimeError("a receiver's bug")
+
+    client = WebSocketClient(raise_request_exception=False)
+    request_finished.connect(fail)
+    try:
+        ws = client.websocket(path)
+    finally:
+        request_finished.disconnect(fail)
+    assert "a receiver's bug" in caplog.text
+    with ws:
+        ws.send("hello")
+        assert ws.receive() == "hello"
+
+
+class Early(WebSocketView):
+    """Send what cannot be sent, or when it cannot, before the 101."""
+
+    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        if "surrogate" in request.GET:
+            self.send("\ud800")
+        self.send("first")
+        self.close(4001, "no")
+        self.send("second")
+
+    def disconnect(self, code: int, reason: str) -> None:
+        site.ends.append(f"{code} {reason}")
+
+
+urlpatterns = [django_path("early/", Early.as_view())]
+
+
+@override_settings(WEBSOCKET_URLCONF=__name__)
+def test_early_after_a_close(client: WebSocketClient) -> None:
+    """What ``connect()`` sends after it has closed goes nowhere, and the view is told once."""
+    with client.websocket("/early/") as ws:
+        assert ws.receive() == "first"
+        assert (ws.close_code, ws.close_reason) == (4001, "no")
+    assert site.ends == ["4001 no"]
+
+
+@override_settings(WEBSOCKET_URLCONF=__name__)
+def test_early_and_impossible(client: WebSocketClient) -> None:
+    """Text that is no text is an error of ``connect()``, while it can still be answered as such."""
+    client.raise_request_exception = False
+    assert refusal(client, "/early/?surrogate").status_code == 500
+    assert site.ends == []
+
+
+def test_closed_while_it_joins(
+    client: WebSocketClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who signs out in the very moment of the handshake is closed as soon as the socket is open."""
+    join, joined = people.join, []
+
+    def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
+        joined.append(websocket)
+        if len(joined) == 1:
+            websocket.close(4401, "signed out")
+        return join(websocket, request)
+
+    monkeypatch.setattr(people, "join", join_slowly)
+    with client.websocket(path) as ws:
+        assert (ws.close_code, ws.close_reason) == (4401, "signed out")
+    assert site.ends == ["4401 signed out"]
+    assert len(joined) == 1
