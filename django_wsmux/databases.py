@@ -59,7 +59,11 @@ def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     current = getcurrent()
     if not hasattr(current, MARK):
         setattr(current, MARK, True)
-    if hasattr(current, _SHARES) and connection.close_at is not None:
+    if (
+        hasattr(current, _SHARES)
+        and connection.vendor == "sqlite"
+        and connection.close_at is not None
+    ):
         # Else CONN_MAX_AGE = 0 would close it at the end of the handshake that has opened it.
         connection.close_at = max(connection.close_at, time.monotonic() + OLDEST)
 

@@ -3,8 +3,8 @@
 Every handshake runs in a greenlet that is new, and a greenlet has connections of its own. When
 everybody comes back after a deploy, to connect for each of them costs more than all the rest:
 with SQLite twice what session and user cost, with PostgreSQL a process each. So what a handshake
-has used is kept, and the next one goes on with it. What nobody takes for ``IDLE`` seconds is
-closed: a quiet process holds nothing.
+has used is kept where it may be, and the next one goes on with it. What nobody takes for ``IDLE``
+seconds is closed: a quiet process holds nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Final
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "take_apart"]
+__all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "may_stay", "take_apart"]
 
 logger = logging.getLogger("django_wsmux.databases")
 
 #: Seconds that a connection waits for the next handshake.
 IDLE: Final = 0.05
 
-#: Seconds after which a connection is closed although handshakes follow each other without end,
+#: Seconds after which SQLite is opened anew although handshakes follow each other without end,
 #: where ``CONN_MAX_AGE`` is less.
 OLDEST: Final = 1.0
 
@@ -64,6 +64,19 @@ def take_apart(connection: BaseDatabaseWrapper) -> None:
     vars(connection).pop("wrap_database_errors", None)
 
 
+def may_stay(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a connection may outlive the handshake that has used it.
+
+    ``CONN_MAX_AGE = 0`` says no, as a role or a search path that is set on a connection is not to
+    reach the next user. SQLite has no such thing. A pool has its own reserve, and others wait for
+    what is not given back to it.
+    """
+    options: dict[str, Any] = connection.settings_dict["OPTIONS"]
+    if options.get("pool"):
+        return False
+    return connection.vendor == "sqlite" or connection.settings_dict["CONN_MAX_AGE"] != 0
+
+
 class Reserve:
     """The connections that nobody uses just now, those used last on top."""
 
@@ -99,11 +112,7 @@ class Reserve:
         # What request_finished does, which comes later where a handshake is refused.
         if not close_if_old(connection):
             return False
-        if connection.connection is None or connection.in_atomic_block:
-            return False
-        # A pool has its own reserve, and others wait for what is not given back to it.
-        options: dict[str, Any] = connection.settings_dict["OPTIONS"]
-        if options.get("pool"):
+        if connection.connection is None or connection.in_atomic_block or not may_stay(connection):
             return False
         if not connection.allow_thread_sharing:
             # Django asks by the greenlet that has made it.

@@ -123,7 +123,7 @@ assert not is_open(first)
 
 
 def test_what_is_not_kept(tmp_path: Path) -> None:
-    """Who is in a transaction, has met an error that the connection did not survive, or a pool."""
+    """In a transaction, after an error, of a pool, and where CONN_MAX_AGE = 0 is meant."""
     run(
         tmp_path,
         """
@@ -138,6 +138,13 @@ def broken():
     connection.is_usable = lambda: False  # SQLite's always are
     return raw
 assert not is_open(handshake(broken).get())
+
+def promised():
+    raw = ask()
+    connection.settings_dict["CONN_MAX_AGE"] = 0
+    connection.vendor = "postgresql"
+    return raw
+assert not is_open(handshake(promised).get())
 
 def pooled():
     raw = ask()
