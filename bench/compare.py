@@ -83,7 +83,8 @@ def brokers(options: argparse.Namespace) -> Iterator[tuple[str | None, dict[str,
             stack.callback(broker.stop)
             redis = broker.url
         if "blocking" in options.measures and find_postgres() and find_spec("psycopg"):
-            database = PostgresServer(max_connections=FULL.blocked + 50)
+            # Some servers keep a connection for each socket that they have had.
+            database = PostgresServer(max_connections=4 * FULL.blocked)
             stack.callback(database.stop)
             variables["BENCH_POSTGRES"] = str(database.port)
         yield redis, variables
