@@ -195,6 +195,7 @@ class BrokerFaults:
         assert listener.gaps(0) == []
         assert sender.call("longest_pause") < 0.9
 
+    @pytest.mark.alone  # each is to be interrupted before the broker passes for lost
     def test_interrupted(self, broker: Broker, backend_env: Mapping[str, str]) -> None:
         """Greenlets that gevent.Timeout interrupts while they publish spoil nothing for others."""
         env = self.env(backend_env, broker.port)
