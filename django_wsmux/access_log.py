@@ -13,11 +13,11 @@ import os
 import sys
 import time
 from typing import Any, Final
-from urllib.parse import quote
 
 from django.http import HttpRequest
 
 from . import conf
+from .server.environ import header, wire_path
 from .server.traffic import Traffic
 from .server.websocket import WebSocket
 from .signals import websocket_closed
@@ -54,7 +54,7 @@ def _log(
         return
     environ = websocket.environ if request is None else request.META
     hooks: Any = websocket.hooks
-    path = quote(websocket.path, encoding="latin-1")  # as WSGI has it
+    path = wire_path(environ)
     atoms = {
         "h": safe(hooks.address) or "-",
         "l": "-",
@@ -65,8 +65,8 @@ def _log(
         "U": path,
         "s": code or 0,
         "b": traffic.bytes_out,
-        "f": safe(environ.get("HTTP_ORIGIN", "-")),
-        "a": safe(environ.get("HTTP_USER_AGENT", "-")),
+        "f": safe(header(environ, "HTTP_ORIGIN") or "-"),
+        "a": safe(header(environ, "HTTP_USER_AGENT") or "-"),
         "L": f"{duration:.6f}",
         "p": f"<{os.getpid()}>",
         "reason": safe(reason),

@@ -34,6 +34,8 @@ from .hooks import DjangoHooks
 from .people import SIGNED_OUT
 from .responses import WebSocketResponse
 from .server.counters import count
+from .server.environ import wire_path
+from .server.refusals import shown
 from .server.websocket import WebSocket
 
 __all__ = [
@@ -225,9 +227,8 @@ def _identify(request: Any, identity: Identity) -> None:
 def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:
     count("authentication_failed")
     status = 401 if error.challenge else 403
-    logger.warning(
-        "WebSocket handshake refused with %d: %r: %s", status, request.path, error.reason
-    )
+    path = shown(wire_path(request.META))
+    logger.warning("WebSocket handshake refused with %d: %s: %s", status, path, error.reason)
     text = error.reason if settings.DEBUG else "Not authenticated."
     response = HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
     if error.challenge:

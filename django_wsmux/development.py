@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from typing import Any, Final
-from urllib.parse import quote
 
 from django.http import HttpRequest
 
 from .protocol.frames import CloseCode
+from .server.environ import wire_url
 from .server.leaving import farewell
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -50,7 +50,7 @@ def log_sockets() -> None:
 
 
 def _log_open(websocket: WebSocket, request: HttpRequest, **kwargs: Any) -> None:
-    _log(_INFO, '"WEBSOCKET %s OPEN" 101', _path(websocket, request))
+    _log(_INFO, '"WEBSOCKET %s OPEN" 101', wire_url(websocket.environ))
 
 
 def _log_close(
@@ -62,17 +62,11 @@ def _log_close(
     **kwargs: Any,
 ) -> None:
     status = _STATUSES.get(code, _SUCCESS if code >= 3000 else _REFUSAL)
-    line, args = '"WEBSOCKET %s CLOSE" %d %.3fs', [_path(websocket, request), code, duration]
+    line, args = '"WEBSOCKET %s CLOSE" %d %.3fs', [wire_url(websocket.environ), code, duration]
     if reason:
         # It may be the peer's, who is not to write to the terminal as it likes.
         line, args = f"{line} %s", [*args, reason if reason.isprintable() else ascii(reason)]
     _log(status, line, *args)
-
-
-def _path(websocket: WebSocket, request: HttpRequest | None) -> str:
-    if request is None:
-        return quote(websocket.path, encoding="latin-1")  # as WSGI has it
-    return request.get_full_path()
 
 
 def _log(status: int, line: str, *args: object) -> None:

@@ -20,6 +20,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from .server.environ import wire_path
+
 __all__ = ["ConnectionClosed", "HandshakeRefused", "WebSocketError"]
 
 
@@ -63,7 +65,7 @@ class HandshakeRefused(WebSocketError):
         self.response = response
         location = response.headers.get("Location")
         super().__init__(
-            f"handshake of {response.request['PATH_INFO']!r} refused with "
+            f"handshake of {wire_path(response.request)!r} refused with "
             f"{response.status_code} {response.reason_phrase}"
             + (f", redirect to {location!r}" if location else "")
         )

@@ -30,6 +30,7 @@ from .responses import SwitchingProtocols
 from .server import admission, refusals
 from .server.counters import count
 from .server.dispatcher import TAKEOVER_KEY
+from .server.environ import header, keep_wire_path, wire_path
 from .server.refusals import note, shown
 from .server.takeover import Takeover, is_wsgiref
 from .server.websocket import WebSocket
@@ -52,7 +53,9 @@ def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpRes
 
 def build_request(environ: dict[str, Any]) -> WebSocketRequest:
     """Return the request of an environ, with its socket if that is what it asks for."""
+    path_info = environ.get("PATH_INFO", "")
     request = WebSocketRequest(environ)
+    keep_wire_path(environ, path_info)
     seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
     if seam is not None:
         request.websocket = seam.websocket(environ, conf.options(), DjangoHooks(request, seam))
@@ -254,7 +257,7 @@ def refusal_response(refusal: Refusal) -> HttpResponse:
 
 def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
     """Refuse a page of another site (RFC 6455 section 10.2); ``None`` lets the request pass."""
-    claimed = request.META.get("HTTP_ORIGIN")
+    claimed = header(request.META, "HTTP_ORIGIN")
     try:
         host = request.get_host()
     except DisallowedHost as error:
@@ -281,7 +284,7 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
             f"to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have the proxy pass on "
             f"the Host header"
         )
-    note("refused_origin", "403", request.path, reason)
+    note("refused_origin", "403", wire_path(request.META), reason)
     return HttpResponseForbidden(
         f"{reason}\n" if settings.DEBUG else "Origin not allowed.\n",
         content_type="text/plain; charset=utf-8",

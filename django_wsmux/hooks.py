@@ -25,12 +25,13 @@ from . import conf, databases, people, sessions
 from .exceptions import ConnectionClosed
 from .protocol import handshake
 from .protocol.frames import CloseCode
-from .request import WebSocketRequest, bare_environ, bare_request, shed
+from .request import WebSocketRequest, bare_environ_of, bare_request, shed
 from .responses import SwitchingProtocols, WebSocketResponse
 from .server import admission
 from .server.admission import FULL_USER, Place
 from .server.connection import Connection
 from .server.counters import handled
+from .server.environ import wire_path
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -209,7 +210,7 @@ class DjangoHooks:
         assert self._view is not None
         self._part(websocket)
         self._view.release_request()
-        websocket.environ = bare_environ(websocket.path)
+        websocket.environ = bare_environ_of(websocket.environ)
 
     def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
         """Run a function view's conversation to its end and close the socket.
@@ -395,7 +396,7 @@ def admit_user(request: HttpRequest, place: Place) -> bool:
     user = getattr(request, "user", None) if limit is not None else None
     if limit is None or user is None or not user.is_authenticated:
         return True
-    return admission.admit_user(place, str(user.pk), limit, request.path)
+    return admission.admit_user(place, str(user.pk), limit, wire_path(request.META))
 
 
 def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:

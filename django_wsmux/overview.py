@@ -18,13 +18,13 @@ from heapq import nlargest
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final
-from urllib.parse import quote
 
 from .backends import BackendUnavailable
 from .hooks import DjangoHooks
 from .metrics import snapshot
 from .relay import members, relay
 from .server.connection import Connection
+from .server.environ import wire_path
 from .server.registry import open_sockets
 
 __all__ = ["MOST", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
@@ -46,7 +46,7 @@ class OpenSocket:
     """One open socket.
 
     Attributes:
-        path: of the handshake, quoted.
+        path: of the handshake, quoted, with ``SCRIPT_NAME``.
         user_id: primary key of the signed-in user, as a string; ``None`` for nobody.
         address: where the handshake came from; empty for a unix socket.
         age: seconds since it opened.
@@ -202,9 +202,8 @@ def _describe_process(limit: int, group: str | None) -> Process:
 def _describe(websocket: Connection, worker: str) -> OpenSocket:
     hooks, traffic = websocket.hooks, websocket.traffic
     assert isinstance(hooks, DjangoHooks)
-    path = quote(str(websocket.environ.get("PATH_INFO", "")), encoding="latin-1")
     return OpenSocket(
-        path[:_LONGEST_PATH],
+        wire_path(websocket.environ)[:_LONGEST_PATH],
         hooks.user_id,
         hooks.address,
         round(hooks.age, 3),

@@ -12,12 +12,13 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from . import conf
+from .server.environ import WIRE_PATH_KEY
 
 if TYPE_CHECKING:
     from .credentials import Identity
     from .server.websocket import WebSocket
 
-__all__ = ["WebSocketRequest", "bare_environ", "bare_request", "shed"]
+__all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "shed"]
 
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
@@ -87,10 +88,17 @@ def _shared(key: str, value: Any) -> Any:
     return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
 
 
+def bare_environ_of(environ: dict[str, Any]) -> dict[str, Any]:
+    """Return the environ of a socket that keeps none: its path, shared by all from there."""
+    return _bare_environ(environ["SCRIPT_NAME"], environ["PATH_INFO"], environ.get(WIRE_PATH_KEY))
+
+
 @lru_cache(maxsize=1024)
-def bare_environ(path: str) -> dict[str, Any]:
-    """Return the environ of a socket that keeps none: its path, shared by all of them."""
-    return {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+def _bare_environ(script_name: str, path_info: str, wire_path: str | None) -> dict[str, Any]:
+    environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": script_name, "PATH_INFO": path_info}
+    if wire_path is not None:
+        environ[WIRE_PATH_KEY] = wire_path
+    return environ
 
 
 def bare_request(websocket: WebSocket) -> HttpRequest:

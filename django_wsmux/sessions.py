@@ -22,6 +22,8 @@ from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
 
+from .server.environ import wire_path
+
 __all__ = ["read_directly", "warn_of_change", "watch"]
 
 logger = logging.getLogger("django_wsmux.sessions")
@@ -105,7 +107,7 @@ def warn_of_change(session: SessionBase, request: HttpRequest | None) -> None:
     """The view has changed the session and not saved it."""
     session.modified = False
     logger.warning(
-        "%r: request.session was changed after the handshake and not saved: call "
+        "%s: request.session was changed after the handshake and not saved: call "
         "request.session.save(), as no middleware does once the socket is open",
-        request and request.path,
+        request and wire_path(request.META),
     )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..protocol.handshake import Refusal
 from ..protocol.options import Options
+from .environ import wire_path
 from .refusals import LogLimit, note, shown
 
 __all__ = ["FULL_USER", "PLACE_KEY", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
@@ -116,7 +117,7 @@ def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
     else:
         counter = "refused_address"
         reason = f"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS, {per_address}, are open of {address}"
-    note(counter, refusal.status, environ.get("PATH_INFO", ""), reason)
+    note(counter, refusal.status, wire_path(environ), reason)
     return refusal
 
 
@@ -138,7 +139,7 @@ def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
         place: that of the handshake.
         user: the primary key.
         limit: how many sockets a user may have.
-        path: for the log.
+        path: for the log, quoted.
     """
     with _lock:
         if place._user is not None:

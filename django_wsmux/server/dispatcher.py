@@ -8,6 +8,7 @@ from typing import Any, Final
 from ..protocol import handshake
 from . import refusals, registry, takeover
 from .counters import count
+from .environ import wire_path
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
 
@@ -67,7 +68,7 @@ def answer_upgrade(
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
         count("handshakes_refused")
-        path = environ.get("PATH_INFO", "")
+        path = wire_path(environ)
         refusals.note("refused_handshake", refusal.status, path, refusal.reason)
         return refusals.answer(refusal, environ, start_response)
     assert seam is not None

@@ -75,7 +75,7 @@ def note(counter: str, status: str, path: str, reason: str) -> None:
     Args:
         counter: one of ``COUNTERS``; lines are limited by it.
         status: of the answer.
-        path: as the client sent it.
+        path: of the handshake, see ``environ.wire_path()``.
         reason: with ``shown()`` around what the client sent.
     """
     count(counter)

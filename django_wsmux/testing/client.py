@@ -13,6 +13,7 @@ from django.test import Client
 
 from ..exceptions import ConnectionClosed, HandshakeRefused
 from ..protocol.frames import CloseCode, close_payload
+from ..server.environ import wire_path
 from ..server.memory import Loop, current_loop
 from .handler import EXCHANGE_KEY, Exchange, WebSocketClientHandler, connections_kept
 from .peer import MemoryPeer
@@ -217,7 +218,7 @@ class ClientWebSocket:
 
     @property
     def _path(self) -> str:
-        return self.response.request["PATH_INFO"]  # type: ignore[no-any-return]
+        return wire_path(self.response.request)
 
     def describe(self) -> str:
         """Say in words how the socket is and what its view does: for messages of assertions."""

@@ -137,6 +137,46 @@ def test_access_log(start_server: StartServer, worker: str) -> None:
         assert '"WEBSOCKET /echo/ HTTP/1.1" 1012 0 ' in server.log
 
 
+#: Paths as clients send them: Cyrillic, an emoji, bytes that are not UTF-8, quoted per cents.
+STRANGE = ("%D0%BA", "%F0%9F%98%80", "%FF", "a%25b", "%25D0")
+
+
+@pytest.mark.parametrize("worker", [*WORKERS, "runserver"])
+def test_any_path(environment: dict[str, str], worker: str) -> None:
+    """Whatever the path, its socket has its lines, and its worker is in the list."""
+    settings = {"FORCE_SCRIPT_NAME": "/\N{LATIN SMALL LETTER E WITH ACUTE}"}
+    site = start_site(worker, {**environment, "TEST_SETTINGS": json.dumps(settings)})
+    prefix = "/%C3%A9"
+    paths = [f"{start}{name}/" for name in STRANGE for start in ("/any/", "/events/any/")]
+    agent = "\N{CYRILLIC SMALL LETTER KA}"
+    try:
+        with ExitStack() as stack:
+            for path in paths:
+                more = f"User-Agent: {agent}\r\n"
+                wire = stack.enter_context(site.server.upgraded(path, more))
+                wire.send(frame(0x81, b"x"))
+                assert wire.frame() == (1, b"x")
+            assert {f"{prefix}{path}" for path in paths} == {*site.sockets()}
+            assert f"\n{prefix}/any/%D0%BA/ " in site.command()
+        for path in paths:
+            if worker == "runserver":
+                site.server.wait_for_log(f'"WEBSOCKET {prefix}{path} OPEN" 101')
+                site.server.wait_for_log(f'"WEBSOCKET {prefix}{path} CLOSE"')
+            else:
+                # A view that keeps no request keeps no header.
+                said = "-" if "events" in path else agent
+                line = f'"WEBSOCKET {prefix}{path} HTTP/1.1" 1006 [0-9]+ "-" "{said}" '
+                site.server.wait_for_log(line)
+        assert site.server.refused("/any/%D0%BA/", {"Sec-WebSocket-Version": "12"}).status == 426
+        assert site.server.refused("/any/%D0%BA/", {"Origin": "https://a.example"}).status == 403
+        for status in ("426 Upgrade Required", "403"):
+            site.server.wait_for_log(f"refused with {status}: '[^ ]*/any/%D0%BA/': ")
+        assert "Traceback" not in site.server.log
+    finally:
+        site.server.stop()
+        relay.backend()
+
+
 def test_access_log_format(start_server: StartServer) -> None:
     """It is as the setting says; without an access log there is none."""
     settings = {"WEBSOCKET_ACCESS_LOG_FORMAT": '{"path": "%(U)s", "why": "%(reason)s", "s": %(s)s}'}
