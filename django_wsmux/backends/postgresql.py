@@ -207,13 +207,18 @@ class PostgresBackend(BrokerBackend):
     def listen(self) -> None:
         """Listen, then hand over what comes."""
         waiter = self.waiter
+        # The number that is watched: libpq closes the descriptor of a connection that is lost, and
+        # the next socket of a client may get the same number.
+        watched = -1
         try:
             self._ear = session = self._connect()
             session.execute(f"LISTEN {self._channel}".encode())
             # Only now is it counted among those that answer; see _listeners().
             name = f"{self._channel}:{self.id.hex()}"
             session.execute(b"SELECT set_config('application_name', $1, false)", [name.encode()])
-            waiter.register(session.fileno(), READ, None)
+            fd = session.fileno()
+            waiter.register(fd, READ, None)
+            watched = fd
             self.listening()
             while not self.stopping:
                 if waiter.wait(self.silence / 2):
@@ -225,10 +230,13 @@ class PostgresBackend(BrokerBackend):
         finally:
             # In a fork nothing here is this process's own.
             waiter.require_same_process()
-            if self._ear is not None:
-                waiter.forget(self._ear.fileno())
-                self._ear.close()
-                self._ear = None
+            try:
+                if watched >= 0:
+                    waiter.unregister(watched)
+            finally:
+                if self._ear is not None:
+                    self._ear.close()
+                    self._ear = None
 
     def _check(self, session: Session) -> None:
         """Nothing has come for a time: is there somebody at the other end?"""

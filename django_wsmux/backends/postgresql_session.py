@@ -7,6 +7,7 @@ imported before gevent patched (``gunicorn --preload``) they wait in a way that 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -129,27 +130,29 @@ class Session:
 
     def close(self) -> None:
         """Close it."""
-        self._connection.finish()
-        self._waiter.close()
+        try:
+            self._connection.finish()
+        finally:
+            self._waiter.close()
 
     def forget(self) -> None:
         """Close the descriptors that a fork copied, without a word to the server."""
-        fd = self._connection.socket
         self._waiter.close()
-        if fd >= 0:
-            close(fd)
+        # libpq has closed the descriptor of a connection that was lost.
+        with contextlib.suppress(OperationalError):
+            close(self._connection.socket)
 
     def _wait(self, events: int, deadline: float) -> None:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("no answer in time")
-        # Anew each time: while it connects, libpq may change from one descriptor to another.
+        # Asked each time: while it connects, libpq may change from one descriptor to another.
         fd = self._connection.socket
         self._waiter.register(fd, events, None)
         try:
             self._waiter.wait(seconds)
         finally:
-            self._waiter.forget(fd)
+            self._waiter.unregister(fd)
 
     def _message(self) -> str:
         return self._connection.error_message.decode(errors="replace").strip()

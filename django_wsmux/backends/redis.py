@@ -28,10 +28,11 @@ _PING: Final = command(b"PING")
 
 
 class _Ear:
-    """A subscriber's connection, and when it was heard last."""
+    """A subscriber's connection, the descriptor that is watched, and when it was heard last."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.fd = wire.fileno()
         self.heard = time.monotonic()
         self.pinged: float | None = None
 
@@ -205,10 +206,11 @@ class RedisBackend(BrokerBackend):
             self._orders = None
             for event in self.channels.values():
                 event.clear()
-        for ear in self._ears.values():
-            self.waiter.unregister(ear.wire.fileno())
+        ears, self._ears = self._ears, {}
+        for ear in ears.values():
+            self.waiter.unregister(ear.fd)
+        for ear in ears.values():
             ear.wire.close()
-        self._ears = {}
 
     def _send_orders(self) -> None:
         """Tell the server what has been subscribed and unsubscribed, in few commands."""
@@ -230,7 +232,11 @@ class RedisBackend(BrokerBackend):
         ear = self._ears.get(node)
         if ear is None:
             ear = _Ear(self._servers.connect(node))
-            self.waiter.register(ear.wire.fileno(), READ, ear)
+            try:
+                self.waiter.register(ear.fd, READ, ear)
+            except BaseException:
+                ear.wire.close()
+                raise
             self._ears[node] = ear
         return ear
 

@@ -48,18 +48,9 @@ class Waiter:
         """Watch a descriptor; ``data`` comes back from ``wait()``."""
         self._selector.register(fd, events, data)
 
-    def modify(self, fd: int, events: int, data: Any) -> None:
-        """Watch a descriptor for other events."""
-        self._selector.modify(fd, events, data)
-
     def unregister(self, fd: int) -> None:
         """Watch a descriptor no longer."""
         self._selector.unregister(fd)
-
-    def forget(self, fd: int) -> None:
-        """Watch a descriptor no longer, if it is watched."""
-        if fd in self._selector.get_map():
-            self._selector.unregister(fd)
 
     def wake(self) -> None:
         """Let ``wait()`` return, now or the next time; from any thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -483,3 +484,11 @@ def late(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> Non
     time.sleep(0.3)
     count = len(list(websocket))
     state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {count}"
+
+
+@websocket
+def aloof(request: HttpRequest, websocket: WebSocket) -> None:
+    """Receive nothing, and wait for the socket's end without looking for it."""
+    ended = threading.Event()
+    websocket.on_close(ended, ended.set)
+    ended.wait()

@@ -44,6 +44,7 @@ urlpatterns = [
     path("overflowing/", sockets.overflowing),
     path("late-echo/<key>/", sockets.late_echo),
     path("silent/", sockets.silent),
+    path("aloof/", sockets.aloof),
     path("ping-me/", sockets.ping_me),
     path("coming-and-going/", sockets.coming_and_going),
     path("mirror/", sockets.mirror),
