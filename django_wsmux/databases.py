@@ -10,6 +10,7 @@ connections of its test, which stay as they are: see ``Loan``.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,10 @@ MARK = "_django_wsmux_connected"
 _SHARES = "_django_wsmux_shares"
 
 _reserve = Reserve()
+
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=_reserve.disown)
 
 
 @dataclass(frozen=True, slots=True)

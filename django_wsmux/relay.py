@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 from collections.abc import Callable
 from threading import Lock, RLock
@@ -101,6 +102,16 @@ class Relay:
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
             self._backend = None if is_alone else from_url(url, namespace=namespace())
             self._made_for = url
+
+    def disown(self) -> None:
+        """Begin again in a forked child: what it sends goes to the parent as to any process."""
+        members.disown()
+        self._watched.clear()
+        self._deserted.clear()
+        self._answers.clear()
+        # Copies of locks that nothing in this process would release.
+        self._lock = RLock()
+        self._making = Lock()
 
     def publish(self, name: str, opcode: int, data: bytes) -> None:
         """Tell the other processes.
@@ -247,3 +258,7 @@ class Relay:
 
 #: The one of this process.
 relay: Final = Relay()
+
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=relay.disown)

@@ -83,6 +83,7 @@ class Reserve:
     def __init__(self) -> None:
         self._resting: deque[tuple[float, list[BaseDatabaseWrapper]]] = deque()
         self._is_swept = False
+        self._inherited: deque[tuple[float, list[BaseDatabaseWrapper]]] | None = None
 
     def lend(self) -> bool:
         """Give the current greenlet, which has none, connections that are open; say if it did."""
@@ -106,6 +107,15 @@ class Reserve:
         if kept:
             self._resting.append((time.monotonic(), kept))
             self._sweep_later()
+
+    def disown(self) -> None:
+        """Leave the connections to the parent, in a forked child.
+
+        They are not closed, nor collected as garbage: a driver would tell the database to end the
+        session that the parent goes on with.
+        """
+        self._inherited = self._resting
+        self._resting = deque()
 
     def _is_worth_keeping(self, connection: BaseDatabaseWrapper) -> bool:
         """Say whether another greenlet can go on with a connection, and nobody lacks it."""

@@ -72,6 +72,9 @@ class Transport(Protocol):
     def close_after(self, timeout: float) -> None:
         """Close in ``timeout`` seconds unless ``close()`` comes before."""
 
+    def disown(self) -> None:
+        """Let go of the socket in a forked child, without a word to the peer or the view."""
+
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
         """Start ``function`` beside the view; return what ends it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..protocol import handshake
-from . import refusals, registry, takeover
+from . import forks, refusals, registry, takeover
 from .counters import count
 from .environ import wire_path
 
@@ -39,6 +39,7 @@ class Dispatcher:
     def __init__(
         self, application: WSGIApplication, websocket_application: WSGIApplication
     ) -> None:
+        forks.install()
         self.application = application
         self.websocket_application = websocket_application
         takeover.install_hook()

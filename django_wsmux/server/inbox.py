@@ -170,6 +170,17 @@ class Inbox:
             self._resume_reading()
         return message
 
+    # Forks
+
+    def disown(self) -> None:
+        """Be closed, in a fork of the process that owns the socket.
+
+        Nothing is sent, and no one is told: the view and its helpers run in the parent.
+        """
+        self._state = CLOSED
+        self._inbox = None
+        self._transport.disown()
+
     # Room
 
     def _sink(self) -> Sink:

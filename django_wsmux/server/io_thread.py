@@ -191,6 +191,13 @@ def enter() -> IOThread:
         return _current
 
 
+def disown() -> None:
+    """Forget the thread in a forked child, where it does not run."""
+    global _guard, _current
+    _guard = threading.Lock()
+    _current = None
+
+
 def leave(thread: IOThread) -> None:
     """Take leave of it, from within: with the last socket it ends."""
     with _guard:

@@ -96,6 +96,12 @@ class Members:
         count("group_messages")
         counters["group_deliveries"] += len(members)
 
+    def disown(self) -> None:
+        """Forget all members, in a forked child: their sockets are the parent's."""
+        self._groups.clear()
+        self._infos.clear()
+        self._lock = RLock()
+
     def close(self, name: str, code: int, reason: str) -> None:
         """Start the closing handshake with every member."""
         for member in self.of(name):

@@ -317,6 +317,10 @@ class MemoryTransport:
             self._peer.eof_received()
             self._websocket.connection_lost()
 
+    def disown(self) -> None:
+        """Let go of the peer in a forked child."""
+        self._is_closed = True
+
     def close_after(self, timeout: float) -> None:
         """Do nothing: the peer answers a close frame at once."""
 

@@ -90,12 +90,21 @@ class HandlerPool:
             return False
         return True
 
+    def disown(self) -> None:
+        """Start nothing any more, in a forked child: the jobs are the parent's."""
+        self._size = 0
+        self._jobs.clear()
+        self._parked.clear()
+        self._timer.stop()
+        self._is_ticking = True  # so that it is never started again
+
     def _work(self, job: Job | None, subject: Any) -> None:
         worker, jobs = getcurrent(), self._jobs
         # As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
         wait = MethodType(greenlet.switch, self._hub)
         while job is not None:
-            if job(subject):
+            # In a forked child the pool has no size, and goes on with nothing.
+            if job(subject) and self._size:
                 subject = None
                 if not jobs:
                     continue

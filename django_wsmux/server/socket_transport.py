@@ -6,16 +6,17 @@ The socket never blocks. When to read and when to write again is up to those who
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from socket import SHUT_WR
+from socket import SHUT_RDWR, SHUT_WR
 from typing import Any, Final
 
 from ..protocol.frames import FIN, encode, head
 from .connection import Connection
 from .streams import Stream
 
-__all__ = ["SocketTransport", "arrived"]
+__all__ = ["SocketTransport", "arrived", "end_stream"]
 
 logger = logging.getLogger("django_wsmux.connection")
 
@@ -24,6 +25,16 @@ arrived: Final = bytearray(2**21)
 
 #: From this many bytes on it is cheaper to send two parts than to join them.
 LONG: Final = 8192
+
+
+def end_stream(stream: Stream) -> None:
+    """End the TCP connection and close its descriptor.
+
+    ``close()`` alone sends no FIN while a forked child holds a copy of the descriptor.
+    """
+    with contextlib.suppress(OSError):  # the peer has ended it
+        stream.shutdown(SHUT_RDWR)
+    stream.close()
 
 
 class SocketTransport:
@@ -84,6 +95,13 @@ class SocketTransport:
     def _drop(self) -> None:
         """Close the descriptor and say so; does nothing the second time."""
         raise NotImplementedError
+
+    def disown(self) -> None:
+        """Let go of the socket in a forked child, without a word to the peer or the view."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._queue, self.unsent, self._websocket = None, 0, None
 
     # Reading
 

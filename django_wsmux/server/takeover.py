@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from . import patching
+from . import forks, patching
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class PyWSGITakeover(Takeover):
 
     def _take(self) -> tuple[Any, bytes]:
         handler = self._handler
+        forks.listeners.add(handler.server.socket)
         sock = handler.socket
         # Without waiting, peek() gives what is buffered or else what can be had at once.
         sock.settimeout(0)

@@ -26,7 +26,7 @@ from .contracts import OPEN, Hooks
 from .counters import count
 from .intercepting import InterceptingWebSocket, kinds
 from .io_thread import IOThread, Timer
-from .socket_transport import SocketTransport
+from .socket_transport import SocketTransport, end_stream
 from .streams import Stream
 from .websocket import WebSocket
 
@@ -117,6 +117,13 @@ class ThreadWebSocket(WebSocket):
     serve = _locked(WebSocket.serve)
     abandon = _locked(WebSocket.abandon)
     _conversed = _locked(WebSocket._conversed)
+
+    def disown(self) -> None:
+        """Be closed, in a fork of the process that owns the socket."""
+        # The copy of the lock may be held by a thread that is not there.
+        self.lock = threading.RLock()
+        super().disown()
+
     unsend = _locked(WebSocket.unsend)
 
     def run(self, function: Callable[[], None]) -> None:
@@ -413,10 +420,16 @@ class ThreadTransport(SocketTransport):
         websocket.connection_lost()
         self._changed.notify_all()
 
+    def disown(self) -> None:
+        """Let go of the socket in a forked child, where the I/O thread does not run."""
+        # The copy of the lock may be held by a thread that is not there.
+        self._changed = threading.Condition()
+        super().disown()
+
     def _release(self, stream: Stream, websocket: Connection) -> None:
         if self._watched:
             self._io.watch(stream, self._watched, 0, self._ready)
-        stream.close()
+        end_stream(stream)
         self._io.keepalive.discard(websocket)
         io_thread.leave(self._io)
 

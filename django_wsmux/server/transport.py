@@ -28,7 +28,7 @@ from .counters import count, gauges
 from .keepalive import Keepalive
 from .leaving import FAREWELL, farewell
 from .pool import HandlerPool, Job
-from .socket_transport import SocketTransport, arrived
+from .socket_transport import SocketTransport, arrived, end_stream
 from .streams import Stream, TLSStream
 from .watchdog import Watchdog
 
@@ -61,6 +61,10 @@ class _Sweeper:
         if due is not None and (self._timer is None or due < self._wakes_at):
             self._wake_at(due)
 
+    def stop(self) -> None:
+        """Wake no more."""
+        self._wake_at(None)
+
     def _sweep(self) -> None:
         self._wake_at(self.keepalive.sweep(time.monotonic()))
 
@@ -80,10 +84,13 @@ _sweeper = _Sweeper()
 # The greenlets that handle the messages of event views; made with the first connection.
 _handlers: HandlerPool | None = None
 
+# Looks for views that do not wait, where that is asked for.
+_watchdog: Watchdog | None = None
+
 
 def handlers_for(websocket: Connection) -> HandlerPool:
     """Return the process's pool, of the size that the options ask for; watch that it gets on."""
-    global _handlers
+    global _handlers, _watchdog
     if _handlers is None:
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
@@ -92,7 +99,8 @@ def handlers_for(websocket: Connection) -> HandlerPool:
         gauges["handlers_running"] = lambda: pool.running
         gauges["handlers_waiting"] = lambda: pool.waiting
         if options.blocked_warning:
-            Watchdog(options.blocked_warning).start()
+            _watchdog = Watchdog(options.blocked_warning)
+            _watchdog.start()
     return _handlers
 
 
@@ -100,6 +108,19 @@ def _bid_farewell(process: int) -> None:
     """Close what is open; the sockets of a process are not for its forks to close."""
     if os.getpid() == process and not registry.is_stopping():
         farewell(FAREWELL)
+
+
+def disown() -> None:
+    """Forget in a forked child what served the sockets of the parent."""
+    global _sweeper, _handlers, _watchdog
+    _sweeper.stop()
+    _sweeper = _Sweeper()
+    if _handlers is not None:
+        _handlers.disown()
+        _handlers = None
+    if _watchdog is not None:
+        _watchdog.stop()
+        _watchdog = None
 
 
 class GeventTransport(SocketTransport):
@@ -264,12 +285,9 @@ class GeventTransport(SocketTransport):
         """Close the descriptor, its watchers first."""
         if self._stream is None:
             return
-        for watcher in (self._reader, self._writer, self._timer, self._stalled):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
+        self._close_watchers()
         stream, self._stream = self._stream, None
-        stream.close()
+        end_stream(stream)
         self._queue, self.unsent = None, 0
         if self._drained is not None:
             self._drained.set()
@@ -277,6 +295,19 @@ class GeventTransport(SocketTransport):
         websocket, self._websocket = self._websocket, None
         _sweeper.keepalive.discard(websocket)
         websocket.connection_lost()
+
+    def _close_watchers(self) -> None:
+        for watcher in (self._reader, self._writer, self._timer, self._stalled):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+
+    def disown(self) -> None:
+        """Let go of the socket in a forked child; a greenlet that waits here waits for ever."""
+        if self._stream is not None:
+            self._close_watchers()
+        self._waiter = None
+        super().disown()
 
     # Helpers
 

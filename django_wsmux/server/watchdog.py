@@ -50,6 +50,11 @@ class Watchdog:
         self._timer.start(self._set_clock)
         _start_thread(self._watch, ())
 
+    def stop(self) -> None:
+        """Set the clock no more, in a forked child, where the thread that reads it is not."""
+        self._timer.stop()
+        self._timer.close()
+
     def _set_clock(self) -> None:
         now = time.monotonic()
         blocked, self._beat = now - self._beat, now

@@ -29,6 +29,13 @@ class Echo(WebSocketView):
         self.send(message)
 
 
+class Process(WebSocketView):
+    """Answers with the process that answers."""
+
+    def receive(self, message: str | bytes) -> None:
+        self.send(str(os.getpid()))
+
+
 class LeanEcho(Echo):
     keep_request = False
 

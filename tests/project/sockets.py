@@ -37,6 +37,13 @@ def echo(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.send(message)
 
 
+@websocket
+def process(request: HttpRequest, websocket: WebSocket) -> None:
+    """Answer with the process that answers."""
+    for _ in websocket:
+        websocket.send(str(os.getpid()))
+
+
 def plain_echo(request: Any) -> None:
     """No decorator: first use accepts."""
     while (message := request.websocket.receive()) is not None:

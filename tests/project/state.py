@@ -8,6 +8,9 @@ from django_wsmux.signals import websocket_closed, websocket_opened
 #: Requests that are inside the middleware chain right now.
 inside = 0
 
+#: Children of this process, by process id, so that they are not collected as garbage.
+children: dict[int, object] = {}
+
 #: What sockets reported at their end, by key.
 reports: dict[str, str] = {}
 

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -95,6 +96,36 @@ def page(request: HttpRequest) -> HttpResponse:
         "{% websocket_url 'echo' %} {% websocket_url 'rooms:room' slug='lobby' %}"
     )
     return HttpResponse(template.render({}, request))
+
+
+def fork(request: HttpRequest, how: str) -> JsonResponse:
+    """Fork a child that says so to a group, then waits until there is a file of this name."""
+    key = request.GET["key"]
+    if how == "multiprocessing":
+        process = multiprocessing.get_context("fork").Process(target=_child, args=(key,))
+        process.start()
+        assert process.pid is not None
+        pid = process.pid
+        state.children[pid] = process
+    else:
+        # gevent has replaced os.fork.
+        original = getattr(sys.modules.get("gevent.monkey"), "get_original", None)
+        forking = original("os", "fork") if original and how == "original" else os.fork
+        pid = forking()
+        if not pid:
+            try:
+                _child(key)
+            finally:
+                os._exit(0)
+    return JsonResponse({"pid": pid})
+
+
+def _child(key: str) -> None:
+    """Tell the group that this process lives, then wait, in a way that lets others run."""
+    Group("test").send(str(os.getpid()))
+    deadline = time.monotonic() + 60
+    while not os.path.exists(key) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def slow(request: HttpRequest) -> HttpResponse:
@@ -197,6 +228,7 @@ urlpatterns = [
     path("connections/", count_connections),
     path("page/", page),
     path("slow/", slow),
+    path("fork/<how>/", fork),
     path("last-page/", last_page),
     path("report/<key>/", report),
     path("metrics/", show_metrics),

@@ -10,6 +10,7 @@ urlpatterns = [
     path("echo/", sockets.echo, name="echo"),
     path("plain-echo/", sockets.plain_echo),  # type: ignore[arg-type]  # returns None
     path("meta-echo/", sockets.meta_echo),
+    path("process/", sockets.process),
     path("loop/", sockets.loop),
     path("status/<int:status>/", sockets.status),
     path("late-status/<int:status>/", sockets.late_status),
@@ -54,6 +55,7 @@ urlpatterns = [
     path("computing/", sockets.computing),
     re_path(r"^any/", sockets.echo),
     path("events/echo/", events.Echo.as_view(), name="event-echo"),
+    path("events/process/", events.Process.as_view()),
     path("events/lean-echo/", events.LeanEcho.as_view()),
     re_path(r"^events/any/", events.LeanEcho.as_view()),
     path("events/report/<key>/", events.Reporting.as_view()),
