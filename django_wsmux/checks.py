@@ -16,23 +16,41 @@ E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
 W012           ``local://`` beside a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
+W032           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
+W033           a setting has a name that is not known
+W034           pages that name no site may open sockets
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.checks.urls import check_resolver
 from django.core.management import get_commands, load_command_class
 from django.urls import get_resolver
 
 from . import conf
+from .protocol import origin
 from .server import patching
 
-__all__ = ["check_patching", "check_runserver", "check_settings", "check_urlconf"]
+__all__ = [
+    "check_names",
+    "check_opaque_origins",
+    "check_patching",
+    "check_runserver",
+    "check_settings",
+    "check_urlconf",
+    "check_wsgi",
+]
 
 
 @register()
@@ -46,6 +64,101 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
         )
         for setting, message in conf.problems()
     ]
+
+
+@register()
+def check_names(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that no setting is misspelt: it would have no effect."""
+    return [
+        Warning(
+            f"{name} is not a setting of django_wsmux, so it has no effect.",
+            hint=f"Did you mean {' or '.join(meant)}?"
+            if meant
+            else "docs/settings.rst lists all settings. If it is your own, give it another name.",
+            id="django_wsmux.W033",
+        )
+        for name, meant in conf.unknown()
+    ]
+
+
+_ANYBODYS: Final = {
+    "null": "any page of the web can have this origin, in a sandboxed iframe",
+    "file://": "any HTML file on a visitor's machine has this origin, in some browsers",
+}
+
+
+@register(Tags.security)
+def check_opaque_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that origins which name no site are not allowed without knowing what they are."""
+    allowed = {*conf.get("WEBSOCKET_ALLOWED_ORIGINS"), *settings.CSRF_TRUSTED_ORIGINS}
+    return [
+        Warning(
+            f'"{each}" is an allowed origin: {_ANYBODYS[each]}, and connects with the cookies of '
+            f"the visitor.",
+            hint="Leave it out, or have such clients authenticate by ticket or token and silence "
+            "this check.",
+            id="django_wsmux.W034",
+        )
+        for each in origin.OPAQUE
+        if each in allowed
+    ]
+
+
+@register()
+def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the project's WSGI application has WebSockets.
+
+    The module is read, not imported: an import would make the application, in each command.
+    """
+    module, _, _ = str(settings.WSGI_APPLICATION or "").rpartition(".")
+    imported = _imports(module)
+    # Another module of the project may do for it what this one does not.
+    if "django.core.wsgi" not in imported or not all(map(_is_installed, imported)):
+        return []
+    return [
+        Warning(
+            f"WSGI_APPLICATION, {settings.WSGI_APPLICATION}, has no WebSockets: {module} makes it "
+            f"with Django's own get_wsgi_application().",
+            hint="There, import get_wsgi_application from django_wsmux.wsgi instead of "
+            "django.core.wsgi, or wrap the application: WebSocketDispatcher(application).",
+            id="django_wsmux.W032",
+        )
+    ]
+
+
+def _imports(module: str) -> set[str]:
+    """Return the modules that a module imports; none where that is not known, or it names ours."""
+    try:
+        loader: Any = getattr(find_spec(module), "loader", None)
+        tree = ast.parse(loader.get_source(module))
+    except Exception:
+        return set()  # Django tells when the application is needed
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            # "from django.core import wsgi" imports a module too.
+            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= {node.value} if node.value.startswith("django_wsmux.") else set()
+    is_ours = any(name.partition(".")[0] == "django_wsmux" for name in names)
+    return set() if is_ours else names
+
+
+def _is_installed(name: str) -> bool:
+    """Return whether a module is of a library, the standard one or another."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return True
+    spec = find_spec(top) if top else None
+    return spec is not None and bool({"site-packages", "dist-packages"} & {*_parts(spec)})
+
+
+def _parts(spec: ModuleSpec) -> Iterator[str]:
+    for place in [spec.origin or "", *(spec.submodule_search_locations or ())]:
+        yield from Path(place).parts
 
 
 @register(Tags.urls)

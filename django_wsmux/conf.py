@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .backends import from_url
+from .protocol import origin
 from .protocol.deflate import Compression
 from .protocol.options import Options
 
-__all__ = ["SETTINGS", "Setting", "get", "options", "problems", "require_valid"]
+__all__ = ["SETTINGS", "Setting", "get", "options", "problems", "require_valid", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,11 @@ def _server_problem(value: Any) -> str | None:
 
 
 def _origins_problem(value: Any) -> str | None:
-    if isinstance(value, (list, tuple)) and all(
-        isinstance(origin, str) and (origin == "*" or "://" in origin) for origin in value
-    ):
-        return None
-    return f'must be a list of origins such as "https://example.com", not {value!r}'
+    if not isinstance(value, (list, tuple)):
+        return f'must be a list of origins such as "https://example.com", not {value!r}'
+    found = [(pattern, origin.problem(pattern)) for pattern in value]
+    wrong = [f"{pattern!r} {problem}" for pattern, problem in found if problem]
+    return f"has entries that match no origin: {'; '.join(wrong)}" if wrong else None
 
 
 def _backend_problem(value: Any) -> str | None:
@@ -206,6 +209,20 @@ SETTINGS = {
 }
 
 
+def unknown() -> Iterator[tuple[str, list[str]]]:
+    """Yield each setting of the project that looks like one of ours, with those it may mean."""
+    for name in dir(settings):
+        if not name.isupper() or name in SETTINGS:
+            continue
+        if name.startswith("WEBSOCKET_"):
+            # All names begin like that, so the rest decides.
+            rests = [each.removeprefix("WEBSOCKET_") for each in SETTINGS]
+            meant = get_close_matches(name.removeprefix("WEBSOCKET_"), rests)
+            yield name, [f"WEBSOCKET_{rest}" for rest in meant]
+        elif meant := get_close_matches(name, SETTINGS, cutoff=0.85):
+            yield name, meant
+
+
 def get(name: str) -> Any:
     """Return the value of one of ``SETTINGS``, or its default."""
     return getattr(settings, name, SETTINGS[name].default)
@@ -262,6 +279,12 @@ def require_valid() -> None:
     Raises:
         ImproperlyConfigured: naming each setting and what to change.
     """
+    if not apps.is_installed("django_wsmux"):
+        raise ImproperlyConfigured(
+            "django_wsmux is not in INSTALLED_APPS, so sockets would stay open when their session "
+            "ends, and no check would run. Add it in the settings module: "
+            'INSTALLED_APPS = ["django_wsmux", *INSTALLED_APPS]'
+        )
     found = [message for _, message in problems()]
     if found:
         raise ImproperlyConfigured("\n".join(found))

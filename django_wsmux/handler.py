@@ -279,16 +279,33 @@ def check_origin(request: WebSocketRequest) -> HttpResponseBase | None:
             or (settings.DEBUG and origin.is_loopback(claimed))
         ):
             return None
+        own = f"{request.scheme}://{host}"
         reason = (
-            f"origin {shown(claimed)} is not this site's, {shown(host)}; if it is yours, add it "
-            f"to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have the proxy pass on "
-            f"the Host header"
+            f"origin {shown(claimed)} is not this site's, {shown(own)}; "
+            f"{_advice(request, claimed, host)}"
         )
     note("refused_origin", "403", wire_path(request.META), reason)
     return HttpResponseForbidden(
         f"{reason}\n" if settings.DEBUG else "Origin not allowed.\n",
         content_type="text/plain; charset=utf-8",
     )
+
+
+def _advice(request: HttpRequest, claimed: str, host: str) -> str:
+    """Return what to do about an origin that is refused."""
+    if request.is_secure() and origin.is_same(claimed, host, secure=False):
+        return (
+            "only the scheme differs: redirect pages to https (SECURE_SSL_REDIRECT), or have the "
+            "proxy tell the true one in the header of SECURE_PROXY_SSL_HEADER; to allow it "
+            "nevertheless, add it to WEBSOCKET_ALLOWED_ORIGINS"
+        )
+    advice = (
+        "if it is yours, add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have "
+        "the proxy pass on the Host header"
+    )
+    if not request.is_secure() and claimed.startswith(("https:", "wss:")):
+        advice += ", and the scheme (SECURE_PROXY_SSL_HEADER)"
+    return advice
 
 
 def _with_port(host: str, port: str) -> str:

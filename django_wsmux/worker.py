@@ -20,6 +20,7 @@ from greenlet import getcurrent
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
 from .server import descriptors, patching, registry
 from .server.counters import count
@@ -108,6 +109,24 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         if self._is_configured():
             self.log.info("WebSockets: %s, room for about %d sockets", self._summary(options), room)
             self._window = self._fitting_window()
+            self._look_for_dispatcher()
+
+    def _look_for_dispatcher(self) -> None:
+        """Log an error if the application answers handshakes as it answers plain requests."""
+        from django.core.handlers.wsgi import WSGIHandler
+
+        from .server.dispatcher import dispatchers
+
+        if getattr(self.wsgi, "__module__", None) == "gunicorn.util":
+            return  # under --reload, in place of a project that cannot be imported now
+        # Middleware may hide one, but an application that is Django's alone has none.
+        if not dispatchers or type(self.wsgi) is WSGIHandler:
+            self.log.error(
+                "No WebSocket can open: this application has no WebSocketDispatcher, so a "
+                "handshake is answered as a plain request is. In wsgi.py, import "
+                "get_wsgi_application from django_wsmux.wsgi instead of django.core.wsgi, or wrap "
+                "the application: application = WebSocketDispatcher(application)"
+            )
 
     def _summary(self, options: Options) -> str:
         """Say what is on."""
@@ -116,6 +135,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         origins = ", ".join(conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
         return (
             f"groups by {conf.get('WEBSOCKET_BACKEND').partition('://')[0]}://, "
+            f"codec in {'C' if IS_COMPILED else 'Python, as there was no C compiler'}, "
             f"messages of {options.max_message_size} bytes at most, "
             f"compression {'on' if options.compression else 'off'}, "
             f"pings every {options.ping_interval:g} s, "

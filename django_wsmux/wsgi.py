@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakSet
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -28,7 +27,6 @@ from .server.dispatcher import Dispatcher, WSGIApplication
 
 __all__ = [
     "WebSocketDispatcher",
-    "dispatchers",
     "get_wsgi_application",
     "get_wsgi_websocket_application",
 ]
@@ -42,7 +40,8 @@ class WebSocketDispatcher(Dispatcher):
             the price of one dictionary look-up.
 
     Raises:
-        ImproperlyConfigured: a setting is not right, or the process is monkey-patched in part.
+        ImproperlyConfigured: the app is not installed, a setting is not right, or the process is
+            monkey-patched in part.
 
     Example::
 
@@ -51,11 +50,6 @@ class WebSocketDispatcher(Dispatcher):
 
     def __init__(self, application: WSGIApplication) -> None:
         super().__init__(application, _websocket_handler())
-        dispatchers.add(self)
-
-
-#: All there are: runserver asks whether the project's application has one, wherever in it.
-dispatchers: WeakSet[WebSocketDispatcher] = WeakSet()
 
 
 def get_wsgi_application() -> WebSocketDispatcher:

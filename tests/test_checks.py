@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import WARNING, run_checks
 from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -40,6 +42,72 @@ def test_value() -> None:
     ((number, text),) = found()
     assert number == "django_wsmux.E002"
     assert text.startswith("WEBSOCKET_MAX_MESSAGE_SIZE must be a number of bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("WEBSOCKET_ALLOWED_ORIGIN", "Did you mean WEBSOCKET_ALLOWED_ORIGINS"),
+        ("WEBSOCKET_URL_CONF", "Did you mean WEBSOCKET_URLCONF"),
+        ("WEBSOCKET_MAX_MESAGE_SIZE", "Did you mean WEBSOCKET_MAX_MESSAGE_SIZE"),
+        ("WEBSOCKETS_URLCONF", "Did you mean WEBSOCKET_URLCONF"),
+        ("WEBSCOKET_BACKEND", "Did you mean WEBSOCKET_BACKEND"),
+        ("WEBSOCKET_XYZ", "docs/settings.rst lists all"),
+    ],
+)
+def test_misspelt(name: str, hint: str) -> None:
+    """W033 names a setting that is not known, and those that it may mean."""
+    with override_settings(**{name: 1}):
+        (message,) = run_checks()
+    assert (message.id, message.level) == ("django_wsmux.W033", WARNING)
+    assert str(message.msg).startswith(f"{name} is not a setting")
+    assert str(message.hint).startswith(hint)
+
+
+@pytest.mark.parametrize("setting", ["WEBSOCKET_ALLOWED_ORIGINS", "CSRF_TRUSTED_ORIGINS"])
+def test_opaque_origins(setting: str) -> None:
+    """W034 warns of origins that any page can have."""
+    with override_settings(**{setting: ["file://"]}):
+        assert [number for number, _ in found()] == ["django_wsmux.W034"]
+    with override_settings(WEBSOCKET_ALLOWED_ORIGINS=["null", "file://", "https://a.example"]):
+        (null, _), messages = zip(*found(), strict=True)
+    assert null == "django_wsmux.W034"
+    assert messages[0].startswith('"null" is an allowed origin: any page of the web can')
+
+
+DJANGOS = (
+    "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_warned"),
+    [
+        (DJANGOS, True),
+        ("from django.core import wsgi\napplication = wsgi.get_wsgi_application()", True),
+        ("import os, redis\nimport django.core.wsgi\n# from django_wsmux.wsgi import x", True),
+        (DJANGOS.replace("core", "core.nothing"), False),
+        (f"from django_wsmux.wsgi import WebSocketDispatcher\n{DJANGOS}", False),
+        (f"{DJANGOS}\nimport django_wsmux.wsgi", False),
+        (f"from .wrapping import wrap\n{DJANGOS}", False),
+        (f"from tests.wrapping import wrap\n{DJANGOS}", False),
+        (f"{DJANGOS}\nimport_string('django_wsmux.wsgi.WebSocketDispatcher')", False),
+        ("def", False),
+        (None, False),
+    ],
+)
+def test_wsgi(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None, is_warned: bool
+) -> None:
+    """W032 if wsgi.py has Django's application; it is not imported for that."""
+    module = f"wsgi_{uuid4().hex}"
+    if source is not None:
+        (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(WSGI_APPLICATION=f"{module}.application"):
+        messages = found()
+    assert [number for number, _ in messages] == (["django_wsmux.W032"] if is_warned else [])
+    assert module not in sys.modules
 
 
 class BadPatterns:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 from django.test import override_settings
 
 from django_wsmux import conf, wsgi
+from django_wsmux.test import WebSocketClient
 
 
 def test_the_projects_settings_are_right() -> None:
@@ -35,7 +39,21 @@ def test_options_follow_override_settings() -> None:
         ("WEBSOCKET_SERVER", "http://example.com", 'must start with "ws://" or "wss://"'),
         ("WEBSOCKET_SERVER", "wss://", 'must start with "ws://" or "wss://"'),
         ("WEBSOCKET_ALLOWED_ORIGINS", "https://example.com", "must be a list of origins"),
-        ("WEBSOCKET_ALLOWED_ORIGINS", ["example.com"], "must be a list of origins"),
+        (
+            "WEBSOCKET_ALLOWED_ORIGINS",
+            ["example.com"],
+            "match no origin: 'example.com' has no scheme",
+        ),
+        (
+            "WEBSOCKET_ALLOWED_ORIGINS",
+            ["null", "http://a:*", "http://a/"],
+            "'http://a:*' has a wildcard",
+        ),
+        (
+            "WEBSOCKET_ALLOWED_ORIGINS",
+            ["http://a:*", "http://a/"],
+            "; 'http://a/' has something after",
+        ),
         ("WEBSOCKET_REQUIRE_ORIGIN", "yes", "must be True or False, not 'yes'"),
         ("WEBSOCKET_TICKET_SECONDS", 0, "must be a number of seconds, 0.1 or more, not 0"),
         ("WEBSOCKET_TICKET_CACHE", "tickets", "must be one of CACHES, 'default', not 'tickets'"),
@@ -70,6 +88,25 @@ def test_bad_value(name: str, value: Any, said: str) -> None:
     ):
         wsgi.get_wsgi_application()
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        wsgi.get_wsgi_application,
+        wsgi.get_wsgi_websocket_application,
+        lambda: wsgi.WebSocketDispatcher(django_get_wsgi_application()),
+        lambda: WebSocketClient().websocket("/echo/"),
+    ],
+)
+def test_app_is_not_installed(start: Callable[[], object]) -> None:
+    """Nothing starts without the app, as sockets would outlive their sessions."""
+    apps = [name for name in settings.INSTALLED_APPS if name != "django_wsmux"]
+    with (
+        override_settings(INSTALLED_APPS=apps),
+        pytest.raises(ImproperlyConfigured, match=r'INSTALLED_APPS = \["django_wsmux", \*INST'),
+    ):
+        start()
 
 
 @pytest.mark.parametrize("value", ["", "ws.example.com:8001", "wss://ws.example.com"])

@@ -169,7 +169,6 @@ INTERNAL = {
     "django_wsmux.people": {"connect_signals", "join", "leave"},
     "django_wsmux.templatetags.websockets": {"register"},
     "django_wsmux.test": {"HandshakeRefused"},  # is with the exceptions
-    "django_wsmux.wsgi": {"dispatchers"},
 }
 
 

@@ -6,9 +6,11 @@ them first.
 
 from __future__ import annotations
 
+from typing import Final
+
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built
 
-__all__ = ["apply_mask", "unmask", "unmask_ascii"]
+__all__ = ["IS_COMPILED", "apply_mask", "unmask", "unmask_ascii"]
 
 
 def _unmask(data: bytes | bytearray, start: int, stop: int, text: bool, /) -> str | bytes:
@@ -27,3 +29,6 @@ try:
     from ._speedups import unmask, unmask_ascii
 except ImportError:
     unmask, unmask_ascii = _unmask, _unmask_ascii
+
+#: Whether the codec's extension in C is there.
+IS_COMPILED: Final = unmask is not _unmask

@@ -9,11 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["has_port", "is_allowed", "is_loopback", "is_same"]
+__all__ = ["OPAQUE", "has_port", "is_allowed", "is_loopback", "is_same", "problem"]
+
+#: Origins that name no site: of a sandboxed frame or a redirected request, and of a local file.
+#: They are allowed by name only.
+OPAQUE: Final = ("null", "file://")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Clients that are no browsers (ws4py, Starscream) make the origin from the URL that they open.
+_PAGES = {"ws": "http", "wss": "https"}
 
 # RFC 6454 section 6.2, or a pattern. urlsplit() alone overlooks white space within, takes what is
 # in brackets for the host whatever stands around them, and two headers that the server has joined
@@ -32,7 +40,7 @@ def _split(url: str) -> SplitResult | None:
         parts.port  # noqa: B018  (raises ValueError on a bad port)
     except ValueError:
         return None
-    return parts
+    return parts._replace(scheme=_PAGES.get(parts.scheme, parts.scheme))
 
 
 def is_same(origin: str, host: str, *, secure: bool) -> bool:
@@ -40,7 +48,7 @@ def is_same(origin: str, host: str, *, secure: bool) -> bool:
 
     Host and port are compared. The scheme is not, as a proxy may have ended TLS unnoticed; only a
     plain page on a request known to be secure is refused, since who can forge the one must not
-    reach the other.
+    reach the other. ``ws`` is the same as ``http``, and ``wss`` the same as ``https``.
 
     Args:
         origin: the ``Origin`` header.
@@ -82,12 +90,12 @@ def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
     Args:
         origin: the ``Origin`` header.
         patterns: ``"https://example.com"``, ``"https://*.example.com"`` for its subdomains (not
-            itself), or ``"*"`` for every page there is.
+            itself), one of ``OPAQUE``, or ``"*"`` for every page there is.
     """
     # No host has a star in its name, as patterns have.
     parts = None if "*" in origin else _split(origin)
     for pattern in patterns:
-        if pattern == "*":
+        if pattern == "*" or (pattern == origin and origin in OPAQUE):
             return True
         wanted = _split(pattern)
         if parts is None or wanted is None or parts.scheme != wanted.scheme:
@@ -99,3 +107,43 @@ def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
         if host == name or (name.startswith("*.") and host.endswith(name[1:])):
             return True
     return False
+
+
+def problem(pattern: Any) -> str | None:
+    """Return why a pattern of ``is_allowed()`` can match no origin, or ``None`` if it can.
+
+    Example:
+        >>> problem("https://example.com/")
+        'has something after host and port: write "https://example.com"'
+    """
+    if not isinstance(pattern, str):
+        return "is not a string"
+    if pattern == "*" or pattern in OPAQUE:
+        return None
+    scheme, separator, rest = pattern.partition("://")
+    if not separator:
+        return 'has no scheme such as "https://"'
+    host, *more = re.split("[/?#]", rest, maxsplit=1)
+    user, _, host = host.rpartition("@")
+    if scheme == "file":
+        return 'is not as browsers send it: write "file://"'
+    if user:
+        return f'names a user: write "{scheme}://{host}"'
+    if host.endswith(":*"):
+        return "has a wildcard for the port: list each port"
+    if "*" in host.removeprefix("*."):
+        return 'may have a wildcard for subdomains only, as in "https://*.example.com"'
+    if host.startswith(".") and host != ".":
+        return f'has a dot for subdomains: write "{scheme}://*{host}"'
+    if not host.isascii():
+        return f'is not as browsers send it: write "{scheme}://{_in_ascii(host)}"'
+    if more:
+        return f'has something after host and port: write "{scheme}://{host}"'
+    return None if _split(pattern) else 'is not of the form "https://host" or "https://host:port"'
+
+
+def _in_ascii(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "xn--..."

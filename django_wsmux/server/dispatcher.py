@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from weakref import WeakSet
 
 from ..protocol import handshake
 from . import forks, refusals, registry, takeover
 from .counters import count
 from .environ import wire_path
 
-__all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade"]
+__all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -43,6 +44,7 @@ class Dispatcher:
         self.application = application
         self.websocket_application = websocket_application
         takeover.install_hook()
+        dispatchers.add(self)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -51,6 +53,11 @@ class Dispatcher:
         if upgrade is None or not handshake.is_websocket(upgrade):
             return self.application(environ, start_response)
         return answer_upgrade(self.websocket_application, environ, start_response)
+
+
+#: Every dispatcher of this process. A server that was given an application which has none of them
+#: in it, however it is wrapped, can say so.
+dispatchers: Final[WeakSet[Dispatcher]] = WeakSet()
 
 
 def answer_upgrade(

@@ -203,7 +203,12 @@ class TestForgedHosts:
         answer_to(proxied, handshake("/echo/", forwarded("https://evil.example", more)))
         proxied.wait_for_log(
             r"refused with 403: '/echo/': origin 'https://evil\.example' is not this site's, "
-            r"'site\.example:8443'.*WEBSOCKET_ALLOWED_ORIGINS"
+            r"'https://site\.example:8443'; if it is yours.*WEBSOCKET_ALLOWED_ORIGINS"
+        )
+        answer_to(proxied, handshake("/echo/", forwarded("http://site.example", {})))
+        proxied.wait_for_log(
+            r"origin 'http://site\.example' is not this site's, 'https://site\.example'; only "
+            r"the scheme differs: .*SECURE_PROXY_SSL_HEADER"
         )
         proxied.refused("/logged/", {"Sec-WebSocket-Key": "x"})
         proxied.wait_for_log(r"refused with 400 Bad Request: '/logged/': Sec-WebSocket-Key")

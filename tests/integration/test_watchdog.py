@@ -39,14 +39,3 @@ def test_off(start_server: StartServer) -> None:
         server.signal(signal.SIGTERM)
         server.wait()
         assert "Nobody else was served" not in server.log
-
-
-def test_start_line(start_server: StartServer) -> None:
-    """The worker says what is on, and no password."""
-    backend = "redis://:secret@127.0.0.1:1/0"
-    server = start_server("own", env={"TEST_BACKEND": backend})
-    server.wait_for_log(
-        r"WebSockets: groups by redis://, messages of 1048576 bytes at most, compression off, "
-        r"pings every 20 s, origins: this site, https://friend\.example"
-    )
-    assert "secret" not in server.log

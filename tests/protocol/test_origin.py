@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_wsmux.protocol.origin import has_port, is_allowed, is_loopback, is_same
+from django_wsmux.protocol.origin import has_port, is_allowed, is_loopback, is_same, problem
 
 NOT_ORIGINS = [
     "",
@@ -49,6 +49,10 @@ class TestIsSame:
             ("http://EXAMPLE.com", "example.COM"),
             ("http://127.0.0.1:8000", "127.0.0.1:8000"),
             ("http://[::1]:8000", "[::1]:8000"),
+            ("ws://example.com", "example.com"),
+            ("ws://example.com:8000", "example.com:8000"),
+            ("wss://example.com", "example.com"),
+            ("WSS://example.com:443", "example.com"),
         ],
     )
     def test_same(self, origin: str, host: str) -> None:
@@ -66,6 +70,8 @@ class TestIsSame:
             ("http://example.com", "example.com:8000"),
             ("http://example.com", "example.com:443"),
             ("https://example.com", "example.com:80"),
+            ("wss://example.com", "example.com:80"),
+            ("ws://example.org", "example.com"),
         ],
     )
     def test_other(self, origin: str, host: str) -> None:
@@ -83,7 +89,9 @@ class TestIsSame:
         assert not is_loopback("capacitor://localhost")
         assert is_allowed("capacitor://localhost", ["capacitor://localhost"])
 
-    @pytest.mark.parametrize("origin", ["https://example.com", "https://example.com:443"])
+    @pytest.mark.parametrize(
+        "origin", ["https://example.com", "https://example.com:443", "wss://example.com"]
+    )
     def test_secure_request(self, origin: str) -> None:
         """A secure page may open a secure socket."""
         assert is_same(origin, "example.com", secure=True)
@@ -92,6 +100,7 @@ class TestIsSame:
         """Who can forge a plain page must not reach the secure site."""
         assert not is_same("http://example.com", "example.com", secure=True)
         assert not is_same("http://example.com", "example.com:80", secure=True)
+        assert not is_same("ws://example.com", "example.com", secure=True)
 
     @pytest.mark.parametrize("origin", NOT_ORIGINS)
     def test_not_an_origin(self, origin: str) -> None:
@@ -176,6 +185,10 @@ class TestIsAllowed:
             ("https://a.b.example.com", "https://*.example.com"),
             ("https://a.example.com:8443", "https://*.example.com:8443"),
             ("app://shell", "app://shell"),
+            ("wss://example.com", "https://example.com"),
+            ("https://example.com", "wss://example.com"),
+            ("null", "null"),
+            ("file://", "file://"),
         ],
     )
     def test_match(self, origin: str, pattern: str) -> None:
@@ -197,6 +210,9 @@ class TestIsAllowed:
             ("https://a,b.example.com", "https://*.example.com"),
             ("https://example.com", "example.com"),
             ("https://example.com", "https://example.com:port"),
+            ("null", "file://"),
+            ("null", "https://null"),
+            ("file://", "null"),
         ],
     )
     def test_mismatch(self, origin: str, pattern: str) -> None:
@@ -218,7 +234,53 @@ class TestIsAllowed:
         """A star lets in every page, a sandboxed one ("null") too."""
         assert is_allowed(origin, ["https://other.example", "*"])
 
-    @pytest.mark.parametrize("origin", NOT_ORIGINS)
+    @pytest.mark.parametrize("origin", [each for each in NOT_ORIGINS if each != "null"])
     def test_not_an_origin(self, origin: str) -> None:
         """What is not scheme://host[:port] matches no pattern, not even itself."""
         assert not is_allowed(origin, [origin, "https://example.com", "https://*.example.com"])
+
+
+class TestProblem:
+    """Patterns that can match no origin are found before they are needed."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "said"),
+        [
+            ("example.com", "has no scheme"),
+            ("*.example.com", "has no scheme"),
+            ("", "has no scheme"),
+            ("NULL", "has no scheme"),
+            ("https://example.com/", 'write "https://example.com"'),
+            ("https://example.com/app?a=b", 'write "https://example.com"'),
+            ("http://localhost:*", "list each port"),
+            ("https://*", "for subdomains only"),
+            ("https://*example.com", "for subdomains only"),
+            ("https://.example.com", 'write "https://*.example.com"'),
+            ("https://user@example.com", 'write "https://example.com"'),
+            ("https://b\xfccher.example:8443", 'write "https://xn--bcher-kva.example:8443"'),
+            ("https://\xfc" + "a" * 64, 'write "https://xn--..."'),
+            ("file:///", 'write "file://"'),
+            ("file:///index.html", 'write "file://"'),
+            ("*://example.com", "is not of the form"),
+            ("https://example.com:", "is not of the form"),
+            ("https://example.com:99999", "is not of the form"),
+            ("https://a.example,https://b.example", "has something after"),
+            (None, "is not a string"),
+        ],
+    )
+    def test_wrong(self, pattern: object, said: str) -> None:
+        """Each is told what is wrong with it, and no origin matches it."""
+        assert said in (problem(pattern) or "")
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            *("*", "null", "file://", "https://EXAMPLE.com", "http://[::1]:8000", "app://."),
+            *("https://*.example.com:8443", "https://xn--bcher-kva.example", "wss://example.com"),
+            *("capacitor://localhost", "chrome-extension://abc", "http://localhost:5173"),
+        ],
+    )
+    def test_right(self, pattern: str) -> None:
+        """Whatever an origin can match is fine: this one matches."""
+        assert problem(pattern) is None
+        assert is_allowed(pattern.replace("*.", "a.") if "://" in pattern else "null", [pattern])

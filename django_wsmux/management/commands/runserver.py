@@ -15,6 +15,7 @@ from django.core.management import find_commands, load_command_class
 
 from ... import wsgi
 from ...development import close_sockets, log_sockets
+from ...server.dispatcher import dispatchers
 from ...server.wsgiref_server import WebSocketServerMixin
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Command(NextCommand):
     def get_handler(self, *args: Any, **options: Any) -> Any:
         """Return the project's application, in a process that is ready for sockets."""
         handler: Any = super().get_handler(*args, **options)
-        if not wsgi.dispatchers:
+        if not any(isinstance(each, wsgi.WebSocketDispatcher) for each in dispatchers):
             self.stdout.write(
                 "The WSGI application has no WebSocketDispatcher: runserver adds one, other "
                 "servers will need it."
