@@ -28,10 +28,9 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import conf
+from . import conf, people
 from .credentials import AuthenticationFailed, Identity, anonymous, bearer_token, forget
 from .hooks import DjangoHooks
-from .people import SIGNED_OUT
 from .responses import WebSocketResponse
 from .server.counters import count
 from .server.environ import wire_path
@@ -73,20 +72,23 @@ class FirstMessage:
             except TimeoutError:
                 count("token_timed_out")
                 logger.info("%r is closed with 4401: no message in %s s", websocket, seconds)
-                websocket.close(SIGNED_OUT, "no first message in time")
+                websocket.close(people.SIGNED_OUT, "no first message in time")
                 return None
+            people.begin(websocket)
             try:
                 # In no variable: pages of errors show them.
                 identity = _checked(_find(self._lookup, websocket.receive()))
+                _identify(request, identity)
+                assert isinstance(websocket.hooks, DjangoHooks)
+                if not websocket.hooks.identify(websocket):
+                    return None
             except AuthenticationFailed as error:
                 count("authentication_failed")
                 logger.warning("%r is closed with 4401: %s", websocket, error.reason)
-                websocket.close(SIGNED_OUT, "authentication failed")
+                websocket.close(people.SIGNED_OUT, "authentication failed")
                 return None
-            _identify(request, identity)
-            assert isinstance(websocket.hooks, DjangoHooks)
-            if not websocket.hooks.identify(websocket):
-                return None
+            finally:
+                people.end(websocket)
             return view(request, *args, **kwargs)
 
         # Until then nobody, whatever the cookies say: in no group of theirs either.

@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf, databases, overview, sessions
+from . import conf, databases, overview, people, sessions
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
@@ -104,11 +104,14 @@ class WebSocketHandler(WSGIHandler):
     def _answer(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         """Have Django answer, and do as it says."""
         databases.begin_handshake()
+        people.begin(seam)
         try:
             answer = self._ask(environ, start_response, seam)
         except BaseException:
             databases.abandon_handshake()
             raise
+        finally:
+            people.end(seam)
         databases.end_handshake()
         return answer
 

@@ -152,6 +152,12 @@ class DjangoHooks:
         except BaseException:
             self._seam = seam
             raise
+        closed = people.closed_since(seam, self._people)
+        people.end(seam)
+        if closed is not None:
+            # What the view has sent was for a user who is no longer signed in.
+            websocket.unsend()
+            websocket.close(*closed)
         transport, unread = seam.take(websocket)
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
@@ -193,7 +199,8 @@ class DjangoHooks:
         """The first message has said whose socket this is: be in the groups of that user.
 
         Returns:
-            False if the user has as many sockets as may be: then it is closed with 1013.
+            False if the socket is closed: with 1013 as the user has too many sockets, or because
+            the user's sockets were closed while the message was judged.
         """
         assert self._request is not None
         if websocket.place is not None and not admit_user(self._request, websocket.place):
@@ -201,10 +208,13 @@ class DjangoHooks:
             return False
         people.leave(websocket, self._people)
         self._people = people.join(websocket, self._request)
+        closed = people.closed_since(websocket, self._people)
+        if closed is not None:
+            websocket.close(*closed)
         if websocket.closed:
-            # Meanwhile: nobody else will take it out.
+            # The socket closed meanwhile, so this is the only place that takes it out.
             people.leave(websocket, self._people)
-        return True
+        return closed is None
 
     def _release_request(self, websocket: WebSocket) -> None:
         assert self._view is not None

@@ -15,19 +15,30 @@ from typing import TYPE_CHECKING, Any, Final
 from django.apps import apps
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
 
 from . import conf
 from .groups import Group
-from .relay import relay
+from .relay import members, relay
 
 if TYPE_CHECKING:
     from .credentials import Identity
     from .server.connection import Connection
 
-__all__ = ["SIGNED_OUT", "connect_signals", "disconnect", "join", "leave"]
+__all__ = [
+    "SIGNED_OUT",
+    "begin",
+    "closed_since",
+    "connect_signals",
+    "disconnect",
+    "end",
+    "join",
+    "leave",
+]
 
 #: Close code of a socket whose session is over.
 SIGNED_OUT: Final = 4401
@@ -47,6 +58,34 @@ def disconnect(user: Any, code: int = SIGNED_OUT, reason: str = "disconnected") 
     Group.for_user(user).close(code, reason)
 
 
+def begin(handshake: object) -> None:
+    """Take note, from now on, of what ends sessions; called before session and user are read.
+
+    Args:
+        handshake: any object, for ``closed_since()`` and ``end()``.
+    """
+    members.closings.begin(handshake)
+    relay.hear_people()
+
+
+def closed_since(handshake: object, names: tuple[str, ...]) -> tuple[int, str] | None:
+    """Return how the session ended while the handshake was under way, if it did.
+
+    Args:
+        handshake: as for ``begin()``.
+        names: what ``join()`` returned.
+
+    Returns:
+        Close code and reason.
+    """
+    return members.closings.since(handshake, names)
+
+
+def end(handshake: object) -> None:
+    """Stop taking note. May be called twice."""
+    members.closings.end(handshake)
+
+
 def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
     """Put the socket of a signed-in user into the groups of user and session; return their names.
 
@@ -54,8 +93,12 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
     """
     # One string for all windows of a session.
     names = tuple(sys.intern(group.name) for group in _groups_of(request))
-    for name in names:
-        relay.add(name, websocket)
+    try:
+        for name in names:
+            relay.add(name, websocket)
+    except BaseException:
+        leave(websocket, names)
+        raise
     return names
 
 
@@ -113,8 +156,35 @@ def _close(group: Group, reason: str, using: str | None = None) -> None:
 
 def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
-    if session is not None and session.session_key is not None:
-        _close(Group.for_session(session.session_key), "signed out")
+    if session is None or session.session_key is None:
+        return
+    if isinstance(session, signed_cookies.SessionStore):
+        # Its key is what it holds, so the sockets may have been opened with another key.
+        user_id = session.get(SESSION_KEY)
+        if user_id is not None:
+            _close(Group.for_user(user_id), "signed out")
+        return
+    group = Group.for_session(session.session_key)
+    _close(group, "signed out")
+    _close_once_flushed(session, group)
+
+
+def _close_once_flushed(session: Any, group: Group) -> None:
+    """Close a group again when its session is gone.
+
+    Django sends ``user_logged_out`` before it deletes the session. A handshake that reads the
+    session between the two would stay open.
+    """
+    if not isinstance(session, SessionBase):
+        return
+
+    def flush() -> None:
+        del session.flush
+        session.flush()
+        is_atomic = connections[DEFAULT_DB_ALIAS].in_atomic_block
+        _close(group, "signed out", DEFAULT_DB_ALIAS if is_atomic else None)
+
+    session.flush = flush  # type: ignore[method-assign]
 
 
 def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from threading import Lock, RLock
+from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -80,6 +80,8 @@ class Relay:
         self._deserted: set[str] = set()
         # Who answers questions about the process itself, by channel.
         self._answers: dict[str, Callable[[bytes], bytes]] = {}
+        # Set once what closes groups of people is heard; None until a handshake asks for it.
+        self._hears_people: Event | None = None
         # Held while these change: under runserver sockets come and go in threads. Nothing waits
         # with it, as it is asked for on the hub.
         self._lock = RLock()
@@ -98,6 +100,9 @@ class Relay:
             if self._backend is not None:
                 self._backend.close()
             self._answers.clear()
+            if self._hears_people is not None:
+                self._hears_people = None
+                self._count(_PEOPLE, -1)
             # Windows has no unix sockets: there one process serves alone.
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
             self._backend = None if is_alone else from_url(url, namespace=namespace())
@@ -152,6 +157,30 @@ class Relay:
         """Take a socket out of a group; never waits."""
         if members.discard(name, member):
             self._unwatch(name)
+
+    def hear_people(self) -> None:
+        """Hear what others publish for groups of people, although they have no member here yet.
+
+        Every handshake calls it, before session and user are read. When the broker is away it
+        returns at once: a signed-in socket meets the error when it joins its groups.
+        """
+        backend = self.backend()
+        if backend is None:
+            return
+        event = self._hears_people
+        if event is None:
+            try:
+                backend.start(self._receive, self._report_gap, self._answer)
+                event = backend.subscribe(_PEOPLE)
+            except (BackendUnavailable, OSError):
+                return
+            with self._lock:
+                if self._hears_people is None:
+                    self._hears_people = event
+                    # Never deserted from now on.
+                    self._count(_PEOPLE, 1)
+        if not event.is_set() and backend.effective.is_set():
+            event.wait(_PATIENCE)
 
     def _watch(self, name: str) -> None:
         """A group has its first member here: hear what others publish for it."""

@@ -198,6 +198,7 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
     "1012 the process is": restarted,
     "1013 a group has more": "tests/integration/test_limits.py::test_slow_member",
     "1013 the first message": one_too_many,
+    "1013 its user or session": "tests/server/test_closings.py::test_limit",
     "4401 its session is over": disconnected,
     "4401 no first message": too_late,
     "4401 the first message": lambda: fed(TEXT, name="first"),

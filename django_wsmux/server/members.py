@@ -9,6 +9,7 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from .closings import Closings
 from .counters import count, counters
 from .registry import in_slices
 
@@ -22,7 +23,7 @@ __all__ = ["Members"]
 class Members:
     """Groups by name; one that is empty is forgotten."""
 
-    __slots__ = ("_groups", "_infos", "_lock")
+    __slots__ = ("_groups", "_infos", "_lock", "closings")
 
     def __init__(self) -> None:
         # A member, or several in the order in which they joined.
@@ -31,6 +32,8 @@ class Members:
         self._infos: dict[tuple[str, Connection], Any] = {}
         # For servers with threads; greenlets do not get in each other's way here.
         self._lock = RLock()
+        #: What closes groups of users and sessions while handshakes are under way.
+        self.closings = Closings()
 
     def add(self, name: str, member: Connection, info: Any = None) -> bool:
         """Add a member; say whether the group is new."""
@@ -104,5 +107,7 @@ class Members:
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Start the closing handshake with every member."""
+        if name[0] == "@":
+            self.closings.add(name, code, reason)
         for member in self.of(name):
             member.close(code, reason)

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -28,7 +30,7 @@ from tests.backends.endurance import (
     serving,
 )
 from tests.conftest import missing, need
-from tests.integration.test_conversation import closing, signed_in
+from tests.integration.test_conversation import all_messages, closing, signed_in
 from tests.services import find_postgres, wait_until_said
 from tests.support import ROOT, TIMEOUT, Server
 
@@ -186,6 +188,47 @@ def test_session_over(cluster: Cluster, how: str, reason: str) -> None:
         assert [closing(websocket) for websocket in websockets] == [(4401, reason)] * 6
         other.send("?")
         assert other.recv(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("how", ["deactivate", "logout"])
+def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -> None:
+    """What ends a session after the handshake has read it closes the socket, in any process."""
+    server = cluster.server
+    name = uuid4().hex
+    kinds = ["function", "undecorated", "event"]
+    if how == "deactivate":
+        kinds += ["bearer", "first"]
+    with ExitStack() as stack:
+        session = stack.enter_context(signed_in(server, name))
+
+        def outcome(kind: str) -> int | None:
+            """Open a socket in the middle of whose handshake the session ends; return a code."""
+            headers = {"Authorization": f"Bearer {name}:{tmp_path}"} if kind == "bearer" else {}
+            if kind in ("function", "undecorated", "event", "refused"):
+                headers = session
+            path = f"/gates/{kind}/?gate={tmp_path}"
+            if kind == "refused":
+                return server.refused(f"/gates/event/?gate={tmp_path}&refuse", headers).status
+            with server.connect(path, additional_headers=headers, open_timeout=60) as websocket:
+                if kind == "first":
+                    websocket.send(json.dumps([name, str(tmp_path)]))
+                # Another process may hear of it when the socket is open.
+                all_messages(websocket)
+                return websocket.close_code
+
+        pool = stack.enter_context(ThreadPoolExecutor())
+        stack.callback((tmp_path / "go").touch)  # whatever happens
+        outcomes = [pool.submit(outcome, kind) for kind in [*kinds, "refused"]]
+        wait_until_said(lambda: {each.name for each in tmp_path.iterdir()} == set(kinds))
+        if how == "logout":
+            server.request("/logout/", session)
+        else:
+            server.get(f"/change-user/{how}/?user={name}")
+        (tmp_path / "go").touch()
+        *closed, refused = [each.result() for each in outcomes]
+        assert closed == [4401] * len(kinds)
+        assert refused == 409
+        wait_until_said(lambda: json.loads(server.get(f"/tell/?user={name}"))["count"] == 0)
 
 
 def test_no_keys_on_the_way() -> None:

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from . import events, sockets, speaking
+from . import events, gates, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -82,5 +82,6 @@ urlpatterns = [
     path("crowd/<key>/", sockets.crowd),
     path("late/<key>/<int:code>/", sockets.late),
     path("leaving/<key>/", sockets.leaving),
+    path("gates/", include(gates)),
     path("overfull/<key>/<int:code>/", sockets.overfull),
 ]

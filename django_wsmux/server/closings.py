@@ -1,0 +1,74 @@
+"""Groups that were closed while handshakes were under way.
+
+A socket joins the groups of its user and its session when its handshake is accepted. User and
+session were read earlier. A close between the two would miss the socket, which then stays open
+although its session has ended. So closes are remembered for as long as a handshake is under way
+that began before them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from threading import Lock
+from typing import Final
+
+from ..protocol.frames import CloseCode
+
+__all__ = ["Closings"]
+
+#: Closes to remember at most. Handshakes that take longer than that many closes are turned away.
+_MOST: Final = 10_000
+
+
+class Closings:
+    """The closes of groups, by group, as far back as the oldest handshake under way."""
+
+    __slots__ = ("_began", "_closes", "_forgotten", "_last", "_lock")
+
+    def __init__(self) -> None:
+        # The number of the last close before each handshake.
+        self._began: dict[object, int] = {}
+        # Number, code and reason of each group's last close, oldest first.
+        self._closes: OrderedDict[object, tuple[int, int, str]] = OrderedDict()
+        self._last = 0
+        # The last close that was dropped.
+        self._forgotten = 0
+        # Only closes take it. What handshakes do is one step each.
+        self._lock = Lock()
+
+    def begin(self, handshake: object) -> None:
+        """Remember closes for a handshake, from now on."""
+        self._began[handshake] = self._last
+
+    def end(self, handshake: object) -> None:
+        """Stop remembering for a handshake. May be called twice."""
+        self._began.pop(handshake, None)
+
+    def add(self, group: object, code: int, reason: str) -> None:
+        """Remember that a group was closed."""
+        with self._lock:
+            self._last += 1
+            oldest = min(list(self._began.values()), default=self._last)
+            closes = self._closes
+            closes[group] = (self._last, code, reason)
+            closes.move_to_end(group)
+            while closes:
+                number = next(iter(closes.values()))[0]
+                if number > oldest and len(closes) <= _MOST:
+                    break
+                closes.popitem(last=False)
+                self._forgotten = number
+
+    def since(self, handshake: object, groups: Collection[object]) -> tuple[int, str] | None:
+        """Return code and reason if one of the groups was closed since a handshake began."""
+        began = self._began.get(handshake, self._last)
+        if began == self._last:
+            return None
+        for group in groups:
+            number, code, reason = self._closes.get(group, (0, 0, ""))
+            if number > began:
+                return code, reason
+        if groups and began < self._forgotten:
+            return CloseCode.TRY_AGAIN_LATER, "the handshake took too long"
+        return None

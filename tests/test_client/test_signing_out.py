@@ -1,0 +1,307 @@
+"""Sessions that end in the middle of a handshake, or whose key is what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import login, logout
+from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends import file
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import path
+
+from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.decorators import websocket
+from django_wsmux.exceptions import ConnectionClosed
+from django_wsmux.groups import Group
+from django_wsmux.relay import members
+from django_wsmux.responses import WebSocketResponse
+from django_wsmux.test import ClientWebSocket, WebSocketClient
+from django_wsmux.tickets import issue_ticket, ticket
+from django_wsmux.views import WebSocketView
+
+from .test_handshake import refusal
+
+#: What closes sockets when a transaction commits needs one that does.
+committing = pytest.mark.django_db(transaction=True)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signing_out")]
+
+Meanwhile = Callable[[HttpRequest], object]
+
+#: What happens while a view decides.
+meanwhile: list[Meanwhile] = []
+
+ENGINES = [
+    "django.contrib.sessions.backends.db",
+    "django.contrib.sessions.backends.cached_db",
+    "django.contrib.sessions.backends.cache",
+    "django.contrib.sessions.backends.file",
+    "django.contrib.sessions.backends.signed_cookies",
+    "tests.test_client.test_signing_out",
+]
+
+
+class SessionStore(file.SessionStore):
+    """An engine of the project's own; this module is a ``SESSION_ENGINE``."""
+
+
+def decide(request: HttpRequest) -> HttpResponse | None:
+    """Read who it is, then let something happen."""
+    assert request.user is not None
+    str(request.user)
+    for act in meanwhile:
+        act(request)
+    return HttpResponse("no", status=409) if "refuse" in request.GET else None
+
+
+def tell(websocket: Any) -> None:
+    for message in websocket:
+        websocket.send(f"still there: {message}")
+
+
+def function(request: HttpRequest) -> HttpResponse:
+    return decide(request) or WebSocketResponse(tell)
+
+
+def undecorated(request: Any) -> None:
+    decide(request)
+    tell(request.websocket)
+
+
+class Event(WebSocketView):
+    ends: list[int] = []  # noqa: RUF012
+
+    def connect(self, request: HttpRequest) -> HttpResponse | None:
+        self.send("private")
+        return decide(request)
+
+    def receive(self, message: str | bytes) -> None:
+        self.send(f"still there: {message!r}")
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self.ends.append(code)
+
+
+def user_of(name: str) -> Any:
+    user = User.objects.get(username=name)
+    for act in meanwhile:
+        act(None)  # type: ignore[arg-type]
+    return user
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """Do as the query says, where the cookies are."""
+    match request.GET["do"]:
+        case "logout":
+            logout(request)
+        case "change":
+            request.session["colour"] = "green"
+        case "ticket":
+            return HttpResponse(issue_ticket(request, "/ticket/"))
+    return HttpResponse("done")
+
+
+urlpatterns = [
+    path("function/", function),
+    path("undecorated/", undecorated),  # type: ignore[arg-type]  # returns None
+    path("event/", Event.as_view()),
+    path("ticket/", authentication(ticket)(function)),
+    path("bearer/", authentication(bearer(user_of))(websocket(lambda _, each: tell(each)))),
+    path("first/", authentication(first_message(user_of))(websocket(lambda _, each: tell(each)))),
+    path("page/", page),
+]
+
+
+@pytest.fixture
+def signing_out(tmp_path: Path) -> Iterator[None]:
+    """The sockets and pages of this module."""
+    meanwhile.clear()
+    Event.ends.clear()
+    cache.clear()
+    with override_settings(
+        WEBSOCKET_URLCONF=__name__, ROOT_URLCONF=__name__, SESSION_FILE_PATH=str(tmp_path)
+    ):
+        yield
+
+
+@pytest.fixture
+def ann() -> User:
+    """A user."""
+    return User.objects.create(username="ann")
+
+
+def twin(client: WebSocketClient) -> WebSocketClient:
+    """Return another window of the same browser."""
+    other = WebSocketClient()
+    other.cookies.update(client.cookies)
+    return other
+
+
+def end(ws: ClientWebSocket) -> int | None:
+    """Read until the server closes, and return the code; say something first, to be sure."""
+    try:
+        ws.send("?")
+        while not str(ws.receive()).startswith("still there"):
+            pass
+    except ConnectionClosed:
+        pass
+    return ws.close_code
+
+
+@pytest.mark.parametrize("url", ["/function/", "/undecorated/", "/event/"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_in_handshake(client: WebSocketClient, ann: User, engine: str, url: str) -> None:
+    """The socket is closed as soon as it is open, wherever sessions are kept."""
+    with override_settings(SESSION_ENGINE=engine):
+        client.force_login(ann)
+        other = twin(client)
+        meanwhile.append(lambda _: other.get("/page/?do=logout"))
+        with client.websocket(url) as ws:
+            assert end(ws) == 4401
+        assert members.sizes() == []
+        assert not members.of(f"@user:{ann.pk}")
+        assert Event.ends == ([4401] if url == "/event/" else [])
+
+
+@committing
+@pytest.mark.parametrize("how", ["logout", "deactivate", "password", "close"])
+def test_other_identities(client: WebSocketClient, ann: User, how: str) -> None:
+    """Tickets, tokens and first messages are closed likewise, and so by ``Group.close()``."""
+    with override_settings(SESSION_ENGINE=ENGINES[0]):
+        client.force_login(ann)
+        other = twin(client)
+        given = client.get("/page/?do=ticket").content.decode()
+        expected = 4401
+
+        def act(request: HttpRequest) -> None:
+            user = User.objects.get(pk=ann.pk)
+            match how:
+                case "logout":
+                    other.get("/page/?do=logout")
+                case "deactivate":
+                    user.is_active = False
+                    user.save()
+                case "password":
+                    user.set_password("another")
+                    user.save()
+                case "close":
+                    Group.for_user(user).close(4000, "out")
+
+        if how == "close":
+            expected = 4000
+        meanwhile.append(act)
+        stranger = WebSocketClient()
+        with stranger.websocket("/ticket/", ["bearer", given]) as ws:
+            assert end(ws) == expected
+        if how != "logout":
+            User.objects.update(is_active=True)
+            with stranger.websocket("/bearer/", ["bearer", "ann"]) as ws:
+                assert end(ws) == expected
+            User.objects.update(is_active=True)
+            with stranger.websocket("/first/") as ws:
+                ws.send("ann")
+                assert end(ws) == expected
+        assert not members.of(f"@user:{ann.pk}")
+
+
+def test_refused(client: WebSocketClient, ann: User) -> None:
+    """A handshake that is refused is not accepted for the sake of a close."""
+    client.force_login(ann)
+    other = twin(client)
+    meanwhile.append(lambda _: other.get("/page/?do=logout"))
+    assert refusal(client, "/event/?refuse").status_code == 409
+    assert not members.of(f"@user:{ann.pk}")
+    assert not members.closings._began
+
+
+@override_settings(SESSION_ENGINE=ENGINES[0])
+def test_by_the_view(client: WebSocketClient, ann: User) -> None:
+    """A view that signs in or out itself has the socket that it wants."""
+    meanwhile.append(lambda request: login(request, ann, BACKEND))
+    for _ in range(2):
+        with client.websocket("/function/") as ws:
+            assert end(ws) is None
+            assert members.of(f"@user:{ann.pk}")
+    meanwhile[:] = [logout]
+    with client.websocket("/function/") as ws:
+        assert end(ws) is None
+        assert not members.of(f"@user:{ann.pk}")
+
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+@committing
+def test_deactivated_after_signing_in(client: WebSocketClient, ann: User) -> None:
+    """A session that the handshake itself begins may end before the 101, too."""
+
+    def act(request: HttpRequest) -> None:
+        login(request, ann, BACKEND)
+        user = User.objects.get(pk=ann.pk)
+        user.is_active = False
+        user.save()
+
+    meanwhile.append(act)
+    with client.websocket("/event/") as ws:
+        assert end(ws) == 4401
+
+
+@committing
+@override_settings(SESSION_ENGINE=ENGINES[2])
+def test_between_signal_and_deletion(client: WebSocketClient, ann: User) -> None:
+    """Django tells of the end before it deletes the session, which a handshake may still read."""
+    client.force_login(ann)
+    other = twin(client)
+    opened: list[ClientWebSocket] = []
+
+    def connect(**kwargs: Any) -> None:
+        opened.append(other.websocket("/event/"))
+
+    user_logged_out.connect(connect)
+    try:
+        client.get("/page/?do=logout")
+    finally:
+        user_logged_out.disconnect(connect)
+    (ws,) = opened
+    assert end(ws) == 4401
+
+
+@override_settings(SESSION_ENGINE=ENGINES[0])
+def test_queries(client: WebSocketClient, ann: User, django_assert_num_queries: Any) -> None:
+    """Nothing is read twice: the session, the user."""
+    client.force_login(ann)
+    with django_assert_num_queries(2), client.websocket("/event/"):
+        pass
+
+
+@override_settings(SESSION_ENGINE=ENGINES[4])
+def test_changed_cookie(client: WebSocketClient, ann: User) -> None:
+    """Signed cookies: the key is what the session holds, and what it was is not known."""
+    client.force_login(ann)
+    bob = WebSocketClient()
+    bob.force_login(User.objects.create(username="bob"))
+    with client.websocket("/event/") as ws, bob.websocket("/event/") as stays:
+        client.get("/page/?do=change")
+        client.get("/page/?do=logout")
+        assert end(ws) == 4401
+        assert end(stays) is None
+
+
+@override_settings(SESSION_ENGINE=ENGINES[0])
+def test_changed_session(client: WebSocketClient, ann: User) -> None:
+    """Elsewhere the key stays, and other sessions of the user go on."""
+    client.force_login(ann)
+    other = WebSocketClient()
+    other.force_login(ann)
+    with client.websocket("/event/") as ws, other.websocket("/event/") as stays:
+        client.get("/page/?do=change")
+        client.get("/page/?do=logout")
+        assert end(ws) == 4401
+        assert end(stays) is None
