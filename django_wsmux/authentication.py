@@ -18,7 +18,6 @@ REST framework will do as well, classes or objects.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -34,6 +33,7 @@ from .hooks import DjangoHooks
 from .responses import WebSocketResponse
 from .server.counters import count
 from .server.environ import wire_path
+from .server.logs import get_logger
 from .server.refusals import shown
 from .server.websocket import WebSocket
 
@@ -47,7 +47,7 @@ __all__ = [
     "first_message",
 ]
 
-logger = logging.getLogger("django_wsmux.handshake")
+logger = get_logger("django_wsmux.handshake")
 
 #: Returns a user, or ``None`` for nothing to judge.
 Authenticator = Callable[[Any], Any]

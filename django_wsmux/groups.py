@@ -8,7 +8,6 @@ view, a signal handler, a Celery task, a management command and the shell.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,11 +23,12 @@ from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
 from .relay import describe, members, relay
 from .server.counters import count
+from .server.logs import get_logger
 from .server.websocket import WebSocket
 
 __all__ = ["Group", "Member"]
 
-logger = logging.getLogger("django_wsmux.groups")
+logger = get_logger("django_wsmux.groups")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-][A-Za-z0-9_.:@-]{0,199}")
 

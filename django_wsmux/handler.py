@@ -181,7 +181,7 @@ class WebSocketHandler(WSGIHandler):
         """Send request_finished: from here on there is no request that waits for its end."""
         try:
             response.close()
-        except Exception as error:
+        except BaseException as error:
             # A receiver's. The answer has gone out, as a page's would have, and holds.
             hooks.report(websocket, error)
 

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
@@ -25,6 +24,7 @@ from . import conf, databases, people, sessions
 from .exceptions import ConnectionClosed
 from .protocol import handshake
 from .protocol.frames import CloseCode
+from .reporting import describe, notify, report
 from .request import WebSocketRequest, bare_environ_of, bare_request, shed
 from .responses import SwitchingProtocols, WebSocketResponse
 from .server import admission
@@ -32,6 +32,7 @@ from .server.admission import FULL_USER, Place
 from .server.connection import Connection
 from .server.counters import handled
 from .server.environ import wire_path
+from .server.logs import get_logger
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -39,7 +40,12 @@ from .surroundings import Surroundings
 
 __all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
+logger = get_logger("django_wsmux.connection")
+
 Headers = Iterable[tuple[str, str]]
+
+#: Sockets whose ``disconnect()`` runs.
+_disconnecting: set[Connection] = set()
 
 
 class EventView(Protocol):
@@ -161,13 +167,13 @@ class DjangoHooks:
         transport, unread = seam.take(websocket)
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
-        websocket_opened.send_robust(WebSocket, websocket=websocket, request=request)
+        notify(websocket_opened, WebSocket, websocket=websocket, request=request)
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""
         websocket.abandon()
         if self._view is not None and self._surroundings is not None:
-            self._in_view(websocket, partial(self._view.disconnect, CloseCode.ABNORMAL), "")
+            self._tell_of_close(websocket)
         self._view = None
         self._part(websocket)
 
@@ -177,12 +183,17 @@ class DjangoHooks:
         """The socket is open and the request is over: go on with the view."""
         request = self._request
         assert request is not None
-        # Of the server's greenlet, which ends.
-        databases.end_handshake()
-        databases.discard()
-        self._session = sessions.watch(request)
-        shed(request)
         self._surroundings = accepted.surroundings
+        try:
+            # Of the server's greenlet, which ends.
+            databases.end_handshake()
+            databases.discard()
+            self._session = sessions.watch(request)
+            shed(request)
+        except BaseException as error:
+            # A session store or database backend of the project's. The view goes on with a socket
+            # that is closed, so it is told.
+            self._failed(websocket, error)
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._converse(websocket, accepted))
         else:
@@ -192,7 +203,10 @@ class DjangoHooks:
         """From here on messages go to the event view."""
         assert self._view is not None
         if not self._view.keep_request:
-            self._release_request(websocket)
+            try:
+                self._release_request(websocket)
+            except BaseException as error:
+                self._failed(websocket, error)
         websocket.serve()
 
     def identify(self, websocket: Connection) -> bool:
@@ -217,10 +231,13 @@ class DjangoHooks:
         return closed is None
 
     def _release_request(self, websocket: WebSocket) -> None:
-        assert self._view is not None
+        view, request = self._view, self._request
+        assert view is not None
+        assert request is not None
+        environ = bare_environ_of(request)
         self._part(websocket)
-        self._view.release_request()
-        websocket.environ = bare_environ_of(websocket.environ)
+        websocket.environ = environ
+        view.release_request()
 
     def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
         """Run a function view's conversation to its end and close the socket.
@@ -232,7 +249,8 @@ class DjangoHooks:
         is_served = False
         try:
             while isinstance(answer, WebSocketResponse):
-                answer = self._run(websocket, partial(answer.run, websocket))
+                conversation = partial(answer.conversation, websocket)
+                answer = self._run(websocket, answer.surroundings, conversation)
             is_served = isinstance(answer, SwitchingProtocols)
             if is_served:
                 self._serve(websocket)
@@ -248,7 +266,8 @@ class DjangoHooks:
 
     def end(self, websocket: WebSocket) -> None:
         """The view is done with the socket."""
-        websocket_closed.send_robust(
+        notify(
+            websocket_closed,
             WebSocket,
             websocket=websocket,
             request=self._request,
@@ -284,22 +303,27 @@ class DjangoHooks:
 
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, once."""
-        assert self._view is not None
         assert isinstance(websocket, WebSocket)
-        code = websocket.close_code or CloseCode.ABNORMAL
-        disconnect = partial(self._view.disconnect, code)
-        self._in_view(websocket, disconnect, websocket.close_reason)
+        self._tell_of_close(websocket)
         self._view = None
         self.end(websocket)
 
+    def _tell_of_close(self, websocket: Connection) -> None:
+        assert self._view is not None
+        code = websocket.close_code or CloseCode.ABNORMAL
+        _disconnecting.add(websocket)
+        try:
+            self._in_view(websocket, partial(self._view.disconnect, code), websocket.close_reason)
+        finally:
+            _disconnecting.discard(websocket)
+
+    def is_disconnecting(self, websocket: Connection) -> bool:
+        """Return whether the view is being told of the close."""
+        return websocket in _disconnecting
+
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run a helper in the view's surroundings; only its failure ends the socket."""
-        surroundings = self._surroundings
-        if surroundings is None:
-            # A view without a decorator is inside its request, and so are its helpers.
-            self._run(websocket, function)
-        else:
-            self._run(websocket, lambda: surroundings.context(getcurrent()).run(function))
+        self._run(websocket, self._surroundings, function)
 
     @property
     def user_id(self) -> str | None:
@@ -349,52 +373,98 @@ class DjangoHooks:
     def _in_view(
         self, websocket: Connection, function: Callable[[Any], object], subject: Any
     ) -> None:
-        """Call an event view."""
+        """Call an event view. Never raises: the greenlet has other sockets to serve."""
         current = getcurrent()
-        if getattr(current, databases.MARK, None) is True:
-            databases.begin_message()
         started = perf_counter()
+        context: Any = None
         try:
-            self._surroundings.context(current).run(function, subject)  # type: ignore[union-attr]
-        except BaseException as error:
-            # Whatever it is, the greenlet has other sockets to serve.
-            self._failed(websocket, error)
-        finally:
+            try:
+                if getattr(current, databases.MARK, None) is True:
+                    databases.begin_message()
+                context = self._surroundings.context(current)  # type: ignore[union-attr]
+                context.run(function, subject)
+            except BaseException as error:
+                self._failed(websocket, error, context)
             handled(perf_counter() - started)
             if getattr(current, databases.MARK, None) is True:
                 databases.end_message()
-        if self._session is not None and self._session.modified:
-            sessions.warn_of_change(self._session, self._request)
+            if self._session is not None and self._session.modified:
+                sessions.warn_of_change(self._session, self._request)
+        except BaseException:
+            logger.exception("%r: what follows a message failed", websocket)
 
-    def _run(self, websocket: Connection, function: Callable[[], object]) -> object:
+    def _run(
+        self,
+        websocket: Connection,
+        surroundings: Surroundings | None,
+        function: Callable[[], object],
+    ) -> object:
+        """Run a conversation or a helper; only GreenletExit gets out.
+
+        Args:
+            websocket: the socket.
+            surroundings: ``None`` for the helper of a view without a decorator, which runs inside
+                its request.
+            function: what to run.
+        """
+        context: Any = None
         try:
-            return function()
+            if surroundings is None:
+                return function()
+            context = surroundings.context(getcurrent())
+            return context.run(function)
         except GreenletExit:
             raise  # killed, as its socket has closed or the process is going
         except BaseException as error:
             # SystemExit would end the worker with all of its sockets.
-            self._failed(websocket, error)
+            self._failed(websocket, error, context)
             return None
         finally:
+            self._clear_up(websocket)
+
+    def _clear_up(self, websocket: Connection) -> None:
+        """Do what follows a conversation or a helper."""
+        try:
             databases.discard()
             if self._session is not None and self._session.modified:
                 sessions.warn_of_change(self._session, self._request)
+        except BaseException:
+            logger.exception("%r: what follows a message failed", websocket)
 
-    def report(self, websocket: Connection, error: BaseException) -> HttpResponse:
-        """Log and signal an error as Django does for a view; return what a page would show."""
+    def report(
+        self, websocket: Connection, error: BaseException, context: Any = None
+    ) -> HttpResponseBase:
+        """Log and signal an error as Django does for a view; return what a page would show.
+
+        Args:
+            websocket: the socket.
+            error: what the view raised, while it is handled.
+            context: what the view ran in, if it did: its request id is to be in the log.
+        """
         assert isinstance(websocket, WebSocket)
-        request: HttpRequest = self._request or bare_request(websocket)
-        return response_for_exception(request, error)  # type: ignore[arg-type]
 
-    def _failed(self, websocket: Connection, error: BaseException) -> None:
+        def find_request() -> HttpRequest:
+            return self._request or bare_request(websocket, self._address)
+
+        if context is None:
+            return report(websocket.path, error, find_request)
+        found: HttpResponseBase = context.run(report, websocket.path, error, find_request)
+        return found
+
+    def _failed(self, websocket: Connection, error: BaseException, context: Any = None) -> None:
         """Report an error of the view, and close the socket accordingly."""
-        if isinstance(error, ConnectionClosed) and websocket.closed:
+        if (
+            isinstance(error, ConnectionClosed)
+            and websocket.closed
+            and websocket not in _disconnecting
+        ):
             return  # the peer has gone in the middle, which is no failure
-        response = self.report(websocket, error)
+        response = self.report(websocket, error, context)
+        if websocket.connecting:
+            return
         if settings.DEBUG:
-            response.reason_phrase = f"{type(error).__name__}: {error}"
-        if not websocket.connecting:
-            close_for(websocket, response)
+            response.reason_phrase = describe(error)
+        close_for(websocket, response)
 
 
 def admit_user(request: HttpRequest, place: Place) -> bool:

@@ -8,7 +8,6 @@ sockets and its largest groups, and says how many there are. The question is JSO
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 from collections import Counter
@@ -25,11 +24,12 @@ from .metrics import snapshot
 from .relay import members, relay
 from .server.connection import Connection
 from .server.environ import wire_path
+from .server.logs import get_logger
 from .server.registry import open_sockets
 
 __all__ = ["MOST", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
 
-logger = logging.getLogger("django_wsmux.overview")
+logger = get_logger("django_wsmux.overview")
 
 #: Where every process that serves sockets answers questions about itself.
 _CHANNEL: Final = "@processes"

@@ -7,7 +7,6 @@ there may be as many as sockets, share one channel.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from . import conf
 from .backends import Backend, BackendUnavailable, Gap, from_url
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
+from .server.logs import get_logger
 from .server.members import Members
 from .signals import backend_gap
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay", "describe", "members", "relay"]
 
-logger = logging.getLogger("django_wsmux.groups")
+logger = get_logger("django_wsmux.groups")
 
 #: The setting's value for groups that end with the process: for tests.
 ALONE: Final = "memory://"

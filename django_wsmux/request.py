@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest
+from django.http.request import split_domain_port
 from django.utils.functional import SimpleLazyObject
 
 from . import conf
@@ -88,23 +88,55 @@ def _shared(key: str, value: Any) -> Any:
     return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
 
 
-def bare_environ_of(environ: dict[str, Any]) -> dict[str, Any]:
-    """Return the environ of a socket that keeps none: its path, shared by all from there."""
-    return _bare_environ(environ["SCRIPT_NAME"], environ["PATH_INFO"], environ.get(WIRE_PATH_KEY))
+def bare_environ_of(request: WebSocketRequest) -> dict[str, Any]:
+    """Return the environ of a socket that keeps no request: its URL, shared by all from there."""
+    environ = request.META
+    return _bare_environ(
+        environ["SCRIPT_NAME"],
+        environ["PATH_INFO"],
+        environ.get(WIRE_PATH_KEY),
+        request.get_host(),
+        request.scheme or "http",
+    )
 
 
 @lru_cache(maxsize=1024)
-def _bare_environ(script_name: str, path_info: str, wire_path: str | None) -> dict[str, Any]:
-    environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": script_name, "PATH_INFO": path_info}
+def _bare_environ(
+    script_name: str, path_info: str, wire_path: str | None, host: str, scheme: str
+) -> dict[str, Any]:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": script_name,
+        "PATH_INFO": path_info,
+        "HTTP_HOST": sys.intern(host),
+        "wsgi.url_scheme": scheme,
+    }
     if wire_path is not None:
         environ[WIRE_PATH_KEY] = wire_path
     return environ
 
 
-def bare_request(websocket: WebSocket) -> HttpRequest:
-    """Return a request to report an error with, for a socket that keeps none."""
-    request = HttpRequest()
-    request.method, request.path = "GET", websocket.path
-    request.path_info = websocket.path
-    request.META = dict(websocket.environ)
-    return request
+def bare_request(websocket: WebSocket, address: str) -> WebSocketRequest:
+    """Return a request to report an error with, for a socket that keeps none.
+
+    It has all that Django's error reports read of a request, but no headers, session or user.
+
+    Args:
+        websocket: the socket.
+        address: where its handshake came from.
+    """
+    environ = dict(websocket.environ)
+    # As a server would write them: the request decodes them again.
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        environ[name] = environ[name].encode().decode("latin-1")
+    domain, port = split_domain_port(environ["HTTP_HOST"])
+    environ |= {
+        "SERVER_NAME": domain or environ["HTTP_HOST"],
+        "SERVER_PORT": port or ("443" if environ["wsgi.url_scheme"] == "https" else "80"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": address,
+        "QUERY_STRING": "",
+        "wsgi.input": _NO_BODY,
+        "wsgi.errors": sys.stderr,
+    }
+    return WebSocketRequest(environ)

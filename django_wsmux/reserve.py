@@ -9,7 +9,6 @@ seconds is closed: a quiet process holds nothing.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from typing import Any, Final
@@ -17,9 +16,11 @@ from typing import Any, Final
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .server.logs import get_logger
+
 __all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "may_stay", "take_apart"]
 
-logger = logging.getLogger("django_wsmux.databases")
+logger = get_logger("django_wsmux.databases")
 
 #: Seconds that a connection waits for the next handshake.
 IDLE: Final = 0.05

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from django.http import HttpResponse
-from greenlet import getcurrent
 
 from . import surroundings
 from .server.websocket import WebSocket
@@ -57,7 +56,3 @@ class WebSocketResponse(SwitchingProtocols):
     def __init__(self, conversation: Conversation, *, subprotocols: Sequence[str] = ()) -> None:
         super().__init__(subprotocols=subprotocols)
         self.conversation = conversation
-
-    def run(self, websocket: WebSocket) -> object:
-        """Run the conversation in the surroundings of the view that accepted it."""
-        return self.surroundings.context(getcurrent()).run(self.conversation, websocket)

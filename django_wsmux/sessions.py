@@ -11,7 +11,6 @@ forgets to.
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any, Final
 
@@ -23,10 +22,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from .server.environ import wire_path
+from .server.logs import get_logger
 
 __all__ = ["read_directly", "warn_of_change", "watch"]
 
-logger = logging.getLogger("django_wsmux.sessions")
+logger = get_logger("django_wsmux.sessions")
 
 
 # Databases whose drivers give a column of text as the text that it is.

@@ -154,6 +154,8 @@ class WebSocketView(View):
     def disconnect(self, code: int, reason: str) -> None:
         """The socket is closed: called once for each ``connect()`` that accepted.
 
+        Sending to the socket does nothing any more.
+
         Args:
             code: close code of the side that closed first, 1006 when the connection was lost
                 (RFC 6455 section 7.1.5), also before the 101 was through.

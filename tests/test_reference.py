@@ -378,7 +378,11 @@ def logged() -> Iterator[tuple[str, str, str]]:
     """Yield logger, level and line for each place in the package that logs something."""
     for module, tree in MODULES.items():
         loggers = dict(
-            re.findall(r'^(\w+) = logging\.getLogger\("(.+)"\)$', module.read_text(), re.MULTILINE)
+            re.findall(
+                r'^(\w+) = (?:logging\.getL|get_l)ogger\("(.+)"\)$',
+                module.read_text(),
+                re.MULTILINE,
+            )
         )
         loggers |= {"self.log": "gunicorn.error", "self._log": "gunicorn.error"}
         for node in ast.walk(tree):
@@ -418,7 +422,7 @@ def test_loggers_are_importable() -> None:
     """Every logger of the table is there once its module is, under that name."""
     names = {name for name, _, _ in table("signals.rst", "logger")}
     for module in MODULES:
-        for name in re.findall(r'getLogger\("(.+)"\)', module.read_text()):
+        for name in re.findall(r'get_?[Ll]ogger\("(.+)"\)', module.read_text()):
             assert name in names | OTHERS
             dotted = ".".join(module.relative_to(PACKAGE.parent).with_suffix("").parts)
             assert importlib.import_module(dotted).logger.name == name

@@ -7,7 +7,6 @@ places.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from threading import Lock
@@ -16,11 +15,12 @@ from typing import Any, Final
 from ..protocol.handshake import Refusal
 from ..protocol.options import Options
 from .environ import wire_path
+from .logs import get_logger
 from .refusals import LogLimit, note, shown
 
 __all__ = ["FULL_USER", "PLACE_KEY", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
 
-logger = logging.getLogger("django_wsmux.handshake")
+logger = get_logger("django_wsmux.handshake")
 
 #: Where the environ of a handshake has its ``Place`` until its socket takes it.
 PLACE_KEY: Final = "django_wsmux.place"

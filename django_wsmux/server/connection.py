@@ -7,7 +7,6 @@ the view are in ``inbox.py``. What a view calls is in ``websocket.py``. Nothing 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ from .allocator import keep_freed_memory
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
 from .inbox import Inbox
+from .logs import get_logger
 from .traffic import Traffic
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-logger = logging.getLogger("django_wsmux.connection")
+logger = get_logger("django_wsmux.connection")
 
 # Bytes that come at once where there are large messages.
 _MUCH: Final = 2**16

@@ -100,6 +100,9 @@ class Hooks(Protocol):
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 
+    def is_disconnecting(self, websocket: Connection) -> bool:
+        """Return whether an event view is just being told of the close."""
+
     @property
     def user_id(self) -> str | None:
         """Primary key of the signed-in user, as a string."""

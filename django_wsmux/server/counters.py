@@ -44,6 +44,8 @@ COUNTERS: Final = {
     "handshake_timed_out": "connections closed before they had sent a whole request",
     "accepting_paused": "times that all worker_connections were taken and nobody was let in",
     "ping_timed_out": "sockets dropped as the peer gave no sign of life after a ping",
+    "reports_failed": "errors of views whose report raised an error itself",
+    "late_exceptions": "exceptions that came when the event view they were meant for had returned",
     "refused_handshake": "handshakes refused that no server could accept, or this one cannot",
     "refused_host": "handshakes refused for a Host header that is not in ALLOWED_HOSTS",
     "refused_origin": "handshakes refused to pages of other sites",

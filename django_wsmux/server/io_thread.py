@@ -8,7 +8,6 @@ there are sockets, and runs wherever Python does: ``select()`` and a pair of soc
 from __future__ import annotations
 
 import heapq
-import logging
 import selectors
 import socket
 import threading
@@ -19,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from .keepalive import Keepalive
+from .logs import get_logger
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IOThread", "Timer", "enter"]
 
-logger = logging.getLogger("django_wsmux.connection")
+logger = get_logger("django_wsmux.connection")
 
 
 class Timer:

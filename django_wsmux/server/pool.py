@@ -1,23 +1,54 @@
-"""Greenlets that event views borrow: one for each message that is being handled."""
+"""Greenlets that event views borrow: one for each message that is being handled.
+
+A view may leave something behind that raises in its greenlet later: a ``gevent.Timeout`` that it
+did not cancel, or a kill that it scheduled. Whatever does so holds a reference to the greenlet. So
+the pool does not use a greenlet again to which there are more references than its own.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from sys import getrefcount
 from types import MethodType
 from typing import Any, Final
 
 import gevent
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from .counters import count
+from .logs import get_logger
 
 __all__ = ["HandlerPool", "Job"]
 
-#: Does one piece of work; says whether there is another. It is called with ``None``, unless it
+logger = get_logger("django_wsmux.connection")
+
+#: Does one piece of work; returns whether there is another. It is called with ``None``, unless it
 #: begins at once and has been given something to begin with.
 Job = Callable[..., bool]
 
 #: Seconds after which a greenlet that nobody needed ends, and gives its stack back.
 IDLE: Final = 10.0
+
+
+class _Worker(greenlet):
+    """A greenlet of a pool, which only takes an exception while it runs a job."""
+
+    def __init__(self, pool: HandlerPool) -> None:
+        super().__init__(pool._work, pool._hub)
+        self._pool = pool
+
+    def throw(self, *args: Any) -> Any:
+        """Raise an exception in the job, if there is one."""
+        if self.dead or self in self._pool._parked:
+            count("late_exceptions")
+            logger.warning(
+                "Ignoring %r, which came after its event view had returned: cancel each "
+                "gevent.Timeout and timer before the view returns",
+                args[0] if args else GreenletExit,
+            )
+            return None
+        return super().throw(*args)
 
 
 class HandlerPool:
@@ -32,6 +63,7 @@ class HandlerPool:
     """
 
     __slots__ = (
+        "_alone",
         "_count",
         "_hub",
         "_idle",
@@ -50,8 +82,10 @@ class HandlerPool:
         self._count = 0
         self._jobs: deque[Job] = deque()
         # Greenlets without a job; the least that there were of them since the timer looked last.
-        self._parked: list[Any] = []
+        self._parked: list[_Worker] = []
         self._idle = 0
+        # How many references there are to a greenlet without a job, as start() counts them.
+        self._alone = 0
         self._timer = self._hub.loop.timer(IDLE, IDLE, ref=False)
         self._is_ticking = False
 
@@ -70,25 +104,30 @@ class HandlerPool:
 
         Args:
             job: called again and again until it returns False, others in line between; may
-                wait, must not raise.
+                wait. It should not raise; if it does, the error is logged and the job is over.
             subject: what it is called with if that is at once.
 
         Returns:
             Whether it has begun. If not it waits in line, without its subject.
         """
         parked = self._parked
-        if parked:
+        while parked:
             worker = parked.pop()
             if len(parked) < self._idle:
                 self._idle = len(parked)
-            worker.switch(job, subject)
-        elif self._count < self._size:
+            if getrefcount(worker) == self._alone:
+                worker.switch(job, subject)
+                return True
+            worker.switch(None, None)
+        if self._count < self._size:
             self._count += 1
-            greenlet(self._work, self._hub).switch(job, subject)
-        else:
-            self._jobs.append(job)
-            return False
-        return True
+            worker = _Worker(self)
+            worker.switch()
+            self._alone = getrefcount(worker)
+            worker.switch(job, subject)
+            return True
+        self._jobs.append(job)
+        return False
 
     def disown(self) -> None:
         """Start nothing any more, in a forked child: the jobs are the parent's."""
@@ -98,31 +137,61 @@ class HandlerPool:
         self._timer.stop()
         self._is_ticking = True  # so that it is never started again
 
-    def _work(self, job: Job | None, subject: Any) -> None:
+    def _start_next(self) -> None:
+        """Run the job that is first in line."""
+        jobs = self._jobs
+        if jobs and not self.start(jobs.popleft()):
+            jobs.appendleft(jobs.pop())
+
+    def _work(self) -> None:
         worker, jobs = getcurrent(), self._jobs
+        assert isinstance(worker, _Worker)
         # As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
         wait = MethodType(greenlet.switch, self._hub)
-        while job is not None:
-            # In a forked child the pool has no size, and goes on with nothing.
-            if job(subject) and self._size:
-                subject = None
-                if not jobs:
-                    continue
-                jobs.append(job)
-            if jobs:
-                job, subject = jobs.popleft(), None
-                continue
-            if not self._is_ticking:
-                self._is_ticking = True
-                self._timer.start(self._shrink)
-            self._parked.append(worker)
+        try:
             job, subject = wait()
+            while job is not None:
+                try:
+                    # In a forked child the pool has no size, and goes on with nothing.
+                    goes_on = job(subject) and self._size
+                except BaseException:
+                    logger.exception("Bug in django_wsmux")
+                    goes_on = False
+                if goes_on:
+                    subject = None
+                    if not jobs:
+                        continue
+                    jobs.append(job)
+                self._parked.append(worker)
+                if jobs:
+                    # From the hub, which sees whether this greenlet may be used again.
+                    self._hub.loop.run_callback(self._start_next)
+                elif not self._is_ticking:
+                    self._is_ticking = True
+                    self._timer.start(self._shrink)
+                job, subject = wait()
+        except BaseException as error:
+            # Not between start() and a job, where nothing is thrown: the process ends.
+            if not isinstance(error, GreenletExit):
+                logger.exception("Bug in django_wsmux")
+        finally:
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> None:
+        """Take a greenlet out of the pool; the next job in line may have its place."""
         self._count -= 1
-        self._retire()
+        if worker in self._parked:
+            self._parked.remove(worker)
+        if self._jobs:
+            self._hub.loop.run_callback(self._start_next)
+        try:
+            self._retire()
+        except BaseException:
+            logger.exception("Bug in django_wsmux")
 
     def _shrink(self) -> None:
         """End the greenlets that were idle all the time since the last call."""
-        idle, self._parked = self._parked[: self._idle], self._parked[self._idle :]
+        idle, self._parked[:] = self._parked[: self._idle], self._parked[self._idle :]
         for worker in idle:
             worker.switch(None, None)
         self._idle = len(self._parked)

@@ -6,18 +6,18 @@ the next one says how many were left out, and the counters count all of them.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..protocol.handshake import Refusal
 from .counters import count
+from .logs import get_logger
 from .takeover import is_wsgiref
 
 __all__ = ["LogLimit", "answer", "note", "shown"]
 
-logger = logging.getLogger("django_wsmux.handshake")
+logger = get_logger("django_wsmux.handshake")
 
 #: Lines of one kind that may come at once, and seconds for each further one.
 _LINES: Final = 20

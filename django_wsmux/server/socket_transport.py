@@ -7,18 +7,18 @@ The socket never blocks. When to read and when to write again is up to those who
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from socket import SHUT_RDWR, SHUT_WR
 from typing import Any, Final
 
 from ..protocol.frames import FIN, encode, head
 from .connection import Connection
+from .logs import get_logger
 from .streams import Stream
 
 __all__ = ["SocketTransport", "arrived", "end_stream"]
 
-logger = logging.getLogger("django_wsmux.connection")
+logger = get_logger("django_wsmux.connection")
 
 #: Where all connections read to: what arrives is parsed before anything else can happen.
 arrived: Final = bytearray(2**21)

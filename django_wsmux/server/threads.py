@@ -9,7 +9,6 @@ socket's lock, and nothing that waits or that a project has written runs under i
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -26,13 +25,14 @@ from .contracts import OPEN, Hooks
 from .counters import count
 from .intercepting import InterceptingWebSocket, kinds
 from .io_thread import IOThread, Timer
+from .logs import get_logger
 from .socket_transport import SocketTransport, end_stream
 from .streams import Stream
 from .websocket import WebSocket
 
 __all__ = ["ThreadTransport", "ThreadWebSocket"]
 
-logger = logging.getLogger("django_wsmux.connection")
+logger = get_logger("django_wsmux.connection")
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -8,7 +8,6 @@ takes down where the process is. The hub logs it once it runs again, and once fo
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 import traceback
@@ -17,9 +16,11 @@ from typing import Any, Final
 import gevent
 from gevent import hub, monkey
 
+from .logs import get_logger
+
 __all__ = ["Watchdog"]
 
-logger = logging.getLogger("django_wsmux.watchdog")
+logger = get_logger("django_wsmux.watchdog")
 
 #: How often the hub sets the clock while the limit passes once.
 _BEATS: Final = 4

@@ -161,7 +161,8 @@ class WebSocket(Connection, GeventWebSocketNames):
     ) -> None:
         """Send one message; waits only while the peer is too slow to take what came before.
 
-        Any greenlet may send at any time: frames are never interleaved.
+        Any greenlet may send at any time: frames are never interleaved. While an event view's
+        ``disconnect()`` runs this does nothing.
 
         Args:
             message: ``str`` goes out as text, bytes as binary. May be empty.
@@ -188,6 +189,8 @@ class WebSocket(Connection, GeventWebSocketNames):
             if self._state == CONNECTING and self._is_deferred():
                 _, payload = encode_message(message)  # complain while there is time
                 self._send_later(partial(self.send, payload, opcode == BINARY))
+                return
+            if self.hooks.is_disconnecting(self):
                 return
             self._require_open()
         transport = self._transport
@@ -254,6 +257,8 @@ class WebSocket(Connection, GeventWebSocketNames):
                 f"ping of {len(payload)} bytes: at most 125 fit (RFC 6455 section 5.5)"
             )
         if self._state != OPEN:
+            if self.hooks.is_disconnecting(self):
+                return
             self._require_open()
         self._ping_sent = (payload, time.monotonic())
         self._transport.write(encode(PING, payload))

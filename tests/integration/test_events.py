@@ -221,6 +221,15 @@ class TestErrors:
             said(server, key, "'x';")
         assert said(server, key, "1006 ;") == "connect;receive 'x';disconnect 1006 ;"
 
+    def test_sending_in_disconnect(self, server: Server) -> None:
+        """It does nothing, and what comes after it is done."""
+        with server.connect("/events/room/parting/") as member:
+            member.recv(timeout=TIMEOUT)
+            with server.connect("/events/parting/") as websocket:
+                websocket.close()
+            assert member.recv(timeout=TIMEOUT) == "first"
+            assert member.recv(timeout=TIMEOUT) == "second"
+
     def test_disconnect_raises(self, server: Server) -> None:
         """It is logged; the socket is closed already."""
         key = uuid4().hex

@@ -110,6 +110,18 @@ class Room(WebSocketView):
         self.group.send(message, exclude=self.websocket)
 
 
+class Parting(WebSocketView):
+    """Tell a group of the end, and try to tell the peer."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        group = Group("parting")
+        group.send("first")
+        self.send("too late")
+        self.send_json({"too": "late"})
+        self.websocket.ping()
+        group.send("second")
+
+
 class Watching(WebSocketView):
     """See what a group is sent before the peer would, and do as it says."""
 

@@ -62,6 +62,7 @@ urlpatterns = [
     path("events/early/<what>/", events.Early.as_view()),
     path("events/room/<name>/", events.Room.as_view()),
     path("events/watching/<name>/", events.Watching.as_view()),
+    path("events/parting/", events.Parting.as_view()),
     path("events/leaving/", events.Leaving.as_view()),
     path("events/typed/", events.Typed.as_view()),
     path("events/private/", events.Private.as_view()),
