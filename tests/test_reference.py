@@ -342,11 +342,15 @@ def test_signals() -> None:
     sent: dict[str, list[str]] = {}
     for tree in MODULES.values():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                name = ast.unparse(node.func.value)
-                if node.func.attr == "send_robust" and name in signals.__all__:
-                    assert name not in sent
-                    sent[name] = [str(keyword.arg) for keyword in node.keywords]
+            if not isinstance(node, ast.Call):
+                continue
+            function = ast.unparse(node.func)
+            name = function.removesuffix(".send_robust")
+            if function == "notify":
+                name = ast.unparse(node.args[0])
+            if name in signals.__all__:
+                assert name not in sent
+                sent[name] = [str(keyword.arg) for keyword in node.keywords]
     rows = table("signals.rst", "signal")
     assert sorted(row[0] for row in rows) == signals.__all__
     for name, arguments, _ in rows:
