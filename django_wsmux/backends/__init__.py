@@ -10,9 +10,17 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .base import Backend
-from .reports import BackendUnavailable, Counts, Gap
+from .reports import BackendMisconfigured, BackendUnavailable, Counts, Gap
 
-__all__ = ["SCHEMES", "Backend", "BackendUnavailable", "Counts", "Gap", "from_url"]
+__all__ = [
+    "SCHEMES",
+    "Backend",
+    "BackendMisconfigured",
+    "BackendUnavailable",
+    "Counts",
+    "Gap",
+    "from_url",
+]
 
 #: Where the backend of a URL's scheme is; imported when it is used.
 SCHEMES: Final = {

@@ -40,10 +40,17 @@ from urllib.parse import urlsplit
 
 from .asking import Expected, Question, pack_answer, pack_question, unpack_answer
 from .packets import Kind, Packet, UnreadablePacket, pack, unpack
-from .reports import BackendUnavailable, Counts, Gap, Outages
+from .reports import (
+    BackendMisconfigured,
+    BackendUnavailable,
+    Counts,
+    Gap,
+    LogLimit,
+    Outages,
+)
 from .waiting import Forked, Waiter
 
-__all__ = ["Backend", "BackendUnavailable", "Counts", "Gap"]
+__all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "Gap"]
 
 logger = logging.getLogger("django_wsmux.backends")
 
@@ -52,6 +59,9 @@ _SLICE: Final = 0.005
 
 #: Seconds that close() waits for the owner.
 _LINGER: Final = 3.0
+
+#: Characters of an error that go into a log line: what others send may be part of it.
+_SHOWN: Final = 200
 
 
 T = TypeVar("T")
@@ -124,8 +134,10 @@ class Backend(ABC):
                 ``None`` for no answer.
 
         Raises:
-            BackendUnavailable: it can never work as it is set up. A broker that is away is not an
-                error: it is logged, and connected to as soon as it is back.
+            BackendMisconfigured: it can never work as it is set up.
+            BackendUnavailable: this process has no descriptor or thread left for it. A broker that
+                is away, or a disk that is full, is not an error: it is logged, and the backend
+                listens as soon as that is over.
         """
         self._prepare()
         self._receive, self._on_gap, self._answer = receive, gap, answer
@@ -170,7 +182,11 @@ class Backend(ABC):
                 was lost after it was sent, that is unknown.
         """
         self._prepare()
-        self.transmit(channel, pack(Kind.MESSAGE, self.id, channel, payload))
+        packet = pack(Kind.MESSAGE, self.id, channel, payload)
+        try:
+            self.transmit(channel, packet)
+        except OSError as error:
+            raise self.unavailable(error) from error
         self.counts.published += 1
 
     def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> list[bytes]:
@@ -189,12 +205,16 @@ class Backend(ABC):
         deadline = time.monotonic() + timeout
         self._start_owner()
         if not self.effective.wait(timeout):
-            raise self.unavailable("there is no connection to receive answers on")
+            reason = self._outages.reason or "there is none yet"
+            raise self.unavailable(f"no connection to receive answers on: {reason}")
         number = next(self._numbers)
         pending = self._questions[number] = Question()
         try:
             packet = pack(Kind.QUESTION, self.id, channel, pack_question(number, question))
-            pending.expect(self.query(channel, packet))
+            try:
+                pending.expect(self.query(channel, packet))
+            except OSError as error:
+                raise self.unavailable(error) from error
             if not pending.wait(max(0.0, deadline - time.monotonic())):
                 self.counts.unanswered += 1
             return pending.answers()
@@ -261,8 +281,28 @@ class Backend(ABC):
     def unfollow(self, channel: str) -> None:
         """Unsubscribe at the broker."""
 
+    @property
+    def place(self) -> str:
+        """Where the processes of this project meet, for people: they look for each other there."""
+        return f"{self.name}, namespace {self.namespace}"
+
+    def rehearse(self) -> None:
+        """Try what ``start()`` needs of this machine; connects to nothing and leaves no socket.
+
+        ``manage.py check`` and the start of the server call it.
+
+        Raises:
+            BackendMisconfigured: it can never work as it is set up.
+            BackendUnavailable: it would not work now.
+        """
+
     def open(self) -> None:
-        """Do what must be done before ``start()`` returns; called once in each process."""
+        """Do what must be done before ``start()`` returns; called once in each process.
+
+        Raises:
+            BackendMisconfigured: it can never work as it is set up.
+            BackendUnavailable: it does not work now; ``listen()`` tries again.
+        """
 
     def prepare(self) -> None:
         """Make what belongs to one process: locks, queues. Called before anything else in it."""
@@ -284,6 +324,10 @@ class Backend(ABC):
         """Return the error to raise."""
         return BackendUnavailable(self.name, str(problem), advice)
 
+    def misconfigured(self, problem: object, advice: str = "") -> BackendMisconfigured:
+        """Return the error to raise where trying again is of no use."""
+        return BackendMisconfigured(self.name, str(problem), advice)
+
     def listening(self) -> None:
         """Say that from now on everything is heard; ends an outage."""
         self.effective.set()
@@ -303,26 +347,44 @@ class Backend(ABC):
             question.add(peer, None)
 
     def deliver(self, packets: Iterable[bytes]) -> None:
-        """Hand over what arrived; lets others run when that takes long."""
+        """Hand over what arrived; lets others run when that takes long.
+
+        Whatever is in a packet, it ends neither the listener nor the connection.
+        """
         pid = self._pid
         end = time.monotonic() + _SLICE
         for data in packets:
             try:
                 packet = unpack(data)
-            except UnreadablePacket as problem:
-                self._report_unreadable(problem)
-                continue
-            if packet.kind != Kind.MESSAGE:
-                self._handle(packet)
-            elif packet.channel in self.channels and packet.sender != self.id:
-                self.counts.received += 1
-                if self._receive is not None:
-                    self._call(self._receive, packet.channel, packet.payload)
+                if packet.kind != Kind.MESSAGE:
+                    self._handle(packet)
+                elif packet.channel in self.channels and packet.sender != self.id:
+                    self.counts.received += 1
+                    if self._receive is not None:
+                        self._call(self._receive, packet.channel, packet.payload)
+            except Forked:
+                raise
+            except Exception as error:
+                self.unreadable(error)
             if time.monotonic() > end:
                 time.sleep(0)
                 if self._pid != pid:
                     raise Forked
                 end = time.monotonic() + _SLICE
+
+    def unreadable(self, problem: Exception) -> None:
+        """Count a packet that cannot be read and is dropped; log it now and then."""
+        self.counts.unreadable += 1
+        suffix = self.log_suffix("unreadable")
+        if suffix is not None:
+            text = str(problem)
+            if not isinstance(problem, UnreadablePacket):
+                text = f"{type(problem).__name__}: {text}"
+            logger.warning("%s: dropped a packet of %s%s", self.name, text[:_SHOWN], suffix)
+
+    def log_suffix(self, kind: str) -> str | None:
+        """Return what to append to a log line of a kind; ``None``: it is to be left out."""
+        return self._limits.setdefault(kind, LogLimit()).suffix()
 
     # Inside
 
@@ -338,7 +400,10 @@ class Backend(ABC):
             self.counts = Counts()
             self.channels = {}
             self.effective = threading.Event()
-            self.waiter = Waiter()
+            try:
+                self.waiter = Waiter()
+            except OSError as error:  # no descriptor is left
+                raise self.unavailable(error) from error
             self.lock = threading.Lock()
             self._stop = threading.Event()
             self._owner = None
@@ -349,17 +414,28 @@ class Backend(ABC):
             self._questions = {}
             self._numbers = itertools.count()
             self._outages = Outages()
+            self._limits: dict[str, LogLimit] = {}
             self.prepare()
             self._pid = os.getpid()
 
     def _start_owner(self) -> None:
         with self.lock:
-            if self._owner is None:
+            if self._owner is not None:
+                return
+            try:
                 self.open()
-                self._owner = threading.Thread(
-                    target=self._own, args=(self._stop,), name="django_wsmux backend", daemon=True
-                )
-                self._owner.start()
+            except BackendMisconfigured:
+                raise
+            except BackendUnavailable as error:
+                self._note_outage(error.problem)
+            owner = threading.Thread(
+                target=self._own, args=(self._stop,), name="django_wsmux backend", daemon=True
+            )
+            try:
+                owner.start()
+            except RuntimeError as error:  # there are too many threads
+                raise self.unavailable(error) from error
+            self._owner = owner
 
     def _own(self, stop: threading.Event) -> None:
         pid = os.getpid()
@@ -373,18 +449,19 @@ class Backend(ABC):
             except Exception as error:
                 if os.getpid() != pid or stop.is_set():
                     return
-                logger.exception("%s: the listener failed; it is started again", self.name)
-                self._note_outage(f"{type(error).__name__}: {error}")
+                self._note_outage(f"{type(error).__name__}: {error}", exc_info=True)
             else:
                 continue
             stop.wait(self._outages.delay())
             if os.getpid() != pid:
                 return
 
-    def _note_outage(self, reason: str) -> None:
+    def _note_outage(self, reason: str, *, exc_info: bool = False) -> None:
         self.effective.clear()
         if self._outages.begin(reason):
-            logger.warning("%s: not listening: %s; trying again", self.name, reason)
+            logger.warning(
+                "%s: not listening: %s; trying again", self.name, reason, exc_info=exc_info
+            )
 
     def _handle(self, packet: Packet) -> None:
         if packet.kind == Kind.QUESTION:
@@ -399,27 +476,34 @@ class Backend(ABC):
             if answer.asker == self.id and (question := self._questions.get(answer.number)):
                 question.add(packet.sender, answer.text)
         elif packet.kind == Kind.GAP:
-            missed = int.from_bytes(packet.payload, "big")
+            missed = int.from_bytes(packet.payload[:8], "big")
             self.missed(Gap("this process took its messages too slowly", 0.0, missed))
+        else:
+            raise UnreadablePacket(f"kind {packet.kind}, which this release does not know")
 
     def _reply_to(self, packet: Packet) -> None:
         text = None
         if packet.channel in self.channels and self._answer is not None:
             text = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
         payload = pack_answer(packet.sender, packet.payload, text)
-        self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))
+        try:
+            self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))
+        except (BackendUnavailable, OSError) as error:
+            self.counts.dropped += 1
+            suffix = self.log_suffix("answer")
+            if suffix is not None:
+                logger.warning("an answer was not sent: %s%s", error, suffix)
 
     def _call(self, function: Callable[..., T], *args: object) -> T | None:
         try:
             return function(*args)
         except Exception:
-            logger.exception("%s: %r failed", self.name, function)
+            self.counts.failed += 1
+            # Not by the function itself, of which there may be one for each call.
+            suffix = self.log_suffix(getattr(function, "__qualname__", type(function).__name__))
+            if suffix is not None:
+                logger.exception("%s: %r failed%s", self.name, function, suffix)
             return None
-
-    def _report_unreadable(self, problem: UnreadablePacket) -> None:
-        self.counts.unreadable += 1
-        if self.counts.unreadable == 1:
-            logger.warning("%s: dropped a packet of %s; logged once", self.name, problem)
 
     def _forget(self) -> None:
         if self._pid is not None:

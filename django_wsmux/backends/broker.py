@@ -68,7 +68,8 @@ class Combiner:
     before any of those that wait, each time with a queue of one.)
 
     Args:
-        exchange: sends calls and marks each as done; what it does not mark has failed.
+        exchange: sends calls and marks each as done, those too that the broker refuses; raises
+            ``BackendUnavailable`` where the broker is away. What it does not mark has failed.
     """
 
     def __init__(self, exchange: Callable[[Sequence[Call]], None]) -> None:
@@ -134,13 +135,18 @@ class Combiner:
             for call in batch:
                 call.fail(self._last_error)
             return
-        self._exchange(batch)
-        now = time.monotonic()
-        errors = [call.error for call in batch if call.error is not None]
-        if errors and now - began > _SLOW_FAILURE:
-            # A broker that does not answer must not cost every view a timeout.
-            self._fails_until = now + _FAIL_FAST
-            self._last_error = errors[0]
+        try:
+            self._exchange(batch)
+        except BackendUnavailable as error:
+            for call in batch:
+                if not call.is_done:
+                    call.fail(error.problem)
+            now = time.monotonic()
+            if now - began > _SLOW_FAILURE:
+                # A broker that does not answer must not cost every view a timeout. One that
+                # refuses a call, however late, is there for the others.
+                self._fails_until = now + _FAIL_FAST
+                self._last_error = error.problem
 
 
 class BrokerBackend(Backend):
@@ -158,22 +164,16 @@ class BrokerBackend(Backend):
     def exchange(self, calls: Sequence[Call]) -> None:
         """Send packets in one round trip, marking each call as done.
 
+        A call that the broker refuses is marked with ``Call.fail()``.
+
         Raises:
-            BackendUnavailable: nothing could be sent.
+            BackendUnavailable: the broker is away; what is not marked was not sent.
         """
 
     def prepare(self) -> None:
         """Make what belongs to one process."""
-        self.combiner = Combiner(self._exchange)
+        self.combiner = Combiner(self.exchange)
         self._replies = threading.Semaphore(_MAX_REPLIES)
-
-    def _exchange(self, calls: Sequence[Call]) -> None:
-        try:
-            self.exchange(calls)
-        except BackendUnavailable as error:
-            for call in calls:
-                if not call.is_done:
-                    call.fail(error.problem)
 
     def transmit(self, channel: str, packet: bytes) -> None:
         """Hand to the broker."""
@@ -192,7 +192,12 @@ class BrokerBackend(Backend):
         if not self._replies.acquire(blocking=False):
             self.counts.dropped += 1
             return
-        threading.Thread(target=self._reply, args=(channel, packet), daemon=True).start()
+        thread = threading.Thread(target=self._reply, args=(channel, packet), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are too many threads
+            self._replies.release()
+            raise self.unavailable(error) from error
 
     def _reply(self, channel: str, packet: bytes) -> None:
         try:

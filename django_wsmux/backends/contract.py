@@ -290,6 +290,32 @@ class BackendContract:
         listener.stop()
         assert listener.log.count("dropped a packet") == 1
 
+    def test_rubbish(self, peer: MakePeer) -> None:
+        """Whatever comes, it is counted, logged once and dropped; the listener goes on."""
+        listener, sender = peer("room"), peer()
+        packet = pack(Kind.MESSAGE, b"s" * 16, "room", b"")
+        head = packet[: -len("room")]
+        rubbish = [
+            packet[:2],  # cut short
+            packet[:-1],
+            head + b"\xff\xfe\xfd\xfc",  # no UTF-8
+            bytes((VERSION, 250)) + packet[2:],  # a kind of the future
+            bytes((250,)) + packet[1:] + b"x" * 100_000,  # a version of the future
+            pack(Kind.QUESTION, b"s" * 16, "room", b"?"),  # no number
+            pack(Kind.ANSWER, b"s" * 16, "", b"?"),  # to no question
+            b"GET / HTTP/1.1\r\n\r\n",
+        ]
+        for strange in rubbish:
+            sender.call("inject", "room", b64encode(strange).decode())
+            sender.publish("room", b"hello")
+            assert listener.received(1) == [("room", b"hello")]
+        # A process need not look into what is for others.
+        assert 1 <= listener.call("counts")["unreadable"] <= len(rubbish)
+        assert listener.gaps(0) == []
+        listener.stop()
+        assert listener.log.count("dropped a packet") == 1
+        assert "not listening" not in listener.log
+
     def test_killed_process(self, peer: MakePeer) -> None:
         """kill -9 of one while all publish: the others miss nothing of each other."""
         count = 1_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -12,7 +13,7 @@ from typing import Final
 from .packets import Kind, pack
 from .waiting import close
 
-__all__ = ["Incoming", "Link", "StaleSocket", "frame"]
+__all__ = ["MAX_PACKET", "SCARCE", "BrokenStream", "Incoming", "Link", "StaleSocket", "frame"]
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -22,9 +23,23 @@ _READ_SIZE: Final = 262_144
 #: Frames handed to one writev(); POSIX guarantees 16, Linux and macOS take 1,024.
 _BATCH: Final = 256
 
+#: Bytes that a packet may have: a length beyond them is rubbish.
+MAX_PACKET: Final = 2**28
+
+#: What is wrong when descriptors, memory or buffers have run out, for a while.
+SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+#: What is wrong when there is nothing to do for the moment.
+_FULL: Final = SCARCE | {errno.EAGAIN, errno.EWOULDBLOCK}
+
 
 class StaleSocket(Exception):
     """Nobody listens on a socket: its process ended without removing it."""
+
+
+class BrokenStream(Exception):
+    """What arrives is no sequence of packets, so nobody knows where the next one begins."""
 
 
 def frame(packet: bytes) -> bytes:
@@ -102,6 +117,9 @@ class Link:
                 self._connect()
             except StaleSocket:
                 self.is_dead = True
+            except OSError as error:
+                # When a descriptor is free again it is tried again.
+                self.is_dead = error.errno not in SCARCE
         while self._queue and self.fd >= 0 and not self.is_dead:
             sent = self._write(tuple(islice(self._queue, _BATCH)))
             if not sent:
@@ -122,10 +140,8 @@ class Link:
         # os.write and writev are the plain calls in a process patched by gevent, too.
         try:
             return os.write(self.fd, parts[0]) if len(parts) == 1 else os.writev(self.fd, parts)
-        except BlockingIOError:
-            return 0
-        except (BrokenPipeError, ConnectionResetError):
-            self.is_dead = True
+        except OSError as error:
+            self.is_dead = error.errno not in _FULL
             return 0
 
     def _append(self, data: bytes | memoryview) -> None:
@@ -157,13 +173,15 @@ class Incoming:
         self._needed = _LENGTH.size
 
     def read(self) -> list[bytes] | None:
-        """Return the packets that have arrived whole; ``None`` at the end of the stream."""
+        """Return the packets that have arrived whole; ``None`` at the end of the stream.
+
+        Raises:
+            BrokenStream: what has arrived is no packet.
+        """
         try:
             data = os.read(self.fd, _READ_SIZE)
-        except BlockingIOError:
-            return []
-        except ConnectionResetError:
-            return None
+        except OSError as error:
+            return [] if error.errno in _FULL else None
         if not data:
             return None
         if self._rest:
@@ -179,7 +197,10 @@ class Incoming:
         position = 0
         while len(data) - position >= _LENGTH.size:
             start = position + _LENGTH.size
-            end = start + _LENGTH.unpack_from(data, position)[0]
+            size: int = _LENGTH.unpack_from(data, position)[0]
+            if size > MAX_PACKET:
+                raise BrokenStream(f"{size} bytes; {MAX_PACKET} are the limit")
+            end = start + size
             if end > len(data):
                 # Nothing is parsed, or copied, again before the whole of a large packet is there.
                 self._needed = end - position

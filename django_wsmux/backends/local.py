@@ -21,9 +21,13 @@ the gap. Linux tells the two apart.
 
 from __future__ import annotations
 
+import _socket
 import base64
+import binascii
 import contextlib
+import errno
 import hashlib
+import logging
 import os
 import socket
 import stat
@@ -37,10 +41,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from .asking import Expected
 from .base import Backend
-from .links import Incoming, Link, StaleSocket, frame
+from .links import MAX_PACKET, SCARCE, BrokenStream, Incoming, Link, StaleSocket, frame
+from .reports import BackendUnavailable
 from .waiting import READ, WRITE, close
 
 __all__ = ["LocalBackend"]
+
+logger = logging.getLogger("django_wsmux.backends")
 
 #: Bytes that a socket's path may have: 104 on macOS and the BSDs, 108 on Linux, with a final NUL.
 _MAX_PATH: Final = 103
@@ -53,6 +60,20 @@ _RETRY: Final = 0.1
 
 #: Seconds for which close() goes on sending what is queued.
 _LINGER: Final = 1.0
+
+#: Seconds for which nobody is let in when there was no descriptor for one.
+_PAUSE: Final = 1.0
+
+#: Seconds after which a socket that does not listen yet has been left by a crash.
+_LEFT_BEHIND: Final = 60.0
+
+#: What is wrong when a directory cannot be used before somebody changes it.
+_FINAL: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+        *(errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
 
 #: Bytes queued from which on a publisher lets the owner run.
 _YIELD: Final = 65_536
@@ -75,21 +96,44 @@ class LocalBackend(Backend):
         parts = urlsplit(url)
         self._limit = int(parse_qs(parts.query).get("queue", ["8388608"])[0])
         key = hashlib.blake2b(namespace.encode(), digest_size=5).hexdigest()
-        parent = parts.path if parts.path.strip("/") else tempfile.gettempdir()
-        self.directory = os.path.join(parent, f"wsmux-{os.geteuid()}-{key}")
+        self._key = key
+        self._parent = parts.path if parts.path.strip("/") else tempfile.gettempdir()
+        self.directory = self._private_directory()
+
+    def _private_directory(self) -> str:
+        return os.path.join(self._parent, f"wsmux-{os.geteuid()}-{self._key}")
 
     # The contract
 
+    @property
+    def place(self) -> str:
+        """The directory."""
+        return self.directory
+
+    def rehearse(self) -> None:
+        """Make a socket in the directory, and remove it."""
+        name = _name(os.urandom(16))
+        listener = self._listen_at(f".{name}")
+        close(listener)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.directory, f".{name}"))
+
     def prepare(self) -> None:
         """Make what belongs to one process."""
+        # It may have become another user's since it was imported: gunicorn --preload --user.
+        self.directory = self._private_directory()
         self._mutex = threading.Lock()
         self._links: dict[str, Link] = {}
         # Links whose watchers the owner has yet to bring up to date.
         self._changed: list[Link] = []
         self._listed: int | None = None
-        self._name = base64.urlsafe_b64encode(self.id).decode().rstrip("=")
+        # Why some process cannot be reached at the moment.
+        self._problem: OSError | None = None
+        self._name = _name(self.id)
         self._path = os.path.join(self.directory, self._name)
         self._listener = -1
+        # When others are let in again, while they are not.
+        self._accepts_at: float | None = None
         self._incoming: set[Incoming] = set()
 
     def open(self) -> None:
@@ -102,6 +146,7 @@ class LocalBackend(Backend):
         if self._listener < 0:
             self._bind()
         self.waiter.register(self._listener, READ, self._accept)
+        self._accepts_at = None
         with self._mutex:
             self._changed += self._links.values()
         waiter = self.waiter
@@ -128,7 +173,7 @@ class LocalBackend(Backend):
     def release(self) -> None:
         """Remove the own socket; close what is open."""
         if self._listener >= 0:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self._path)
         self.forget()
 
@@ -146,6 +191,8 @@ class LocalBackend(Backend):
     # Sending
 
     def _send(self, packet: bytes, only: bytes | None = None) -> set[bytes]:
+        if len(packet) > MAX_PACKET:
+            raise self.unavailable(f"{len(packet)} bytes in one packet; {MAX_PACKET} are the limit")
         data = frame(packet)
         reached = set()
         longest = 0
@@ -170,6 +217,8 @@ class LocalBackend(Backend):
             self.waiter.wake()
         if longest > _YIELD:
             time.sleep(0)
+        if self._problem is not None:
+            raise self.unavailable(f"not all processes could be told: {self._problem}")
         return reached
 
     def _bury_dead(self) -> None:
@@ -188,12 +237,19 @@ class LocalBackend(Backend):
             self._require_private()
             # A file made within the same tick of the clock would not show: then list again.
             is_settled = time.time_ns() - changed > _CLOCK_TICK
+            self._listed = None
             self._refresh()
-            self._listed = changed if is_settled else None
+            if is_settled and self._problem is None:
+                self._listed = changed
         return tuple(self._links.values())
 
     def _refresh(self) -> None:
-        names = {name for name in os.listdir(self.directory) if not name.startswith(".")}
+        self._problem = None
+        try:
+            names = {name for name in os.listdir(self.directory) if not name.startswith(".")}
+        except OSError as error:  # it takes a descriptor
+            self._problem = error
+            return
         for name in self._links.keys() - names:
             link = self._links.pop(name)
             link.is_dead = True
@@ -202,10 +258,14 @@ class LocalBackend(Backend):
             path = os.path.join(self.directory, name)
             try:
                 link = Link(path, base64.urlsafe_b64decode(name + "=="), self.id, self._limit)
+            except binascii.Error:
+                continue  # not ours
             except StaleSocket:
                 # Only its process makes a name appear, and only when it listens already.
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     os.unlink(path)
+            except OSError as error:
+                self._problem = error
             else:
                 self._links[name] = link
                 self._changed.append(link)
@@ -213,26 +273,60 @@ class LocalBackend(Backend):
     # Listening
 
     def _bind(self) -> None:
-        try:
-            os.mkdir(self.directory, 0o700)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise self.unavailable(error, "the directory must exist and be writable") from None
-        self._require_private()
         # Under a hidden name first, so that nobody finds a socket that does not listen yet.
-        hidden = os.path.join(self.directory, "." + self._name)
-        if len(os.fsencode(hidden)) > _MAX_PATH:
-            raise self.unavailable(
+        hidden = f".{self._name}"
+        listener = self._listen_at(hidden)
+        path = os.path.join(self.directory, hidden)
+        try:
+            os.rename(path, self._path)
+        except OSError as error:
+            close(listener)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise self._unusable(error) from error
+        self._listener = listener
+        self._sweep()
+
+    def _listen_at(self, name: str) -> int:
+        """Return a descriptor that listens under a name in the directory, which may be made for it.
+
+        Raises:
+            BackendMisconfigured: that can never be.
+            BackendUnavailable: that cannot be now.
+        """
+        path = os.path.join(self.directory, name)
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise self.misconfigured(
                 f"{self.directory} is too long for the path of a unix socket",
                 "name a shorter one: local:///run/mysite",
             )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.setblocking(False)
-            sock.bind(hidden)
-            sock.listen(1024)
-            os.rename(hidden, self._path)
-            self._listener = sock.detach()
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.directory, 0o700)
+            self._require_private()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.setblocking(False)
+                sock.bind(path)
+                sock.listen(1024)
+                return sock.detach()
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> BackendUnavailable:
+        if error.errno in _FINAL:
+            return self.misconfigured(
+                f"{self.directory}: {error.strerror}",
+                f"{self._parent} must exist and be writable for this user",
+            )
+        return self.unavailable(f"{self.directory}: {error.strerror}")
+
+    def _sweep(self) -> None:
+        """Remove what processes have left that ended before their socket had its name."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.directory):
+                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if entry.name.startswith(".") and age > _LEFT_BEHIND:
+                    os.unlink(entry.path)
 
     def _require_private(self) -> None:
         status = os.lstat(self.directory)
@@ -241,7 +335,7 @@ class LocalBackend(Backend):
             or status.st_uid != os.geteuid()
             or stat.S_IMODE(status.st_mode) & 0o077
         ):
-            raise self.unavailable(
+            raise self.misconfigured(
                 f"{self.directory} is not a directory that only this user can enter",
                 "find out who made it, then remove it, or name another: local:///run/mysite",
             )
@@ -261,22 +355,55 @@ class LocalBackend(Backend):
                 last_look = now
                 if not os.path.exists(self._path):
                     raise self.unavailable(f"{self._path} has been removed")
-            is_soon = has_unconnected or self.stopping
+            if self._accepts_at is not None and now >= self._accepts_at:
+                self._accepts_at = None
+                self.waiter.register(self._listener, READ, self._accept)
+            is_soon = has_unconnected or self.stopping or self._accepts_at is not None
             for handle, events in waiter.wait(_RETRY if is_soon else _TICK):
                 handle(events)
 
     def _accept(self, events: int) -> None:
-        listener = socket.socket(fileno=os.dup(self._listener))
-        with listener:
+        # C's own class, which needs no descriptor more and leaves this one as it is.
+        listener = _socket.socket(fileno=self._listener)
+        try:
             listener.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    incoming = Incoming(listener.accept()[0].detach())
-                    self._incoming.add(incoming)
-                    self.waiter.register(incoming.fd, READ, partial(self._read, incoming))
+            while True:
+                fd, _ = listener._accept()  # type: ignore[attr-defined]  # as socket.py does
+                incoming = Incoming(fd)
+                self._incoming.add(incoming)
+                self.waiter.register(incoming.fd, READ, partial(self._read, incoming))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in SCARCE:
+                raise
+            self._pause(error)
+        finally:
+            listener.detach()
+
+    def _pause(self, error: OSError) -> None:
+        """Let nobody in for a moment: it would be asked for again and again until it is possible.
+
+        Those who are connected stay so, and those who wait lose nothing.
+        """
+        self.waiter.unregister(self._listener)
+        self._accepts_at = time.monotonic() + _PAUSE
+        self.counts.accept_paused += 1
+        suffix = self.log_suffix("accept")
+        if suffix is not None:
+            logger.warning(
+                "%s: other processes have to wait until they can connect: %s%s",
+                self.name,
+                error.strerror,
+                suffix,
+            )
 
     def _read(self, incoming: Incoming, events: int) -> None:
-        packets = incoming.read()
+        try:
+            packets = incoming.read()
+        except BrokenStream as error:
+            self.unreadable(error)
+            packets = None
         if packets is None:
             self.waiter.unregister(incoming.fd)
             self._incoming.discard(incoming)
@@ -327,14 +454,21 @@ class LocalBackend(Backend):
 
     def _let_go(self) -> None:
         """Watch nothing any more, so that everything can be closed or watched again."""
-        self.waiter.unregister(self._listener)
+        if self._accepts_at is None:
+            self.waiter.unregister(self._listener)
         for incoming in self._incoming:
             self.waiter.unregister(incoming.fd)
             incoming.close()
         self._incoming.clear()
-        for link in self._links.values():
-            self._watch(link, 0)
-        with contextlib.suppress(FileNotFoundError):
+        with self._mutex:
+            for link in (*self._links.values(), *self._changed):
+                self._watch(link, 0)
+        with contextlib.suppress(OSError):
             os.unlink(self._path)
         close(self._listener)
         self._listener = -1
+
+
+def _name(process: bytes) -> str:
+    """Return the name of a process's socket."""
+    return base64.urlsafe_b64encode(process).decode().rstrip("=")

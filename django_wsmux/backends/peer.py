@@ -315,6 +315,21 @@ class Commands:
         counts = self._backend.counts
         return {name: getattr(counts, name) for name in counts.__slots__}
 
+    def starve(self) -> None:
+        """Leave the process no descriptor for anything new."""
+        import resource
+
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, self._files[1]))
+
+    def feed(self) -> None:
+        """Let it have descriptors again."""
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
+
     def id(self) -> str:
         """Return the id of this process."""
         return self._backend.id.hex()

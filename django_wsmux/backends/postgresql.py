@@ -15,6 +15,7 @@ A notification is text of less than 8,000 bytes: packets go as base64, larger on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import time
@@ -23,7 +24,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.utils.connection import ConnectionDoesNotExist
 from psycopg.conninfo import make_conninfo
 
 from .broker import BrokerBackend, Call
@@ -89,18 +92,25 @@ class PostgresBackend(BrokerBackend):
         self._sequence = itertools.count()
         self._next_sweep = 0.0
 
+    def rehearse(self) -> None:
+        """Look whether the alias names a PostgreSQL."""
+        self._conninfo()
+
     def open(self) -> None:
         """Refuse at once what can never work."""
         self._conninfo()
 
     def _conninfo(self) -> str:
-        connection = connections[self.alias]
-        if connection.vendor != "postgresql":
-            raise self.unavailable(
-                f"DATABASES[{self.alias!r}] is {connection.vendor}",
-                "name one that is PostgreSQL: postgres://?using=...",
-            )
-        parameters = connection.get_connection_params()
+        advice = "name one that is PostgreSQL: postgres://?using=..."
+        try:
+            connection = connections[self.alias]
+            if connection.vendor != "postgresql":
+                raise self.misconfigured(
+                    f"DATABASES[{self.alias!r}] is {connection.vendor}", advice
+                )
+            parameters = connection.get_connection_params()
+        except (ConnectionDoesNotExist, ImproperlyConfigured) as error:
+            raise self.misconfigured(error, advice) from error
         return make_conninfo(**{k: v for k, v in parameters.items() if k not in _NOT_LIBPQ})
 
     def _connect(self) -> Session:
@@ -121,11 +131,17 @@ class PostgresBackend(BrokerBackend):
             position = 0
             while position < len(calls):
                 batch = list(itertools.takewhile(_is_simple, calls[position : position + _BATCH]))
-                if batch:
-                    self._notify(session, batch)
-                else:
+                single = not batch
+                if single:
                     batch = [calls[position]]
-                    self._send_one(session, batch[0])
+                try:
+                    if single:
+                        self._send_one(session, batch[0])
+                    else:
+                        self._notify(session, batch)
+                except SqlError as error:
+                    # The database has answered: it is there, and may take the next one.
+                    _refuse(batch, str(error))
                 position += len(batch)
         except FAILURES as error:
             self._shut()
@@ -173,7 +189,12 @@ class PostgresBackend(BrokerBackend):
             b" WHERE datname = current_database() AND starts_with(application_name, $1)",
             [f"{self._channel}:".encode()],
         )
-        return {bytes.fromhex(name.partition(":")[2]) for name in (names or b"").decode().split()}
+        found = set()
+        for name in (names or b"").decode(errors="replace").split():
+            # Others may call their sessions as they like.
+            with contextlib.suppress(ValueError):
+                found.add(bytes.fromhex(name.partition(":")[2]))
+        return found
 
     def _store(self, session: Session, call: Call) -> None:
         head, payload = split(call.packet)
@@ -248,23 +269,44 @@ class PostgresBackend(BrokerBackend):
 
     def _packets(self, session: Session) -> Iterator[bytes]:
         for text in session.notifications():
-            _, coded, *number = text.split(b":")
-            packet = b64decode(coded)
-            if not number:
-                yield packet
-            elif self._is_wanted(packet):
-                sql = b"SELECT encode(data, 'base64') FROM " + _TABLE + b" WHERE id = $1"
-                data = session.execute(sql, number)
-                if data is None:
-                    self.missed(Gap("a large message was swept before it was read", 0.0, 1))
-                else:
-                    yield packet + b64decode(data)
+            try:
+                packet = self._packet(session, text)
+            except (UnreadablePacket, ValueError) as error:
+                # Every user of the database may notify on our channel.
+                self.unreadable(error)
+            else:
+                if packet is not None:
+                    yield packet
+
+    def _packet(self, session: Session, text: bytes) -> bytes | None:
+        """Return the packet of a notification; ``None`` for one that this process need not know."""
+        fields = text.split(b":")
+        if len(fields) not in (2, 3):
+            raise UnreadablePacket("a notification that is not ours")
+        packet = b64decode(fields[1], validate=True)
+        if len(fields) == 2:
+            return packet
+        number = int(fields[2])
+        if not self._is_wanted(packet):
+            return None
+        data = self._fetch(session, number)
+        return None if data is None else packet + data
+
+    def _fetch(self, session: Session, number: int) -> bytes | None:
+        """Read a row of the table."""
+        sql = b"SELECT encode(data, 'base64') FROM " + _TABLE + b" WHERE id = $1"
+        try:
+            data = session.execute(sql, [b"%d" % number])
+        except SqlError as error:
+            self.missed(Gap(f"a large message could not be read: {error}", 0.0, 1))
+            return None
+        if data is None:
+            self.missed(Gap("a large message was swept before it was read", 0.0, 1))
+            return None
+        return b64decode(data)
 
     def _is_wanted(self, head: bytes) -> bool:
-        try:
-            packet = unpack(head)
-        except UnreadablePacket:
-            return True  # deliver() counts it
+        packet = unpack(head)
         is_for_others = packet.kind == Kind.MESSAGE and packet.channel not in self.channels
         return packet.sender != self.id and not is_for_others
 
@@ -277,6 +319,13 @@ class PostgresBackend(BrokerBackend):
         for session in (self._mouth, self._ear):
             if session is not None:
                 session.forget()
+
+
+def _refuse(calls: Sequence[Call], problem: str) -> None:
+    """Mark what the database has refused; what went out before that stays sent."""
+    for call in calls:
+        if not call.is_done:
+            call.fail(problem)
 
 
 def _is_simple(call: Call) -> bool:

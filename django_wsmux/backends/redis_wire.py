@@ -226,7 +226,8 @@ class Cluster(Servers):
             else:
                 # [first, last, [host, port, id, ...] of the master, of a replica, ...]
                 self._ranges = sorted(
-                    (entry[1], (entry[2][0].decode() or node[0], entry[2][1])) for entry in reply
+                    (entry[1], ((entry[2][0] or b"").decode() or node[0], entry[2][1]))
+                    for entry in reply
                 )
                 return
         raise problem or ConnectionError("no server of the cluster is known")

@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BackendUnavailable", "Counts", "Gap", "Outages"]
+__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "LogLimit", "Outages"]
 
 #: Seconds: the first and the longest wait between two attempts to connect, each times 0 to 1.
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 10.0
+
+#: Seconds between two log lines about the same thing.
+_LOG_INTERVAL: Final = 60.0
 
 
 class BackendUnavailable(Exception):
@@ -31,6 +34,10 @@ class BackendUnavailable(Exception):
 
     def __str__(self) -> str:
         return f"{self.backend}: {self.problem}" + (f"; {self.advice}" if self.advice else "")
+
+
+class BackendMisconfigured(BackendUnavailable):
+    """What carries the messages can never be reached as it is set up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,12 @@ class Counts:
         published: publications that were handed to the transport.
         received: publications of other processes that were handed over.
         dropped: packets for other processes that were given up because a queue was full.
-        unreadable: packets of an unknown version, or damaged.
+        unreadable: packets of an unknown version, damaged ones, and what is no packet at all.
         gaps: how often publications may have been missed.
         unanswered: questions that not everybody answered in time.
+        failed: calls of ``receive()``, ``gap()`` and ``answer()`` that raised.
+        accept_paused: times that other processes had to wait to connect, as this one had no
+            descriptor left.
     """
 
     published: int = 0
@@ -67,6 +77,28 @@ class Counts:
     unreadable: int = 0
     gaps: int = 0
     unanswered: int = 0
+    failed: int = 0
+    accept_paused: int = 0
+
+
+class LogLimit:
+    """Lets one line a minute through, and counts those that are left out."""
+
+    __slots__ = ("_left_out", "_next")
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._left_out = 0
+
+    def suffix(self) -> str | None:
+        """Return what to append to the line, or ``None`` when it is to be left out."""
+        now = time.monotonic()
+        if now < self._next:
+            self._left_out += 1
+            return None
+        self._next = now + _LOG_INTERVAL
+        left_out, self._left_out = self._left_out, 0
+        return f" ({left_out} more like this were not logged)" if left_out else ""
 
 
 class Outages:
@@ -74,7 +106,8 @@ class Outages:
 
     def __init__(self) -> None:
         self._attempts = 0
-        self._reason = ""
+        #: Why nothing is heard; empty where that is not so.
+        self.reason = ""
         self._began: float | None = None
         self._ended = 0.0
 
@@ -85,7 +118,7 @@ class Outages:
             return False
         if now - self._ended > _LONGEST_DELAY:
             self._attempts = 0
-        self._reason, self._began = reason, now
+        self.reason, self._began = reason, now
         return True
 
     def delay(self) -> float:
@@ -103,6 +136,6 @@ class Outages:
         self._ended = now = time.monotonic()
         if self._began is None:
             return None
-        gap = Gap(self._reason, now - self._began)
-        self._began = None
+        gap = Gap(self.reason, now - self._began)
+        self.reason, self._began = "", None
         return gap

@@ -6,15 +6,21 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from django_wsmux.backends import BackendUnavailable, from_url
-from django_wsmux.backends.contract import BackendContract, MakePeer, numbers
+from django_wsmux.backends import BackendMisconfigured, BackendUnavailable, from_url
+from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers, numbers
 from django_wsmux.backends.local import LocalBackend
 from django_wsmux.backends.peer import PeerError
+from tests.support import TIMEOUT
 
 
 @pytest.fixture
@@ -126,7 +132,29 @@ class TestLocalBackend(BackendContract):
         for command in (["start", "room"], ["publish", "room", ""]):
             with pytest.raises(PeerError, match=r"only this user can enter.*remove it") as refused:
                 peer().call(*command)
-            assert refused.value.kind == "BackendUnavailable"
+            assert refused.value.kind == "BackendMisconfigured"
+
+    def test_no_descriptors(self, peer: MakePeer) -> None:
+        """A process that has none left keeps who is connected; others wait, and lose nothing."""
+        listener, early = peer("room"), peer("room")
+        early.publish("room", b"early")
+        assert listener.received(1) == [("room", b"early")]
+        listener.call("starve")
+        late = [peer() for _ in range(4)]
+        for index, sender in enumerate(late):
+            sender.publish("room", b"%d" % index)
+        listener.wait_for_log("have to wait until they can connect")
+        early.publish("room", b"still here")
+        assert listener.received(1) == [("room", b"still here")]
+        assert early.received(4) != []
+        listener.call("feed")
+        found: list[bytes] = []
+        while len(found) < 4:
+            found += [text for _, text in listener.received(1)]
+        assert sorted(found) == sorted(b"%d" % index for index in range(4))
+        assert listener.gaps(0) == []
+        assert listener.call("counts")["accept_paused"] >= 1
+        assert listener.log.count("have to wait") == 1
 
     def test_symlink(self, peer: MakePeer, backend_url: str, directory: Path) -> None:
         """A link to a directory is refused, whoever made it."""
@@ -160,6 +188,156 @@ def test_long_path(directory: Path) -> None:
     with pytest.raises(BackendUnavailable, match="name a shorter one"):
         backend.start(lambda channel, payload: None)
     backend.close()
+
+
+@pytest.fixture
+def worker(directory: Path) -> Iterator[MakePeer]:
+    """Start processes that are patched by gevent, as workers are."""
+    with make_peers(f"local://{directory}", {}, gevent=True) as make:
+        yield make
+
+
+def test_rubbish_on_the_socket(worker: MakePeer, directory: Path) -> None:
+    """What is no packet ends the connection that it came on, and no other."""
+    listener, sender = worker("room"), worker()
+    sender.publish("room", b"before")
+    (path,) = next(directory.iterdir()).iterdir()
+    for rubbish in (b"\xff" * 100, b"\0\0\0\x05hello" * 3, b"\0\0\0"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(rubbish)
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(TIMEOUT)
+            assert sock.recv(1) == b""
+    sender.publish("room", b"after")
+    assert listener.received(2) == [("room", b"before"), ("room", b"after")]
+    assert listener.call("counts")["unreadable"] == 4
+    assert listener.gaps(0) == []
+
+
+def test_foreign_files(worker: MakePeer, directory: Path) -> None:
+    """What else lies in the directory is left alone, and hinders nobody."""
+    listener = worker("room")
+    (private,) = directory.iterdir()
+    (private / "notes.txt").touch()
+    (private / ("A" * 22)).mkdir()
+    (private / ".hidden").touch()
+    worker().publish("room", b"hello")
+    assert listener.received(1) == [("room", b"hello")]
+
+
+def test_publishing_without_descriptors(worker: MakePeer) -> None:
+    """Those who are connected get it; that others do not is an error that says why."""
+    known, sender = worker("room"), worker()
+    sender.publish("room", b"before")
+    sender.call("starve")
+    worker("room")
+    for command in (["publish", "room", ""], ["ask", "room", "", 1.0]):
+        with pytest.raises(PeerError, match="Too many open files") as refused:
+            sender.call(*command)
+        assert refused.value.kind == "BackendUnavailable"
+    assert known.received(2) == [("room", b"before"), ("room", b"")]
+    sender.call("feed")
+    sender.publish("room", b"after")
+    assert known.received(1) == [("room", b"after")]
+
+
+def test_starting_without_descriptors(worker: MakePeer) -> None:
+    """It is an error of the backend, and passes."""
+    late = worker()
+    late.call("starve")
+    for command in (["start"], ["publish", "room", ""], ["ask", "room", "", 1.0]):
+        with pytest.raises(PeerError, match="Too many open files") as refused:
+            late.call(*command)
+        assert refused.value.kind == "BackendUnavailable"
+    late.call("feed")
+    late.start("room")
+    worker().publish("room", b"hello")
+    assert late.received(1) == [("room", b"hello")]
+
+
+def test_crash_while_starting(worker: MakePeer, directory: Path) -> None:
+    """What a process left that ended before others could find it is removed, once it is old."""
+    program = (
+        "import os, signal, sys\n"
+        "from django_wsmux.backends import from_url\n"
+        "os.rename = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from_url(sys.argv[1]).start(print)\n"
+    )
+    url = f"local://{directory}?namespace={worker().call('namespace')}"
+    assert subprocess.run([sys.executable, "-c", program, url]).returncode == -signal.SIGKILL
+    (private,) = directory.iterdir()
+    (left,) = private.iterdir()
+    assert left.name.startswith(".")
+    worker("room")
+    assert left.exists(), "it may be about to listen"
+    os.utime(left, (time.time() - 100,) * 2)
+    worker("room")
+    assert not left.exists()
+
+
+@contextmanager
+def full_directory() -> Iterator[Path]:
+    """Yield a directory on a disk that is full, but for one file."""
+    directory = Path(tempfile.mkdtemp(prefix="f"))
+    options = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3,mode=700", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(options, capture_output=True).returncode:
+        directory.rmdir()
+        pytest.skip("only root may mount a small disk, and not everywhere")
+    try:
+        (directory / "file").touch()
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+        directory.rmdir()
+
+
+def test_full_disk() -> None:
+    """It is told, and listened to as soon as there is room: nobody has to restart anything."""
+    with (
+        full_directory() as directory,
+        make_peers(f"local://{directory}", {}, gevent=True) as peer,
+    ):
+        listener = peer()
+        listener.call("start")
+        listener.wait_for_log("not listening: ")
+        assert "No space left on device" in listener.log
+        assert listener.call("subscribe", "room", 0.1) is False
+        (directory / "file").unlink()
+        listener.wait_for_log("listening again after")
+        assert listener.call("subscribe", "room") is True
+        peer().publish("room", b"hello")
+        assert listener.received(1) == [("room", b"hello")]
+        assert listener.log.count("not listening") == 1
+
+
+def test_rehearsal(directory: Path) -> None:
+    """What would go wrong is known before anything listens, and nothing is left of finding out."""
+    backend = from_url(f"local://{directory}")
+    assert isinstance(backend, LocalBackend)
+    backend.rehearse()
+    assert os.listdir(backend.directory) == []
+    os.chmod(backend.directory, 0o755)
+    with pytest.raises(BackendMisconfigured, match="only this user can enter"):
+        backend.rehearse()
+    os.rmdir(backend.directory)
+    Path(backend.directory).touch()
+    with pytest.raises(BackendMisconfigured, match="only this user can enter"):
+        backend.rehearse()
+    with pytest.raises(BackendMisconfigured, match=r"No such file.*must exist and be writable"):
+        from_url(f"local://{directory}/missing").rehearse()
+    with pytest.raises(BackendMisconfigured, match=r"Not a directory.*must exist"):
+        from_url(f"local://{backend.directory}").rehearse()
+    with pytest.raises(BackendMisconfigured, match="name a shorter one"):
+        from_url(f"local://{directory}/{'d' * 80}").rehearse()
+
+
+def test_rehearsal_on_a_full_disk() -> None:
+    """That may pass, so it is no mistake of the settings."""
+    with full_directory() as directory:
+        with pytest.raises(BackendUnavailable, match="No space left") as full:
+            from_url(f"local://{directory}").rehearse()
+        assert not isinstance(full.value, BackendMisconfigured)
 
 
 def test_missing_directory(directory: Path) -> None:

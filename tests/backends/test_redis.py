@@ -44,6 +44,26 @@ class TestRedisBackend(BackendContract):
         wait_until_said(lambda: "room" not in redis_server.ask("PUBSUB", "CHANNELS"))
         assert ":hall" in redis_server.ask("PUBSUB", "CHANNELS")
 
+    def test_foreign_publications(self, peer: MakePeer, redis_server: RedisServer) -> None:
+        """Whatever another client of the server publishes there, the listener goes on."""
+        listener, sender = peer("room"), peer()
+        channels = [
+            name
+            for name in redis_server.ask("PUBSUB", "CHANNELS").split()
+            if sender.call("namespace") in name
+        ]
+        assert len(channels) == 2
+        for channel in channels:
+            for rubbish in ("", "\x01", "hello", '{"a": 1}', "\udcff" * 50, "x" * 100_000):
+                redis_server.ask("PUBLISH", channel, rubbish)
+        sender.publish("room", b"hello")
+        assert listener.received(1) == [("room", b"hello")]
+        assert listener.call("counts")["unreadable"] == 12
+        assert listener.gaps(0) == []
+        listener.stop()
+        assert listener.log.count("dropped a packet") == 1
+        assert "not listening" not in listener.log
+
     def test_two_connections(self, peer: MakePeer, redis_server: RedisServer) -> None:
         """One to listen and one to publish, however many threads do so."""
         before = redis_server.ask("CLIENT", "LIST").count("\n")
