@@ -223,11 +223,11 @@ class Wire:
         response.begin()
         return Answer(response.status, response.headers, response.read().decode())
 
-    def arrived(self) -> bytes:
-        """Return what has come so far, without waiting."""
+    def arrived(self, most: int = 2**24) -> bytes:
+        """Return what has come so far, ``most`` bytes of it, without waiting."""
         self.sock.setblocking(False)
         try:
-            return self.sock.recv(2**24)
+            return self.sock.recv(most)
         except BlockingIOError:
             return b""
         finally:

@@ -408,12 +408,15 @@ class Codec:
             self._message = None
             if self.discards:
                 return
-            self._inflated += message.inflated
+            whole = message.whole()
+            if message.inflated:
+                # As text it may take four times as much.
+                self._inflated += sys.getsizeof(whole)
             if self.deflate is not None and self.deflate.remote_takeover:
                 inflater = message.inflater or self._inflater
                 # A stream that has ended (RFC 7692 section 7.2.3.4) inflates nothing more.
                 self._inflater = None if inflater is None or inflater.eof else inflater
-            messages.append(message.whole())
+            messages.append(whole)
 
     # A text frame in pieces: taken as it comes, so that bad text need not be waited for
 

@@ -22,6 +22,7 @@ from . import registry
 from .allocator import keep_freed_memory
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
+from .held import Held
 from .inbox import Inbox
 from .logs import get_logger
 from .traffic import Traffic
@@ -51,7 +52,7 @@ class Connection(Inbox):
         "_bytes_in",
         "_bytes_out",
         "_compressor",
-        "_early",
+        "_held",
         "_is_heard",
         "_messages_out",
         "_on_close",
@@ -74,8 +75,8 @@ class Connection(Inbox):
         self.latency: float | None = None
         # What it takes up of the caps, where there are some.
         self.place: Place | None = None
-        # What was sent before the handshake is through, by a view that leaves that to us.
-        self._early: list[Callable[[], None]] | None = None
+        # What waits for the 101, or for release().
+        self._held: Held | None = None
         self._compressor: Compressor | None = None
         # Payload and time of the last ping, and the payload of a pong that waits its turn.
         self._ping_sent: tuple[bytes, float] | None = None
@@ -181,6 +182,7 @@ class Connection(Inbox):
         if self.is_served:
             # Until its disconnect() has run.
             registry.conversations.add(self)
+        self._held = None
         self._tell_of_close()
         self._resume_reading()
         if self._readiness is not None:
@@ -193,15 +195,64 @@ class Connection(Inbox):
             callback()
         self.hooks.leave(self)
 
+    def close_from_group(self, code: int, reason: str) -> None:
+        """Start the closing handshake for a group. Never waits, and accepts no handshake.
+
+        A socket that is not open yet is closed when it has opened, if it does.
+        """
+        if self._state == CONNECTING:
+            held = self._hold_back()
+            if held.closing is None:
+                held.closing = code, reason
+        elif self._state == OPEN:
+            self._start_closing(code, reason)
+
+    # What waits for the 101, or while the socket is held
+
+    def hold(self) -> None:
+        """Keep back what groups send until ``release()`` has been called as often as this.
+
+        What the view sends itself goes out before it. Before the 101 every socket is held.
+        """
+        if self._state <= OPEN:
+            self._hold_back().depth += 1
+
+    def release(self) -> None:
+        """Send what was kept back, in its order, and keep back nothing more."""
+        held = self._held
+        if held is None:
+            return  # closed in the meantime
+        held.depth -= 1
+        if held.depth:
+            return
+        self._held = None
+        for message in held.messages:
+            if self._state == OPEN:
+                self._forward(message)
+        if held.closing is not None:
+            self.close_from_group(*held.closing)
+
+    def _hold_back(self) -> Held:
+        if self._held is None:
+            # opened() is to release a socket that is not open yet.
+            self._held = Held(depth=int(self._state == CONNECTING))
+        return self._held
+
     def _send_later(self, act: Callable[[], None]) -> None:
-        """Have something done when the 101 has gone out."""
-        if self._early is None:
-            self._early = []
-        self._early.append(act)
+        """Have the view's own message or close sent when the 101 has gone out."""
+        self._hold_back().acts.append(act)
+
+    def _deliver_later(self, message: Prepared) -> None:
+        """Keep back a message of a group, as many as a slow peer may have waiting."""
+        if self._state > OPEN:
+            return
+        held = self._hold_back()
+        if held.closing is None and not held.add(message, self.options.max_unsent_bytes):
+            self._fall_behind(f"{len(held.messages)} messages of its groups are held back")
 
     def unsend(self) -> None:
         """Forget what was sent before the 101."""
-        self._early = None
+        self._held = None
 
     def abandon(self) -> None:
         """The handshake has come to nothing: the socket will never be open."""
@@ -214,18 +265,31 @@ class Connection(Inbox):
     def deliver(self, message: Prepared) -> None:
         """Send a message that goes to many.
 
-        Never waits and never raises: a peer too slow to take it is closed with 1013, or goes
-        without what does not fit.
+        Never waits and never raises: a peer that is behind already and has no room for it is closed
+        with 1013, or goes without. One that has taken everything so far gets a message of any size.
         """
-        if self._state != OPEN:
-            if self._state == CONNECTING:
-                self._send_later(partial(self.deliver, message))
+        if self._held is not None or self._state != OPEN:
+            self._deliver_later(message)
             return
-        transport = self._transport
-        closes = self.options.close_slow_clients
-        if transport.unsent > self.options.max_unsent_bytes and not closes:
-            count("slow_client_dropped")
-            return
+        unsent = self._transport.unsent
+        if unsent and unsent + self._frame_size(message) > self.options.max_unsent_bytes:
+            self._fall_behind(f"{unsent} bytes unsent")
+        else:
+            self._forward(message)
+
+    def _frame_size(self, message: Prepared) -> int:
+        compressor = self._compressor
+        if (
+            compressor is None
+            or len(message.payload) < compressor.threshold
+            # It may not be compressed unless it is sent.
+            or compressor.deflate.local_takeover
+        ):
+            return len(message.plain)
+        return len(message.compressed(compressor))
+
+    def _forward(self, message: Prepared) -> None:
+        """Hand a message of a group to the transport."""
         compressor = self._compressor
         if compressor is None or len(message.payload) < compressor.threshold:
             frame = message.plain
@@ -233,14 +297,19 @@ class Connection(Inbox):
             frame = message.compressed(compressor)
         self._messages_out += 1
         self._bytes_out += len(frame)
-        transport.write(frame)
-        if transport.unsent > self.options.max_unsent_bytes and closes:
-            self._close_slow(f"{transport.unsent} bytes unsent")
+        self._transport.write(frame)
 
-    def _close_slow(self, how: str) -> None:
+    def _fall_behind(self, how: str) -> None:
+        """Do with a socket that cannot take a group's message what the policy says."""
+        if not self.options.close_slow_clients:
+            count("slow_client_dropped")
+            return
         count("slow_client_closed")
         logger.info("%r is closed with 1013: %s", self, how)
-        self._start_closing(CloseCode.TRY_AGAIN_LATER, "too slow")
+        if self._held is not None:
+            # They would be lost anyway, and are what fills memory.
+            self._held.messages.clear()
+        self.close_from_group(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     # Keepalive
 
@@ -264,10 +333,19 @@ class Connection(Inbox):
         seconds = self.options.ping_timeout
         self._drop(f"no sign of life {seconds} s after a ping", "ping timeout")
 
-    def send_timed_out(self) -> None:
-        """The peer has taken nothing of what was queued for it for too long."""
+    def send_timed_out(self, taken: int) -> None:
+        """Drop a peer that has not caught up in time.
+
+        Args:
+            taken: how many bytes it has taken meanwhile.
+        """
         count("send_timed_out")
-        self._drop(f"took nothing for {self.options.send_timeout} s", "send timeout")
+        seconds = self.options.send_timeout
+        if taken:
+            what = f"took {taken} bytes in {seconds} s, {self._transport.unsent} are left"
+        else:
+            what = f"took nothing for {seconds} s"
+        self._drop(what, "send timeout")
 
     def _drop(self, what: str, reason: str) -> None:
         if self._state == OPEN:
@@ -306,18 +384,23 @@ class Connection(Inbox):
         count("sockets_opened")
         if head:
             transport.write(head)
-        early, self._early = self._early, None
+        if self._held is not None:
+            self._send_held(self._held)
+        transport.start()
+        if unread:
+            self.data_received(unread, len(unread))
+
+    def _send_held(self, held: Held) -> None:
+        """Send what the view sent before the 101, and then what its groups did."""
         try:
-            for act in early or ():
+            for act in held.acts:
                 act()
         except ConnectionClosed:
             pass  # lost, or closed by an earlier one: the view is told as of any close
         except BaseException:
-            transport.abort()
+            self._transport.abort()
             raise
-        transport.start()
-        if unread:
-            self.data_received(unread, len(unread))
+        self.release()
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""

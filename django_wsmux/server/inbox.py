@@ -7,7 +7,8 @@ that is borrowed for it.
 
 from __future__ import annotations
 
-from typing import Any
+from sys import getsizeof
+from typing import Final, cast
 
 from ..protocol.codec import Codec, Sink
 from ..protocol.meter import MeteredCodec
@@ -15,9 +16,14 @@ from ..protocol.options import Options
 from . import registry
 from .contracts import CLOSED, CONNECTING, OPEN, Hooks, Transport
 from .counters import count
+from .message_queue import MessageQueue
 from .readiness import EventReadiness, PairReadiness
 
 __all__ = ["Inbox"]
+
+
+# What a message takes in memory at least.
+_LEAST: Final = getsizeof(b"")
 
 
 class _Nowhere:
@@ -47,7 +53,6 @@ class Inbox:
     """
 
     __slots__ = (
-        "_group_bytes",
         "_inbox",
         "_is_busy",
         "_is_paused",
@@ -70,15 +75,14 @@ class Inbox:
             options.max_message_size,
             options.max_frame_size,
             options.max_fragments,
-            options.max_unread_messages,
+            # More than that are over the limit in bytes, however short.
+            min(options.max_unread_messages, options.max_unread_bytes // _LEAST + 1),
         )
         rate = options.max_messages_per_second
         self.codec = Codec(*limits) if rate is None else MeteredCodec(rate, *limits)
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
-        self._inbox: list[Any] | None = None
-        # How much of that is messages of groups; see ``intercepting.py``.
-        self._group_bytes = 0
+        self._inbox: MessageQueue | None = None
         self._messages_in = 0
         self._is_paused = False
         self._readiness: EventReadiness | PairReadiness | None = None
@@ -99,7 +103,7 @@ class Inbox:
 
     def _take_whole(self, message: str | bytes) -> None:
         if self._inbox is None:
-            self._inbox = [message]
+            self._inbox = MessageQueue(message)
         else:
             self._inbox.append(message)
         self._hand_over()
@@ -158,9 +162,7 @@ class Inbox:
         """Take the oldest message; read on when there is room for others."""
         inbox = self._inbox
         assert inbox
-        message: str | bytes = inbox.pop(
-            0
-        )  # of few, and a deque would take more memory while all is quiet
+        message = cast("str | bytes", inbox.take())
         self._messages_in += 1
         if self._readiness is not None and not inbox and self._state == OPEN:
             self._readiness.clear()
@@ -189,7 +191,7 @@ class Inbox:
             return _nowhere
         inbox = self._inbox
         if inbox is None:
-            inbox = self._inbox = []
+            inbox = self._inbox = MessageQueue()
         return inbox
 
     def _pause_reading(self) -> None:
@@ -219,6 +221,6 @@ class Inbox:
             self._transport.soon(self._resume_reading)
 
     def _has_room(self, messages: int, size: int) -> bool:
-        """Say whether fewer messages than so many, or so large, wait for the view."""
+        """Return whether fewer messages wait for the view, and fewer bytes of them."""
         inbox = self._inbox
-        return not inbox or (len(inbox) < messages and sum(map(len, inbox)) < size)
+        return not inbox or (len(inbox) < messages and inbox.size < size)

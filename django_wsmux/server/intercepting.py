@@ -11,13 +11,11 @@ from typing import Final
 
 from ..protocol.prepared import Prepared
 from .contracts import OPEN
-from .counters import count
+from .held import weight
+from .message_queue import MessageQueue
 from .websocket import WebSocket
 
 __all__ = ["InterceptingWebSocket", "intercept", "kinds"]
-
-#: Bytes that a waiting message is taken for beside its own, so that many small ones add up too.
-_OVERHEAD: Final = 128
 
 
 class InterceptingWebSocket(WebSocket):
@@ -33,20 +31,21 @@ class InterceptingWebSocket(WebSocket):
 
     def deliver(self, message: Prepared) -> None:
         """Have the view handle a message that goes to many, when its turn comes; never waits."""
-        if self._state != OPEN:
-            super().deliver(message)  # waits for the 101, or comes too late
+        if self._held is not None or self._state != OPEN:
+            self._deliver_later(message)
             return
-        options = self.options
-        if self._group_bytes > options.max_unsent_bytes:
-            if options.close_slow_clients:
-                self._close_slow(f"its view is behind by {self._group_bytes} bytes of its groups")
-            else:
-                count("slow_client_dropped")
-            return
+        waiting = self._inbox.group_bytes if self._inbox else 0
+        if waiting > self.options.max_unsent_bytes:
+            self._fall_behind(f"its view is behind by {waiting} bytes of its groups")
+        else:
+            self._forward(message)
+
+    def _forward(self, message: Prepared) -> None:
+        """Let a message of a group wait for the view."""
         if self._inbox is None:
-            self._inbox = []
+            self._inbox = MessageQueue()
         self._inbox.append(message)
-        self._group_bytes += len(message) + _OVERHEAD
+        self._inbox.group_bytes += weight(message)
         self._wake()
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
@@ -65,12 +64,13 @@ class InterceptingWebSocket(WebSocket):
 
     def _next_group_message(self) -> Prepared | None:
         """Take the oldest message, if it is a group's."""
-        message = self._inbox[0] if self._inbox else None
-        if type(message) is not Prepared:
+        inbox = self._inbox
+        if not inbox or type(inbox[0]) is not Prepared:
             return None
+        message = inbox[0]
+        inbox.group_bytes -= weight(message)
         self._next_message()
         self._messages_in -= 1  # it did not come from the peer
-        self._group_bytes -= len(message) + _OVERHEAD
         return message
 
     def _goes_on(self) -> bool:
@@ -81,8 +81,8 @@ class InterceptingWebSocket(WebSocket):
     def _leave_open(self, code: int, reason: str) -> None:
         """What a view would make of a group's message has nobody to go to any more."""
         if self._inbox:
-            self._inbox = [each for each in self._inbox if type(each) is not Prepared]
-        self._group_bytes = 0
+            peers = (each for each in self._inbox if type(each) is not Prepared)
+            self._inbox = MessageQueue(*peers)
         super()._leave_open(code, reason)
 
 

@@ -106,8 +106,8 @@ class Members:
         self._lock = RLock()
 
     def close(self, name: str, code: int, reason: str) -> None:
-        """Start the closing handshake with every member."""
+        """Start the closing handshake with every member, as soon as it is open."""
         if name[0] == "@":
             self.closings.add(name, code, reason)
         for member in self.of(name):
-            member.close(code, reason)
+            member.close_from_group(code, reason)

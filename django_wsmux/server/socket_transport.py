@@ -7,24 +7,22 @@ The socket never blocks. When to read and when to write again is up to those who
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from socket import SHUT_RDWR, SHUT_WR
 from typing import Any, Final
 
 from ..protocol.frames import FIN, encode, head
 from .connection import Connection
 from .logs import get_logger
+from .send_queue import LONG, SendQueue
 from .streams import Stream
 
 __all__ = ["SocketTransport", "arrived", "end_stream"]
 
 logger = get_logger("django_wsmux.connection")
 
-#: Where all connections read to: what arrives is parsed before anything else can happen.
-arrived: Final = bytearray(2**21)
-
-#: From this many bytes on it is cheaper to send two parts than to join them.
-LONG: Final = 8192
+#: Where all connections read to: what arrives is parsed before anything else can happen. What one
+#: read brings is on top of the limits for unread messages, as text in four times its size perhaps.
+arrived: Final = bytearray(2**18)
 
 
 def end_stream(stream: Stream) -> None:
@@ -61,7 +59,7 @@ class SocketTransport:
         self._stream: Stream | None = stream
         # Bytes that the peer has not taken yet.
         self.unsent = 0
-        self._queue: deque[memoryview] | None = None
+        self._queue: SendQueue | None = None
         # How the end is to come.
         self._is_closing = False
         self._is_lingering = False
@@ -210,41 +208,50 @@ class SocketTransport:
 
     def _enqueue(self, data: bytes, start: int) -> None:
         """Queue what is left of ``data`` from ``start`` on."""
-        if self._queue is None:
-            self._queue = deque()
-        if not self.unsent:
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = SendQueue()
             self._start_writing()
             self._expect_progress()
-        self._queue.append(memoryview(data)[start:])
+        queue.append(data, start)
         self.unsent += len(data) - start
+        if not queue.is_behind and self.unsent > self._websocket.options.max_unsent_bytes:
+            # The peer has this much time to catch up, and gets no more of it for each byte that it
+            # takes: views wait for it in send().
+            queue.is_behind, queue.taken = True, 0
+            self._expect_progress()
 
     def _writable(self) -> None:
-        assert self._queue is not None
+        queue = self._queue
+        assert queue is not None
         assert self._stream is not None
         try:
-            while self._queue:
-                head = self._queue[0]
-                sent = self._stream.send(head)
-                self.unsent -= sent
-                if sent < len(head):
-                    self._queue[0] = head[sent:]
-                    break
-                self._queue.popleft()
-        except BlockingIOError:
-            pass
+            sent, is_all = queue.send(self._stream)
         except OSError:
             self._drop()
             return
+        self.unsent -= sent
+        queue.taken += sent
+        if queue.is_behind and self.unsent <= self._websocket.options.max_unsent_bytes // 2:
+            queue.is_behind = False
         self._websocket.progressed()
         self._note_progress()
-        if self._queue:
-            self._expect_progress()
+        if not is_all:
+            if not queue.is_behind:
+                self._expect_progress()
             return
+        self._queue = None
         self._stop_writing()
         if self._is_closing:
             self._finish()
         else:
             self._websocket.drained()
+
+    def _time_out(self) -> None:
+        """End the connection: the peer has not taken what it should have in its time."""
+        queue = self._queue
+        if queue is not None:
+            self._websocket.send_timed_out(queue.taken if queue.is_behind else 0)
 
     # Ending
 

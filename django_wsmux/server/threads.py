@@ -89,6 +89,9 @@ class ThreadWebSocket(WebSocket):
     ping = _begun(WebSocket.ping)
     fileno = _begun(WebSocket.fileno)
     deliver = _locked(WebSocket.deliver)
+    close_from_group = _locked(WebSocket.close_from_group)
+    hold = _locked(WebSocket.hold)
+    release = _locked(WebSocket.release)
     cancel_on_close = _locked(WebSocket.cancel_on_close)
 
     @_locked
@@ -221,7 +224,7 @@ class ThreadTransport(SocketTransport):
         self._postponed: list[Callable[[], None]] = []
         # What the socket's own thread is to do.
         self._jobs: deque[Job] = deque()
-        # Ends the connection when the peer takes nothing until then.
+        # Ends the connection when the peer has not taken enough by then.
         self._stalled: Timer | None = None
         self._stalls_at = 0.0
         self._timer: Timer | None = None
@@ -335,7 +338,7 @@ class ThreadTransport(SocketTransport):
         elif left > 0:
             self._stalled = self._io.later(left, partial(self._act, self._look_for_progress))
         else:
-            self._websocket.send_timed_out()
+            self._time_out()
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""

@@ -149,7 +149,7 @@ class GeventTransport(SocketTransport):
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
         # Says when the peer takes more of what is queued.
         self._writer: Any = None
-        # Ends the connection when the peer takes none of it for too long.
+        # Ends the connection when the peer does not take enough of it in time.
         self._stalled: Any = None
         # The greenlet in wait(), and the event for those in drain().
         self._waiter: Any = None
@@ -209,7 +209,7 @@ class GeventTransport(SocketTransport):
 
     def _expect_progress(self) -> None:
         if self._stalled is not None:
-            self._stalled.again(self._websocket.send_timed_out)
+            self._stalled.again(self._time_out)
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""

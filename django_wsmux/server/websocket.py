@@ -1,6 +1,6 @@
 """The WebSocket that a view holds: one class, whatever the server beneath.
 
-Nothing here blocks except ``receive()``, ``wait()`` and ``send()``.
+Nothing here blocks except ``receive()``, ``wait()``, ``send()`` and ``ping()``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
 from .counters import count
+from .message_queue import MessageQueue
 from .readiness import Readiness
 
 __all__ = ["WebSocket"]
@@ -132,7 +133,9 @@ class WebSocket(Connection, GeventWebSocketNames):
         return bool(self._inbox)
 
     def _put_back(self, message: str | bytes) -> None:
-        self._inbox = [message, *(self._inbox or ())]
+        if self._inbox is None:
+            self._inbox = MessageQueue()
+        self._inbox.put_back(message)
         self._messages_in -= 1
         if self._readiness is not None:
             self._readiness.set()
@@ -245,6 +248,8 @@ class WebSocket(Connection, GeventWebSocketNames):
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping; ``latency`` is set when its pong arrives (RFC 6455 section 5.5.2).
 
+        Waits where ``send()`` would.
+
         Args:
             payload: at most 125 bytes.
 
@@ -260,6 +265,8 @@ class WebSocket(Connection, GeventWebSocketNames):
             if self.hooks.is_disconnecting(self):
                 return
             self._require_open()
+        if self._transport.unsent > self.options.max_unsent_bytes:
+            self._drain()
         self._ping_sent = (payload, time.monotonic())
         self._transport.write(encode(PING, payload))
 

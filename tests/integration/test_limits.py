@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
@@ -122,6 +125,38 @@ def test_slow_is_not_stalled(limited: Server) -> None:
             assert (opcode, len(payload)) == (2, 65536)
             time.sleep(0.005)
         assert wire.frame()[0] == 8
+
+
+@pytest.mark.parametrize("kind", ["own", "runserver"])
+def test_drop_by_drop(start_server: StartServer, kind: str) -> None:
+    """Peers that read a little now and then hold up the others no longer than the timeout."""
+    settings = {
+        "WEBSOCKET_HANDLER_GREENLETS": 5,
+        "WEBSOCKET_MAX_UNSENT_BYTES": 100_000,
+        "WEBSOCKET_SEND_TIMEOUT": 3,
+        "WEBSOCKET_PING_INTERVAL": 0,
+    }
+    server = start_server(kind, env={"TEST_SETTINGS": json.dumps(settings)})
+    with ExitStack() as stack:
+        peers = [stack.enter_context(server.upgraded("/events/flooding/")) for _ in range(5)]
+        innocent = stack.enter_context(server.connect("/events/echo/"))
+        is_over = threading.Event()
+
+        def drip() -> None:
+            # As much as the kernel needs to take a little more within the timeout, again and again.
+            while not is_over.wait(0.05):
+                for peer in peers:
+                    peer.arrived(100_000)
+
+        stack.enter_context(ThreadPoolExecutor(1)).submit(drip)
+        stack.callback(is_over.set)
+        for peer in peers:
+            peer.send(frame(0x81, b"50000000"))
+        wait_for_count(server, "send_waited", 5)
+        innocent.send("served")
+        assert innocent.recv(timeout=TIMEOUT) == "served"
+        wait_for_count(server, "send_timed_out", 5)
+    server.wait_for_log(r"is dropped: took \d+ bytes in 3 s, \d+ are left")
 
 
 def test_handshake_timeout(limited: Server) -> None:

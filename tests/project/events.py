@@ -162,6 +162,25 @@ class Watching(WebSocketView):
         self.send(f"seen {message!r}")
 
 
+class Deciding(WebSocketView):
+    """Join the group, then wait with the answer to the handshake until let go."""
+
+    def connect(self, request: HttpRequest, key: str) -> HttpResponseBase | None:
+        Group(key).join(self.websocket)
+        state.reports[key] = f"{state.reports.get(key, '')}waiting "
+        while "go" not in state.reports[key]:
+            time.sleep(0.01)
+        self.send("own")
+        return HttpResponse("refused", status=403) if "refuse" in request.GET else None
+
+
+class Flooding(WebSocketView):
+    """Send as many bytes as a message says."""
+
+    def receive(self, message: str | bytes) -> None:
+        self.send(bytes(int(message)))
+
+
 class Leaving(WebSocketView):
     """Says which process it is in; whoever goes tells those that are still there."""
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from select import select
 from typing import Any
@@ -475,6 +476,36 @@ def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) ->
     state.reports[f"{key}-full"] = str(len(sent))
     messages = list(websocket)
     state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {messages}"
+
+
+def plain_deciding(request: Any, key: str) -> HttpResponse:
+    """Join the group before the 101, wait until let go, and accept by the first message."""
+    Group(key).join(request.websocket)
+    state.reports[key] = "waiting"
+    while state.reports[key] != "go":
+        time.sleep(0.01)
+    if "refuse" in request.GET:
+        return HttpResponse("refused", status=403)
+    with suppress(ConnectionClosed):
+        request.websocket.send("own")
+        request.websocket.receive()
+    return HttpResponse()
+
+
+@websocket
+def filling(request: HttpRequest, websocket: WebSocket, size: int) -> None:
+    """Fill the kernel's buffers, then send messages of that size until the socket closes."""
+    message = _message(size)
+    while not websocket._transport.unsent:
+        websocket.send(_message(2**14))
+    with suppress(ConnectionClosed):
+        while True:
+            websocket.send(message)
+
+
+@cache
+def _message(size: int) -> bytes:
+    return bytes(size)
 
 
 @websocket

@@ -73,6 +73,13 @@ def change_user(request: HttpRequest, how: str) -> HttpResponse:
     return HttpResponse(how)
 
 
+def flood_group(request: HttpRequest, name: str, count: int, size: int) -> HttpResponse:
+    """Send that many messages of that size to a group."""
+    for _ in range(count):
+        Group(name).send(bytes(size))
+    return HttpResponse("sent")
+
+
 def tell(request: HttpRequest) -> HttpResponse:
     """Send to a group, a user or a session from a plain request; count the members."""
     to = request.GET
@@ -85,6 +92,8 @@ def tell(request: HttpRequest) -> HttpResponse:
             group.send(f"{os.getpid()} {to['say']}", on_commit="commit" in to or "rollback" in to)
             if "rollback" in to:
                 raise ZeroDivisionError
+    if "close" in to:
+        group.close(4000, to["close"])
     found = sorted((member.user_id or "", str(member.info)) for member in group.members())
     return JsonResponse({"pid": os.getpid(), "members": found, "count": group.count()})
 
@@ -225,6 +234,7 @@ urlpatterns = [
     path("logout/", sign_out),
     path("change-user/<how>/", change_user),
     path("tell/", tell),
+    path("flood-group/<name>/<int:count>/<int:size>/", flood_group),
     path("connections/", count_connections),
     path("page/", page),
     path("slow/", slow),
