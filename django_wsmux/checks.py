@@ -16,6 +16,7 @@ E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
 W012           ``local://`` beside a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
+W020           tenants share the groups of users, and all other groups
 W032           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
 W033           a setting has a name that is not known
 W034           pages that name no site may open sockets
@@ -32,6 +33,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.checks.urls import check_resolver
@@ -168,6 +170,31 @@ def check_urlconf(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     if conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf) is not None:
         return []  # check_settings says it
     return list(check_resolver(get_resolver(urlconf)))
+
+
+@register()
+def check_group_prefix(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that tenants, each with a schema and primary keys of its own, have own groups."""
+    tenants = next((name for name in ("django_tenants", "tenant_schemas") if is_known(name)), None)
+    if tenants is None or conf.get("WEBSOCKET_GROUP_PREFIX") is not None:
+        return []
+    return [
+        Warning(
+            f"{tenants} gives each tenant primary keys of its own, but groups are those of all "
+            f"tenants: Group.for_user() of one tenant reaches a user of another one.",
+            hint=(
+                "Set WEBSOCKET_GROUP_PREFIX to the dotted path of a function that returns "
+                "django.db.connection.schema_name."
+            ),
+            id="django_wsmux.W020",
+        )
+    ]
+
+
+def is_known(app: str) -> bool:
+    """Return whether an app is installed, or its database backend is used."""
+    engines = (str(database.get("ENGINE", "")) for database in settings.DATABASES.values())
+    return apps.is_installed(app) or any(engine.startswith(f"{app}.") for engine in engines)
 
 
 @register()

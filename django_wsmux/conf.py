@@ -6,6 +6,8 @@ same rule for ``manage.py check`` and when the server starts.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,13 +20,30 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from .backends import from_url
 from .protocol import origin
 from .protocol.deflate import Compression
 from .protocol.options import Options
 
-__all__ = ["SETTINGS", "Setting", "get", "options", "problems", "require_valid", "unknown"]
+__all__ = [
+    "NO_CONTROLS",
+    "SETTINGS",
+    "Setting",
+    "get",
+    "group_prefix",
+    "json_encoder",
+    "options",
+    "problems",
+    "require_valid",
+    "unknown",
+]
+
+#: What a name of a group is made of, and a prefix: no control characters, no lone surrogates.
+NO_CONTROLS: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+
+_PREFIX: Final = re.compile(rf"{NO_CONTROLS}{{0,200}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +112,36 @@ def _backend_problem(value: Any) -> str | None:
         from_url(value)
     except ValueError as error:
         return f"cannot be used: {error}"
+    return None
+
+
+def _import_problem(value: Any, example: str) -> str | None:
+    """Return why a dotted path cannot be imported."""
+    if not isinstance(value, str):
+        return f'must be a dotted path such as "{example}", not {value!r}'
+    try:
+        import_string(value)
+    except Exception as error:
+        return f"{value!r} cannot be imported: {type(error).__name__}: {error}"
+    return None
+
+
+def _prefix_problem(value: Any) -> str | None:
+    if value is None:
+        return None
+    problem = _import_problem(value, "mysite.tenants.group_prefix")
+    if problem is None and not callable(import_string(value)):
+        return f"{value!r} is not a callable that returns the prefix"
+    return problem
+
+
+def _encoder_problem(value: Any) -> str | None:
+    problem = _import_problem(value, "mysite.encoders.Encoder")
+    if problem is not None:
+        return problem
+    encoder = import_string(value)
+    if not isinstance(encoder, type) or not issubclass(encoder, json.JSONEncoder):
+        return f"{value!r} is not a subclass of json.JSONEncoder"
     return None
 
 
@@ -179,6 +228,7 @@ SETTINGS = {
         Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
+        Setting("WEBSOCKET_GROUP_PREFIX", None, _prefix_problem),
         Setting("WEBSOCKET_CLOSE_SIGNED_OUT", True, _flag_problem),
         Setting("WEBSOCKET_TICKET_SECONDS", 30, _some_seconds),
         Setting("WEBSOCKET_TICKET_CACHE", "default", _cache_problem),
@@ -205,6 +255,11 @@ SETTINGS = {
         Setting("WEBSOCKET_MAX_SOCKETS_PER_USER", None, _sockets),
         Setting("WEBSOCKET_TRUSTED_PROXIES", 0, _proxies),
         Setting("WEBSOCKET_MAX_MESSAGES_PER_SECOND", None, _optional(_count)),
+        Setting(
+            "WEBSOCKET_JSON_ENCODER",
+            "django.core.serializers.json.DjangoJSONEncoder",
+            _encoder_problem,
+        ),
     )
 }
 
@@ -257,9 +312,50 @@ def options() -> Options:
     )
 
 
+@cache
+def json_encoder() -> type[json.JSONEncoder]:
+    """Return the class that values are made JSON with."""
+    encoder: type[json.JSONEncoder] = import_string(get("WEBSOCKET_JSON_ENCODER"))
+    return encoder
+
+
+@cache
+def _prefix_function() -> Callable[[], Any] | None:
+    path = get("WEBSOCKET_GROUP_PREFIX")
+    function: Callable[[], Any] | None = None if path is None else import_string(path)
+    return function
+
+
+def group_prefix() -> str:
+    """Return the prefix that names of groups have here and now; ``""`` for none.
+
+    Raises:
+        ImproperlyConfigured: the callable of ``WEBSOCKET_GROUP_PREFIX`` fails, or what it returns
+            cannot be a prefix.
+    """
+    function = _prefix_function()
+    if function is None:
+        return ""
+    name = f"WEBSOCKET_GROUP_PREFIX, {get('WEBSOCKET_GROUP_PREFIX')!r},"
+    try:
+        prefix = function()
+    except Exception as error:
+        raise ImproperlyConfigured(f"{name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(prefix, str):
+        raise ImproperlyConfigured(f"{name} must return a string, not {prefix!r}")
+    if not _PREFIX.fullmatch(prefix):
+        raise ImproperlyConfigured(
+            f"{name} returned {prefix!r}: a prefix has at most 200 characters, and no control "
+            f"characters among them"
+        )
+    return str(prefix)
+
+
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in SETTINGS:
         options.cache_clear()
+        json_encoder.cache_clear()
+        _prefix_function.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")

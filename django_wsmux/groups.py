@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +19,29 @@ from django.db import transaction
 from django.utils.crypto import salted_hmac
 
 from .backends import BackendUnavailable
+from .conf import NO_CONTROLS, group_prefix
+from .json_text import dump_json
 from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
 from .relay import describe, members, relay
 from .server.counters import count
 from .server.logs import get_logger
+from .server.members import Key
+from .server.refusals import LogLimit
 from .server.websocket import WebSocket
+from .shared_calls import SharedCalls
 
-__all__ = ["Group", "Member"]
+__all__ = ["Group", "Member", "MemberList"]
 
 logger = get_logger("django_wsmux.groups")
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.:-][A-Za-z0-9_.:@-]{0,199}")
+_NAME: Final = re.compile(rf"(?!@){NO_CONTROLS}{{1,200}}")
+
+#: What groups of sessions begin with.
+_SESSION: Final = "@session:"
+
+# For what is sent when a backend is away.
+_untold: Final = LogLimit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +49,36 @@ class Member:
     """A socket in a group, wherever it is.
 
     Attributes:
-        user_id: primary key of the signed-in user, as a string; ``None`` for nobody.
+        user_id: primary key of the signed-in user, as a string; ``None`` without one.
         info: what was given to ``join()``.
     """
 
     user_id: str | None
     info: Any = None
+
+
+class MemberList(list[Member]):
+    """The members of a group, as far as they are known.
+
+    Attributes:
+        missing: how many processes did not answer within a second, so that their members are not
+            in the list; ``None`` where that is unknown.
+
+    Example::
+
+        here = Group("room.lobby").members()
+        if not here.complete:
+            logger.warning("%s processes did not say who is there", here.missing)
+    """
+
+    def __init__(self, members: Iterable[Member] = (), *, missing: int | None = 0) -> None:
+        super().__init__(members)
+        self.missing = missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether every process has answered."""
+        return self.missing == 0
 
 
 class Group:
@@ -53,7 +88,12 @@ class Group:
     leaves by itself.
 
     Args:
-        name: 1 to 200 of ASCII letters, digits and ``_ . : @ -``, not beginning with ``@``.
+        name: 1 to 200 characters, of any language; no control characters, no lone surrogates, and
+            no ``@`` at the beginning.
+
+    Attributes:
+        name: as given. Beside it a group may have a prefix, which belongs to the moment of use and
+            not to this object: see ``WEBSOCKET_GROUP_PREFIX``.
 
     Raises:
         ValueError: the name is not like that.
@@ -73,8 +113,8 @@ class Group:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
-                f"group name {name!r}: use 1 to 200 of ASCII letters, digits and _ . : @ -, and do "
-                f"not begin with @"
+                f"group name {name!r}: use 1 to 200 characters, no control characters or lone "
+                f"surrogates among them, and do not begin with @"
             )
         self.name = name
 
@@ -100,7 +140,7 @@ class Group:
         """
         # The key is as good as a password: it goes into no log and no broker.
         digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
-        return cls._of_people(f"@session:{digest[:20]}")
+        return cls._of_people(f"{_SESSION}{digest[:20]}")
 
     @classmethod
     def _of_people(cls, name: str) -> Group:
@@ -117,40 +157,75 @@ class Group:
     def __hash__(self) -> int:
         return hash((Group, self.name))
 
+    def key(self) -> Key:
+        """Return what tells this group from others, here and now: for this package's own use.
+
+        Raises:
+            ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` gives no prefix.
+        """
+        prefix = group_prefix()
+        # The key of a session is unique by itself, and known before its tenant is.
+        return (prefix, self.name) if prefix and not self.name.startswith(_SESSION) else self.name
+
     # Membership
 
     def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
         """Add a socket, unless it is closed.
 
-        Whoever has joined gets what is sent from then on, whichever process sends it. A member
-        that joins again stays the one member that it is, and shows the new ``info``.
+        A member gets what is sent from then on, whichever process sends it. A member that joins
+        again stays one member, and shows the new ``info``.
 
         Args:
             websocket: the socket.
-            info: what ``members()`` is to show of it, in values that JSON knows; ``None`` changes
-                nothing.
+            info: what ``members()`` is to show of it, in values that ``send_json()`` takes;
+                ``None`` changes nothing.
+
+        Raises:
+            TypeError: ``info`` cannot be made JSON.
+            BackendUnavailable: others can never be heard. Then it is not in the group.
         """
+        self._join(websocket, info)
+
+    def _join(self, websocket: WebSocket, info: Mapping[str, Any] | None) -> Key | None:
         if websocket.closed:
-            return
-        websocket.on_close(self, partial(relay.discard, self.name, websocket))
-        relay.add(self.name, websocket, info)
+            return None
+        if info is not None:
+            # As other processes will see it.
+            info = json.loads(dump_json(info))
+        key = self.key()
+        websocket.on_close(key, partial(relay.discard, key, websocket))
+        relay.add(key, websocket, info)
         if websocket.closed:
             # Where threads serve it may have left before it was in.
-            relay.discard(self.name, websocket)
+            relay.discard(key, websocket)
+        return key
 
     def leave(self, websocket: WebSocket) -> None:
-        """Remove a socket; does nothing when it is not a member."""
-        websocket.cancel_on_close(self)
-        relay.discard(self.name, websocket)
+        """Remove a socket; does nothing when it is not a member.
+
+        It leaves the group that it joined, whatever the prefix is now. Only a socket that joined
+        under several prefixes leaves that of the present one.
+        """
+        keys = websocket.close_keys(self._is_key)
+        if len(keys) != 1:
+            present = self.key()
+            if present in keys or not keys:
+                keys = [present]
+        for key in keys:
+            _leave(websocket, key)
+
+    def _is_key(self, key: object) -> bool:
+        return key == self.name or (isinstance(key, tuple) and key[1] == self.name)
 
     @contextmanager
     def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Be a member for the length of a ``with`` block."""
-        self.join(websocket, info)
+        key = self._join(websocket, info)
         try:
             yield
         finally:
-            self.leave(websocket)
+            if key is not None:
+                _leave(websocket, key)
 
     # Telling
 
@@ -171,7 +246,8 @@ class Group:
             message: ``str`` goes out as text, ``bytes`` as binary.
             exclude: a socket of this process, or several, not to send to: the sender, say.
             on_commit: send it if and only if the current transaction commits; the alias of a
-                database for one that is not the default.
+                database for one that is not the default. The data is stored then, so a backend
+                that is away is logged and counted, and raises nothing.
             fail_silently: log it when the backend is away, and go on.
 
         Raises:
@@ -180,13 +256,14 @@ class Group:
         """
         opcode, payload = encode_message(message)
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
+        key = self.key()
 
-        def send() -> None:
+        def send(fail_silently: bool) -> None:
             count("group_publishes")
-            members.deliver(self.name, Prepared(opcode, payload), excluded)
-            self._publish(opcode, payload, fail_silently)
+            members.deliver(key, Prepared(opcode, payload), excluded)
+            self._publish(key, opcode, payload, fail_silently)
 
-        _do(send, on_commit)
+        _do(send, on_commit, fail_silently)
 
     def send_json(
         self,
@@ -200,11 +277,12 @@ class Group:
         """Send a value as JSON text; see ``send()``.
 
         Args:
-            value: anything that ``json.dumps`` takes.
+            value: anything that ``json.dumps`` takes with the encoder of
+                ``WEBSOCKET_JSON_ENCODER``.
             exclude, on_commit, fail_silently: as for ``send()``.
-            options: passed on to ``json.dumps``.
+            options: passed on to ``json.dumps``; ``cls`` is another encoder.
         """
-        text = json.dumps(value, **options)
+        text = dump_json(value, **options)
         self.send(text, exclude=exclude, on_commit=on_commit, fail_silently=fail_silently)
 
     def close(
@@ -222,39 +300,68 @@ class Group:
             BackendUnavailable: those of this process are closed, others are not.
         """
         payload = close_payload(code, reason)
+        key = self.key()
 
-        def close() -> None:
-            members.close(self.name, code, reason)
-            self._publish(CLOSE, payload, fail_silently)
+        def close(fail_silently: bool) -> None:
+            members.close(key, code, reason)
+            self._publish(key, CLOSE, payload, fail_silently)
 
-        _do(close, on_commit)
+        _do(close, on_commit, fail_silently)
 
-    def _publish(self, opcode: int, payload: bytes, fail_silently: bool) -> None:
+    def _publish(self, key: Key, opcode: int, payload: bytes, fail_silently: bool) -> None:
         try:
-            relay.publish(self.name, opcode, payload)
-        except BackendUnavailable:
+            relay.publish(key, opcode, payload)
+        except BackendUnavailable as error:
+            count("group_publish_failed")
             if not fail_silently:
                 raise
-            logger.exception("%r: other processes were not told", self)
+            suffix = _untold.suffix()
+            if suffix is not None:
+                logger.error("%r: other processes were not told: %s%s", self, error, suffix)
 
     # Asking
 
     def count(self) -> int:
-        """Ask every process how many members there are. Nothing is stored that could be stale."""
+        """Ask every process how many members there are. Nothing is stored that could be stale.
+
+        Those of a process that does not answer are missing: ``members()`` says so.
+        """
         return len(self.members())
 
-    def members(self) -> list[Member]:
+    def members(self) -> MemberList:
         """Ask every process who is in the group.
+
+        Callers that ask at the same moment in one process share one question, which is asked after
+        each of them has called.
 
         Raises:
             BackendUnavailable: the others cannot be asked.
         """
-        return [Member(**each) for each in (*describe(self.name), *relay.ask(self.name))]
+        key = self.key()
+        found, missing = _questions.call(key, partial(_ask, key))
+        return MemberList(found, missing=missing)
 
 
-def _do(act: Callable[[], None], on_commit: bool | str) -> None:
+_questions: Final[SharedCalls[Key, tuple[list[Member], int | None]]] = SharedCalls()
+
+
+def _ask(key: Key) -> tuple[list[Member], int | None]:
+    others, missing = relay.ask(key)
+    # A newer version may say more of a member, an older one less.
+    found = [Member(each.get("user_id"), each.get("info")) for each in (*describe(key), *others)]
+    return found, missing
+
+
+def _leave(websocket: WebSocket, key: Key) -> None:
+    websocket.cancel_on_close(key)
+    relay.discard(key, websocket)
+
+
+def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool) -> None:
     """Act now, or if and when the current transaction commits; see ``Group.send()``."""
     if on_commit:
-        transaction.on_commit(act, using=on_commit if isinstance(on_commit, str) else None)
+        using = on_commit if isinstance(on_commit, str) else None
+        # What was stored is stored: neither the view nor what else waits for the commit is to fail.
+        transaction.on_commit(partial(act, True), using=using, robust=True)
     else:
-        act()
+        act(fail_silently)

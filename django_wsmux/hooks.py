@@ -22,6 +22,7 @@ from greenlet import GreenletExit, getcurrent
 
 from . import conf, databases, people, sessions
 from .exceptions import ConnectionClosed
+from .json_text import dump_json
 from .protocol import handshake
 from .protocol.frames import CloseCode
 from .reporting import describe, notify, report
@@ -33,6 +34,7 @@ from .server.connection import Connection
 from .server.counters import handled
 from .server.environ import wire_path
 from .server.logs import get_logger
+from .server.members import Key, prefix_of
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -95,7 +97,7 @@ class DjangoHooks:
         self._request: WebSocketRequest | None = request
         self._seam: Takeover | None = seam
         # The groups of the user who is signed in, and of the session.
-        self._people: tuple[str, ...] = ()
+        self._people: tuple[Key, ...] = ()
         # The session, once nobody saves it any more but the view.
         self._session: SessionBase | None = None
         # The event view, and what its messages are handled in once it has said yes.
@@ -293,6 +295,8 @@ class DjangoHooks:
     #: A greenlet that ends gives them back too.
     retire = staticmethod(databases.discard)
 
+    dump_json = staticmethod(dump_json)
+
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
         self._in_view(websocket, self._view.receive, message)  # type: ignore[union-attr]
@@ -329,6 +333,11 @@ class DjangoHooks:
     def user_id(self) -> str | None:
         """Primary key of the signed-in user, as a string."""
         return people.user_id(self._people)
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the user's group: see ``WEBSOCKET_GROUP_PREFIX``."""
+        return prefix_of(self._people[0]) if self._people else ""
 
     @property
     def address(self) -> str:
@@ -476,7 +485,9 @@ def admit_user(request: HttpRequest, place: Place) -> bool:
     user = getattr(request, "user", None) if limit is not None else None
     if limit is None or user is None or not user.is_authenticated:
         return True
-    return admission.admit_user(place, str(user.pk), limit, wire_path(request.META))
+    # Each tenant may have a user of that primary key.
+    name = f"{prefix} {user.pk}" if (prefix := conf.group_prefix()) else str(user.pk)
+    return admission.admit_user(place, name, limit, wire_path(request.META))
 
 
 def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:

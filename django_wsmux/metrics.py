@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .relay import relay
 from .server.counters import counters, gauges, handler_snapshot
 from .server.registry import in_slices, open_sockets
 
@@ -63,6 +64,7 @@ def snapshot() -> dict[str, int | float]:
     found["sent_bytes"] += sent_bytes
     found["unsent_bytes"], found["unsent_bytes_max"] = unsent, unsent_max
     found["unread_messages"], found["unread_messages_max"] = unread, unread_max
+    found |= relay.counts()
     for name, ask in gauges.items():
         found[name] = ask()
     return found | handler_snapshot()

@@ -12,11 +12,11 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from heapq import nlargest
 from itertools import islice
-from operator import attrgetter, itemgetter
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .backends import BackendUnavailable
 from .hooks import DjangoHooks
@@ -25,11 +25,14 @@ from .relay import members, relay
 from .server.connection import Connection
 from .server.environ import wire_path
 from .server.logs import get_logger
+from .server.members import name_of, prefix_of
 from .server.registry import open_sockets
 
-__all__ = ["MOST", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
+__all__ = ["MOST", "GroupSize", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
 
 logger = get_logger("django_wsmux.overview")
+
+T = TypeVar("T")
 
 #: Where every process that serves sockets answers questions about itself.
 _CHANNEL: Final = "@processes"
@@ -39,6 +42,20 @@ MOST: Final = 1000
 
 #: Characters of a path that are shown.
 _LONGEST_PATH: Final = 200
+
+
+class GroupSize(NamedTuple):
+    """A group.
+
+    Attributes:
+        name: its name.
+        members: how many members it has.
+        prefix: see ``WEBSOCKET_GROUP_PREFIX``; ``""`` for none.
+    """
+
+    name: str
+    members: int
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,7 @@ class OpenSocket:
         unsent: bytes that wait for the peer.
         latency: seconds that the last answered ping took, or ``None``.
         worker: the process, as in ``Process.name``.
+        prefix: of the user's group, see ``WEBSOCKET_GROUP_PREFIX``; ``""`` for none.
     """
 
     path: str
@@ -69,6 +87,7 @@ class OpenSocket:
     unsent: int
     latency: float | None
     worker: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +100,7 @@ class Process:
         counters: see ``metrics.snapshot()``.
         found: how many sockets were asked for; ``sockets`` may be some of them.
         group_count: how many groups have members here, without those of users and sessions.
-        groups: the largest of them: name and number of members.
+        groups: the largest of them.
         sockets: those that are open, in no order.
     """
 
@@ -90,7 +109,7 @@ class Process:
     counters: dict[str, float]
     found: int = 0
     group_count: int = 0
-    groups: Sequence[Sequence[Any]] = ()
+    groups: Sequence[GroupSize] = ()
     sockets: Sequence[OpenSocket] = ()
 
     @property
@@ -107,19 +126,21 @@ class Overview:
         processes: by name.
         sockets: of all processes, the oldest first.
         found: how many sockets there are; those missing in ``sockets`` were left out.
-        groups: name and number of members, the largest first.
+        groups: of all processes, the largest first.
         groups_left_out: how many groups were, at least.
         counters: those of all processes together.
         problem: why other processes could not be asked, or ``""``.
+        missing: how many processes did not answer in time; ``None`` where that is unknown.
     """
 
     processes: Sequence[Process]
     sockets: Sequence[OpenSocket]
     found: int
-    groups: Sequence[tuple[str, int]]
+    groups: Sequence[GroupSize]
     groups_left_out: int
     counters: dict[str, float]
     problem: str
+    missing: int | None = 0
 
     @property
     def left_out(self) -> int:
@@ -145,12 +166,13 @@ def is_alone() -> bool:
     return relay.backend() is None
 
 
-def look(limit: int = 0, group: str | None = None) -> Overview:
+def look(limit: int = 0, group: str | None = None, prefix: str | None = None) -> Overview:
     """Ask every process that serves sockets; takes a second where one does not answer.
 
     Args:
         limit: sockets that each process names, and groups: 0 to 1000. 0 for counters only.
         group: the name of a group whose members are asked for, instead of all sockets.
+        prefix: of that group, see ``WEBSOCKET_GROUP_PREFIX``; ``None`` for all that there are.
 
     Returns:
         What they said, and this process if it serves sockets. Where ``problem`` says that others
@@ -160,14 +182,17 @@ def look(limit: int = 0, group: str | None = None) -> Overview:
 
         look(limit=10).sockets[0].path
     """
-    question = json.dumps({"limit": limit, "group": group}).encode()
+    question = json.dumps({"limit": limit, "group": group, "prefix": prefix}).encode()
     answers = [_answer(question)] if relay.answers(_CHANNEL) else []
     problem = ""
+    missing: int | None = 0
     try:
-        answers += relay.ask_all(_CHANNEL, question)
+        replies = relay.ask_all(_CHANNEL, question)
+        answers += replies
+        missing = replies.missing
     except BackendUnavailable as error:
         problem = str(error)
-    return _join(sorted(_parse(answers), key=attrgetter("host", "pid")), problem)
+    return _join(sorted(_parse(answers), key=attrgetter("host", "pid")), problem, missing)
 
 
 # Answering
@@ -176,25 +201,28 @@ def look(limit: int = 0, group: str | None = None) -> Overview:
 def _answer(question: bytes) -> bytes:
     asked = json.loads(question)
     limit = min(max(int(asked["limit"]), 0), MOST)
-    process = _describe_process(limit, asked["group"])
+    process = _describe_process(limit, asked.get("group"), asked.get("prefix"))
     return json.dumps(asdict(process)).encode()
 
 
-def _describe_process(limit: int, group: str | None) -> Process:
+def _describe_process(limit: int, group: str | None, prefix: str | None) -> Process:
     host, pid = socket.gethostname(), os.getpid()
     sockets = list(open_sockets)
     if group is not None:
         # A socket may have joined before its 101.
-        sockets = [each for each in members.of(group) if each in open_sockets]
+        keys = [key for key in members.called(group) if prefix in (None, prefix_of(key))]
+        found = dict.fromkeys(each for key in keys for each in members.of(key))
+        sockets = [each for each in found if each in open_sockets]
     # There may be a group for each socket: those of people are not shown.
-    groups = members.sizes() if limit else []
+    sizes = members.sizes() if limit else []
+    groups = [GroupSize(name_of(key), size, prefix_of(key)) for key, size in sizes]
     return Process(
         host,
         pid,
         snapshot(),
         found=len(sockets),
         group_count=len(groups),
-        groups=nlargest(limit, groups, key=itemgetter(1)),
+        groups=nlargest(limit, groups, key=attrgetter("members")),
         sockets=[_describe(each, f"{host}:{pid}") for each in islice(sockets, limit)],
     )
 
@@ -212,6 +240,7 @@ def _describe(websocket: Connection, worker: str) -> OpenSocket:
         unsent=websocket.unsent,
         latency=websocket.latency,
         worker=worker,
+        prefix=hooks.prefix,
     )
 
 
@@ -221,19 +250,26 @@ def _describe(websocket: Connection, worker: str) -> OpenSocket:
 def _parse(answers: Iterable[bytes]) -> Iterator[Process]:
     for answer in answers:
         try:
-            fields = json.loads(answer)
-            fields["sockets"] = [OpenSocket(**each) for each in fields["sockets"]]
-            yield Process(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+            found = json.loads(answer)
+            found["sockets"] = [_read(OpenSocket, each) for each in found["sockets"]]
+            found["groups"] = [GroupSize(*each[:3]) for each in found["groups"]]
+            yield _read(Process, found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             # While a new version is being rolled out.
             logger.warning("a process of another version of this package is left out: %s", error)
 
 
-def _join(processes: Sequence[Process], problem: str) -> Overview:
-    sizes: Counter[str] = Counter()
+def _read(kind: type[T], found: dict[str, Any]) -> T:
+    """Make an object of what another process knows of it, a newer version more than this one."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: value for name, value in found.items() if name in names})
+
+
+def _join(processes: Sequence[Process], problem: str, missing: int | None) -> Overview:
+    sizes: Counter[tuple[str, str]] = Counter()
     counters: dict[str, float] = {}
     for process in processes:
-        sizes.update(dict(process.groups))  # type: ignore[arg-type]  # pairs, as lists
+        sizes.update({(each.prefix, each.name): each.members for each in process.groups})
         for name, value in process.counters.items():
             so_far = counters.get(name, 0)
             counters[name] = max(so_far, value) if name.endswith("_max") else so_far + value
@@ -242,8 +278,9 @@ def _join(processes: Sequence[Process], problem: str) -> Overview:
         processes,
         sorted(sockets, key=attrgetter("age"), reverse=True),
         sum(process.found for process in processes),
-        sizes.most_common(),
+        [GroupSize(name, size, prefix) for (prefix, name), size in sizes.most_common()],
         sum(process.group_count - len(process.groups) for process in processes),
         counters,
         problem,
+        missing,
     )

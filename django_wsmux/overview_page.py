@@ -37,7 +37,7 @@ def context(group: str) -> dict[str, Any]:
     """Return what the tables show.
 
     Args:
-        group: whose members to show, by its name; ``""`` for all sockets.
+        group: whose members to show, by its name, with all prefixes; ``""`` for all sockets.
     """
     group = group[:_LONGEST_NAME]
     return {"group": group, "overview": look(_LIMIT, group or None)}

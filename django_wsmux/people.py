@@ -17,6 +17,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
@@ -24,6 +25,8 @@ from django.http import HttpRequest
 from . import conf
 from .groups import Group
 from .relay import members, relay
+from .server.logs import get_logger
+from .server.members import Key, name_of
 
 if TYPE_CHECKING:
     from .credentials import Identity
@@ -39,6 +42,8 @@ __all__ = [
     "join",
     "leave",
 ]
+
+logger = get_logger("django_wsmux.groups")
 
 #: Close code of a socket whose session is over.
 SIGNED_OUT: Final = 4401
@@ -68,17 +73,17 @@ def begin(handshake: object) -> None:
     relay.hear_people()
 
 
-def closed_since(handshake: object, names: tuple[str, ...]) -> tuple[int, str] | None:
+def closed_since(handshake: object, keys: tuple[Key, ...]) -> tuple[int, str] | None:
     """Return how the session ended while the handshake was under way, if it did.
 
     Args:
         handshake: as for ``begin()``.
-        names: what ``join()`` returned.
+        keys: what ``join()`` returned.
 
     Returns:
         Close code and reason.
     """
-    return members.closings.since(handshake, names)
+    return members.closings.since(handshake, keys)
 
 
 def end(handshake: object) -> None:
@@ -86,20 +91,24 @@ def end(handshake: object) -> None:
     members.closings.end(handshake)
 
 
-def join(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
-    """Put the socket of a signed-in user into the groups of user and session; return their names.
+def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
+    """Put the socket of a signed-in user into the groups of user and session; return their keys.
 
     Nobody is signed in where there are none.
     """
     # One string for all windows of a session.
-    names = tuple(sys.intern(group.name) for group in _groups_of(request))
+    keys = tuple(_shared(group.key()) for group in _groups_of(request))
     try:
-        for name in names:
-            relay.add(name, websocket)
+        for key in keys:
+            relay.add(key, websocket)
     except BaseException:
-        leave(websocket, names)
+        leave(websocket, keys)
         raise
-    return names
+    return keys
+
+
+def _shared(key: Key) -> Key:
+    return sys.intern(key) if isinstance(key, str) else key
 
 
 def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
@@ -120,15 +129,15 @@ def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
     return Group.for_user(user_id), Group.for_session(session.session_key)
 
 
-def user_id(names: tuple[str, ...]) -> str | None:
+def user_id(keys: tuple[Key, ...]) -> str | None:
     """Return the primary key of the user, from what ``join()`` returned."""
-    return names[0].partition(":")[2] if names else None
+    return name_of(keys[0]).partition(":")[2] if keys else None
 
 
-def leave(websocket: Connection, names: tuple[str, ...]) -> None:
+def leave(websocket: Connection, keys: tuple[Key, ...]) -> None:
     """Take a socket out of the groups that it was put into."""
-    for name in names:
-        relay.discard(name, websocket)
+    for key in keys:
+        relay.discard(key, websocket)
 
 
 # What ends a session
@@ -149,9 +158,13 @@ def connect_signals() -> None:
 
 def _close(group: Group, reason: str, using: str | None = None) -> None:
     """Close a group's sockets; when the transaction of the database ``using`` commits, if given."""
-    # Whoever signs out does so, also when a broker is away: it is logged.
-    if conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
+    if not conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
+        return
+    # What ends a session, or saves a user, does so also when a broker is away: it is logged.
+    try:
         group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
+    except ImproperlyConfigured as error:
+        logger.error("%r: not closed: %s", group, error)
 
 
 def _signed_out(request: HttpRequest, **kwargs: Any) -> None:

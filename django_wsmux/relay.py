@@ -6,22 +6,28 @@ there may be as many as sockets, share one channel.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-from . import conf
-from .backends import Backend, BackendUnavailable, Gap, from_url
+from . import conf, envelope
+from .backends import Backend, BackendUnavailable, Gap, Replies, from_url
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
 from .server.logs import get_logger
-from .server.members import Members
+from .server.members import Key, Members, name_of, prefix_of
+from .server.refusals import LogLimit
 from .signals import backend_gap
 
 if TYPE_CHECKING:
@@ -44,8 +50,18 @@ _PATIENCE: Final = 1.0
 members: Final = Members()
 
 
-def _channel(name: str) -> str:
-    return _PEOPLE if name.startswith("@") else name
+#: Between prefix and name in a channel's name: a control character, which is in neither.
+_SEPARATOR: Final = "\x1f"
+
+#: Seconds until a process that cannot be asked about itself tries again to be.
+_RETRY: Final = 5.0
+
+
+def _channel(key: Key) -> str:
+    if isinstance(key, str):
+        return _PEOPLE if key.startswith("@") else key
+    prefix, name = key
+    return _PEOPLE if name.startswith("@") else f"{prefix}{_SEPARATOR}{name}"
 
 
 def namespace() -> str:
@@ -61,11 +77,10 @@ def _url() -> str:
     return url
 
 
-def describe(name: str) -> list[dict[str, Any]]:
+def describe(key: Key) -> list[dict[str, Any]]:
     """Return what a group's members in this process show of themselves: ``groups.Member``."""
     return [
-        {"user_id": each.hooks.user_id, "info": members.info(name, each)}
-        for each in members.of(name)
+        {"user_id": each.hooks.user_id, "info": members.info(key, each)} for each in members.of(key)
     ]
 
 
@@ -78,14 +93,23 @@ class Relay:
         # How many groups with members a channel has here, and channels that have none any more.
         self._watched: dict[str, int] = {}
         self._deserted: set[str] = set()
-        # Who answers questions about the process itself, by channel.
+        # Channels that are subscribed to; each event is set once that is effective.
+        self._subscribed: dict[str, Event] = {}
+        # Who answers questions about the process itself, by channel, and when the next attempt to
+        # be asked at all may be made after one that failed.
         self._answers: dict[str, Callable[[bytes], bytes]] = {}
-        # Set once what closes groups of people is heard; None until a handshake asks for it.
-        self._hears_people: Event | None = None
+        self._retry_at = 0.0
+        # Channels that are heard whether they have members here or not.
+        self._kept: set[str] = set()
         # Held while these change: under runserver sockets come and go in threads. Nothing waits
         # with it, as it is asked for on the hub.
         self._lock = RLock()
+        # Held while subscriptions change, so that they do so in order; never asked for on the hub.
+        # It belongs to one process: what is made before a fork, or before gevent's patching, would
+        # block all of it.
+        self._subscribing: tuple[int, threading.Lock] | None = None
         self._making = Lock()
+        self._unreadable = LogLimit()
 
     def backend(self) -> Backend | None:
         """Return the backend of the settings, ``None`` for a process that is alone."""
@@ -100,9 +124,7 @@ class Relay:
             if self._backend is not None:
                 self._backend.close()
             self._answers.clear()
-            if self._hears_people is not None:
-                self._hears_people = None
-                self._count(_PEOPLE, -1)
+            self._subscribed.clear()
             # Windows has no unix sockets: there one process serves alone.
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
             self._backend = None if is_alone else from_url(url, namespace=namespace())
@@ -114,15 +136,24 @@ class Relay:
         self._watched.clear()
         self._deserted.clear()
         self._answers.clear()
+        self._subscribed.clear()
+        self._kept.clear()
         # Copies of locks that nothing in this process would release.
         self._lock = RLock()
         self._making = Lock()
 
-    def publish(self, name: str, opcode: int, data: bytes) -> None:
+    def counts(self) -> dict[str, int]:
+        """Return what the backend has counted in this process, by the names of ``COUNTERS``."""
+        backend = self._backend
+        if backend is None:
+            return {}
+        return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
+
+    def publish(self, key: Key, opcode: int, data: bytes) -> None:
         """Tell the other processes.
 
         Args:
-            name: of the group.
+            key: of the group.
             opcode: TEXT or BINARY for a message, CLOSE to close the members.
             data: the message, or the body of a close frame.
 
@@ -131,32 +162,43 @@ class Relay:
         """
         backend = self.backend()
         if backend is not None:
-            encoded = name.encode()
-            backend.publish(_channel(name), bytes((opcode, len(encoded))) + encoded + data)
+            payload = envelope.pack(opcode, name_of(key), data, prefix_of(key))
+            backend.publish(_channel(key), payload)
 
-    def add(self, name: str, member: Connection, info: Any = None) -> None:
+    def add(self, key: Key, member: Connection, info: Any = None) -> None:
         """Put a socket into a group; what others publish for it is heard when this returns.
 
         Args:
-            name: of the group.
+            key: of the group.
             member: the socket.
             info: what it shows of itself.
 
         Raises:
             BackendUnavailable: others can never be heard. Then it is not in the group.
         """
-        if members.add(name, member, info):
-            try:
-                self._watch(name)
-            except BaseException:
-                # The next one is to be the first again, who sees to it that others are heard.
-                self.discard(name, member)
-                raise
+        channel = _channel(key)
+        with self._lock:
+            if members.add(key, member, info):
+                self._watched[channel] = self._watched.get(channel, 0) + 1
+        try:
+            self._hear(channel)
+        except BaseException:
+            self.discard(key, member)
+            raise
 
-    def discard(self, name: str, member: Connection) -> None:
-        """Take a socket out of a group; never waits."""
-        if members.discard(name, member):
-            self._unwatch(name)
+    def discard(self, key: Key, member: Connection) -> None:
+        """Remove a socket from a group; never waits.
+
+        Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
+        ``add()``. What is published until then reaches no member.
+        """
+        with self._lock:
+            if members.discard(key, member):
+                channel = _channel(key)
+                groups = self._watched[channel] = self._watched[channel] - 1
+                if not groups:
+                    del self._watched[channel]
+                    self._deserted.add(channel)
 
     def hear_people(self) -> None:
         """Hear what others publish for groups of people, although they have no member here yet.
@@ -164,120 +206,134 @@ class Relay:
         Every handshake calls it, before session and user are read. When the broker is away it
         returns at once: a signed-in socket meets the error when it joins its groups.
         """
+        self._kept.add(_PEOPLE)
+        with contextlib.suppress(BackendUnavailable, OSError):
+            self._hear(_PEOPLE)
+
+    def _hear(self, channel: str) -> None:
+        """Wait until a channel that has members here is subscribed to, for a bounded time.
+
+        Every joining socket does so, not only the first: another one may be the first while the
+        broker has yet to confirm, and that one may fail.
+        """
         backend = self.backend()
         if backend is None:
             return
-        event = self._hears_people
+        event = self._subscribed.get(channel)
         if event is None:
-            try:
-                backend.start(self._receive, self._report_gap, self._answer)
-                event = backend.subscribe(_PEOPLE)
-            except (BackendUnavailable, OSError):
-                return
-            with self._lock:
-                if self._hears_people is None:
-                    self._hears_people = event
-                    # Never deserted from now on.
-                    self._count(_PEOPLE, 1)
+            event = self._subscribe(backend, channel)
         if not event.is_set() and backend.effective.is_set():
             event.wait(_PATIENCE)
 
-    def _watch(self, name: str) -> None:
-        """A group has its first member here: hear what others publish for it."""
-        channel = _channel(name)
-        backend = self.backend()
-        if self._count(channel, 1) != 1 or backend is None:
-            return
-        backend.start(self._receive, self._report_gap, self._answer)
-        event = backend.subscribe(channel)
+    def _subscribe(self, backend: Backend, channel: str) -> Event:
+        """Subscribe to a channel, and unsubscribe from those that have no members any more."""
         with self._lock:
-            deserted = self._deserted - self._watched.keys()
-            self._deserted.clear()
-        for other in deserted:
-            backend.unsubscribe(other)
-            if other in self._watched:  # by another thread, since
-                backend.subscribe(other)
-        if backend.effective.is_set():
-            # Whoever has joined hears what is sent from now on, unless the broker is slow.
-            event.wait(_PATIENCE)
-
-    def _unwatch(self, name: str) -> None:
-        """A group has lost its last member here.
-
-        Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
-        ``add()``. What is published until then finds nobody.
-        """
-        channel = _channel(name)
-        with self._lock:
-            if not self._count(channel, -1):
-                self._deserted.add(channel)
-
-    def _count(self, channel: str, change: int) -> int:
-        """Count a channel's groups; among threads the last may leave before it has come."""
-        with self._lock:
-            groups = self._watched[channel] = self._watched.get(channel, 0) + change
-            if not groups:
-                del self._watched[channel]
-            return groups
+            if self._subscribing is None or self._subscribing[0] != os.getpid():
+                self._subscribing = os.getpid(), threading.Lock()
+            turn = self._subscribing[1]
+        with turn:
+            with self._lock:
+                deserted = self._deserted - self._watched.keys() - self._kept
+                self._deserted.clear()
+                for other in deserted:
+                    self._subscribed.pop(other, None)
+                event = self._subscribed.get(channel)
+            for other in deserted:
+                backend.unsubscribe(other)
+            if event is None:
+                backend.start(self._receive, self._report_gap, self._answer)
+                event = self._subscribed[channel] = backend.subscribe(channel)
+            return event
 
     def answer(self, channel: str, function: Callable[[bytes], bytes]) -> None:
         """Have other processes' questions answered, if they are not yet; called often.
 
         Args:
             channel: of our own: it begins with ``@``.
-            function: gives the answer to a question; called by the backend's owner, so it must
-                not wait for anything.
+            function: gives the answer to a question; may take its time.
         """
         backend = self.backend()
-        if channel in self._answers:
+        if channel in self._subscribed:
             return
         self._answers[channel] = function
-        if backend is not None:
-            try:
-                backend.start(self._receive, self._report_gap, self._answer)
-                backend.subscribe(channel)
-            except (BackendUnavailable, OSError):
-                # Nobody who connects is to suffer from it.
-                logger.exception("this process cannot be asked about its sockets")
+        self._kept.add(channel)
+        if backend is None or time.monotonic() < self._retry_at:
+            return
+        try:
+            self._subscribe(backend, channel)
+        except (BackendUnavailable, OSError):
+            # No one who connects is to suffer from it.
+            self._retry_at = time.monotonic() + _RETRY
+            logger.exception(
+                "this process cannot be asked about its sockets; it tries again in %g s", _RETRY
+            )
 
     def answers(self, channel: str) -> bool:
         """Say whether this process answers questions on a channel."""
         return channel in self._answers
 
-    def ask_all(self, channel: str, question: bytes) -> list[bytes]:
+    def ask_all(self, channel: str, question: bytes) -> Replies:
         """Return the answers of the other processes.
 
         Raises:
             BackendUnavailable: they cannot be asked.
         """
         backend = self.backend()
-        return [] if backend is None else backend.ask(channel, question, _PATIENCE)
+        return (
+            Replies([], missing=0) if backend is None else backend.ask(channel, question, _PATIENCE)
+        )
 
-    def ask(self, name: str) -> list[dict[str, Any]]:
-        """Return what the members in other processes show of themselves."""
-        backend = self.backend()
-        if backend is None:
-            return []
-        answers = backend.ask(_channel(name), name.encode(), _PATIENCE)
-        return [member for answer in answers for member in json.loads(answer)]
+    def ask(self, key: Key) -> tuple[list[dict[str, Any]], int | None]:
+        """Return what the members in other processes show of themselves.
+
+        Returns:
+            The members, and how many processes did not answer: ``None`` where that is unknown.
+
+        Raises:
+            BackendUnavailable: they cannot be asked.
+        """
+        question = json.dumps({"group": name_of(key), "prefix": prefix_of(key)}).encode()
+        replies = self.ask_all(_channel(key), question)
+        found: list[dict[str, Any]] = []
+        missing = replies.missing
+        for reply in replies:
+            try:
+                found += [dict(each) for each in json.loads(reply)]
+            except (TypeError, ValueError) as error:
+                missing = None if missing is None else missing + 1
+                self._report_unreadable(f"the answer to a question: {error}")
+        return found, missing
+
+    def _report_unreadable(self, problem: object) -> None:
+        suffix = self._unreadable.suffix()
+        if suffix is not None:
+            logger.warning("ignoring what another process has sent: %s%s", problem, suffix)
 
     # Called by the backend's owner
 
     def _receive(self, channel: str, payload: bytes) -> None:
-        opcode, length = payload[0], payload[1]
-        name, data = payload[2 : 2 + length].decode(), payload[2 + length :]
+        try:
+            opcode, name, data, fields = found = envelope.unpack(payload)
+            prefix = found.prefix if fields else ""
+        except envelope.UnreadableEnvelope as error:
+            assert self._backend is not None
+            self._backend.counts.unreadable += 1
+            self._report_unreadable(error)
+            return
+        key = (prefix, name) if prefix else name
         if opcode in (TEXT, BINARY):
-            members.deliver(name, Prepared(opcode, data))
+            members.deliver(key, Prepared(opcode, data))
         elif opcode == CLOSE:
-            members.close(name, int.from_bytes(data[:2], "big"), data[2:].decode())
+            members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:
-            # A newer version of this package in another process.
-            logger.warning("%r: not understood: opcode %d", name, opcode)
+            self._report_unreadable(f"opcode {opcode} for {name!r}, of a newer version perhaps")
 
-    def _answer(self, channel: str, question: bytes) -> bytes:
+    def _answer(self, channel: str, question: bytes) -> bytes | Callable[[], bytes]:
         if channel in self._answers:
-            return self._answers[channel](question)
-        return json.dumps(describe(question.decode())).encode()
+            return partial(self._answers[channel], question)
+        asked = json.loads(question)
+        name, prefix = asked["group"], asked.get("prefix", "")
+        return json.dumps(describe((prefix, name) if prefix else name)).encode()
 
     def _report_gap(self, gap: Gap) -> None:
         backend_gap.send_robust(

@@ -77,7 +77,9 @@ def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
     user: Any = getattr(request, "user", None) or anonymous()
     user_id = None if user.pk is None else _id(user)
     number = secrets.token_urlsafe(12)
-    record = (path, user_id, _session_key(request, user_id), _stamp(user))
+    # A primary key, and a path, may be there in each tenant.
+    prefix = conf.group_prefix()
+    record = (path, user_id, _session_key(request, user_id), _stamp(user), prefix)
     _cache().set(f"{_SALT}.{number}", record, conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW)
     return _PREFIX + _signer().sign(number)
 
@@ -100,9 +102,11 @@ def ticket(request: HttpRequest) -> Identity | None:
             f"ticket is not in CACHES[{alias!r}], {type(_cache()).__name__}: all workers must share"
             f" it, see WEBSOCKET_TICKET_CACHE"
         )
-    path, user_id, session_key, stamp = record
+    path, user_id, session_key, stamp, *prefix = record
     if path != request.path:
         raise AuthenticationFailed(f"ticket is for another path, {path!r}")
+    if prefix and prefix[0] != conf.group_prefix():  # one of an older version has none
+        raise AuthenticationFailed("ticket was issued under another WEBSOCKET_GROUP_PREFIX")
     identity = Identity(_user(request, user_id, session_key, stamp), session_key)
     # Last, so that none is used up in vain; of many who come at once, one.
     seconds = conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW

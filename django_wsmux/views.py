@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.serializers.json import DjangoJSONEncoder
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import classonlymethod
@@ -179,14 +178,8 @@ class WebSocketView(View):
         self.websocket.send(message)
 
     def send_json(self, value: Any, **options: Any) -> None:
-        """Send a value as JSON text; dates, decimals and UUIDs as Django writes them.
-
-        Args:
-            value: what ``json.dumps`` takes with ``DjangoJSONEncoder``.
-            options: passed on to ``json.dumps``.
-        """
-        options.setdefault("cls", DjangoJSONEncoder)
-        self.websocket.send(json.dumps(value, **options))
+        """Send a value as JSON text; see ``WebSocket.send_json()``."""
+        self.websocket.send_json(value, **options)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the socket; see ``WebSocket.close()``. Messages not handled yet are dropped."""

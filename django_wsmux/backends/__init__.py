@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from .asking import Replies
 from .base import Backend
 from .reports import BackendMisconfigured, BackendUnavailable, Counts, Gap
 
@@ -19,6 +20,7 @@ __all__ = [
     "BackendUnavailable",
     "Counts",
     "Gap",
+    "Replies",
     "from_url",
 ]
 

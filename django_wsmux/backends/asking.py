@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
-__all__ = ["Answer", "Expected", "Question", "pack_answer", "pack_question", "unpack_answer"]
+__all__ = [
+    "Answer",
+    "Expected",
+    "Question",
+    "Replies",
+    "pack_answer",
+    "pack_question",
+    "unpack_answer",
+]
 
 #: Who must answer: how many, exactly whom, or nobody knows.
 Expected = int | Set[bytes] | None
 
 _NUMBER: Final = struct.Struct("!Q")
 _ANSWER: Final = struct.Struct("!16sQ?")
+
+
+class Replies(list[bytes]):
+    """What the other processes have answered, in no order.
+
+    Attributes:
+        missing: how many processes have not answered in time; ``None`` where it is not known who
+            there is.
+    """
+
+    def __init__(self, answers: Iterable[bytes] = (), *, missing: int | None) -> None:
+        super().__init__(answers)
+        self.missing = missing
 
 
 class Answer(NamedTuple):
@@ -75,15 +96,19 @@ class Question:
         """Wait until all have answered; False when ``timeout`` seconds passed first."""
         return self._done.wait(timeout)
 
-    def answers(self) -> list[bytes]:
+    def replies(self) -> Replies:
         """Return the answers of those that are subscribed."""
         with self._lock:
-            return [text for text in self._answers.values() if text is not None]
+            answers = [text for text in self._answers.values() if text is not None]
+            return Replies(answers, missing=self._missing())
 
     def _check(self) -> None:
-        if isinstance(self._expected, int):
-            done = len(self._answers) + self._echoes >= self._expected
-        else:
-            done = self._expected is not None and self._expected <= self._answers.keys()
-        if done:
+        if self._missing() == 0:
             self._done.set()
+
+    def _missing(self) -> int | None:
+        if self._expected is None:
+            return None
+        if isinstance(self._expected, int):
+            return max(0, self._expected - len(self._answers) - self._echoes)
+        return len(self._expected - self._answers.keys())

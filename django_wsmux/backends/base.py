@@ -18,7 +18,7 @@ tests against it (``django_wsmux.backends.contract``)::
         def transmit(self, channel, packet):   # from any thread or greenlet
             connection.send(packet)            # to every other process, in the order of the calls
 
-        def reply(self, asker, packet):        # in the owner thread; must not wait for a network
+        def reply(self, asker, packet):        # from any thread; must not wait for a network
             ...                                # to the process with this id, or to every process
 
 No backend may wait in a way that gevent cannot see, run an event loop, or queue without a bound.
@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from .asking import Expected, Question, pack_answer, pack_question, unpack_answer
+from .asking import Expected, Question, Replies, pack_answer, pack_question, unpack_answer
 from .packets import Kind, Packet, UnreadablePacket, pack, unpack
 from .reports import (
     BackendMisconfigured,
@@ -63,11 +63,14 @@ _LINGER: Final = 3.0
 #: Characters of an error that go into a log line: what others send may be part of it.
 _SHOWN: Final = 200
 
+#: Answers that take their time and may be worked on at the same time.
+_MAX_SLOW_ANSWERS: Final = 4
+
 
 T = TypeVar("T")
 Receive = Callable[[str, bytes], object]
 OnGap = Callable[[Gap], object]
-Answerer = Callable[[str, bytes], bytes | None]
+Answerer = Callable[[str, bytes], bytes | Callable[[], bytes] | None]
 
 
 class Backend(ABC):
@@ -131,7 +134,8 @@ class Backend(ABC):
             receive: ``receive(channel, payload)`` for each publication of another process.
             gap: ``gap(Gap(...))`` when publications may have been missed, once it works again.
             answer: ``answer(channel, question)`` gives what ``ask()`` in another process returns;
-                ``None`` for no answer.
+                ``None`` for no answer. Where that takes a while it returns a function without
+                arguments, which a thread of its own calls for the answer.
 
         Raises:
             BackendMisconfigured: it can never work as it is set up.
@@ -189,14 +193,15 @@ class Backend(ABC):
             raise self.unavailable(error) from error
         self.counts.published += 1
 
-    def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> list[bytes]:
+    def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> Replies:
         """Ask every other process that is subscribed to a channel.
 
         Returns as soon as all have answered that the transport knows of; one that dies meanwhile is
         not waited for longer than ``timeout`` seconds. Starts the owner when it does not run.
 
         Returns:
-            Their answers, in no order, of processes that lived when they were asked.
+            Their answers, in no order, of processes that lived when they were asked, and how many
+            processes are missing among them.
 
         Raises:
             BackendUnavailable: the question could not be sent.
@@ -217,7 +222,7 @@ class Backend(ABC):
                 raise self.unavailable(error) from error
             if not pending.wait(max(0.0, deadline - time.monotonic())):
                 self.counts.unanswered += 1
-            return pending.answers()
+            return pending.replies()
         finally:
             del self._questions[number]
 
@@ -257,7 +262,7 @@ class Backend(ABC):
 
     @abstractmethod
     def reply(self, asker: bytes, packet: bytes) -> None:
-        """Send a packet to the process with this id; called by the owner, must not wait.
+        """Send a packet to the process with this id; must not wait for a network.
 
         It may go to everybody: a process ignores answers that are not for it.
         """
@@ -412,6 +417,7 @@ class Backend(ABC):
             self._on_gap = None
             self._answer = None
             self._questions = {}
+            self._slow_answers = threading.Semaphore(_MAX_SLOW_ANSWERS)
             self._numbers = itertools.count()
             self._outages = Outages()
             self._limits: dict[str, LogLimit] = {}
@@ -482,9 +488,32 @@ class Backend(ABC):
             raise UnreadablePacket(f"kind {packet.kind}, which this release does not know")
 
     def _reply_to(self, packet: Packet) -> None:
-        text = None
+        answer = None
         if packet.channel in self.channels and self._answer is not None:
-            text = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
+            answer = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
+        if not callable(answer):
+            self._send_answer(packet, answer)
+        elif self._slow_answers.acquire(blocking=False):
+            try:
+                threading.Thread(
+                    target=self._reply_later, args=(packet, answer), daemon=True
+                ).start()
+            except RuntimeError:  # there are too many threads
+                self._slow_answers.release()
+                self.counts.dropped += 1
+        else:
+            self.counts.dropped += 1
+
+    def _reply_later(self, packet: Packet, answer: Callable[[], bytes]) -> None:
+        pid = self._pid
+        try:
+            text = self._call(answer)
+            if self._pid == pid and not self.stopping:
+                self._send_answer(packet, text)
+        finally:
+            self._slow_answers.release()
+
+    def _send_answer(self, packet: Packet, text: bytes | None) -> None:
         payload = pack_answer(packet.sender, packet.payload, text)
         try:
             self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))

@@ -2,7 +2,7 @@
 
 ::
 
-    version  1 byte     1
+    version  1 byte     2
     kind     1 byte     see Kind
     sender   16 bytes   random id of the sending process
     length   2 bytes    of the channel's name, big-endian
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 #: The version that is written, and the only one that is read.
-VERSION: Final = 1
+VERSION: Final = 2
 
-#: Bytes that a channel's name may have.
-MAX_CHANNEL: Final = 1_024
+#: Bytes that a channel's name may have: a group's name and its prefix, each of 200 characters.
+MAX_CHANNEL: Final = 2_048
 
 _HEAD: Final = struct.Struct("!BB16sH")
 

@@ -117,6 +117,10 @@ class Connection(Inbox):
             if not self._on_close:
                 self._on_close = None
 
+    def close_keys(self, is_wanted: Callable[[object], bool]) -> list[Any]:
+        """Return those keys of ``on_close()`` for which ``is_wanted(key)`` is true."""
+        return [key for key in list(self._on_close or ()) if is_wanted(key)]
+
     @property
     def traffic(self) -> Traffic:
         """What went over the socket so far."""

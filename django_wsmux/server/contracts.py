@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -118,3 +118,6 @@ class Hooks(Protocol):
 
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
         """Run ``function`` as a helper of the view, and report what it raises."""
+
+    def dump_json(self, value: Any, **options: Any) -> str:
+        """Return a value as JSON text; ``options`` are those of ``json.dumps``."""

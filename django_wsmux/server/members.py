@@ -17,78 +17,96 @@ if TYPE_CHECKING:
     from ..protocol.prepared import Prepared
     from .connection import Connection
 
-__all__ = ["Members"]
+__all__ = ["Key", "Members", "name_of", "prefix_of"]
+
+#: What tells one group from another: its name, or prefix and name where it has a prefix
+#: (``WEBSOCKET_GROUP_PREFIX``). The name alone costs least, and most projects have no prefix.
+Key = str | tuple[str, str]
+
+
+def name_of(key: Key) -> str:
+    """Return a group's name, without its prefix."""
+    return key if isinstance(key, str) else key[1]
+
+
+def prefix_of(key: Key) -> str:
+    """Return the prefix of a group; ``""`` for none."""
+    return "" if isinstance(key, str) else key[0]
 
 
 class Members:
-    """Groups by name; one that is empty is forgotten."""
+    """Groups by key; one that is empty is forgotten."""
 
     __slots__ = ("_groups", "_infos", "_lock", "closings")
 
     def __init__(self) -> None:
         # A member, or several in the order in which they joined.
-        self._groups: dict[str, Any] = {}
+        self._groups: dict[Key, Any] = {}
         # What some members show of themselves, by group and member.
-        self._infos: dict[tuple[str, Connection], Any] = {}
+        self._infos: dict[tuple[Key, Connection], Any] = {}
         # For servers with threads; greenlets do not get in each other's way here.
         self._lock = RLock()
         #: What closes groups of users and sessions while handshakes are under way.
         self.closings = Closings()
 
-    def add(self, name: str, member: Connection, info: Any = None) -> bool:
+    def add(self, key: Key, member: Connection, info: Any = None) -> bool:
         """Add a member; say whether the group is new."""
         with self._lock:
-            return self._add(name, member, info)
+            return self._add(key, member, info)
 
-    def _add(self, name: str, member: Connection, info: Any) -> bool:
+    def _add(self, key: Key, member: Connection, info: Any) -> bool:
         if info is not None:
-            self._infos[name, member] = info
-        group = self._groups.get(name)
+            self._infos[key, member] = info
+        group = self._groups.get(key)
         if group is None:
-            self._groups[name] = member
+            self._groups[key] = member
             return True
         if type(group) is dict:
             group[member] = None
         elif group is not member:
-            self._groups[name] = {group: None, member: None}
+            self._groups[key] = {group: None, member: None}
         return False
 
-    def discard(self, name: str, member: Connection) -> bool:
+    def discard(self, key: Key, member: Connection) -> bool:
         """Remove a member; say whether the group is empty now and was not before."""
         with self._lock:
-            return self._discard(name, member)
+            return self._discard(key, member)
 
-    def _discard(self, name: str, member: Connection) -> bool:
-        self._infos.pop((name, member), None)
-        group = self._groups.get(name)
+    def _discard(self, key: Key, member: Connection) -> bool:
+        self._infos.pop((key, member), None)
+        group = self._groups.get(key)
         if type(group) is dict:
             group.pop(member, None)
             if group:
                 return False
         elif group is not member:
             return False
-        del self._groups[name]
+        del self._groups[key]
         return True
 
-    def of(self, name: str) -> list[Connection]:
+    def of(self, key: Key) -> list[Connection]:
         """Return the members in the order in which they joined."""
-        group = self._groups.get(name)
+        group = self._groups.get(key)
         if group is None:
             return []
         return list(group) if type(group) is dict else [group]
 
-    def info(self, name: str, member: Connection) -> Any:
+    def info(self, key: Key, member: Connection) -> Any:
         """Return what a member shows of itself."""
-        return self._infos.get((name, member))
+        return self._infos.get((key, member))
 
-    def sizes(self) -> list[tuple[str, int]]:
+    def sizes(self) -> list[tuple[Key, int]]:
         """Return each group with the number of its members, but for the groups of people."""
-        names = [name for name in in_slices(list(self._groups)) if name[0] != "@"]
-        return [(name, len(self.of(name))) for name in names]
+        keys = [key for key in in_slices(list(self._groups)) if name_of(key)[0] != "@"]
+        return [(key, len(self.of(key))) for key in keys]
 
-    def deliver(self, name: str, message: Prepared, excluded: Any = ()) -> None:
+    def called(self, name: str) -> list[Key]:
+        """Return the groups of that name, one for each prefix."""
+        return [key for key in in_slices(list(self._groups)) if name_of(key) == name]
+
+    def deliver(self, key: Key, message: Prepared, excluded: Any = ()) -> None:
         """Send a message to every member but those excluded; waits for nobody."""
-        group = self._groups.get(name)
+        group = self._groups.get(key)
         if group is None:
             return
         members = list(group) if type(group) is dict else [group]
@@ -105,9 +123,9 @@ class Members:
         self._infos.clear()
         self._lock = RLock()
 
-    def close(self, name: str, code: int, reason: str) -> None:
+    def close(self, key: Key, code: int, reason: str) -> None:
         """Start the closing handshake with every member, as soon as it is open."""
-        if name[0] == "@":
-            self.closings.add(name, code, reason)
-        for member in self.of(name):
+        if name_of(key)[0] == "@":
+            self.closings.add(key, code, reason)
+        for member in self.of(key):
             member.close_from_group(code, reason)

@@ -237,13 +237,15 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Send a value as JSON text.
 
         Args:
-            value: anything that ``json.dumps`` takes.
-            options: passed on to ``json.dumps``, such as ``cls=DjangoJSONEncoder``.
+            value: anything that ``json.dumps`` takes with the encoder of
+                ``WEBSOCKET_JSON_ENCODER``.
+            options: passed on to ``json.dumps``; ``cls`` is another encoder.
 
         Raises:
             ConnectionClosed: the socket is closed.
+            TypeError: the encoder does not know what to make of the value.
         """
-        self.send(json.dumps(value, **options))
+        self.send(self.hooks.dump_json(value, **options))
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping; ``latency`` is set when its pong arrives (RFC 6455 section 5.5.2).

@@ -12,6 +12,7 @@ from django.core.signals import got_request_exception
 from django.test import Client
 
 from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..json_text import dump_json
 from ..protocol.frames import CloseCode, close_payload
 from ..server.environ import wire_path
 from ..server.memory import Loop, current_loop
@@ -92,13 +93,14 @@ class ClientWebSocket:
         """Send a value as JSON text.
 
         Args:
-            value: anything that ``json.dumps`` takes.
-            options: passed on to ``json.dumps``.
+            value: anything that ``json.dumps`` takes with the encoder of
+                ``WEBSOCKET_JSON_ENCODER``.
+            options: passed on to ``json.dumps``; ``cls`` is another encoder.
 
         Raises:
             ConnectionClosed: the socket is closed.
         """
-        self.send(json.dumps(value, **options))
+        self.send(dump_json(value, **options))
 
     # Receiving
 

@@ -30,7 +30,7 @@ def test_round_trip(kind: Kind, channel: str, payload: bytes) -> None:
 
 def test_layout() -> None:
     """The bytes, which other releases rely on."""
-    assert pack(Kind.MESSAGE, SENDER, "é", b"p") == b"\x01\x01" + SENDER + b"\x00\x02\xc3\xa9p"
+    assert pack(Kind.MESSAGE, SENDER, "é", b"p") == b"\x02\x01" + SENDER + b"\x00\x02\xc3\xa9p"
 
 
 @given(st.binary(max_size=60))
@@ -48,10 +48,11 @@ def test_anything(data: bytes) -> None:
     ("data", "problem"),
     [
         (b"", "version none"),
-        (b"\x02" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 2; this release reads"),
+        (b"\x01" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 1; this release reads"),
+        (b"\x03" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 3; this release reads"),
         (pack(Kind.MESSAGE, SENDER, "abc", b"")[:-1], "within its header"),
         (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "20 bytes"),
-        (b"\x01\x01" + SENDER + b"\x00\x01\xff", "utf-8"),
+        (b"\x02\x01" + SENDER + b"\x00\x01\xff", "utf-8"),
     ],
 )
 def test_unreadable(data: bytes, problem: str) -> None:
@@ -63,5 +64,5 @@ def test_unreadable(data: bytes, problem: str) -> None:
 def test_long_name() -> None:
     """A name that is too long is refused; the longest is not."""
     assert unpack(pack(Kind.MESSAGE, SENDER, "x" * MAX_CHANNEL, b"p")).payload == b"p"
-    with pytest.raises(ValueError, match="at most 1024 bytes, not 1025"):
-        pack(Kind.MESSAGE, SENDER, "x" * 1025, b"")
+    with pytest.raises(ValueError, match="at most 2048 bytes, not 2049"):
+        pack(Kind.MESSAGE, SENDER, "x" * 2049, b"")

@@ -15,6 +15,7 @@ from django.urls import path as django_path
 from django_wsmux import people
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.server.connection import Connection
+from django_wsmux.server.members import Key
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -302,7 +303,7 @@ def test_closed_while_it_joins(
     """Who signs out in the very moment of the handshake is closed as soon as the socket is open."""
     join, joined = people.join, []
 
-    def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[str, ...]:
+    def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
         joined.append(websocket)
         if len(joined) == 1:
             websocket.close(4401, "signed out")

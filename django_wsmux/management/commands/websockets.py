@@ -23,8 +23,9 @@ from ... import conf
 from ...access_log import safe
 from ...backends import BackendUnavailable
 from ...groups import Group
-from ...overview import MOST, Overview, is_alone, look
+from ...overview import MOST, OpenSocket, Overview, is_alone, look
 from ...people import disconnect
+from ...server.members import name_of, prefix_of
 from ...templatetags.websocket_admin import age
 
 __all__ = ["Command"]
@@ -44,6 +45,9 @@ class Command(BaseCommand):
         """Say what may be given."""
         parser.add_argument("--json", action="store_true", help="Print JSON.")
         parser.add_argument("--group", metavar="NAME", help="Only the members of this group.")
+        parser.add_argument(
+            "--prefix", metavar="PREFIX", help="With --group: only with this prefix of its name."
+        )
         parser.add_argument("--user", metavar="NAME", help="Only the sockets of this user.")
         parser.add_argument(
             "--limit",
@@ -94,34 +98,55 @@ class Command(BaseCommand):
             counters = {process.name: process.counters for process in overview.processes}
             self._write_json({"workers": counters, "all": overview.counters})
         else:
+            self._write_missing(overview)
             headings = ("", *(process.name for process in overview.processes), "all")
             self._write_table(headings, ((name, *values) for name, values in overview.rows))
 
     def _list(self, options: dict[str, Any]) -> None:
-        group = options["group"] and _group(options["group"]).name
+        group, prefix = options["group"] and _group(options["group"]).name, options["prefix"]
         if options["user"]:
-            group = Group.for_user(_user(options["user"])).name
-        overview = _look(options["limit"], group)
+            key = Group.for_user(_user(options["user"])).key()
+            group, prefix = name_of(key), prefix_of(key)
+        overview = _look(options["limit"], group, prefix)
+        plain = [each for each in overview.groups if not each.prefix]
+        prefixed = [each for each in overview.groups if each.prefix]
         if options["json"]:
+            by_prefix: dict[str, dict[str, int]] = {}
+            for each in prefixed:
+                by_prefix.setdefault(each.prefix, {})[each.name] = each.members
             self._write_json(
                 {
                     "sockets": [asdict(each) for each in overview.sockets],
                     "left_out": overview.left_out,
-                    "groups": dict(overview.groups),
+                    "groups": {each.name: each.members for each in plain},
+                    "groups_by_prefix": by_prefix,
                     "groups_left_out": overview.groups_left_out,
                 }
             )
             return
         processes = len(overview.processes)
+        self._write_missing(overview)
         self.stdout.write(f"{overview.found} sockets in {processes} processes\n\n")
         self._write_table(_HEADINGS, map(_row, overview.sockets))
         self._write_left_out(overview.left_out)
         self.stdout.write("\n")
-        self._write_table(("group", "members"), overview.groups)
+        if prefixed:
+            rows = [(safe(each.prefix), safe(each.name), each.members) for each in overview.groups]
+            self._write_table(("prefix", "group", "members"), rows)
+        else:
+            self._write_table(
+                ("group", "members"), [(safe(each.name), each.members) for each in plain]
+            )
         self._write_left_out(overview.groups_left_out)
 
     def _write_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2))
+
+    def _write_missing(self, overview: Overview) -> None:
+        if overview.missing:
+            self.stderr.write(
+                f"{overview.missing} processes did not answer in time: they are left out"
+            )
 
     def _write_left_out(self, count: int) -> None:
         if count:
@@ -135,16 +160,21 @@ class Command(BaseCommand):
             self.stdout.write("  ".join(cells).rstrip())
 
 
-def _row(each: Any) -> tuple[Any, ...]:
+def _row(each: OpenSocket) -> tuple[Any, ...]:
     return (
-        *(each.path, safe(each.user_id or "-"), safe(each.address or "-"), age(each.age)),
+        *(each.path, safe(_user_of(each)), safe(each.address or "-"), age(each.age)),
         *(each.messages_in, each.messages_out, each.bytes_in, each.bytes_out),
         *(each.unread, each.unsent, each.worker),
     )
 
 
-def _look(limit: int, group: str | None = None) -> Overview:
-    overview = look(limit, group)
+def _user_of(each: OpenSocket) -> str:
+    user = each.user_id or "-"
+    return f"{user} ({each.prefix})" if each.prefix else user
+
+
+def _look(limit: int, group: str | None = None, prefix: str | None = None) -> Overview:
+    overview = look(limit, group, prefix)
     if overview.problem:
         raise CommandError(overview.problem)
     return overview

@@ -1,0 +1,332 @@
+"""Groups as views and pages use them: names, prefixes of tenants, JSON, commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.test import override_settings
+from django.urls import path
+
+from django_wsmux.checks import check_group_prefix
+from django_wsmux.decorators import websocket
+from django_wsmux.groups import Group, Member
+from django_wsmux.overview import look, serve
+from django_wsmux.relay import members, relay
+from django_wsmux.server.counters import counters
+from django_wsmux.test import WebSocketClient
+
+pytestmark = pytest.mark.usefixtures("sockets")
+
+#: At import it belongs to no tenant.
+LOBBY = Group("lobby")
+
+#: The tenant that is active; an exception is raised.
+tenant: list[Any] = ["a"]
+
+VALUE = {"when": date(2026, 5, 1), "price": Decimal("1.50"), "id": UUID(int=7)}
+WRITTEN = {"when": "2026-05-01", "price": "1.50", "id": str(UUID(int=7))}
+
+
+def prefix() -> Any:
+    """Return the prefix of the active tenant."""
+    if isinstance(tenant[0], Exception):
+        raise tenant[0]
+    return tenant[0]
+
+
+@contextmanager
+def active(name: Any) -> Iterator[None]:
+    """Make a tenant the active one."""
+    before, tenant[0] = tenant[0], name
+    try:
+        yield
+    finally:
+        tenant[0] = before
+
+
+@websocket
+def lobby(request: Any, websocket: Any) -> None:
+    """Be in the lobby until told to leave; send what is JSON as such."""
+    LOBBY.join(websocket, {"name": request.GET.get("name"), "since": date(2026, 5, 1)})
+    for message in websocket:
+        if message == "leave":
+            LOBBY.leave(websocket)
+            websocket.send("left")
+        elif message == "json":
+            websocket.send_json(VALUE)
+        elif message == "group json":
+            LOBBY.send_json(VALUE)
+
+
+@websocket
+def visitor(request: Any, websocket: Any) -> None:
+    """Be in the lobby within a block."""
+    with LOBBY.joined(websocket):
+        websocket.receive()
+    websocket.send("left")
+    websocket.receive()
+
+
+urlpatterns = [path("lobby/", lobby), path("visitor/", visitor)]
+
+SITE = override_settings(WEBSOCKET_URLCONF=__name__)
+PREFIXED = override_settings(
+    WEBSOCKET_URLCONF=__name__, WEBSOCKET_GROUP_PREFIX="tests.test_client.test_groups.prefix"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["josé", "房间 1", "x" * 200, "😀" * 200, "a@b.example", "{slot}", " ", "<b>&'\"", "\u2028"],
+)
+@SITE
+def test_names(name: str, client: WebSocketClient) -> None:
+    """Any text is a name."""
+    with client.websocket("/lobby/") as ws:
+        group = Group(name)
+        group.join(ws_of("lobby"))
+        group.send("hello")
+        assert ws.peek() == ["hello"]
+        assert (group.name, group.count()) == (name, 1)
+
+
+def ws_of(name: str) -> Any:
+    """Return the server's end of the one socket in a group."""
+    (websocket,) = members.of(name)
+    return websocket
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "@people",
+        "@user:1",
+        "x" * 201,
+        "a\nb",
+        "a\x00",
+        "a\x1fb",
+        "\x7f",
+        "\x85",
+        "\ud800",
+        7,
+        None,
+    ],
+)
+def test_bad_names(name: Any) -> None:
+    """Control characters, lone surrogates and the groups of people are refused."""
+    with pytest.raises(ValueError, match="use 1 to 200 characters, no control characters"):
+        Group(name)
+
+
+@PREFIXED
+def test_tenants(client: WebSocketClient) -> None:
+    """One group object is each tenant's own; the name is what was written."""
+    with ExitStack() as stack:
+        of_a = stack.enter_context(client.websocket("/lobby/?name=a"))
+        with active("b"):
+            of_b = stack.enter_context(client.websocket("/lobby/?name=b"))
+            LOBBY.send("to b")
+            assert LOBBY.members() == [Member(None, {"name": "b", "since": "2026-05-01"})]
+        LOBBY.send("to a")
+        assert LOBBY.count() == 1
+        assert (of_a.peek(), of_b.peek()) == (["to a"], ["to b"])
+        with active(""):
+            LOBBY.send("to no one")
+        with active("b"):
+            LOBBY.close(4000, "closed")
+        assert of_b.close_code == 4000
+        assert of_a.peek() == ["to a"]
+    assert (LOBBY.name, repr(LOBBY), Group("lobby") == LOBBY) == ("lobby", "<Group lobby>", True)
+    assert not members._groups
+    assert not members._infos
+
+
+@pytest.mark.parametrize("url", ["/lobby/", "/visitor/"])
+@PREFIXED
+def test_leave_under_another_prefix(client: WebSocketClient, url: str) -> None:
+    """A member leaves the group that it joined, whichever tenant is active, or none."""
+    with client.websocket(url) as ws:
+        with active(LookupError("no tenant")):
+            ws.send("leave")
+            assert ws.receive() == "left"
+        LOBBY.send("after")
+        assert ws.peek() == []
+        assert not members._groups
+
+
+@PREFIXED
+def test_member_of_two_tenants(client: WebSocketClient) -> None:
+    """A socket in both tenants' groups leaves that of the active one."""
+    with client.websocket("/lobby/") as ws:
+        socket = ws_of(("a", "lobby"))  # type: ignore[arg-type]
+        with active("b"):
+            LOBBY.join(socket)
+            LOBBY.send("from b")
+        LOBBY.send("from a")
+        LOBBY.leave(socket)
+        LOBBY.send("from a, too late")
+        with active("b"):
+            LOBBY.send("from b again")
+        assert ws.peek() == ["from b", "from a", "from b again"]
+    assert not members._groups
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (LookupError("no tenant"), "raised LookupError: no tenant"),
+        (None, "must return a string, not None"),
+        (b"a", "must return a string, not b'a'"),
+        ("a\nb", "no control characters"),
+        ("x" * 201, "at most 200 characters"),
+    ],
+)
+@PREFIXED
+def test_bad_prefix(returned: Any, said: str) -> None:
+    """The error names the setting, its value and what is wrong."""
+    with active(returned), pytest.raises(ImproperlyConfigured) as caught:
+        LOBBY.send("x")
+    assert said in str(caught.value)
+    assert "WEBSOCKET_GROUP_PREFIX, 'tests.test_client.test_groups.prefix'" in str(caught.value)
+
+
+@pytest.mark.django_db
+@PREFIXED
+def test_bad_prefix_and_a_user(caplog: pytest.LogCaptureFixture) -> None:
+    """A user is saved and deleted where there is no prefix; it is logged."""
+    user = User.objects.create(username="ann")
+    user.is_active = False
+    with active(LookupError("no tenant")):
+        user.save()
+        user.delete()
+    assert caplog.text.count("not closed: WEBSOCKET_GROUP_PREFIX") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@PREFIXED
+def test_commit_in_another_tenant(client: WebSocketClient) -> None:
+    """What waits for the commit belongs to the tenant that was active when it was sent."""
+    with client.websocket("/lobby/") as of_a, active("b"), client.websocket("/lobby/") as of_b:
+        with transaction.atomic():
+            with active("a"):
+                LOBBY.send("to a", on_commit=True)
+            assert of_a.peek() == []
+        assert (of_a.peek(), of_b.peek()) == (["to a"], [])
+
+
+@pytest.mark.django_db
+@PREFIXED
+def test_users_and_sessions() -> None:
+    """Users have the prefix of their tenant; a session's key is unique without."""
+    assert Group.for_user(7).key() == ("a", "@user:7")
+    assert Group.for_session("s" * 32).key() == Group.for_session("s" * 32).name
+    with active("b"):
+        assert Group.for_user(7).key() == ("b", "@user:7")
+    assert Group.for_user(7) == Group.for_user("7")
+
+
+@PREFIXED
+def test_overview(client: WebSocketClient) -> None:
+    """Operators see the groups of all tenants, with the prefix beside the name."""
+    serve()
+    with client.websocket("/lobby/"), active("b"), client.websocket("/lobby/"):
+        seen = look(10)
+        assert sorted((each.prefix, each.name, each.members) for each in seen.groups) == [
+            ("a", "lobby", 1),
+            ("b", "lobby", 1),
+        ]
+        assert look(10, "lobby").found == 2
+        assert look(10, "lobby", "b").found == 1
+        assert look(10, "lobby", "").found == 0
+
+
+@SITE
+def test_one_encoder(client: WebSocketClient) -> None:
+    """Views, groups and the test client make the same JSON of dates, decimals and UUIDs."""
+    with client.websocket("/lobby/") as ws:
+        ws.send("json")
+        ws.send("group json")
+        Group("lobby").send_json(VALUE)
+        assert [json.loads(text) for text in ws.peek()] == [WRITTEN] * 3
+        ws.send_json(VALUE)
+        assert Group("lobby").members()[0].info == {"name": None, "since": "2026-05-01"}
+
+
+class Encoder(json.JSONEncoder):
+    """Knows sets."""
+
+    def default(self, o: Any) -> Any:
+        """Write a set as a list."""
+        return sorted(o) if isinstance(o, set) else super().default(o)
+
+
+@override_settings(
+    WEBSOCKET_URLCONF=__name__,
+    WEBSOCKET_JSON_ENCODER="tests.test_client.test_groups.Encoder",
+)
+def test_own_encoder(client: WebSocketClient) -> None:
+    """The project's encoder is used, and only that; an argument goes before it."""
+    with WebSocketClient(raise_request_exception=False).websocket("/lobby/") as ws:
+        # Its info has a date in it.
+        assert ws.close_code == 1011
+    with client.websocket("/visitor/") as ws:
+        LOBBY.send_json({1, 2})
+        assert ws.peek() == ["[1, 2]"]
+        with pytest.raises(TypeError, match="date is not JSON serializable"):
+            LOBBY.send_json(VALUE)
+        LOBBY.send_json(VALUE["when"], default=str)
+        assert ws.peek()[1:] == ['"2026-05-01"']
+        socket = ws_of("lobby")
+        with pytest.raises(TypeError, match="date is not JSON serializable"):
+            socket.send_json(VALUE)
+
+
+AWAY = "redis://127.0.0.1:1"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
+    """What is stored is stored: no error, a line, a counter, and the hooks that come later run."""
+    done: list[str] = []
+    before = counters["group_publish_failed"]
+    with override_settings(WEBSOCKET_BACKEND=AWAY):
+        with transaction.atomic():
+            User.objects.create(username="ann")
+            Group("room").send("stored", on_commit=True)
+            Group("room").close(4000, on_commit="default")
+            transaction.on_commit(lambda: done.append("later"))
+        relay.backend()
+    relay.backend()
+    assert User.objects.filter(username="ann").exists()
+    assert done == ["later"]
+    assert counters["group_publish_failed"] == before + 2
+    assert caplog.text.count("<Group room>: other processes were not told: redis://") == 2
+
+
+def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W020 where django-tenants is used without a prefix."""
+    assert not w020()
+    monkeypatch.setitem(
+        settings.DATABASES["default"], "ENGINE", "django_tenants.postgresql_backend"
+    )
+    (found,) = w020()
+    assert "django_tenants gives each tenant primary keys of its own" in found
+    with PREFIXED:
+        assert not w020()
+
+
+def w020() -> list[str]:
+    """Return what the check says."""
+    return [str(message.msg) for message in check_group_prefix(None)]
