@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, NoReturn, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.forms import BaseForm
@@ -22,6 +22,7 @@ from .authentication import authentication
 from .groups import Group
 from .handler import upgrade_required
 from .hooks import DjangoHooks
+from .json_forms import is_valid
 from .protocol.frames import CloseCode
 from .server.intercepting import intercept
 from .server.websocket import WebSocket
@@ -186,6 +187,14 @@ class WebSocketView(View):
         self.websocket.close(code, reason)
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+#: Reads JSON, without ``NaN`` and ``Infinity``, which Python would take.
+_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
 class JSONWebSocketView(WebSocketView):
     """Messages are JSON texts.
 
@@ -199,7 +208,7 @@ class JSONWebSocketView(WebSocketView):
     def receive_text(self, text: str) -> None:
         """Parse a message and hand its value on."""
         try:
-            value = json.loads(text)
+            value = _decode(text)
         except (ValueError, RecursionError) as error:
             self.invalid_json(error)
         else:
@@ -256,7 +265,7 @@ class FormWebSocketView(JSONWebSocketView):
             self.unknown_type(kind, value)
             return
         form = self.get_form(kind, value)
-        outcome = "valid" if form.is_valid() else "invalid"
+        outcome = "valid" if is_valid(form) else "invalid"
         hook = getattr(self, f"{kind}_{outcome}", None) or getattr(self, f"form_{outcome}")
         hook(form)
 
