@@ -28,6 +28,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
 from . import conf, people
+from .callables import require_arguments, require_done, require_plain
 from .credentials import AuthenticationFailed, Identity, anonymous, bearer_token, forget
 from .hooks import DjangoHooks
 from .responses import WebSocketResponse
@@ -36,6 +37,7 @@ from .server.environ import wire_path
 from .server.logs import get_logger
 from .server.refusals import shown
 from .server.websocket import WebSocket
+from .tracebacks import raised_at
 
 __all__ = [
     "AuthenticationFailed",
@@ -55,10 +57,18 @@ Authenticator = Callable[[Any], Any]
 View = Callable[..., HttpResponseBase]
 
 
+class _LateResponse(WebSocketResponse):
+    """Accepts first and calls the view later, which may refuse then."""
+
+    calls_view = True
+
+
 class FirstMessage:
     """Waits for the first message to say who it is; see ``first_message()``."""
 
     def __init__(self, lookup: Callable[[Any], Any]) -> None:
+        require_plain(lookup)
+        require_arguments(lookup, "message")
         self._lookup = lookup
 
     def response(self, request: Any, view: View, args: Any, kwargs: Any) -> WebSocketResponse:
@@ -77,7 +87,7 @@ class FirstMessage:
             people.begin(websocket)
             try:
                 # In no variable: pages of errors show them.
-                identity = _checked(_find(self._lookup, websocket.receive()))
+                identity = _checked(_find_in_message(self._lookup, websocket.receive()))
                 _identify(request, identity)
                 assert isinstance(websocket.hooks, DjangoHooks)
                 if not websocket.hooks.identify(websocket):
@@ -93,7 +103,7 @@ class FirstMessage:
 
         # Until then nobody, whatever the cookies say: in no group of theirs either.
         _identify(request, Identity(anonymous()))
-        return WebSocketResponse(converse, subprotocols=_subprotocols(view))
+        return _LateResponse(converse, subprotocols=_subprotocols(view))
 
     def __call__(self, request: Any) -> None:
         """Say nothing yet: an ``Authenticator`` like the others, but for when it is asked."""
@@ -150,13 +160,20 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
     ``Authorization: Bearer`` from any other client.
 
     Args:
-        lookup: returns the user of a token; ``None``, ``DoesNotExist``, ``LookupError``,
-            ``TypeError`` or ``ValueError`` if it is nobody's. A user who is not active is refused.
+        lookup: returns the user of a token; ``None``, ``DoesNotExist``, ``LookupError`` or
+            ``ValueError`` if it is nobody's. A user who is not active is refused. What else it
+            raises is an error, and answered with 500.
+
+    Raises:
+        TypeError: the look-up is async, or takes other arguments.
 
     Example::
 
         authentication(bearer(lambda token: ApiKey.objects.get(key=token).user))
     """
+
+    require_plain(lookup)
+    require_arguments(lookup, "token")
 
     def authenticate(request: HttpRequest) -> Any:
         if bearer_token(request) is None:
@@ -179,7 +196,12 @@ def first_message(lookup: Callable[[Any], Any]) -> Authenticator:
     4401. When the view refuses whom it is, with 1008.
 
     Args:
-        lookup: returns the user of a message, ``str`` or ``bytes``; see ``bearer()``.
+        lookup: returns the user of a message, ``str`` or ``bytes``; see ``bearer()``. As messages
+            may be JSON of any shape, ``TypeError`` and ``AttributeError`` mean a wrong one too, and
+            the log says where they were raised.
+
+    Raises:
+        TypeError: the look-up is async, or takes other arguments.
 
     Example::
 
@@ -196,7 +218,7 @@ def _authenticate(request: Any, authenticators: Sequence[Authenticator]) -> Iden
     for authenticate in authenticators:
         found = authenticate(request)
         if found is not None:
-            return _checked(found)
+            return _checked(require_done(found, authenticate))
     return None
 
 
@@ -204,12 +226,22 @@ def _authenticate(request: Any, authenticators: Sequence[Authenticator]) -> Iden
 def _find(lookup: Callable[[Any], Any], value: Any) -> Any:
     try:
         found = lookup(value)
-    except (ObjectDoesNotExist, LookupError, RecursionError, TypeError, ValueError) as error:
-        # All that JSON of another shape, or too deep, leads to. What it says may name the token.
+    except (ObjectDoesNotExist, LookupError, RecursionError, ValueError) as error:
+        # What it says may name the token.
         raise AuthenticationFailed(f"token is nobody's: {type(error).__name__}") from None
     if found is None:
         raise AuthenticationFailed("token is nobody's")
-    return found
+    return require_done(found, lookup)
+
+
+@sensitive_variables()
+def _find_in_message(lookup: Callable[[Any], Any], message: Any) -> Any:
+    try:
+        return _find(lookup, message)
+    except (AttributeError, TypeError) as error:
+        # JSON of another shape leads to these, which is no error of the server. A fault of the
+        # look-up leads to them too, so the log says where it is.
+        raise AuthenticationFailed(f"token is nobody's: {raised_at(error)}") from None
 
 
 def _checked(found: Any) -> Identity:
@@ -253,6 +285,7 @@ def _adapted(authenticator: Any) -> Authenticator:
                 f"{authenticator!r} is no authenticator: use a function of the request, or one "
                 f"of Django REST framework"
             )
+        require_plain(authenticator)
         return authenticator  # type: ignore[no-any-return]
     own = authenticator() if isinstance(authenticator, type) else authenticator
     return lambda request: _ask_rest_framework(own, request)

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from django.http import HttpRequest, HttpResponseBase
 
+from .callables import require_arguments, require_done, require_plain
 from .responses import WebSocketResponse
 from .server.websocket import WebSocket
 
@@ -36,6 +37,9 @@ def websocket(
         subprotocols: names in order of preference; the first that the client offers is chosen
             and is ``websocket.subprotocol``.
 
+    Raises:
+        TypeError: the view is async or a generator, or takes other arguments.
+
     Example::
 
         @login_required
@@ -45,11 +49,17 @@ def websocket(
                 websocket.send(message)
     """
 
+    if isinstance(subprotocols, str):
+        raise TypeError(f"subprotocols is a list of names: write [{subprotocols!r}]")
+
     def decorate(view: Callable[..., Any]) -> View:
+        require_plain(view)
+        require_arguments(view, "request", "websocket", more=True)
+
         @wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> WebSocketResponse:
             def conversation(websocket: WebSocket) -> object:
-                return view(request, websocket, *args, **kwargs)
+                return require_done(view(request, websocket, *args, **kwargs), view)
 
             return WebSocketResponse(conversation, subprotocols=subprotocols)
 
@@ -65,6 +75,9 @@ def websocket_loop(view: Callable[..., Any], /) -> View:
 
     It is not called for the close.
 
+    Raises:
+        TypeError: see ``websocket()``.
+
     Example::
 
         @websocket_loop
@@ -73,9 +86,13 @@ def websocket_loop(view: Callable[..., Any], /) -> View:
                 websocket.send("pong")
     """
 
+    require_plain(view)
+    require_arguments(view, "request", "websocket", more=True)
+
     @wraps(view)
     def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
         while websocket.wait():
-            view(request, websocket, *args, **kwargs)
+            if (result := view(request, websocket, *args, **kwargs)) is not None:
+                require_done(result, view)
 
     return websocket(loop)

@@ -181,12 +181,13 @@ class Group:
                 ``None`` changes nothing.
 
         Raises:
-            TypeError: ``info`` cannot be made JSON.
+            TypeError: it is not a socket, but a view, say; or ``info`` cannot be made JSON.
             BackendUnavailable: others can never be heard. Then it is not in the group.
         """
         self._join(websocket, info)
 
     def _join(self, websocket: WebSocket, info: Mapping[str, Any] | None) -> Key | None:
+        _require_socket(websocket)
         if websocket.closed:
             return None
         if info is not None:
@@ -206,6 +207,7 @@ class Group:
         It leaves the group that it joined, whatever the prefix is now. Only a socket that joined
         under several prefixes leaves that of the present one.
         """
+        _require_socket(websocket)
         keys = websocket.close_keys(self._is_key)
         if len(keys) != 1:
             present = self.key()
@@ -256,6 +258,8 @@ class Group:
         """
         opcode, payload = encode_message(message)
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
+        if not hasattr(excluded, "__contains__"):
+            _require_socket(excluded)
         key = self.key()
 
         def send(fail_silently: bool) -> None:
@@ -355,6 +359,18 @@ def _ask(key: Key) -> tuple[list[Member], int | None]:
 def _leave(websocket: WebSocket, key: Key) -> None:
     websocket.cancel_on_close(key)
     relay.discard(key, websocket)
+
+
+def _require_socket(value: object) -> None:
+    """Raise unless a value is a socket.
+
+    Raises:
+        TypeError: says what to write instead.
+    """
+    if not isinstance(value, WebSocket):
+        has_one = isinstance(getattr(value, "websocket", None), WebSocket)
+        advice = "pass its attribute websocket" if has_one else "pass the view's WebSocket"
+        raise TypeError(f"{value!r} is not a WebSocket: {advice}")
 
 
 def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from django.conf import settings
 from django.contrib import auth
@@ -21,6 +21,7 @@ from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from . import conf, databases, people, sessions
+from .callables import explain, name_of, require_done
 from .exceptions import ConnectionClosed
 from .json_text import dump_json
 from .protocol import handshake
@@ -35,6 +36,7 @@ from .server.counters import handled
 from .server.environ import wire_path
 from .server.logs import get_logger
 from .server.members import Key, prefix_of
+from .server.refusals import LogLimit
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -43,6 +45,8 @@ from .surroundings import Surroundings
 __all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
 logger = get_logger("django_wsmux.connection")
+
+_late_responses: Final = LogLimit()
 
 Headers = Iterable[tuple[str, str]]
 
@@ -109,9 +113,19 @@ class DjangoHooks:
     def connect(self, view: EventView, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Let an event view decide on the handshake; what it sends meanwhile waits for the 101."""
         self._view = view
-        refusal = view.connect(self._request, *args, **kwargs)
+        try:
+            refusal = view.connect(self._request, *args, **kwargs)
+        except TypeError as error:
+            explain(error)
+            raise
         if refusal is not None:
-            return refusal
+            if isinstance(refusal, HttpResponseBase):
+                return refusal
+            require_done(refusal, view.connect)
+            raise TypeError(
+                f"{name_of(view.connect)} returned {refusal!r}: return None to accept, or an "
+                f"HttpResponse to refuse"
+            )
         response = SwitchingProtocols(subprotocols=view.subprotocols)
         self._surroundings = response.surroundings
         return response
@@ -251,12 +265,15 @@ class DjangoHooks:
         is_served = False
         try:
             while isinstance(answer, WebSocketResponse):
+                calls_view = answer.calls_view
                 conversation = partial(answer.conversation, websocket)
                 answer = self._run(websocket, answer.surroundings, conversation)
             is_served = isinstance(answer, SwitchingProtocols)
             if is_served:
                 self._serve(websocket)
             elif isinstance(answer, HttpResponseBase):
+                if not calls_view:
+                    _note_late_response(websocket, answer)
                 close_for(websocket, answer)
             else:
                 websocket.close()
@@ -391,7 +408,9 @@ class DjangoHooks:
                 if getattr(current, databases.MARK, None) is True:
                     databases.begin_message()
                 context = self._surroundings.context(current)  # type: ignore[union-attr]
-                context.run(function, subject)
+                result = context.run(function, subject)
+                if result is not None:
+                    require_done(result, function)
             except BaseException as error:
                 self._failed(websocket, error, context)
             handled(perf_counter() - started)
@@ -419,9 +438,9 @@ class DjangoHooks:
         context: Any = None
         try:
             if surroundings is None:
-                return function()
+                return require_done(function(), function)
             context = surroundings.context(getcurrent())
-            return context.run(function)
+            return require_done(context.run(function), function)
         except GreenletExit:
             raise  # killed, as its socket has closed or the process is going
         except BaseException as error:
@@ -468,12 +487,26 @@ class DjangoHooks:
             and websocket not in _disconnecting
         ):
             return  # the peer has gone in the middle, which is no failure
+        explain(error)
         response = self.report(websocket, error, context)
         if websocket.connecting:
             return
         if settings.DEBUG:
             response.reason_phrase = describe(error)
         close_for(websocket, response)
+
+
+def _note_late_response(websocket: Connection, response: HttpResponseBase) -> None:
+    """Log that a view has returned a response which cannot be sent."""
+    suffix = _late_responses.suffix()
+    if suffix is not None:
+        logger.warning(
+            "%r: the view returned a response, %d, after the 101. Call websocket.close() instead, "
+            "or refuse before: in a decorator above @websocket, or in connect()%s",
+            websocket,
+            response.status_code,
+            suffix,
+        )
 
 
 def admit_user(request: HttpRequest, place: Place) -> bool:

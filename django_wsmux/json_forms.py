@@ -7,7 +7,6 @@ the text "['a']". Here both are errors of the form.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError
 from django.utils.translation import gettext_lazy as _
 
+from .server.logs import get_logger
 from .server.refusals import LogLimit
 from .tracebacks import raised_at
 
@@ -25,7 +25,7 @@ __all__ = ["is_valid"]
 
 _limit: Final = LogLimit()
 
-logger = logging.getLogger("django_wsmux.views")
+logger = get_logger("django_wsmux.views")
 
 # What a value of an unexpected type leads to, in fields, widgets and databases.
 _ERRORS: Final = (

@@ -53,6 +53,9 @@ class WebSocketResponse(SwitchingProtocols):
             return WebSocketResponse(lambda websocket: talk(request, websocket, room))
     """
 
+    #: Whether the conversation may end with a response: that of a view which it has called.
+    calls_view = False
+
     def __init__(self, conversation: Conversation, *, subprotocols: Sequence[str] = ()) -> None:
         super().__init__(subprotocols=subprotocols)
         self.conversation = conversation

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.forms import BaseForm
@@ -19,11 +19,13 @@ from django.utils.decorators import classonlymethod
 from django.views.generic.base import View
 
 from .authentication import authentication
+from .callables import require_arguments, require_plain
 from .groups import Group
 from .handler import upgrade_required
 from .hooks import DjangoHooks
 from .json_forms import is_valid
 from .protocol.frames import CloseCode
+from .server.habits import missing
 from .server.intercepting import intercept
 from .server.websocket import WebSocket
 
@@ -44,6 +46,34 @@ class _NoRequest:
 
 
 _NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
+
+
+#: What consumers of Django Channels have, and views that are not there yet.
+_HABITS: Final = {
+    "accept": "return None from connect() to accept; the attribute subprotocols has names",
+    "channel_layer": "use django_wsmux.groups.Group(name).join(self.websocket) and .send(message)",
+    "channel_name": "use Group.for_user(user), Group.for_session(key) or a group of its own",
+    "group_add": "write Group(name).join(self.websocket)",
+    "group_discard": "write Group(name).leave(self.websocket)",
+    "group_send": "write Group(name).send(message)",
+    "recv": "messages come to receive(self, message)",
+    "scope": "use self.request and self.kwargs",
+    "session": "use self.request.session",
+    "user": "use self.request.user",
+}
+
+#: The arguments of what a project defines.
+_ARGUMENTS: Final = {
+    "connect": ("request",),
+    "disconnect": ("code", "reason"),
+    "group_receive": ("message",),
+    "receive": ("message",),
+    "receive_bytes": ("data",),
+    "receive_json": ("value",),
+    "receive_text": ("text",),
+    "form_invalid": ("form",),
+    "form_valid": ("form",),
+}
 
 
 class WebSocketView(View):
@@ -87,10 +117,21 @@ class WebSocketView(View):
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        """Return the view for a URL pattern, which asks ``authenticators`` first."""
+        """Return the view for a URL pattern, which asks ``authenticators`` first.
+
+        Raises:
+            TypeError: a method is async, has ``yield`` in it or takes other arguments; a text or
+                function stands where a list is expected.
+        """
+        _check(cls, initkwargs)
         view: Callable[..., HttpResponseBase] = super().as_view(**initkwargs)
         authenticators = initkwargs.get("authenticators", cls.authenticators)
         return authentication(*authenticators)(view) if authenticators else view
+
+    if not TYPE_CHECKING:  # else any attribute would do for mypy
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name, _HABITS)
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Take down request, socket and arguments, before ``dispatch()``."""
@@ -106,7 +147,12 @@ class WebSocketView(View):
         assert isinstance(hooks, DjangoHooks)
         if self.group_receive is not None:
             intercept(self.websocket)
-        for name in self.get_groups():
+        names = self.get_groups()
+        if names is None or isinstance(names, str):
+            raise TypeError(
+                f"{type(self).__qualname__}.get_groups() returned {names!r}: return a list of names"
+            )
+        for name in names:
             Group(name).join(self.websocket)
         return hooks.connect(self, *args, **kwargs)
 
@@ -185,6 +231,34 @@ class WebSocketView(View):
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the socket; see ``WebSocket.close()``. Messages not handled yet are dropped."""
         self.websocket.close(code, reason)
+
+
+def _check(view_class: type[Any], options: dict[str, Any]) -> None:
+    """Raise for what would be called and do nothing, or not what it looks like.
+
+    Raises:
+        TypeError: see ``WebSocketView.as_view()``.
+    """
+    bare = object.__new__(view_class)  # for methods without self
+    bare.__dict__.update(options)
+    for name in ("authenticators", "groups", "subprotocols"):
+        value = getattr(bare, name)
+        if isinstance(value, str) or callable(value):
+            one = repr(value) if isinstance(value, str) else "..."
+            raise TypeError(f"{view_class.__qualname__}.{name} = {value!r}: write {name} = [{one}]")
+    hooks = {
+        name for base in view_class.__mro__ if base.__module__ == __name__ for name in vars(base)
+    }
+    kinds = getattr(view_class, "forms", {})
+    forms = {f"{kind}_{outcome}" for kind in kinds for outcome in ("valid", "invalid")}
+    for name in sorted(hooks | forms):
+        method = None if name.startswith("__") else getattr(bare, name, None)
+        if not callable(method):
+            continue
+        require_plain(method)
+        arguments = ("form",) if name in forms else _ARGUMENTS.get(name)
+        if arguments is not None:
+            require_arguments(method, *arguments, more=name == "connect")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
 from ..protocol import handshake
@@ -27,6 +27,15 @@ _STOPPING: Final = handshake.Refusal(
 )
 
 
+def _no_wsgi(*args: object) -> NoReturn:
+    """Stands for what a WSGI server gives us and another does not."""
+    raise TypeError(
+        "this is a WSGI application, and it was called as ASGI servers (uvicorn, daphne, "
+        "hypercorn) call theirs: run gunicorn -k django_wsmux.worker.WebSocketWorker instead, with "
+        "this same application"
+    )
+
+
 class Dispatcher:
     """Calls one application for WebSocket handshakes and another for everything else.
 
@@ -47,8 +56,13 @@ class Dispatcher:
         dispatchers.add(self)
 
     def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
+        self,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any] = _no_wsgi,
+        *asgi: object,
     ) -> Iterable[bytes]:
+        if asgi or start_response is _no_wsgi:
+            _no_wsgi()
         upgrade = environ.get("HTTP_UPGRADE")
         if upgrade is None or not handshake.is_websocket(upgrade):
             return self.application(environ, start_response)

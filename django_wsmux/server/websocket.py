@@ -9,13 +9,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..protocol.frames import BINARY, PING, TEXT, encode, encode_message
 from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
 from .counters import count
+from .habits import OF_SOCKETS, missing
 from .message_queue import MessageQueue
 from .readiness import Readiness
 
@@ -49,6 +50,11 @@ class WebSocket(Connection, GeventWebSocketNames):
     """
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:  # else any attribute would do for mypy
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name, OF_SOCKETS)
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.path!r} {_STATES[self._state]}>"

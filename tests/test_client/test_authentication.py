@@ -59,6 +59,10 @@ def by_name(token: str) -> Any:
             return {"another": None}[token]
         case "value":
             return int(token)
+        case "type":
+            return token + 1  # type: ignore[operator]
+        case "attribute":
+            return token.nothing  # type: ignore[attr-defined]
         case "broken":
             raise RuntimeError("cannot look it up")
     return User.objects.get(username=token)
@@ -380,6 +384,13 @@ def test_wrong_tokens(
     assert f"'{token}'" not in caplog.text
 
 
+@pytest.mark.parametrize(("token", "error"), [("type", TypeError), ("attribute", AttributeError)])
+def test_fault_of_lookup(client: WebSocketClient, token: str, error: type[Exception]) -> None:
+    """A token is a text, so lookup raises these for a fault of its own: they are not hidden."""
+    with pytest.raises(error):
+        client.websocket("/bearer/", ["bearer", token])
+
+
 def test_inactive(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFixture) -> None:
     """Lookup need not think of it."""
     User.objects.update(is_active=False)
@@ -564,6 +575,21 @@ def test_json_of_another_shape(
     ws.send(message)
     assert (ws.close_code, ws.close_reason) == (4401, "authentication failed")
     assert "token is nobody's" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [('{"token": "type"}', "TypeError"), ('{"token": "attribute"}', "AttributeError")],
+)
+def test_fault_of_lookup_after_all(
+    client: WebSocketClient, caplog: pytest.LogCaptureFixture, message: str, error: str
+) -> None:
+    """A message may be of any shape, which leads to the same errors; the log says where."""
+    ws = client.websocket("/first/json/")
+    ws.send(message)
+    assert ws.close_code == 4401
+    name = r"test_authentication\.py:\d+"
+    assert re.search(rf"nobody's: {error} in .*{name} > {name}$", caplog.text, re.MULTILINE)
 
 
 def test_broken_after_all(waiting: ClientWebSocket) -> None:
