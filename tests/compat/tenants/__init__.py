@@ -1,0 +1,1 @@
+"""A project of two tenants, each with a schema of its own: django-tenants."""
