@@ -141,11 +141,14 @@ class Reserve:
     def _sweep(self) -> None:
         """Close what nobody has taken."""
         due = time.monotonic() - IDLE
-        while self._resting and self._resting[0][0] <= due:
-            _, found = self._resting.popleft()
-            for connection in found:
-                close(connection)
-                take_apart(connection)
-        self._is_swept = False
-        if self._resting:
-            self._sweep_later()
+        try:
+            while self._resting and self._resting[0][0] <= due:
+                _, found = self._resting.popleft()
+                for connection in found:
+                    close(connection)
+                    take_apart(connection)
+        finally:
+            # Also after an error, of a database backend of someone else's.
+            self._is_swept = False
+            if self._resting:
+                self._sweep_later()

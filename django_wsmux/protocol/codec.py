@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import Protocol, cast
+from typing import cast
 
 from .deflate import Deflate
-from .events import Control, Failure, Ping, Pong, Violation
+from .events import Control, Failure, Ping, Pong, Sink, Violation
 from .frames import (
     BINARY,
     CLOSE,
@@ -32,8 +32,9 @@ from .frames import (
 from .masking import apply_mask, unmask, unmask_ascii
 from .parsing import check_header, extended_length, parse_close
 from .partial import PartialMessage
+from .remainder import Remainder
 
-__all__ = ["LARGE", "Codec", "Sink"]
+__all__ = ["LARGE", "Codec"]
 
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
@@ -46,19 +47,6 @@ _INVALID_TEXT = Failure(CloseCode.INVALID_DATA, "invalid UTF-8")
 
 #: A frame of this many bytes is read straight to where it is unmasked from.
 LARGE = 2**17
-
-
-class Sink(Protocol):
-    """Where complete messages go: a list, a deque."""
-
-    def __len__(self) -> int:
-        """Say how many are there."""
-
-    def append(self, message: str | bytes, /) -> None:
-        """Take one."""
-
-    def pop(self) -> object:
-        """Give the last one back."""
 
 
 class Codec:
@@ -76,6 +64,7 @@ class Codec:
             now, or the messages of these bytes have inflated to as much as one may, or they held
             many fragments or control frames. ``receive()`` goes on, also when handed nothing.
         discards: messages lead nowhere any more, and their bytes need not be looked at.
+        remainder: what follows a failure.
         large: the buffer of a large frame that is arriving, if one is: see ``space()``.
         alone: the largest payload that may be taken for a message without being handed to
             ``receive()``, when it comes alone in one plain frame; -1 while none may.
@@ -110,6 +99,7 @@ class Codec:
         "discards",
         "is_held",
         "large",
+        "remainder",
     )
 
     def __init__(
@@ -148,6 +138,7 @@ class Codec:
         self._is_final = False
         # Set by a close frame or a failure: what follows is discarded (section 1.4).
         self._finished = False
+        self.remainder: Remainder | None = None
         # Not -1 while a frame that comes now is the first of a message and nothing is kept before.
         self.alone = self._max_frame_size
 
@@ -194,6 +185,8 @@ class Codec:
         """
         end = len(data) if size is None else size
         if self._finished:
+            if self.remainder is not None:
+                self.remainder.receive(data, 0, end)
             return []
         if self.large is not None:
             return self._receive_large(data, end, messages)
@@ -209,18 +202,18 @@ class Codec:
         self._inflated, self._frames, self.is_held = 0, 0, False
         try:
             if self._rest:
-                position = min(self._rest, end)
+                position = self._start = min(self._rest, end)
                 self._receive_piece(data, 0, position, messages)
+                self._start = 0
             if position < end:
                 self._parse(data, position, end, messages, controls)
                 if self.is_held:
                     self._hold(data, end, kept)
-        except Violation as violation:
+        except (Violation, UnicodeDecodeError) as error:
+            start = end if self._rest else self._start
+            self.remainder = Remainder(data, start, end, self._rest)
             self._finish()
-            controls.append(violation.failure)
-        except UnicodeDecodeError:
-            self._finish()
-            controls.append(_INVALID_TEXT)
+            controls.append(error.failure if isinstance(error, Violation) else _INVALID_TEXT)
         is_inside = (
             self._buffer is not None
             or self.large is not None
@@ -270,55 +263,58 @@ class Codec:
         messages: Sink,
         controls: list[Control],
     ) -> None:
-        while True:
-            available = end - position
-            if available < 2:
-                needed = 2
-                break
-            if (
-                len(messages) >= self._max_messages
-                or self._inflated >= self._max_size > 0
-                or self._frames >= _MANY
-            ):
-                self.is_held, self._start = True, position
-                return
-            first = data[position]
-            # Section 5.2: the mask bit is the high bit of the second byte.
-            length = data[position + 1] - 128
-            # Judged by its first two bytes, and again when it has all arrived: both are cheap.
-            plain = first in _WHOLE_MESSAGE and self._message is None
-            if not plain or length < 0:
-                self._check_header(first, length)
-            if length < 126:
-                start = position + 6
-            else:
-                head, length = extended_length(data, position, available)
-                if not head:
-                    needed = length
+        try:
+            while True:
+                available = end - position
+                if available < 2:
+                    needed = 2
                     break
-                start = position + head
-            if plain:
-                if length > self._max_frame_size:
-                    raise self._too_big(length)
-            elif not first & 0x8:
-                self._check_size(length)
-            stop = start + length
-            if stop > end:
-                is_streamed = self._is_plain_text(first)
-                if is_streamed and start <= end:
-                    self._begin_pieces(first, length, bytes(data[start - 4 : start]))
-                    self._receive_piece(data, start, end, messages)
+                if (
+                    len(messages) >= self._max_messages
+                    or self._inflated >= self._max_size > 0
+                    or self._frames >= _MANY
+                ):
+                    self.is_held, self._start = True, position
                     return
-                needed = (start if is_streamed else stop) - position
-                break
-            position = stop
-            if plain:
-                messages.append(unmask(data, start, stop, first != _FINAL_BINARY))
-            else:
-                payload = cast(bytes, unmask(data, start, stop, False))
-                self._receive_frame(first, payload, messages, controls)
-                if self._finished:
-                    return
+                first = data[position]
+                # Section 5.2: the mask bit is the high bit of the second byte.
+                length = data[position + 1] - 128
+                # Judged by its first two bytes, and again when it has all arrived: both are cheap.
+                plain = first in _WHOLE_MESSAGE and self._message is None
+                if not plain or length < 0:
+                    self._check_header(first, length)
+                if length < 126:
+                    start = position + 6
+                else:
+                    head, length = extended_length(data, position, available)
+                    if not head:
+                        needed = length
+                        break
+                    start = position + head
+                if plain:
+                    if length > self._max_frame_size:
+                        raise self._too_big(length)
+                elif not first & 0x8:
+                    self._check_size(length)
+                stop = start + length
+                if stop > end:
+                    is_streamed = self._is_plain_text(first)
+                    if is_streamed and start <= end:
+                        self._begin_pieces(first, length, bytes(data[start - 4 : start]))
+                        self._receive_piece(data, start, end, messages)
+                        return
+                    needed = (start if is_streamed else stop) - position
+                    break
+                if plain:
+                    messages.append(unmask(data, start, stop, first != _FINAL_BINARY))
+                else:
+                    payload = cast(bytes, unmask(data, start, stop, False))
+                    if self._receive_frame(first, payload, messages, controls):
+                        return
+                position = stop
+        except (Violation, UnicodeDecodeError):
+            self._start = position
+            raise
         if available:
             self._keep(data, position, end, needed)
 
@@ -374,7 +370,8 @@ class Codec:
 
     def _receive_frame(
         self, first: int, payload: bytes, messages: Sink, controls: list[Control]
-    ) -> None:
+    ) -> bool:
+        """Take a frame; return whether it was the peer's last."""
         self._frames += 1
         opcode = first & 0x0F
         if opcode == PING:
@@ -388,6 +385,7 @@ class Codec:
         else:
             self._begin(first, len(payload))
             self._add(payload, bool(first & 0x80), messages)
+        return self._finished
 
     def _begin(self, first: int, length: int) -> None:
         """Note that a frame of a message in parts begins, the first or another."""

@@ -1,10 +1,11 @@
-"""What the codec reports besides messages."""
+"""What the codec reports, and where its messages go."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
-__all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Violation"]
+__all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Sink", "Violation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,19 @@ class Failure:
 
 
 Control = Ping | Pong | Closed | Failure
+
+
+class Sink(Protocol):
+    """Where complete messages go: a list, a deque."""
+
+    def __len__(self) -> int:
+        """Return how many are there."""
+
+    def append(self, message: str | bytes, /) -> None:
+        """Take one."""
+
+    def pop(self) -> object:
+        """Give the last one back."""
 
 
 class Violation(Exception):

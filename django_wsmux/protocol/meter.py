@@ -9,9 +9,10 @@ import time
 from math import ceil
 from typing import Any, Final
 
-from .codec import Codec, Sink
-from .events import Closed, Control, Failure
+from .codec import Codec
+from .events import Closed, Control, Failure, Sink
 from .frames import CloseCode
+from .remainder import Remainder
 
 __all__ = ["MeteredCodec"]
 
@@ -75,9 +76,13 @@ class MeteredCodec(Codec):
             return controls
         for _ in range(min(whole, ceil(excess))):
             messages.pop()
-        self._finish()
         if is_end:
+            self._finish()
             return controls[-1:]  # it is over anyhow
+        kept = self._buffer or b""
+        rest = self._rest if self.large is None else self._needed - self._filled
+        self.remainder = Remainder(kept, self._start, len(kept), rest)
+        self._finish()
         reason = f"more than {self._rate} messages a second"
         return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
 

@@ -1,13 +1,13 @@
 """The life of a connection between the transport below and the view above.
 
-The closing handshake, keepalive, who is told what. How bytes travel and how a view waits is the
+The closing handshake, and who is told what. How bytes travel and how a view waits is the
 transport's business (``contracts.py``); what bytes mean is the codec's; messages on their way to
-the view are in ``inbox.py``. What a view calls is in ``websocket.py``. Nothing here blocks.
+the view are in ``inbox.py``, pings and pongs in ``liveness.py``. What a view calls is in
+``websocket.py``. Nothing here blocks.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import ConnectionClosed
 from ..protocol.deflate import Compressor, negotiate
 from ..protocol.events import Closed, Control, Failure, Ping, Pong
-from ..protocol.frames import CLOSE, PING, PONG, CloseCode, close_payload, encode
+from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import Prepared
-from . import registry
+from . import guard, registry
 from .allocator import keep_freed_memory
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
 from .held import Held
-from .inbox import Inbox
+from .liveness import Liveness
 from .logs import get_logger
 from .traffic import Traffic
 
@@ -37,8 +37,11 @@ logger = get_logger("django_wsmux.connection")
 # Bytes that come at once where there are large messages.
 _MUCH: Final = 2**16
 
+# The peer's close frame, when it was closed for breaking a rule.
+_ANSWER: Final = Closed(CloseCode.NO_STATUS, "")
 
-class Connection(Inbox):
+
+class Connection(Liveness):
     """One connection, from the handshake until its descriptor is closed.
 
     Args:
@@ -53,15 +56,11 @@ class Connection(Inbox):
         "_bytes_out",
         "_compressor",
         "_held",
-        "_is_heard",
         "_messages_out",
         "_on_close",
-        "_ping_sent",
-        "_pong_due",
         "close_code",
         "close_reason",
         "environ",
-        "latency",
         "place",
         "subprotocol",
     )
@@ -72,17 +71,11 @@ class Connection(Inbox):
         self.subprotocol: str | None = None
         self.close_code: int | None = None
         self.close_reason = ""
-        self.latency: float | None = None
         # What it takes up of the caps, where there are some.
         self.place: Place | None = None
         # What waits for the 101, or for release().
         self._held: Held | None = None
         self._compressor: Compressor | None = None
-        # Payload and time of the last ping, and the payload of a pong that waits its turn.
-        self._ping_sent: tuple[bytes, float] | None = None
-        self._pong_due: bytes | None = None
-        # Whether the peer has shown a sign of life since the last ping of the keepalive.
-        self._is_heard = True
         # Who wants to hear that nothing can be sent any more; ends the helpers, too.
         self._on_close: dict[object, Callable[[], None]] | None = None
         self._bytes_in = self._messages_out = self._bytes_out = 0
@@ -196,8 +189,8 @@ class Connection(Inbox):
     def _tell_of_close(self) -> None:
         callbacks, self._on_close = self._on_close, None
         for callback in list(callbacks.values()) if callbacks else ():
-            callback()
-        self.hooks.leave(self)
+            guard.call(callback)
+        guard.call(self.hooks.leave, self)
 
     def close_from_group(self, code: int, reason: str) -> None:
         """Start the closing handshake for a group. Never waits, and accepts no handshake.
@@ -264,6 +257,14 @@ class Connection(Inbox):
         self.unsend()
         self._tell_of_close()
 
+    def _drop(self, what: str, reason: str) -> None:
+        was_open = self._state == OPEN
+        if was_open:
+            self._leave_open(CloseCode.ABNORMAL, reason)
+        self._transport.abort()
+        if was_open:
+            logger.info("%r is dropped: %s", self, what)
+
     # Sending for others than the view
 
     def deliver(self, message: Prepared) -> None:
@@ -314,48 +315,6 @@ class Connection(Inbox):
             # They would be lost anyway, and are what fills memory.
             self._held.messages.clear()
         self.close_from_group(CloseCode.TRY_AGAIN_LATER, "too slow")
-
-    # Keepalive
-
-    def send_keepalive_ping(self) -> None:
-        """Ask the peer for a sign of life."""
-        self._is_heard = False
-        if self._state == OPEN and not self._transport.unsent:
-            self._ping_sent = (b"", time.monotonic())
-            self._transport.write(encode(PING, b""))
-
-    def is_heard(self) -> bool:
-        """Say whether the peer lives, as far as one can know.
-
-        While reading is paused its pong would not be read either.
-        """
-        return self._is_heard or self._is_paused
-
-    def give_up(self) -> None:
-        """Drop a peer that shows no sign of life."""
-        count("ping_timed_out")
-        seconds = self.options.ping_timeout
-        self._drop(f"no sign of life {seconds} s after a ping", "ping timeout")
-
-    def send_timed_out(self, taken: int) -> None:
-        """Drop a peer that has not caught up in time.
-
-        Args:
-            taken: how many bytes it has taken meanwhile.
-        """
-        count("send_timed_out")
-        seconds = self.options.send_timeout
-        if taken:
-            what = f"took {taken} bytes in {seconds} s, {self._transport.unsent} are left"
-        else:
-            what = f"took nothing for {seconds} s"
-        self._drop(what, "send timeout")
-
-    def _drop(self, what: str, reason: str) -> None:
-        if self._state == OPEN:
-            logger.info("%r is dropped: %s", self, what)
-            self._leave_open(CloseCode.ABNORMAL, reason)
-        self._transport.abort()
 
     # Compression
 
@@ -476,11 +435,9 @@ class Connection(Inbox):
             self._inbox = None
         if controls:
             self._end(controls[-1])
-
-    def _note_pong(self, payload: bytes) -> None:
-        if self._ping_sent is not None and self._ping_sent[0] == payload:
-            self.latency = time.monotonic() - self._ping_sent[1]
-            self._ping_sent = None
+        remainder = self.codec.remainder
+        if remainder is not None and remainder.is_closed:
+            self._end(_ANSWER)
 
     def _end(self, control: Control) -> None:
         """Close as the peer asks, or because it broke a rule; other frames end nothing."""
@@ -489,34 +446,16 @@ class Connection(Inbox):
                 # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
                 self._transport.write(encode(CLOSE, close_payload(control.code)))
                 self._leave_open(control.code, control.reason)
-            self._transport.close(self.options.close_timeout, linger=False)
+            has_failed = self.codec.remainder is not None
+            self._transport.close(self.options.close_timeout, linger=has_failed)
         elif type(control) is Failure:
             count(control.counter or "protocol_error")
             if self._state == OPEN:
                 logger.info("%r is closed with %d: %s", self, control.code, control.reason)
                 self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
                 self._leave_open(control.code, control.reason)
-            # The peer may still be sending: closing over unread bytes would reset the
-            # connection and take the close frame with it.
-            self._transport.close(self.options.close_timeout, linger=True)
-
-    def _answer_ping(self, payload: bytes) -> None:
-        if self._transport.unsent:
-            # Section 5.5.3 allows to answer only the latest: a peer that pings without reading
-            # must not fill memory with pongs.
-            self._pong_due = payload
-        else:
-            self._transport.write(encode(PONG, payload))
-
-    def progressed(self) -> None:
-        """The peer has taken some of what was queued for it."""
-        self._is_heard = True
-
-    def drained(self) -> None:
-        """All that was queued has been sent."""
-        if self._pong_due is not None:
-            payload, self._pong_due = self._pong_due, None
-            self._transport.write(encode(PONG, payload))
+            # The peer may still be sending: see ``Remainder``.
+            self._transport.close_after(self.options.close_timeout)
 
     def connection_lost(self) -> None:
         """The descriptor is closed, or about to be, and nothing more can be sent."""

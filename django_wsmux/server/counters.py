@@ -48,6 +48,7 @@ COUNTERS: Final = {
     "authentication_failed": "handshakes and first messages with a wrong ticket or token",
     "token_timed_out": "sockets closed with 4401 as no first message came",
     "close_timed_out": "sockets dropped as the peer did not end its close in time",
+    "internal_errors": "errors of which one socket was the victim; a traceback is in the log",
     "send_timed_out": "sockets dropped as the peer took nothing of what was sent",
     "handshake_timed_out": "connections closed before they had sent a whole request",
     "accepting_paused": "times that all worker_connections were taken and nobody was let in",

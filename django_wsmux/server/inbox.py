@@ -10,7 +10,8 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import Final, cast
 
-from ..protocol.codec import Codec, Sink
+from ..protocol.codec import Codec
+from ..protocol.events import Sink
 from ..protocol.meter import MeteredCodec
 from ..protocol.options import Options
 from . import registry

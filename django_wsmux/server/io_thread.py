@@ -17,16 +17,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
-from .keepalive import Keepalive
-from .logs import get_logger
+from . import guard
+from .keepalive import RETRY, Keepalive
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .streams import Stream
 
 __all__ = ["IOThread", "Timer", "enter"]
-
-logger = get_logger("django_wsmux.connection")
 
 
 class Timer:
@@ -126,9 +124,9 @@ class IOThread:
     def _run(self) -> None:
         while not self._is_over():
             for key, events in self._selector.select(self._patience()):
-                self._do(key.data, events)
+                guard.call(key.data, events)
             for _ in range(len(self._calls)):
-                self._do(self._calls.popleft())
+                guard.call(self._calls.popleft())
             self._keep_time()
         self._selector.close()
         self._bell.close()
@@ -158,20 +156,13 @@ class IOThread:
     def _keep_time(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            self._do(heapq.heappop(self._timers)[2].fire)
+            guard.call(heapq.heappop(self._timers)[2].fire)
         if self._sweeps_at is not None and self._sweeps_at <= now:
-            self._sweeps_at = None
-            self._do(self._sweep, now)
+            self._sweeps_at = now + RETRY  # unless the sweep knows better
+            guard.call(self._sweep, now)
 
     def _sweep(self, now: float) -> None:
         self._sweeps_at = self.keepalive.sweep(now)
-
-    def _do(self, callback: Callable[..., None], *args: float) -> None:
-        try:
-            callback(*args)
-        except Exception:
-            # All other sockets are to go on.
-            logger.exception("Bug in django_wsmux")
 
 
 _guard = threading.Lock()

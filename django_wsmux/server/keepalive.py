@@ -11,12 +11,17 @@ order in which they entered it, and a sweep looks at no others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from . import guard
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Keepalive"]
+__all__ = ["RETRY", "Keepalive"]
+
+#: Seconds until the next sweep after one that failed.
+RETRY: Final = 1.0
 
 
 class Keepalive:
@@ -56,11 +61,11 @@ class Keepalive:
                 pinged = now - connection.options.ping_timeout
                 self._pings[connection] = max(now, pinged + connection.options.ping_interval)
             else:
-                connection.give_up()
+                guard.call(connection.give_up)
         for connection in self._due(self._pings, now):
             if not connection.closed:
                 self._checks[connection] = now + connection.options.ping_timeout
-                connection.send_keepalive_ping()
+                guard.call(connection.send_keepalive_ping)
         return min((next(iter(queue.values())) for queue in self._queues()), default=None)
 
     def _queues(self) -> list[dict[Connection, float]]:

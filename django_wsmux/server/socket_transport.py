@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..protocol.frames import FIN, encode, head
 from .connection import Connection
+from .counters import count
 from .logs import get_logger
 from .send_queue import LONG, SendQueue
 from .streams import Stream
@@ -120,6 +121,9 @@ class SocketTransport:
             # The peer is gone: reset, timed out, unreachable.
             self._drop()
             return
+        except Exception:
+            self._fail(self._websocket)
+            return
         self._received(size, is_large)
 
     def _received(self, size: int, is_large: bool) -> None:
@@ -139,6 +143,7 @@ class SocketTransport:
 
     def _fail(self, websocket: Connection) -> None:
         """Keep an error of our own from the hub, which has other sockets to serve."""
+        count("internal_errors")
         logger.exception("Bug in django_wsmux: %r is dropped", websocket)
         self._drop()
 

@@ -258,7 +258,14 @@ class ThreadTransport(SocketTransport):
         """Do something in the I/O thread, unless it is too late."""
         with self._changed:
             if self._stream is not None:
-                callback()
+                self._guarded(callback)
+
+    def _guarded(self, callback: Callable[..., None], *args: int) -> None:
+        """Call back in the I/O thread; an error drops this socket and harms no other."""
+        try:
+            callback(*args)
+        except Exception:
+            self._fail(self._websocket)
 
     def _look_out(self) -> None:
         """Have the I/O thread look out for what is wanted now."""
@@ -276,10 +283,13 @@ class ThreadTransport(SocketTransport):
 
     def _ready(self, events: int) -> None:
         with self._changed:
-            if events & EVENT_WRITE and self._is_writing and self._stream is not None:
-                self._writable()
-            if events & EVENT_READ and self._is_reading:
-                self._readable()
+            self._guarded(self._transfer, events)
+
+    def _transfer(self, events: int) -> None:
+        if events & EVENT_WRITE and self._is_writing and self._stream is not None:
+            self._writable()
+        if events & EVENT_READ and self._is_reading:
+            self._readable()
 
     def _end_received(self) -> None:
         self.pause()

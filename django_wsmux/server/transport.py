@@ -22,10 +22,10 @@ from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
 from ..protocol.frames import FIN, head
-from . import registry
+from . import guard, registry
 from .connection import Connection
 from .counters import count, gauges
-from .keepalive import Keepalive
+from .keepalive import RETRY, Keepalive
 from .leaving import FAREWELL, farewell
 from .pool import HandlerPool, Job
 from .socket_transport import SocketTransport, arrived, end_stream
@@ -55,6 +55,7 @@ class _Sweeper:
         self.keepalive = Keepalive()
         self._timer: Any = None
         self._wakes_at = 0.0
+        self._due: float | None = None
 
     def watch(self, websocket: Connection) -> None:
         due = self.keepalive.add(websocket, time.monotonic())
@@ -66,7 +67,12 @@ class _Sweeper:
         self._wake_at(None)
 
     def _sweep(self) -> None:
-        self._wake_at(self.keepalive.sweep(time.monotonic()))
+        self._due = time.monotonic() + RETRY  # unless the sweep knows better
+        guard.call(self._sweep_now)
+        self._wake_at(self._due)
+
+    def _sweep_now(self) -> None:
+        self._due = self.keepalive.sweep(time.monotonic())
 
     def _wake_at(self, due: float | None) -> None:
         if self._timer is not None:
@@ -183,9 +189,16 @@ class GeventTransport(SocketTransport):
 
         def fire() -> None:
             timer.close()
-            callback()
+            self._guarded(callback)
 
         timer.start(fire)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        """Call back from the hub; an error drops this socket and harms no other."""
+        try:
+            callback()
+        except Exception:
+            self._fail(self._websocket)
 
     # Writing
 
@@ -196,7 +209,7 @@ class GeventTransport(SocketTransport):
             timeout = self._websocket.options.send_timeout
             if timeout:
                 self._stalled = self._hub.loop.timer(0, timeout)
-        self._writer.start(self._writable)
+        self._writer.start(self._guarded, self._writable)
 
     def _stop_writing(self) -> None:
         self._writer.stop()
@@ -209,7 +222,7 @@ class GeventTransport(SocketTransport):
 
     def _expect_progress(self) -> None:
         if self._stalled is not None:
-            self._stalled.again(self._time_out)
+            self._stalled.again(self._guarded, self._time_out)
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
@@ -275,7 +288,7 @@ class GeventTransport(SocketTransport):
         """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
         if self._timer is None and self._stream is not None:
             self._timer = self._hub.loop.timer(timeout)
-            self._timer.start(self._close_timed_out)
+            self._timer.start(self._guarded, self._close_timed_out)
 
     def _close_timed_out(self) -> None:
         count("close_timed_out")
@@ -340,6 +353,9 @@ class PlainTransport(GeventTransport):
             # The peer is gone: reset, timed out, unreachable.
             self._drop()
             return
+        except Exception:
+            self._fail(self._websocket)
+            return
         if message is None:
             self._received(size, False)
             return
@@ -395,7 +411,7 @@ class TLSTransport(GeventTransport):
 
     def _expect_pending(self) -> None:
         if self._stream is not None and self._stream.pending:
-            self._hub.loop.run_callback(self._read_pending)
+            self._hub.loop.run_callback(self._guarded, self._read_pending)
 
     def _is_reading(self) -> bool:
         # Read in gevent 26.9; its type stubs do not know it.
@@ -403,7 +419,7 @@ class TLSTransport(GeventTransport):
 
     def _readable(self) -> None:
         super()._readable()
-        self._read_pending()
+        self._guarded(self._read_pending)
 
     def _read_pending(self) -> None:
         while self._stream is not None and self._is_reading() and self._stream.pending:

@@ -8,6 +8,7 @@ takes down where the process is. The hub logs it once it runs again, and once fo
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -82,5 +83,6 @@ class Watchdog:
             _real_sleep(self._limit / _BEATS)
             if self._seen is None and time.monotonic() - self._beat > self._limit:
                 frame: Any = sys._current_frames().get(self._thread)
-                if frame is not None:
-                    self._seen = traceback.extract_stack(frame)
+                # The frames go on while they are read, and a source file may be unreadable.
+                with contextlib.suppress(Exception):
+                    self._seen = frame and traceback.extract_stack(frame)

@@ -6,17 +6,17 @@ Nothing here blocks except ``receive()``, ``wait()``, ``send()`` and ``ping()``.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..protocol.frames import BINARY, PING, TEXT, encode, encode_message
+from ..protocol.frames import BINARY, TEXT, encode_message
 from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
 from .counters import count
 from .habits import OF_SOCKETS, missing
+from .liveness import next_payload
 from .message_queue import MessageQueue
 from .readiness import Readiness
 
@@ -253,18 +253,20 @@ class WebSocket(Connection, GeventWebSocketNames):
         """
         self.send(self.hooks.dump_json(value, **options))
 
-    def ping(self, payload: bytes = b"") -> None:
+    def ping(self, payload: bytes | None = None) -> None:
         """Send a ping; ``latency`` is set when its pong arrives (RFC 6455 section 5.5.2).
 
         Waits where ``send()`` would.
 
         Args:
-            payload: at most 125 bytes.
+            payload: at most 125 bytes; ``None`` for one that tells its pong from others.
 
         Raises:
             ConnectionClosed: the socket is closed.
             ValueError: the payload is too long.
         """
+        if payload is None:
+            payload = next_payload()
         if len(payload) > 125:
             raise ValueError(
                 f"ping of {len(payload)} bytes: at most 125 fit (RFC 6455 section 5.5)"
@@ -275,8 +277,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             self._require_open()
         if self._transport.unsent > self.options.max_unsent_bytes:
             self._drain()
-        self._ping_sent = (payload, time.monotonic())
-        self._transport.write(encode(PING, payload))
+        self._send_ping(payload)
 
     # Around the view
 

@@ -25,7 +25,7 @@ def test_silence_ends(start_server: StartServer, worker: str) -> None:
     key = uuid4().hex
     with server.upgraded(f"/report/{key}/") as wire:
         started = time.monotonic()
-        assert wire.frame() == (9, b"")
+        assert wire.frame()[0] == 9
         assert wire.read(1) == b""
         assert 0.9 < time.monotonic() - started < 3
     assert reported(server, key) == "1006 ping timeout []"
@@ -37,10 +37,25 @@ def test_pongs_keep_alive(start_server: StartServer) -> None:
     server = start_server("own", env=ENV)
     with server.upgraded("/echo/") as wire:
         for _ in range(4):
-            assert wire.frame() == (9, b"")
-            wire.send(frame(0x8A, b""))
+            opcode, payload = wire.frame()
+            assert opcode == 9
+            wire.send(frame(0x8A, payload))
         wire.send(frame(0x81, b"still here"))
         assert wire.frame() == (1, b"still here")
+
+
+def test_latency_is_of_answers(start_server: StartServer) -> None:
+    """A pong that was not asked for says nothing of the time that one takes."""
+    server = start_server("own", env=ENV)
+    with server.upgraded("/latency/") as wire:
+        opcode, payload = wire.frame()
+        assert opcode == 9
+        wire.send(frame(0x8A, b"") + frame(0x81, b"latency?"))
+        assert wire.frame() == (1, b"null")
+        wire.send(frame(0x8A, payload) + frame(0x81, b"latency?"))
+        opcode, latency = wire.frame()
+        assert opcode == 1
+        assert float(latency) > 0
 
 
 def test_any_sign_of_life_counts(start_server: StartServer) -> None:
@@ -48,7 +63,7 @@ def test_any_sign_of_life_counts(start_server: StartServer) -> None:
     server = start_server("own", env=ENV)
     with server.upgraded("/echo/") as wire:
         for _ in range(4):
-            assert wire.frame() == (9, b"")
+            assert wire.frame()[0] == 9
             wire.send(frame(0x81, b"x"))
             assert wire.frame() == (1, b"x")
 
@@ -59,7 +74,24 @@ def test_a_view_that_does_not_receive(start_server: StartServer) -> None:
     with server.upgraded("/silent/") as wire:
         for _ in range(100):
             wire.send(frame(0x81, b"x"))
-        assert [wire.frame() for _ in range(3)] == [(9, b"")] * 3
+        assert [wire.frame()[0] for _ in range(3)] == [9] * 3
+
+
+@pytest.mark.parametrize("worker", ["own", "runserver"])
+def test_a_log_that_raises(start_server: StartServer, worker: str) -> None:
+    """An error while one peer is given up is not felt by others, nor by those that come later."""
+    server = start_server(worker, env=ENV)
+    server.get("/break-logging/")
+    for _ in range(2):
+        with server.upgraded("/silent/") as one, server.upgraded("/silent/") as two:
+            for wire in (one, two):
+                assert wire.frame()[0] == 9
+            for wire in (one, two):
+                assert wire.rest() == b""
+    with server.upgraded("/echo/") as wire:
+        # Closed for breaking a rule, which is logged too.
+        wire.send(frame(0xF1, b"x"))
+        assert wire.frame() == (8, b"\x03\xeareserved bits set")
 
 
 def test_off(start_server: StartServer) -> None:

@@ -339,6 +339,13 @@ def silent(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 @websocket
+def latency(request: HttpRequest, websocket: WebSocket) -> None:
+    """Answer with what is known of the time that a ping takes."""
+    for _ in websocket:
+        websocket.send_json(websocket.latency)
+
+
+@websocket
 def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.ping(b"are you there")
     while websocket.latency is None:

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -198,6 +199,41 @@ def unread(request: HttpRequest) -> JsonResponse:
     )
 
 
+def too_large(request: HttpRequest, key: str) -> HttpResponse:
+    """Open sockets from a browser, ten in turn, send each too much, and note how they close."""
+    return HttpResponse(
+        f"""<!doctype html><script>
+        const codes = [];
+        function next() {{
+            if (codes.length == 10) return fetch("/note/{key}/?what=" + codes);
+            const websocket = new WebSocket(`wss://${{location.host}}/echo/`);
+            websocket.onopen = () => websocket.send(new Uint8Array(8 * 2 ** 20));
+            websocket.onclose = (event) => {{ codes.push(event.code); next(); }};
+        }}
+        next();
+        </script>"""
+    )
+
+
+class _Raising(logging.Handler):
+    """A logging handler that fails, as one does whose server is away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError("the server for logs is away")
+
+
+def break_logging(request: HttpRequest) -> HttpResponse:
+    """Have each line about a socket raise."""
+    logging.getLogger("django_wsmux.connection").addHandler(_Raising())
+    return HttpResponse("broken")
+
+
+def note(request: HttpRequest, key: str) -> HttpResponse:
+    """Have something found under a key."""
+    state.reports[key] = request.GET["what"]
+    return HttpResponse("noted")
+
+
 def let_go(request: HttpRequest, key: str) -> HttpResponse:
     """Let a view go on that waits for it."""
     state.reports[key] = "go"
@@ -245,6 +281,9 @@ urlpatterns = [
     path("places/", places),
     path("prometheus/", metrics_view),
     path("unread/", unread),
+    path("break-logging/", break_logging),
+    path("too-large/<key>/", too_large),
+    path("note/<key>/", note),
     path("let-go/<key>/", let_go),
     path("collect/", collect),
     path("threads/", threads),

@@ -47,6 +47,7 @@ urlpatterns = [
     path("silent/", sockets.silent),
     path("aloof/", sockets.aloof),
     path("ping-me/", sockets.ping_me),
+    path("latency/", sockets.latency),
     path("coming-and-going/", sockets.coming_and_going),
     path("mirror/", sockets.mirror),
     path("undecided/<key>/", sockets.undecided),

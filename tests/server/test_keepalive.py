@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django_wsmux.protocol.options import Options
 from django_wsmux.server.connection import Connection
+from django_wsmux.server.counters import counters
 from django_wsmux.server.keepalive import Keepalive
 
 
@@ -103,3 +104,23 @@ def test_closed_by_another_view() -> None:
 def test_off() -> None:
     """Without an interval a connection is not watched."""
     assert watched(Peer(ping_interval=0)).sweep(99) is None
+
+
+def test_an_error_is_felt_by_no_other() -> None:
+    """Whatever goes wrong with one connection, the others are pinged and given up in time."""
+
+    class Broken(Peer):
+        def send_keepalive_ping(self) -> None:
+            raise ZeroDivisionError
+
+        def give_up(self) -> None:
+            raise ZeroDivisionError
+
+    before = counters["internal_errors"]
+    peers = [Broken(alive=False), Peer(alive=False), Broken(alive=False), Peer(alive=False)]
+    keepalive = watched(*peers)
+    assert keepalive.sweep(20) == 30
+    assert [peer.pings for peer in peers] == [0, 1, 0, 1]
+    keepalive.sweep(30)
+    assert [peer.given_up for peer in peers] == [False, True, False, True]
+    assert counters["internal_errors"] == before + 4
