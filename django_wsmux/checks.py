@@ -16,6 +16,7 @@ E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
 W012           ``local://`` beside a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
+W017           a package keeps tenant or user where sockets do not see it
 W020           tenants share the groups of users, and all other groups
 W032           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
 W033           a setting has a name that is not known
@@ -45,6 +46,7 @@ from .protocol import origin
 from .server import patching
 
 __all__ = [
+    "check_context",
     "check_names",
     "check_opaque_origins",
     "check_patching",
@@ -228,4 +230,31 @@ def check_runserver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Ch
             hint=f'List "django_wsmux" above "{owner}" in INSTALLED_APPS.',
             id="django_wsmux.W004",
         )
+    ]
+
+
+#: Packages that keep what belongs to a request where no context variable is.
+_KEEPERS: Final = {
+    "django_tenants": "django-tenants keeps the tenant on the database connection",
+    "django_multitenant": "django-multitenant keeps the tenant in a threading.local",
+    "crum": "django-crum keeps the user in a threading.local",
+}
+
+
+@register()
+def check_context(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that sockets get what some packages keep beside the request."""
+    if conf.get("WEBSOCKET_CONTEXT"):
+        return []
+    engines = [database.get("ENGINE", "") for database in settings.DATABASES.values()]
+    named = [*settings.INSTALLED_APPS, *settings.MIDDLEWARE, *engines]
+    packages = {str(name).partition(".")[0] for name in named}
+    return [
+        Warning(
+            f"{what}, and the views of sockets do not have it once the socket is open.",
+            hint="Set WEBSOCKET_CONTEXT, as docs/views.rst shows.",
+            id="django_wsmux.W017",
+        )
+        for package, what in _KEEPERS.items()
+        if package in packages
     ]

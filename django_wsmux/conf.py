@@ -31,6 +31,7 @@ __all__ = [
     "NO_CONTROLS",
     "SETTINGS",
     "Setting",
+    "context_functions",
     "get",
     "group_prefix",
     "json_encoder",
@@ -151,6 +152,19 @@ def _cache_problem(value: Any) -> str | None:
     return f"must be one of CACHES, {', '.join(map(repr, settings.CACHES))}, not {value!r}"
 
 
+def _context_problem(value: Any) -> str | None:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        return f"must be a list of dotted paths of functions, not {value!r}"
+    for path in value:
+        try:
+            function = import_string(path)
+        except Exception as error:
+            return f"{path!r} cannot be imported: {type(error).__name__}: {error}"
+        if not callable(function):
+            return f"{path!r} is not a function, but {function!r}"
+    return None
+
+
 def _slow_client_problem(value: Any) -> str | None:
     return None if value in ("close", "drop") else f'must be "close" or "drop", not {value!r}'
 
@@ -244,6 +258,7 @@ SETTINGS = {
         Setting("WEBSOCKET_CLOSE_TIMEOUT", _default.close_timeout, _seconds),
         Setting("WEBSOCKET_SEND_TIMEOUT", _default.send_timeout, _seconds),
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
+        Setting("WEBSOCKET_CONTEXT", (), _context_problem),
         Setting("WEBSOCKET_ACCESS_LOG_FORMAT", None, _access_log_problem),
         Setting("WEBSOCKET_DRAIN_SECONDS", 5.0, _seconds),
         Setting("WEBSOCKET_BLOCKED_WARNING", _default.blocked_warning, _seconds),
@@ -351,11 +366,18 @@ def group_prefix() -> str:
     return str(prefix)
 
 
+@cache
+def context_functions() -> tuple[Callable[[Any], Any], ...]:
+    """Return the functions of ``WEBSOCKET_CONTEXT``."""
+    return tuple(import_string(path) for path in get("WEBSOCKET_CONTEXT"))
+
+
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in SETTINGS:
         options.cache_clear()
         json_encoder.cache_clear()
         _prefix_function.cache_clear()
+        context_functions.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")

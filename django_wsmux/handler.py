@@ -7,7 +7,8 @@ over, anything else is the HTTP answer to the handshake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -19,7 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
-from . import conf, databases, overview, people, sessions
+from . import conf, databases, overview, people, sessions, surroundings
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
@@ -64,6 +65,35 @@ def build_request(environ: dict[str, Any]) -> WebSocketRequest:
     return request
 
 
+class InContext:
+    """A response that is iterated over and closed in the context of its handshake.
+
+    So receivers of ``request_finished`` find what the handshake has used, such as its caches.
+
+    Args:
+        context: of the handshake.
+        response: what the application has returned.
+    """
+
+    __slots__ = ("_context", "_response")
+
+    def __init__(self, context: Context, response: Any) -> None:
+        self._context = context
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the body."""
+        parts = self._context.run(iter, self._response)
+        while (part := self._context.run(next, parts, None)) is not None:
+            yield part
+
+    def close(self) -> None:
+        """Close the response, where it can be closed."""
+        close = getattr(self._response, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
 class WebSocketHandler(WSGIHandler):
     """The WSGI application that answers handshakes by ``WEBSOCKET_URLCONF``."""
 
@@ -77,12 +107,12 @@ class WebSocketHandler(WSGIHandler):
         overview.serve()
         place = admission.enter(environ, conf.options())
         if place is None:
-            return self._answer(environ, start_response, seam)
+            return self._answer_in_context(environ, start_response, seam)
         if isinstance(place, Refusal):
             return self._turn_away(place, environ, start_response, seam)
         environ[admission.PLACE_KEY] = place
         try:
-            return self._answer(environ, start_response, seam)
+            return self._answer_in_context(environ, start_response, seam)
         finally:
             # An open socket has it until its end.
             if not place.is_open:
@@ -100,6 +130,21 @@ class WebSocketHandler(WSGIHandler):
         assert isinstance(hooks, DjangoHooks)
         self._finish(websocket, hooks, refusal_response(refusal), ())
         return ()
+
+    def _answer_in_context(
+        self, environ: dict[str, Any], start_response: Any, seam: Takeover
+    ) -> Any:
+        """Have Django answer in a context of the handshake's own.
+
+        What is found there when the view accepts is the handshake's.
+        """
+        context = self.new_context(environ)
+        answer = context.run(self._answer, environ, start_response, seam)
+        return InContext(context, answer) if answer else answer
+
+    def new_context(self, environ: dict[str, Any]) -> Context:
+        """Return the context that a handshake runs in; to be overridden."""
+        return surroundings.handshake_context()
 
     def _answer(self, environ: dict[str, Any], start_response: Any, seam: Takeover) -> Any:
         """Have Django answer, and do as it says."""
@@ -236,6 +281,9 @@ class WebSocketHandler(WSGIHandler):
                     admit_user(request, place)
                 if place.is_refused:
                     return refusal_response(admission.FULL_USER)
+            if isinstance(response, SwitchingProtocols) and websocket:
+                assert isinstance(websocket.hooks, DjangoHooks)
+                websocket.hooks.surround(response)
             if response is None and websocket and not websocket.connecting:
                 return HttpResponse()
             return response

@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
-from . import conf, databases, people, sessions
+from . import conf, databases, people, sessions, surroundings
 from .callables import explain, name_of, require_done
 from .exceptions import ConnectionClosed
 from .json_text import dump_json
@@ -28,7 +28,7 @@ from .protocol import handshake
 from .protocol.frames import CloseCode
 from .reporting import describe, notify, report
 from .request import WebSocketRequest, bare_environ_of, bare_request, shed
-from .responses import SwitchingProtocols, WebSocketResponse
+from .responses import Conversation, SwitchingProtocols, WebSocketResponse
 from .server import admission
 from .server.admission import FULL_USER, Place
 from .server.connection import Connection
@@ -136,6 +136,8 @@ class DjangoHooks:
         if self._view is not None or seam is None:
             return
         assert request is not None
+        # For helpers: the view itself runs inside its request.
+        self._surroundings = surroundings.managed(request, surroundings.current())
         if place is not None and not admit_user(request, place):
             if not seam.is_switched:
                 websocket.abandon()
@@ -145,6 +147,13 @@ class DjangoHooks:
             websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
         else:
             self.accept(websocket)
+
+    def surround(self, response: SwitchingProtocols) -> None:
+        """Add what ``WEBSOCKET_CONTEXT`` says to what is around the view that has accepted."""
+        assert self._request is not None
+        response.surroundings = surroundings.managed(self._request, response.surroundings)
+        if self._view is not None:
+            self._surroundings = response.surroundings
 
     def accept(
         self, websocket: Connection, subprotocols: Sequence[str] = (), headers: Headers = ()
@@ -266,8 +275,8 @@ class DjangoHooks:
         try:
             while isinstance(answer, WebSocketResponse):
                 calls_view = answer.calls_view
-                conversation = partial(answer.conversation, websocket)
-                answer = self._run(websocket, answer.surroundings, conversation)
+                talk = partial(self._talk, websocket, answer.conversation)
+                answer = self._run(websocket, answer.surroundings, talk)
             is_served = isinstance(answer, SwitchingProtocols)
             if is_served:
                 self._serve(websocket)
@@ -282,6 +291,12 @@ class DjangoHooks:
                 # Killed in the middle: the process is going.
                 websocket.close(CloseCode.SERVICE_RESTART)
                 self.end(websocket)
+
+    def _talk(self, websocket: WebSocket, conversation: Conversation) -> object:
+        answer = require_done(conversation(websocket), conversation)
+        if isinstance(answer, SwitchingProtocols):
+            self.surround(answer)
+        return answer
 
     def end(self, websocket: WebSocket) -> None:
         """The view is done with the socket."""
@@ -424,22 +439,21 @@ class DjangoHooks:
     def _run(
         self,
         websocket: Connection,
-        surroundings: Surroundings | None,
+        around: Surroundings | None,
         function: Callable[[], object],
     ) -> object:
         """Run a conversation or a helper; only GreenletExit gets out.
 
         Args:
             websocket: the socket.
-            surroundings: ``None`` for the helper of a view without a decorator, which runs inside
-                its request.
+            around: ``None`` if there is nothing around it.
             function: what to run.
         """
         context: Any = None
         try:
-            if surroundings is None:
+            if around is None:
                 return require_done(function(), function)
-            context = surroundings.context(getcurrent())
+            context = around.context(getcurrent())
             return require_done(context.run(function), function)
         except GreenletExit:
             raise  # killed, as its socket has closed or the process is going
@@ -476,7 +490,8 @@ class DjangoHooks:
 
         if context is None:
             return report(websocket.path, error, find_request)
-        found: HttpResponseBase = context.run(report, websocket.path, error, find_request)
+        plain = getattr(context, "plain", context)
+        found: HttpResponseBase = plain.run(report, websocket.path, error, find_request)
         return found
 
     def _failed(self, websocket: Connection, error: BaseException, context: Any = None) -> None:

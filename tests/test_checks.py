@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
 
+from django_wsmux import checks
 from tests.support import ROOT
 
 
@@ -108,6 +110,31 @@ def test_wsgi(
         messages = found()
     assert [number for number, _ in messages] == (["django_wsmux.W032"] if is_warned else [])
     assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("MIDDLEWARE", ["django_tenants.middleware.main.TenantMainMiddleware"]),
+        ("MIDDLEWARE", ["crum.CurrentRequestUserMiddleware"]),
+        ("MIDDLEWARE", ["django_multitenant.middleware.MultitenantMiddleware"]),
+    ],
+)
+def test_context(setting: str, value: Any) -> None:
+    """W017 where a package keeps what sockets would not have, unless WEBSOCKET_CONTEXT says how."""
+    with override_settings(**{setting: value}):
+        assert [each.id for each in checks.check_context(None)] == ["django_wsmux.W017"]
+        with override_settings(WEBSOCKET_CONTEXT=["tests.project.context.around"]):
+            assert checks.check_context(None) == []
+
+
+@pytest.mark.parametrize("value", ["a.b", ["no.such.function"], ["tests.project.context.tenant"]])
+def test_context_functions(value: object) -> None:
+    """E002 if one of WEBSOCKET_CONTEXT cannot be used."""
+    with override_settings(WEBSOCKET_CONTEXT=value):
+        ((number, text),) = found()
+    assert number == "django_wsmux.E002"
+    assert text.startswith("WEBSOCKET_CONTEXT ")
 
 
 class BadPatterns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Final
 
 from django.core.exceptions import DisallowedHost
@@ -66,12 +67,11 @@ class Exchange:
         start: Any = lambda *args: self._started.append(args)  # noqa: E731
 
         # Language and time zone are the test's, as in a request of Django's client.
-        around = surroundings.current()
+        self.around = surroundings.named()
 
         def answer() -> None:
             self._loan.begin()
-            context = around.context(getcurrent())
-            self._body = context.run(answer_upgrade, application, environ, start)
+            self._body = answer_upgrade(application, environ, start)
 
         self._task = self.loop.start(answer)
 
@@ -118,6 +118,12 @@ class Exchange:
 
 class _Handler(WebSocketHandler):
     """Keeps request and response for the test: a server gets to see their bytes only."""
+
+    def new_context(self, environ: dict[str, Any]) -> Context:
+        """Return a context with the language and time zone of the test."""
+        exchange: Exchange = environ[EXCHANGE_KEY]
+        context: Context = exchange.around.context(getcurrent())
+        return context
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         exchange: Exchange = request.META.pop(EXCHANGE_KEY)

@@ -1,0 +1,160 @@
+"""A site whose middleware sets something around each request, and sockets that look at it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from django_wsmux.decorators import websocket
+from django_wsmux.groups import Group
+from django_wsmux.responses import WebSocketResponse
+from django_wsmux.server.websocket import WebSocket
+from django_wsmux.views import WebSocketView
+
+from . import state, urls
+
+tenant: ContextVar[str] = ContextVar("tenant", default="none")
+bag: ContextVar[dict[str, str]] = ContextVar("bag")
+local = threading.local()
+
+
+def middleware(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Set the tenant that the query names, for as long as the request takes."""
+
+    def set_tenant(request: HttpRequest) -> HttpResponse:
+        name = request.GET.get("tenant")
+        if name is None:
+            return get_response(request)
+        tokens = tenant.set(name), bag.set({"tenant": name})
+        try:
+            with entered(name):
+                return get_response(request)
+        finally:
+            tenant.reset(tokens[0])
+            bag.reset(tokens[1])
+
+    return set_tenant
+
+
+@contextmanager
+def entered(name: str) -> Iterator[None]:
+    """Set what is no context variable."""
+    before = getattr(local, "tenant", "none")
+    local.tenant = name
+    try:
+        yield
+    finally:
+        local.tenant = before
+
+
+def around(request: HttpRequest) -> Callable[[], Any]:
+    """Do the same around all that a socket's view does: a function of WEBSOCKET_CONTEXT."""
+    return partial(entered, request.GET.get("tenant", "none"))
+
+
+def seen() -> str:
+    """Return what is there."""
+    return f"{tenant.get()} {bag.get({}).get('tenant', 'none')} {getattr(local, 'tenant', 'none')}"
+
+
+def look(websocket: WebSocket, beginning: str = "") -> None:
+    """Send what is there, and change it, which is to end with the message."""
+    websocket.send(beginning + seen())
+    tenant.set("changed")
+
+
+@websocket
+def function(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(f"function {seen()}")
+    for name in websocket:
+        websocket.spawn(look, websocket, f"{name!s} ")
+        websocket.spawn(look, websocket, f"{name!s} ")
+
+
+def undecorated(request: Any) -> None:
+    request.websocket.send(f"undecorated {seen()}")
+    for _ in request.websocket:
+        request.websocket.spawn(look, request.websocket, "helper ")
+
+
+class Event(WebSocketView):
+    groups = ("context",)
+
+    def connect(self, request: HttpRequest) -> None:
+        self.key = request.GET.get("mark", "")
+        cache.set("key", self.key)
+        self.send(f"connect {seen()}")
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "spawn":
+            self.websocket.spawn(look, self.websocket, "helper ")
+        elif message == "group":
+            Group("context").send("x")
+        else:
+            look(self.websocket, "receive ")
+
+    def group_receive(self, message: str | bytes) -> None:
+        look(self.websocket, "group ")
+
+    def disconnect(self, code: int, reason: str) -> None:
+        state.reports[self.key] = f"{seen()};"
+
+
+class Lean(WebSocketView):
+    keep_request = False
+
+    def connect(self, request: HttpRequest) -> None:
+        cache.get_or_set("key", "x")
+
+
+def caching(request: HttpRequest) -> HttpResponse:
+    """Use the cache in the handshake."""
+    cache.get_or_set("key", "x")
+    return WebSocketResponse(lambda websocket: list(websocket))
+
+
+class Failing(WebSocketView):
+    """Raise a page's error where the context is of interest."""
+
+    def receive(self, message: str | bytes) -> None:
+        raise ValueError(seen())
+
+
+def leave(request: HttpRequest) -> HttpResponse:
+    """Set the tenant and leave it there, as careless code does."""
+    tenant.set("left")
+    bag.set({"tenant": "left"})
+    return HttpResponse("left")
+
+
+def around_sockets(request: HttpRequest) -> HttpResponse:
+    """Show how many different surroundings the open sockets have, and of which class."""
+    from django_wsmux.server import registry
+
+    found = {id(each.hooks._surroundings): each.hooks for each in registry.open_sockets}  # type: ignore[attr-defined]
+    names = [type(each._surroundings).__name__ for each in found.values()]  # type: ignore[attr-defined]
+    return HttpResponse(json.dumps(names))
+
+
+urlpatterns = [
+    path("function/", function),
+    path("undecorated/", undecorated),  # type: ignore[arg-type]  # returns None
+    path("event/", Event.as_view()),
+    path("lean/", Lean.as_view()),
+    path("caching/", caching),
+    path("failing/", Failing.as_view()),
+    path("leave/", leave),
+    path("around/", around_sockets),
+    *urls.urlpatterns,
+]
