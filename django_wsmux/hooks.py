@@ -489,9 +489,11 @@ class DjangoHooks:
             return self._request or bare_request(websocket, self._address)
 
         if context is None:
-            return report(websocket.path, error, find_request)
+            return report(websocket.path, error, find_request, self.user_id)
         plain = getattr(context, "plain", context)
-        found: HttpResponseBase = plain.run(report, websocket.path, error, find_request)
+        found: HttpResponseBase = plain.run(
+            report, websocket.path, error, find_request, self.user_id
+        )
         return found
 
     def _failed(self, websocket: Connection, error: BaseException, context: Any = None) -> None:

@@ -7,7 +7,9 @@ the next one, so nothing that is raised in it gets out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.handlers.exception import response_for_exception
@@ -26,7 +28,10 @@ _limit = LogLimit()
 
 
 def report(
-    path: str, error: BaseException, find_request: Callable[[], HttpRequest]
+    path: str,
+    error: BaseException,
+    find_request: Callable[[], HttpRequest],
+    user_id: str | None,
 ) -> HttpResponseBase:
     """Log and signal an error as Django does for a view. Never raises.
 
@@ -34,12 +39,15 @@ def report(
         path: of the socket, for the log.
         error: the one that is being handled.
         find_request: returns the request to report it with.
+        user_id: primary key of the signed-in user, as a string.
 
     Returns:
         What a page would show; a bare 500 if that cannot be found out.
     """
     try:
-        response: Any = response_for_exception(find_request(), error)  # type: ignore[arg-type]
+        request = find_request()
+        with _sentry_scope(request, user_id):
+            response: Any = response_for_exception(request, error)  # type: ignore[arg-type]
         if isinstance(response, HttpResponseBase):
             return response
         raise TypeError(f"the error handler of the URLconf returned {response!r}, not a response")
@@ -51,6 +59,29 @@ def report(
                 "%s: an error of the view could not be reported%s", path, suffix, exc_info=failure
             )
     return HttpResponseServerError()
+
+
+@contextmanager
+def _sentry_scope(request: HttpRequest, user_id: str | None) -> Iterator[None]:
+    """Have what Sentry reports carry URL and user, where its SDK is loaded.
+
+    The SDK takes both from the WSGI call, which is over.
+    """
+    isolation_scope = getattr(sys.modules.get("sentry_sdk"), "isolation_scope", None)
+    if isolation_scope is None:
+        yield
+        return
+    url = f"{request.scheme}://{request.get_host()}{request.path}"
+
+    def add_url(event: dict[str, Any], hint: object) -> dict[str, Any]:
+        event.setdefault("request", {}).update(url=url, method=request.method)
+        return event
+
+    with isolation_scope() as scope:
+        scope.add_event_processor(add_url)
+        if user_id is not None:
+            scope.set_user({"id": user_id})
+        yield
 
 
 def notify(signal: Signal, sender: Any, **arguments: Any) -> None:

@@ -1,0 +1,1 @@
+"""A site of django-tenants, with a schema for each tenant."""
