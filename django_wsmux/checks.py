@@ -18,6 +18,8 @@ W012           ``local://`` beside a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
 W017           a package keeps tenant or user where sockets do not see it
 W020           tenants share the groups of users, and all other groups
+W026           processes that belong together may not hear each other
+E027           ``WEBSOCKET_BACKEND`` cannot be used on this machine, or not now
 W032           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
 W033           a setting has a name that is not known
 W034           pages that name no site may open sockets
@@ -41,11 +43,12 @@ from django.core.checks.urls import check_resolver
 from django.core.management import get_commands, load_command_class
 from django.urls import get_resolver
 
-from . import conf
+from . import conf, namespace
 from .protocol import origin
 from .server import patching
 
 __all__ = [
+    "check_backend",
     "check_context",
     "check_names",
     "check_opaque_origins",
@@ -68,6 +71,31 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
         )
         for setting, message in conf.problems()
     ]
+
+
+@register()
+def check_backend(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that this process could listen, and would hear the others of its project."""
+    value = conf.get("WEBSOCKET_BACKEND")
+    if conf.SETTINGS["WEBSOCKET_BACKEND"].problem(value) is not None:
+        return []  # check_settings says it
+    found: list[CheckMessage] = [
+        Warning(
+            doubt,
+            hint=cure,
+            id="django_wsmux.W026",
+        )
+        for doubt, cure in namespace.doubts()
+    ]
+    if problem := namespace.backend_problem():
+        found.append(
+            Error(
+                f"WEBSOCKET_BACKEND cannot be used: {problem.backend}: {problem.problem}",
+                hint=problem.advice or None,
+                id="django_wsmux.E027",
+            )
+        )
+    return found
 
 
 @register()

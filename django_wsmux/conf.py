@@ -146,6 +146,12 @@ def _encoder_problem(value: Any) -> str | None:
     return None
 
 
+def _namespace_problem(value: Any) -> str | None:
+    if isinstance(value, str) and len(value) <= 100 and (not value or value.isprintable()):
+        return None
+    return f'must be a name of at most 100 characters, such as "mysite", not {value!r}'
+
+
 def _cache_problem(value: Any) -> str | None:
     if isinstance(value, str) and value in settings.CACHES:
         return None
@@ -243,6 +249,7 @@ SETTINGS = {
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
         Setting("WEBSOCKET_GROUP_PREFIX", None, _prefix_problem),
+        Setting("WEBSOCKET_NAMESPACE", "", _namespace_problem),
         Setting("WEBSOCKET_CLOSE_SIGNED_OUT", True, _flag_problem),
         Setting("WEBSOCKET_TICKET_SECONDS", 30, _some_seconds),
         Setting("WEBSOCKET_TICKET_CACHE", "default", _cache_problem),

@@ -18,11 +18,9 @@ from functools import partial
 from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from django.conf import settings
-from django.utils.crypto import salted_hmac
-
 from . import conf, envelope
 from .backends import Backend, BackendUnavailable, Gap, Replies, from_url
+from .namespace import namespace
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
 from .server.logs import get_logger
@@ -62,14 +60,6 @@ def _channel(key: Key) -> str:
         return _PEOPLE if key.startswith("@") else key
     prefix, name = key
     return _PEOPLE if name.startswith("@") else f"{prefix}{_SEPARATOR}{name}"
-
-
-def namespace() -> str:
-    """Return what tells this project from others on the same machine, or with the same broker."""
-    # A second copy of a project has the same key; it is in another directory.
-    where = str(getattr(settings, "BASE_DIR", "")) if _url().startswith("local:") else ""
-    value = f"{settings.ROOT_URLCONF}|{where}"
-    return salted_hmac("django_wsmux.groups", value, algorithm="sha256").hexdigest()[:16]
 
 
 def _url() -> str:

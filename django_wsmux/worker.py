@@ -131,10 +131,13 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
     def _summary(self, options: Options) -> str:
         """Say what is on."""
         from . import conf
+        from .namespace import place
 
         origins = ", ".join(conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
+        scheme = conf.get("WEBSOCKET_BACKEND").partition("://")[0]
+        where = f" in {place()}" if scheme == "local" else ""
         return (
-            f"groups by {conf.get('WEBSOCKET_BACKEND').partition('://')[0]}://, "
+            f"groups by {scheme}://{where}, "
             f"codec in {'C' if IS_COMPILED else 'Python, as there was no C compiler'}, "
             f"messages of {options.max_message_size} bytes at most, "
             f"compression {'on' if options.compression else 'off'}, "

@@ -13,6 +13,7 @@ or around what is there::
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,8 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 
-from . import access_log, conf, databases
+from . import access_log, conf, databases, namespace
+from .backends import BackendMisconfigured
 from .handler import WebSocketHandler
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 
+logger = logging.getLogger("django_wsmux.backends")
+
+
 class WebSocketDispatcher(Dispatcher):
     """WSGI middleware: WebSocket handshakes go to ``WEBSOCKET_URLCONF``, all else passes through.
 
@@ -40,8 +45,8 @@ class WebSocketDispatcher(Dispatcher):
             the price of one dictionary look-up.
 
     Raises:
-        ImproperlyConfigured: the app is not installed, a setting is not right, or the process is
-            monkey-patched in part.
+        ImproperlyConfigured: the app is not installed, a setting is not right, the backend cannot
+            be used on this machine, or the process is monkey-patched in part.
 
     Example::
 
@@ -79,6 +84,18 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     conf.require_valid()
     if problem := patching.partial_problem():
         raise ImproperlyConfigured(problem)
+    _look_at_backend()
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
     return WebSocketHandler()
+
+
+def _look_at_backend() -> None:
+    """Say at the start what would keep this process from hearing the others."""
+    problem = namespace.backend_problem()
+    if isinstance(problem, BackendMisconfigured):
+        raise ImproperlyConfigured(f"WEBSOCKET_BACKEND cannot be used: {problem}.")
+    if problem is not None:
+        logger.error("WEBSOCKET_BACKEND cannot be used at the moment: %s", problem)
+    for doubt, cure in namespace.doubts():
+        logger.warning("%s %s", doubt, cure)

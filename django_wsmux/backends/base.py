@@ -291,6 +291,10 @@ class Backend(ABC):
         """Where the processes of this project meet, for people: they look for each other there."""
         return f"{self.name}, namespace {self.namespace}"
 
+    def hints(self) -> list[str]:
+        """Return why processes that run may not be found here, as far as this machine shows it."""
+        return []
+
     def rehearse(self) -> None:
         """Try what ``start()`` needs of this machine; connects to nothing and leaves no socket.
 

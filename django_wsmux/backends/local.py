@@ -26,6 +26,7 @@ import base64
 import binascii
 import contextlib
 import errno
+import glob
 import hashlib
 import logging
 import os
@@ -109,6 +110,19 @@ class LocalBackend(Backend):
     def place(self) -> str:
         """The directory."""
         return self.directory
+
+    def hints(self) -> list[str]:
+        """Name directories of other users and other projects beside this one."""
+        found = []
+        for path in sorted(glob.glob(os.path.join(glob.escape(self._parent), "wsmux-*-*"))):
+            user, _, key = os.path.basename(path).removeprefix("wsmux-").partition("-")
+            if path == self.directory or not os.path.isdir(path):
+                continue
+            if key == self._key:
+                found.append(f"{path} is the same project's under the user {_user_name(user)}")
+            elif user == str(os.geteuid()) and glob.glob(os.path.join(glob.escape(path), "*")):
+                found.append(f"{path} is another project's, or another release's")
+        return found
 
     def rehearse(self) -> None:
         """Make a socket in the directory, and remove it."""
@@ -467,6 +481,15 @@ class LocalBackend(Backend):
             os.unlink(self._path)
         close(self._listener)
         self._listener = -1
+
+
+def _user_name(number: str) -> str:
+    import pwd  # there is none on Windows
+
+    try:
+        return pwd.getpwuid(int(number)).pw_name
+    except (KeyError, ValueError):
+        return number
 
 
 def _name(process: bytes) -> str:

@@ -45,6 +45,9 @@ COUNTERS: Final = {
     "backend_unreadable": "packets of other processes that were damaged, or of another version",
     "backend_gaps": "times that publications of other processes may have been missed",
     "backend_unanswered": "questions to the other processes that not all answered in time",
+    "backend_failed": "times that what another process had sent could not be handled here",
+    "backend_accept_paused": "times that other processes had to wait to connect to this one,"
+    " which had no descriptor left",
     "authentication_failed": "handshakes and first messages with a wrong ticket or token",
     "token_timed_out": "sockets closed with 4401 as no first message came",
     "close_timed_out": "sockets dropped as the peer did not end its close in time",

@@ -23,8 +23,10 @@ from ... import conf
 from ...access_log import safe
 from ...backends import BackendUnavailable
 from ...groups import Group
+from ...namespace import doubts
 from ...overview import MOST, OpenSocket, Overview, is_alone, look
 from ...people import disconnect
+from ...relay import relay
 from ...server.members import name_of, prefix_of
 from ...templatetags.websocket_admin import age
 
@@ -83,6 +85,8 @@ class Command(BaseCommand):
         count = group.count()
         group.send(options["message"])
         self.stdout.write(f"sent to {count} sockets")
+        if not count:
+            self._warn_of_none(_look(0))
 
     def _disconnect(self, options: dict[str, Any]) -> None:
         name = options["user_name"]
@@ -91,9 +95,12 @@ class Command(BaseCommand):
         count = Group.for_user(user).count()
         disconnect(user)
         self.stdout.write(f"{count} sockets of {safe(name)} closed")
+        if not count:
+            self._warn_of_none(_look(0))
 
     def _stats(self, options: dict[str, Any]) -> None:
         overview = _look(0)
+        self._warn_of_none(overview)
         if options["json"]:
             counters = {process.name: process.counters for process in overview.processes}
             self._write_json({"workers": counters, "all": overview.counters})
@@ -108,6 +115,7 @@ class Command(BaseCommand):
             key = Group.for_user(_user(options["user"])).key()
             group, prefix = name_of(key), prefix_of(key)
         overview = _look(options["limit"], group, prefix)
+        self._warn_of_none(overview)
         plain = [each for each in overview.groups if not each.prefix]
         prefixed = [each for each in overview.groups if each.prefix]
         if options["json"]:
@@ -126,6 +134,8 @@ class Command(BaseCommand):
             return
         processes = len(overview.processes)
         self._write_missing(overview)
+        if not processes:
+            return
         self.stdout.write(f"{overview.found} sockets in {processes} processes\n\n")
         self._write_table(_HEADINGS, map(_row, overview.sockets))
         self._write_left_out(overview.left_out)
@@ -138,6 +148,20 @@ class Command(BaseCommand):
                 ("group", "members"), [(safe(each.name), each.members) for each in plain]
             )
         self._write_left_out(overview.groups_left_out)
+
+    def _warn_of_none(self, overview: Overview) -> None:
+        """Say where processes were looked for, if there are none."""
+        if overview.processes or overview.missing:
+            return
+        backend = relay.backend()
+        assert backend is not None  # see is_alone()
+        lines = [
+            f"found no process; looked in {backend.place}",
+            "A process is found from its first handshake on.",
+            *(f"Beside it, {hint}." for hint in backend.hints()),
+            *(f"{doubt} {cure}" for doubt, cure in doubts()),
+        ]
+        self.stderr.write("\n".join(lines))
 
     def _write_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2))
