@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from django_wsmux.namespace import doubts, namespace
 from tests.conftest import StartServer
-from tests.support import ROOT
+from tests.support import ROOT, TIMEOUT
 
 
 def found() -> list[tuple[str | None, str]]:
@@ -137,6 +137,26 @@ def test_start(directory: Path, start_server: StartServer) -> None:
     server = start_server("own", env={"TEST_BACKEND": f"local://{directory}/missing"})
     server.wait_for_log(r"WEBSOCKET_BACKEND cannot be used: .*missing.*must exist")
     assert server.wait() != 0
+
+
+@pytest.mark.parametrize("worker", ["own", "stock", "gevent", "runserver"])
+def test_directory_that_changes(directory: Path, start_server: StartServer, worker: str) -> None:
+    """One that can no longer be used is an outage: sockets open, and hear when it is over."""
+    env = {
+        "TEST_BACKEND": f"local://{directory}",
+        "TEST_SETTINGS": json.dumps({"WEBSOCKET_NAMESPACE": "mysite"}),
+    }
+    server = start_server(worker, env=env)
+    headers = {"Cookie": server.sign_in("ann")}
+    (private,) = directory.iterdir()
+    private.chmod(0o755)
+    with server.connect("/echo/", additional_headers=headers) as websocket:
+        server.wait_for_log("not listening: .*only this user can enter")
+        private.chmod(0o700)
+        server.wait_for_log("listening again after")
+        websocket.send("still open")
+        assert websocket.recv(timeout=TIMEOUT) == "still open"
+    assert server.log.count("not listening") == 1
 
 
 class Releases:

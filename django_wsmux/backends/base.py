@@ -138,7 +138,8 @@ class Backend(ABC):
                 arguments, which a thread of its own calls for the answer.
 
         Raises:
-            BackendMisconfigured: it can never work as it is set up.
+            BackendMisconfigured: it can never work as it is set up. Raised once: if that changes
+                after all, the backend listens.
             BackendUnavailable: this process has no descriptor or thread left for it. A broker that
                 is away, or a disk that is full, is not an error: it is logged, and the backend
                 listens as soon as that is over.
@@ -432,11 +433,11 @@ class Backend(ABC):
         with self.lock:
             if self._owner is not None:
                 return
+            problem = None
             try:
                 self.open()
-            except BackendMisconfigured:
-                raise
             except BackendUnavailable as error:
+                problem = error
                 self._note_outage(error.problem)
             owner = threading.Thread(
                 target=self._own, args=(self._stop,), name="django_wsmux backend", daemon=True
@@ -446,6 +447,8 @@ class Backend(ABC):
             except RuntimeError as error:  # there are too many threads
                 raise self.unavailable(error) from error
             self._owner = owner
+            if isinstance(problem, BackendMisconfigured):
+                raise problem
 
     def _own(self, stop: threading.Event) -> None:
         pid = os.getpid()
