@@ -8,6 +8,8 @@ beside each other. To the database each message is what a request is.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
@@ -16,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import classonlymethod
+from django.utils.functional import cached_property
 from django.views.generic.base import View
 
 from .authentication import authentication
@@ -242,7 +245,7 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
     bare = object.__new__(view_class)  # for methods without self
     bare.__dict__.update(options)
     for name in ("authenticators", "groups", "subprotocols"):
-        value = getattr(bare, name)
+        value = _attribute(bare, name)
         if isinstance(value, str) or callable(value):
             one = repr(value) if isinstance(value, str) else "..."
             raise TypeError(f"{view_class.__qualname__}.{name} = {value!r}: write {name} = [{one}]")
@@ -252,13 +255,20 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
     kinds = getattr(view_class, "forms", {})
     forms = {f"{kind}_{outcome}" for kind in kinds for outcome in ("valid", "invalid")}
     for name in sorted(hooks | forms):
-        method = None if name.startswith("__") else getattr(bare, name, None)
+        method = None if name.startswith("__") else _attribute(bare, name)
         if not callable(method):
             continue
         require_plain(method)
         arguments = ("form",) if name in forms else _ARGUMENTS.get(name)
         if arguments is not None:
             require_arguments(method, *arguments, more=name == "connect")
+
+
+def _attribute(bare: Any, name: str) -> Any:
+    """Return an attribute of a view that has no socket, ``None`` for a property, which needs it."""
+    found = inspect.getattr_static(bare, name, None)
+    is_property = isinstance(found, (property, cached_property, functools.cached_property))
+    return None if is_property else getattr(bare, name, None)
 
 
 def _refuse_constant(name: str) -> NoReturn:

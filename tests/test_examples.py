@@ -306,6 +306,8 @@ class TestGroups:
         open_socket = view(run(block)["room"], "<name>/")
         ann, bob = (open_socket(f"/lobby/?name={name}") for name in ("ann", "bob"))
         assert bob.receive_json() == {"here": ["ann", "bob"]}
+        here = run(example("docs/groups.rst", "members.complete"))["here"]
+        assert here("lobby") == {"here": ["ann", "bob"], "certain": True}
         bob.close()
         assert [json.loads(text)["here"] for text in ann.peek()] == [
             ["ann"],

@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
 
 from django_wsmux.authentication import authentication, bearer, first_message
 from django_wsmux.decorators import websocket, websocket_loop
@@ -215,6 +216,21 @@ def test_no_lists(attribute: str, value: Any, text: str) -> None:
             WebSocketView.as_view(**{attribute: value})
     with pytest.raises(TypeError, match=r"write \['chat'\]"):
         websocket(subprotocols="chat")
+
+
+def test_properties() -> None:
+    """A property is not asked before there is a socket."""
+
+    class Own(WebSocketView):
+        @property
+        def groups(self) -> Any:  # type: ignore[override]
+            return [self.kwargs["room"]]
+
+        @cached_property
+        def subprotocols(self) -> Any:  # type: ignore[override]
+            return [self.kwargs["room"]]
+
+    Own.as_view()
 
 
 # What is seen when it runs
