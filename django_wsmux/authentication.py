@@ -103,7 +103,11 @@ class FirstMessage:
 
         # Until then nobody, whatever the cookies say: in no group of theirs either.
         _identify(request, Identity(anonymous()))
-        return _LateResponse(converse, subprotocols=_subprotocols(view))
+        return _LateResponse(
+            converse,
+            subprotocols=_option(view, "subprotocols", ()),
+            compression=_option(view, "compression", True),
+        )
 
     def __call__(self, request: Any) -> None:
         """Say nothing yet: an ``Authenticator`` like the others, but for when it is asked."""
@@ -270,12 +274,10 @@ def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:
     return response
 
 
-def _subprotocols(view: Any) -> Sequence[str]:
-    """Return what a view that is not asked yet would choose from."""
+def _option(view: Any, name: str, default: Any) -> Any:
+    """Return what a view that is not asked yet says of the handshake."""
     options = getattr(view, "view_initkwargs", {})
-    view_class = getattr(view, "view_class", view)
-    found: Sequence[str] = options.get("subprotocols", getattr(view_class, "subprotocols", ()))
-    return found
+    return options.get(name, getattr(getattr(view, "view_class", view), name, default))
 
 
 def _adapted(authenticator: Any) -> Authenticator:

@@ -21,9 +21,13 @@ Decorator = Callable[[Callable[..., Any]], View]
 @overload
 def websocket(view: Callable[..., Any], /) -> View: ...
 @overload
-def websocket(*, subprotocols: Sequence[str]) -> Decorator: ...
+def websocket(*, subprotocols: Sequence[str] = (), compression: bool = True) -> Decorator: ...
 def websocket(
-    view: Callable[..., Any] | None = None, /, *, subprotocols: Sequence[str] = ()
+    view: Callable[..., Any] | None = None,
+    /,
+    *,
+    subprotocols: Sequence[str] = (),
+    compression: bool = True,
 ) -> View | Decorator:
     """Make a view that talks over a WebSocket: plain blocking code, the socket as second argument.
 
@@ -36,6 +40,8 @@ def websocket(
         view: called with request, ``WebSocket`` and the URL's arguments.
         subprotocols: names in order of preference; the first that the client offers is chosen
             and is ``websocket.subprotocol``.
+        compression: ``False`` declines what the client offers, where ``WEBSOCKET_COMPRESSION`` is
+            on: for clients that break on it, or messages that do not compress.
 
     Raises:
         TypeError: the view is async or a generator, or takes other arguments.
@@ -61,19 +67,36 @@ def websocket(
             def conversation(websocket: WebSocket) -> object:
                 return require_done(view(request, websocket, *args, **kwargs), view)
 
-            return WebSocketResponse(conversation, subprotocols=subprotocols)
+            return WebSocketResponse(
+                conversation, subprotocols=subprotocols, compression=compression
+            )
 
         # For those who accept the handshake before they call the view.
         wrapper.subprotocols = subprotocols  # type: ignore[attr-defined]
+        wrapper.compression = compression  # type: ignore[attr-defined]
         return wrapper
 
     return decorate if view is None else decorate(view)
 
 
-def websocket_loop(view: Callable[..., Any], /) -> View:
+@overload
+def websocket_loop(view: Callable[..., Any], /) -> View: ...
+@overload
+def websocket_loop(*, subprotocols: Sequence[str] = (), compression: bool = True) -> Decorator: ...
+def websocket_loop(
+    view: Callable[..., Any] | None = None,
+    /,
+    *,
+    subprotocols: Sequence[str] = (),
+    compression: bool = True,
+) -> View | Decorator:
     """Make a view that is called each time a message is waiting, for it to receive.
 
     It is not called for the close.
+
+    Args:
+        view: called with request, ``WebSocket`` and the URL's arguments.
+        subprotocols, compression: see ``websocket()``.
 
     Raises:
         TypeError: see ``websocket()``.
@@ -86,13 +109,16 @@ def websocket_loop(view: Callable[..., Any], /) -> View:
                 websocket.send("pong")
     """
 
-    require_plain(view)
-    require_arguments(view, "request", "websocket", more=True)
+    def decorate(view: Callable[..., Any]) -> View:
+        require_plain(view)
+        require_arguments(view, "request", "websocket", more=True)
 
-    @wraps(view)
-    def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
-        while websocket.wait():
-            if (result := view(request, websocket, *args, **kwargs)) is not None:
-                require_done(result, view)
+        @wraps(view)
+        def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
+            while websocket.wait():
+                if (result := view(request, websocket, *args, **kwargs)) is not None:
+                    require_done(result, view)
 
-    return websocket(loop)
+        return websocket(subprotocols=subprotocols, compression=compression)(loop)
+
+    return decorate if view is None else decorate(view)

@@ -191,7 +191,9 @@ class WebSocketHandler(WSGIHandler):
         """Continue on the socket what began as a request."""
         if websocket.connecting:
             try:
-                hooks.accept(websocket, response.subprotocols, headers)
+                hooks.accept(
+                    websocket, response.subprotocols, headers, compression=response.compression
+                )
             except BaseException:
                 hooks.refuse(websocket)
                 raise

@@ -59,6 +59,7 @@ class EventView(Protocol):
 
     keep_request: bool
     subprotocols: Sequence[str]
+    compression: bool
     #: Handles a message of a group, where the view looks at them.
     group_receive: Any
 
@@ -126,7 +127,7 @@ class DjangoHooks:
                 f"{name_of(view.connect)} returned {refusal!r}: return None to accept, or an "
                 f"HttpResponse to refuse"
             )
-        response = SwitchingProtocols(subprotocols=view.subprotocols)
+        response = SwitchingProtocols(subprotocols=view.subprotocols, compression=view.compression)
         self._surroundings = response.surroundings
         return response
 
@@ -156,7 +157,12 @@ class DjangoHooks:
             self._surroundings = response.surroundings
 
     def accept(
-        self, websocket: Connection, subprotocols: Sequence[str] = (), headers: Headers = ()
+        self,
+        websocket: Connection,
+        subprotocols: Sequence[str] = (),
+        headers: Headers = (),
+        *,
+        compression: bool = True,
     ) -> None:
         """Send the 101 and take the socket over."""
         request, seam = self._request, self._seam
@@ -172,7 +178,8 @@ class DjangoHooks:
                 offered, (handshake.BEARER,)
             )
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
-            extensions = websocket.negotiate(meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"))
+            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS") if compression else None
+            extensions = websocket.negotiate(offer)
             head = handshake.switching_protocols(key, answer, headers, extensions)
         # One string for all sockets from there.
         self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))

@@ -23,14 +23,16 @@ class SwitchingProtocols(HttpResponse):
 
     Args:
         subprotocols: names in order of preference; the first that the client offers is chosen.
+        compression: ``False`` declines what the client offers.
     """
 
     status_code = 101
 
-    def __init__(self, *, subprotocols: Sequence[str] = ()) -> None:
+    def __init__(self, *, subprotocols: Sequence[str] = (), compression: bool = True) -> None:
         super().__init__()
         del self.headers["Content-Type"]
         self.subprotocols = subprotocols
+        self.compression = compression
         self.surroundings = surroundings.current()
 
 
@@ -45,6 +47,7 @@ class WebSocketResponse(SwitchingProtocols):
         conversation: called with the open ``WebSocket``. When it returns the socket is closed
             with 1000, when it raises with 1011.
         subprotocols: names in order of preference; the first that the client offers is chosen.
+        compression: ``False`` declines what the client offers.
 
     Example::
 
@@ -56,6 +59,12 @@ class WebSocketResponse(SwitchingProtocols):
     #: Whether the conversation may end with a response: that of a view which it has called.
     calls_view = False
 
-    def __init__(self, conversation: Conversation, *, subprotocols: Sequence[str] = ()) -> None:
-        super().__init__(subprotocols=subprotocols)
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        subprotocols: Sequence[str] = (),
+        compression: bool = True,
+    ) -> None:
+        super().__init__(subprotocols=subprotocols, compression=compression)
         self.conversation = conversation

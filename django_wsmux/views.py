@@ -98,6 +98,8 @@ class WebSocketView(View):
         args, kwargs: what the URL pattern captured.
         websocket: the socket, with ``latency``, ``subprotocol``, ``ping()`` and so on.
         subprotocols: names in order of preference; the first that the client offers is chosen.
+        compression: ``False`` declines what clients offer, where ``WEBSOCKET_COMPRESSION`` is on;
+            ``connect()`` may set it.
         groups: names of groups to be a member of; see also ``get_groups()``.
         authenticators: who may say whose socket it is beside cookies, before ``dispatch()``; see
             ``django_wsmux.authentication``.
@@ -109,6 +111,7 @@ class WebSocketView(View):
 
     websocket: WebSocket
     subprotocols: Sequence[str] = ()
+    compression = True
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
     keep_request = True

@@ -17,7 +17,7 @@ import sys
 import zlib
 from typing import cast
 
-from .deflate import Deflate
+from .deflate import FLUSH, Deflate, max_deflated_size
 from .events import Control, Failure, Ping, Pong, Sink, Violation
 from .frames import (
     BINARY,
@@ -53,8 +53,8 @@ class Codec:
     """The receiving half of a server-side WebSocket connection.
 
     Args:
-        max_message_size: largest message in bytes of payload, whole or reassembled.
-        max_frame_size: largest frame in bytes of payload, where that is less.
+        max_message_size: largest message in bytes, reassembled and inflated.
+        max_frame_size: largest frame in bytes of payload as it is on the wire, where that is less.
         max_fragments: frames that a message may come in.
         max_messages: messages that may wait in the sink before parsing stops.
 
@@ -86,6 +86,8 @@ class Codec:
         "_inflater",
         "_is_final",
         "_mask",
+        "_max_deflated",
+        "_max_deflated_frame",
         "_max_fragments",
         "_max_frame_size",
         "_max_messages",
@@ -111,6 +113,9 @@ class Codec:
     ) -> None:
         self._max_size = max_message_size
         self._max_frame_size = min(max_frame_size or max_message_size, max_message_size)
+        # The same for messages that are compressed.
+        self._max_deflated = max_deflated_size(max_message_size)
+        self._max_deflated_frame = min(max_frame_size or self._max_deflated, self._max_deflated)
         self._max_fragments = max_fragments
         self._max_messages = max_messages
         self.deflate: Deflate | None = None
@@ -293,9 +298,9 @@ class Codec:
                     start = position + head
                 if plain:
                     if length > self._max_frame_size:
-                        raise self._too_big(length)
+                        raise self._too_big(length, self._max_size, self._max_frame_size)
                 elif not first & 0x8:
-                    self._check_size(length)
+                    self._check_size(first, length)
                 stop = start + length
                 if stop > end:
                     is_streamed = self._is_plain_text(first)
@@ -343,27 +348,36 @@ class Codec:
         may_compress, is_inside = self.deflate is not None, self._message is not None
         check_header(first, length, may_compress=may_compress, is_inside=is_inside)
 
-    def _check_size(self, length: int) -> None:
-        """Hold a frame and its message to their limits before storing more of it."""
-        if length > self._max_frame_size:
-            raise self._too_big(length)
-        if self._message is not None:
-            if self._message.fragments >= self._max_fragments:
+    def _check_size(self, first: int, length: int) -> None:
+        """Hold a frame and its message to their limits before storing more of it.
+
+        What a compressed message inflates to is looked at when it does.
+        """
+        message = self._message
+        most, most_in_frame = self._max_size, self._max_frame_size
+        if first & RSV1 if message is None else message.inflater is not None:
+            most, most_in_frame = self._max_deflated, self._max_deflated_frame
+        if length > most_in_frame:
+            raise self._too_big(length, most, most_in_frame)
+        if message is not None:
+            if message.fragments >= self._max_fragments:
                 raise Violation(
                     CloseCode.MESSAGE_TOO_BIG,
                     f"more than {self._max_fragments} fragments",
                     "too_many_fragments",
                 )
-            length += self._message.announced
-            if length > self._max_size:
-                raise self._too_big(length)
+            length += message.announced
+            if message.inflater is not None:
+                length -= message.fragments * FLUSH
+            if length > most:
+                raise self._too_big(length, most, most_in_frame)
 
-    def _too_big(self, length: int) -> Violation:
-        if length > self._max_size:
-            reason, counter = f"{length} bytes, limit {self._max_size}", "message_too_big"
+    def _too_big(self, length: int, most: int, most_in_frame: int) -> Violation:
+        if length > most:
+            what = "bytes" if most == self._max_size else "compressed bytes"
+            reason, counter = f"{length} {what}, limit {self._max_size}", "message_too_big"
         else:
-            reason = f"frame of {length} bytes, limit {self._max_frame_size}"
-            counter = "frame_too_big"
+            reason, counter = f"frame of {length} bytes, limit {most_in_frame}", "frame_too_big"
         return Violation(CloseCode.MESSAGE_TOO_BIG, reason, counter)
 
     # Frames that are not a whole message

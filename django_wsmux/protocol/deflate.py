@@ -17,12 +17,34 @@ from websockets.headers import build_extension, parse_extension
 
 from .frames import FIN, RSV1, head
 
-__all__ = ["TAIL", "Compression", "Compressor", "Deflate", "negotiate"]
+__all__ = [
+    "FLUSH",
+    "TAIL",
+    "Compression",
+    "Compressor",
+    "Deflate",
+    "max_deflated_size",
+    "negotiate",
+]
 
 NAME: Final = "permessage-deflate"
 
 #: What a sync flush ends with; it stays off the wire (section 7.2.1).
 TAIL: Final = b"\x00\x00\xff\xff"
+
+#: Bytes that a flush adds at most: the head of a block that it ends early, and an empty block. A
+#: sender may flush at the end of each fragment.
+FLUSH: Final = 10
+
+
+def max_deflated_size(size: int) -> int:
+    """Return how many bytes a message of this size has at most when it is compressed.
+
+    What does not compress grows. A byte has nine bits at most, as with fixed codes (RFC 1951
+    section 3.2.6), and blocks have heads. It is the bound of zlib's ``deflateBound()`` for the
+    worst settings, with room for one flush.
+    """
+    return size + (size >> 3) + (size >> 8) + (size >> 9) + 4 + FLUSH
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ class Options:
 
     Attributes:
         compression: what is offered of permessage-deflate; ``None`` is nothing.
-        max_message_size: largest message accepted from a peer, in bytes of payload after
-            reassembly; a larger one is closed with 1009 before its bytes are stored.
-        max_frame_size: largest frame accepted, in bytes of payload; ``None`` is as large as a
-            message may be.
+        max_message_size: largest message accepted from a peer, in bytes after reassembly and
+            inflating; a larger one is closed with 1009 before its bytes are stored.
+        max_frame_size: largest frame accepted, in bytes of payload as they are on the wire;
+            ``None`` is as large as a message may be.
         max_fragments: frames that a message may come in; one in more is closed with 1009.
         max_unread_messages: messages that may wait for the view before reading stops, so that
             TCP pushes back on the peer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -13,9 +14,9 @@ StartServer = Callable[..., Server]
 TEXT = "the same words over and over " * 200
 
 
-def is_compressed(server: Server) -> bool:
+def is_compressed(server: Server, path: str = "/echo/", **options: str) -> bool:
     """Say whether a client that offers compression gets it."""
-    with server.connect("/echo/") as websocket:
+    with server.connect(path, **options) as websocket:
         assert websocket.response is not None
         return "permessage-deflate" in websocket.response.headers.get(
             "Sec-WebSocket-Extensions", ""
@@ -29,6 +30,8 @@ def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
     server = start_server(worker, env={"TEST_COMPRESSION": setting})
     assert is_compressed(server)
     messages: list[str | bytes] = ["", b"", "x", TEXT, TEXT.encode(), "é" * 300_000, bytes(700_000)]
+    # As large as may be, and larger when it is compressed.
+    messages.append(os.urandom(2**20))
     with server.connect("/echo/") as websocket:
         for message in messages * 2:
             websocket.send(message)
@@ -46,3 +49,24 @@ def test_group(start_server: StartServer) -> None:
 def test_off_by_default(gunicorn: Server) -> None:
     """An offer is not taken up unasked."""
     assert not is_compressed(gunicorn)
+
+
+@pytest.mark.parametrize("worker", SERVERS)
+def test_declined_by_a_view(start_server: StartServer, worker: str) -> None:
+    """A view goes without for all its clients, or for some; others have it."""
+    server = start_server(worker, env={"TEST_COMPRESSION": "true"})
+    for path in (
+        "/uncompressed/",
+        "/uncompressed-loop/",
+        "/events/uncompressed/",
+        "/events/uncompressed-option/",
+    ):
+        assert not is_compressed(server, path), path
+        with server.connect(path) as websocket:
+            websocket.send(TEXT)
+            assert websocket.recv(timeout=TIMEOUT) == TEXT
+    # Accepted before the view is asked, as the first message says whose socket it is.
+    assert not is_compressed(server, "/events/uncompressed-late/")
+    assert not is_compressed(server, "/events/old-clients/", user_agent_header="Old 1.0")
+    for path in ("/events/old-clients/", "/echo/", "/loop/", "/events/echo/"):
+        assert is_compressed(server, path), path

@@ -29,6 +29,24 @@ class Echo(WebSocketView):
         self.send(message)
 
 
+class Uncompressed(WebSocketView):
+    """Declines compression."""
+
+    compression = False
+
+    def receive(self, message: str | bytes) -> None:
+        self.send(message)
+
+
+class OldClients(Uncompressed):
+    """Declines it for some."""
+
+    compression = True
+
+    def connect(self, request: HttpRequest) -> None:
+        self.compression = "Old" not in request.headers["User-Agent"]
+
+
 class Process(WebSocketView):
     """Answers with the process that answers."""
 

@@ -38,6 +38,17 @@ def echo(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.send(message)
 
 
+@websocket(compression=False)
+def uncompressed(request: HttpRequest, websocket: WebSocket) -> None:
+    for message in websocket:
+        websocket.send(message)
+
+
+@websocket_loop(compression=False)
+def uncompressed_loop(request: HttpRequest, websocket: WebSocket) -> None:
+    websocket.send(websocket.receive() or "")
+
+
 @websocket
 def process(request: HttpRequest, websocket: WebSocket) -> None:
     """Answer with the process that answers."""

@@ -2,15 +2,25 @@
 
 from django.urls import include, path, re_path
 
+from django_wsmux.authentication import authentication, first_message
+
 from . import events, gates, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
+
+_late = authentication(first_message(lambda message: None))
 
 urlpatterns = [
     path("echo/", sockets.echo, name="echo"),
     path("plain-echo/", sockets.plain_echo),  # type: ignore[arg-type]  # returns None
     path("meta-echo/", sockets.meta_echo),
     path("process/", sockets.process),
+    path("uncompressed/", sockets.uncompressed),
+    path("uncompressed-loop/", sockets.uncompressed_loop),
+    path("events/uncompressed/", events.Uncompressed.as_view()),
+    path("events/uncompressed-option/", events.Echo.as_view(compression=False)),
+    path("events/uncompressed-late/", _late(events.Uncompressed.as_view())),
+    path("events/old-clients/", events.OldClients.as_view()),
     path("loop/", sockets.loop),
     path("status/<int:status>/", sockets.status),
     path("late-status/<int:status>/", sockets.late_status),

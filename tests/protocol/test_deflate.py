@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -296,3 +298,58 @@ class TestSending:
         reader = zlib.decompressobj(wbits=-15)
         for data in (first, second):
             assert reader.decompress(data[2:] + b"\0\0\xff\xff") == message.payload
+
+
+def nine_bits(payload: bytes) -> bytes:
+    """Compress as badly as one may: with fixed codes (RFC 1951 section 3.2.6), nine bits a byte."""
+    codes = {byte: f"{byte + 256:09b}" for byte in range(144, 256)}
+    # One block with its end, and the head of the empty one that a flush adds.
+    bits = "010" + "".join(codes[byte] for byte in payload) + "0000000" + "000"
+    bits += "0" * (-len(bits) % 8)
+    return bytes(int(bits[start : start + 8][::-1], 2) for start in range(0, len(bits), 8))
+
+
+class TestLimits:
+    """The limit of messages is for what they inflate to, that of frames for what is on the wire."""
+
+    SIZE = 2**14
+
+    @pytest.mark.parametrize("deflate", [nine_bits, deflated])
+    @pytest.mark.parametrize("parts", [1, 2, 100])
+    def test_a_message_as_large_as_may_be(
+        self, deflate: Callable[[bytes], bytes], parts: int
+    ) -> None:
+        """It passes although it is larger when compressed; one byte more does not."""
+        payload = bytes(random.Random(1).choices(range(144, 256), k=self.SIZE))
+        for message, outcome in ((payload, [payload]), (payload + b"\xff", [])):
+            data = deflate(message)
+            step = -(-len(data) // parts)
+            pieces = [data[start : start + step] for start in range(0, len(data), step)]
+            stream = frame(0x42 if parts > 1 else 0xC2, pieces[0])
+            stream += b"".join(frame(0, piece) for piece in pieces[1:])
+            messages, controls = receive(stream + frame(0x80, b"") * (parts > 1), codec(self.SIZE))
+            assert messages == outcome
+            assert [type(control) for control in controls] == [Failure] * (not outcome)
+        assert len(nine_bits(payload)) > self.SIZE * 9 // 8
+
+    def test_flushed_after_each_fragment(self) -> None:
+        """Each flush adds some bytes."""
+        stream = zlib.compressobj(0, wbits=-15)
+        parts = [stream.compress(b"x") + stream.flush(zlib.Z_SYNC_FLUSH) for _ in range(1000)]
+        data = frame(0x42, parts[0]) + b"".join(frame(0, part) for part in parts[1:])
+        messages, controls = receive(data + frame(0x80, b""), codec(1000))
+        assert (messages, controls) == ([b"x" * 1000], [])
+
+    def test_too_large_before_it_inflates(self) -> None:
+        """What could only inflate to too much is refused by its first bytes."""
+        head = b"\xc2\xff" + (2**20).to_bytes(8, "big") + bytes(4)
+        _, (failure,) = receive(head, codec(self.SIZE))
+        assert failure == Failure(1009, f"{2**20} compressed bytes, limit {self.SIZE}")
+
+    def test_frames(self) -> None:
+        """The limit of frames counts the bytes on the wire."""
+        data = deflated(random.Random(1).randbytes(90))
+        subject = Codec(100, 90)
+        subject.deflate = agreed()
+        _, controls = receive(frame(0xC2, data), subject)
+        assert controls == [Failure(1009, f"frame of {len(data)} bytes, limit 90")]
