@@ -314,6 +314,23 @@ send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_
     }
 }
 
+/* The thread that may write messages, 0 for any. */
+static unsigned long writer = 0;
+
+PyDoc_STRVAR(keep_to_thread_doc,
+"keep_to_thread(/)\n--\n\n"
+"Have write_message() refuse every other thread than this one.");
+
+static PyObject *
+keep_to_thread(PyObject *Py_UNUSED(module), PyObject *const *Py_UNUSED(arguments), Py_ssize_t count)
+{
+    if (!has_arguments("keep_to_thread", 0, count)) {
+        return NULL;
+    }
+    writer = PyThread_get_thread_ident();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(write_message_doc,
 "write_message(fd, message, opcode, /)\n--\n\n"
 "Send a message in one frame, as far as the system takes it: (size of the frame, bytes taken).");
@@ -322,6 +339,10 @@ static PyObject *
 write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     if (!has_arguments("write_message", 3, count)) {
+        return NULL;
+    }
+    if (writer != 0 && writer != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError, "write_message() in another thread");
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(arguments[0]);
@@ -456,6 +477,7 @@ unmask_ascii(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t
 static PyMethodDef methods[] = {
     METHOD(read_message),
     METHOD(write_message),
+    METHOD(keep_to_thread),
     METHOD(unmask),
     METHOD(unmask_ascii),
     {NULL, NULL, 0, NULL},

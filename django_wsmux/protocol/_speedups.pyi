@@ -35,8 +35,12 @@ def write_message(fd: int, message: str | bytes, opcode: int, /) -> tuple[int, i
         OSError: the socket cannot be written to.
         TypeError: the message is neither.
         UnicodeEncodeError: the text holds a lone surrogate.
+        RuntimeError: the thread is another one than ``keep_to_thread()`` was called in.
         ValueError: another opcode, or ``fd`` is negative.
     """
+
+def keep_to_thread() -> None:
+    """Have ``write_message()`` refuse every other thread than this one, for all sockets."""
 
 def unmask(data: bytes | bytearray, start: int, stop: int, text: bool, /) -> str | bytes:
     """Return the payload ``data[start:stop]``, whose masking key is the four bytes before it.

@@ -18,7 +18,7 @@ from ..protocol.events import Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import Prepared
-from . import guard, registry
+from . import guard, hub_thread, registry
 from .allocator import keep_freed_memory
 from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
@@ -154,6 +154,7 @@ class Connection(Liveness):
             ValueError: code or reason may not be sent.
         """
         close_payload(code, reason)  # complain about the arguments even when it is too late to send
+        hub_thread.require()
         if self._state == CONNECTING:
             self.hooks.open(self)
         if self._state == CONNECTING:

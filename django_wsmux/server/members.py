@@ -9,6 +9,7 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from . import hub_thread
 from .closings import Closings
 from .counters import count, counters
 from .registry import in_slices
@@ -105,7 +106,13 @@ class Members:
         return [key for key in in_slices(list(self._groups)) if name_of(key) == name]
 
     def deliver(self, key: Key, message: Prepared, excluded: Any = ()) -> None:
-        """Send a message to every member but those excluded; waits for nobody."""
+        """Send a message to every member but those excluded; does not wait.
+
+        Called in a native thread it is done by the hub, soon.
+        """
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.deliver, key, message, excluded)
+            return
         group = self._groups.get(key)
         if group is None:
             return
@@ -125,6 +132,9 @@ class Members:
 
     def close(self, key: Key, code: int, reason: str) -> None:
         """Start the closing handshake with every member, as soon as it is open."""
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.close, key, code, reason)
+            return
         if name_of(key)[0] == "@":
             self.closings.add(key, code, reason)
         for member in self.of(key):

@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any, Final
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
 from ..protocol.frames import FIN, head
-from . import guard, registry
+from . import guard, hub_thread, registry
 from .connection import Connection
 from .counters import count, gauges
 from .keepalive import RETRY, Keepalive
@@ -38,6 +39,14 @@ try:
     _is_fast = True
 except ImportError:  # there was no compiler
     _is_fast = False
+
+try:
+    from ..protocol._speedups import keep_to_thread
+except ImportError:  # or it was compiled before this was there
+
+    def keep_to_thread() -> None:
+        """Leave it to the transport."""
+
 
 __all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
 
@@ -98,6 +107,7 @@ def handlers_for(websocket: Connection) -> HandlerPool:
     """Return the process's pool, of the size that the options ask for; watch that it gets on."""
     global _handlers, _watchdog
     if _handlers is None:
+        _keep_to_thread()
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
         # Servers that know nothing of sockets end the process when they have no request left.
@@ -119,6 +129,7 @@ def _bid_farewell(process: int) -> None:
 def disown() -> None:
     """Forget in a forked child what served the sockets of the parent."""
     global _sweeper, _handlers, _watchdog
+    hub_thread.forget()
     _sweeper.stop()
     _sweeper = _Sweeper()
     if _handlers is not None:
@@ -127,6 +138,13 @@ def disown() -> None:
     if _watchdog is not None:
         _watchdog.stop()
         _watchdog = None
+
+
+def _keep_to_thread() -> None:
+    """Have sockets refuse all threads but this one."""
+    get_ident = monkey.get_original("_thread", "get_ident")
+    hub_thread.adopt(get_ident, gevent.get_hub().loop.run_callback_threadsafe)
+    keep_to_thread()
 
 
 class GeventTransport(SocketTransport):
@@ -223,6 +241,11 @@ class GeventTransport(SocketTransport):
     def _expect_progress(self) -> None:
         if self._stalled is not None:
             self._stalled.again(self._guarded, self._time_out)
+
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        hub_thread.require()
+        return super().send_message(message, opcode)
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
@@ -383,6 +406,8 @@ class PlainTransport(GeventTransport):
         except OSError:
             self._drop()
             return 0
+        except RuntimeError:
+            raise RuntimeError(hub_thread.ADVICE) from None
         if sent < size:
             payload = message.encode() if isinstance(message, str) else message
             self._enqueue_parts(head(FIN | opcode, len(payload)), payload, sent)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.frames import BINARY, TEXT, encode_message
+from . import hub_thread
 from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
@@ -181,6 +182,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             ConnectionClosed: the socket is closed.
             TypeError: the message is neither text nor bytes.
             UnicodeEncodeError: the text holds a lone surrogate.
+            RuntimeError: under gevent, it is called in a native thread.
         """
         kind = type(message)
         if kind is str:
@@ -220,6 +222,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Send a message compressed if that is worth it; return the size of the frame."""
         compressor = self._compressor
         assert compressor is not None
+        hub_thread.require()
         payload = message.encode() if isinstance(message, str) else message
         if len(payload) < compressor.threshold:
             return self._transport.send_message(payload, opcode)
@@ -229,6 +232,7 @@ class WebSocket(Connection, GeventWebSocketNames):
 
     def _drain(self) -> None:
         """Wait for a peer that is slow to take what is queued for it."""
+        hub_thread.require()
         count("send_waited")
         self._transport.drain(self.options.max_unsent_bytes // 2)
         if self._state != OPEN:
@@ -275,6 +279,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             if self.hooks.is_disconnecting(self):
                 return
             self._require_open()
+        hub_thread.require()
         if self._transport.unsent > self.options.max_unsent_bytes:
             self._drain()
         self._send_ping(payload)

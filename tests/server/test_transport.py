@@ -127,3 +127,75 @@ gevent.sleep(0.01)
 assert seen == ["waits"]
 """
     )
+
+
+#: ``elsewhere()`` calls something in a native thread and returns the text of what it raises.
+NATIVE = """
+def elsewhere(function, *args):
+    def call():
+        try:
+            function(*args)
+        except RuntimeError as error:
+            return str(error)
+    return gevent.get_hub().threadpool.apply(call)
+
+websocket, peer = opened()
+"""
+
+
+def test_native_thread() -> None:
+    """Another thread than the hub's is refused at its first call, with what to do instead."""
+    run(
+        NATIVE
+        + """
+for call in (lambda: websocket.send("x"), lambda: websocket.send(b"x" * 9000), websocket.ping,
+             websocket.close):
+    assert "run_callback_threadsafe(gevent.spawn, websocket.send" in elsewhere(call)
+assert not websocket.closed
+loop = gevent.get_hub().loop
+elsewhere(loop.run_callback_threadsafe, gevent.spawn, websocket.send, "as advised")
+assert peer.recv(100) == b"\\x81\\x0aas advised"
+"""
+    )
+
+
+def test_native_thread_and_groups() -> None:
+    """What a group is sent from there the hub passes on."""
+    run(
+        NATIVE
+        + """
+from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.server.members import Members
+
+members = Members()
+members.add("room", websocket)
+assert elsewhere(members.deliver, "room", Prepared(1, b"hello")) is None
+assert peer.recv(100) == b"\\x81\\x05hello"
+assert elsewhere(members.close, "room", 4000, "bye") is None
+assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
+"""
+    )
+
+
+def test_held() -> None:
+    """What groups send is kept until the last release, in order, behind what the view sends."""
+    run("""
+from django_wsmux.protocol.prepared import Prepared
+
+websocket, peer = opened()
+websocket.hold()
+websocket.hold()
+for text in (b"1", b"2"):
+    websocket.deliver(Prepared(1, text))
+websocket.send("own")
+websocket.release()
+assert peer.recv(100) == b"\\x81\\x03own"
+websocket.release()
+websocket.deliver(Prepared(1, b"3"))
+assert peer.recv(100) == b"\\x81\\x011\\x81\\x012\\x81\\x013"
+websocket.hold()
+websocket.deliver(Prepared(1, b"lost"))
+websocket.close()
+websocket.release()
+assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
+""")
