@@ -35,7 +35,8 @@ def namespace() -> str:
     if name:
         return name
     # A second copy of a project has the same key; it is in another folder.
-    value = f"{settings.ROOT_URLCONF}|{_folder()}"
+    # One that serves nothing but sockets has no ROOT_URLCONF.
+    value = f"{getattr(settings, 'ROOT_URLCONF', '')}|{_folder()}"
     return salted_hmac("django_wsmux.groups", value, algorithm="sha256").hexdigest()[:16]
 
 

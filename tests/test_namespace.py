@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
@@ -43,6 +44,14 @@ def test_folder() -> None:
 
     assert of("/srv/one", "local://") != of("/srv/two", "local://")
     assert of("/srv/one", "redis://x") == of("/srv/two", "redis://x")
+
+
+def test_no_pages() -> None:
+    """A project that serves sockets alone has a namespace too."""
+    with override_settings(WEBSOCKET_BACKEND="redis://x"):
+        usual = namespace()
+        del settings.ROOT_URLCONF
+        assert namespace() not in ("", usual)
 
 
 RELEASES = [
