@@ -315,6 +315,19 @@ class TestGroups:
             ["ann"],
         ]
 
+    def test_prefix(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A tenant's schema is the prefix of its groups."""
+        names = run(example("docs/groups.rst", "def group_prefix"))
+        monkeypatch.setattr(names["connection"], "schema_name", "red", raising=False)
+        assert names["group_prefix"]() == "red"
+
+
+def test_tenant() -> None:
+    """What runs for a socket runs as the tenant of its handshake."""
+    names = run(example("docs/views.rst", "WEBSOCKET_CONTEXT = "))
+    made = names["tenant"](SimpleNamespace(tenant="red"))
+    assert (made.func, made.args) == (names["tenant_context"], ("red",))
+
 
 class TestDatabases:
     """``docs/databases.rst``."""
