@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from . import conf
 
@@ -34,19 +34,25 @@ def websocket_url(
         current_app: see ``django.urls.reverse``.
 
     Raises:
-        NoReverseMatch: no pattern of ``WEBSOCKET_URLCONF`` fits.
+        NoReverseMatch: no pattern of ``WEBSOCKET_URLCONF`` fits; the message names it.
 
     Example:
         >>> websocket_url("chat", kwargs={"room": "lobby"}, request=request)
         'wss://example.com/chat/lobby/'
     """
-    path = reverse(
-        viewname,
-        urlconf=conf.get("WEBSOCKET_URLCONF"),
-        args=args,
-        kwargs=dict(kwargs) if kwargs else None,
-        current_app=current_app,
-    )
+    urlconf = conf.get("WEBSOCKET_URLCONF")
+    try:
+        path = reverse(
+            viewname,
+            urlconf=urlconf,
+            args=args,
+            kwargs=dict(kwargs) if kwargs else None,
+            current_app=current_app,
+        )
+    except NoReverseMatch as error:
+        name = getattr(urlconf, "__name__", urlconf)
+        error.args = (f"{error} This is WEBSOCKET_URLCONF, {name}: pages are not in it.",)
+        raise
     scheme = "wss" if request is not None and request.is_secure() else "ws"
     server: str = conf.get("WEBSOCKET_SERVER").rstrip("/")
     if not server and request is not None:

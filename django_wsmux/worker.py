@@ -110,6 +110,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self.log.info("WebSockets: %s, room for about %d sockets", self._summary(options), room)
             self._window = self._fitting_window()
             self._look_for_dispatcher()
+            self._answer_questions()
 
     def _look_for_dispatcher(self) -> None:
         """Log an error if the application answers handshakes as it answers plain requests."""
@@ -127,6 +128,12 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 "get_wsgi_application from django_wsmux.wsgi instead of django.core.wsgi, or wrap "
                 "the application: application = WebSocketDispatcher(application)"
             )
+
+    def _answer_questions(self) -> None:
+        """Be in ``manage.py websockets`` from the start, not from the first handshake on."""
+        from . import overview
+
+        overview.serve()
 
     def _summary(self, options: Options) -> str:
         """Say what is on."""

@@ -1,6 +1,7 @@
 """The pages around the sockets."""
 
 import socket
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -24,10 +25,8 @@ class Page(TemplateView):
 
 def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
     """Show the chat, over this process or over Redis."""
-    context = {
-        "socket": socket_name,
-        "missing": socket_name == "redis-chat" and not redis_answers(),
-    }
+    missing = what_redis_lacks() if socket_name == "redis-chat" else ""
+    context = {"socket": socket_name, "missing": missing, "redis_url": settings.REDIS_URL}
     return render(request, "sample_site/chat.html", context)
 
 
@@ -60,11 +59,13 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     return redirect("notify")
 
 
-def redis_answers() -> bool:
-    """Say whether a Redis listens where the settings say."""
+def what_redis_lacks() -> str:
+    """Return what the chat over Redis lacks: "package", "server", or "" if it has both."""
+    if find_spec("redis") is None:
+        return "package"
     url = urlsplit(settings.REDIS_URL)
     try:
         socket.create_connection((url.hostname, url.port or 6379), timeout=0.5).close()
     except OSError:
-        return False
-    return True
+        return "server"
+    return ""

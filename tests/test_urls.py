@@ -9,6 +9,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import NoReverseMatch, set_script_prefix
 
 from django_wsmux.urls import websocket_url
+from tests.project import websocket_urls
 
 ROOM = {"slug": "lobby"}
 
@@ -65,8 +66,14 @@ class TestFunction:
 
     def test_pages_are_not_found(self) -> None:
         """Names of ROOT_URLCONF mean nothing here."""
-        with pytest.raises(NoReverseMatch):
-            websocket_url("only-a-page")
+        for urlconf in ("tests.project.websocket_urls", websocket_urls):
+            with (
+                override_settings(WEBSOCKET_URLCONF=urlconf),
+                pytest.raises(NoReverseMatch) as caught,
+            ):
+                websocket_url("only-a-page")
+            assert "only-a-page" in str(caught.value)
+            assert "WEBSOCKET_URLCONF, tests.project.websocket_urls:" in str(caught.value)
 
 
 class TestTag:

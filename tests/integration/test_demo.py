@@ -40,6 +40,7 @@ def test_demo(tmp_path: Path) -> None:
             if re.search(r"Listening at", line):
                 break
         assert "exec .venv/bin/gunicorn -k django_wsmux.worker.WebSocketWorker" in said, said
+        assert f"Open http://127.0.0.1:{port} in two windows." in said, said
         site = Site(port)
         assert "One port, one process" in site.get("/")
         with site.connect("/echo/") as websocket:

@@ -336,6 +336,27 @@ def test_runserver(environment: dict[str, str]) -> None:
         relay.backend()
 
 
+def test_before_the_first_handshake(environment: dict[str, str]) -> None:
+    """A worker of ours that has served no socket yet is there, also after a reload."""
+    site = start_site("own", environment, "-w", "2")
+
+    def processes() -> set[int]:
+        found = json.loads(site.command("stats", "--json"))["workers"]
+        return {int(name.rpartition(":")[2]) for name in found}
+
+    try:
+        wait_until(lambda: processes() == {*site.server.workers}, "both workers")
+        before = processes()
+        site.server.signal(signal.SIGHUP)
+        wait_until(
+            lambda: len(processes() - before) == 2 and processes() == {*site.server.workers},
+            "their successors",
+        )
+    finally:
+        site.server.stop()
+        relay.backend()
+
+
 def test_alone() -> None:
     """A process cannot ask others where there is no backend, and says so."""
     with pytest.raises(CommandError, match="WEBSOCKET_BACKEND is memory://"):
