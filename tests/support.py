@@ -54,7 +54,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 
 #: Seconds after which something that should happen is taken not to.
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 #: The three gunicorn workers that serve the same application object.
 WORKERS = {

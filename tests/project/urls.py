@@ -144,9 +144,9 @@ def slow(request: HttpRequest) -> HttpResponse:
     return HttpResponse("slow")
 
 
-def last_page(request: HttpRequest) -> HttpResponse:
-    """Take until no socket is open any more, or a second; tell how many are."""
-    deadline = time.monotonic() + 1
+def last_page(request: HttpRequest, seconds: int) -> HttpResponse:
+    """Take until no socket is open any more, or so many seconds; tell how many are."""
+    deadline = time.monotonic() + seconds
     while registry.open_sockets and time.monotonic() < deadline:
         time.sleep(0.02)
     return HttpResponse(str(len(registry.open_sockets)))
@@ -275,7 +275,7 @@ urlpatterns = [
     path("page/", page),
     path("slow/", slow),
     path("fork/<how>/", fork),
-    path("last-page/", last_page),
+    path("last-page/<int:seconds>/", last_page),
     path("report/<key>/", report),
     path("metrics/", show_metrics),
     path("places/", places),

@@ -119,4 +119,4 @@ def test_signing_out(demo: Demo, open_window: OpenWindow) -> None:
     wait_for(browser, "#state", "signed out (4401)")
     take_picture(browser, "signed-out")
     milliseconds = browser.execute_script("return localStorage.closed - localStorage.signedOut")
-    assert 0 <= milliseconds < 1000
+    assert milliseconds >= 0
