@@ -11,7 +11,15 @@ from pathlib import Path
 
 from tests.support import PATH, ROOT, TIMEOUT, Site, tls_context, unused_port, wait_for_port
 
-__all__ = ["LEAST", "PROXIES", "Change", "Kind", "ReverseProxy"]
+__all__ = [
+    "LEAST",
+    "PROXIES",
+    "SOCKETS_BACKEND",
+    "TWO_PORTS",
+    "Change",
+    "Kind",
+    "ReverseProxy",
+]
 
 FILES = ROOT / "docs" / "deployment"
 
@@ -124,6 +132,19 @@ PROXIES = {
 #: The least that nginx needs: it tells Django nothing about the outside.
 LEAST = Kind(
     "nginx.conf", "nginx", PROXIES["nginx"].addresses, ("", ""), _NGINX_UNIX, is_secure=False
+)
+
+#: Where ``TWO_PORTS`` expects the server of the WebSockets.
+SOCKETS_BACKEND = "127.0.0.1:8001"
+
+#: Two servers behind one address.
+TWO_PORTS = Kind(
+    "nginx-two-ports.conf",
+    "nginx",
+    PROXIES["nginx"].addresses,
+    _NGINX_TIMEOUT,
+    _NGINX_UNIX,
+    is_secure=False,
 )
 
 

@@ -19,7 +19,15 @@ from websockets.sync.client import ClientConnection
 
 from tests.conftest import need
 from tests.gauges import reported
-from tests.proxies import LEAST, PROXIES, Change, Kind, ReverseProxy
+from tests.proxies import (
+    LEAST,
+    PROXIES,
+    SOCKETS_BACKEND,
+    TWO_PORTS,
+    Change,
+    Kind,
+    ReverseProxy,
+)
 from tests.support import TIMEOUT, WORKERS, Server, frame
 
 StartServer = Callable[..., Server]
@@ -301,3 +309,24 @@ def test_least(start_server: StartServer, start_proxy: StartProxy, worker: str) 
         assert websocket.recv(timeout=TIMEOUT) == "through nginx"
     assert [proxy.get("/").split()[0] for _ in range(5)] == ["plain"] * 5
     assert proxy.refused("/status/403/").status == 403
+
+
+def test_two_ports(start_server: StartServer, start_proxy: StartProxy) -> None:
+    """Pages and sockets have servers of their own, as the older package had it, and one address."""
+    pages = start_server("sync")
+    sockets = start_server("stock", application="tests.project.wsgi:websocket")
+    proxy = start_proxy(TWO_PORTS, pages.port, (SOCKETS_BACKEND, f"127.0.0.1:{sockets.port}"))
+    origin = f"http://127.0.0.1:{proxy.port}"
+    assert proxy.get("/").startswith("plain ")
+    assert proxy.request("/echo/").status == 404
+    cookie = {"Cookie": proxy.sign_in("ann")}
+    for path in ("/private/", "/any/%D0%BA%25/?a=%20b"):
+        with proxy.connect(path, additional_headers=cookie, origin=origin) as websocket:
+            websocket.send("hello")
+            assert str(websocket.recv(timeout=TIMEOUT)).endswith(("hello", "ann"))
+    assert proxy.refused("/echo/", {"Origin": EVIL}).status == 403
+    assert proxy.refused("/nowhere/", {"Origin": origin}).status == 404
+    assert proxy.request("/__ws__/echo/").status == 404
+    sockets.signal(signal.SIGTERM)
+    sockets.wait()
+    assert "/__ws__" not in sockets.log
