@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path
 
 from . import overview_page
+from .backends import BackendUnavailable
+from .groups import Group
 from .models import Socket
+from .people import disconnect
 from .urls import websocket_url
 
 __all__ = ["SocketAdmin"]
@@ -45,9 +50,11 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the page."""
+        """Show the page, or close the sockets of a user."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if request.method == "POST":
+            return self._disconnect(request, request.POST.get("user", ""))
         try:
             url = websocket_url(f"{overview_page.NAMESPACE}:overview", request=request)
         except NoReverseMatch:
@@ -55,7 +62,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         group = request.GET.get("group", "")
         context = {
             **self.admin_site.each_context(request),
-            **overview_page.context(group),
+            **overview_page.context(group, request.user),
             "title": "Sockets",
             "opts": self.opts,
             "url": url,
@@ -63,3 +70,25 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/django_wsmux/overview.html", context)
+
+    def _disconnect(self, request: HttpRequest, user_id: str) -> HttpResponse:
+        """Close the sockets of a user in all processes, and note who has done so."""
+        if not overview_page.may_close(request.user):
+            raise PermissionDenied
+        try:
+            count = Group.for_user(user_id).count()
+            disconnect(user_id)
+        except (ValueError, BackendUnavailable) as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self._note(request, user_id, f"{count} WebSockets closed")
+        return redirect(request.get_full_path())
+
+    def _note(self, request: HttpRequest, user_id: str, what: str) -> None:
+        try:
+            user = get_user_model()._default_manager.filter(pk=user_id).first()
+        except (TypeError, ValueError, ValidationError):
+            user = None  # as in overview_page
+        if user is not None:
+            self.log_change(request, user, what)
+        self.message_user(request, f"{user or user_id}: {what}", messages.SUCCESS)

@@ -20,7 +20,7 @@ class Payload(models.Model):
 
 
 class Socket(models.Model):
-    """Open sockets, as the admin knows of them: a name in its index and a permission to view.
+    """Open sockets, as the admin knows of them: a name in its index, permissions to view and close.
 
     There is no table, and there are no instances.
     """
@@ -30,3 +30,4 @@ class Socket(models.Model):
     class Meta:
         managed = False
         default_permissions = ("view",)
+        permissions = (("close_socket", "Can close sockets"),)

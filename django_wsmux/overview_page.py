@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponseBase
 from django.template.loader import render_to_string
 
@@ -16,7 +17,7 @@ from .overview import look
 from .protocol.frames import CloseCode
 from .views import WebSocketView
 
-__all__ = ["NAMESPACE", "LiveOverview", "context", "is_permitted"]
+__all__ = ["NAMESPACE", "LiveOverview", "context", "is_permitted", "may_close"]
 
 #: Of the URL of the page's socket.
 NAMESPACE: Final = "django_wsmux"
@@ -33,14 +34,35 @@ def is_permitted(user: Any) -> bool:
     return bool(user.is_active and user.is_staff and user.has_perm("django_wsmux.view_socket"))
 
 
-def context(group: str) -> dict[str, Any]:
+def may_close(user: Any) -> bool:
+    """Return whether a user who may see the page may close sockets, too."""
+    return bool(user.has_perm("django_wsmux.close_socket"))
+
+
+def context(group: str, user: Any) -> dict[str, Any]:
     """Return what the tables show.
 
     Args:
         group: whose members to show, by its name, with all prefixes; ``""`` for all sockets.
+        user: who looks at them.
     """
     group = group[:_LONGEST_NAME]
-    return {"group": group, "overview": look(_LIMIT, group or None)}
+    overview = look(_LIMIT, group or None)
+    return {
+        "group": group,
+        "overview": overview,
+        "names": _names({each.user_id for each in overview.sockets if not each.prefix} - {None}),
+        "may_close": may_close(user),
+    }
+
+
+def _names(user_ids: set[Any]) -> dict[str, str]:
+    """Return the names of users by primary key; a user who is gone has none."""
+    users = get_user_model()._default_manager.all()
+    try:
+        return {str(user.pk): user.get_username() for user in users.filter(pk__in=user_ids)}
+    except (TypeError, ValueError, ValidationError):
+        return {}  # an authenticator of the project has users of another kind
 
 
 class LiveOverview(WebSocketView):
@@ -56,10 +78,8 @@ class LiveOverview(WebSocketView):
         """Send the tables, as long as the user may see them."""
         self.websocket.refresh_user()
         if is_permitted(self.request.user):
-            self.send(
-                render_to_string(
-                    "admin/django_wsmux/overview_tables.html", context(text), self.request
-                )
-            )
+            tables = context(text, self.request.user)
+            template = "admin/django_wsmux/overview_tables.html"
+            self.send(render_to_string(template, tables, self.request))
         else:
             self.close(CloseCode.POLICY_VIOLATION, "no permission")

@@ -32,7 +32,7 @@ __all__ = [
     "GUNICORN_OPTIONS",
     "KEY",
     "LISTENING",
-    "NO_PROXY",
+    "LOCAL",
     "PATH",
     "ROOT",
     "SERVERS",
@@ -67,8 +67,17 @@ WORKERS = {
 #: gunicorn has none, and no such option.
 GUNICORN_OPTIONS = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
 
-#: For ``connect()``, as the servers are on this machine; before 15 websockets knows of no proxies.
-NO_PROXY: dict[str, Any] = {"proxy": None} if "proxy" in signature(connect).parameters else {}
+#: For ``connect()``: the servers are on this machine, and may be slow. Before 15 websockets knows of
+#: neither proxies nor pings.
+LOCAL: dict[str, Any] = {
+    name: value
+    for name, value in {
+        "proxy": None,
+        "open_timeout": TIMEOUT,
+        "ping_timeout": 2 * TIMEOUT,
+    }.items()
+    if name in signature(connect).parameters
+}
 
 #: What servers say of their address.
 LISTENING = (
@@ -275,7 +284,7 @@ class Site:
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
         scheme = {"http": "ws", "https": "wss"}[self.scheme]
-        options = {"max_size": None, **NO_PROXY, **options}
+        options = {"max_size": None, **LOCAL, **options}
         if self.context is not None:
             options.setdefault("ssl", self.context)
         if "ssl" in options:

@@ -34,7 +34,7 @@ from django_wsmux.testing.client import close_all
 from django_wsmux.wsgi import WebSocketDispatcher
 from tests.integration.test_matrix import live_port
 from tests.manual import blocks
-from tests.support import NO_PROXY, ROOT, TIMEOUT, Server
+from tests.support import LOCAL, ROOT, TIMEOUT, Server
 from tests.test_client.test_plugin import run_pytest
 
 __all__ = ["live_port"]
@@ -275,7 +275,7 @@ class TestViews:
         block = example("docs/views.rst", "def relay(request")
         view(run(block, connect_somewhere=lambda: ours)["relay"])
         url = f"ws://127.0.0.1:{live_port}/view/"
-        with ours, theirs, connect(url, **NO_PROXY) as ws:
+        with ours, theirs, connect(url, **LOCAL) as ws:
             theirs.settimeout(TIMEOUT)
             for data in (b"hello", b"again"):
                 ws.send(data)
@@ -473,7 +473,7 @@ def test_server(live_port: int) -> None:
     try:
         assert is_ready.wait(TIMEOUT)
         port = names["server"].server_port
-        with connect(f"ws://127.0.0.1:{port}/echo/", **NO_PROXY) as ws:
+        with connect(f"ws://127.0.0.1:{port}/echo/", **LOCAL) as ws:
             ws.send("hello")
             assert ws.recv(timeout=TIMEOUT) == "hello"
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from django.template import Library
 
-__all__ = ["age", "milliseconds", "register"]
+from ..overview import OpenSocket
+
+__all__ = ["age", "milliseconds", "register", "user_name"]
 
 register = Library()
 
@@ -15,6 +18,16 @@ register = Library()
 def age(seconds: float) -> str:
     """Return a duration as ``1 day, 2:03:04``."""
     return str(timedelta(seconds=int(seconds)))
+
+
+@register.filter
+def user_name(socket: OpenSocket, names: Mapping[str, str]) -> str:
+    """Return the name of a socket's user, the primary key where it has none, a dash for no user."""
+    if socket.user_id is None:
+        return "-"
+    if socket.prefix:
+        return f"{socket.user_id} ({socket.prefix})"  # a key of another tenant, perhaps
+    return names.get(socket.user_id, socket.user_id)
 
 
 @register.filter

@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.gauges import settled, wait_until
 from tests.integration.test_conversation import closing
-from tests.support import NO_PROXY, ROOT, TIMEOUT, Server, frame, unused_port
+from tests.support import LOCAL, ROOT, TIMEOUT, Server, frame, unused_port
 
 StartServer = Callable[..., Server]
 
@@ -258,7 +258,7 @@ class TestOptions:
     def test_ipv6(self, start_server: StartServer, options: tuple[str, ...]) -> None:
         """It listens on IPv6 when told to."""
         server = start_server("runserver", *options, "--noreload")
-        with connect(f"ws://[::1]:{server.port}/echo/", **NO_PROXY) as websocket:
+        with connect(f"ws://[::1]:{server.port}/echo/", **LOCAL) as websocket:
             echo(websocket)
 
     def test_nothreading(self, start_server: StartServer) -> None:

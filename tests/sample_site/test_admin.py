@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from websockets.exceptions import ConnectionClosed
 
 from tests.gauges import wait_until
 from tests.sample_site.conftest import OpenWindow, serve
@@ -28,13 +30,15 @@ from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 """
 
-# Three who are signed in. One is no staff, one may not view sockets.
+# Four who are signed in. One is no staff, one may not view sockets, one may close them, too.
 PEOPLE = """
 keys = {}
-for name in ("operator", "clerk", "visitor"):
+for name in ("operator", "clerk", "visitor", "chief"):
     user = User.objects.create_user(name, is_staff=name != "visitor")
     if name != "clerk":
         user.user_permissions.add(Permission.objects.get(codename="view_socket"))
+    if name == "chief":
+        user.user_permissions.add(Permission.objects.get(codename="close_socket"))
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
@@ -88,6 +92,37 @@ def test_permission(admin_site: Site, name: str, page: int, socket: int) -> None
     assert admin_site.server.refused(SOCKET, headers).status == socket
     index = admin_site.server.request("/admin/", headers)
     assert (PAGE in index.text and 'class="viewlink"' in index.text) == (page == 200)
+
+
+def test_disconnect(admin_site: Site) -> None:
+    """Users have their names; whoever may close sockets can disconnect one, which is noted."""
+    server = admin_site.server
+    (user_id,) = re.findall(
+        r"\d+", admin_site.run("print(User.objects.get(username='visitor').pk)")
+    )
+    button = f'name="user" value="{user_id}"'
+    with server.connect("/notify/", additional_headers=admin_site.cookie("visitor")) as websocket:
+        websocket.recv(timeout=TIMEOUT)
+        for name, status in (("operator", 403), ("chief", 302)):
+            answer = server.request(PAGE, admin_site.cookie(name))
+            assert ">visitor" in answer.text
+            assert (button in answer.text) == (name == "chief")
+            (token,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', answer.text)[-1:]
+            (csrf,) = re.findall(r"csrftoken=\w+", str(answer.headers["Set-Cookie"]))
+            cookie = {"Cookie": f"{admin_site.cookie(name)['Cookie']}; {csrf}"}
+            fields = {"user": user_id, "csrfmiddlewaretoken": token}
+            assert server.post(PAGE, fields, cookie).status == status
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=TIMEOUT)
+        assert (websocket.close_code, websocket.close_reason) == (4401, "disconnected")
+    found = admin_site.run(
+        "from django.contrib.admin.models import LogEntry\n"
+        "print([(str(e.user), e.object_repr, e.change_message) for e in LogEntry.objects.all()])"
+    )
+    assert found == "[('chief', 'visitor', '1 WebSockets closed')]\n"
+    for user in ("nobody", ""):
+        fields = {"user": user, "csrfmiddlewaretoken": token}
+        assert server.post(PAGE, fields, cookie).status == 302
 
 
 def test_no_inline_script(admin_site: Site) -> None:

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from django_wsmux.server import registry
 from django_wsmux.test import LiveServerMixin, LiveServerTestCase
 from django_wsmux.testing.live import close_live_sockets
-from tests.support import NO_PROXY, TIMEOUT, Site
+from tests.support import LOCAL, TIMEOUT, Site
 
 from . import site
 from .conftest import SITE
@@ -30,7 +30,7 @@ class LiveTests(LiveServerTestCase):
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a socket."""
         url = f"{self.live_server_ws_url}{path}"
-        client: ClientConnection = connect(url, **NO_PROXY, **options)
+        client: ClientConnection = connect(url, **LOCAL, **options)
         return client
 
     def test_echo(self) -> None:
@@ -82,7 +82,7 @@ class Leaving(LiveServerTestCase):
     def runTest(self) -> None:
         """Open two and close none."""
         for path in ("/function/", "/event/"):
-            client = connect(f"{self.live_server_ws_url}{path}", **NO_PROXY)
+            client = connect(f"{self.live_server_ws_url}{path}", **LOCAL)
             self.sockets.append(self.clients.enter_context(client))
 
 
@@ -118,7 +118,7 @@ class Stubborn(LiveServerTestCase):
 
     def runTest(self) -> None:
         """Leave, and the view stays."""
-        with connect(f"{self.live_server_ws_url}/stubborn/", **NO_PROXY) as ws:
+        with connect(f"{self.live_server_ws_url}/stubborn/", **LOCAL) as ws:
             ws.recv(timeout=TIMEOUT)
 
 
@@ -139,6 +139,6 @@ class StaticTests(LiveServerMixin, StaticLiveServerTestCase):
 
     def test_echo(self) -> None:
         """Messages come back."""
-        with connect(f"{self.live_server_ws_url}/function/", **NO_PROXY) as ws:
+        with connect(f"{self.live_server_ws_url}/function/", **LOCAL) as ws:
             ws.send("hi")
             self.assertEqual(ws.recv(timeout=TIMEOUT), "hi")
