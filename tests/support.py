@@ -67,8 +67,8 @@ WORKERS = {
 #: gunicorn has none, and no such option.
 GUNICORN_OPTIONS = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
 
-#: For ``connect()``: the servers are on this machine, and may be slow. Before 15 websockets knows of
-#: neither proxies nor pings.
+#: For ``connect()``: the servers are on this machine, and may be slow. Before 15 websockets knows
+#: of neither proxies nor pings.
 LOCAL: dict[str, Any] = {
     name: value
     for name, value in {
