@@ -163,8 +163,8 @@ class TestSlowHandshakes:
         server = start_server("own", env={"TEST_HANDSHAKE_TIMEOUT": "2"})
         with unharmed(server), ExitStack() as stack:
             open_one = stack.enter_context(server.upgraded("/echo/"))
-            wires = [stack.enter_context(server.wire()) for _ in range(100)]
             started = time.monotonic()
+            wires = [stack.enter_context(server.wire()) for _ in range(100)]
             for number, wire in enumerate(wires):
                 wire.send(handshake("/echo/")[: number + 1])
             for wire in wires:

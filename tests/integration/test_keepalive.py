@@ -22,8 +22,8 @@ def test_silence_ends(start_server: StartServer, worker: str) -> None:
     """A peer that answers nothing is gone after interval and timeout; the view learns 1006."""
     server = start_server(worker, env=IMPATIENT)
     key = uuid4().hex
+    started = time.monotonic()
     with server.upgraded(f"/report/{key}/") as wire:
-        started = time.monotonic()
         assert wire.frame()[0] == 9
         assert wire.read(1) == b""
         assert time.monotonic() - started > 0.9
