@@ -35,14 +35,18 @@ class TLSStream:
         anchor: the socket object that the session was made for. The session knows it by a weak
             reference and refuses to work without it, so it is kept here.
         raw: owns the descriptor.
+
+    Attributes:
+        wants_read: the last ``send()`` waits for something to read, as when TLS 1.2 renegotiates.
     """
 
-    __slots__ = ("_anchor", "_raw", "_session")
+    __slots__ = ("_anchor", "_raw", "_session", "wants_read")
 
     def __init__(self, session: Any, anchor: object, raw: _socket.socket) -> None:
         self._session = session
         self._anchor = anchor
         self._raw = raw
+        self.wants_read = False
 
     @property
     def pending(self) -> int:
@@ -60,9 +64,11 @@ class TLSStream:
 
     def send(self, data: bytes | bytearray | memoryview, /) -> int:
         """Return how many bytes were taken."""
+        self.wants_read = False
         try:
             return int(self._session.write(data))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            self.wants_read = isinstance(error, ssl.SSLWantReadError)
             raise BlockingIOError from error
 
     def sendmsg(self, parts: tuple[bytes, bytes], /) -> int:

@@ -438,6 +438,27 @@ class TLSTransport(GeventTransport):
         if self._stream is not None and self._stream.pending:
             self._hub.loop.run_callback(self._guarded, self._read_pending)
 
+    def _start_writing(self) -> None:
+        super()._start_writing()
+        self._watch_for_what_is_wanted()
+
+    def _writable(self) -> None:
+        super()._writable()
+        if self._stream is not None and self.unsent:
+            self._watch_for_what_is_wanted()
+
+    def _watch_for_what_is_wanted(self) -> None:
+        """Try to write again when something has come, if that is what TLS waits for.
+
+        The descriptor is writable all the time then.
+        """
+        assert self._stream is not None
+        events = _READ if self._stream.wants_read else _WRITE
+        if self._writer.events != events:
+            self._writer.stop()
+            self._writer.events = events
+            self._writer.start(self._guarded, self._writable)
+
     def _is_reading(self) -> bool:
         # Read in gevent 26.9; its type stubs do not know it.
         return bool(self._reader.active)  # type: ignore[attr-defined]

@@ -199,3 +199,44 @@ websocket.close()
 websocket.release()
 assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
 """)
+
+
+def test_tls_that_waits_for_the_peer() -> None:
+    """When TLS must read before it can write, as in a new handshake, nothing is tried in vain."""
+    run("""
+import ssl
+from django_wsmux.server.streams import TLSStream
+
+class Renegotiating:
+    # What a session of _ssl does when the client has asked for a new handshake: OpenSSL 3 refuses.
+    tries = 0
+    def __init__(self, raw):
+        self.raw = raw
+    def pending(self):
+        return 0
+    def read(self, size, buffer):
+        return self.raw.recv_into(buffer, size)
+    def write(self, data):
+        self.tries += 1
+        try:
+            self.raw.recv(1)
+        except BlockingIOError:
+            raise ssl.SSLWantReadError from None
+        return self.raw.send(data)
+
+ours, peer = socket.socketpair()
+raw = detach(ours)
+session = Renegotiating(raw)
+framework = dict.fromkeys(("leave", "retire"), nothing)
+websocket = WebSocket({"PATH_INFO": "/"}, Options(blocked_warning=0), SimpleNamespace(**framework))
+websocket.opened(transport.transport_for(TLSStream(session, None, raw), websocket), b"", b"")
+websocket._transport.pause()
+websocket.send("hello")
+gevent.sleep(0.1)
+assert session.tries < 5, session.tries
+peer.send(b"!")
+with gevent.Timeout(30):
+    assert peer.recv(100) == b"\\x81\\x05hello"
+peer.close()
+websocket._transport.abort()
+""")
