@@ -12,15 +12,17 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.http import HttpRequest
+from greenlet import getcurrent
 
 from . import conf
 from .server.environ import header, wire_path
 from .server.traffic import Traffic
 from .server.websocket import WebSocket
-from .signals import websocket_closed
+from .signals import websocket_closed, websocket_opened
 
 __all__ = ["install", "safe"]
 
@@ -38,7 +40,24 @@ FORMAT: Final = (
 def install() -> None:
     """Have sockets logged, if this is gunicorn; called when the application is made."""
     if "gunicorn.arbiter" in sys.modules:
+        websocket_opened.connect(_mark, dispatch_uid="django_wsmux.access_log")
         websocket_closed.connect(_log, dispatch_uid="django_wsmux.access_log")
+        logger.addFilter(_is_of_page)
+
+
+# Attribute of the greenlet in which a server has answered a handshake with an open socket.
+_MARK: Final = "django_wsmux_opened"
+
+
+def _mark(**kwargs: Any) -> None:
+    setattr(getcurrent(), _MARK, True)
+
+
+def _is_of_page(record: logging.LogRecord) -> bool:
+    """Leave out gunicorn's line for the 101 of an open socket, which has a line at its end."""
+    args = record.args
+    is_101 = isinstance(args, Mapping) and args.get("s") == "101"
+    return not (is_101 and getattr(getcurrent(), _MARK, False))
 
 
 def _log(

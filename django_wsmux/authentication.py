@@ -35,7 +35,7 @@ from .responses import WebSocketResponse
 from .server.counters import count
 from .server.environ import wire_path
 from .server.logs import get_logger
-from .server.refusals import shown
+from .server.refusals import note, suffix
 from .server.websocket import WebSocket
 from .tracebacks import raised_at
 
@@ -81,7 +81,11 @@ class FirstMessage:
                     return None  # gone without a word
             except TimeoutError:
                 count("token_timed_out")
-                logger.info("%r is closed with 4401: no message in %s s", websocket, seconds)
+                end = suffix("no first message")
+                if end is not None:
+                    logger.info(
+                        "%r is closed with 4401: no message in %s s%s", websocket, seconds, end
+                    )
                 websocket.close(people.SIGNED_OUT, "no first message in time")
                 return None
             people.begin(websocket)
@@ -94,7 +98,9 @@ class FirstMessage:
                     return None
             except AuthenticationFailed as error:
                 count("authentication_failed")
-                logger.warning("%r is closed with 4401: %s", websocket, error.reason)
+                end = suffix("first message")
+                if end is not None:
+                    logger.warning("%r is closed with 4401: %s%s", websocket, error.reason, end)
                 websocket.close(people.SIGNED_OUT, "authentication failed")
                 return None
             finally:
@@ -263,12 +269,13 @@ def _identify(request: Any, identity: Identity) -> None:
 
 
 def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:
-    count("authentication_failed")
     status = 401 if error.challenge else 403
-    path = shown(wire_path(request.META))
-    logger.warning("WebSocket handshake refused with %d: %s: %s", status, path, error.reason)
+    note("authentication_failed", str(status), wire_path(request.META), error.reason)
+    request.is_refusal_logged = True  # type: ignore[attr-defined]
     text = error.reason if settings.DEBUG else "Not authenticated."
     response = HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
+    # django.utils.log.log_response(): the line above is enough.
+    response._has_been_logged = True  # type: ignore[attr-defined]
     if error.challenge:
         response.headers["WWW-Authenticate"] = error.challenge
     return response

@@ -175,6 +175,10 @@ def _slow_client_problem(value: Any) -> str | None:
     return None if value in ("close", "drop") else f'must be "close" or "drop", not {value!r}'
 
 
+def _refusals_problem(value: Any) -> str | None:
+    return None if value in ("http", "close") else f'must be "http" or "close", not {value!r}'
+
+
 def _flag_problem(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"must be True or False, not {value!r}"
 
@@ -247,6 +251,7 @@ SETTINGS = {
         Setting("WEBSOCKET_SERVER", "", _server_problem),
         Setting("WEBSOCKET_ALLOWED_ORIGINS", (), _origins_problem),
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
+        Setting("WEBSOCKET_REFUSALS", "http", _refusals_problem),
         Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
         Setting("WEBSOCKET_GROUP_PREFIX", None, _prefix_problem),
         Setting("WEBSOCKET_NAMESPACE", "", _namespace_problem),

@@ -21,13 +21,16 @@ Decorator = Callable[[Callable[..., Any]], View]
 @overload
 def websocket(view: Callable[..., Any], /) -> View: ...
 @overload
-def websocket(*, subprotocols: Sequence[str] = (), compression: bool = True) -> Decorator: ...
+def websocket(
+    *, subprotocols: Sequence[str] = (), compression: bool = True, refusals: str | None = None
+) -> Decorator: ...
 def websocket(
     view: Callable[..., Any] | None = None,
     /,
     *,
     subprotocols: Sequence[str] = (),
     compression: bool = True,
+    refusals: str | None = None,
 ) -> View | Decorator:
     """Make a view that talks over a WebSocket: plain blocking code, the socket as second argument.
 
@@ -42,9 +45,13 @@ def websocket(
             and is ``websocket.subprotocol``.
         compression: ``False`` declines what the client offers, where ``WEBSOCKET_COMPRESSION`` is
             on: for clients that break on it, or messages that do not compress.
+        refusals: ``"close"`` if browsers are to see a refusal, such as that of a decorator above
+            this one, as a close code, ``"http"`` if not; ``None`` for what ``WEBSOCKET_REFUSALS``
+            says.
 
     Raises:
         TypeError: the view is async or a generator, or takes other arguments.
+        ValueError: ``refusals`` is none of these.
 
     Example::
 
@@ -57,6 +64,7 @@ def websocket(
 
     if isinstance(subprotocols, str):
         raise TypeError(f"subprotocols is a list of names: write [{subprotocols!r}]")
+    check_refusals(refusals)
 
     def decorate(view: Callable[..., Any]) -> View:
         require_plain(view)
@@ -67,28 +75,44 @@ def websocket(
             def conversation(websocket: WebSocket) -> object:
                 return require_done(view(request, websocket, *args, **kwargs), view)
 
-            return WebSocketResponse(
+            response = WebSocketResponse(
                 conversation, subprotocols=subprotocols, compression=compression
             )
+            request.accepted = response  # type: ignore[attr-defined]
+            return response
 
-        # For those who accept the handshake before they call the view.
+        # For those who accept or refuse the handshake before they call the view.
         wrapper.subprotocols = subprotocols  # type: ignore[attr-defined]
         wrapper.compression = compression  # type: ignore[attr-defined]
+        wrapper.refusals = refusals  # type: ignore[attr-defined]
         return wrapper
 
     return decorate if view is None else decorate(view)
 
 
+def check_refusals(refusals: str | None) -> None:
+    """Check what a view says of its refusals.
+
+    Raises:
+        ValueError: it is neither ``"http"`` nor ``"close"`` nor ``None``.
+    """
+    if refusals not in (None, "http", "close"):
+        raise ValueError(f'refusals must be "http", "close" or None, not {refusals!r}')
+
+
 @overload
 def websocket_loop(view: Callable[..., Any], /) -> View: ...
 @overload
-def websocket_loop(*, subprotocols: Sequence[str] = (), compression: bool = True) -> Decorator: ...
+def websocket_loop(
+    *, subprotocols: Sequence[str] = (), compression: bool = True, refusals: str | None = None
+) -> Decorator: ...
 def websocket_loop(
     view: Callable[..., Any] | None = None,
     /,
     *,
     subprotocols: Sequence[str] = (),
     compression: bool = True,
+    refusals: str | None = None,
 ) -> View | Decorator:
     """Make a view that is called each time a message is waiting, for it to receive.
 
@@ -96,7 +120,7 @@ def websocket_loop(
 
     Args:
         view: called with request, ``WebSocket`` and the URL's arguments.
-        subprotocols, compression: see ``websocket()``.
+        subprotocols, compression, refusals: see ``websocket()``.
 
     Raises:
         TypeError: see ``websocket()``.
@@ -119,6 +143,8 @@ def websocket_loop(
                 if (result := view(request, websocket, *args, **kwargs)) is not None:
                     require_done(result, view)
 
-        return websocket(subprotocols=subprotocols, compression=compression)(loop)
+        return websocket(subprotocols=subprotocols, compression=compression, refusals=refusals)(
+            loop
+        )
 
     return decorate if view is None else decorate(view)

@@ -28,7 +28,7 @@ from .protocol import handshake
 from .protocol.frames import CloseCode
 from .reporting import describe, notify, report
 from .request import WebSocketRequest, bare_environ_of, bare_request, shed
-from .responses import Conversation, SwitchingProtocols, WebSocketResponse
+from .responses import Conversation, SwitchingProtocols, WebSocketResponse, refusal_reason
 from .server import admission
 from .server.admission import FULL_USER, Place
 from .server.connection import Connection
@@ -128,6 +128,8 @@ class DjangoHooks:
                 f"HttpResponse to refuse"
             )
         response = SwitchingProtocols(subprotocols=view.subprotocols, compression=view.compression)
+        if self._request is not None:
+            self._request.accepted = response
         self._surroundings = response.surroundings
         return response
 
@@ -556,6 +558,4 @@ def close_for(websocket: Connection, response: HttpResponseBase, code: int | Non
     if code is None:
         is_ours = response.status_code >= 500
         code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
-    reason = f"{response.status_code} {response.reason_phrase}"
-    # Section 5.5: 123 bytes at most, and no half character.
-    websocket.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
+    websocket.close(code, refusal_reason(response))

@@ -16,6 +16,7 @@ from .server.environ import WIRE_PATH_KEY
 
 if TYPE_CHECKING:
     from .credentials import Identity
+    from .responses import SwitchingProtocols
     from .server.websocket import WebSocket
 
 __all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "shed"]
@@ -35,7 +36,9 @@ class WebSocketRequest(WSGIRequest):
     """The request of a handshake.
 
     Attributes:
-        urlconf: ``WEBSOCKET_URLCONF``.
+        urlconf: ``WEBSOCKET_URLCONF``, unless middleware has chosen one: that of the site's pages.
+        websocket_urlconf: for middleware to set, where sockets are not those of
+            ``WEBSOCKET_URLCONF``; ``None`` for that.
         websocket: the socket, also ``META["wsgi.websocket"]``; using it before the view has
             returned accepts the handshake on the spot, but for an event view. ``None`` when the
             request did not ask for WebSocket.
@@ -45,6 +48,14 @@ class WebSocketRequest(WSGIRequest):
     urlconf: Any
     websocket: WebSocket | None = None
     identity: Identity | None = None
+    websocket_urlconf: Any = None
+
+    # For the handler: the handshake that this is the request of, the response that the view has
+    # accepted it with, and whether it is refused for its origin or host, and in the log.
+    handshake: Any = None
+    accepted: SwitchingProtocols | None = None
+    is_foreign = False
+    is_refusal_logged = False
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
@@ -61,6 +72,7 @@ def shed(request: WebSocketRequest) -> None:
     state = request.__dict__
     # No response will carry messages any more; to add one is an error rather than a loss.
     state.pop("_messages", None)
+    state.pop("accepted", None)
     # For async views, which sockets have not.
     state.pop("auser", None)
     user = state.get("user")
@@ -70,18 +82,19 @@ def shed(request: WebSocketRequest) -> None:
     match = request.resolver_match
     if match is not None:
         match.tried = None
-    environ = request.META
-    kept = [
-        (sys.intern(key), _shared(key, value))
-        for key, value in environ.items()
+    websocket = request.websocket
+    assert websocket is not None
+    # In a dictionary of its own: the server is not done with its environ.
+    environ = {
+        sys.intern(key): _shared(key, value)
+        for key, value in request.META.items()
         if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
-    ]
-    # The dictionary itself is known to the view, and grew for what is gone.
-    environ.clear()
-    environ.update(kept)
+    }
+    del request.META["wsgi.websocket"]
     environ["wsgi.input"] = _NO_BODY
     environ["wsgi.errors"] = sys.stderr
-    environ["wsgi.websocket"] = request.websocket
+    environ["wsgi.websocket"] = websocket
+    request.META = request.environ = websocket.environ = environ
 
 
 def _shared(key: str, value: Any) -> Any:

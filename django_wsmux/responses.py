@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 
 from . import surroundings
 from .server.websocket import WebSocket
 
-__all__ = ["Conversation", "SwitchingProtocols", "WebSocketResponse"]
+__all__ = ["Conversation", "SwitchingProtocols", "WebSocketResponse", "refusal_reason"]
 
 #: What is run once the socket is open; what it returns is ignored unless it is an HttpResponse.
 Conversation = Callable[[WebSocket], object]
@@ -68,3 +68,10 @@ class WebSocketResponse(SwitchingProtocols):
     ) -> None:
         super().__init__(subprotocols=subprotocols, compression=compression)
         self.conversation = conversation
+
+
+def refusal_reason(response: HttpResponseBase) -> str:
+    """Return a response's status as the reason of a close frame."""
+    reason = f"{response.status_code} {response.reason_phrase}"
+    # Section 5.5: 123 bytes at most, and no half character.
+    return reason.encode(errors="replace")[:123].decode(errors="ignore")

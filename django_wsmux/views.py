@@ -23,6 +23,7 @@ from django.views.generic.base import View
 
 from .authentication import authentication
 from .callables import require_arguments, require_plain
+from .decorators import check_refusals
 from .groups import Group
 from .handler import upgrade_required
 from .hooks import DjangoHooks
@@ -105,6 +106,8 @@ class WebSocketView(View):
             ``django_wsmux.authentication``.
         group_receive: ``None``, or a method that handles the messages of groups: ``str`` for
             text, ``bytes`` for binary.
+        refusals: ``"close"`` if browsers are to see a refusal as a close code, ``"http"`` if not;
+            ``None`` for what ``WEBSOCKET_REFUSALS`` says.
         keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
             socket; what ``connect()`` stored on ``self`` is then all that there is.
     """
@@ -114,6 +117,7 @@ class WebSocketView(View):
     compression = True
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
+    refusals: str | None = None
     keep_request = True
 
     #: Define ``group_receive(self, message)`` to see what groups send before the client would: the
@@ -128,8 +132,10 @@ class WebSocketView(View):
         Raises:
             TypeError: a method is async, has ``yield`` in it or takes other arguments; a text or
                 function stands where a list is expected.
+            ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
         """
         _check(cls, initkwargs)
+        check_refusals(initkwargs.get("refusals", cls.refusals))
         view: Callable[..., HttpResponseBase] = super().as_view(**initkwargs)
         authenticators = initkwargs.get("authenticators", cls.authenticators)
         return authentication(*authenticators)(view) if authenticators else view

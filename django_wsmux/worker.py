@@ -25,6 +25,7 @@ from .protocol.options import Options
 from .server import descriptors, patching, registry
 from .server.counters import count
 from .server.leaving import FAREWELL, Drain, farewell
+from .server.takeover import REQUEST_ATTRIBUTE
 
 __all__ = ["WebSocketWorker"]
 
@@ -232,6 +233,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         """Answer a request that has arrived."""
         self._met_deadline()
         self._answering += 1
+        # The way to the connection, whatever middleware does to the environ.
+        setattr(getcurrent(), REQUEST_ATTRIBUTE, (req, sock))
         try:
             super().handle_request(listener_name, req, sock, addr)
         finally:

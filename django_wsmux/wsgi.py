@@ -20,10 +20,12 @@ from typing import Any
 import django
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
+from django.utils.log import request_logger
 
 from . import access_log, conf, databases, namespace
 from .backends import BackendMisconfigured
 from .handler import WebSocketHandler
+from .refusing import limit_lines
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 
@@ -87,6 +89,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     _look_at_backend()
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
+    request_logger.addFilter(limit_lines)
     return WebSocketHandler()
 
 

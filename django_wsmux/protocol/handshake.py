@@ -6,15 +6,18 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
 __all__ = [
     "BEARER",
+    "HAS_BODY",
+    "V1",
     "Refusal",
     "accept_key",
+    "allowed_on_101",
     "check",
     "is_websocket",
     "select_subprotocol",
@@ -26,6 +29,9 @@ GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: The subprotocol that says that the next entry of the client's list is a token.
 BEARER: Final = "bearer"
+
+#: Our own subprotocol. A client that offers it understands a refusal that is a close code.
+V1: Final = "wsmux.v1"
 
 # RFC 9110 section 8.6 forbids Content-Length on a 1xx; the rest belongs to the handshake itself or
 # is about a body or a connection that is no longer HTTP.
@@ -62,6 +68,10 @@ class Refusal:
     status: str
     reason: str
     headers: tuple[tuple[str, str], ...] = ()
+
+
+#: The bytes of a body would be read as frames: a way to smuggle them past a proxy.
+HAS_BODY: Final = Refusal("400 Bad Request", "A WebSocket handshake has no body.")
 
 
 def _tokens(value: str) -> Iterable[str]:
@@ -101,8 +111,7 @@ def check(environ: Mapping[str, Any]) -> Refusal | None:
             'in nginx: proxy_set_header Connection "upgrade".',
         )
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        # Its bytes would be read as frames: a way to smuggle them past a proxy.
-        return Refusal("400 Bad Request", "A WebSocket handshake has no body.")
+        return HAS_BODY
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         # Section 4.4: name the versions that are spoken here.
         return Refusal(
@@ -171,6 +180,11 @@ def take_token(environ: dict[str, Any]) -> None:
     environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
 
 
+def allowed_on_101(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the headers of a response that have a place on a 101."""
+    return ((name, value) for name, value in headers if name.lower() not in _NOT_ON_101)
+
+
 def switching_protocols(
     key: str,
     subprotocol: str | None,
@@ -200,10 +214,9 @@ def switching_protocols(
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
     if extensions is not None:
         lines.append(f"Sec-WebSocket-Extensions: {extensions}")
-    for name, value in headers:
-        if name.lower() not in _NOT_ON_101:
-            # Django writes cookies with a space in front.
-            lines.append(f"{name}: " + value.strip(" \t"))
+    for name, value in allowed_on_101(headers):
+        # Django writes cookies with a space in front.
+        lines.append(f"{name}: " + value.strip(" \t"))
     for line in lines:
         if "\r" in line or "\n" in line or "\0" in line:
             raise ValueError(f"header with a line break on the 101 response: {line!r}")

@@ -18,12 +18,9 @@ from .environ import wire_path
 from .logs import get_logger
 from .refusals import LogLimit, note, shown
 
-__all__ = ["FULL_USER", "PLACE_KEY", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
+__all__ = ["FULL_USER", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
 
 logger = get_logger("django_wsmux.handshake")
-
-#: Where the environ of a handshake has its ``Place`` until its socket takes it.
-PLACE_KEY: Final = "django_wsmux.place"
 
 #: Seconds after which a client that was refused may try again.
 RETRY_AFTER: Final = 10

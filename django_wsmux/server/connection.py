@@ -366,6 +366,26 @@ class Connection(Liveness):
             raise
         self.release()
 
+    def dismiss(self, transport: Transport, data: bytes, unread: bytes) -> None:
+        """Accept a handshake to close it at once, for a reason that ``data`` tells.
+
+        The socket was never open: nothing counts it, and no view hears of it. It waits for the
+        peer's close frame.
+
+        Args:
+            transport: holds the socket.
+            data: the 101 response, and frames of which the last is a close frame.
+            unread: what the server's HTTP parser had read past the request.
+        """
+        self._transport = transport
+        self._state = CLOSING
+        self.codec.discards = True
+        transport.write(data)
+        transport.close_after(self.options.close_timeout)
+        transport.start()
+        if unread:
+            self.data_received(unread, len(unread))
+
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""
         registry.conversations.add(self)

@@ -20,7 +20,8 @@ __all__ = [
 #: What is counted, by name.
 COUNTERS: Final = {
     "sockets_opened": "sockets that have opened",
-    "handshakes_refused": "handshakes answered with plain HTTP, for whatever reason",
+    "handshakes_refused": "handshakes answered otherwise than by an open socket",
+    "refusals_closed": "refused handshakes that were accepted and closed with a code at once",
     "messages_received": "messages of peers, once they are the view's to take",
     "messages_sent": "messages sent to peers, those of groups included",
     "received_bytes": "bytes from peers, frames and all",

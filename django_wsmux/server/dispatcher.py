@@ -7,8 +7,7 @@ from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
 from ..protocol import handshake
-from . import forks, refusals, registry, takeover
-from .counters import count
+from . import forks, refusals, takeover
 from .environ import wire_path
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
@@ -18,13 +17,6 @@ WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 #: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
 #: application itself, as the test client does, puts it there.
 TAKEOVER_KEY: Final = "django_wsmux.takeover"
-
-
-_STOPPING: Final = handshake.Refusal(
-    "503 Service Unavailable",
-    "This server is about to start again, or to stop.",
-    (("Retry-After", "1"),),
-)
 
 
 def _no_wsgi(*args: object) -> NoReturn:
@@ -80,23 +72,16 @@ def answer_upgrade(
     """Answer one handshake; see ``Dispatcher``."""
     seam: takeover.Takeover | None = environ.get(TAKEOVER_KEY) or takeover.find(environ)
     refusal = None
-    if registry.is_stopping():
-        # Whoever was closed with 1012 comes back at once, and is to meet the next process.
-        refusal = _STOPPING
-    elif seam is None:
+    if seam is None:
         refusal = handshake.Refusal("501 Not Implemented", takeover.why_not(environ))
+    elif not seam.is_switched and seam.has_body():
+        refusal = handshake.HAS_BODY
     if seam is None or not seam.is_switched:
         # A server that has switched protocols already has judged the handshake itself.
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
-        count("handshakes_refused")
         path = wire_path(environ)
         refusals.note("refused_handshake", refusal.status, path, refusal.reason)
         return refusals.answer(refusal, environ, start_response)
-    assert seam is not None
     environ[TAKEOVER_KEY] = seam
-    result = application(environ, start_response)
-    if seam.is_taken:
-        return seam.leave()
-    count("handshakes_refused")
-    return result
+    return application(environ, start_response)

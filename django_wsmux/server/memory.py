@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -346,7 +346,3 @@ class MemoryTakeover(Takeover):
         transport = MemoryTransport(self._loop, websocket, self._peer, self._arrive)
         self._peer.connected(transport)
         return transport, b""
-
-    def leave(self) -> Iterable[bytes]:
-        """End the WSGI call of a connection that was taken."""
-        return []

@@ -13,9 +13,8 @@ from typing import Any, Final
 from ..protocol.handshake import Refusal
 from .counters import count
 from .logs import get_logger
-from .takeover import is_wsgiref
 
-__all__ = ["LogLimit", "answer", "note", "shown"]
+__all__ = ["LogLimit", "answer", "forget_lines", "is_wsgiref", "note", "shown", "suffix", "tell"]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -59,6 +58,11 @@ class LogLimit:
 _limits: Final[dict[str, LogLimit]] = {}
 
 
+def suffix(kind: str) -> str | None:
+    """Return what to append to a line of one kind, or ``None`` if there were too many of them."""
+    return _limits.setdefault(kind, LogLimit()).suffix()
+
+
 def shown(value: str) -> str:
     """Return what a client has sent, safe for a log: escaped, and not too long.
 
@@ -67,6 +71,11 @@ def shown(value: str) -> str:
         "'https://a.example\\\\r\\\\nroot logged in'"
     """
     return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+
+
+def forget_lines() -> None:
+    """Let lines of each kind through again; for tests, each of which should see its own."""
+    _limits.clear()
 
 
 def note(counter: str, status: str, path: str, reason: str) -> None:
@@ -79,17 +88,39 @@ def note(counter: str, status: str, path: str, reason: str) -> None:
         reason: with ``shown()`` around what the client sent.
     """
     count(counter)
-    suffix = _limits.setdefault(counter, LogLimit()).suffix()
-    if suffix is not None:
+    end = suffix(counter)
+    if end is not None:
         logger.warning(
-            "WebSocket handshake refused with %s: %s: %s%s", status, shown(path), reason, suffix
+            "WebSocket handshake refused with %s: %s: %s%s", status, shown(path), reason, end
         )
+
+
+def tell(status: str, path: str, more: str) -> None:
+    """Log that a handshake was answered otherwise than with 101, unless there were many.
+
+    Args:
+        status: of the answer; lines are limited by its code.
+        path: of the handshake, see ``environ.wire_path()``.
+        more: what else there is to say.
+    """
+    end = suffix(status[:3])
+    if end is not None:
+        logger.info("WebSocket handshake answered with %s: %s%s%s", status, shown(path), more, end)
+
+
+def is_wsgiref(environ: dict[str, Any]) -> bool:
+    """Return whether Python's own server has made this environ.
+
+    It asserts that no response has an ``Upgrade`` header, which PEP 3333 leaves to servers.
+    """
+    return str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
 
 
 def answer(
     refusal: Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """Answer a handshake with a refusal."""
+    """Answer a handshake with a refusal, as plain HTTP."""
+    count("handshakes_refused")
     body = refusal.reason.encode()
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),

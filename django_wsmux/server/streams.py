@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
+import os
 import socket
 import ssl
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-__all__ = ["JoiningSocket", "Stream", "TLSStream", "detach", "detach_plain"]
+__all__ = ["JoiningSocket", "Stream", "TLSStream", "detach", "detach_plain", "leave_behind"]
 
 
 class Stream(Protocol):
@@ -110,6 +112,62 @@ def detach(sock: Any) -> Stream:
         return raw
     sock._sslobj = None
     return TLSStream(session, anchor, raw)
+
+
+class _Nowhere:
+    """What a gevent socket has instead of its descriptor, for a server that goes on with it.
+
+    What the server sends, the end of an answer, goes nowhere. When it then reads the next request
+    it is told that the peer is not connected.
+
+    Args:
+        sock: the gevent socket, before its descriptor is taken.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self.family, self.type, self.proto = sock.family, sock.type, sock.proto
+
+    def getsockopt(self, *args: Any) -> int:
+        """Return a size of 0 for buffers, which gevent asks for to choose its own."""
+        return 0
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        """Return how many bytes were taken: all of them."""
+        return len(data)
+
+    def recv(self, *args: Any) -> NoReturn:
+        """Raise, as there is nothing to read.
+
+        Raises:
+            OSError: ``ENOTCONN``, which gunicorn (23 to 27, ``base_async.py``) takes for a client
+                that has gone.
+        """
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    recv_into = shutdown = getsockname = getpeername = setsockopt = recv
+
+    def fileno(self) -> int:
+        """Return what closed sockets return."""
+        return -1
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __bool__(self) -> bool:
+        # gevent's close() asks whether there is a descriptor.
+        return False
+
+
+def leave_behind(sock: Any) -> Stream:
+    """Take the descriptor out of a gevent socket that its server goes on with.
+
+    Args:
+        sock: ``gevent.socket.socket`` or ``gevent.ssl.SSLSocket``.
+    """
+    left_behind = _Nowhere(sock)
+    stream = detach(sock)
+    sock._sock = left_behind
+    return stream
 
 
 class JoiningSocket(_socket.socket):

@@ -8,30 +8,41 @@ Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py`
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
 (``handler.py``); the integration tests fail when one moves. Python's own server is in
 ``wsgiref_server.py``.
+
+To the WSGI middleware around the dispatcher an open socket is an answer like any other: status
+101, headers and an empty body. The server sends its own end of that answer to where it goes
+nowhere.
 """
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from greenlet import getcurrent
+
 from . import forks, patching
+from .refusals import is_wsgiref
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from ..protocol.options import Options
     from .connection import Connection
     from .contracts import Hooks, Transport
+    from .streams import Stream
 
 __all__ = [
+    "REQUEST_ATTRIBUTE",
     "WSGIREF_KEY",
+    "EmptyBody",
     "GunicornTakeover",
     "PyWSGITakeover",
     "Takeover",
     "find",
     "install_hook",
-    "is_wsgiref",
+    "rejects_body",
     "why_not",
 ]
 
@@ -39,6 +50,30 @@ _HANDLER_KEY: Final = "django_wsmux.pywsgi_handler"
 
 #: Where ``wsgiref_server.UpgradeHandler`` puts itself.
 WSGIREF_KEY: Final = "django_wsmux.wsgiref_handler"
+
+#: Attribute of the greenlet in which our own worker answers a request: gunicorn's request and its
+#: socket. Middleware may replace what is in the environ, but not this.
+REQUEST_ATTRIBUTE: Final = "django_wsmux_request"
+
+
+class EmptyBody:
+    """The body of an answer that has become a WebSocket, for the middleware around us.
+
+    It yields one empty string, as an empty response of Django does, for middleware that asks for
+    the first item without a thought that there may be none.
+    """
+
+    def __init__(self) -> None:
+        self._items = iter((b"",))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Do nothing: the request is over already."""
 
 
 class Takeover:
@@ -61,39 +96,45 @@ class Takeover:
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""
         self.is_taken = True
-        sock, unread = self._take()
+        stream, unread = self._take()
         # Not before a gevent server has called: plain processes need no hub.
-        from .streams import detach
         from .transport import transport_for
 
-        return transport_for(detach(sock), websocket), unread
+        return transport_for(stream, websocket), unread
 
-    def _take(self) -> tuple[Any, bytes]:
-        """Return the server's gevent socket and the unread bytes."""
+    def _take(self) -> tuple[Stream, bytes]:
+        """Return the server's connection and the unread bytes."""
         raise NotImplementedError
 
-    def leave(self) -> Iterable[bytes]:
-        """End the WSGI call so that the server forgets a connection that was taken."""
-        raise NotImplementedError
+    def has_body(self) -> bool:
+        """Return whether a header that the environ does not show announces a body.
+
+        If so the connection ends with the answer: the server would read the body as a request.
+        """
+        return False
 
 
 class GunicornTakeover(Takeover):
-    """``gunicorn -k gevent`` and our own worker: gunicorn's HTTP parser on a gevent socket."""
+    """``gunicorn -k gevent`` and our own worker: gunicorn's HTTP parser on a gevent socket.
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    Args:
+        sock: the gevent socket.
+        unreader: what gunicorn's parser reads from.
+    """
+
+    def __init__(self, sock: Any, unreader: Any) -> None:
         super().__init__()
-        self._environ = environ
+        self._sock = sock
+        self._unreader = unreader
 
-    def _take(self) -> tuple[Any, bytes]:
-        unreader = self._environ["wsgi.input"].reader.unreader
+    def _take(self) -> tuple[Stream, bytes]:
+        from .streams import leave_behind
+
         # take_buffered() of gunicorn 27; 26.1 has the same buffer without it.
-        unread = unreader.buf.getvalue()
-        return self._environ.pop("gunicorn.socket"), unread
-
-    def leave(self) -> Iterable[bytes]:
-        # AsyncWorker.handle() takes it for the end of the connection; anything returned would
-        # have it parse the next request from a socket that is gone.
-        raise StopIteration
+        unread = self._unreader.buf.getvalue()
+        # gunicorn looks for the next request, and must not find frames.
+        self._unreader.buf = io.BytesIO()
+        return leave_behind(self._sock), unread
 
 
 class PyWSGITakeover(Takeover):
@@ -110,7 +151,13 @@ class PyWSGITakeover(Takeover):
         self._websocket = websocket
         self.is_switched = websocket is not None
 
-    def _take(self) -> tuple[Any, bytes]:
+    def has_body(self) -> bool:
+        """Return whether a header that the environ does not show announces a body."""
+        return rejects_body(self._handler)
+
+    def _take(self) -> tuple[Stream, bytes]:
+        from .streams import leave_behind
+
         handler = self._handler
         forks.listeners.add(handler.server.socket)
         sock = handler.socket
@@ -121,17 +168,25 @@ class PyWSGITakeover(Takeover):
         except OSError:
             # TLS has nothing to read; or the peer is gone, which the transport finds out.
             unread = b""
-        handler.socket = None
         handler.close_connection = True
-        # What the access log shows; it must not be sent again.
-        handler.status, handler.headers_sent = b"101 Switching Protocols", True
         if self._websocket is not None:
             # Else it says good-bye, on a socket that is gone, when the call returns.
             self._websocket.closed = True
-        return sock, unread
+        return leave_behind(sock), unread
 
-    def leave(self) -> Iterable[bytes]:
-        return []
+
+def rejects_body(handler: Any) -> bool:
+    """Return whether any of repeated headers announces a body; an environ shows the first only.
+
+    Args:
+        handler: of pywsgi or wsgiref, which is then told to end the connection.
+    """
+    headers = handler.headers
+    lengths = headers.get_all("Content-Length", ())
+    has_body = "Transfer-Encoding" in headers or any(each.strip() != "0" for each in lengths)
+    if has_body:
+        handler.close_connection = True
+    return has_body
 
 
 def find(environ: dict[str, Any]) -> Takeover | None:
@@ -158,10 +213,26 @@ def _find(environ: dict[str, Any]) -> Takeover | None:
     websocket = environ.get("wsgi.websocket")
     if websocket is not None:
         return PyWSGITakeover(websocket.handler, websocket)
+    own = getattr(getcurrent(), REQUEST_ATTRIBUTE, None)
+    if own is not None:
+        request, sock = own
+        return GunicornTakeover(sock, request.unreader)
     gevent_socket = sys.modules.get("gevent.socket")
-    if gevent_socket and isinstance(environ.get("gunicorn.socket"), gevent_socket.socket):
-        return GunicornTakeover(environ)
+    sock = environ.get("gunicorn.socket")
+    unreader = _unreader(environ)
+    if gevent_socket and isinstance(sock, gevent_socket.socket) and unreader is not None:
+        return GunicornTakeover(sock, unreader)
     return None
+
+
+def _unreader(environ: dict[str, Any]) -> Any:
+    """Return what gunicorn's parser reads from, ``None`` where middleware hides it."""
+    module = sys.modules.get("gunicorn.http.unreader")
+    try:
+        unreader = environ["wsgi.input"].reader.unreader
+    except (AttributeError, KeyError):
+        return None
+    return unreader if module and isinstance(unreader, module.Unreader) else None
 
 
 def why_not(environ: dict[str, Any]) -> str:
@@ -177,18 +248,28 @@ def why_not(environ: dict[str, Any]) -> str:
             "django_wsmux in INSTALLED_APPS above django.contrib.staticfiles, and above any "
             "other app with a runserver of its own."
         )
+    if "gunicorn.socket" in environ:
+        for key, is_hidden in (
+            ("wsgi.input", _unreader(environ) is None),
+            ("gunicorn.socket", _is_replaced(environ["gunicorn.socket"])),
+        ):
+            if is_hidden:
+                kind = type(environ.get(key))
+                return (
+                    f"WSGI middleware has replaced {key} by {kind.__module__}.{kind.__qualname__}, "
+                    f"and this worker's socket cannot be found without: let the middleware leave "
+                    f"handshakes alone, or run gunicorn -k django_wsmux.worker.WebSocketWorker."
+                )
     return (
         "This server's sockets cannot be taken over: "
         "run gunicorn -k django_wsmux.worker.WebSocketWorker."
     )
 
 
-def is_wsgiref(environ: dict[str, Any]) -> bool:
-    """Say whether Python's own server has made this environ.
-
-    It asserts that no response has an ``Upgrade`` header, which PEP 3333 leaves to servers.
-    """
-    return str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
+def _is_replaced(sock: Any) -> bool:
+    """Return whether a socket of gunicorn's gevent workers is not what they have made."""
+    is_gevent = "gunicorn.workers.ggevent" in sys.modules
+    return is_gevent and not isinstance(sock, sys.modules["gevent.socket"].socket)
 
 
 def _leave_handshake_to_application(server: object, handler: Any) -> bool:

@@ -117,6 +117,7 @@ class ThreadWebSocket(WebSocket):
     # What the framework calls
 
     opened = _locked(WebSocket.opened)
+    dismiss = _locked(WebSocket.dismiss)
     serve = _locked(WebSocket.serve)
     abandon = _locked(WebSocket.abandon)
     _conversed = _locked(WebSocket._conversed)

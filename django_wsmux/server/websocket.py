@@ -20,6 +20,7 @@ from .habits import OF_SOCKETS, missing
 from .liveness import next_payload
 from .message_queue import MessageQueue
 from .readiness import Readiness
+from .refusals import shown
 
 __all__ = ["WebSocket"]
 
@@ -58,7 +59,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             return missing(self, name, OF_SOCKETS)
 
     def __repr__(self) -> str:
-        return f"<WebSocket {self.path!r} {_STATES[self._state]}>"
+        return f"<WebSocket {shown(self.path)} {_STATES[self._state]}>"
 
     # Receiving
 

@@ -17,13 +17,13 @@ fail when one moves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import io
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import handshake
 from .streams import detach_plain
-from .takeover import WSGIREF_KEY, Takeover
+from .takeover import WSGIREF_KEY, Takeover, rejects_body
 from .threads import ThreadTransport, ThreadWebSocket
 from .websocket import WebSocket
 
@@ -42,8 +42,57 @@ else:
 __all__ = ["ThreadTakeover", "UpgradeHandlerMixin", "WebSocketServerMixin"]
 
 
+class _Output(io.BufferedIOBase):
+    """Where a request handler writes to; once its connection is taken that goes nowhere.
+
+    Args:
+        output: where it wrote to until then.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self._output = output
+        self.is_taken = False
+
+    def writable(self) -> bool:
+        """Return whether one may write: always."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Return how many bytes were taken."""
+        return len(data) if self.is_taken else int(self._output.write(data))
+
+    def flush(self) -> None:
+        """Send what the server's own output holds back."""
+        if not self.is_taken:
+            self._output.flush()
+
+
 class UpgradeHandlerMixin(_Handler):
     """For a ``WSGIRequestHandler``: lets the application have the connection of a handshake."""
+
+    # What carries the WebSocket that the connection has become.
+    _transport: ThreadTransport | None = None
+
+    def setup(self) -> None:
+        """Prepare to answer requests."""
+        super().setup()
+        self.wfile = _Output(self.wfile)
+
+    def handle(self) -> None:
+        """Answer the requests of a connection; then serve the WebSocket that it has become."""
+        super().handle()
+        if self._transport is not None:
+            self._transport.converse()
+
+    def become(self, transport: ThreadTransport) -> None:
+        """Serve a WebSocket when the request is answered."""
+        self._transport = transport
+        self.wfile.is_taken = self.close_connection = True  # type: ignore[attr-defined]
+
+    def log_request(self, *args: Any) -> None:
+        """Log a request, unless it has become a WebSocket, which has lines of its own."""
+        if self._transport is None:
+            super().log_request(*args)
 
     def get_environ(self) -> dict[str, Any]:
         """Return the environ of a request, for a handshake with this handler in it."""
@@ -71,7 +120,6 @@ class ThreadTakeover(Takeover):
     def __init__(self, handler: Any) -> None:
         super().__init__()
         self._handler = handler
-        self._transport: ThreadTransport | None = None
 
     @classmethod
     def of(cls, environ: dict[str, Any]) -> ThreadTakeover | None:
@@ -89,23 +137,16 @@ class ThreadTakeover(Takeover):
         assert isinstance(websocket, ThreadWebSocket)
         self.is_taken = True
         handler = self._handler
-        handler.close_connection = True
         sock = handler.connection
         # Without waiting, peek() gives what is buffered or else what can be had at once.
         sock.settimeout(0)
         unread = b""
         with contextlib.suppress(OSError):  # the peer is gone, which the transport finds out
             unread = bytes(handler.rfile.peek())
-        self._transport = ThreadTransport(detach_plain(sock), websocket)
-        return self._transport, unread
+        transport = ThreadTransport(detach_plain(sock), websocket)
+        handler.become(transport)
+        return transport, unread
 
-    def leave(self) -> Iterable[bytes]:
-        """Have the conversation in this thread, then end the WSGI call without a response.
-
-        Raises:
-            ConnectionAbortedError: always; to ``wsgiref.handlers.BaseHandler.run()`` it is a peer
-                that has gone in the middle, about whom nothing is to be said or done.
-        """
-        assert self._transport is not None
-        self._transport.converse()
-        raise ConnectionAbortedError("this connection was a WebSocket")
+    def has_body(self) -> bool:
+        """Return whether a header that the environ does not show announces a body."""
+        return rejects_body(self._handler)

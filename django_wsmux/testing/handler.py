@@ -20,6 +20,7 @@ from ..databases import Loan
 from ..handler import WebSocketHandler
 from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
 from ..server.memory import MemoryTakeover, Task, current_loop
+from ..server.refusals import forget_lines
 from .peer import MemoryPeer
 
 __all__ = ["EXCHANGE_KEY", "Exchange", "WebSocketClientHandler", "connections_kept"]
@@ -92,11 +93,16 @@ class Exchange:
         response: Any
         if self.seam.is_taken:
             response = self._switching_protocols()
-        elif self.response is not None:
+        elif self.response is not None and self._is_sent(self.response):
             response = self.response
             conditional_content_removal(self.request, response)  # type: ignore[arg-type]
             if not response.streaming:
-                response.close()  # sends request_finished
+                # Sends request_finished, whatever is put around the response.
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    close()
+                if not response.closed:
+                    response.close()
         else:
             # Refused before Django was asked.
             status, headers = self._started[0]
@@ -104,6 +110,10 @@ class Exchange:
             response.status_code, response.reason_phrase = int(status[:3]), status[4:]
         response.wsgi_request = self.request or WSGIRequest(environ)
         return response
+
+    def _is_sent(self, response: HttpResponseBase) -> bool:
+        """Return whether Django's response is what a server would be told to send."""
+        return self._started[0][0].startswith(str(response.status_code))
 
     def _switching_protocols(self) -> HttpResponse:
         response = HttpResponse(status=101)
@@ -151,6 +161,7 @@ class WebSocketClientHandler(ClientHandler):
         if exchange.has_origin and "HTTP_ORIGIN" not in environ:
             environ["HTTP_ORIGIN"] = own_origin(environ)
         environ[TAKEOVER_KEY] = exchange.seam
+        forget_lines()
         exchange.begin(handler, environ)
         with connections_kept():
             exchange.loop.run()

@@ -290,6 +290,10 @@ def refused_or_cut(server: Server, raw: bytes) -> bool:
 BODY = b"GET /only-a-page/?smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 SMUGGLED = {
+    "two lengths, the first of them 0": handshake(
+        "/echo/", f"Content-Length: 0\r\nContent-Length: {len(BODY)}\r\n"
+    )
+    + BODY,
     "body": handshake("/echo/", f"Content-Length: {len(BODY)}\r\n") + BODY,
     "chunked": handshake("/echo/", "Transfer-Encoding: chunked\r\n") + b"0\r\n\r\n",
     "both": handshake("/echo/", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n")

@@ -54,6 +54,15 @@ class Process(WebSocketView):
         self.send(str(os.getpid()))
 
 
+class Telling(WebSocketView):
+    """Refuses with 403, and tells browsers."""
+
+    refusals = "close"
+
+    def connect(self, request: Any) -> None:
+        raise PermissionDenied
+
+
 class LeanEcho(Echo):
     keep_request = False
 

@@ -23,6 +23,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
+from django_wsmux.authentication import authentication, bearer
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
@@ -85,6 +86,29 @@ def status(request: HttpRequest, status: int) -> HttpResponse:
     response = HttpResponse(f"status {status}", status=status)
     response.headers["Retry-After"] = "7"
     return response
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """Lack the decorator."""
+    return HttpResponse("a page")
+
+
+@authentication(bearer(lambda token: None))
+@websocket
+def with_token(request: HttpRequest, websocket: WebSocket) -> None:
+    """Know no token."""
+
+
+@login_required
+@websocket(refusals="close")
+def telling(request: HttpRequest, websocket: WebSocket) -> None:
+    """Tell browsers why they are refused."""
+
+
+@login_required
+@websocket(refusals="http")
+def untelling(request: HttpRequest, websocket: WebSocket) -> None:
+    """Do not, whatever the setting."""
 
 
 @websocket

@@ -1,0 +1,94 @@
+"""Handshakes that are refused by a close code: accepted, closed at once, never open.
+
+A page cannot see the HTTP answer to a handshake, but it sees a close code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from ..protocol.frames import CLOSE, TEXT, close_payload, encode
+from .admission import Place
+from .counters import count
+
+if TYPE_CHECKING:
+    from ..protocol.options import Options
+    from .takeover import Takeover
+    from .websocket import WebSocket
+
+__all__ = ["dismiss", "enter", "frames", "limits"]
+
+#: How many of these sockets may wait for their peer's close frame at once.
+_MOST: Final = 256
+
+#: Seconds that the peer has to send it.
+_SECONDS: Final = 2.0
+
+# For servers with threads; greenlets do not get in each other's way here.
+_lock = Lock()
+_taken = 0
+
+
+class _Slot(Place):
+    """One of ``_MOST``: given back when the descriptor is closed."""
+
+    __slots__ = ("_is_given_back",)
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._is_given_back = False
+
+    def release(self) -> None:
+        """Give it back; does nothing the second time."""
+        global _taken
+        with _lock:
+            if not self._is_given_back:
+                self._is_given_back = True
+                _taken -= 1
+
+
+def enter() -> Place | None:
+    """Return a slot for one socket, ``None`` if there are as many as may be."""
+    global _taken
+    with _lock:
+        if _taken >= _MOST:
+            return None
+        _taken += 1
+    return _Slot()
+
+
+def limits(options: Options) -> Options:
+    """Return the limits of these sockets, where ``options`` are those of others."""
+    return replace(options, close_timeout=_SECONDS, compression=None)
+
+
+def frames(code: int, reason: str, after: float | None) -> bytes:
+    """Return what is sent after the 101.
+
+    Args:
+        code: the close code.
+        reason: the text beside it.
+        after: seconds until the client should try again, if it understands that.
+    """
+    close = encode(CLOSE, close_payload(code, reason))
+    if after is None:
+        return close
+    return encode(TEXT, json.dumps({"bye": {"after": after}}).encode()) + close
+
+
+def dismiss(websocket: WebSocket, seam: Takeover, slot: Place, data: bytes) -> None:
+    """Accept a handshake and close it.
+
+    Args:
+        websocket: the socket, which no view has used.
+        seam: how to get the connection from the server.
+        slot: from ``enter()``.
+        data: the 101 response and ``frames()``.
+    """
+    websocket.place = slot
+    transport, unread = seam.take(websocket)
+    count("refusals_closed")
+    websocket.dismiss(transport, data, unread)

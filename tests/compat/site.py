@@ -1,0 +1,58 @@
+"""The test project, with agents and middleware around Django and around the dispatcher.
+
+``COMPAT`` names a module of this package that has ``install()``, which is called before Django is
+loaded and returns what to put around the application.
+
+Without it a request chooses: the header ``X-Agent`` what the handler's ``__call__`` returns, as
+agents wrap it, and ``X-Around`` the middleware around the dispatcher.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from django.core.handlers.wsgi import WSGIHandler
+
+from django_wsmux.wsgi import get_wsgi_application
+from tests.compat import wrappers
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
+
+Application = Callable[..., Any]
+
+
+def choosing(inner: Application) -> Application:
+    """Put around the dispatcher what a request asks for; report what that has seen."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/seen/":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            body, wrappers.seen[:] = json.dumps(wrappers.seen).encode(), []
+            return [body]
+        around: Any = wrappers.AROUND[environ.get("HTTP_X_AROUND", "nothing")]
+        return around(inner)(environ, start_response)
+
+    return application
+
+
+def install_agent() -> None:
+    """Wrap the handler's call as agents do: by patching Django's class."""
+    call = WSGIHandler.__call__
+
+    def wrapped(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        agent = wrappers.AGENTS[environ.get("HTTP_X_AGENT", "nothing")]
+        return agent(call.__get__(self))(environ, start_response)
+
+    WSGIHandler.__call__ = wrapped  # type: ignore[method-assign]
+
+
+if "COMPAT" in os.environ:
+    around = import_module(f"tests.compat.{os.environ['COMPAT']}").install()
+    application = around(get_wsgi_application())
+else:
+    install_agent()
+    application = choosing(get_wsgi_application())

@@ -1,0 +1,105 @@
+"""Django middleware that replaces responses and chooses URLconfs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from websockets.sync.client import ClientConnection
+
+from tests.compat.conftest import StartServer, start_site
+from tests.compat.test_wrappers import VIEWS
+from tests.support import SERVERS, TIMEOUT, Server, handshake
+
+MORE = {
+    "MIDDLEWARE": ["tests.compat.middleware.choosing", *settings.MIDDLEWARE],
+    "TEMPLATES": [
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "DIRS": [str(Path(__file__).parent / "templates")],
+        }
+    ],
+    "WSGI_APPLICATION": "tests.compat.site.application",
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
+    """Every server with a middleware that does as a request says."""
+    return start_site(start_lasting_server, request.param, TEST_SETTINGS=json.dumps(MORE))
+
+
+def opened(site: Server, path: str, how: str) -> ClientConnection:
+    """Open a socket."""
+    return site.connect(path, additional_headers={"X-Meddle": how})
+
+
+class TestResponses:
+    """What the view has accepted stays accepted, whatever object says so."""
+
+    @pytest.mark.parametrize("how", ["copied", "streamed"])
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_copy(self, site: Server, path: str, how: str) -> None:
+        """The socket opens."""
+        with opened(site, path, how) as websocket:
+            websocket.send("hello")
+            assert websocket.recv(timeout=TIMEOUT) == "hello"
+
+    def test_headers_of_copy(self, site: Server) -> None:
+        """They are those of the response that was there last."""
+        with site.wire() as wire:
+            wire.send(handshake("/echo/", "X-Meddle: copied\r\n"))
+            head = wire.head()
+        assert "X-Copied: yes\r\n" in head
+        assert "Sec-WebSocket-Accept:" in head
+
+    @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
+    def test_other_status(self, site: Server, path: str) -> None:
+        """A no is a no."""
+        assert site.refused(path, {"X-Meddle": "refused"}).status == 403
+
+    @pytest.mark.parametrize("path", ["/status/200/", "/nowhere/"])
+    def test_101_of_others(self, site: Server, path: str) -> None:
+        """A status that only a socket may have does not go out: 500, and a line names the class."""
+        assert site.refused(path, {"X-Meddle": "switched"}).status == 500
+        site.wait_for_log(r"not accepted: HttpResponse has status 101, but no view")
+
+
+class TestURLconfs:
+    """Sockets are looked for among sockets; reverse() means the pages that middleware chose."""
+
+    @pytest.mark.parametrize("how", ["page", "tenant", "default", "forgotten"])
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_chosen(self, site: Server, path: str, how: str) -> None:
+        """No choice takes sockets away."""
+        with opened(site, path, how) as websocket:
+            websocket.send("hello")
+            assert websocket.recv(timeout=TIMEOUT) == "hello"
+
+    @pytest.mark.parametrize(
+        ("how", "found"),
+        [
+            ("", "/only-a-page/"),
+            ("page", "/only-a-page/"),
+            ("default", "/only-a-page/"),
+            ("tenant", "/tenant/only-a-page/"),
+        ],
+    )
+    def test_reverse(self, site: Server, how: str, found: str) -> None:
+        """On the error page of a socket that does not exist."""
+        answer = site.refused("/nowhere/", {"X-Meddle": how})
+        assert (answer.status, answer.text) == (404, f"{found} has no such page\n")
+
+    def test_sockets(self, site: Server) -> None:
+        """Middleware may choose sockets, too."""
+        with opened(site, "/talk/", "sockets") as websocket:
+            assert websocket.recv(timeout=TIMEOUT) == "a socket of the tenant"
+        assert site.refused("/loop/", {"X-Meddle": "sockets"}).status == 404
+
+    def test_pages_are_no_sockets(self, site: Server) -> None:
+        """A handshake never gets a page of the site."""
+        for how in ("", "page", "tenant"):
+            assert site.refused("/only-a-page/", {"X-Meddle": how}).status == 404
+            assert site.refused("/tenant/only-a-page/", {"X-Meddle": how}).status == 404

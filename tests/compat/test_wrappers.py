@@ -1,0 +1,225 @@
+"""Any iterable, any moment: what agents and WSGI middleware may do around Django and around us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.compat.conftest import StartServer, start_site
+from tests.gauges import wait_until
+from tests.support import SERVERS, TIMEOUT, WORKERS, Server, handshake
+
+#: A function view, an event view, one without a decorator.
+VIEWS = ("/echo/", "/events/echo/", "/plain-echo/")
+
+SANE = ("closing", "bare", "listed", "lazy", "late", "copying", "raising-at-close")
+
+KNOWN = ("closing", "lazy", "copying", "priming", "recording")
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
+    """Every server, where requests choose what is around the application."""
+    options = () if request.param == "runserver" else ("--access-logfile", "-")
+    return start_site(start_lasting_server, request.param, *options)
+
+
+@pytest.fixture
+def clean(site: Server) -> Iterator[Server]:
+    """The same; afterwards there is no traceback in its log, and it has forgotten the test."""
+    seen(site)
+    start = len(site.log)
+    yield site
+    seen(site)
+    log = site.log[start:]
+    assert "Traceback" not in log
+    assert "error" not in log.lower()
+
+
+def seen(site: Server) -> list[str]:
+    """Return, and forget, what the wrappers have seen."""
+    found: list[str] = json.loads(site.get("/seen/"))
+    return found
+
+
+def wait_for_end(site: Server) -> list[str]:
+    """Return what the wrappers see until the call of the application has ended.
+
+    Without a decorator that may be after the client has closed.
+    """
+    found: list[str] = []
+
+    def has_ended() -> bool:
+        found.extend(seen(site))
+        return found[-1:] in (["closed"], ["returned"])
+
+    wait_until(has_ended, "the end of the call")
+    return found
+
+
+def talk(site: Server, path: str, headers: dict[str, str]) -> None:
+    """Open a socket, have an echo, close it."""
+    with site.connect(path, additional_headers=headers) as websocket:
+        for message in ("one", "two"):
+            websocket.send(message)
+            assert websocket.recv(timeout=TIMEOUT) == message
+        websocket.close()
+    assert websocket.close_code == 1000
+
+
+class TestAgents:
+    """``WSGIHandler.__call__`` is wrapped, and returns something else than Django's response."""
+
+    @pytest.mark.parametrize("agent", [each for each in SANE if each != "raising-at-close"])
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_sockets_open(self, clean: Server, agent: str, path: str) -> None:
+        """Whatever it returns, the socket is there."""
+        talk(clean, path, {"X-Agent": agent})
+
+    @pytest.mark.parametrize("agent", SANE)
+    def test_refusals_pass(self, site: Server, agent: str) -> None:
+        """Status, headers and body arrive as the view made them."""
+        answer = site.refused("/status/404/", {"X-Agent": agent})
+        assert (answer.status, answer.headers["Retry-After"]) == (404, "7")
+        assert answer.text == "status 404"
+
+    def test_headers_of_theirs(self, site: Server) -> None:
+        """What an agent adds to the headers is on the 101."""
+        with site.wire() as wire:
+            wire.send(handshake("/echo/", "X-Agent: late\r\n"))
+            head = wire.head()
+        assert head.startswith("HTTP/1.1 101 ")
+        assert "X-Late: yes\r\n" in head
+
+    @pytest.mark.parametrize("agent", ["closing", "lazy"])
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_bodies_end(self, clean: Server, agent: str, path: str) -> None:
+        """They are read to their end and closed, once, and see no error."""
+        talk(clean, path, {"X-Agent": agent})
+        assert wait_for_end(clean) == ["exhausted", "closed"]
+
+    @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
+    def test_raises_after_the_view(self, site: Server, path: str) -> None:
+        """No socket has opened by then: 500."""
+        assert site.refused(path, {"X-Agent": "raising"}).status == 500
+
+    def test_raises_after_the_conversation(self, site: Server) -> None:
+        """A view without decorator has talked by then; the error goes to the server."""
+        start = len(site.log)
+        talk(site, "/plain-echo/", {"X-Agent": "raising"})
+        site.wait_for_log(rf"(?s).{{{start}}}.*LookupError: an agent has a bug")
+        talk(site, "/plain-echo/", {})
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_raises_in_close(self, site: Server, path: str) -> None:
+        """The socket stays open; the error is in the log."""
+        start = len(site.log)
+        talk(site, path, {"X-Agent": "raising-at-close"})
+        site.wait_for_log(rf"(?s).{{{start}}}.*an agent has a bug in close\(\)")
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_answers_itself(self, clean: Server, path: str) -> None:
+        """Its answer is passed on."""
+        answer = clean.refused(path, {"X-Agent": "blocking"})
+        assert (answer.status, answer.text) == (403, "blocked")
+
+
+class TestAround:
+    """Something is around the dispatcher: an open socket is an answer like any other."""
+
+    @pytest.mark.parametrize("around", KNOWN)
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_sockets_open(self, clean: Server, around: str, path: str) -> None:
+        """Whatever it does with the answer."""
+        talk(clean, path, {"X-Around": around})
+
+    @pytest.mark.parametrize("around", KNOWN)
+    def test_refusals_pass(self, site: Server, around: str) -> None:
+        """Status, headers and body arrive as the view made them."""
+        answer = site.refused("/status/404/", {"X-Around": around})
+        assert (answer.status, answer.text) == (404, "status 404")
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_is_an_answer(self, clean: Server, path: str) -> None:
+        """It has status 101 and Django's headers, and is no exception."""
+        talk(clean, path, {"X-Around": "recording"})
+        found = wait_for_end(clean)
+        assert found[0] == "101 Switching Protocols"
+        assert "X-Mixed-Case: KeepMyCase" in found
+        assert not [line for line in found if line.startswith("error")]
+
+    @pytest.mark.parametrize("path", VIEWS)
+    @pytest.mark.parametrize("around", ["closing", "lazy"])
+    def test_bodies_end(self, clean: Server, around: str, path: str) -> None:
+        """The server reads the answer to its end and closes it."""
+        talk(clean, path, {"X-Around": around})
+        assert sorted(wait_for_end(clean)) == ["closed", "exhausted"]
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_validator(self, clean: Server, path: str) -> None:
+        """Python's validator of WSGI has nothing to say.
+
+        It replaces wsgi.input and wants a plain dictionary for environ.
+        """
+        name = worker_of(clean)
+        if name == "gevent":
+            assert clean.refused(path, {"X-Around": "validating"}).status == 501
+        elif name != "stock":  # whose environ is a class of its own
+            talk(clean, path, {"X-Around": "validating"})
+
+    @pytest.mark.parametrize("around", ["replacing-input", "wrapping-input", "replacing-socket"])
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_replaced(self, clean: Server, around: str, path: str) -> None:
+        """The socket is found all the same, or the refusal says what is in the way."""
+        if worker_of(clean) == "gevent":
+            answer = clean.refused(path, {"X-Around": around})
+            key = "gunicorn.socket" if "socket" in around else "wsgi.input"
+            assert answer.status == 501
+            assert f"has replaced {key} by" in answer.text
+        else:
+            talk(clean, path, {"X-Around": around})
+
+
+def worker_of(site: Server) -> str:
+    """Return the name of a server among ``SERVERS``."""
+    arguments = site.process.args
+    assert isinstance(arguments, list)
+    if "runserver" in arguments:
+        return "runserver"
+    kind = arguments[arguments.index("-k") + 1]
+    return next(name for name, known in WORKERS.items() if known == kind)
+
+
+def test_access_log(site: Server) -> None:
+    """A socket is one line of gunicorn's access log, at its end."""
+    name = worker_of(site)
+    if name == "runserver":
+        talk(site, "/echo/", {})
+        assert '"GET /echo/ HTTP/1.1" 101' not in site.log
+        return
+    start = len(site.log)
+    for around in ("nothing", *KNOWN):
+        talk(site, "/echo/", {"X-Around": around})
+    site.wait_for_log(rf'(?s).{{{start}}}(.*"WEBSOCKET /echo/ ){{6}}')
+    assert '"GET /echo/ ' not in site.log[start:]
+
+
+@pytest.mark.parametrize("worker", ["own", "gevent"])
+def test_post_request(
+    start_server: StartServer, worker: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """gunicorn's hook sees a response with status 101, and an open socket is none of its errors."""
+    config = tmp_path_factory.mktemp("gunicorn") / "gunicorn.conf.py"
+    config.write_text(
+        "def post_request(worker, req, environ, resp):\n"
+        "    worker.log.info('hook %s %s %s', req.path, resp.status, resp.status_code)\n"
+    )
+    server = start_server(worker, "-c", str(config), "--log-level", "debug")
+    talk(server, "/echo/", {})
+    server.wait_for_log(r"hook /echo/ 101 Switching Protocols 101")
+    assert "Traceback" not in server.log
+    with pytest.raises(ConnectionClosed), server.connect("/closing/4000/x/") as websocket:
+        websocket.recv(timeout=TIMEOUT)
