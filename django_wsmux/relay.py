@@ -23,6 +23,7 @@ from .backends import Backend, BackendUnavailable, Gap, Replies, from_url
 from .namespace import namespace
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
+from .reporting import notify
 from .server.logs import get_logger
 from .server.members import Key, Members, name_of, prefix_of
 from .server.refusals import LogLimit
@@ -326,8 +327,12 @@ class Relay:
         return json.dumps(describe((prefix, name) if prefix else name)).encode()
 
     def _report_gap(self, gap: Gap) -> None:
-        backend_gap.send_robust(
-            type(self._backend), reason=gap.reason, seconds=gap.seconds, missed=gap.missed
+        notify(
+            backend_gap,
+            type(self._backend),
+            reason=gap.reason,
+            seconds=gap.seconds,
+            missed=gap.missed,
         )
 
 

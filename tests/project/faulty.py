@@ -79,6 +79,13 @@ class Raising(WebSocketView):
         raise Broken
 
 
+class RaisingInHandshake(WebSocketView):
+    """Raise before the 101."""
+
+    def connect(self, request: HttpRequest) -> None:
+        raise Broken
+
+
 class LeanRaising(Raising):
     keep_request = False
 
@@ -129,6 +136,7 @@ urlpatterns = [
     path("echo/", events.Echo.as_view()),
     path("event/", Raising.as_view()),
     path("lean/", LeanRaising.as_view()),
+    path("connect/", RaisingInHandshake.as_view()),
     path("function/", raising),
     path("helper/", helping),
     path("forgetful/", Forgetful.as_view()),
