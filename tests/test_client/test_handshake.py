@@ -14,6 +14,7 @@ from django.urls import path as django_path
 
 from django_wsmux import people
 from django_wsmux.exceptions import HandshakeRefused
+from django_wsmux.server import dismissal
 from django_wsmux.server.connection import Connection
 from django_wsmux.server.members import Key
 from django_wsmux.test import WebSocketClient
@@ -314,3 +315,16 @@ def test_closed_while_it_joins(
         assert (ws.close_code, ws.close_reason) == (4401, "signed out")
     assert site.ends == ["4401 signed out"]
     assert len(joined) == 1
+
+
+def test_refused_by_code(client: WebSocketClient, path: str) -> None:
+    """A client of wsmux.v1 sees a close code, and HTTP when too many such sockets are waiting."""
+    with client.websocket(f"{path}private/", ["wsmux.v1"]) as ws:
+        assert (ws.close_code, ws.close_reason) == (4401, "302 Found")
+    slots = [slot for _ in range(256) if (slot := dismissal.enter()) is not None]
+    try:
+        response = refusal(client, f"{path}private/", subprotocols=["wsmux.v1"])
+        assert response.status_code == 302
+    finally:
+        for slot in slots:
+            slot.release()

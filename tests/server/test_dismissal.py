@@ -1,0 +1,30 @@
+"""Slots of the sockets that tell a refusal."""
+
+from __future__ import annotations
+
+from django_wsmux.server import admission, dismissal
+
+
+def test_slots() -> None:
+    """There are 256; each is given back once, and is none of the places of open sockets."""
+    places = admission._places
+    slots = [dismissal.enter() for _ in range(256)]
+    try:
+        assert None not in slots
+        assert dismissal.enter() is None
+    finally:
+        for slot in slots:
+            assert slot is not None
+            slot.release()
+            slot.release()
+    again = dismissal.enter()
+    assert again is not None
+    again.release()
+    assert dismissal._taken == 0
+    assert admission._places == places
+
+
+def test_frames() -> None:
+    """A close frame; before it, where there is a time to come back, a message with it."""
+    assert dismissal.frames(4404, "no", None) == b"\x88\x04\x11\x34no"
+    assert dismissal.frames(1013, "", 7.5) == b'\x81\x17{"bye": {"after": 7.5}}\x88\x02\x03\xf5'
