@@ -26,6 +26,7 @@ def test_settings_table() -> None:
     defaults = {name: repr(setting.default) for name, setting in conf.SETTINGS.items()}
     defaults = {name: default.replace("'", '"') for name, default in defaults.items()}
     defaults.update(WEBSOCKET_URLCONF="(required)", WEBSOCKET_SERVER='""')
+    defaults.update(WEBSOCKET_JSON_ENCODER="(Django's)")  # the path is too long for the column
     assert rows == defaults
     assert list(rows) == list(defaults)
 
