@@ -34,6 +34,7 @@ __all__ = [
     "context_functions",
     "get",
     "group_prefix",
+    "has_group_prefix",
     "json_encoder",
     "options",
     "problems",
@@ -351,6 +352,11 @@ def _prefix_function() -> Callable[[], Any] | None:
     path = get("WEBSOCKET_GROUP_PREFIX")
     function: Callable[[], Any] | None = None if path is None else import_string(path)
     return function
+
+
+def has_group_prefix() -> bool:
+    """Return whether names of groups may have a prefix."""
+    return _prefix_function() is not None
 
 
 def group_prefix() -> str:

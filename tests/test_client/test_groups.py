@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
+from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
 
@@ -25,6 +27,7 @@ from django_wsmux.overview import look, serve
 from django_wsmux.relay import members, relay
 from django_wsmux.server.counters import counters
 from django_wsmux.test import WebSocketClient
+from django_wsmux.views import WebSocketView
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
@@ -38,8 +41,27 @@ VALUE = {"when": date(2026, 5, 1), "price": Decimal("1.50"), "id": UUID(int=7)}
 WRITTEN = {"when": "2026-05-01", "price": "1.50", "id": str(UUID(int=7))}
 
 
+#: The same, where middleware sets it for as long as a request takes.
+requested: ContextVar[str | None] = ContextVar("requested", default=None)
+
+
+def middleware(get_response: Any) -> Any:
+    """Set the tenant that the query names."""
+
+    def set_tenant(request: Any) -> Any:
+        token = requested.set(request.GET.get("tenant"))
+        try:
+            return get_response(request)
+        finally:
+            requested.reset(token)
+
+    return set_tenant
+
+
 def prefix() -> Any:
     """Return the prefix of the active tenant."""
+    if (name := requested.get()) is not None:
+        return name
     if isinstance(tenant[0], Exception):
         raise tenant[0]
     return tenant[0]
@@ -78,7 +100,22 @@ def visitor(request: Any, websocket: Any) -> None:
     websocket.receive()
 
 
-urlpatterns = [path("lobby/", lobby), path("visitor/", visitor)]
+class Event(WebSocketView):
+    """Hears what its user is told."""
+
+
+def undecorated(request: Any) -> HttpResponse:
+    """Accept with the first use of the socket."""
+    request.websocket.receive()
+    return HttpResponse()
+
+
+urlpatterns = [
+    path("lobby/", lobby),
+    path("visitor/", visitor),
+    path("event/", Event.as_view()),
+    path("undecorated/", undecorated),
+]
 
 SITE = override_settings(WEBSOCKET_URLCONF=__name__)
 PREFIXED = override_settings(
@@ -235,6 +272,21 @@ def test_users_and_sessions() -> None:
     with active("b"):
         assert Group.for_user(7).key() == ("b", "@user:7")
     assert Group.for_user(7) == Group.for_user("7")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", ["/event/", "/visitor/", "/undecorated/"])
+@PREFIXED
+def test_tenant_of_the_middleware(client: WebSocketClient, url: str) -> None:
+    """A user's socket is in the group of the tenant that the view has seen."""
+    client.force_login(User.objects.create(pk=7, username="ann"))
+    chain = [*settings.MIDDLEWARE, "tests.test_client.test_groups.middleware"]
+    with override_settings(MIDDLEWARE=chain), client.websocket(f"{url}?tenant=c") as ws:
+        Group.for_user(7).send("to a")
+        with active("c"):
+            Group.for_user(7).send("to c")
+        assert ws.receive() == "to c"
+    assert not members._groups
 
 
 @PREFIXED
