@@ -278,16 +278,16 @@ SETTINGS = {
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),
         Setting("WEBSOCKET_PING_INTERVAL", _default.ping_interval, _seconds),
         Setting("WEBSOCKET_PING_TIMEOUT", _default.ping_timeout, _seconds),
-        Setting("WEBSOCKET_MAX_SOCKETS", None, _sockets),
-        Setting("WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", None, _sockets),
-        Setting("WEBSOCKET_MAX_SOCKETS_PER_USER", None, _sockets),
-        Setting("WEBSOCKET_TRUSTED_PROXIES", 0, _proxies),
-        Setting("WEBSOCKET_MAX_MESSAGES_PER_SECOND", None, _optional(_count)),
         Setting(
             "WEBSOCKET_JSON_ENCODER",
             "django.core.serializers.json.DjangoJSONEncoder",
             _encoder_problem,
         ),
+        Setting("WEBSOCKET_MAX_SOCKETS", None, _sockets),
+        Setting("WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", None, _sockets),
+        Setting("WEBSOCKET_MAX_SOCKETS_PER_USER", None, _sockets),
+        Setting("WEBSOCKET_TRUSTED_PROXIES", 0, _proxies),
+        Setting("WEBSOCKET_MAX_MESSAGES_PER_SECOND", None, _optional(_count)),
     )
 }
 

@@ -188,7 +188,7 @@ class DjangoHooks:
         # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
         self._seam = None
         try:
-            self._people = self._join_people(websocket, request)
+            self._people = people.join_within(self._surroundings, websocket, request)
         except BaseException:
             self._seam = seam
             raise
@@ -202,15 +202,6 @@ class DjangoHooks:
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
         notify(websocket_opened, WebSocket, websocket=websocket, request=request)
-
-    def _join_people(self, websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
-        """Join the groups of user and session, as a view would: the middleware is through."""
-        if self._surroundings is None or not conf.has_group_prefix():
-            return people.join(websocket, request)
-        keys: tuple[Key, ...] = self._surroundings.context(getcurrent()).run(
-            people.join, websocket, request
-        )
-        return keys
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""

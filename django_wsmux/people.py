@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
+from greenlet import getcurrent
 
 from . import conf
 from .groups import Group
@@ -31,6 +32,7 @@ from .server.members import Key, name_of
 if TYPE_CHECKING:
     from .credentials import Identity
     from .server.connection import Connection
+    from .surroundings import Surroundings
 
 __all__ = [
     "SIGNED_OUT",
@@ -40,6 +42,7 @@ __all__ = [
     "disconnect",
     "end",
     "join",
+    "join_within",
     "leave",
 ]
 
@@ -104,6 +107,16 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
     except BaseException:
         leave(websocket, keys)
         raise
+    return keys
+
+
+def join_within(
+    around: Surroundings | None, websocket: Connection, request: HttpRequest
+) -> tuple[Key, ...]:
+    """Do the same as the view would: the middleware, which knows the tenant, is through."""
+    if around is None or not conf.has_group_prefix():
+        return join(websocket, request)
+    keys: tuple[Key, ...] = around.context(getcurrent()).run(join, websocket, request)
     return keys
 
 

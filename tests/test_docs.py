@@ -167,7 +167,15 @@ INTERNAL = {
     "django_wsmux.authentication": {"FirstMessage", "bearer_token"},
     "django_wsmux.backends": {"Counts", "SCHEMES"},
     "django_wsmux.overview": {"MOST", "is_alone", "serve"},
-    "django_wsmux.people": {"connect_signals", "begin", "closed_since", "end", "join", "leave"},
+    "django_wsmux.people": {
+        "connect_signals",
+        "begin",
+        "closed_since",
+        "end",
+        "join",
+        "join_within",
+        "leave",
+    },
     "django_wsmux.templatetags.websockets": {"register"},
     "django_wsmux.test": {"HandshakeRefused"},  # is with the exceptions
 }
