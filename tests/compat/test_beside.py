@@ -155,6 +155,20 @@ def test_hosts(start_server: StartServer) -> None:
         pass  # the path of a page of the shop, too
 
 
+def test_sockets_of_a_host(start_server: StartServer) -> None:
+    """A middleware gives a host sockets of its own."""
+    hosts = [*HOSTS, "tests.compat.hosts.sockets_of_host"]
+    env = settings(first=hosts, last=LAST_HOSTS, apps=["django_hosts"], **HOST_SETTINGS)
+    server = start_server("own", env=env)
+    shop = f"shop.localhost:{server.port}"
+    with server.upgraded("/host/", host=shop) as wire:
+        assert wire.frame() == (1, b"shop /front/")
+    assert server.refused("/echo/", {"Host": shop}).status == 404
+    with server.connect("/echo/") as websocket:
+        websocket.send("the main host")
+        assert websocket.recv(timeout=TIMEOUT) == "the main host"
+
+
 def test_policy_in_a_browser(tmp_path: Path, start_server: StartServer) -> None:
     """A page whose policy is ``connect-src 'self'`` opens a socket, from a script with a nonce."""
     need("chromium", "chromedriver")
