@@ -1,4 +1,7 @@
-"""django-tenants on PostgreSQL: two schemas with the same primary keys, and groups apart."""
+"""django-tenants on PostgreSQL: two schemas with the same primary keys.
+
+All that a socket does reads the rows of its tenant, and no message reaches the other tenant.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,31 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from uuid import uuid4
 
 import pytest
 
 from tests.conftest import missing
+from tests.gauges import wait_until
 from tests.services import PostgresServer, find_postgres
-from tests.support import ROOT, Server, Wire
+from tests.support import ROOT, SERVERS, Server, Wire, frame
 
-pytest.importorskip("django_tenants")
+StartServer = Callable[..., Server]
 
-#: A tenant with a user 7 whose primary key each of them has.
-SETUP = """
-import django; django.setup()
-from django.core.management import call_command
-from django_tenants.utils import schema_context
-from tests.compat.tenants.models import Client, Domain
-call_command("migrate_schemas", shared=True, run_syncdb=True, interactive=False, verbosity=0)
-for name in ("public", "acme", "globex"):
-    client = Client(schema_name=name, name=name)
-    client.save(verbosity=0)
-    Domain.objects.create(domain=f"{name}.localhost", tenant=client, is_primary=True)
-    if name != "public":
-        with schema_context(name):
-            from django.contrib.auth.models import User
-            User.objects.create_user("ann", pk=7, password="x")
-            User.objects.create_user("bob", pk=8, password="x")
-"""
+APPLICATION = "tests.compat.tenants.wsgi"
 
 
 def run(program: str, environment: dict[str, str]) -> str:
     """Run a program of the project, as a task of Celery or a management command would."""
+    return python("-c", program, environment=environment)
+
+
+def python(*arguments: str, environment: dict[str, str]) -> str:
+    """Run Python and return what it prints."""
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, *arguments],
         env={**os.environ, **environment},
         cwd=ROOT,
         check=True,
@@ -83,29 +77,80 @@ class Tenants:
 
 def heard(wire: Wire) -> str:
     """Return the next message."""
-    return wire.frame()[1].decode()
+    opcode, payload = wire.frame()
+    assert opcode == 1, payload
+    return payload.decode()
+
+
+def ask(wire: Wire, message: bytes) -> str:
+    """Send a message and return the answer."""
+    wire.send(frame(0x81, message))
+    return heard(wire)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """The environment of the project, whose tenants are on a PostgreSQL of its own."""
+    if find_postgres() is None:
+        missing("PostgreSQL")
+    postgres = PostgresServer()
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "tests.compat.tenants.settings",
+        "TEST_POSTGRES_PORT": str(postgres.port),
+    }
+    try:
+        python("-m", "tests.compat.tenants.fill", environment=environment)
+        yield environment
+    finally:
+        postgres.stop()
 
 
 @pytest.fixture(scope="module", params=["local", "postgres"])
-def tenants(request: pytest.FixtureRequest) -> Iterator[Tenants]:
+def tenants(
+    request: pytest.FixtureRequest,
+    environment: dict[str, str],
+    start_lasting_server: StartServer,
+) -> Tenants:
     """Two tenants, in two workers."""
-    if find_postgres() is None:
-        missing("PostgreSQL")
+    backend = f"local://?namespace={uuid4().hex}" if request.param == "local" else "postgres://"
+    env = {**environment, "TEST_BACKEND": backend}
+    server = start_lasting_server(
+        "own", "-w", "2", application="tests.compat.tenants.wsgi", env=env
+    )
+    return Tenants(server, env)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def site(
+    request: pytest.FixtureRequest,
+    environment: dict[str, str],
+    start_lasting_server: StartServer,
+) -> Server:
+    """Two tenants under each server."""
+    more = {} if request.param == "runserver" else {"application": APPLICATION}
+    return start_lasting_server(request.param, env=environment, **more)
+
+
+def test_rows(site: Server) -> None:
+    """Pages, function views, connect(), receive(), helpers and disconnect(), side by side."""
+    keys = {name: uuid4().hex for name in ("acme", "globex")}
     with ExitStack() as stack:
-        postgres = PostgresServer()
-        stack.callback(postgres.stop)
-        backend = f"local://?namespace=tenants{os.getpid()}{postgres.port}"
-        environment = {
-            "DJANGO_SETTINGS_MODULE": "tests.compat.tenants.settings",
-            "TEST_POSTGRES_PORT": str(postgres.port),
-            "TEST_BACKEND": "postgres://" if request.param == "postgres" else backend,
-        }
-        run(SETUP, environment)
-        server = Server.gunicorn(
-            "own", "-w", "2", application="tests.compat.tenants.wsgi", env=environment
-        )
-        stack.callback(server.stop)
-        yield Tenants(server, environment)
+        wires = {}
+        for name, key in keys.items():
+            host = f"{name}.localhost"
+            assert site.get("/rows/", {"Host": host}) == f"of {name}"
+            event = stack.enter_context(site.upgraded(f"/rows/event/?key={key}", host=host))
+            assert heard(event) == f"of {name}"
+            wires[name] = event, stack.enter_context(site.upgraded("/rows/function/", host=host))
+        for _ in range(3):
+            for name, (event, function) in wires.items():
+                assert ask(event, b"x") == f"of {name}"
+                assert ask(event, b"spawn") == f"of {name}"
+                assert ask(function, b"x") == f"of {name}"
+    for name, key in keys.items():
+        address, headers = f"/last-words/{key}/", {"Host": "acme.localhost"}
+        wait_until(lambda: site.get(address, headers), "disconnect()")  # noqa: B023
+        assert site.get(address, headers) == f"of {name}"
 
 
 def test_groups(tenants: Tenants) -> None:

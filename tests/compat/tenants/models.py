@@ -1,11 +1,16 @@
-"""The tenants, and whose groups are meant."""
+"""The tenants, and which of them the current code works for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from django.db import connection, models
 from django_tenants.models import DomainMixin, TenantMixin
+from django_tenants.utils import tenant_context
 
-__all__ = ["Client", "Domain", "group_prefix"]
+__all__ = ["Client", "Domain", "context", "group_prefix"]
 
 
 class Client(TenantMixin):  # type: ignore[misc]  # the package has no types
@@ -16,7 +21,12 @@ class Client(TenantMixin):  # type: ignore[misc]  # the package has no types
 
 
 class Domain(DomainMixin):  # type: ignore[misc]
-    """Where a tenant is found."""
+    """A host name of a tenant."""
+
+
+def context(request: Any) -> Callable[[], Any]:
+    """Return what activates the tenant of a request, for ``WEBSOCKET_CONTEXT``."""
+    return partial(tenant_context, request.tenant)
 
 
 def group_prefix() -> str:

@@ -39,6 +39,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "tests.compat.tenants.urls"
 WEBSOCKET_URLCONF = "tests.compat.tenants.sockets"
 WEBSOCKET_BACKEND = os.environ.get("TEST_BACKEND", "local://")
+WEBSOCKET_CONTEXT = ["tests.compat.tenants.models.context"]
 WEBSOCKET_GROUP_PREFIX = "tests.compat.tenants.models.group_prefix"
 USE_TZ = True
 

@@ -8,14 +8,16 @@ from django.urls import path
 
 from django_wsmux.groups import Group
 
-from .sockets import LOBBY
+from .sockets import LOBBY, last_words, rows
 
 __all__ = ["urlpatterns"]
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """Sign in as the user with a primary key."""
-    login(request, get_user_model().objects.get(pk=request.GET["user"]))
+    """Sign in as the user with a primary key, who is active from now on."""
+    users = get_user_model().objects.filter(pk=request.GET["user"])
+    users.update(is_active=True)
+    login(request, users.get())
     return HttpResponse("signed in")
 
 
@@ -41,7 +43,19 @@ def deactivate(request: HttpRequest) -> HttpResponse:
     return HttpResponse("not active")
 
 
+def page(request: HttpRequest) -> HttpResponse:
+    """Show the rows."""
+    return HttpResponse(rows())
+
+
+def show_last_words(request: HttpRequest, key: str) -> HttpResponse:
+    """Show what a socket has read at its end."""
+    return HttpResponse(last_words.get(key, ""))
+
+
 urlpatterns = [
+    path("rows/", page),
+    path("last-words/<key>/", show_last_words),
     path("sign-in/", sign_in),
     path("sign-out/", sign_out),
     path("tell/", tell),

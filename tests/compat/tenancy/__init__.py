@@ -1,1 +1,0 @@
-"""A site of django-tenants, with a schema for each tenant."""
