@@ -202,10 +202,11 @@ class Relay:
             self._hear(_PEOPLE)
 
     def _hear(self, channel: str) -> None:
-        """Wait until a channel that has members here is subscribed to, for a bounded time.
+        """Wait until a channel is subscribed to, for a bounded time.
 
         Every joining socket does so, not only the first: another one may be the first while the
-        broker has yet to confirm, and that one may fail.
+        broker has yet to confirm, and that one may fail. The first of a process waits until the
+        backend is connected.
         """
         backend = self.backend()
         if backend is None:
@@ -213,8 +214,7 @@ class Relay:
         event = self._subscribed.get(channel)
         if event is None:
             event = self._subscribe(backend, channel)
-        if not event.is_set() and backend.effective.is_set():
-            event.wait(_PATIENCE)
+        backend.wait_for(event, _PATIENCE)
 
     def _subscribe(self, backend: Backend, channel: str) -> Event:
         """Subscribe to a channel, and unsubscribe from those that have no members any more."""
@@ -327,6 +327,8 @@ class Relay:
         return json.dumps(describe((prefix, name) if prefix else name)).encode()
 
     def _report_gap(self, gap: Gap) -> None:
+        # A handshake under way has read its session, which may have ended unheard.
+        members.closings.lose()
         notify(
             backend_gap,
             type(self._backend),

@@ -41,6 +41,9 @@ class Backend:
         self.subscribing.release()
         return event
 
+    def wait_for(self, subscription: threading.Event, timeout: float) -> bool:
+        return self.effective.is_set() and subscription.wait(timeout)
+
     def unsubscribe(self, channel: str) -> None:
         del self.channels[channel]
 

@@ -169,6 +169,28 @@ class Backend(ABC):
                 event = self.channels[channel] = self.follow(channel)
             return event
 
+    def wait_for(self, subscription: threading.Event, timeout: float) -> bool:
+        """Wait until a subscription is effective; not at all while the broker is away.
+
+        What is published afterwards is heard, or ``gap()`` is called when it is over.
+
+        Args:
+            subscription: what ``subscribe()`` returned.
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether the subscription is effective.
+        """
+        if subscription.is_set():
+            return True
+        if not self.effective.is_set() and not self._tried.wait(timeout):
+            with self._trying:
+                if not self._tried.is_set():
+                    # Those who come later do not wait for what takes so long.
+                    self._tried.set()
+                    self._outages.suspect()
+        return self.effective.is_set() and subscription.wait(timeout)
+
     def unsubscribe(self, channel: str) -> None:
         """Receive it no longer. Not subscribed, it changes nothing."""
         if self._pid is not None:
@@ -340,10 +362,13 @@ class Backend(ABC):
 
     def listening(self) -> None:
         """Say that from now on everything is heard; ends an outage."""
-        self.effective.set()
-        if gap := self._outages.end():
-            logger.warning("%s: listening again after %.1f s", self.name, gap.seconds)
+        with self._trying:
+            self._tried.set()
+            self.effective.set()
+            gap = self._outages.end()
+        if gap is not None:
             self.missed(gap)
+            logger.warning("%s: listening again after %.1f s", self.name, gap.seconds)
 
     def missed(self, gap: Gap) -> None:
         """Report that publications may have been missed."""
@@ -410,6 +435,9 @@ class Backend(ABC):
             self.counts = Counts()
             self.channels = {}
             self.effective = threading.Event()
+            # Set when the first attempt to listen has succeeded, failed, or taken long.
+            self._tried = threading.Event()
+            self._trying = threading.Lock()
             try:
                 self.waiter = Waiter()
             except OSError as error:  # no descriptor is left
@@ -470,8 +498,11 @@ class Backend(ABC):
                 return
 
     def _note_outage(self, reason: str, *, exc_info: bool = False) -> None:
-        self.effective.clear()
-        if self._outages.begin(reason):
+        with self._trying:
+            self._tried.set()
+            self.effective.clear()
+            is_news = self._outages.begin(reason)
+        if is_news:
             logger.warning(
                 "%s: not listening: %s; trying again", self.name, reason, exc_info=exc_info
             )

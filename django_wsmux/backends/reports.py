@@ -112,14 +112,21 @@ class Outages:
         self._ended = 0.0
 
     def begin(self, reason: str) -> bool:
-        """Nothing is heard from now on; False when that is so already."""
+        """Note that nothing is heard, and why; return False if that is noted already."""
+        if self.reason:
+            return False
+        self.suspect()
+        self.reason = reason or "an error without a text"
+        return True
+
+    def suspect(self) -> None:
+        """Note that nothing is heard, where the reason is not known yet."""
         now = time.monotonic()
         if self._began is not None:
-            return False
+            return
         if now - self._ended > _LONGEST_DELAY:
             self._attempts = 0
-        self.reason, self._began = reason, now
-        return True
+        self._began = now
 
     def delay(self) -> float:
         """Return how many seconds to wait before the next attempt.
@@ -136,6 +143,6 @@ class Outages:
         self._ended = now = time.monotonic()
         if self._began is None:
             return None
-        gap = Gap(self.reason, now - self._began)
+        gap = Gap(self.reason or "it took long to connect", now - self._began)
         self.reason, self._began = "", None
         return gap

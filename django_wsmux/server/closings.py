@@ -17,7 +17,7 @@ from ..protocol.frames import CloseCode
 
 __all__ = ["Closings"]
 
-#: Closes to remember at most. Handshakes that take longer than that many closes are turned away.
+#: Closes to remember at most. A handshake during which there are more is turned away.
 _MOST: Final = 10_000
 
 
@@ -32,7 +32,7 @@ class Closings:
         # Number, code and reason of each group's last close, oldest first.
         self._closes: OrderedDict[object, tuple[int, int, str]] = OrderedDict()
         self._last = 0
-        # The last close that was dropped.
+        # The last close that is not there any more, or never was.
         self._forgotten = 0
         # Only closes take it. What handshakes do is one step each.
         self._lock = Lock()
@@ -60,8 +60,18 @@ class Closings:
                 closes.popitem(last=False)
                 self._forgotten = number
 
+    def lose(self) -> None:
+        """Note that closes may have been missed: handshakes under way cannot be told of them."""
+        with self._lock:
+            self._last += 1
+            self._forgotten = self._last
+            self._closes.clear()
+
     def since(self, handshake: object, groups: Collection[object]) -> tuple[int, str] | None:
-        """Return code and reason if one of the groups was closed since a handshake began."""
+        """Return code and reason if one of the groups was closed since a handshake began.
+
+        They ask the client to try again where that is not known.
+        """
         began = self._began.get(handshake, self._last)
         if began == self._last:
             return None
@@ -70,5 +80,5 @@ class Closings:
             if number > began:
                 return code, reason
         if groups and began < self._forgotten:
-            return CloseCode.TRY_AGAIN_LATER, "the handshake took too long"
+            return CloseCode.TRY_AGAIN_LATER, "the session may have ended"
         return None

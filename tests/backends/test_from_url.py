@@ -123,3 +123,12 @@ def test_outages() -> None:
     assert isinstance(gap, Gap)
     assert gap.reason == "gone"
     assert outages.end() is None
+    outages.suspect()
+    assert outages.begin("slow") is True
+    gap = outages.end()
+    assert gap is not None
+    assert gap.reason == "slow"
+    outages.suspect()
+    gap = outages.end()
+    assert gap is not None
+    assert gap.reason == "it took long to connect"

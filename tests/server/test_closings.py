@@ -64,7 +64,21 @@ def test_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     own.begin("quick")
     assert list(own._closes) == ["b", "c"]
     assert own.since("slow", ["c"]) == (4000, "c")
-    assert own.since("slow", ["a"]) == (1013, "the handshake took too long")
+    assert own.since("slow", ["a"]) == (1013, "the session may have ended")
     assert own.since("slow", []) is None
     own.add("d", 4000, "d")
     assert own.since("quick", ["a"]) is None
+
+
+def test_lose() -> None:
+    """A handshake that was under way when closes may have been missed is to be tried again."""
+    own = Closings()
+    own.begin("first")
+    own.add("a", 4000, "heard")
+    own.lose()
+    own.begin("second")
+    assert own.since("first", ["b"]) == (1013, "the session may have ended")
+    assert own.since("first", []) is None
+    assert own.since("second", ["a", "b"]) is None
+    own.add("a", 4001, "again")
+    assert own.since("first", ["a"]) == own.since("second", ["a"]) == (4001, "again")
