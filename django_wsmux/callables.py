@@ -13,8 +13,23 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
+from django.http import HttpResponseBase
 
-__all__ = ["explain", "name_of", "require_arguments", "require_done", "require_plain"]
+from .server.logs import get_logger
+from .server.refusals import LogLimit
+
+__all__ = [
+    "explain",
+    "name_of",
+    "note_result",
+    "require_arguments",
+    "require_done",
+    "require_plain",
+]
+
+logger = get_logger("django_wsmux.views")
+
+_lost_results: Final = LogLimit()
 
 _ASYNC: Final = (
     "a view here is plain synchronous code, and what waits in it keeps no other socket waiting. "
@@ -90,6 +105,26 @@ def require_done(result: Any, function: Any) -> Any:
     return result
 
 
+def note_result(result: Any, function: Any) -> None:
+    """Log that a view returned what it probably means to send: only ``send()`` sends.
+
+    Args:
+        result: what it returned, after ``require_done()``.
+        function: the view, or a method of it.
+    """
+    if not isinstance(result, (str, bytes, bytearray, dict, list, HttpResponseBase)):
+        return
+    suffix = _lost_results.suffix()
+    if suffix is not None:
+        logger.warning(
+            "%s returned a value of type %s, which is not sent: call send() or send_json(), or "
+            "close() to end the socket%s",
+            name_of(function),
+            type(result).__name__,
+            suffix,
+        )
+
+
 def _of(result: Any) -> str:
     """Return which function a coroutine or generator is of, where it says so."""
     name = getattr(result, "__qualname__", None)
@@ -100,6 +135,7 @@ def _of(result: Any) -> str:
 _HABITS: Final = {
     "argument 'text_data'": "send(text_data=...) is Django Channels': write send(text)",
     "argument 'bytes_data'": "send(bytes_data=...) is Django Channels': write send(data)",
+    "required positional argument: 'websocket'": "is the view decorated with @websocket?",
 }
 
 

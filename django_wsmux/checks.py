@@ -16,19 +16,21 @@ E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
 W012           ``local://`` beside a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
-W017           a package keeps tenant or user where sockets do not see it
-W020           tenants share the groups of users, and all other groups
-W026           processes that belong together may not hear each other
-E027           ``WEBSOCKET_BACKEND`` cannot be used on this machine, or not now
-W032           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
-W033           a setting has a name that is not known
-W034           pages that name no site may open sockets
+W014           a package keeps tenant or user where sockets do not see it
+W015           tenants share the groups of users, and all other groups
+W016           processes that belong together may not hear each other
+E017           ``WEBSOCKET_BACKEND`` can never work as it is set up
+W018           ``WEBSOCKET_BACKEND`` does not work now, or not for this user
+W019           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
+W020           a setting has a name that is not known
+W021           pages that name no site may open sockets
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
 import ast
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
@@ -44,6 +46,7 @@ from django.core.management import get_commands, load_command_class
 from django.urls import get_resolver
 
 from . import conf, namespace
+from .backends import BackendMisconfigured, BackendUnavailable
 from .protocol import origin
 from .server import patching
 
@@ -66,11 +69,18 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
     return [
         Error(
             message,
-            hint=f"Set {setting.name} in the settings module.",
+            hint=_hint(setting, message),
             id="django_wsmux.E001" if setting.name == "WEBSOCKET_URLCONF" else "django_wsmux.E002",
         )
         for setting, message in conf.problems()
     ]
+
+
+def _hint(setting: conf.Setting, message: str) -> str:
+    # The value may be right, and what it names may fail.
+    if conf.RAISED_IN in message:
+        return "Mend that line: the setting itself is right."
+    return f"Set {setting.name} in the settings module."
 
 
 @register()
@@ -83,19 +93,33 @@ def check_backend(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         Warning(
             doubt,
             hint=cure,
-            id="django_wsmux.W026",
+            id="django_wsmux.W016",
         )
         for doubt, cure in namespace.doubts()
     ]
     if problem := namespace.backend_problem():
-        found.append(
-            Error(
-                f"WEBSOCKET_BACKEND cannot be used: {problem.backend}: {problem.problem}",
-                hint=problem.advice or None,
-                id="django_wsmux.E027",
-            )
-        )
+        text = f"WEBSOCKET_BACKEND cannot be used: {problem.backend}: {problem.problem}"
+        if _is_final(problem):
+            found.append(Error(text, hint=problem.advice or None, id="django_wsmux.E017"))
+        else:
+            found.append(Warning(text, hint=_hint_for_now(problem), id="django_wsmux.W018"))
     return found
+
+
+#: What may be different for another user, or when the service has made its directory.
+_OF_THIS_PROCESS: Final = frozenset({errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS})
+
+
+def _is_final(problem: BackendUnavailable) -> bool:
+    """Return whether no process could ever use the backend as it is set up."""
+    is_misconfigured = isinstance(problem, BackendMisconfigured)
+    return is_misconfigured and getattr(problem.__cause__, "errno", 0) not in _OF_THIS_PROCESS
+
+
+def _hint_for_now(problem: BackendUnavailable) -> str | None:
+    if not isinstance(problem, BackendMisconfigured):
+        return problem.advice or None
+    return f"{problem.advice}. A server does not start like this; commands run."
 
 
 @register()
@@ -104,10 +128,8 @@ def check_names(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckM
     return [
         Warning(
             f"{name} is not a setting of django_wsmux, so it has no effect.",
-            hint=f"Did you mean {' or '.join(meant)}?"
-            if meant
-            else "docs/settings.rst lists all settings. If it is your own, give it another name.",
-            id="django_wsmux.W033",
+            hint=f"Did you mean {' or '.join(meant)}?",
+            id="django_wsmux.W020",
         )
         for name, meant in conf.unknown()
     ]
@@ -129,7 +151,7 @@ def check_opaque_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> li
             f"the visitor.",
             hint="Leave it out, or have such clients authenticate by ticket or token and silence "
             "this check.",
-            id="django_wsmux.W034",
+            id="django_wsmux.W021",
         )
         for each in origin.OPAQUE
         if each in allowed
@@ -153,7 +175,7 @@ def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMe
             f"with Django's own get_wsgi_application().",
             hint="There, import get_wsgi_application from django_wsmux.wsgi instead of "
             "django.core.wsgi, or wrap the application: WebSocketDispatcher(application).",
-            id="django_wsmux.W032",
+            id="django_wsmux.W019",
         )
     ]
 
@@ -216,7 +238,7 @@ def check_group_prefix(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
                 "Set WEBSOCKET_GROUP_PREFIX to the dotted path of a function that returns "
                 "django.db.connection.schema_name."
             ),
-            id="django_wsmux.W020",
+            id="django_wsmux.W015",
         )
     ]
 
@@ -281,7 +303,7 @@ def check_context(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         Warning(
             f"{what}, and the views of sockets do not have it once the socket is open.",
             hint="Set WEBSOCKET_CONTEXT, as docs/views.rst shows.",
-            id="django_wsmux.W017",
+            id="django_wsmux.W014",
         )
         for package, what in _KEEPERS.items()
         if package in packages

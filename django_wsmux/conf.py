@@ -7,7 +7,10 @@ same rule for ``manage.py check`` and when the server starts.
 from __future__ import annotations
 
 import json
+import os
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +32,7 @@ from .protocol.options import Options
 
 __all__ = [
     "NO_CONTROLS",
+    "RAISED_IN",
     "SETTINGS",
     "Setting",
     "context_functions",
@@ -63,6 +67,23 @@ class Setting:
     problem: Callable[[Any], str | None]
 
 
+#: How the message of a problem goes on if a module of the project raises when it is imported.
+RAISED_IN: Final = " (raised in "
+
+
+def _told(error: Exception) -> str:
+    """Return an error that an import raised, and the line of the project that it came from."""
+    told = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_of_library(frame.filename)]
+    return f"{told}{RAISED_IN}{own[-1].filename}, line {own[-1].lineno})" if own else told
+
+
+def _is_of_library(filename: str) -> bool:
+    places = (os.path.dirname(__file__), *sysconfig.get_paths().values())
+    return filename.startswith(("<frozen ", *places))
+
+
 def _urlconf_problem(value: Any) -> str | None:
     if value is None:
         return 'is not set: name the module of your WebSocket URLs, such as "mysite.websocket_urls"'
@@ -71,7 +92,7 @@ def _urlconf_problem(value: Any) -> str | None:
     try:
         module = import_module(value) if isinstance(value, str) else value
     except Exception as error:
-        return f"{value!r} cannot be imported: {type(error).__name__}: {error}"
+        return f"{value!r} cannot be imported: {_told(error)}"
     if not isinstance(getattr(module, "urlpatterns", None), (list, tuple)):
         return f"{value!r} has no list named urlpatterns"
     return None
@@ -124,7 +145,7 @@ def _import_problem(value: Any, example: str) -> str | None:
     try:
         import_string(value)
     except Exception as error:
-        return f"{value!r} cannot be imported: {type(error).__name__}: {error}"
+        return f"{value!r} cannot be imported: {_told(error)}"
     return None
 
 
@@ -166,7 +187,7 @@ def _context_problem(value: Any) -> str | None:
         try:
             function = import_string(path)
         except Exception as error:
-            return f"{path!r} cannot be imported: {type(error).__name__}: {error}"
+            return f"{path!r} cannot be imported: {_told(error)}"
         if not callable(function):
             return f"{path!r} is not a function, but {function!r}"
     return None
@@ -292,17 +313,30 @@ SETTINGS = {
 }
 
 
+#: What all names begin with.
+_START: Final = "WEBSOCKET_"
+
+
 def unknown() -> Iterator[tuple[str, list[str]]]:
-    """Yield each setting of the project that looks like one of ours, with those it may mean."""
+    """Yield each setting of the project that resembles one of ours, with those it may mean.
+
+    A name that resembles none is the project's own.
+    """
     for name in dir(settings):
         if not name.isupper() or name in SETTINGS:
             continue
-        if name.startswith("WEBSOCKET_"):
+        if name.startswith(_START):
             # All names begin like that, so the rest decides.
-            rests = [each.removeprefix("WEBSOCKET_") for each in SETTINGS]
-            meant = get_close_matches(name.removeprefix("WEBSOCKET_"), rests)
-            yield name, [f"WEBSOCKET_{rest}" for rest in meant]
-        elif meant := get_close_matches(name, SETTINGS, cutoff=0.85):
+            rest = name.removeprefix(_START)
+            known = [each.removeprefix(_START) for each in SETTINGS]
+            words = set(rest.split("_"))
+            meant = get_close_matches(rest, known) or [
+                each for each in known if words <= set(each.split("_"))
+            ]
+            meant = [_START + each for each in meant]
+        else:
+            meant = get_close_matches(name, SETTINGS, cutoff=0.85)
+        if meant:
             yield name, meant
 
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from django.http import HttpRequest, HttpResponseBase
 
-from .callables import require_arguments, require_done, require_plain
+from .callables import note_result, require_arguments, require_done, require_plain
 from .responses import WebSocketResponse
 from .server.websocket import WebSocket
 
@@ -73,7 +73,11 @@ def websocket(
         @wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> WebSocketResponse:
             def conversation(websocket: WebSocket) -> object:
-                return require_done(view(request, websocket, *args, **kwargs), view)
+                result = require_done(view(request, websocket, *args, **kwargs), view)
+                if result is None or isinstance(result, HttpResponseBase):
+                    return result
+                note_result(result, view)
+                return None
 
             response = WebSocketResponse(
                 conversation, subprotocols=subprotocols, compression=compression
@@ -141,7 +145,7 @@ def websocket_loop(
         def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
             while websocket.wait():
                 if (result := view(request, websocket, *args, **kwargs)) is not None:
-                    require_done(result, view)
+                    note_result(require_done(result, view), view)
 
         return websocket(subprotocols=subprotocols, compression=compression, refusals=refusals)(
             loop

@@ -20,6 +20,7 @@ from django.urls import get_urlconf, set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
 from . import conf, databases, overview, people, sessions, surroundings
+from .callables import explain
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
@@ -353,8 +354,8 @@ class WebSocketHandler(WSGIHandler):
         # What is put around Django may have made it another response than Django's.
         response = HttpResponse(status=int(status), reason=reason, headers=dict(answer.headers))
         if not request.is_refusal_logged:
-            code = close_code(response) if slot is not None else None
-            refusals.tell(answer.status, wire_path(request.META), hint(int(status), code))
+            more = f", as close code {close_code(response)}" if slot is not None else ""
+            refusals.tell(answer.status, wire_path(request.META), more, hint(int(status)))
         if slot is None:
             return answer.send(start_response)
         try:
@@ -435,10 +436,12 @@ class WebSocketHandler(WSGIHandler):
                 response = view(request, *args, **kwargs)
             except ConnectionClosed:
                 # The peer has left, or a cap refused the socket: either way the view is done.
-                is_refused = place is not None and place.is_refused
-                if not is_refused and (websocket is None or not websocket.closed):
+                if not (place and place.is_refused) and not (websocket and websocket.closed):
                     raise
                 response = None
+            except TypeError as error:
+                explain(error)
+                raise
             if isinstance(response, SwitchingProtocols):
                 request.accepted = response
             is_101 = getattr(response, "status_code", None) == 101
@@ -452,9 +455,8 @@ class WebSocketHandler(WSGIHandler):
             if is_101 and request.accepted is not None and websocket:
                 assert isinstance(websocket.hooks, DjangoHooks)
                 websocket.hooks.surround(request.accepted)
-            if response is None and websocket and not websocket.connecting:
-                return HttpResponse()
-            return response
+            has_talked = response is None and websocket and not websocket.connecting
+            return HttpResponse() if has_talked else response
 
         return call
 

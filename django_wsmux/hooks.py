@@ -21,7 +21,7 @@ from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from . import conf, databases, people, sessions, surroundings
-from .callables import explain, name_of, require_done
+from .callables import explain, name_of, note_result, require_done
 from .exceptions import ConnectionClosed
 from .json_text import dump_json
 from .protocol import handshake
@@ -294,6 +294,7 @@ class DjangoHooks:
                     _note_late_response(websocket, answer)
                 close_for(websocket, answer)
             else:
+                note_result(answer, response.conversation)
                 websocket.close()
         finally:
             if not is_served:
@@ -434,7 +435,7 @@ class DjangoHooks:
                 context = self._surroundings.context(current)  # type: ignore[union-attr]
                 result = context.run(function, subject)
                 if result is not None:
-                    require_done(result, function)
+                    note_result(require_done(result, function), function)
             except BaseException as error:
                 self._failed(websocket, error, context)
             handled(perf_counter() - started)

@@ -139,20 +139,13 @@ def dismiss(
     dismissal.dismiss(websocket, seam, slot, head + frames)
 
 
-def hint(status: int, code: int | None) -> str:
-    """Return what else the log should say of an answer.
-
-    Args:
-        status: of the response.
-        code: what the socket is closed with, ``None`` where the answer is plain HTTP.
-    """
+def hint(status: int) -> str:
+    """Return what to change where a status looks like a mistake of the project, else ``""``."""
     if 200 <= status < 300:
-        more = ": the view has returned a page; does it lack @websocket?"
-    elif status == 301:
-        more = ": clients do not follow; if it is APPEND_SLASH, use the URL with the slash"
-    else:
-        more = ""
-    return more if code is None else f", as close code {code}{more}"
+        return "the view has returned a page; does it lack @websocket?"
+    if status == 301:
+        return "clients do not follow; if it is APPEND_SLASH, use the URL with the slash"
+    return ""
 
 
 #: Characters of an argument that may stand in a line of Django's as they are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,26 +55,64 @@ def test_value() -> None:
         ("WEBSOCKET_MAX_MESAGE_SIZE", "Did you mean WEBSOCKET_MAX_MESSAGE_SIZE"),
         ("WEBSOCKETS_URLCONF", "Did you mean WEBSOCKET_URLCONF"),
         ("WEBSCOKET_BACKEND", "Did you mean WEBSOCKET_BACKEND"),
-        ("WEBSOCKET_XYZ", "docs/settings.rst lists all"),
+        ("WEBSOCKET_ORIGINS", "Did you mean WEBSOCKET_ALLOWED_ORIGINS"),
+        ("WEBSOCKET_DRAIN", "Did you mean WEBSOCKET_DRAIN_SECONDS"),
     ],
 )
 def test_misspelt(name: str, hint: str) -> None:
-    """W033 names a setting that is not known, and those that it may mean."""
+    """W020 names a setting that is not known, and those that it may mean."""
     with override_settings(**{name: 1}):
         (message,) = run_checks()
-    assert (message.id, message.level) == ("django_wsmux.W033", WARNING)
+    assert (message.id, message.level) == ("django_wsmux.W020", WARNING)
     assert str(message.msg).startswith(f"{name} is not a setting")
     assert str(message.hint).startswith(hint)
 
 
+@pytest.mark.parametrize("name", ["WEBSOCKET_GREETING", "WEBSOCKET_API_KEY", "SOCKETS"])
+def test_own_settings(name: str) -> None:
+    """A setting that resembles none of ours is the project's own."""
+    with override_settings(**{name: 1}):
+        assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("\nurlpatterns = [undefined]\n", r"NameError: .* \(raised in .*{}\.py, line 2\)\.$"),
+        ("import json\n\njson.loads('')\n", r"JSONDecodeError: .*{}\.py, line 3\)\.$"),
+        (
+            "from django_wsmux.views import WebSocketView\n"
+            "class Chat(WebSocketView):\n    groups = 'chat'\n\n\n"
+            "urlpatterns = [Chat.as_view()]\n",
+            r"TypeError: .*write groups = \['chat'\].*{}\.py, line 6\)\.$",
+        ),
+    ],
+)
+def test_urlconf_that_raises(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, text: str
+) -> None:
+    """E001 names the line of the project, and does not blame the setting."""
+    module = f"urls_{uuid4().hex}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(WEBSOCKET_URLCONF=module):
+        (message,) = run_checks()
+    assert message.id == "django_wsmux.E001"
+    assert re.search(text.format(module), str(message.msg))
+    assert message.hint == "Mend that line: the setting itself is right."
+    with override_settings(WEBSOCKET_URLCONF=f"no_{module}"):
+        (message,) = run_checks()
+    assert "raised in" not in str(message.msg)
+
+
 @pytest.mark.parametrize("setting", ["WEBSOCKET_ALLOWED_ORIGINS", "CSRF_TRUSTED_ORIGINS"])
 def test_opaque_origins(setting: str) -> None:
-    """W034 warns of origins that any page can have."""
+    """W021 warns of origins that any page can have."""
     with override_settings(**{setting: ["file://"]}):
-        assert [number for number, _ in found()] == ["django_wsmux.W034"]
+        assert [number for number, _ in found()] == ["django_wsmux.W021"]
     with override_settings(WEBSOCKET_ALLOWED_ORIGINS=["null", "file://", "https://a.example"]):
         (null, _), messages = zip(*found(), strict=True)
-    assert null == "django_wsmux.W034"
+    assert null == "django_wsmux.W021"
     assert messages[0].startswith('"null" is an allowed origin: any page of the web can')
 
 
@@ -101,14 +140,14 @@ DJANGOS = (
 def test_wsgi(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None, is_warned: bool
 ) -> None:
-    """W032 if wsgi.py has Django's application; it is not imported for that."""
+    """W019 if wsgi.py has Django's application; it is not imported for that."""
     module = f"wsgi_{uuid4().hex}"
     if source is not None:
         (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     with override_settings(WSGI_APPLICATION=f"{module}.application"):
         messages = found()
-    assert [number for number, _ in messages] == (["django_wsmux.W032"] if is_warned else [])
+    assert [number for number, _ in messages] == (["django_wsmux.W019"] if is_warned else [])
     assert module not in sys.modules
 
 
@@ -121,9 +160,9 @@ def test_wsgi(
     ],
 )
 def test_context(setting: str, value: Any) -> None:
-    """W017 where a package keeps what sockets would not have, unless WEBSOCKET_CONTEXT says how."""
+    """W014 where a package keeps what sockets would not have, unless WEBSOCKET_CONTEXT says how."""
     with override_settings(**{setting: value}):
-        assert [each.id for each in checks.check_context(None)] == ["django_wsmux.W017"]
+        assert [each.id for each in checks.check_context(None)] == ["django_wsmux.W014"]
         with override_settings(WEBSOCKET_CONTEXT=["tests.project.context.around"]):
             assert checks.check_context(None) == []
 

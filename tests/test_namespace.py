@@ -87,7 +87,7 @@ def test_link(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = f"local://{directory}"
     with override_settings(BASE_DIR=directory / "blue", WEBSOCKET_BACKEND=backend):
         ((number, text),) = found()
-        assert number == "django_wsmux.W026"
+        assert number == "django_wsmux.W016"
         assert f"{directory}/current is a symbolic link" in text
         assert [check.hint for check in run_checks()] == ['Set WEBSOCKET_NAMESPACE = "mysite".']
         monkeypatch.setenv("PWD", str(directory / "blue"))
@@ -112,8 +112,28 @@ def test_unusable_directory(directory: Path, wrong: str) -> None:
         WEBSOCKET_BACKEND=f"local://{unusable(directory, wrong)}", WEBSOCKET_NAMESPACE="mysite"
     ):
         ((number, text),) = found()
-    assert number == "django_wsmux.E027"
+    assert number == f"django_wsmux.{'W018' if wrong == 'missing' else 'E017'}"
     assert str(directory) in text
+
+
+@pytest.mark.parametrize("wrong", ["missing", "long"])
+def test_commands_of_others(directory: Path, environment: dict[str, str], wrong: str) -> None:
+    """A command runs before the service has made its directory; what can never work stops it."""
+    settings = {"WEBSOCKET_NAMESPACE": "mysite"}
+    result = subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--plan"],
+        env={
+            **os.environ,
+            **environment,
+            "TEST_BACKEND": f"local://{unusable(directory, wrong)}",
+            "TEST_SETTINGS": json.dumps(settings),
+        },
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode == 0) == (wrong == "missing")
+    assert ("W018" if wrong == "missing" else "E017") in result.stderr
 
 
 def unusable(directory: Path, wrong: str) -> str:
@@ -137,7 +157,7 @@ def test_alias_that_is_not_postgresql() -> None:
     for alias, problem in (("default", "sqlite"), ("nowhere", "doesn't exist")):
         with override_settings(WEBSOCKET_BACKEND=f"postgres://?using={alias}"):
             ((number, text),) = found()
-        assert number == "django_wsmux.E027"
+        assert number == "django_wsmux.E017"
         assert problem in text
 
 
@@ -148,7 +168,8 @@ def test_start(directory: Path, start_server: StartServer) -> None:
     assert server.wait() != 0
 
 
-@pytest.mark.parametrize("worker", ["own", "stock", "gevent", "runserver"])
+# Our worker listens from its start on, before a directory can change.
+@pytest.mark.parametrize("worker", ["stock", "gevent", "runserver"])
 def test_directory_that_changes(directory: Path, start_server: StartServer, worker: str) -> None:
     """One that can no longer be used is an outage: sockets open, and hear when it is over."""
     env = {
@@ -252,6 +273,6 @@ def test_private_tmp(directory: Path) -> None:
     )
     if "unshare failed" in result.stderr or "mount:" in result.stderr:
         pytest.skip("only root may mount, and not everywhere")
-    assert "W026" in result.stdout, result.stderr
+    assert "W016" in result.stdout, result.stderr
     assert "(PrivateTmp)" in result.stdout
     assert "local:///run/mysite" in result.stdout

@@ -95,16 +95,24 @@ def note(counter: str, status: str, path: str, reason: str) -> None:
         )
 
 
-def tell(status: str, path: str, more: str) -> None:
+def tell(status: str, path: str, more: str, hint: str) -> None:
     """Log that a handshake was answered otherwise than with 101, unless there were many.
 
     Args:
         status: of the answer; lines are limited by its code.
         path: of the handshake, see ``environ.wire_path()``.
         more: what else there is to say.
+        hint: what to change, if the answer looks like a mistake of the project.
     """
     end = suffix(status[:3])
-    if end is not None:
+    if end is None:
+        return
+    if hint:
+        logger.warning(
+            "WebSocket handshake answered with %s: %s%s: %s%s",
+            *(status, shown(path), more, hint, end),
+        )
+    else:
         logger.info("WebSocket handshake answered with %s: %s%s%s", status, shown(path), more, end)
 
 

@@ -368,7 +368,7 @@ def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """W020 where django-tenants is used without a prefix."""
+    """W015 where django-tenants is used without a prefix."""
     assert not w020()
     monkeypatch.setitem(
         settings.DATABASES["default"], "ENGINE", "django_tenants.postgresql_backend"

@@ -259,6 +259,8 @@ class Late(WebSocketView):
                 self.websocket.spawn(coroutine)
             case "value":
                 return 5
+            case "text" | "dictionary" | "response":
+                return {"text": "x", "dictionary": {}, "response": HttpResponse()}[message]
             case "text_data":
                 self.send(text_data="hello")  # type: ignore[call-arg]
             case "join":
@@ -292,6 +294,7 @@ def conversing(request: HttpRequest) -> HttpResponse:
         "generator": lambda websocket: generator(),
         "response": lambda websocket: HttpResponse(status=403),
         "value": lambda websocket: 5,
+        "text": lambda websocket: "hello",
     }
     return WebSocketResponse(made[request.GET["what"]])
 
@@ -299,6 +302,19 @@ def conversing(request: HttpRequest) -> HttpResponse:
 @websocket
 def decorated(request: HttpRequest, websocket: Any) -> Any:
     return HttpResponse(status=403) if "what" in request.GET else coroutine()
+
+
+@websocket
+def answering(request: HttpRequest, websocket: Any) -> Any:
+    return "hello"
+
+
+@websocket_loop
+def answering_loop(request: HttpRequest, websocket: Any) -> Any:
+    return [websocket.receive()]
+
+
+def undecorated(request: HttpRequest, websocket: Any) -> Any: ...
 
 
 @websocket_loop
@@ -317,6 +333,9 @@ urlpatterns = [
     path("conversing/", conversing),
     path("decorated/", decorated),
     path("looping/", looping),
+    path("answering/", answering),
+    path("answering-loop/", answering_loop),
+    path("undecorated/", undecorated),
     path("refused/", authentication(first_message(lambda message: object))(refused)),
     path("first/", authentication(first_message(lambda _: coroutine()))(refused)),
     path("bearer/", authentication(bearer(lambda _: coroutine()))(refused)),
@@ -376,8 +395,32 @@ def test_values(site: WebSocketClient, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "name", "kind"),
+    [
+        ("/late/", "Late.receive", "text"),
+        ("/late/", "Late.receive", "dictionary"),
+        ("/late/", "Late.receive", "response"),
+        ("/conversing/?what=text", "conversing.<locals>.<lambda>", "text"),
+        ("/answering/", "answering", "text"),
+        ("/answering-loop/", "answering_loop", "list"),
+    ],
+)
+def test_not_sent(
+    site: WebSocketClient, caplog: pytest.LogCaptureFixture, url: str, name: str, kind: str
+) -> None:
+    """What a view returns as if it were sent is worth a line in the log."""
+    with site.websocket(url) as ws:
+        if not ws.closed:
+            ws.send(kind)
+    kind = {"text": "str", "dictionary": "dict", "response": "HttpResponse"}.get(kind, kind)
+    line = f"{__name__}.{name} returned a value of type {kind}, which is not sent: call send()"
+    assert caplog.text.count(line) == 1
+
+
+@pytest.mark.parametrize(
     ("url", "text"),
     [
+        ("/undecorated/", "is the view decorated with @websocket?"),
         ("/late/?connect=true", "returned True: return None to accept, or an HttpResponse"),
         ("/late/?connect=text", "returned 'yes': return None to accept"),
         ("/late/?connect=coroutine", "returned an unawaited coroutine"),
