@@ -12,7 +12,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
+from typing import Any, ClassVar, Final, NoReturn, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.forms import BaseForm
@@ -29,7 +29,7 @@ from .handler import upgrade_required
 from .hooks import DjangoHooks
 from .json_forms import is_valid
 from .protocol.frames import CloseCode
-from .server.habits import missing
+from .server.habits import advise, is_missing
 from .server.intercepting import intercept
 from .server.websocket import WebSocket
 
@@ -140,11 +140,6 @@ class WebSocketView(View):
         authenticators = initkwargs.get("authenticators", cls.authenticators)
         return authentication(*authenticators)(view) if authenticators else view
 
-    if not TYPE_CHECKING:  # else any attribute would do for mypy
-
-        def __getattr__(self, name: str) -> Any:
-            return missing(self, name, _HABITS)
-
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Take down request, socket and arguments, before ``dispatch()``."""
         super().setup(request, *args, **kwargs)
@@ -245,6 +240,9 @@ class WebSocketView(View):
         self.websocket.close(code, reason)
 
 
+advise(WebSocketView, _HABITS)
+
+
 def _check(view_class: type[Any], options: dict[str, Any]) -> None:
     """Raise for what would be called and do nothing, or not what it looks like.
 
@@ -259,7 +257,11 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
             one = repr(value) if isinstance(value, str) else "..."
             raise TypeError(f"{view_class.__qualname__}.{name} = {value!r}: write {name} = [{one}]")
     hooks = {
-        name for base in view_class.__mro__ if base.__module__ == __name__ for name in vars(base)
+        name
+        for base in view_class.__mro__
+        if base.__module__ == __name__
+        for name, value in vars(base).items()
+        if not is_missing(value)
     }
     kinds = getattr(view_class, "forms", {})
     forms = {f"{kind}_{outcome}" for kind in kinds for outcome in ("valid", "invalid")}

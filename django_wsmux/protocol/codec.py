@@ -86,8 +86,6 @@ class Codec:
         "_inflater",
         "_is_final",
         "_mask",
-        "_max_deflated",
-        "_max_deflated_frame",
         "_max_fragments",
         "_max_frame_size",
         "_max_messages",
@@ -112,10 +110,8 @@ class Codec:
         max_messages: int = sys.maxsize,
     ) -> None:
         self._max_size = max_message_size
-        self._max_frame_size = min(max_frame_size or max_message_size, max_message_size)
-        # The same for messages that are compressed.
-        self._max_deflated = max_deflated_size(max_message_size)
-        self._max_deflated_frame = min(max_frame_size or self._max_deflated, self._max_deflated)
+        # As given, for frames of messages that are compressed may be larger than a message.
+        self._max_frame_size = max_frame_size or sys.maxsize
         self._max_fragments = max_fragments
         self._max_messages = max_messages
         self.deflate: Deflate | None = None
@@ -145,7 +141,7 @@ class Codec:
         self._finished = False
         self.remainder: Remainder | None = None
         # Not -1 while a frame that comes now is the first of a message and nothing is kept before.
-        self.alone = self._max_frame_size
+        self.alone = min(self._max_frame_size, max_message_size)
 
     def whole(self, data: bytes | bytearray, size: int) -> str | bytes | None:
         """Return the message, if these bytes are just one message in one plain frame.
@@ -226,7 +222,7 @@ class Codec:
             or self._rest
             or self._finished
         )
-        self.alone = -1 if is_inside else self._max_frame_size
+        self.alone = -1 if is_inside else min(self._max_frame_size, self._max_size)
         return controls
 
     def space(self) -> memoryview:
@@ -297,8 +293,8 @@ class Codec:
                         break
                     start = position + head
                 if plain:
-                    if length > self._max_frame_size:
-                        raise self._too_big(length, self._max_size, self._max_frame_size)
+                    if length > self._max_size or length > self._max_frame_size:
+                        raise self._too_big(length, self._max_size)
                 elif not first & 0x8:
                     self._check_size(first, length)
                 stop = start + length
@@ -354,11 +350,11 @@ class Codec:
         What a compressed message inflates to is looked at when it does.
         """
         message = self._message
-        most, most_in_frame = self._max_size, self._max_frame_size
+        most = self._max_size
         if first & RSV1 if message is None else message.inflater is not None:
-            most, most_in_frame = self._max_deflated, self._max_deflated_frame
-        if length > most_in_frame:
-            raise self._too_big(length, most, most_in_frame)
+            most = max_deflated_size(most)
+        if length > most or length > self._max_frame_size:
+            raise self._too_big(length, most)
         if message is not None:
             if message.fragments >= self._max_fragments:
                 raise Violation(
@@ -370,14 +366,15 @@ class Codec:
             if message.inflater is not None:
                 length -= message.fragments * FLUSH
             if length > most:
-                raise self._too_big(length, most, most_in_frame)
+                raise self._too_big(length, most)
 
-    def _too_big(self, length: int, most: int, most_in_frame: int) -> Violation:
+    def _too_big(self, length: int, most: int) -> Violation:
         if length > most:
             what = "bytes" if most == self._max_size else "compressed bytes"
             reason, counter = f"{length} {what}, limit {self._max_size}", "message_too_big"
         else:
-            reason, counter = f"frame of {length} bytes, limit {most_in_frame}", "frame_too_big"
+            reason = f"frame of {length} bytes, limit {self._max_frame_size}"
+            counter = "frame_too_big"
         return Violation(CloseCode.MESSAGE_TOO_BIG, reason, counter)
 
     # Frames that are not a whole message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["OF_SOCKETS", "missing"]
+__all__ = ["OF_SOCKETS", "advise", "is_missing"]
 
 #: What the sockets of ASGI frameworks, ``websockets`` and browsers have.
 OF_SOCKETS: Final = {
@@ -26,14 +26,46 @@ OF_SOCKETS: Final = {
 }
 
 
-def missing(owner: Any, name: str, habits: dict[str, str]) -> Any:
-    """Answer for ``__getattr__()``: say what to write instead of another package's name.
+class _Missing:
+    """Stands for an attribute that a class does not have.
 
-    Raises:
-        AttributeError: always, unless a property of the owner has an answer by now.
+    A ``__getattr__()`` would make every access to every attribute of the class dearer.
+
+    Args:
+        owner: the class.
+        name: of the attribute.
+        advice: what to write instead.
     """
-    if name in habits:
-        text = f"{type(owner).__name__!r} object has no attribute {name!r}: {habits[name]}"
-        raise AttributeError(text, name=name, obj=owner)
-    # As Python would; and if a property has raised, its own error.
-    return object.__getattribute__(owner, name)
+
+    def __init__(self, owner: type[Any], name: str, advice: str) -> None:
+        self._owner = owner
+        self._name = name
+        self._advice = advice
+
+    def __get__(self, instance: Any, kind: type[Any]) -> Any:
+        """Return the attribute of a class further on in the order of inheritance.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        following = kind.__mro__[kind.__mro__.index(self._owner) + 1 :]
+        if any(self._name in vars(each) for each in following):
+            return getattr(super(self._owner, kind if instance is None else instance), self._name)
+        text = f"{kind.__name__!r} object has no attribute {self._name!r}: {self._advice}"
+        raise AttributeError(text, name=self._name, obj=kind if instance is None else instance)
+
+
+def advise(owner: type[Any], habits: dict[str, str]) -> None:
+    """Have an ``AttributeError`` say what to write instead of another package's names.
+
+    Args:
+        owner: a class that has none of them.
+        habits: what to write instead, by name.
+    """
+    for name, advice in habits.items():
+        setattr(owner, name, _Missing(owner, name, advice))
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a value of a class's namespace stands for what is not there."""
+    return type(value) is _Missing

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..protocol.frames import BINARY, TEXT, encode_message
 from . import hub_thread
@@ -16,7 +16,7 @@ from .compat import GeventWebSocketNames
 from .connection import Connection
 from .contracts import CONNECTING, OPEN
 from .counters import count
-from .habits import OF_SOCKETS, missing
+from .habits import OF_SOCKETS, advise
 from .liveness import next_payload
 from .message_queue import MessageQueue
 from .readiness import Readiness
@@ -52,11 +52,6 @@ class WebSocket(Connection, GeventWebSocketNames):
     """
 
     __slots__ = ()
-
-    if not TYPE_CHECKING:  # else any attribute would do for mypy
-
-        def __getattr__(self, name: str) -> Any:
-            return missing(self, name, OF_SOCKETS)
 
     def __repr__(self) -> str:
         return f"<WebSocket {shown(self.path)} {_STATES[self._state]}>"
@@ -327,3 +322,6 @@ class WebSocket(Connection, GeventWebSocketNames):
 
         end = self._transport.spawn(run)
         self.on_close(end, end)
+
+
+advise(WebSocket, OF_SOCKETS)

@@ -24,6 +24,7 @@ from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
+from django_wsmux.server.websocket import WebSocket
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.wsgi import WebSocketDispatcher, get_wsgi_websocket_application
@@ -467,3 +468,30 @@ def test_asgi(arguments: Any) -> None:
     for application in (WebSocketDispatcher(lambda *args: []), get_wsgi_websocket_application()):
         with pytest.raises(TypeError, match=r"gunicorn -k django_wsmux\.worker\.WebSocketWorker"):
             application(*arguments)
+
+
+@pytest.mark.parametrize("kind", [WebSocket, WebSocketView])
+def test_attributes_cost_nothing(kind: type[Any]) -> None:
+    """No ``__getattr__()`` is there, which makes each access to each attribute dearer."""
+    assert not hasattr(kind, "__getattr__")
+    assert not hasattr(kind, "scope")
+
+
+def test_attributes_of_mixins() -> None:
+    """A name that has advice may come from a class further on."""
+
+    class Mixin:
+        channel_name = "lobby"
+
+        @property
+        def scope(self) -> str:
+            return self.channel_name
+
+        async def group_add(self) -> None: ...
+
+    class Own(WebSocketView, Mixin):
+        pass
+
+    Own.as_view(channel_name="hall")
+    assert Own.channel_name == "lobby"
+    assert Own(channel_name="hall").scope == "hall"
