@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 from django.urls import clear_url_caches, path
 
+from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
@@ -88,11 +89,14 @@ def test_clock() -> None:
 
 
 def test_refusal() -> None:
-    """A script sees the code."""
+    """A script in a browser sees the code; other clients are sent to the login as before."""
     namespace: dict[str, Any] = {"__name__": "page"}
     exec(block("class Members"), namespace)
-    with connect(namespace["Members"].as_view()) as ws:
-        assert (ws.close_code, ws.close_reason) == (4401, "sign in first")
+    with pytest.raises(HandshakeRefused, match="302"), connect(namespace["Members"].as_view()):
+        pass
+    browser = {"Origin": "http://testserver", "Sec-Fetch-Mode": "websocket"}
+    with WebSocketClient().websocket("/view/", headers=browser) as ws:
+        assert ws.close_code == 4401
 
 
 #: A loop in a thread, and one where everybody is.

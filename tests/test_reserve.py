@@ -17,7 +17,8 @@ import django
 import gevent
 from django.conf import settings
 database = {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}
-settings.configure(DATABASES={"default": database, "other": database | {"CONN_MAX_AGE": 60}})
+databases = {"default": database, "other": database | {"CONN_MAX_AGE": 60}}
+settings.configure(WEBSOCKET_BACKEND="memory://", DATABASES=databases)
 django.setup()
 from django.core.signals import request_finished
 from django.db import connection, connections, transaction
@@ -160,17 +161,23 @@ def test_stopped(tmp_path: Path) -> None:
     run(
         tmp_path,
         """
-from django_wsmux.handler import WebSocketHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django_wsmux.handler import WebSocketHandler, _Handshake
+from django_wsmux.server.takeover import Takeover
 
-class Handler(WebSocketHandler):
-    def _ask(self, *args):
-        raw.append(ask())
-        if len(raw) == 2:
-            raise gevent.Timeout
+def call(self, environ, start_response):
+    raw.append(ask())
+    if len(raw) == 2:
+        raise gevent.Timeout
+    start_response("404 Not Found", [])
+    return []
+
+WSGIHandler.__call__ = call
 
 def answer():
     try:
-        Handler()._answer({}, None, None)
+        shake = _Handshake(Takeover())
+        WebSocketHandler()._answer({}, lambda *args: None, shake)
     except gevent.Timeout:
         assert not connections.all(initialized_only=True)
 

@@ -37,6 +37,7 @@ import threading
 import time
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,7 +120,7 @@ class LocalBackend(Backend):
             if path == self.directory or not os.path.isdir(path):
                 continue
             if key == self._key:
-                found.append(f"{path} is the same project's under the user {_user_name(user)}")
+                found.append(f"{path} is the same project's under the user {_owner(path, user)}")
             elif user == str(os.geteuid()) and glob.glob(os.path.join(glob.escape(path), "*")):
                 found.append(f"{path} is another project's, or another release's")
         return found
@@ -483,12 +484,11 @@ class LocalBackend(Backend):
         self._listener = -1
 
 
-def _user_name(number: str) -> str:
-    import pwd  # there is none on Windows
-
+def _owner(path: str, number: str) -> str:
+    """Return the name of the user that a directory belongs to, or the number if there is none."""
     try:
-        return pwd.getpwuid(int(number)).pw_name
-    except (KeyError, ValueError):
+        return Path(path).owner()
+    except (KeyError, NotImplementedError, OSError):
         return number
 
 

@@ -149,8 +149,9 @@ class SocketTransport:
 
     def _end_received(self) -> None:
         """The peer has sent its last byte; it may still read what is queued for it."""
-        if self._is_closing and self.unsent:
+        if self.unsent and (self._is_closing or self._codec.remainder is not None):
             self.pause()
+            self._is_closing = True
             self._is_lingering = False
         else:
             self._drop()

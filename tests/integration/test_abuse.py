@@ -202,8 +202,8 @@ class TestForgedHosts:
         more = {"Host": "site.example:8443"}
         answer_to(proxied, handshake("/echo/", forwarded("https://evil.example", more)))
         proxied.wait_for_log(
-            r"refused with 403: '/echo/': origin 'https://evil\.example' is not this site's, "
-            r"'https://site\.example:8443'; if it is yours.*WEBSOCKET_ALLOWED_ORIGINS"
+            r"refused with 403 Forbidden: '/echo/': origin 'https://evil\.example' is not this "
+            r"site's, 'https://site\.example:8443'; if it is yours.*WEBSOCKET_ALLOWED_ORIGINS"
         )
         answer_to(proxied, handshake("/echo/", forwarded("http://site.example", {})))
         proxied.wait_for_log(

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socket import SHUT_WR
 from uuid import uuid4
 
 import pytest
@@ -177,6 +178,8 @@ class TestFullQueue:
         with overfull(patient, 0) as (wire, key):
             wire.send(b"\x81\x02hi" + b"\0" * 100_000)
             assert reported(patient, key) == "1002 frame not masked []"
+            # The server waits for an answer to its close frame, or for the end of the stream.
+            wire.sock.shutdown(SHUT_WR)
             assert read_all(wire)[1] == 1002
         settled(patient)
 
