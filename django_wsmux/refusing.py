@@ -50,8 +50,14 @@ def wants_close(environ: Mapping[str, Any], mode: str) -> bool:
     """
     if handshake.V1 in _offered(environ):
         return True
-    is_browser = "HTTP_ORIGIN" in environ and environ.get("HTTP_SEC_FETCH_MODE") == "websocket"
-    return is_browser and mode == "close"
+    return mode == "close" and _is_browser(environ)
+
+
+def _is_browser(environ: Mapping[str, Any]) -> bool:
+    """Return whether a page has asked. Chromium sends no Sec-Fetch-Mode with a handshake."""
+    is_marked = environ.get("HTTP_SEC_FETCH_MODE") == "websocket"
+    is_named = environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+    return "HTTP_ORIGIN" in environ and (is_marked or is_named)
 
 
 def _offered(environ: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "sample_site.urls"
 WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
+WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why it was refused
 LOGIN_URL = "notify"
 WSGI_APPLICATION = "sample_site.wsgi.application"
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import need
 from tests.gauges import wait_until
+from tests.sample_site.conftest import new_window
 from tests.support import SERVERS, TIMEOUT, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
@@ -207,3 +210,37 @@ class TestLog:
         assert len(lines) < 400
         assert max(map(len, lines)) < 1000
         assert not re.search("x{300}", server.log[start:])
+
+
+#: Open a socket for each path; call back with the close codes.
+CODES = """
+const [paths, done] = arguments;
+Promise.all(paths.map((path) => new Promise((closed) => {
+    const socket = new WebSocket("ws://" + location.host + path);
+    socket.onclose = (event) => closed(event.code);
+}))).then(done);
+"""
+
+#: What a page reads if refusals are closed.
+READ = {
+    "/private/": 4401,
+    "/denied/": 4403,
+    "/nowhere/": 4404,
+    "/status/429/": 1013,
+    "/status/503/": 1013,
+}
+
+
+def test_chromium(start_server: StartServer, tmp_path: Path) -> None:
+    """A page reads why it was refused if the setting says so, and 1006 otherwise."""
+    need("chromium", "chromedriver")
+    window = new_window(tmp_path)
+    try:
+        window.set_script_timeout(TIMEOUT)
+        for mode, codes in (("close", list(READ.values())), ("http", [1006] * len(READ))):
+            settings = {"WEBSOCKET_REFUSALS": mode, "ALLOWED_HOSTS": ["127.0.0.1"]}
+            server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
+            window.get(f"http://127.0.0.1:{server.port}/only-a-page/")
+            assert window.execute_async_script(CODES, list(READ)) == codes
+    finally:
+        window.quit()

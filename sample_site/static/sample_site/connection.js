@@ -2,8 +2,8 @@
 
 /*
  * A WebSocket that comes back: after a quarter of a second or so, then ever more slowly, never all
- * clients at once; but not after 4401, as whoever has signed out would be refused. Shows its state in
- * #state, calls `received` with each message and `opened` each time that it is there.
+ * clients at once; but not after a code from 4000 on, which the server would answer with again: 4401 for
+ * a user who has signed out, 4403 and 4404 for a refused handshake. Shows its state in #state, calls `received` with each message and `opened` each time that it is there.
  */
 function connect(url, received, opened) {
   const state = document.getElementById("state");
@@ -26,8 +26,8 @@ function connect(url, received, opened) {
     socket.onmessage = (event) => received(event.data);
     socket.onclose = (event) => {
       state.title = `closed with ${event.code} ${event.reason}`.trim();
-      if (event.code === 4401) {
-        show("closed", `${event.reason} (${event.code})`);
+      if (event.code >= 4000) {
+        show("closed", `${event.code === 4401 ? "signed out" : event.reason} (${event.code})`);
         return;
       }
       const wait = Math.min(30, 0.25 * 1.5 ** failures) * (0.5 + Math.random());
