@@ -12,7 +12,8 @@ Deliberate differences, each allowed where it is due and nowhere else:
 4. The engine fails a close frame between fragments with 1002; section 5.4 allows it.
 5. The engine leaves reassembly and the check of UTF-8 to its callers: ``Engine`` adds them.
 6. The engine adds the compressed bytes of one fragment to the inflated ones of those before it.
-   Here both sums are held to the limit, each by itself: ``_Reference`` counts, and the engine
+   Here both sums are held to a limit, each by itself, and compressed bytes to the most that a
+   message of the limit's size may take: ``_Reference`` counts, and the engine
    has no limit of its own once messages may be compressed. Data that inflates beyond the limit
    and is broken after it is 1009 here, 1002 there.
 7. A compressed payload that ends in the middle of a block has the tail of RFC 7692 section 7.2.2
@@ -33,9 +34,9 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
-from django_wsmux.protocol.deflate import Compressor, Deflate
+from django_wsmux.protocol.deflate import FLUSH, Compressor, Deflate, max_deflated_size
 from django_wsmux.protocol.events import Control, Failure
-from django_wsmux.protocol.frames import CLOSE, TEXT, CloseCode, encode_message
+from django_wsmux.protocol.frames import CLOSE, RSV1, TEXT, CloseCode, encode_message
 from django_wsmux.protocol.prepared import Prepared
 from tests.protocol.test_codec import frame, header
 from tests.protocol.test_codec_streams import Engine
@@ -105,8 +106,8 @@ class _Reference(Engine):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self._setup = setup
-        self._announced = 0
-        self._is_in_message = False
+        self._announced = self._fragments = 0
+        self._is_in_message = self._is_compressed = False
         self._protocol = _engine(setup.deflate, None if setup.deflate else setup.limit)
         self.code: int | None = None
         self.is_last = False
@@ -114,11 +115,20 @@ class _Reference(Engine):
     def take(self, data: bytes, length: int) -> None:
         """Take one whole frame with a payload of this size."""
         is_data = not data[0] & 0x8
+        most = max(self._setup.limit, 125)
+        announced = 0
         if is_data:
-            self._announced = length + (self._announced if self._is_in_message else 0)
-        if length > max(self._setup.limit, 125) or (
-            is_data and self._announced > self._setup.limit
-        ):
+            if not self._is_in_message:
+                self._announced = self._fragments = 0
+                is_marked = bool(data[0] & RSV1)
+                self._is_compressed = is_marked and self._setup.deflate is not None
+            self._announced += length
+            announced, most = self._announced, self._setup.limit
+            if self._is_compressed:
+                most = max_deflated_size(most)
+                announced -= self._fragments * FLUSH
+            self._fragments += 1
+        if length > most or announced > most:
             # Difference 2.
             is_legal = is_data and not length >> 63 and self._is_legal(data)
             self.code = CloseCode.MESSAGE_TOO_BIG if is_legal else CloseCode.PROTOCOL_ERROR
