@@ -324,8 +324,9 @@ def test_rehearsal(directory: Path) -> None:
         backend.rehearse()
     with pytest.raises(BackendMisconfigured, match=r"No such file.*must exist and be writable"):
         from_url(f"local://{directory}/missing").rehearse()
+    (directory / "file").touch()  # a short name, as the path is limited
     with pytest.raises(BackendMisconfigured, match=r"Not a directory.*must exist"):
-        from_url(f"local://{backend.directory}").rehearse()
+        from_url(f"local://{directory}/file").rehearse()
     with pytest.raises(BackendMisconfigured, match="name a shorter one"):
         from_url(f"local://{directory}/{'d' * 80}").rehearse()
 
