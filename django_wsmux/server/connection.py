@@ -158,7 +158,7 @@ class Connection(Liveness):
         if self._state == CONNECTING:
             self.hooks.open(self)
         if self._state == CONNECTING:
-            self._send_later(partial(self.close, code, reason))
+            self._hold_back().acts.append(partial(self.close, code, reason))
         elif self._state == OPEN:
             self._start_closing(code, reason)
 
@@ -236,9 +236,14 @@ class Connection(Liveness):
             self._held = Held(depth=int(self._state == CONNECTING))
         return self._held
 
-    def _send_later(self, act: Callable[[], None]) -> None:
-        """Have the view's own message or close sent when the 101 has gone out."""
-        self._hold_back().acts.append(act)
+    def _send_later(self, act: Callable[[], None], size: int) -> None:
+        """Have a message of the view's own sent when the 101 has gone out."""
+        limit = self.options.max_unsent_bytes
+        if not self._hold_back().postpone(act, size, limit):
+            raise RuntimeError(
+                f"connect() has sent more than WEBSOCKET_MAX_UNSENT_BYTES, {limit}, and none of it "
+                f"goes out before the 101: join the messages to one, or send them in receive()"
+            )
 
     def _deliver_later(self, message: Prepared) -> None:
         """Keep back a message of a group, as many as a slow peer may have waiting."""

@@ -221,11 +221,23 @@ class SocketTransport:
             self._expect_progress()
         queue.append(data, start)
         self.unsent += len(data) - start
-        if not queue.is_behind and self.unsent > self._websocket.options.max_unsent_bytes:
-            # The peer has this much time to catch up, and gets no more of it for each byte that it
-            # takes: views wait for it in send().
-            queue.is_behind, queue.taken = True, 0
+        most: int = self._websocket.options.max_unsent_bytes
+        if self.unsent > most:
+            self._demand(most // 2)
+
+    def _demand(self, goal: int) -> None:
+        """Give the peer its time to take all but ``goal`` bytes, where more are unsent.
+
+        It gets no more time for each byte that it takes: views wait for it in ``send()``.
+        """
+        queue = self._queue
+        if queue is None or self.unsent <= goal:
+            return
+        if queue.goal is None:
+            queue.goal, queue.taken = goal, 0
             self._expect_progress()
+        else:
+            queue.goal = min(queue.goal, goal)
 
     def _writable(self) -> None:
         queue = self._queue
@@ -238,12 +250,12 @@ class SocketTransport:
             return
         self.unsent -= sent
         queue.taken += sent
-        if queue.is_behind and self.unsent <= self._websocket.options.max_unsent_bytes // 2:
-            queue.is_behind = False
+        if queue.goal is not None and self.unsent <= queue.goal:
+            queue.goal = None
         self._websocket.progressed()
         self._note_progress()
         if not is_all:
-            if not queue.is_behind:
+            if queue.goal is None:
                 self._expect_progress()
             return
         self._queue = None
@@ -257,7 +269,7 @@ class SocketTransport:
         """End the connection: the peer has not taken what it should have in its time."""
         queue = self._queue
         if queue is not None:
-            self._websocket.send_timed_out(queue.taken if queue.is_behind else 0)
+            self._websocket.send_timed_out(0 if queue.goal is None else queue.taken)
 
     # Ending
 

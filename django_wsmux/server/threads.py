@@ -353,6 +353,7 @@ class ThreadTransport(SocketTransport):
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
+        self._demand(limit)
         self._changed.wait_for(lambda: self.unsent <= limit)
 
     # Waiting

@@ -251,6 +251,7 @@ class GeventTransport(SocketTransport):
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
         if self._drained is None:
             self._drained = Event()
+        self._demand(limit)
         while self.unsent > limit:
             self._drained.clear()
             self._drained.wait()

@@ -195,22 +195,22 @@ class WebSocket(Connection, GeventWebSocketNames):
         if self._state != OPEN:
             if self._state == CONNECTING and self._is_deferred():
                 _, payload = encode_message(message)  # complain while there is time
-                self._send_later(partial(self.send, payload, opcode == BINARY))
+                self._send_later(partial(self.send, payload, opcode == BINARY), len(payload))
                 return
             if self.hooks.is_disconnecting(self):
                 return
             self._require_open()
         transport = self._transport
-        if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
-            # Filled by others: were it added to all the same, many senders would know no bound.
-            self._drain()
+        if transport.unsent:
+            message = encode_message(message)[1]
+            self._wait_for_room(len(message))
         if self._compressor is None:
             self._bytes_out += transport.send_message(message, opcode)  # type: ignore[arg-type]
         else:
             self._bytes_out += self._send_compressed(message, opcode)  # type: ignore[arg-type]
         self._messages_out += 1
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
-            self._drain()
+            self._drain(self.options.max_unsent_bytes // 2)
         elif self._state != OPEN:
             self._require_open()  # lost on the way, which is not to pass for sent
 
@@ -226,11 +226,20 @@ class WebSocket(Connection, GeventWebSocketNames):
         self._transport.write(frame)
         return len(frame)
 
-    def _drain(self) -> None:
-        """Wait for a peer that is slow to take what is queued for it."""
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until a message of so many bytes may be queued beside what is unsent.
+
+        One that is larger than ``max_unsent_bytes`` waits until nothing else is.
+        """
+        most = self.options.max_unsent_bytes
+        if self._transport.unsent + size > most:
+            self._drain(max(min(most // 2, most - size), 0))
+
+    def _drain(self, limit: int) -> None:
+        """Wait for a peer that is slow to take all but ``limit`` bytes of what is queued for it."""
         hub_thread.require()
         count("send_waited")
-        self._transport.drain(self.options.max_unsent_bytes // 2)
+        self._transport.drain(limit)
         if self._state != OPEN:
             self._require_open()
 
@@ -276,8 +285,8 @@ class WebSocket(Connection, GeventWebSocketNames):
                 return
             self._require_open()
         hub_thread.require()
-        if self._transport.unsent > self.options.max_unsent_bytes:
-            self._drain()
+        if self._transport.unsent:
+            self._wait_for_room(len(payload))
         self._send_ping(payload)
 
     # Around the view

@@ -89,8 +89,8 @@ def test_compression(start_server: StartServer, takeover: str) -> None:
 
 
 def test_queue_is_bounded(gunicorn: Server) -> None:
-    """However many greenlets send, no more than one message beyond the limit is queued."""
+    """However many greenlets send, no more than the limit is queued: here, one message."""
     key = uuid4().hex
     with gunicorn.upgraded(f"/crowd/{key}/", receive_buffer=4096):
         # WEBSOCKET_MAX_UNSENT_BYTES is 1 MiB, and so is each of the 50 messages.
-        assert int(reported(gunicorn, key)) < 3 * MIB
+        assert int(reported(gunicorn, key)) <= MIB + 10

@@ -143,6 +143,19 @@ class TestHandshake:
         with gunicorn.connect("/events/early/group/") as websocket:
             assert len([websocket.recv(timeout=TIMEOUT) for _ in range(3)]) == 3
 
+    def test_sending_much_in_connect(self, gunicorn: Server) -> None:
+        """Nothing of it could go out before the 101, so there is a limit and a clear error."""
+        assert gunicorn.refused("/events/early/much/").status == 500
+        gunicorn.wait_for_log(
+            r"RuntimeError: connect\(\) has sent more than WEBSOCKET_MAX_UNSENT_BYTES, \d+,"
+        )
+
+    def test_sending_a_large_one_in_connect(self, gunicorn: Server) -> None:
+        """One message is taken whatever its size."""
+        with gunicorn.connect("/events/early/large/") as websocket:
+            assert [websocket.recv(timeout=TIMEOUT) for _ in range(2)] == ["first", b"second"]
+            assert len(websocket.recv(timeout=TIMEOUT)) == 2**21
+
     def test_receiving_in_connect(self, gunicorn: Server) -> None:
         """There is nothing to receive yet."""
         assert gunicorn.refused("/events/early/receive/").status == 500

@@ -12,7 +12,7 @@ from django.contrib.auth.mixins import (
     PermissionRequiredMixin,
     UserPassesTestMixin,
 )
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
@@ -52,6 +52,19 @@ class Process(WebSocketView):
 
     def receive(self, message: str | bytes) -> None:
         self.send(str(os.getpid()))
+
+
+class Suspicion(SuspiciousOperation):
+    """An error of the project's, which Django takes for the client's."""
+
+
+class Suspicious(WebSocketView):
+    """Refuses, and quotes the client."""
+
+    def connect(self, request: HttpRequest, what: str) -> None:
+        if "forbidden" in request.GET:
+            raise PermissionDenied(what)
+        raise Suspicion(f"100 %s of {what}")
 
 
 class Telling(WebSocketView):
@@ -120,6 +133,11 @@ class Early(WebSocketView):
             raise PermissionDenied
         elif what == "receive":
             self.websocket.receive()
+        elif what == "much":
+            for _ in range(100):
+                self.send(bytes(2**16))
+        elif what == "large":
+            self.send(bytes(self.websocket.options.max_unsent_bytes * 2))
         elif what == "group":
             Group("early").send("third")
         return None

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from select import select
 from typing import Any
@@ -483,7 +482,7 @@ def crowd(request: HttpRequest, websocket: WebSocket, key: str) -> None:
     message = bytes(websocket.options.max_unsent_bytes)
     for _ in range(50):
         websocket.spawn(websocket.send, message)
-    while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
+    while not websocket._transport.unsent:
         time.sleep(0.01)
     # All of them have had their turn by now, and again.
     time.sleep(0.05)
@@ -510,7 +509,7 @@ def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) ->
             websocket.send(sent[-1].to_bytes(4, "big") * 4096)
 
     websocket.spawn(fill)
-    while websocket._transport.unsent <= websocket.options.max_unsent_bytes:
+    while websocket._transport.unsent + 2**14 <= websocket.options.max_unsent_bytes:
         time.sleep(0.01)
     if code:
         websocket.close(code, "full")
@@ -536,17 +535,11 @@ def plain_deciding(request: Any, key: str) -> HttpResponse:
 @websocket
 def filling(request: HttpRequest, websocket: WebSocket, size: int) -> None:
     """Fill the kernel's buffers, then send messages of that size until the socket closes."""
-    message = _message(size)
     while not websocket._transport.unsent:
-        websocket.send(_message(2**14))
+        websocket.send(b"x" * 2**14)
     with suppress(ConnectionClosed):
         while True:
-            websocket.send(message)
-
-
-@cache
-def _message(size: int) -> bytes:
-    return bytes(size)
+            websocket.send(b"x" * size)
 
 
 @websocket

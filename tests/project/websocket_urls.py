@@ -77,6 +77,7 @@ urlpatterns = [
     re_path(r"^events/any/", events.LeanEcho.as_view()),
     path("events/report/<key>/", events.Reporting.as_view()),
     path("events/early/<what>/", events.Early.as_view()),
+    path("events/suspicious/<what>/", events.Suspicious.as_view()),
     path("events/room/<name>/", events.Room.as_view()),
     path("events/watching/<name>/", events.Watching.as_view()),
     path("events/parting/", events.Parting.as_view()),
