@@ -7,13 +7,13 @@ over, anything else is the HTTP answer to the handshake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
-from django.core.exceptions import DisallowedHost, ImproperlyConfigured
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import get_urlconf, set_urlconf
@@ -26,12 +26,20 @@ from .hooks import DjangoHooks, admit_user, close_for
 from .protocol import handshake, origin
 from .protocol.frames import CloseCode
 from .protocol.handshake import Refusal
-from .refusing import close_code, dismiss, hint, refusals_of, wants_close
+from .refusing import (
+    close_code,
+    dismiss,
+    hint,
+    limit_security,
+    refusal_response,
+    refusals_of,
+    wants_close,
+)
 from .request import WebSocketRequest
-from .responses import SwitchingProtocols
+from .responses import SwitchingProtocols, add_length
 from .server import admission, dismissal, refusals, registry
 from .server.admission import Place
-from .server.answer import Answer
+from .server.answer import Answer, InContext
 from .server.counters import count
 from .server.dispatcher import TAKEOVER_KEY
 from .server.environ import header, keep_wire_path, wire_path
@@ -159,35 +167,6 @@ class _Handshake:
             self.hooks.end(self._websocket)
 
 
-class InContext:
-    """A response that is iterated over and closed in the context of its handshake.
-
-    So receivers of ``request_finished`` find what the handshake has used, such as its caches.
-
-    Args:
-        context: of the handshake.
-        response: what the application has returned.
-    """
-
-    __slots__ = ("_context", "_response")
-
-    def __init__(self, context: Context, response: Any) -> None:
-        self._context = context
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the body."""
-        parts = self._context.run(iter, self._response)
-        while (part := self._context.run(next, parts, None)) is not None:
-            yield part
-
-    def close(self) -> None:
-        """Close the response, where it can be closed."""
-        close = getattr(self._response, "close", None)
-        if close is not None:
-            self._context.run(close)
-
-
 class WebSocketHandler(WSGIHandler):
     """The WSGI application that answers handshakes by ``WEBSOCKET_URLCONF``."""
 
@@ -288,6 +267,13 @@ class WebSocketHandler(WSGIHandler):
     ) -> Iterable[bytes]:
         """Continue on the socket what began as a request."""
         websocket, hooks = shake.websocket, shake.hooks
+        is_joined = websocket.connecting
+        if is_joined:
+            try:
+                hooks.join(websocket)
+            except Exception as error:
+                # The database or the broker is away, and there is still time to say so.
+                return self._refuse(shake, self._replace(shake, answer, error), start_response)
         try:
             answer.discard()
             start_response(*_switching(answer.headers))
@@ -297,6 +283,7 @@ class WebSocketHandler(WSGIHandler):
                     accepted.subprotocols,
                     answer.headers,
                     compression=accepted.compression,
+                    is_joined=is_joined,
                 )
         except BaseException:
             shake.fail()
@@ -329,6 +316,15 @@ class WebSocketHandler(WSGIHandler):
             hooks.end(websocket)
         start_response(*_switching(answer.headers))
         return EmptyBody()
+
+    def _replace(self, shake: _Handshake, answer: Answer, error: Exception) -> Answer:
+        """Report an error that came after the view, and return what a page would show."""
+        assert shake.request is not None
+        shake.request.is_refusal_logged = True
+        response = shake.hooks.report(shake.websocket, error)
+        self._end_request(shake, answer)
+        assert isinstance(response, HttpResponse)
+        return shake.replace(response)
 
     def _correct(self, shake: _Handshake, answer: Answer) -> Answer:
         """Return an answer in place of a 101 that no view of ours has made."""
@@ -397,6 +393,15 @@ class WebSocketHandler(WSGIHandler):
         shake.response = response
         return response
 
+    def _get_response(self, request: HttpRequest) -> HttpResponseBase:
+        """Call the view, as Django does."""
+        try:
+            return super()._get_response(request)  # type: ignore[misc, no-any-return]
+        except SuspiciousOperation as error:
+            # Perhaps the first of its class.
+            limit_security(type(error))
+            raise
+
     def resolve_request(self, request: HttpRequest) -> Any:
         """Resolve in the URLconf of sockets; ``reverse()`` and error pages are those of the site.
 
@@ -459,34 +464,6 @@ class WebSocketHandler(WSGIHandler):
             return HttpResponse() if has_talked else response
 
         return call
-
-
-def refusal_response(refusal: Refusal) -> HttpResponse:
-    """Return a refusal that is counted and logged already as Django's response."""
-    status, _, reason = refusal.status.partition(" ")
-    response = HttpResponse(
-        refusal.reason,
-        status=int(status),
-        reason=reason,
-        headers=dict(refusal.headers),
-        content_type="text/plain; charset=utf-8",
-    )
-    # django.utils.log.log_response(): a flood is not to be logged a second time.
-    response._has_been_logged = True  # type: ignore[attr-defined]
-    return response
-
-
-def add_length(response: HttpResponseBase) -> None:
-    """Give a response a Content-Length, which some clients wait for.
-
-    ``CommonMiddleware`` does it where it is installed, and where it is reached.
-    """
-    if (
-        isinstance(response, HttpResponse)
-        and response.status_code not in (101, 204, 304)
-        and not response.has_header("Content-Length")
-    ):
-        response.headers["Content-Length"] = str(len(response.content))
 
 
 def check_origin(request: WebSocketRequest) -> HttpResponse | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.contrib import auth
@@ -26,7 +26,7 @@ from .exceptions import ConnectionClosed
 from .json_text import dump_json
 from .protocol import handshake
 from .protocol.frames import CloseCode
-from .reporting import describe, notify, report
+from .reporting import describe, note_late_response, notify, report
 from .request import WebSocketRequest, bare_environ_of, bare_request, shed
 from .responses import Conversation, SwitchingProtocols, WebSocketResponse, refusal_reason
 from .server import admission
@@ -36,7 +36,6 @@ from .server.counters import handled
 from .server.environ import wire_path
 from .server.logs import get_logger
 from .server.members import Key, prefix_of
-from .server.refusals import LogLimit
 from .server.takeover import Takeover
 from .server.websocket import WebSocket
 from .signals import websocket_closed, websocket_opened
@@ -45,8 +44,6 @@ from .surroundings import Surroundings
 __all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
 logger = get_logger("django_wsmux.connection")
-
-_late_responses: Final = LogLimit()
 
 Headers = Iterable[tuple[str, str]]
 
@@ -165,8 +162,17 @@ class DjangoHooks:
         headers: Headers = (),
         *,
         compression: bool = True,
+        is_joined: bool = False,
     ) -> None:
-        """Send the 101 and take the socket over."""
+        """Send the 101 and take the socket over.
+
+        Args:
+            websocket: the socket.
+            subprotocols: those that the view speaks.
+            headers: of the response that accepts.
+            compression: whether the view agrees to it.
+            is_joined: ``join()`` has been called.
+        """
         request, seam = self._request, self._seam
         assert request is not None
         assert seam is not None
@@ -185,13 +191,9 @@ class DjangoHooks:
             head = handshake.switching_protocols(key, answer, headers, extensions)
         # One string for all sockets from there.
         self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
-        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
+        if not is_joined:
+            self.join(websocket)
         self._seam = None
-        try:
-            self._people = people.join_within(self._surroundings, websocket, request)
-        except BaseException:
-            self._seam = seam
-            raise
         closed = people.closed_since(seam, self._people)
         people.end(seam)
         if closed is not None:
@@ -202,6 +204,17 @@ class DjangoHooks:
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
         notify(websocket_opened, WebSocket, websocket=websocket, request=request)
+
+    def join(self, websocket: Connection) -> None:
+        """Read the session, and join the groups of session and user."""
+        request, seam = self._request, self._seam
+        assert request is not None
+        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
+        self._seam = None
+        try:
+            self._people = people.join_within(self._surroundings, websocket, request)
+        finally:
+            self._seam = seam
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""
@@ -291,7 +304,7 @@ class DjangoHooks:
                 self._serve(websocket)
             elif isinstance(answer, HttpResponseBase):
                 if not calls_view:
-                    _note_late_response(websocket, answer)
+                    note_late_response(websocket, answer)
                 close_for(websocket, answer)
             else:
                 note_result(answer, response.conversation)
@@ -521,19 +534,6 @@ class DjangoHooks:
         if settings.DEBUG:
             response.reason_phrase = describe(error)
         close_for(websocket, response)
-
-
-def _note_late_response(websocket: Connection, response: HttpResponseBase) -> None:
-    """Log that a view has returned a response which cannot be sent."""
-    suffix = _late_responses.suffix()
-    if suffix is not None:
-        logger.warning(
-            "%r: the view returned a response, %d, after the 101. Call websocket.close() instead, "
-            "or refuse before: in a decorator above @websocket, or in connect()%s",
-            websocket,
-            response.status_code,
-            suffix,
-        )
 
 
 def admit_user(request: HttpRequest, place: Place) -> bool:

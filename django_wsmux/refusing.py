@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
-from django.http import HttpRequest, HttpResponseBase
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch
 from django.utils.http import parse_http_date_safe
@@ -26,19 +27,45 @@ from .hooks import DjangoHooks
 from .people import SIGNED_OUT
 from .protocol import handshake
 from .protocol.frames import CloseCode
+from .protocol.handshake import Refusal
 from .request import WebSocketRequest
 from .responses import refusal_reason
 from .server import dismissal
 from .server.admission import RETRY_AFTER, Place
 from .server.refusals import shown, suffix
 from .server.takeover import Takeover
+from .tracebacks import raised_at
 
-__all__ = ["close_code", "dismiss", "hint", "limit_lines", "refusals_of", "wants_close"]
+__all__ = [
+    "close_code",
+    "dismiss",
+    "hint",
+    "limit_lines",
+    "limit_security",
+    "refusal_response",
+    "refusals_of",
+    "wants_close",
+]
 
 #: What a refusal is closed with: this and its status, but for those with codes of their own.
 _OWN_CODES: Final = 4000
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return a refusal that is counted and logged already as Django's response."""
+    status, _, reason = refusal.status.partition(" ")
+    response = HttpResponse(
+        refusal.reason,
+        status=int(status),
+        reason=reason,
+        headers=dict(refusal.headers),
+        content_type="text/plain; charset=utf-8",
+    )
+    # django.utils.log.log_response(): a flood is not to be logged a second time.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def wants_close(environ: Mapping[str, Any], mode: str) -> bool:
@@ -154,6 +181,9 @@ def hint(status: int) -> str:
     return ""
 
 
+#: What Django's loggers of a SuspiciousOperation begin with, before the name of its class.
+_SECURITY: Final = "django.security."
+
 #: Characters of an argument that may stand in a line of Django's as they are.
 _LONG: Final = 200
 
@@ -161,18 +191,39 @@ _LONG: Final = 200
 def limit_lines(record: logging.LogRecord) -> bool:
     """Limit Django's own lines about refused handshakes, and what of the client is in them.
 
-    Errors, which are the project's and not the client's, are all logged.
+    Errors of the project are all logged. What ``django.security`` calls errors are the client's.
     """
     request = getattr(record, "request", None)
-    if record.levelno >= logging.ERROR or not isinstance(request, WebSocketRequest):
+    if not isinstance(request, WebSocketRequest):
         return True
-    end = suffix(record.msg)
+    is_security = record.name.startswith(_SECURITY)
+    if record.levelno >= logging.ERROR and not is_security:
+        return True
+    # The text of a SuspiciousOperation may quote the client.
+    end = suffix(record.name if is_security else record.msg)
     if end is None:
         return False
-    if isinstance(record.args, tuple):
+    if is_security:
+        record.msg, record.args = "%s", (shown(str(record.msg)),)
+    elif isinstance(record.args, tuple):
         record.args = tuple(
             shown(each) if isinstance(each, str) and len(each) > _LONG else each
             for each in record.args
         )
-    record.msg += end
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        # The traceback would end with the text.
+        end = f" ({raised_at(error)}){end}"
+        record.exc_info = None
+    record.msg += end.replace("%", "%%")
     return True
+
+
+def limit_security(kind: type[SuspiciousOperation] = SuspiciousOperation) -> None:
+    """Limit Django's lines about errors of a class, and of all that are known to derive from it.
+
+    Django has a logger for each, and a filter holds for its own logger only.
+    """
+    logging.getLogger(f"{_SECURITY}{kind.__name__}").addFilter(limit_lines)
+    for derived in kind.__subclasses__():
+        limit_security(derived)

@@ -20,11 +20,12 @@ from .server.counters import count
 from .server.logs import get_logger
 from .server.refusals import LogLimit
 
-__all__ = ["describe", "notify", "report"]
+__all__ = ["describe", "note_late_response", "notify", "report"]
 
 logger = get_logger("django_wsmux.connection")
 
 _limit = LogLimit()
+_late_responses = LogLimit()
 
 
 def report(
@@ -100,3 +101,16 @@ def describe(error: BaseException) -> str:
         return f"{name}: {error}"
     except Exception:
         return name
+
+
+def note_late_response(websocket: object, response: HttpResponseBase) -> None:
+    """Log that a view has returned a response which cannot be sent."""
+    suffix = _late_responses.suffix()
+    if suffix is not None:
+        logger.warning(
+            "%r: the view returned a response, %d, after the 101. Call websocket.close() instead, "
+            "or refuse before: in a decorator above @websocket, or in connect()%s",
+            websocket,
+            response.status_code,
+            suffix,
+        )

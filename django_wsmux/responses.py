@@ -1,4 +1,4 @@
-"""The responses that say yes to a handshake."""
+"""The responses to a handshake: those that say yes, and what is common to all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from django.http import HttpResponse, HttpResponseBase
 from . import surroundings
 from .server.websocket import WebSocket
 
-__all__ = ["Conversation", "SwitchingProtocols", "WebSocketResponse", "refusal_reason"]
+__all__ = [
+    "Conversation",
+    "SwitchingProtocols",
+    "WebSocketResponse",
+    "add_length",
+    "refusal_reason",
+]
 
 #: What is run once the socket is open; what it returns is ignored unless it is an HttpResponse.
 Conversation = Callable[[WebSocket], object]
@@ -75,3 +81,16 @@ def refusal_reason(response: HttpResponseBase) -> str:
     reason = f"{response.status_code} {response.reason_phrase}"
     # Section 5.5: 123 bytes at most, and no half character.
     return reason.encode(errors="replace")[:123].decode(errors="ignore")
+
+
+def add_length(response: HttpResponseBase) -> None:
+    """Give a response a Content-Length, which some clients wait for.
+
+    ``CommonMiddleware`` does it where it is installed, and where it is reached.
+    """
+    if (
+        isinstance(response, HttpResponse)
+        and response.status_code not in (101, 204, 304)
+        and not response.has_header("Content-Length")
+    ):
+        response.headers["Content-Length"] = str(len(response.content))

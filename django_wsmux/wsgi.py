@@ -25,7 +25,7 @@ from django.utils.log import request_logger
 from . import access_log, conf, databases, namespace
 from .backends import BackendMisconfigured
 from .handler import WebSocketHandler
-from .refusing import limit_lines
+from .refusing import limit_lines, limit_security
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 
@@ -90,7 +90,9 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
     request_logger.addFilter(limit_lines)
-    return WebSocketHandler()
+    handler = WebSocketHandler()
+    limit_security()
+    return handler
 
 
 def _look_at_backend() -> None:

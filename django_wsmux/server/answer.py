@@ -7,10 +7,11 @@ iterable, and may call ``start_response()`` late (PEP 3333).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from itertools import chain
 from typing import Any
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "InContext"]
 
 StartResponse = Callable[..., Any]
 
@@ -92,3 +93,32 @@ class _Begun:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._items
+
+
+class InContext:
+    """A response that is iterated over and closed in the context of its handshake.
+
+    So receivers of ``request_finished`` find what the handshake has used, such as its caches.
+
+    Args:
+        context: of the handshake.
+        response: what the application has returned.
+    """
+
+    __slots__ = ("_context", "_response")
+
+    def __init__(self, context: Context, response: Any) -> None:
+        self._context = context
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the body."""
+        parts = self._context.run(iter, self._response)
+        while (part := self._context.run(next, parts, None)) is not None:
+            yield part
+
+    def close(self) -> None:
+        """Close the response, where it can be closed."""
+        close = getattr(self._response, "close", None)
+        if close is not None:
+            self._context.run(close)

@@ -425,6 +425,29 @@ class TestLogs:
         assert "\x1b" not in log
         assert "\nFORGED" not in log
 
+    @pytest.mark.parametrize(
+        ("query", "status", "line"),
+        [
+            ("", 400, r"'100 %s of [^\n]*\(Suspicion in "),
+            ("?forbidden", 403, r"Forbidden \(Permission denied\)[^\n]*\(PermissionDenied in "),
+        ],
+    )
+    def test_is_limited(
+        self, start_server: StartServer, query: str, status: int, line: str
+    ) -> None:
+        """Django's lines on errors that a client has made: few, of one line each, and cut."""
+        server = start_server("own")
+        for number in range(40):
+            what = f"{number}-{FORGED}{'x' * 2000}"
+            path = f"/events/suspicious/{quote(what)}/{query}"
+            assert server.refused(path).status == status
+        server.wait_for_log(line)
+        log = server.log
+        assert 0 < len(re.findall(line, log)) < 40
+        assert "Traceback" not in log
+        assert "x" * 1000 not in log
+        assert "\nFORGED" not in log
+
 
 class TestSessionFixation:
     """A session that an attacker knows from before its victim has signed in."""

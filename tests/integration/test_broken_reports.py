@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..conftest import StartServer
-from ..support import Server, frame
+from ..support import WORKERS, Server, frame
 
 FAULTS = [
     "got_request_exception",
@@ -119,3 +120,17 @@ def test_left_behind(start_server: StartServer, worker: str, what: str) -> None:
         # What is meant for a view arrives.
         second.send(frame(0x81, b"own timeout"))
         assert second.frame() == (8, b"\x03\xf3500 Internal Server Error")
+
+
+@pytest.mark.parametrize("worker", WORKERS)  # runserver does not start without a database
+def test_session_cannot_be_read(start_server: StartServer, worker: str, tmp_path: Path) -> None:
+    """Django reports it as it does an error of a view, and the answer is the site's 500."""
+    server = start_server(worker, env={"TEST_DATABASE": str(tmp_path / "missing" / "database")})
+    answer = server.refused("/echo/", {"Cookie": f"sessionid={'x' * 32}"})
+    assert (answer.status, "Server Error" in answer.text) == (500, True)
+    server.wait_for_log(r"Internal Server Error: /echo/\n")
+    server.wait_for_log("OperationalError: unable to open database file")
+    assert "Error handling request" not in server.log
+    with server.upgraded("/echo/") as wire:
+        wire.send(frame(0x81, b"hello"))
+        assert wire.frame() == (1, b"hello")
