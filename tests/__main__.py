@@ -1,8 +1,8 @@
 """Run the tests: ``python -m tests [arguments for pytest]``.
 
-Without arguments, or with ``--of-libraries`` alone, these are all tests, side by side in as many
-processes as keep the machine's cores busy; after them come those that are marked ``alone``. With
-any other arguments it is pytest, in one process.
+Without arguments, or with ``--of-libraries`` alone, run all tests in parallel, in as many processes
+as keep the machine's cores busy, and then the tests marked ``alone``. With any other arguments, run
+pytest with them in one process.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import sys
 
 __all__ = ["main"]
 
-#: Nothing that Python could warn of is to be overlooked.
+#: Development mode: Python shows all of its warnings.
 PYTHON = (sys.executable, "-X", "dev")
 
 
 def side_by_side() -> list[str]:
-    """Return the options of pytest-xdist: a file's tests share servers, so they stay together."""
+    """Return the options of pytest-xdist. Tests of a file share servers, so they stay together."""
     # Most of the time goes into starting servers, which takes a core, and some into waiting for
-    # them; more processes would be in each other's way. The longest files happen to come first.
+    # them. More processes would slow each other down. The longest files happen to come first.
     processes = min(len(os.sched_getaffinity(0)) + 1, 8)
     options = ["--dist=loadfile", "--no-loadscope-reorder"]
     return [*options, f"--tx={processes}*popen//python={shlex.join(PYTHON)}"]
 
 
 def main(arguments: list[str]) -> int:
-    """Run them; return what pytest returns, or the first of two failures."""
+    """Run the tests; return pytest's exit code, or the first of two failures."""
     runs = [arguments]
     if not set(arguments) - {"--of-libraries"}:
         runs = [[*arguments, "-m", "not alone", *side_by_side()], [*arguments, "-m", "alone"]]

@@ -1,4 +1,4 @@
-"""Fixtures: servers of every kind, and what may be missing on a machine."""
+"""Fixtures: servers of every kind, and skips for programs that are not installed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ import pytest
 
 from .support import PATH, ROOT, SERVERS, Server
 
-# Tests in modules where pytest does not look for asserts to explain.
+# Modules with assert statements where pytest would not rewrite them by itself.
 pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
 
 StartServer = Callable[..., Server]
 
-# Servers are stopped as with CONTROL-C, which whatever runs us in the background has them ignore.
+# Servers are stopped with SIGINT. A shell that runs the tests in the background makes them ignore
+# it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option, and the setting that says what it means."""
+    """Add the option, and the ini setting that lists its paths."""
     parser.addoption(
         "--of-libraries",
         action="store_true",
-        help="leave out what libraries cannot change: the paths of of_no_library in setup.cfg",
+        help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
     )
-    parser.addini("of_no_library", "what libraries cannot change", type="paths")
+    parser.addini("of_no_library", "tests that no library affects", type="paths")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what libraries cannot change, where only they are of interest."""
+    """With ``--of-libraries``, leave out tests whose result no library can change."""
     if config.getoption("of_libraries") and collection_path in config.getini("of_no_library"):
         return True
     return None
@@ -70,7 +71,7 @@ def _start(environment: dict[str, str], name: str) -> Server:
 
 @pytest.fixture(scope="session", params=[*SERVERS, "direct"])
 def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
-    """Every server that can serve WebSockets, gevent-websocket's own included."""
+    """Every server that can serve WebSockets, including gevent-websocket's own."""
     server = _start(environment, request.param)
     yield server
     server.stop()
@@ -136,26 +137,26 @@ def _starting(environment: dict[str, str]) -> Iterator[StartServer]:
 
 @pytest.fixture
 def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
-    """Start a server with options of one's own; stopped after the test."""
+    """Start servers with the test's own options; stop them after the test."""
     yield from _starting(environment)
 
 
 @pytest.fixture(scope="module")
 def start_lasting_server(environment: dict[str, str]) -> Iterator[StartServer]:
-    """The same for fixtures that several tests share; stopped after the module."""
+    """Start servers that several tests share; stop them after the module."""
     yield from _starting(environment)
 
 
 def need(*programs: str) -> None:
-    """Skip, loudly, where a program is missing; fail where nothing may be skipped."""
+    """Skip the test if a program is missing; fail if nothing may be skipped."""
     for program in programs:
         if shutil.which(program, path=PATH) is None:
             missing(program)
 
 
 def missing(program: str) -> NoReturn:
-    """Skip the test for want of a program; fail where nothing may be skipped."""
-    message = f"{program} is not installed: scripts/test installs it where it may"
+    """Skip the test because a program is missing; fail if nothing may be skipped."""
+    message = f"{program} is not installed: scripts/test installs it where it can"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

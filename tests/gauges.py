@@ -1,4 +1,4 @@
-"""What a server under test holds: memory, descriptors, open sockets."""
+"""Measures a server under test: memory, descriptors, open sockets."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MIB = 2**20
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Ask until it is so, for what gives no sign when it happens."""
+    """Poll until the condition is true, where nothing can be awaited."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.01)
 
 
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def open_sockets(server: Server) -> int:
-    """Return how many WebSockets the server has open; for a server with one worker."""
+    """Return how many WebSockets the server has open. The server must have one worker."""
     return int(json.loads(server.get("/report/none/"))["open"])
 
 
@@ -56,7 +56,7 @@ def settled(server: Server) -> None:
 
 
 def reported(server: Server, key: str) -> str:
-    """Return what a view left behind under this key, when it has."""
+    """Return what a view reported under this key; wait until it has."""
     found: list[str] = []
 
     def has_reported() -> bool:
@@ -72,19 +72,19 @@ def reported(server: Server, key: str) -> str:
 
 
 def resident(pid: int) -> int:
-    """Return the bytes of memory that a process has now."""
+    """Return how many bytes of memory a process has now."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak(pid: int) -> int:
-    """Return the bytes that it had at most since ``forget_peak()``."""
+    """Return the maximum bytes of memory since ``forget_peak()``."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def forget_peak(pid: int) -> None:
-    """Begin to measure the peak anew."""
+    """Reset the peak."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -94,7 +94,7 @@ def descriptors(pid: int) -> int:
 
 
 def worker_of(server: Server, port: int) -> int:
-    """Return the worker that has taken a connection; ``port`` is the client's."""
+    """Return the worker that serves a connection; ``port`` is the client's."""
     suffixes = f":{server.port:04X}", f":{port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines():
         fields = line.split()
@@ -105,14 +105,14 @@ def worker_of(server: Server, port: int) -> int:
                     with suppress(FileNotFoundError):
                         if str(descriptor.readlink()) == link:
                             return pid
-    raise AssertionError(f"no worker has the connection from port {port}")
+    raise AssertionError(f"no worker serves the connection from port {port}")
 
 
 class Gauges:
     """How a worker's memory changes within ``growth()``, in bytes.
 
     Args:
-        server: has one worker.
+        server: a server with one worker.
     """
 
     def __init__(self, server: Server) -> None:
@@ -123,18 +123,18 @@ class Gauges:
 
     @property
     def peak(self) -> int:
-        """By how much it has grown at most so far."""
+        """The maximum growth so far."""
         return peak(self._pid) - self._before
 
     def kept(self) -> int:
-        """By how much it has grown in the end, when all that is garbage is collected."""
+        """Return the growth that remains after garbage collection."""
         assert int(self._server.get("/collect/")) == self._pid
         return resident(self._pid) - self._before
 
 
 @contextmanager
 def growth(server: Server, *, kept: int = 20 * MIB) -> Iterator[Gauges]:
-    """Measure memory; when the block is over all but ``kept`` bytes of it must come back."""
+    """Measure memory; assert that fewer than ``kept`` bytes remain in use after the block."""
     settled(server)
     gauges = Gauges(server)
     yield gauges
@@ -143,7 +143,7 @@ def growth(server: Server, *, kept: int = 20 * MIB) -> Iterator[Gauges]:
 
 
 def echo(server: Server) -> None:
-    """Hold that a socket opens and is answered."""
+    """Assert that a socket opens and is answered."""
     with server.connect("/echo/") as websocket:
         websocket.send("alive")
         assert websocket.recv(timeout=TIMEOUT) == "alive"
@@ -151,13 +151,13 @@ def echo(server: Server) -> None:
 
 @contextmanager
 def unharmed(server: Server) -> Iterator[None]:
-    """Hold that the block leaves the server's one worker as it was.
+    """Assert that the block leaves the server's one worker as it was.
 
-    The same process, no socket and no descriptor more, nothing raised, and an echo works. What
-    the servers log of connections that never became ours is theirs: pywsgi writes a traceback for
-    each that is reset within its request.
+    The process is the same, no socket or descriptor is left, nothing was raised, and an echo works.
+    Lines that a server logs about connections that never became WebSockets do not count: pywsgi
+    writes a traceback for each connection that is reset within its request.
     """
-    # The first socket of a process opens what it needs for all of them.
+    # The first socket of a process opens descriptors that all of them share.
     echo(server)
     settled(server)
     (pid,) = server.workers

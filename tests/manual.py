@@ -1,4 +1,4 @@
-"""The pages of the manual, taken apart: tables, blocks, comments."""
+"""Parses the pages of the manual: tables, blocks, comments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES = [
 
 
 class _Nothing(Directive):
-    """Stands for what Sphinx alone knows."""
+    """Stands for the directives that only Sphinx knows."""
 
     has_content = True
     optional_arguments = 1
@@ -38,7 +38,7 @@ class _Nothing(Directive):
     )
 
     def run(self) -> list[nodes.Node]:
-        """Leave nothing behind."""
+        """Return no nodes."""
         return []
 
 
@@ -58,7 +58,7 @@ def document(path: Path) -> nodes.document:
 
 
 def page_name(path: Path) -> str:
-    """Return the path of a page from the root."""
+    """Return the path of a page relative to the root."""
     return str(path.relative_to(ROOT))
 
 
@@ -68,8 +68,9 @@ class Block:
 
     Attributes:
         language: as after ``code-block::``; ``None`` after a plain ``::``.
-        text: what is in it.
-        comment: the comment before it, or before the paragraph that leads to it; else ``""``.
+        text: the code.
+        comment: the comment before the block, or before the paragraph that introduces it; else
+            ``""``.
     """
 
     language: str | None
@@ -78,7 +79,7 @@ class Block:
 
 
 def blocks(path: Path) -> list[Block]:
-    """Return the blocks of code of a page, but for the files that it includes."""
+    """Return the blocks of code of a page, without included files."""
     found = []
     for node in document(path).findall(nodes.literal_block):
         text = node.astext()
@@ -94,20 +95,20 @@ def blocks(path: Path) -> list[Block]:
 
 
 def python(name: str) -> list[str]:
-    """Return the blocks of Python of a page of ``docs/``."""
+    """Return the Python blocks of a page of ``docs/``."""
     return [each.text for each in blocks(ROOT / "docs" / name) if each.language == "python"]
 
 
 def comments(path: Path) -> Iterator[str]:
-    """Yield the comments of a page, each in one line."""
+    """Yield the comments of a page, each as one line."""
     for node in document(path).findall(nodes.comment):
         yield " ".join(node.astext().split())
 
 
 def table(name: str, *head: str) -> list[list[str]]:
-    """Return the rows of the one table of a page that begins with these headings.
+    """Return the rows of the only table of a page that begins with these headings.
 
-    A cell is its text in one line.
+    The text of each cell is one line.
     """
     tables = []
     for node in document(ROOT / "docs" / name).findall(nodes.table):

@@ -1,4 +1,4 @@
-"""Real proxies in front of a server under test, run with the files of the manual."""
+"""Real proxies in front of a server under test, configured with the files of the manual."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FILES = ROOT / "docs" / "deployment"
 #: Where the manual's files expect Django.
 BACKEND = "127.0.0.1:8000"
 
-#: What they call the certificate, its key, and the two in one.
+#: The paths of the certificate, its key, and both in one file, as the manual writes them.
 CERTIFICATES = tuple(f"/etc/ssl/example.com/{name}.pem" for name in ("certificate", "key", "both"))
 
-# What Debian's apache2.conf does, and a2enmod. The user is for tests that root runs: nobody.
+# What Debian's apache2.conf and a2enmod do. The user is nobody, for tests that run as root.
 _APACHE = """\
 ServerRoot {directory}
 DefaultRuntimeDir {directory}
@@ -45,22 +45,22 @@ Include {file}
 """
 _APACHE_MODULES = ("mpm_event", "authz_core", "alias", "headers", "ssl", "proxy", "proxy_http")
 
-#: What stands in a file, and what is put there instead.
+#: A text of a file, and its replacement.
 Change = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the manual's files, and how it is run where it is not at home.
+    """One of the manual's files, and how the tests run it.
 
     Args:
         file: its name.
-        program: what runs it.
-        addresses: what it listens on, and what it does under test. ``{port}`` is where pages and
-            sockets are, ``{plain}`` where it sends browsers on to TLS.
-        timeout: what lets it cut an idle WebSocket, and the same with one second.
-        unix: what it says of Django, and what it would of a unix socket, ``{path}``.
-        is_secure: it ends TLS.
+        program: the program that it configures.
+        addresses: the addresses to listen on, and their replacements. ``{port}`` serves pages and
+            sockets, ``{plain}`` redirects browsers to TLS.
+        timeout: the limit for an idle WebSocket, and the same with one second.
+        unix: the address of Django, and its replacement with a unix socket, ``{path}``.
+        is_secure: whether it terminates TLS.
     """
 
     file: str
@@ -75,7 +75,7 @@ _NGINX_TIMEOUT = ("proxy_read_timeout 300s;", "proxy_read_timeout 1s;")
 _CADDY_TIMEOUT = "{\n\t\ttransport http {\n\t\t\tread_timeout 1s\n\t\t}\n\t}\n"
 _NGINX_UNIX = (f"server {BACKEND};", "server unix:{path};")
 
-#: By the name that tests show.
+#: By the names that the tests show.
 PROXIES = {
     "nginx": Kind(
         "nginx-site.conf",
@@ -96,11 +96,11 @@ PROXIES = {
         "Caddyfile",
         "caddy",
         {
-            # Options for the whole of Caddy come first.
+            # Global options of Caddy come first.
             "example.com {\n": "{{\n\tadmin off\n\thttp_port {plain}\n}}\n"
             "https://127.0.0.1:{port} {{\n"
         },
-        # By itself it has no such limit.
+        # By default Caddy has no such limit.
         (f"reverse_proxy {BACKEND}\n", f"reverse_proxy {BACKEND} {_CADDY_TIMEOUT}"),
         (f"reverse_proxy {BACKEND}", "reverse_proxy unix/{path}"),
     ),
@@ -110,7 +110,7 @@ PROXIES = {
         {
             "bind :80\n": "bind 127.0.0.1:{plain}\n",
             "bind :443 ": "bind 127.0.0.1:{port} ",
-            # It refuses to start with fewer descriptors than these would need.
+            # HAProxy refuses to start with fewer descriptors than these would need.
             "maxconn 20000": "maxconn 1000",
         },
         ("timeout tunnel 300s", "timeout tunnel 1s"),
@@ -129,7 +129,7 @@ PROXIES = {
     ),
 }
 
-#: The least that nginx needs: it tells Django nothing about the outside.
+#: The minimal configuration of nginx: it tells Django nothing about scheme, host and client.
 LEAST = Kind(
     "nginx.conf", "nginx", PROXIES["nginx"].addresses, ("", ""), _NGINX_UNIX, is_secure=False
 )
@@ -152,11 +152,11 @@ class ReverseProxy(Site):
     """A proxy with a file of the manual, in which addresses and paths are replaced.
 
     Args:
-        kind: which.
-        directory: an empty one of its own.
-        certificate: with its key, in one file.
+        kind: which proxy and file.
+        directory: an empty directory for it alone.
+        certificate: a file with certificate and key.
         backend: the port of the server behind it, or the path of its unix socket.
-        changes: what else is changed in the file.
+        changes: further replacements in the file.
     """
 
     def __init__(
@@ -196,17 +196,17 @@ class ReverseProxy(Site):
                 [program, *getattr(self, f"_{kind.program}")(file)],
                 stdout=output,
                 stderr=output,
-                # Caddy keeps things there.
+                # Caddy stores its data there.
                 env={**os.environ, "HOME": str(directory), "XDG_DATA_HOME": str(directory)},
             )
         try:
             wait_for_port(port)
         except AssertionError:
             self.stop()
-            raise AssertionError(f"{kind.program} does not start: {self.output}") from None
+            raise AssertionError(f"{kind.program} did not start: {self.output}") from None
 
     def _nginx(self, file: Path) -> list[str]:
-        # Ordinary users may not write to where nginx keeps large bodies.
+        # Ordinary users cannot write to nginx's default directories for large bodies.
         temporary = " ".join(
             f"{kind}_temp_path {self._directory}/{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -241,10 +241,10 @@ class ReverseProxy(Site):
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
+        """The output of the program so far."""
         return (self._directory / "output").read_text()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the proxy."""
         self.process.terminate()
         self.process.wait(TIMEOUT)

@@ -1,4 +1,4 @@
-"""Real brokers for the tests, each in a directory and on a port of its own, and a bad network."""
+"""Real brokers for the tests, each with its own directory and port, and an unreliable network."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ __all__ = [
 
 
 def wait_until_said(condition: Callable[[], object]) -> None:
-    """Ask again and again, where nothing tells."""
+    """Poll until the condition is true, where nothing can be awaited."""
     deadline = time.monotonic() + 2 * TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, "it does not come true"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
 class RedisServer:
-    """A redis-server that keeps nothing.
+    """A redis-server without persistence.
 
     Args:
         directory: for its log.
-        options: on top of what is said here.
-        config: the configuration of a Sentinel, which it shall be then.
+        options: further options for redis-server.
+        config: the configuration of a Sentinel; makes this one a Sentinel.
 
     Attributes:
-        port: where it listens.
+        port: the port that it listens on.
     """
 
     tls_port = 0
@@ -61,7 +61,7 @@ class RedisServer:
 
     @classmethod
     def with_tls(cls, directory: Path, key: Path, certificate: Path) -> RedisServer:
-        """Start one that speaks TLS at ``tls_port``."""
+        """Start a server that speaks TLS at ``tls_port``."""
         port = unused_port()
         options = f"--tls-port {port} --tls-key-file {key} --tls-cert-file {certificate}"
         server = cls(directory, *options.split(), "--tls-auth-clients", "no")
@@ -70,18 +70,18 @@ class RedisServer:
 
     @classmethod
     def of_cluster(cls, directory: Path) -> RedisServer:
-        """Start one that can be made part of a cluster."""
-        # The usual port for that, 10,000 more, may be none.
+        """Start a server that can join a cluster."""
+        # The default port of the cluster bus, 10,000 higher, may be out of range.
         options = f"--cluster-enabled yes --cluster-port {unused_port()}"
         return cls(directory, *options.split())
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The URL of the server."""
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, where it was before."""
+        """Start the server, at the same port as before."""
         command = ["redis-server", *self._config, "--port", f"{self.port}", "--bind", "127.0.0.1"]
         if not self._config:
             command += ["--save", ""]
@@ -92,25 +92,25 @@ class RedisServer:
         wait_for_port(self.port)
 
     def ask(self, *command: str) -> str:
-        """Send a command; return the reply as redis-cli prints it, an item a line."""
+        """Send a command; return the reply as redis-cli prints it, one item per line."""
         client = ["redis-cli", "-p", f"{self.port}", *command]
         return subprocess.run(client, check=True, capture_output=True, text=True).stdout
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the server, as a crash does."""
         self.process.kill()
         self.process.wait(TIMEOUT)
 
     def freeze(self) -> None:
-        """Let it stand still: its connections stay."""
+        """Stop the process; its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process go on."""
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self.process.poll() is None:
             self.thaw()
             self.process.terminate()
@@ -118,7 +118,7 @@ class RedisServer:
 
 
 def find_postgres() -> Path | None:
-    """Return where PostgreSQL's programs are; Debian does not put them on the path."""
+    """Return the directory of PostgreSQL's programs; Debian does not put it on the path."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     places += [Path(place) for place in os.environ["PATH"].split(os.pathsep)]
     programs = ("initdb", "postgres", "pg_isready", "psql")
@@ -132,7 +132,7 @@ class PostgresServer:
     """A PostgreSQL with an empty database ``postgres``, user ``postgres``, no password.
 
     Args:
-        max_connections: that it takes.
+        max_connections: the server's ``max_connections``.
     """
 
     def __init__(self, max_connections: int = 60) -> None:
@@ -140,7 +140,8 @@ class PostgresServer:
         programs = find_postgres()
         assert programs is not None
         self._programs = programs
-        # Not in pytest's directory: PostgreSQL refuses to run as root, and others cannot enter it.
+        # Not pytest's directory: PostgreSQL refuses to run as root, and other users cannot enter
+        # it.
         self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._as_user: list[str] = []
         if os.geteuid() == 0:
@@ -159,7 +160,7 @@ class PostgresServer:
         )
 
     def start(self) -> None:
-        """Start it, where it was before."""
+        """Start the server, at the same port as before."""
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -178,22 +179,22 @@ class PostgresServer:
         wait_until_said(lambda: subprocess.run(ready).returncode == 0)
 
     def ask(self, sql: str) -> str:
-        """Run a statement; return the values, a row a line."""
+        """Run a statement; return the values, one row per line."""
         command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port)]
         command += ["-U", "postgres", "-At", "-c", sql]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def kill(self) -> None:
-        """End it as a crash does: SIGQUIT, its children included, no goodbyes, no checkpoint."""
+        """Kill server and children as a crash does: SIGQUIT, without notice or checkpoint."""
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(TIMEOUT)
 
     def freeze(self) -> None:
-        """Let it stand still: its connections stay."""
+        """Stop the processes; their connections stay open."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the processes go on."""
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
@@ -203,7 +204,7 @@ class PostgresServer:
                 os.kill(pid, number)
 
     def stop(self) -> None:
-        """End it and remove it."""
+        """Stop the server and remove its directory."""
         if self.process.poll() is None:
             self.thaw()
             self.process.send_signal(signal.SIGINT)
@@ -212,10 +213,10 @@ class PostgresServer:
 
 
 class Proxy:
-    """A TCP proxy that can turn bad.
+    """A TCP proxy that can fail.
 
     Args:
-        port: where it forwards to.
+        port: the port that it forwards to.
     """
 
     def __init__(self, port: int) -> None:
@@ -233,16 +234,16 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many go through it."""
+        """How many connections go through the proxy."""
         with self._lock:
             return len(self._pairs)
 
     def black_hole(self) -> None:
-        """Forward nothing more, and say nothing: half-open connections, a partition."""
+        """Stop forwarding without closing anything: half-open connections, a partition."""
         self._forwards.clear()
 
     def heal(self) -> None:
-        """Forward again, also what was held back."""
+        """Forward again, including what was held back."""
         self._forwards.set()
 
     def cut(self) -> None:
@@ -251,7 +252,8 @@ class Proxy:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for sock in pair:
-                # With the first broken, the thread that forwards may have closed the second.
+                # When the first is shut down, the forwarding thread may already have closed the
+                # second.
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
@@ -294,7 +296,7 @@ class Proxy:
                 sock.close()
 
     def close(self) -> None:
-        """End it."""
+        """Close the proxy."""
         self._is_closed = True
         self.heal()
         socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT).close()
@@ -305,7 +307,7 @@ class Proxy:
 
 @contextmanager
 def proxy_to(port: int) -> Iterator[Proxy]:
-    """Put a proxy before a port for the length of the block."""
+    """Run a proxy in front of a port during the block."""
     proxy = Proxy(port)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""The structure that DESIGN promises: layers, sizes, documentation."""
+"""The structure of the package: layers, sizes, documentation."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import django_wsmux
 PACKAGE = Path(django_wsmux.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What each layer may import of the layers and libraries in question.
+# The layers and libraries that each layer must not import.
 FORBIDDEN = {
     "protocol": {"socket", "_socket", "gevent", "django", "gunicorn", "..server", "..exceptions"},
     "server": {"django", "gunicorn", "..handler", "..conf", "..groups", "..responses"},
     "backends": {"gunicorn", "..server", "..handler", "..conf", "..groups", "..responses"},
 }
 
-# The modules of backends/ that may import a library which not every project has, or Django.
-# (peer.py is a program for tests.)
+# The modules of backends/ that may import an optional library or Django. (peer.py is a program for
+# tests.)
 ONLY_IN = {
     "django": {"postgresql.py", "peer.py"},
     "psycopg": {"postgresql.py", "postgresql_session.py"},
@@ -59,7 +59,7 @@ def module_name(path: Path) -> str:
 
 
 def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield what runs when a module is imported: not functions, nor what is for mypy alone."""
+    """Yield the statements that run at import: no function bodies, nothing for mypy alone."""
     for statement in statements:
         yield statement
         if isinstance(statement, ast.FunctionDef):
@@ -74,7 +74,7 @@ def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def needed(path: Path) -> set[str]:
-    """Return the names, of modules and in them, that a module must have to be imported."""
+    """Return the modules, and names in them, that must exist before a module can be imported."""
     package = module_name(path) if path.name == "__init__.py" else module_name(path.parent)
     found = set()
     for statement in run_at_import(ast.parse(path.read_text()).body):
@@ -88,7 +88,7 @@ def needed(path: Path) -> set[str]:
 
 
 def test_no_cycles() -> None:
-    """Each module can be read, and imported, after those that it needs."""
+    """Modules can be ordered so that each is imported after those that it needs."""
     modules = {module_name(path): needed(path) for path in MODULES}
     graph = {name: (names & modules.keys()) - {name} for name, names in modules.items()}
     assert graph["django_wsmux.wsgi"] >= {"django_wsmux.handler", "django_wsmux.server.patching"}
@@ -100,7 +100,7 @@ def test_no_cycles() -> None:
 
 @pytest.mark.parametrize("layer", FORBIDDEN)
 def test_layers(layer: str) -> None:
-    """protocol/ knows no sockets, server/ no Django, backends/ nothing of what is above it."""
+    """protocol/ knows no sockets, server/ no Django, backends/ no layer above it."""
     for path in (PACKAGE / layer).glob("*.py"):
         for name in imports(path):
             parts = name.lstrip(".").split(".")
@@ -110,7 +110,7 @@ def test_layers(layer: str) -> None:
 
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_libraries_of_backends(library: str) -> None:
-    """A backend's library is imported by that backend only; gevent by none."""
+    """A backend's library is imported by that backend only, and gevent by none."""
     found = {
         path.name
         for path in (PACKAGE / "backends").glob("*.py")
@@ -120,13 +120,13 @@ def test_libraries_of_backends(library: str) -> None:
 
 
 def test_no_asyncio() -> None:
-    """A running loop in a patched process makes Django refuse the ORM everywhere."""
+    """The package does not use asyncio: a running loop makes Django refuse the ORM everywhere."""
     for path in MODULES:
         assert "asyncio" not in {name.split(".")[0] for name in imports(path)}, path
 
 
 def docstring_lines(tree: ast.Module) -> set[int]:
-    """Return the numbers of all lines that docstrings take up."""
+    """Return the numbers of all lines of docstrings."""
     lines: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body:
@@ -137,7 +137,7 @@ def docstring_lines(tree: ast.Module) -> set[int]:
 
 
 def lines_of_code(text: str) -> set[int]:
-    """Return the numbers of the lines of code: no blank lines, comments or docstrings."""
+    """Return the numbers of all lines of code, without blank lines, comments and docstrings."""
     other = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -148,7 +148,7 @@ def lines_of_code(text: str) -> set[int]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_sizes(path: Path) -> None:
-    """No module has over 400 lines of code, and no function over 60."""
+    """No module has more than 400 lines of code, and no function more than 60."""
     text = path.read_text()
     code = lines_of_code(text)
     assert len(code) <= 400
@@ -160,7 +160,7 @@ def test_sizes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_documented(path: Path) -> None:
-    """Every module says what it is for and what it exports; every public name is explained."""
+    """Every module has a docstring and ``__all__``; every public name has a docstring."""
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), path
     assert "__all__" in path.read_text(), path
@@ -171,18 +171,18 @@ def test_documented(path: Path) -> None:
 
 
 def test_exports_exist() -> None:
-    """Each name in an ``__all__`` is there."""
+    """Each name in an ``__all__`` exists."""
     for info in pkgutil.walk_packages([str(PACKAGE)], "django_wsmux."):
         if info.name == "django_wsmux.admin":
-            continue  # which only a project with an admin imports, as the sample site
+            continue  # imported only in projects with an admin, such as the sample site
         if info.name == "django_wsmux.protocol._speedups":
-            continue  # which is written in C
+            continue  # written in C
         module = importlib.import_module(info.name)
         for name in module.__all__:
             assert hasattr(module, name), f"{info.name}.{name}"
 
 
 def test_worker_without_django() -> None:
-    """gunicorn imports the worker before it patches the process, when Django must not be there."""
+    """The worker imports no Django: gunicorn imports it before it patches the process."""
     program = "import sys, django_wsmux.worker; sys.exit('django' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, check=True)

@@ -1,4 +1,4 @@
-"""Settings: found wrong by check and at start, followed when overridden."""
+"""Settings: validation by check and at start, effect of ``override_settings()``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from django_wsmux.test import WebSocketClient
 
 
 def test_the_projects_settings_are_right() -> None:
-    """Nothing is wrong with what the tests run with."""
+    """The checks find nothing wrong with the settings of the tests."""
     assert list(conf.problems()) == []
 
 
 def test_options_follow_override_settings() -> None:
-    """A changed limit holds for the next connection, and is gone with the override."""
+    """A changed limit applies to the next connection, until the override ends."""
     default = conf.options().max_message_size
     with override_settings(WEBSOCKET_MAX_MESSAGE_SIZE=17):
         assert conf.options().max_message_size == 17
@@ -81,7 +81,7 @@ def test_options_follow_override_settings() -> None:
     ],
 )
 def test_bad_value(name: str, value: Any, said: str) -> None:
-    """It stops the server with an error that names the setting and says what to change."""
+    """A bad value stops the server with an error that names the setting and says what to change."""
     with (
         override_settings(**{name: value}),
         pytest.raises(ImproperlyConfigured, match=f"^{name} ") as caught,
@@ -111,13 +111,13 @@ def test_app_is_not_installed(start: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("value", ["", "ws.example.com:8001", "wss://ws.example.com"])
 def test_good_server(value: str) -> None:
-    """A server is named with or without a scheme, or not at all."""
+    """``WEBSOCKET_SERVER`` may have a scheme or not, and may be empty."""
     with override_settings(WEBSOCKET_SERVER=value):
         conf.require_valid()
 
 
 def test_module_as_urlconf() -> None:
-    """As ROOT_URLCONF, it may be the module itself."""
+    """Like ROOT_URLCONF, WEBSOCKET_URLCONF may be the module itself."""
     from tests.project import websocket_urls
 
     with override_settings(WEBSOCKET_URLCONF=websocket_urls):

@@ -1,4 +1,4 @@
-"""README and manual say what is there."""
+"""README and manual agree with the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import ROOT
 
 
 def test_settings_table() -> None:
-    """It has every setting with its default, in order."""
+    """The table has every setting with its default, in order."""
     text = (ROOT / "docs" / "settings.rst").read_text()
     rows = dict(re.findall(r"^``(WEBSOCKET_\w+)`` +(?:``)?(.+?)(?:``)?  ", text, re.MULTILINE))
     defaults = {name: repr(setting.default) for name, setting in conf.SETTINGS.items()}
@@ -32,7 +32,7 @@ def test_settings_table() -> None:
 
 
 def test_map_of_the_code() -> None:
-    """Files that contributors are told of exist, and nothing at the top level is left out."""
+    """Files named in CONTRIBUTING exist, and every module and package of the top level is named."""
     text = (ROOT / "CONTRIBUTING.rst").read_text()
     package = ROOT / "django_wsmux"
     told = set(re.findall(r"``([\w/]+(?:\.\w+|/))``", text))
@@ -49,13 +49,13 @@ def deployment(name: str) -> str:
 
 
 def seconds(pattern: str, text: str) -> int:
-    """Return the one number that is set there."""
+    """Return the only number that the pattern finds."""
     (number,) = re.findall(pattern, text)
     return int(number)
 
 
 def test_included_files() -> None:
-    """Each file for deployment is on a page, and pages include nothing else."""
+    """Each file for deployment is on a page, and pages include no other file."""
     text = "".join(page.read_text() for page in PAGES)
     included = re.findall(r"^\.\. include:: deployment/(\S+)$", text, re.MULTILINE)
     assert sorted(included) == sorted(
@@ -64,7 +64,7 @@ def test_included_files() -> None:
 
 
 def test_documented_command() -> None:
-    """Whoever starts gunicorn does it as the README says, and the container without a shell."""
+    """The unit and the container start gunicorn as README does, the container without a shell."""
     worker = ["gunicorn", "-k", "django_wsmux.worker.WebSocketWorker"]
     assert " ".join([*worker, "mysite.wsgi"]) in (ROOT / "README.rst").read_text()
     (command,) = re.findall(r"^CMD (\[.+\])$", deployment("Dockerfile"), re.MULTILINE)
@@ -77,7 +77,7 @@ def test_documented_command() -> None:
 
 
 def test_time_to_leave() -> None:
-    """Nobody kills gunicorn before it does so itself."""
+    """systemd and Kubernetes give gunicorn time to stop by itself."""
     graceful = Config().graceful_timeout
     unit, pod = deployment("mysite.service"), deployment("kubernetes.yaml")
     assert seconds(r"TimeoutStopSec=(\d+)", unit) > graceful
@@ -86,7 +86,7 @@ def test_time_to_leave() -> None:
 
 
 def test_pings_are_below_the_limits() -> None:
-    """A proxy as documented cuts nobody, even if one ping is late."""
+    """No documented proxy cuts a connection, even if one ping is late."""
     limits = [
         seconds(r"proxy_read_timeout (\d+)s;", deployment("nginx-site.conf")),
         seconds(r"proxy_read_timeout (\d+)s;", deployment("nginx-tls.conf")),
@@ -100,7 +100,7 @@ def test_pings_are_below_the_limits() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_compiles(page: Path) -> None:
-    """Every block of Python is Python."""
+    """Every Python block compiles."""
     blocks = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", page.read_text())
     for block in blocks:
         compile(re.sub(r"^    ", "", block, flags=re.MULTILINE), page.name, "exec")
@@ -108,7 +108,7 @@ def test_python_compiles(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_are_run(page: Path) -> None:
-    """Each is run by a test, or said to be a fragment and why; by the page, or before the block."""
+    """A test runs each block, or a comment says that it is a fragment, and why."""
     by_page: dict[str | None, str] = {}
     for comment in comments(page):
         match = re.search(r"(tests/[\w/]+\.py)", comment)
@@ -124,12 +124,12 @@ def test_blocks_are_run(page: Path) -> None:
         if reason is None:
             name = test[1] if test else by_page.get(block.language)
             assert name, f"{page.name}: neither run nor a fragment:\n{block.text}"
-            assert page.name in (ROOT / name).read_text(), f"{name} knows nothing of {page.name}"
+            assert page.name in (ROOT / name).read_text(), f"{name} does not mention {page.name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_names_exist(page: Path) -> None:
-    """Files that are linked to are there, and so is what is imported from the package."""
+    """Linked files exist, and so do names that are imported from the package."""
     text = page.read_text()
     for target in re.findall(r"<([\w./-]+\.rst)>`_", text):
         assert (page.parent / target).exists(), target
@@ -138,7 +138,7 @@ def test_links_and_names_exist(page: Path) -> None:
 
 
 def test_pictures() -> None:
-    """Each is on a page, with words for who cannot see it, and loads at once."""
+    """Each picture is on a page, has an alternative text, and is small."""
     used = {
         image["uri"]: image.get("alt", "")
         for page in PAGES
@@ -152,7 +152,7 @@ def test_pictures() -> None:
 
 
 def test_modules_of_the_picture() -> None:
-    """Those that the flow names are there."""
+    """The modules in the picture of the flow exist."""
     picture = (ROOT / "docs" / "images" / "flow.svg").read_text()
     modules = re.findall(r"\b((?:\w+/)?\w+\.py)\b", picture)
     assert len(modules) >= 12
@@ -162,7 +162,7 @@ def test_modules_of_the_picture() -> None:
 
 # The manual as HTML
 
-#: Names of modules in the reference that are exported for other modules of the package.
+#: Names of documented modules that are exported only for other modules of the package.
 INTERNAL = {
     "django_wsmux.authentication": {"FirstMessage", "bearer_token"},
     "django_wsmux.backends": {"Counts", "SCHEMES"},
@@ -177,13 +177,13 @@ INTERNAL = {
         "leave",
     },
     "django_wsmux.templatetags.websockets": {"register"},
-    "django_wsmux.test": {"HandshakeRefused"},  # is with the exceptions
+    "django_wsmux.test": {"HandshakeRefused"},  # documented with the exceptions
 }
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The pages that Sphinx makes, without a warning."""
+    """The pages that Sphinx builds without a warning."""
     directory = tmp_path_factory.mktemp("html")
     command = ["-m", "sphinx", "-q", "-W", "docs", str(directory)]
     result = subprocess.run(
@@ -198,7 +198,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_html_links(html: dict[str, str]) -> None:
-    """Links between pages lead to pages, and to places in them."""
+    """Links between pages lead to existing pages and anchors."""
     for name, text in html.items():
         for page, place in re.findall(r'href="([\w-]+\.\w+)?(?:#([^"]+))?"', text):
             assert not page or page in html, f"{name}: {page}"
@@ -207,7 +207,7 @@ def test_html_links(html: dict[str, str]) -> None:
 
 
 def test_reference(html: dict[str, str]) -> None:
-    """It has every name that a module in it exports for projects."""
+    """The reference has every name that its modules export for projects."""
     text = (ROOT / "docs" / "reference.rst").read_text()
     modules = re.findall(r"automodule:: (\S+)", text)
     assert len(modules) >= 15
@@ -217,7 +217,7 @@ def test_reference(html: dict[str, str]) -> None:
 
 
 def test_table_of_contents() -> None:
-    """The list is that of the navigation: every page once, in one order."""
+    """The list on the index equals the navigation: every page once, in the same order."""
     text = (ROOT / "docs" / "index.rst").read_text()
     elsewhere = {"../bench/README": "benchmarks", "../CHANGELOG": "changes"}
     listed = [elsewhere.get(each, each) for each in re.findall(r"<(\S+)\.rst>`_", text)]

@@ -1,4 +1,4 @@
-"""Checks of what stands around the sockets."""
+"""Checks of the environment of sockets: drivers, middleware, views, origins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MYSQL = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "x"}}
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, version: str, *modules: str) -> None:
-    """Have just these modules installed, psycopg in this version."""
+    """Pretend that only these modules are installed, psycopg in this version."""
 
     def find(name: str) -> ModuleSpec | None:
         return ModuleSpec(name, None) if name in modules else None
@@ -51,7 +51,7 @@ def test_drivers(
     databases: dict[str, Any],
     number: str | None,
 ) -> None:
-    """A driver that gevent does not see is warned of, with what to install instead."""
+    """A driver that blocks gevent gets a warning that says what to install instead."""
     installed(monkeypatch, version, *modules)
     monkeypatch.setattr(django_settings, "DATABASES", databases)
     found = driver_checks.check_drivers(None)
@@ -61,7 +61,7 @@ def test_drivers(
 
 @pytest.mark.parametrize(("age", "count"), [(0, 0), (60, 0), (None, 1)])
 def test_connections_for_ever(monkeypatch: pytest.MonkeyPatch, age: int | None, count: int) -> None:
-    """Connections that never end are as many as there are greenlets."""
+    """Persistent connections get a warning: each greenlet would keep one."""
     databases = {"default": {**POSTGRES["default"], "CONN_MAX_AGE": age}}
     monkeypatch.setattr(django_settings, "DATABASES", databases)
     found = driver_checks.check_persistent_connections(None)
@@ -69,14 +69,14 @@ def test_connections_for_ever(monkeypatch: pytest.MonkeyPatch, age: int | None, 
 
 
 def async_only(get_response: Any) -> Any:
-    """Stand for a middleware that knows async only."""
+    """Stand for an async-only middleware."""
 
 
 async_only.sync_capable = False  # type: ignore[attr-defined]
 
 
 def test_async_middleware(settings: Any) -> None:
-    """It would start an event loop in a worker."""
+    """An async-only middleware is an error: it would start an event loop in a worker."""
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.async_only"]
     found = driver_checks.check_async_middleware(None)
     assert [message.id for message in found] == ["django_wsmux.E009"]
@@ -84,18 +84,18 @@ def test_async_middleware(settings: Any) -> None:
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
-    """Stand for a view of another world."""
+    """Stand for an async view."""
     return HttpResponse()
 
 
 class AsyncPatterns:
-    """A URLconf with such a view, deep inside."""
+    """A URLconf with the async view in an ``include()``."""
 
     urlpatterns = (path("deep/", include([path("async/", async_view)])),)
 
 
 def test_async_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An async view is named with its pattern."""
+    """The error for an async view names its pattern."""
     monkeypatch.setitem(sys.modules, "async_patterns", AsyncPatterns)
     with override_settings(WEBSOCKET_URLCONF="async_patterns"):
         found = [message for message in run_checks() if message.id == "django_wsmux.E010"]
@@ -106,7 +106,7 @@ def test_async_views(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("origins", "count"), [((), 0), (("https://a.example",), 0), (("*",), 1)])
 def test_origins(settings: Any, origins: tuple[str, ...], count: int) -> None:
-    """Every origin is too many, which a deployment is told."""
+    """Allowing every origin gets a warning in deployment checks."""
     settings.WEBSOCKET_ALLOWED_ORIGINS = origins
     found = [each.id for each in run_checks(include_deployment_checks=True)]
     assert found.count("django_wsmux.W011") == count
@@ -125,7 +125,7 @@ def test_origins(settings: Any, origins: tuple[str, ...], count: int) -> None:
 def test_one_machine(
     monkeypatch: pytest.MonkeyPatch, settings: Any, backend: str, host: str, count: int
 ) -> None:
-    """A database elsewhere hints at several web servers."""
+    """A database on another machine suggests several web servers, which local:// cannot connect."""
     settings.WEBSOCKET_BACKEND = backend
     databases = {"default": {**POSTGRES["default"], "HOST": host}}
     monkeypatch.setattr(django_settings, "DATABASES", databases)

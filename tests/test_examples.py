@@ -1,4 +1,4 @@
-"""Runs the examples of README and of those pages of the manual that have no tests of their own."""
+"""Runs the examples of README and of the pages of the manual without a test module of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.test_client.test_plugin import run_pytest
 
 __all__ = ["live_port"]
 
-#: Pages whose every block of Python is run here.
+#: Pages whose Python blocks all run here.
 PAGES = (
     "README.rst",
     *(
@@ -53,21 +53,21 @@ PAGES = (
 
 
 def example(page: str, words: str, language: str | None = "python") -> str:
-    """Return the block of a page that has these words in it."""
+    """Return the block of a page that contains these words."""
     found = [each.text for each in blocks(ROOT / page) if each.language == language]
     (block,) = (text for text in found if words in text)
     return block
 
 
 def run(block: str, **names: Any) -> dict[str, Any]:
-    """Run a block, with names that the page takes for granted; return those that there are then."""
+    """Run a block, with names that the page assumes; return the names that exist afterwards."""
     namespace = {"__name__": "page", **names}
     exec(block, namespace)
     return namespace
 
 
 def test_nothing_is_left_out() -> None:
-    """Each block of Python of these pages is in an example of this module."""
+    """Each Python block of these pages is in an example of this module."""
     calls = [
         [ast.literal_eval(argument) for argument in node.args]
         for node in ast.walk(ast.parse(Path(__file__).read_text()))
@@ -86,7 +86,7 @@ urlpatterns: list[Any] = []
 
 @pytest.fixture(autouse=True)
 def sockets() -> Iterator[None]:
-    """The URLs are this module's."""
+    """Use the URLs of this module."""
     with override_settings(WEBSOCKET_URLCONF=__name__, WEBSOCKET_BACKEND="memory://"):
         yield
         close_all()
@@ -99,13 +99,13 @@ Open = Callable[..., ClientWebSocket]
 
 @pytest.fixture
 def client() -> WebSocketClient:
-    """A client that has not signed in; instead of pytest-django's."""
+    """A client that is not signed in; replaces pytest-django's."""
     return WebSocketClient()
 
 
 @pytest.fixture
 def ann(client: WebSocketClient, db: None) -> User:
-    """Somebody whom the client has signed in as."""
+    """The user that the client is signed in as."""
     user = User.objects.create(username="ann")
     client.force_login(user)
     return user
@@ -113,7 +113,7 @@ def ann(client: WebSocketClient, db: None) -> User:
 
 @pytest.fixture
 def view(client: WebSocketClient) -> Callable[[Any], Open]:
-    """Serve a view; return what opens a socket to it."""
+    """Serve a view; return a function that opens a socket to it."""
 
     def serve(view: Any, route: str = "view/") -> Open:
         urlpatterns.append(path(route, view))
@@ -128,10 +128,10 @@ def view(client: WebSocketClient) -> Callable[[Any], Open]:
 
 
 class Rooms:
-    """A model of rooms, of which there is one."""
+    """A model of rooms, with one room."""
 
     class DoesNotExist(Exception):
-        """There is no such room."""
+        """The room does not exist."""
 
     def __init__(self) -> None:
         self.model = self._default_manager = self
@@ -141,7 +141,7 @@ class Rooms:
         self.visits = SimpleNamespace(create=lambda code: self.codes.append(code))
 
     def all(self) -> Rooms:
-        """Return what to look in."""
+        """Return the set of rooms."""
         return self
 
     def get(self, slug: str) -> Rooms:
@@ -155,7 +155,7 @@ class TestViews:
     """``docs/views.rst``."""
 
     def test_function(self, view: Any) -> None:
-        """It echoes."""
+        """The function view echoes."""
         open_socket = view(
             run(example("docs/views.rst", "while (message := websocket.receive())"))["chat"],
             "<room>/",
@@ -165,14 +165,14 @@ class TestViews:
         assert ws.receive() == "hello"
 
     def test_loop(self, view: Any) -> None:
-        """It is called for each message."""
+        """The loop view is called for each message."""
         ws = view(run(example("docs/views.rst", "def ping(request"))["ping"])()
         for text in ("what", "ping", "ping"):
             ws.send(text)
         assert ws.peek() == ["pong", "pong"]
 
     def test_event(self, view: Any, ann: User) -> None:
-        """Who has signed in is welcome in rooms that are there."""
+        """A signed-in user can enter existing rooms; others get a redirect or a 404."""
         rooms = Rooms()
         names = run(example("docs/views.rst", "class Chat(LoginRequiredMixin"), Room=rooms)
         urlpatterns.extend(names["urlpatterns"])
@@ -192,7 +192,7 @@ class TestViews:
             assert refused.value.response.status_code == status
 
     def test_forms(self, view: Any) -> None:
-        """Each type has its form."""
+        """Each type of message has its form."""
         ws = view(run(example("docs/views.rst", "class SayForm"))["Chat"].as_view())()
         ws.send_json({"type": "rename", "name": "Ann"})
         ws.send_json({"type": "say", "text": "hello"})
@@ -209,7 +209,7 @@ class TestViews:
             WebSocketClient().websocket("/view/")
 
     def test_looking_first(self, view: Any) -> None:
-        """404 before the socket opens."""
+        """A missing room is a 404 before the socket opens."""
         block = example("docs/views.rst", "def room(request, slug)")
         talk = lambda request, websocket, room: websocket.send(room.slug)  # noqa: E731
         open_socket = view(run(block, Room=Rooms(), talk=talk)["room"], "<slug>/")
@@ -218,7 +218,7 @@ class TestViews:
             open_socket("/nowhere/")
 
     def test_form_of_a_function(self, view: Any) -> None:
-        """A form checks a message."""
+        """A form validates a message."""
         ws = view(run(example("docs/views.rst", "class LineForm"))["chat"])()
         for value in ({"user": "Ann", "text": "hello"}, {"user": "Ann"}):
             ws.send_json(value)
@@ -227,7 +227,7 @@ class TestViews:
 
     @pytest.mark.django_db
     def test_groups(self, view: Any, django_capture_on_commit_callbacks: Any) -> None:
-        """The others hear; from anywhere; closed."""
+        """Messages from views and from elsewhere reach the members; the group can be closed."""
         block = example("docs/views.rst", "group.send(message, exclude=websocket)")
         open_socket = view(run(block)["chat"], "<room>/")
         one, two = open_socket("/lobby/"), open_socket("/lobby/")
@@ -243,7 +243,7 @@ class TestViews:
 
     @pytest.mark.django_db
     def test_on_commit(self, view: Any, django_capture_on_commit_callbacks: Any) -> None:
-        """What is sent on commit comes then, to those who are there."""
+        """A message with ``on_commit`` is sent on commit, to the members of that moment."""
         block = example("docs/views.rst", 'Group("room.lobby").close(4000')
         member = run(example("docs/views.rst", "group.send(message, exclude=websocket)"))["chat"]
         ws = view(member, "<room>/")("/lobby/")
@@ -253,7 +253,7 @@ class TestViews:
         assert ws.peek() == ["hello", '{"type": "price", "value": 42}']
 
     def test_seen_first(self, view: Any) -> None:
-        """A window hears of what it has chosen."""
+        """A window receives only what it has chosen."""
         ws = view(run(example("docs/views.rst", "class Prices"))["Prices"].as_view())()
         ws.send('["A"]')
         for symbol in "BA":
@@ -261,7 +261,7 @@ class TestViews:
         assert ws.peek() == ['{"symbol": "A"}']
 
     def test_people(self, view: Any, ann: User, client: WebSocketClient) -> None:
-        """A user's sockets, a session's, and their end."""
+        """A user's and a session's sockets receive messages and can be disconnected."""
         ws = view(run(example("docs/views.rst", "while (message :="))["chat"], "<room>/")("/x/")
         order, request = SimpleNamespace(customer=ann), SimpleNamespace(session=client.session)
         run(example("docs/views.rst", "disconnect(user)"), user=ann, order=order, request=request)
@@ -270,7 +270,7 @@ class TestViews:
         assert ws.close_code == 4401
 
     def test_two_sources(self, view: Any, live_port: int) -> None:
-        """Either side hears the other."""
+        """Each side receives what the other sends."""
         ours, theirs = socket.socketpair()
         block = example("docs/views.rst", "def relay(request")
         view(run(block, connect_somewhere=lambda: ours)["relay"])
@@ -288,7 +288,7 @@ class TestGroups:
     """``docs/groups.rst``."""
 
     def test_gap(self, view: Any) -> None:
-        """Pages are told that they may have missed something."""
+        """Pages learn that they may have missed messages."""
         receivers = list(backend_gap.receivers)
         names = run(example("docs/groups.rst", "def ask_again"))
         try:
@@ -301,7 +301,7 @@ class TestGroups:
             backend_gap.sender_receivers_cache.clear()
 
     def test_presence(self, view: Any) -> None:
-        """Those who are there learn who comes and goes."""
+        """Members learn who joins and leaves."""
         block = example("docs/groups.rst", "def room(request, websocket, name)")
         open_socket = view(run(block)["room"], "<name>/")
         ann, bob = (open_socket(f"/lobby/?name={name}") for name in ("ann", "bob"))
@@ -323,7 +323,7 @@ class TestGroups:
 
 
 def test_tenant() -> None:
-    """What runs for a socket runs as the tenant of its handshake."""
+    """Code that runs for a socket runs as the tenant of its handshake."""
     names = run(example("docs/views.rst", "WEBSOCKET_CONTEXT = "))
     made = names["tenant"](SimpleNamespace(tenant="red"))
     assert (made.func, made.args) == (names["tenant_context"], ("red",))
@@ -334,7 +334,7 @@ class TestDatabases:
 
     @pytest.mark.django_db
     def test_helper(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It sends until the socket is closed, and sleeps without a connection."""
+        """The helper sends until the socket is closed, and holds no connection while it sleeps."""
         names = run(
             example("docs/databases.rst", "def send_prices"),
             Price=SimpleNamespace(objects=SimpleNamespace(values=lambda *names: [names])),
@@ -352,7 +352,7 @@ class TestDatabases:
         assert events == [[("symbol", "value")], "closed", 10]
 
     def test_pool(self) -> None:
-        """Django makes a pool of it."""
+        """Django makes a pool of the setting."""
         databases = run(example("docs/databases.rst", "DATABASES = {"))["DATABASES"]
         pool = ConnectionHandler(databases)["default"].pool  # type: ignore[attr-defined]
         assert (pool.min_size, pool.max_size, pool.timeout) == (2, 20, 10)
@@ -360,7 +360,7 @@ class TestDatabases:
 
     @pytest.mark.django_db
     def test_transaction(self, view: Any, django_capture_on_commit_callbacks: Any) -> None:
-        """The group hears of it when it is committed."""
+        """The group receives the message when the transaction is committed."""
         create = lambda text: SimpleNamespace(pk=f"order of {text}")  # noqa: E731
         order = SimpleNamespace(objects=SimpleNamespace(create=create))
         names = run(example("docs/databases.rst", "class Orders"), Order=order)
@@ -372,7 +372,7 @@ class TestDatabases:
         assert ws.receive_json() == {"id": "order of tea"}
 
 
-#: Logs a line under each name, with settings that say how.
+#: Logs a line to each logger, with these settings.
 LOGS = """
 import logging, django
 from django.conf import settings
@@ -385,7 +385,7 @@ logging.getLogger("django.request").warning("not found")
 
 
 def shown(**settings: Any) -> list[str]:
-    """Return the lines that a process with these settings shows."""
+    """Return the lines that a process with these settings logs."""
     program = LOGS.format(settings=settings)
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
@@ -393,7 +393,7 @@ def shown(**settings: Any) -> list[str]:
 
 
 def test_logging() -> None:
-    """``docs/signals.rst``: what is shown without anything, and with this."""
+    """``docs/signals.rst``: the log with Django's default settings, and with these."""
     logging_settings = run(example("docs/signals.rst", "LOGGING = {"))["LOGGING"]
     assert shown() == ["refused"]
     assert shown(LOGGING=logging_settings) == ["closed", "refused", "not found"]
@@ -420,7 +420,7 @@ class TestMonitoring:
 
     @pytest.mark.django_db
     def test_admin(self, ann: User, client: WebSocketClient) -> None:
-        """The admin's page has its socket there."""
+        """The admin's page can open its socket at that URL."""
         names = run(example("docs/monitoring.rst", "admin/sockets/"))
         urlpatterns.append(path("", include((names["urlpatterns"], "mysite"))))
         with pytest.raises(HandshakeRefused) as refused:
@@ -433,7 +433,7 @@ class TestMonitoring:
 
     @pytest.mark.django_db
     def test_prometheus(self, client: WebSocketClient) -> None:
-        """The page has the metrics."""
+        """The page shows the metrics."""
         names = run(example("docs/monitoring.rst", "metrics_view"))
         urlpatterns.extend(names["urlpatterns"])
         match = resolve("/metrics", __name__)
@@ -443,7 +443,7 @@ class TestMonitoring:
 
     @pytest.mark.django_db
     def test_names(self, client: WebSocketClient) -> None:
-        """Each metric that the page asks Prometheus for is there."""
+        """Each metric that the page queries in Prometheus exists."""
         with override_settings(ROOT_URLCONF="tests.project.urls"):
             given = client.get("/prometheus/").content.decode()
         page = (ROOT / "docs" / "monitoring.rst").read_text()
@@ -458,7 +458,7 @@ class TestMonitoring:
 
 
 def test_server(live_port: int) -> None:
-    """``docs/development.rst``: another server with threads, on another port."""
+    """``docs/development.rst``: another threaded server, on another port."""
     block = example("docs/development.rst", "class Server(WebSocketServerMixin")
     urlpatterns.append(path("echo/", run(example("README.rst", "def echo(request"))["echo"]))
     names: dict[str, Any] = {"application": WebSocketDispatcher(lambda *arguments: [])}
@@ -490,7 +490,7 @@ def test_server(live_port: int) -> None:
     ],
 )
 def test_settings(block: str) -> None:
-    """Settings are there, and their values can be used."""
+    """The settings exist, and their values are valid."""
     names = {name: value for name, value in run(block).items() if name.startswith("WEBSOCKET_")}
     assert names
     for name, value in names.items():
@@ -498,14 +498,14 @@ def test_settings(block: str) -> None:
 
 
 def test_counters() -> None:
-    """``docs/settings.rst``: as typed into a shell."""
+    """``docs/settings.rst``: the session in a shell."""
     (session,) = (
         block.text for block in blocks(ROOT / "docs" / "settings.rst") if ">>>" in block.text
     )
     test = doctest.DocTestParser().get_doctest(session, {}, "settings.rst", None, None)
     name = re.findall(r'snapshot\(\)\["(\w+)"\]', session)[0]
     assert name in COUNTERS
-    # In a process that has just begun.
+    # In a new process.
     program = "\n".join(each.source for each in test.examples[:-1])
     program += f"print({test.examples[-1].source.strip()})"
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"}
@@ -516,7 +516,7 @@ def test_counters() -> None:
     assert result.stdout == test.examples[-1].want
 
 
-#: A backend of one's own that has somebody else do the work.
+#: A custom backend that delegates to another one.
 NATS = """
 from django_wsmux.backends.local import LocalBackend
 
@@ -528,7 +528,7 @@ class NatsBackend(LocalBackend):
 
 
 def test_backend(tmp_path: Path) -> None:
-    """``docs/backends.rst``: the contract's tests are run against it."""
+    """``docs/backends.rst``: the contract's tests run against a custom backend."""
     (tmp_path / "mysite").mkdir()
     (tmp_path / "mysite" / "__init__.py").touch()
     (tmp_path / "mysite" / "nats.py").write_text(NATS)
@@ -543,7 +543,7 @@ class TestReadme:
 
     @pytest.mark.django_db
     def test_edits(self, client: WebSocketClient) -> None:
-        """There is an echo, and its URL in a page."""
+        """The echo works, and a page shows its URL."""
         settings = run(example("README.rst", "# settings.py"), INSTALLED_APPS=["mysite"])
         assert settings["INSTALLED_APPS"] == ["django_wsmux", "mysite"]
         assert settings["WEBSOCKET_URLCONF"] == "mysite.websocket_urls"
@@ -562,7 +562,7 @@ class TestReadme:
         assert 'new WebSocket("ws://testserver/echo/")' in page
 
     def test_application(self) -> None:
-        """Ready, or around whatever there is."""
+        """The application can be imported, or wrap an existing one."""
         drop_in = run(example("README.rst", "# wsgi.py: import it"))["application"]
         assert isinstance(drop_in, WebSocketDispatcher)
         own = lambda environ, start_response: [b"own"]  # noqa: E731

@@ -1,4 +1,4 @@
-"""The error that views meet, and the name under which older code knows it."""
+"""``ConnectionClosed``, and the name under which older code catches it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import ROOT
 
 
 def test_says_how() -> None:
-    """Code and reason are data, and part of the text."""
+    """Code and reason are attributes, and part of the text."""
     error = ConnectionClosed(4000, "enough")
     assert (error.code, error.reason) == (4000, "enough")
     assert str(error) == "WebSocket closed with 4000: enough"
@@ -31,7 +31,7 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("imports", [(OURS, THEIRS), (THEIRS, OURS)])
 def test_is_gevent_websockets(imports: tuple[str, str]) -> None:
-    """Code written for gevent-websocket catches it, whichever is imported first."""
+    """Code written for gevent-websocket catches it, whichever module is imported first."""
     program = (
         *imports,
         "try:",
@@ -44,6 +44,6 @@ def test_is_gevent_websockets(imports: tuple[str, str]) -> None:
 
 
 def test_needs_no_gevent() -> None:
-    """It brings no gevent into a process that has none."""
+    """Importing it does not import gevent."""
     result = run("import sys", OURS, "sys.exit('gevent' in sys.modules)")
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""Runs what ``docs/migrating.rst`` shows: all that is "after", and "before" as far as it goes."""
+"""Runs the code of ``docs/migrating.rst``: all of "after", and "before" as far as possible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Use = Callable[[str], None]
 
 
 def blocks(text: str, kind: str) -> dict[str, str]:
-    """Return the files of a text that are "before", or those that are "after"."""
+    """Return the files of a text that are labelled "before" or "after"."""
     found = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", text)
     files = {}
     for block in map(textwrap.dedent, found):
@@ -51,7 +51,7 @@ def blocks(text: str, kind: str) -> dict[str, str]:
 
 
 def write(directory: Path, files: dict[str, str]) -> None:
-    """Make a package of them."""
+    """Write the files as a package ``mysite``."""
     (directory / "mysite").mkdir()
     (directory / "mysite" / "__init__.py").touch()
     for name, code in files.items():
@@ -60,11 +60,11 @@ def write(directory: Path, files: dict[str, str]) -> None:
 
 @pytest.fixture
 def use(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
-    """Have the project of a section, as it is after."""
+    """Install the project of a section, as it is after the migration."""
 
     def use(title: str) -> None:
         write(tmp_path, blocks(SECTIONS[title], "after"))
-        # Not syspath_prepend(), which asks pkg_resources, of which kosoku brings a stub.
+        # Not syspath_prepend(), which imports pkg_resources; kosoku ships a stub of it.
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
         invalidate_caches()
         settings.WEBSOCKET_URLCONF = "mysite.websocket_urls"
@@ -77,7 +77,7 @@ def use(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_everything_compiles() -> None:
-    """What is before, too, whose libraries are not here."""
+    """All code compiles, including "before", whose libraries are not installed."""
     assert len(SECTIONS) == 4
     for kind in ("before", "after"):
         for text in SECTIONS.values():
@@ -86,18 +86,18 @@ def test_everything_compiles() -> None:
 
 
 def test_common() -> None:
-    """The three lines at the top are what a project needs."""
+    """The lines at the top of the page are those that a project needs."""
     files = blocks(PAGE[: PAGE.index("\nFrom ")], "after")
     namespace: dict[str, Any] = {"INSTALLED_APPS": ["django.contrib.auth"]}
     exec(files["mysite/settings.py"], namespace)
     assert namespace["INSTALLED_APPS"] == ["django_wsmux", "django.contrib.auth"]
     assert namespace["WEBSOCKET_URLCONF"] == "mysite.websocket_urls"
-    # This one is run under gunicorn there.
+    # This file runs under gunicorn in that test.
     (tutorial,) = (each.text for each in page() if each.file == "mysite/wsgi.py")
     assert files["mysite/wsgi.py"].split() == tutorial.split()
 
 
-#: What README.rst of django-gevent-websocket 0.2.0 has, word for word but for the dots in it.
+#: From README.rst of django-gevent-websocket 0.2.0, verbatim but for the dots in it.
 OLD_README = """
 from select import select
 
@@ -138,7 +138,7 @@ def ping(request, websocket):
         websocket.send('pong')
 """
 
-#: Its template, in which a server of its own was meant.
+#: Its template, which was meant for a separate server.
 OLD_TEMPLATE = """
 {% load websockets %}
 
@@ -147,7 +147,7 @@ OLD_TEMPLATE = """
 </script>
 """
 
-#: Its URLs, as Django has them today.
+#: Its URLs, in the syntax of today's Django.
 OLD_URLS = """
 from django.urls import re_path
 from mysite import sockets
@@ -158,7 +158,7 @@ urlpatterns = [
 ]
 """
 
-#: The Redis of the test, which speaks text as that of Python 2 did.
+#: The Redis client of the test returns text, as that of Python 2 did.
 OLD_SETTINGS = """
 from tests.project.settings import *
 import os
@@ -176,7 +176,7 @@ redis.StrictRedis = StrictRedis
 
 
 def hear(websocket: ClientConnection, text: str) -> None:
-    """Receive until it is said; one message may hide behind the other in redis-py's buffer."""
+    """Receive until the text arrives; redis-py's buffer may hold one message behind another."""
     for _ in range(100):
         try:
             if websocket.recv(timeout=0.2) == text:
@@ -192,13 +192,13 @@ class TestDjangoGeventWebSocket:
     TITLE = "From django-gevent-websocket"
 
     def test_import_lines(self, tmp_path: Path) -> None:
-        """With nothing else changed it runs: views, URLconf, settings, wsgi.py, worker."""
+        """The project runs when only its imports change: views, URLconf, wsgi.py, worker."""
         need("redis-server")
         files = {
             name: code.replace("django_websocket", "django_wsmux")
             for name, code in blocks(SECTIONS[self.TITLE], "before").items()
         }
-        # The settings of one who has installed it, in two lines.
+        # The settings of a project that has installed the package, in two lines.
         files["mysite/settings.py"] = (
             "from tests.project.settings import *\n"
             "import os\n"
@@ -223,7 +223,7 @@ class TestDjangoGeventWebSocket:
             redis.stop()
 
     def test_old_readme(self, tmp_path: Path) -> None:
-        """Its own examples run, under the server that it had."""
+        """The examples of its README run, under the server that it required."""
         need("redis-server")
         before = dict(blocks(SECTIONS[self.TITLE], "before"))
         files = {
@@ -256,7 +256,7 @@ class TestDjangoGeventWebSocket:
             redis.stop()
 
     def test_old_template(self, settings: Any) -> None:
-        """The tag is the same."""
+        """The template tag is the same."""
         settings.WEBSOCKET_SERVER = "127.0.0.1:8001"
         settings.WEBSOCKET_URLCONF = "tests.project.websocket_urls"
         template = OLD_TEMPLATE.replace("'chat'", "'echo'")
@@ -264,7 +264,7 @@ class TestDjangoGeventWebSocket:
         assert 'new WebSocket("ws://127.0.0.1:8001/echo/")' in page
 
     def serve(self, directory: Path, redis_url: str) -> Server:
-        """Serve the sockets of a project, as the older package was served."""
+        """Serve the sockets of a project as with the older package."""
         return Server.gunicorn(
             WORKERS["stock"],
             application="mysite.wsgi:websocket",
@@ -276,7 +276,7 @@ class TestDjangoGeventWebSocket:
         )
 
     def test_table(self, settings: Any) -> None:
-        """The names on its right are there."""
+        """The names in the right column exist."""
         row = r"``django_websocket\.(\w+)`` +``django_wsmux\.\1``: ((?:.|\n {20,})+)"
         rows = {module: re.findall(r"``(\w+)``", names) for module, names in re.findall(row, PAGE)}
         assert rows == {
@@ -297,7 +297,7 @@ class TestDjangoGeventWebSocket:
         assert template.render() == "ws://ws.example.com:8001/function/"
 
     def test_group(self, use: Use) -> None:
-        """The same chat, with a group."""
+        """The same chat works with a group."""
         use(self.TITLE)
         client = WebSocketClient()
         with client.websocket("/chat/") as ann, client.websocket("/chat/") as bob:
@@ -308,7 +308,7 @@ class TestDjangoGeventWebSocket:
 
 @pytest.mark.django_db
 def test_channels(use: Use) -> None:
-    """The page's own tests pass; a task reaches who is there."""
+    """The page's own tests pass; a task reaches the members."""
     use("From Django Channels")
     tests = unittest.defaultTestLoader.loadTestsFromModule(import_module("mysite.tests"))
     result = unittest.TestResult()
@@ -321,14 +321,14 @@ def test_channels(use: Use) -> None:
 
 
 def socket_of(path: str, user: User) -> ClientWebSocket:
-    """Open a socket as somebody who has signed in."""
+    """Open a socket as a signed-in user."""
     client = WebSocketClient()
     client.force_login(user)
     return client.websocket(path)
 
 
 def test_flask_sock(use: Use) -> None:
-    """It counts, and closes after a minute of silence."""
+    """The view counts, and closes after a minute of silence."""
     use("From flask-sock and simple-websocket")
     with WebSocketClient().websocket("/count/ann/") as ws:
         ws.send("hi")
@@ -347,7 +347,7 @@ class TestGeventWebSocket:
     TITLE = "From gevent-websocket"
 
     def test_environ(self, use: Use, caplog: pytest.LogCaptureFixture) -> None:
-        """A view that takes the socket from there echoes, and nothing is wrong when it ends."""
+        """A view that takes the socket from the environ echoes, and ends without an error."""
         use(self.TITLE)
         with WebSocketClient().websocket("/echo/") as ws:
             for message in ("text", b"binary", ""):
@@ -366,8 +366,8 @@ class TestGeventWebSocket:
             assert capsys.readouterr().out == "somebody has left\n"
 
     def test_before(self) -> None:
-        """What is before is a program for the real thing."""
+        """The code of "before" is a program for the original package."""
         program = blocks(SECTIONS[self.TITLE], "before")["server.py"]
-        # Not as __main__, so it does all but serve.
+        # Not as __main__: everything runs but the server.
         command = [sys.executable, "-c", f"exec({program!r}, {{'__name__': 'server'}})"]
         subprocess.run(command, check=True)

@@ -1,4 +1,4 @@
-"""Which processes hear each other, and what is said where they may not."""
+"""The namespace: which processes share groups, and what warns of a wrong one."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_named() -> None:
-    """The setting is the namespace, whatever the folder."""
+    """The setting is the namespace, in any folder."""
     with override_settings(WEBSOCKET_NAMESPACE="mysite", WEBSOCKET_BACKEND="local://"):
         assert namespace() == "mysite"
 
 
 def test_folder() -> None:
-    """Without it, the folder counts on one machine, and does not with a broker."""
+    """Without the setting, the folder makes the namespace on one machine, but not with a broker."""
 
     def of(folder: str, backend: str) -> str:
         with override_settings(BASE_DIR=Path(folder), WEBSOCKET_BACKEND=backend):
@@ -47,7 +47,7 @@ def test_folder() -> None:
 
 
 def test_no_pages() -> None:
-    """A project that serves sockets alone has a namespace too."""
+    """A project without pages has a namespace too."""
     with override_settings(WEBSOCKET_BACKEND="redis://x"):
         usual = namespace()
         del settings.ROOT_URLCONF
@@ -68,7 +68,7 @@ OTHERS = ["/srv/mysite", "/home/user2024/mysite", "/app", "/srv/decade/facade", 
 
 @pytest.mark.parametrize("folder", [*RELEASES, *OTHERS])
 def test_release_folder(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that looks like one of many is doubted, until the project has a name."""
+    """A folder that looks like a release gets a warning, unless the project has a name."""
     monkeypatch.delenv("PWD", raising=False)
     with override_settings(BASE_DIR=Path(folder), WEBSOCKET_BACKEND="local://"):
         assert [folder in doubt for doubt, _ in doubts()] == [True] * (folder in RELEASES)
@@ -80,7 +80,7 @@ def test_release_folder(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_link(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is one that was reached through a symbolic link; the check names the setting."""
+    """A folder behind a symbolic link gets the warning too; its hint names the setting."""
     (directory / "blue").mkdir()
     (directory / "current").symlink_to("blue")
     monkeypatch.setenv("PWD", str(directory / "current"))
@@ -93,12 +93,12 @@ def test_link(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PWD", str(directory / "blue"))
         assert found() == []
     with override_settings(BASE_DIR=directory / "current", WEBSOCKET_BACKEND=backend):
-        assert found() == [], "this one is the same for all releases"
+        assert found() == [], "this path is the same for all releases"
 
 
 @pytest.mark.parametrize("value", [None, 5, "x" * 101, "two\nlines"])
-def test_no_name(value: object) -> None:
-    """What is no name is refused."""
+def test_invalid_name(value: object) -> None:
+    """A value that is no valid name is refused."""
     with override_settings(WEBSOCKET_NAMESPACE=value):
         ((number, text),) = found()
     assert number == "django_wsmux.E002"
@@ -107,7 +107,7 @@ def test_no_name(value: object) -> None:
 
 @pytest.mark.parametrize("wrong", ["missing", "file", "open", "long"])
 def test_unusable_directory(directory: Path, wrong: str) -> None:
-    """A directory that cannot be used is known before the first socket."""
+    """A check finds a directory that cannot be used, before the first socket."""
     with override_settings(
         WEBSOCKET_BACKEND=f"local://{unusable(directory, wrong)}", WEBSOCKET_NAMESPACE="mysite"
     ):
@@ -118,7 +118,7 @@ def test_unusable_directory(directory: Path, wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["missing", "long"])
 def test_commands_of_others(directory: Path, environment: dict[str, str], wrong: str) -> None:
-    """A command runs before the service has made its directory; what can never work stops it."""
+    """A command runs before the directory exists, but not with a path that can never work."""
     settings = {"WEBSOCKET_NAMESPACE": "mysite"}
     result = subprocess.run(
         [sys.executable, "-m", "django", "migrate", "--plan"],
@@ -137,7 +137,7 @@ def test_commands_of_others(directory: Path, environment: dict[str, str], wrong:
 
 
 def unusable(directory: Path, wrong: str) -> str:
-    """Return a path that cannot be used by local://, for the namespace "mysite"."""
+    """Return a path that local:// cannot use for the namespace "mysite"."""
     if wrong == "file":
         (directory / "file").touch()
     elif wrong == "long":
@@ -152,7 +152,7 @@ def unusable(directory: Path, wrong: str) -> str:
 
 
 def test_alias_that_is_not_postgresql() -> None:
-    """So is a database that is another one."""
+    """A check finds a database alias that is not PostgreSQL."""
     pytest.importorskip("psycopg")
     for alias, problem in (("default", "sqlite"), ("nowhere", "doesn't exist")):
         with override_settings(WEBSOCKET_BACKEND=f"postgres://?using={alias}"):
@@ -161,17 +161,17 @@ def test_alias_that_is_not_postgresql() -> None:
         assert problem in text
 
 
-def test_start(directory: Path, start_server: StartServer) -> None:
-    """A server does not start with it, and says why."""
+def test_start_with_unusable_directory(directory: Path, start_server: StartServer) -> None:
+    """A server does not start with a directory that cannot be used, and says why."""
     server = start_server("own", env={"TEST_BACKEND": f"local://{directory}/missing"})
     server.wait_for_log(r"WEBSOCKET_BACKEND cannot be used: .*missing.*must exist")
     assert server.wait() != 0
 
 
-# Our worker listens from its start on, before a directory can change.
+# Our worker already listens when it starts, before the directory can change.
 @pytest.mark.parametrize("worker", ["stock", "gevent", "runserver"])
 def test_directory_that_changes(directory: Path, start_server: StartServer, worker: str) -> None:
-    """One that can no longer be used is an outage: sockets open, and hear when it is over."""
+    """A directory that becomes unusable is an outage: sockets open, and recover afterwards."""
     env = {
         "TEST_BACKEND": f"local://{directory}",
         "TEST_SETTINGS": json.dumps({"WEBSOCKET_NAMESPACE": "mysite"}),
@@ -208,7 +208,7 @@ class Releases:
         }
 
     def command(self, release: str, *arguments: str) -> tuple[str, str]:
-        """Run ``manage.py websockets``; return what it writes to the two streams."""
+        """Run ``manage.py websockets``; return its stdout and stderr."""
         result = subprocess.run(
             [sys.executable, "-m", "django", "websockets", *arguments],
             env={**os.environ, **self.env(release)},
@@ -224,12 +224,12 @@ class Releases:
 def releases(
     request: pytest.FixtureRequest, directory: Path, environment: dict[str, str]
 ) -> Releases:
-    """Two releases, without a name and with one."""
+    """Two releases, with and without a name."""
     return Releases(directory, environment, request.param)
 
 
 def test_releases(releases: Releases, start_server: StartServer) -> None:
-    """Releases hear each other by their name; without, a command says where it has looked."""
+    """With a name, releases hear each other; without one, a command says where it looked."""
     server = start_server("own", env=releases.env("20261125T1200"))
     server.wait_for_log(rf"WebSockets: groups by local:// in {releases.directory}/wsmux-")
     with server.connect("/echo/") as websocket:
@@ -251,7 +251,7 @@ def test_releases(releases: Releases, start_server: StartServer) -> None:
 
 
 def test_private_tmp(directory: Path) -> None:
-    """A service with a temporary directory of its own is told what that means."""
+    """A service with its own temporary directory is told what that means."""
     private = directory / "systemd-private-1" / "tmp"
     private.mkdir(parents=True)
     program = "from django.core.checks import run_checks; print(run_checks())"
@@ -263,7 +263,7 @@ def test_private_tmp(directory: Path) -> None:
         ["unshare", "--mount", "sh", "-c", command],
         env={
             **os.environ,
-            "TMPDIR": "/tmp",  # what systemd replaces
+            "TMPDIR": "/tmp",  # systemd replaces this directory
             "DJANGO_SETTINGS_MODULE": "tests.project.settings",
             "TEST_BACKEND": "local://",
         },

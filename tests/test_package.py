@@ -1,4 +1,4 @@
-"""What is published: built, looked into, installed where nothing else is, imported."""
+"""The distributions: built, inspected, installed without other packages, imported."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ import pytest
 from django_wsmux import __version__
 from tests.support import ROOT
 
-#: What the tests and scripts need beside the package.
+#: Needed by tests and scripts, besides the package.
 DIRECTORIES = ("bench", "docs", "sample_site", "scripts", "tests")
 FILES = (
     *(".ruff.toml", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"),
     *("SECURITY.rst", "setup.cfg", "setup.py"),
 )
 
-#: What may lie around in a tree where somebody works, and must not be published.
+#: Files that may lie in a working tree and must not be published.
 JUNK = (
     *("bench/wsload", "docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc"),
     "django_wsmux/protocol/_speedups.cpython-310-x86_64-linux-gnu.so",
 )
 
-#: The extension, as Python calls what it has built itself.
+#: The extension, named as Python names the one that it has built.
 EXTENSION = "django_wsmux/protocol/_speedups" + sysconfig.get_config_var("EXT_SUFFIX")
 
-#: Needs neither settings nor a server to be imported.
+#: Can be imported without settings and without a server.
 PUBLIC = (
     "decorators",
     "exceptions",
@@ -53,12 +53,12 @@ PUBLIC = (
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a program of this Python's, without the settings of the tests; return what it says."""
+    """Run a program with this Python, without the settings of the tests; return its output."""
     return run_with({}, *command, cwd=cwd)
 
 
 def run_with(variables: dict[str, str], *command: str | Path, cwd: Path) -> str:
-    """Do the same with more variables in the environment."""
+    """Run it with further variables in the environment."""
     environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
     result = subprocess.run(
         [sys.executable, *command],
@@ -74,13 +74,13 @@ def run_with(variables: dict[str, str], *command: str | Path, cwd: Path) -> str:
 
 
 def files_in(directory: Path) -> set[str]:
-    """Return the paths of all files below, from there."""
+    """Return the paths of all files below a directory, relative to it."""
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
 @dataclass(frozen=True)
 class Built:
-    """What ``python -m build`` has made, of a copy: it leaves things behind."""
+    """The result of ``python -m build``, run in a copy, as it leaves files behind."""
 
     source: Path
     tree: set[str]
@@ -100,7 +100,7 @@ class Built:
 
     @property
     def metadata(self) -> Message:
-        """What the wheel says of itself."""
+        """The metadata of the wheel."""
         with zipfile.ZipFile(self.wheel) as wheel:
             (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
             return Parser().parsestr(wheel.read(name).decode())
@@ -108,7 +108,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The two distributions."""
+    """Both distributions."""
     source = tmp_path_factory.mktemp("package") / "source"
     source.mkdir()
     caches = shutil.ignore_patterns("__pycache__", "_build", "wsload", "*.pyc", "*.so", "*.sqlite3")
@@ -124,15 +124,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_builds_clean(built: Built) -> None:
-    """Nothing that it is made with will go away, and the tools find nothing to complain of."""
+    """Building warns of no deprecated feature, and the checking tools find nothing."""
     assert "Deprecat" not in built.said
     assert "OK" in run("-m", "check_wheel_contents", built.wheel, cwd=built.source)
-    # Renders README as an index does.
+    # Renders README as a package index does.
     run("-m", "twine", "check", "--strict", built.wheel, built.sdist, cwd=built.source)
 
 
 def test_sdist(built: Built) -> None:
-    """It has everything that its tests and scripts need, and nothing that lay around."""
+    """The sdist has everything that its tests and scripts need, and no stray files."""
     with tarfile.open(built.sdist) as sdist:
         names = {member.name.partition("/")[2] for member in sdist if member.isfile()}
         (script,) = (member for member in sdist if member.name.endswith("/scripts/test"))
@@ -142,8 +142,8 @@ def test_sdist(built: Built) -> None:
 
 
 def test_wheel(built: Built) -> None:
-    """It has the package, templates, static files and migrations included, and nothing else: what
-    is in C is compiled, where that can be.
+    """The wheel contains the package with templates, static files, migrations and, where the tests
+    run with it, the compiled extension, and nothing else.
     """
     with zipfile.ZipFile(built.wheel) as wheel:
         names = set(wheel.namelist())
@@ -164,8 +164,9 @@ def test_wheel(built: Built) -> None:
 
 
 def test_installs(built: Built, tmp_path: Path) -> None:
-    """The package alone can be imported, and with its libraries what needs neither settings nor
-    gunicorn."""
+    """The package imports without other packages; with its libraries, these modules import without
+    settings or gunicorn.
+    """
     pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index")
     run(*pip, "--no-deps", "--target", tmp_path, built.wheel, cwd=tmp_path)
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import django_wsmux as package;"
@@ -178,7 +179,7 @@ def test_installs(built: Built, tmp_path: Path) -> None:
 
 
 def test_without_a_compiler(built: Built, tmp_path: Path) -> None:
-    """The wheel is made all the same; what is missing in it, Python does."""
+    """The wheel builds without a compiler, and Python code replaces the extension."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     shutil.unpack_archive(built.sdist, source, filter="data")
@@ -198,22 +199,22 @@ def test_without_a_compiler(built: Built, tmp_path: Path) -> None:
 
 
 def test_compiles_clean(tmp_path: Path) -> None:
-    """gcc has nothing to complain of."""
+    """gcc reports no warnings."""
     source, include = ROOT / "django_wsmux/protocol/_speedups.c", sysconfig.get_path("include")
     if not (shutil.which("gcc") and Path(include, "Python.h").exists()):
-        pytest.skip("there is no gcc, or no Python.h")
+        pytest.skip("gcc or Python.h is not installed")
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fPIC", "-c", str(source)]
     subprocess.run([*command, "-isystem", include, "-o", str(tmp_path / "_.o")], check=True)
 
 
 def test_version(built: Built) -> None:
-    """It is in one place, from which everything else has it, and the newest changes are its own."""
+    """The version is defined in one place, and is that of the newest entry in the changelog."""
     assert built.metadata["Version"] == __version__
     titles = re.findall(r"^(.+)\n---+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
     assert titles[0].split()[0] == __version__
 
 
-# What it is tested with
+# Tested versions
 
 
 def listed(section: str, option: str) -> list[str]:
@@ -224,11 +225,11 @@ def listed(section: str, option: str) -> list[str]:
 
 
 def test_oldest_is_the_lower_bound() -> None:
-    """tox's environment has the oldest of each library that the package uses."""
+    """tox tests the oldest allowed version of each library that the package uses."""
     required = listed("options", "install_requires")
     for extra in ("postgres", "prometheus", "redis"):
         required += listed("options.extras_require", extra)
-    # Which one of the authenticators reads, without an extra of its own.
+    # An authenticator uses it, without an extra of its own.
     required += [line for line in listed("options.extras_require", "test") if "framework" in line]
     bounds = {line.replace("gunicorn[gevent]", "gunicorn").replace(">=", "==") for line in required}
     pins = {line.partition(": ")[2] for line in listed("testenv", "deps") if "oldest:" in line}
@@ -236,7 +237,7 @@ def test_oldest_is_the_lower_bound() -> None:
 
 
 def test_classifiers_are_tested(built: Built) -> None:
-    """Those of Python and Django are the versions that tox runs."""
+    """The classifiers of Python and Django are the versions that tox tests."""
     classified = {
         text.replace("Programming Language :: Python", "py").replace(
             "Framework :: Django", "django"

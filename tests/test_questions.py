@@ -27,16 +27,16 @@ def block(first_line: str) -> str:
     text = (ROOT / "docs" / "questions.rst").read_text()
     found = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", text)
     codes = [textwrap.dedent(code) for code in found]
-    assert len(codes) == 5, "a block that is not run"
+    assert len(codes) == 5, "a block of the page is not run"
     (code,) = (code for code in codes if re.search(rf"\n\n{re.escape(first_line)}", code))
     return code
 
 
 class Member(WebSocketView):
-    """In the lobby, with a name."""
+    """A member of the lobby, with a name."""
 
     def connect(self, request: Any) -> None:
-        """Join."""
+        """Join the group."""
         Group("room.lobby").join(self.websocket, {"name": "Ann"})
 
 
@@ -45,7 +45,7 @@ urlpatterns: list[Any] = [path("member/", Member.as_view())]
 
 @pytest.fixture(autouse=True)
 def sockets() -> Iterator[None]:
-    """The URLs are this module's."""
+    """Use the URLs of this module."""
     with override_settings(WEBSOCKET_URLCONF=__name__):
         yield
         close_all()
@@ -61,7 +61,7 @@ def connect(view: Any) -> ClientWebSocket:
 
 @pytest.mark.django_db
 def test_groups(django_capture_on_commit_callbacks: Any) -> None:
-    """From anywhere; who is there."""
+    """Code elsewhere can send to a group and list its members."""
     client = WebSocketClient()
     user = User.objects.create(username="ann")
     client.force_login(user)
@@ -78,7 +78,7 @@ def test_groups(django_capture_on_commit_callbacks: Any) -> None:
 
 
 def test_clock() -> None:
-    """Every ten seconds, and it listens."""
+    """The clock sends every ten seconds, and still receives."""
     namespace: dict[str, Any] = {"__name__": "page"}
     exec(block("@websocket\ndef clock"), namespace)
     with connect(namespace["clock"]) as ws:
@@ -89,7 +89,7 @@ def test_clock() -> None:
 
 
 def test_refusal() -> None:
-    """A script in a browser sees the code; other clients are sent to the login as before."""
+    """A script in a browser gets the close code; other clients are redirected to the login."""
     namespace: dict[str, Any] = {"__name__": "page"}
     exec(block("class Members"), namespace)
     with pytest.raises(HandshakeRefused, match="302"), connect(namespace["Members"].as_view()):
@@ -99,7 +99,7 @@ def test_refusal() -> None:
         assert ws.close_code == 4401
 
 
-#: A loop in a thread, and one where everybody is.
+#: An event loop in a thread of its own, and one in the main thread.
 PROGRAM = """
 from gevent import monkey
 monkey.patch_all()
@@ -137,7 +137,7 @@ print(meanwhile(run_in_thread), meanwhile(lambda function, value: asyncio.run(fu
 
 
 def test_thread() -> None:
-    """An event loop in a thread of its own bothers nobody; elsewhere it does."""
+    """An event loop in its own thread does not disturb the ORM; one in the main thread does."""
     program = PROGRAM.format(block=block("def run_in_thread"))
     result = subprocess.run(
         [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""What ``docs/codes.rst`` and ``docs/signals.rst`` list is what there is, and what happens."""
+"""The tables of ``docs/codes.rst`` and ``docs/signals.rst`` agree with code and behaviour."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PACKAGE = Path(django_wsmux.__file__).parent
 
 @websocket
 def echo(request: Any, websocket: Any) -> None:
-    """Send back what comes."""
+    """Echo each message."""
     for message in websocket:
         websocket.send(message)
 
@@ -57,18 +57,18 @@ def late(request: Any, websocket: Any) -> Any:
 
 
 class Texts(WebSocketView):
-    """For text."""
+    """A view for text messages."""
 
     def receive_text(self, text: str) -> None:
-        """Take it."""
+        """Ignore the message."""
 
 
 def nobody(token: Any) -> None:
-    """Know no token."""
+    """Accept no token."""
 
 
 def ann(token: Any) -> User:
-    """Take every token for hers."""
+    """Accept every token as Ann's."""
     return User.objects.get(username="ann")
 
 
@@ -86,7 +86,7 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def sockets() -> Iterator[None]:
-    """The URLs are this module's."""
+    """Use the URLs of this module."""
     with override_settings(WEBSOCKET_URLCONF=__name__):
         yield
         close_all()
@@ -94,13 +94,13 @@ def sockets() -> Iterator[None]:
 
 
 def connect(name: str = "echo", client: WebSocketClient | None = None) -> ClientWebSocket:
-    """Open a socket of one of the views above."""
+    """Open a socket to one of the views above."""
     client = client or WebSocketClient(raise_request_exception=False)
     return client.websocket(f"/{name}/")
 
 
 def signed_in() -> WebSocketClient:
-    """Return the client of somebody who has signed in."""
+    """Return a signed-in client."""
     client = WebSocketClient()
     client.force_login(User.objects.get_or_create(username="ann")[0])
     return client
@@ -110,7 +110,7 @@ def signed_in() -> WebSocketClient:
 
 
 def fed(*frames: bytes, name: str = "echo", **settings: Any) -> int | None:
-    """Return what a socket is closed with upon these bytes, with these settings."""
+    """Return the close code after these bytes, with these settings."""
     with override_settings(**settings):
         ws = connect(name)
         transport = ws._peer.transport
@@ -120,7 +120,7 @@ def fed(*frames: bytes, name: str = "echo", **settings: Any) -> int | None:
 
 
 def dropped() -> int | None:
-    """Return the code of a connection that was lost, as the view sees it."""
+    """Return the close code of a lost connection, as the view sees it."""
     seen: list[int] = []
     signals.websocket_closed.connect(lambda code, **rest: seen.append(code), weak=False)
     transport = connect()._peer.transport
@@ -142,7 +142,7 @@ def codeless() -> int | None:
 
 
 def one_too_many() -> int | None:
-    """Return what a user's second socket is closed with when it says whose it is."""
+    """Return the close code of a user's second socket, which authenticates by its first message."""
     with override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1):
         connect("echo", signed_in())
         ws = connect("ann")
@@ -151,7 +151,7 @@ def one_too_many() -> int | None:
 
 
 def disconnected() -> int | None:
-    """Return what a user's socket is closed with."""
+    """Return the close code of a user's socket after ``disconnect()``."""
     client = signed_in()
     ws = connect("echo", client)
     disconnect(User.objects.get(username="ann"))
@@ -159,14 +159,14 @@ def disconnected() -> int | None:
 
 
 def too_late() -> int | None:
-    """Return what closes a socket whose first message does not come."""
+    """Return the close code of a socket whose first message does not arrive."""
     ws = connect("first")
     ws.peek(timeout=conf.get("WEBSOCKET_TOKEN_TIMEOUT"))
     return ws.close_code
 
 
 def restarted() -> int | None:
-    """Return what is said when a process ends."""
+    """Return the close code when a process stops."""
     ws = connect()
     registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
     return ws.close_code
@@ -174,8 +174,8 @@ def restarted() -> int | None:
 
 TEXT = frame(0x81, b"hello")
 
-#: By how a line of the table begins, what brings it about; or the tests that do so, and look at the
-#: code, where it takes a server.
+#: The beginning of each row, and what causes the close; or, if that takes a server, the test that
+#: causes and checks it.
 CLOSES: dict[str, Callable[[], int | None] | str] = {
     "1000 the view returns": lambda: connect("brief").close_code,
     "1001 a test with a live": "tests/test_client/test_live.py::test_sockets_left_open",
@@ -206,18 +206,18 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
 
 
 def line_for(beginning: str, rows: list[list[str]]) -> list[str]:
-    """Return the row of a table that begins so."""
+    """Return the row of a table that begins with this text."""
     (row,) = (row for row in rows if f"{row[0]} {row[1]}".startswith(beginning))
     return row
 
 
 def counted(name: str, before: dict[str, int]) -> bool:
-    """Say whether the counter of a line has gone up, or there is none."""
+    """Return whether the row names no counter, or its counter has increased."""
     return name == "-" or counters[name] > before[name]
 
 
 def is_shown(test: str, word: str) -> bool:
-    """Say whether a test, or a module of tests, has the word in it."""
+    """Return whether a test, or a module of tests, contains the word."""
     module, _, function = test.partition("::")
     text = (ROOT / module).read_text()
     if not function:
@@ -232,7 +232,7 @@ def is_shown(test: str, word: str) -> bool:
 
 
 def test_every_close_code() -> None:
-    """The table has every code that the package knows, and every line is brought about."""
+    """The table has every code of the package, and this module every row."""
     rows = table("codes.rst", "code")
     known = {value for name, value in vars(CloseCode).items() if name.isupper()}
     assert {int(row[0]) for row in rows} == known | {SIGNED_OUT}
@@ -243,7 +243,7 @@ def test_every_close_code() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("beginning", CLOSES)
 def test_close(beginning: str) -> None:
-    """What the table says of it is so."""
+    """The close code and the counter of a row are right."""
     row = line_for(beginning, table("codes.rst", "code"))
     how = CLOSES[beginning]
     if isinstance(how, str):
@@ -260,14 +260,14 @@ def test_close(beginning: str) -> None:
 def refused(
     *arguments: Any, name: str = "echo", settings: dict[str, Any] | None = None, **extra: Any
 ) -> int:
-    """Return the status of a handshake that is refused."""
+    """Return the status of a refused handshake."""
     with override_settings(**(settings or {})), pytest.raises(HandshakeRefused) as error:
         WebSocketClient(raise_request_exception=False).websocket(f"/{name}/", *arguments, **extra)
     return int(error.value.response.status_code)
 
 
 def one_more(setting: str, client: WebSocketClient) -> int:
-    """Return the status when there may be one socket and there is."""
+    """Return the status of a second handshake when the limit is one socket."""
     with override_settings(**{setting: 1}):
         connect("echo", client)
         with pytest.raises(HandshakeRefused) as error:
@@ -276,7 +276,7 @@ def one_more(setting: str, client: WebSocketClient) -> int:
 
 
 def ending() -> int:
-    """Return the status when the process is about to end."""
+    """Return the status of a handshake while the process stops."""
     registry.refuse_handshakes()
     try:
         return refused()
@@ -308,7 +308,7 @@ REFUSALS: dict[str, Callable[[], int] | str] = {
 
 
 def test_every_refusal() -> None:
-    """Every line of the table is brought about."""
+    """This module has every row of the table."""
     rows = table("codes.rst", "status")
     assert [line_for(beginning, rows) for beginning in REFUSALS] == rows
     assert {row[2] for row in rows} - {"-"} == {
@@ -321,7 +321,7 @@ def test_every_refusal() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("beginning", REFUSALS)
 def test_refusal(beginning: str) -> None:
-    """What the table says of it is so."""
+    """The status and the counter of a row are right."""
     row = line_for(beginning, table("codes.rst", "status"))
     how = REFUSALS[beginning]
     if isinstance(how, str):
@@ -338,7 +338,7 @@ MODULES = {module: ast.parse(module.read_text()) for module in sorted(PACKAGE.rg
 
 
 def test_signals() -> None:
-    """The table has each signal, and each argument that it is sent with."""
+    """The table has each signal with its arguments."""
     sent: dict[str, list[str]] = {}
     for tree in MODULES.values():
         for node in ast.walk(tree):
@@ -358,7 +358,7 @@ def test_signals() -> None:
 
 
 def test_checks() -> None:
-    """The table is that of the code, where each has its level."""
+    """The table has each check of the code, with its level."""
     levels: dict[str, str] = {}
     for name in ("checks.py", "driver_checks.py"):
         for node in ast.walk(MODULES[PACKAGE / name]):
@@ -372,14 +372,14 @@ def test_checks() -> None:
         assert re.search(rf"^{name} +{re.escape(what)}$", summary, re.MULTILINE)
 
 
-#: What is logged under the name of another package, as the page says below the table.
+#: Loggers of other packages; the page lists them below the table.
 OTHERS = {"gunicorn.access", "django.server"}
 
 LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
 
 
 def logged() -> Iterator[tuple[str, str, str]]:
-    """Yield logger, level and line for each place in the package that logs something."""
+    """Yield logger, level and line for each logging call of the package."""
     for module, tree in MODULES.items():
         loggers = dict(
             re.findall(
@@ -408,22 +408,22 @@ def test_log() -> None:
         for name, level, line in expected
     ]
     for name, level, line in rows:
-        # The most exact: a line may begin as another does.
+        # Take the closest match: a line may begin like another.
         fits = [each for each in expected if each[:2] == (name, level) and same(line, each[2])]
         assert fits, line
         expected.remove(min(fits, key=lambda each: len(each[2])))
-    # One text in two modules is one line of the table.
+    # The same text in two modules is one row.
     told = {(name, level, line) for name, level, line in rows}
     assert set(expected) <= told
 
 
 def same(told: str, line: str) -> bool:
-    """Say whether the table has this line, perhaps only its beginning."""
+    """Return whether a row is this line or its beginning."""
     return told == line or (told.endswith(" ...") and line.startswith(told.removesuffix("...")))
 
 
 def test_loggers_are_importable() -> None:
-    """Every logger of the table is there once its module is, under that name."""
+    """Every logger of the table exists once its module is imported."""
     names = {name for name, _, _ in table("signals.rst", "logger")}
     for module in MODULES:
         for name in re.findall(r'get_?[Ll]ogger\("(.+)"\)', module.read_text()):

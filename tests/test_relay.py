@@ -1,4 +1,4 @@
-"""The way to the other processes, where it cannot be gone, or not at once."""
+"""The relay with a backend that is slow, broken, or of another version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT = 60.0
 
 
 class Backend:
-    """Does as a broker that is slow, or as a directory that belongs to someone else."""
+    """A backend that can be slow, or fail to start."""
 
     def __init__(self) -> None:
         self.channels: dict[str, threading.Event] = {}
@@ -50,13 +50,13 @@ class Backend:
 
 @pytest.fixture
 def backend() -> Backend:
-    """One that works, until a test says otherwise."""
+    """A backend that works, unless a test changes it."""
     return Backend()
 
 
 @pytest.fixture
 def relay(backend: Any) -> Iterator[Relay]:
-    """Uses it."""
+    """A relay that uses the backend."""
     relay = Relay()
     relay._backend, relay._made_for = backend, conf.get("WEBSOCKET_BACKEND")
     yield relay
@@ -67,7 +67,7 @@ def relay(backend: Any) -> Iterator[Relay]:
 
 @pytest.mark.parametrize("name", ["@user:1", "@user:2"])
 def test_add_fails(relay: Relay, backend: Backend, name: str) -> None:
-    """A socket that could not join is no member, and the next one tries again to hear others."""
+    """A socket that could not join is no member, and the next one tries to subscribe again."""
     one: Any = object()
     two: Any = object()
     backend.is_broken = True
@@ -85,7 +85,7 @@ def test_add_fails(relay: Relay, backend: Backend, name: str) -> None:
 def test_second_waits(
     relay: Relay, backend: Backend, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each that joins before the broker has confirmed waits for that, not only the first."""
+    """Every socket that joins waits until the broker has confirmed the subscription."""
     monkeypatch.setattr(relay_module, "_PATIENCE", TIMEOUT)
     backend.effective.set()
     sockets: list[Any] = [object(), object()]
@@ -111,7 +111,7 @@ def test_second_waits(
 
 
 def test_second_after_a_failure(relay: Relay, backend: Backend) -> None:
-    """The second of a channel is subscribed when the first one fails while both are joining."""
+    """A second socket is subscribed if the first one fails while both join."""
     one, two = object(), object()
     first_is_in, may_fail = threading.Event(), threading.Event()
     start = backend.start
@@ -138,7 +138,7 @@ def test_second_after_a_failure(relay: Relay, backend: Backend) -> None:
 
 
 def test_count(relay: Relay, backend: Backend) -> None:
-    """Sockets that come and go in threads are counted right, and a deserted channel is left."""
+    """Sockets that join and leave in threads are counted right; a channel without any is left."""
     wrong = []
 
     def come_and_go() -> None:
@@ -161,7 +161,7 @@ def test_count(relay: Relay, backend: Backend) -> None:
 
 
 def test_answer_again(relay: Relay, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
-    """A process that could not be asked about itself tries again, after a while."""
+    """A process that could not start to answer questions tries again, after a while."""
     backend.is_broken = True
     for _ in range(3):
         relay.answer("@processes", bytes)
@@ -174,11 +174,11 @@ def test_answer_again(relay: Relay, backend: Backend, caplog: pytest.LogCaptureF
 
 
 class Other:
-    """Another process, as far as this one can see: a backend of its own.
+    """Another process, as this one sees it: a backend of its own.
 
     Attributes:
-        answer: what it says of the members of a group.
-        questions: what it was asked.
+        answer: its answer about the members of a group.
+        questions: the questions that it received.
     """
 
     def __init__(self, backend: RealBackend) -> None:
@@ -208,17 +208,17 @@ def other() -> Iterator[Other]:
             yield Other(backend)
         finally:
             backend.close()
-    own_relay.backend()  # closes that of the test
+    own_relay.backend()  # closes the backend of the test
 
 
 def test_newer_version(other: Other) -> None:
-    """A member of a newer version may say more of itself, one of an older version less."""
+    """A member of a newer version may have more fields, one of an older version fewer."""
     other.backend.subscribe("room")
     other.answer = [{"user_id": "7", "info": {"a": 1}, "alias": "new"}, {"user_id": "8"}]
     found = Group("room").members()
     assert found == [Member("7", {"a": 1}), Member("8")]
     assert found.complete
-    # A question that says more is answered too.
+    # A question with more fields is answered too.
     own_relay.answer("@nothing", bytes)
     question = {"group": "room", "prefix": "", "later": 1}
     assert list(other.backend.ask("room", json.dumps(question).encode())) == []
@@ -226,15 +226,15 @@ def test_newer_version(other: Other) -> None:
 
 @pytest.mark.parametrize("answer", [7, {"a": 1}, ["x"], [None]])
 def test_answer_of_another_kind(other: Other, answer: Any) -> None:
-    """What cannot be read is missing, and the rest is there."""
+    """An answer that cannot be read counts as missing."""
     other.backend.subscribe("room")
     other.answer = answer
     found = Group("room").members()
     assert (found, found.missing, found.complete) == ([], 1, False)
 
 
-def test_who_does_not_answer(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Members of a process that is stuck are missing, and that is to be seen."""
+def test_process_that_does_not_answer(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not answer counts as missing."""
     monkeypatch.setattr(relay_module, "_PATIENCE", 0.2)
     release = threading.Event()
     other.backend.subscribe("room")
@@ -247,7 +247,7 @@ def test_who_does_not_answer(other: Other, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_any_primary_key(other: Other) -> None:
-    """A user's group has a name that other processes understand, whatever the primary key is."""
+    """A user's group has a name that other processes understand, with any primary key."""
     other.backend.subscribe("@people")
     for key in ("x" * 250, "jos\u00e9 o'neill@example.org", "\u65e5" * 200, "\n", "\ud800", 7):
         Group.for_user(key).send("hello")
@@ -263,7 +263,7 @@ def test_any_primary_key(other: Other) -> None:
 
 
 def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
-    """What is not an envelope is counted, logged and dropped; the next message arrives."""
+    """Bytes that are no envelope are counted, logged and dropped; the next message arrives."""
     own_relay.answer("@nothing", bytes)
     socket: Any = Socket()
     own_relay.add("room", socket)
@@ -282,7 +282,7 @@ def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Socket:
-    """A member that notes what it is sent."""
+    """A member that records what it receives."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Database connections that handshakes leave to one another."""
+"""Database connections that handshakes pass on to one another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-#: A patched process, as gunicorn's, where ``handshake()`` does what the handler does around one.
+#: A patched process like gunicorn's; ``handshake()`` does what the handler does in a handshake.
 PREPARED = """
 from gevent import monkey
 monkey.patch_all()
@@ -60,7 +60,7 @@ def wait_until(condition):
 
 
 def run(tmp_path: Path, program: str) -> None:
-    """Run a program in a process of its own that is patched."""
+    """Run a program in a patched process of its own."""
     command = [
         sys.executable,
         "-W",
@@ -76,8 +76,8 @@ def run(tmp_path: Path, program: str) -> None:
     assert not result.stderr
 
 
-def test_next_goes_on(tmp_path: Path) -> None:
-    """One after the other they have the same connections, of each database; then nobody has."""
+def test_successive_handshakes(tmp_path: Path) -> None:
+    """Successive handshakes use the same connections, per database; idle ones are closed."""
     run(
         tmp_path,
         """
@@ -91,8 +91,8 @@ assert not any(raw in first for raw in handshake(both).get())
     )
 
 
-def test_side_by_side(tmp_path: Path) -> None:
-    """At the same time each has its own, and the one that was used last is used next."""
+def test_concurrent_handshakes(tmp_path: Path) -> None:
+    """Concurrent handshakes have separate connections; the last one used is reused first."""
     run(
         tmp_path,
         """
@@ -111,8 +111,8 @@ wait_until(lambda: not is_open(early.get()) and not is_open(late.get()))
     )
 
 
-def test_not_for_ever(tmp_path: Path) -> None:
-    """Without a pause between handshakes a connection grows old all the same."""
+def test_maximum_age(tmp_path: Path) -> None:
+    """A connection gets too old even if there is always another handshake."""
     run(
         tmp_path,
         """
@@ -124,7 +124,7 @@ assert not is_open(first)
 
 
 def test_what_is_not_kept(tmp_path: Path) -> None:
-    """In a transaction, after an error, of a pool, and where CONN_MAX_AGE = 0 is meant."""
+    """No reuse in a transaction, after an error, with a pool or where CONN_MAX_AGE = 0 counts."""
     run(
         tmp_path,
         """
@@ -157,7 +157,7 @@ assert not is_open(handshake(pooled).get())
 
 
 def test_stopped(tmp_path: Path) -> None:
-    """One that a handshake was using when it was stopped may be in the middle of a query."""
+    """A stopped handshake does not pass on its connection, which may be in mid-query."""
     run(
         tmp_path,
         """
@@ -191,7 +191,7 @@ assert is_open(raw[2])
     )
 
 
-#: What is logged goes to ``said``; after ``both()`` the first of two connections does not close.
+#: What is logged goes to ``said``. After ``both()``, closing the first of two connections fails.
 FAILING = """
 import logging
 said = []
@@ -212,7 +212,7 @@ def both():
 
 
 def test_close_fails(tmp_path: Path) -> None:
-    """That is logged, and the others are closed."""
+    """A failure to close is logged, and the other connections are closed."""
     run(
         tmp_path,
         FAILING
@@ -226,7 +226,7 @@ assert handshake(ask).get() is not one
 
 
 def test_close_fails_at_the_end(tmp_path: Path) -> None:
-    """The same for one that is not worth keeping: the handshake's socket is open already."""
+    """The same holds for a connection that is not kept; the handshake's socket is already open."""
     run(
         tmp_path,
         FAILING
@@ -245,7 +245,7 @@ assert handshake(lambda: ask("other")).get() is other
 
 
 def test_close_fails_between_messages(tmp_path: Path) -> None:
-    """The greenlet that handles messages for all goes on, and its other connections are closed."""
+    """The greenlet that handles messages goes on, and its other connections are closed."""
     run(
         tmp_path,
         FAILING
@@ -268,7 +268,7 @@ assert set(said) == {"A database connection did not close"}, said
 
 
 def test_pages_keep_their_own(tmp_path: Path) -> None:
-    """A connection of a page that came before, over the same TCP connection, is left alone."""
+    """A connection that an earlier page opened, in the same TCP connection, is left alone."""
     run(
         tmp_path,
         """

@@ -1,4 +1,4 @@
-"""The session of a handshake, read by a query of our own: the same as Django's own would give."""
+"""The session of a handshake, read by our own query, equals the one that Django reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def saved(**values: Any) -> str:
-    """Make a session; return its key."""
+    """Save a session; return its key."""
     store = db.SessionStore()
     store.update(values)
     store.save()
@@ -29,7 +29,7 @@ def saved(**values: Any) -> str:
 
 
 def direct(key: str | None, kind: type[SessionBase] = db.SessionStore) -> SessionBase:
-    """Return what a handshake with this cookie finds as ``request.session``."""
+    """Return the ``request.session`` of a handshake with this cookie."""
     request = HttpRequest()
     request.session = kind(key)
     read_directly(request)
@@ -37,7 +37,7 @@ def direct(key: str | None, kind: type[SessionBase] = db.SessionStore) -> Sessio
 
 
 def test_reads() -> None:
-    """What was saved is there, by one query for one column."""
+    """The saved data is there, after one query for one column."""
     session = direct(saved(name="ann", count=3))
     with CaptureQueriesContext(connection) as queries:
         assert dict(session.items()) == {"name": "ann", "count": 3}
@@ -49,14 +49,14 @@ def test_reads() -> None:
 
 @pytest.mark.parametrize("key", ["nosuchsessionkeyanywhere", "x" * 32, "'; DROP TABLE x; --", None])
 def test_no_session(key: str | None) -> None:
-    """A key that nobody has leaves the session without one, as with Django."""
+    """An unknown key leaves the session without a key, as in Django."""
     session, plain = direct(key), db.SessionStore(key)
     assert dict(session.items()) == dict(plain.items()) == {}
     assert session.session_key is plain.session_key is None
 
 
 def test_expired() -> None:
-    """A session whose time is over is none."""
+    """An expired session is empty."""
     key = saved(name="ann")
     Session.objects.filter(pk=key).update(expire_date=timezone.now() - timedelta(seconds=1))
     session = direct(key)
@@ -65,14 +65,14 @@ def test_expired() -> None:
 
 
 def test_tampered() -> None:
-    """What is not signed by this site is none."""
+    """Data with a wrong signature is ignored."""
     key = saved(name="ann")
     Session.objects.filter(pk=key).update(session_data="eyJuYW1lIjoiZXZlIn0:1:sig")
     assert dict(direct(key).items()) == {}
 
 
 def test_saves() -> None:
-    """It is saved as ever, also once the socket is open."""
+    """The session can be saved, also once the socket is open."""
     key = saved(name="ann")
     request = HttpRequest()
     request.session = db.SessionStore(key)
@@ -88,13 +88,13 @@ def test_saves() -> None:
 
 
 def test_without_time_zones(settings: Any) -> None:
-    """Where the database knows local time only, that counts."""
+    """Without USE_TZ, local time counts."""
     settings.USE_TZ = False
     assert direct(saved(name="ann"))["name"] == "ann"
 
 
 def test_unknown_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that may give text in another form is asked by Django itself."""
+    """A database that may return text in another form is queried by Django itself."""
     session = direct(saved(name="ann"))
     monkeypatch.setattr("django_wsmux.sessions._PLAIN_TEXT", frozenset())
     with CaptureQueriesContext(connection) as queries:
@@ -104,18 +104,18 @@ def test_unknown_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_kinds() -> None:
-    """Sessions elsewhere, and those of a project's own class, are left as they are."""
+    """Sessions of other engines and of a project's own class are left alone."""
 
     class Own(db.SessionStore):
-        """A project's."""
+        """The class of a project."""
 
     assert type(direct("x" * 32, Own)) is Own
     assert type(direct("x" * 32, cached_db.SessionStore)) is cached_db.SessionStore
     read_directly(HttpRequest())
 
 
-def test_watched_anew() -> None:
-    """A view that has user and session read anew for each message needs no class for each."""
+def test_classes_are_reused() -> None:
+    """Views that reload user and session for each message do not create a class for each."""
     request = HttpRequest()
     request.session = db.SessionStore(saved(name="ann"))
     read_directly(request)

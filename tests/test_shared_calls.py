@@ -1,4 +1,4 @@
-"""One call for all who want the same at the same moment."""
+"""``SharedCalls``: one call for all callers that want the same at the same moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 60.0
 
 
 class Question:
-    """Is answered when the test says so, with the number of times that it was asked."""
+    """Returns how often it was called, once the test releases it."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -36,25 +36,25 @@ class Question:
 
 
 def waiting(calls: SharedCalls[str, int], key: str, number: int) -> bool:
-    """Return whether so many callers share the call that is to come."""
+    """Return whether this many callers share the next call."""
     with calls._lock:
         call = calls._waiting.get(key)
-    # Its own maker waits for the turn, the others for the end.
+    # The caller that made it waits for its turn, the others for its end.
     return call is not None and len(call.done._cond._waiters) >= number - 1  # type: ignore[attr-defined]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until callers are where they should be."""
+    """Wait until the condition is true."""
     tick = threading.Event()
     for _ in range(int(TIMEOUT / 0.01)):
         if condition():
             return
         tick.wait(0.01)
-    raise AssertionError("it does not come true")
+    raise AssertionError("timed out")
 
 
 def test_crowd() -> None:
-    """All who come while a question is under way share the next one, asked after they came."""
+    """Callers that arrive during a call share the next one, which starts after they came."""
     calls: SharedCalls[str, int] = SharedCalls()
     question = Question()
     with ThreadPoolExecutor(20) as pool:
@@ -72,7 +72,7 @@ def test_crowd() -> None:
 
 
 def test_keys() -> None:
-    """Different questions do not wait for each other."""
+    """Calls with different keys do not wait for each other."""
     calls: SharedCalls[str, int] = SharedCalls()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
@@ -84,7 +84,7 @@ def test_keys() -> None:
 
 
 def test_error() -> None:
-    """What the call raised, each caller raises; the next call is made again."""
+    """Each caller gets the exception of the call; the next call starts again."""
     calls: SharedCalls[str, int] = SharedCalls()
     question = Question()
     with ThreadPoolExecutor(5) as pool:
@@ -101,7 +101,7 @@ def test_error() -> None:
 
 
 def test_interrupted() -> None:
-    """If the caller that asks for all is interrupted, another one asks for the rest."""
+    """If the caller that runs the shared call is interrupted, another one runs it for the rest."""
     calls: SharedCalls[str, int] = SharedCalls()
     question = Question()
 
@@ -126,7 +126,7 @@ def test_interrupted() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_fork() -> None:
-    """A child does not wait for a call of its parent."""
+    """A child process does not wait for a call of its parent."""
     calls: SharedCalls[str, int] = SharedCalls()
     question = Question()
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""Does the sums of ``docs/sizing.rst`` over, with what the page says was measured."""
+"""Recalculates the sums of ``docs/sizing.rst`` from the figures measured there."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ UNITS = {
     "": 1.0,
 }
 
-#: Kernel, in KiB, for an end of a TCP connection.
+#: Memory of the kernel, in KiB, for one end of a TCP connection.
 KERNEL = 3.7
 
 MACHINES = 10
 
 
 def amount(cell: str) -> tuple[float, float]:
-    """Return the number of a cell with its unit, and by how much it may be rounded."""
+    """Return the value of a cell with its unit, and its possible rounding error."""
     match = re.fullmatch(r"([\d,.]+) ?(\w*)", cell)
     assert match, cell
     digits = match[1].replace(",", "")
-    # Two digits are what figures of this kind are good for.
+    # Figures of this kind are good for two digits.
     decimals = len(digits.partition(".")[2])
     return float(digits) * UNITS[match[2]], 0.5001 * 10**-decimals * UNITS[match[2]]
 
 
 def calculate(formula: str) -> float:
-    """Return what comes out of a formula of the page."""
+    """Return the result of a formula of the page."""
     formula = formula.replace(",", "").replace(" x ", " * ")
     formula = re.sub(r" (KiB|MiB|us|ms)\b", lambda match: f" * {UNITS[match[1]]!r}", formula)
     assert re.fullmatch(r"[\d.e+*/() -]+", formula), formula
@@ -49,12 +49,12 @@ def calculate(formula: str) -> float:
 
 
 def memory() -> dict[str, float]:
-    """Return the KiB in a worker of each kind of view."""
+    """Return the KiB in a worker for each kind of view."""
     return {row[0]: float(row[1]) for row in table("sizing.rst", "view")}
 
 
 def time() -> dict[str, float]:
-    """Return what each thing takes of a core's time."""
+    """Return the CPU seconds of each operation."""
     rows = table("sizing.rst", "what", "CPU time of the worker")
     found = {row[0]: re.match(r"([\d.]+) (ms|us)", row[1]) for row in rows}
     return {name: float(match[1]) * UNITS[match[2]] for name, match in found.items() if match}
@@ -66,7 +66,7 @@ def proxies() -> dict[str, float]:
 
 
 def test_sockets_in_a_gibibyte() -> None:
-    """As many as fit; the page has rounded the figures beside them."""
+    """The number of sockets in a GiB is right, but for rounding."""
     for _, worker, kernel, number in table("sizing.rst", "view"):
         assert float(kernel) == KERNEL
         fit = 2**20 / (float(worker) + KERNEL)
@@ -74,7 +74,7 @@ def test_sockets_in_a_gibibyte() -> None:
 
 
 def test_example() -> None:
-    """20,000 people."""
+    """The example of 20,000 people is right."""
     assert round(20_000 * (memory()["function view"] + KERNEL) / 1024) == 428
     nginx = 20_000 * (proxies()["nginx, with TLS"] + 2 * KERNEL) / 2**20
     assert round(nginx, 2) == 1.06
@@ -90,7 +90,7 @@ ROWS = table("sizing.rst", "what", "on a machine")
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_million(row: list[str]) -> None:
-    """Each formula comes to what stands beside it, and ten times that, or the same."""
+    """The results of each formula are right, for one machine and for ten."""
     name, formula, one, ten = row
     result = calculate(formula)
     if name.startswith("addresses"):
@@ -104,7 +104,7 @@ def test_million(row: list[str]) -> None:
 
 
 def test_figures_are_those_measured() -> None:
-    """What the formulas take is what the tables above say."""
+    """The figures in the formulas are those of the tables above."""
     (sockets,) = (row[1] for row in ROWS if row[0] == "memory of sockets")
     assert f"({memory()['event view']:g} + {KERNEL:g}) KiB" in sockets
     (proxy,) = (row[1] for row in ROWS if row[0].startswith("memory of HAProxy"))
@@ -122,13 +122,13 @@ def test_figures_are_those_measured() -> None:
 
 
 def said(pattern: str) -> float:
-    """Return the one number in the text, which may be broken between lines."""
+    """Return the only number that the pattern finds in the text, even across lines."""
     (number,) = re.findall(pattern.replace(" ", r"\s+"), PAGE)
     return float(number.replace(",", ""))
 
 
 def test_text() -> None:
-    """The sums between the tables."""
+    """The sums in the text are right."""
     kib, machine = memory(), 100_000
     sums = [amount(row[2])[0] / 2**30 for row in ROWS if row[0].startswith("memory")]
     assert round(sum(sums), 1) == said(r"comes to ([\d.]+) GiB a machine")

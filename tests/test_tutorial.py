@@ -1,4 +1,4 @@
-"""Does what ``docs/tutorial.rst`` says, word for word, in an empty directory."""
+"""Follows ``docs/tutorial.rst`` word for word, in an empty directory."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from tests.support import ROOT, TIMEOUT, Server, unused_port
 
 __all__ = ["open_window"]
 
-#: What stands in front of a block, to its end: a paragraph, and how the block begins.
+#: A paragraph that introduces a block, and the start of the block.
 BLOCK = re.compile(
     r"^(?P<paragraph>(?:\S.*\n)*.*?:)\n\n(?:\.\. code-block:: \S+\n\n)?(?P<text>(?:    .*\n|\n)+)",
     re.MULTILINE,
 )
 
-#: Done by those who run the tests: they have a virtual environment, and the package is that of
-#: this tree, by PYTHONPATH, as there is no need to install it twice.
+#: The environment of the tests replaces these: they run in a virtual environment, and PYTHONPATH
+#: leads to the package of this tree.
 INSTALLATION = [
     "python3 -m venv venv",
     ". venv/bin/activate",
     "pip install django-wsmux",
 ]
 
-#: Takes down what the page says of its connection.
+#: Records what the page shows of its connection.
 WATCH = """
     window.states = [];
     new MutationObserver(() => states.push(state.textContent)).observe(state, {childList: true});
 """
 
-#: Words that a virtual environment has in its PATH.
+#: Programs that a virtual environment has on its PATH.
 PROGRAMS = {
     "python": (),
     "django-admin": ("-m", "django"),
@@ -54,20 +54,20 @@ PROGRAMS = {
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the page: a file, the end of one, or what is typed into a terminal."""
+    """A block of the page: a file, the end of a file, or a session in a terminal."""
 
     paragraph: str
     text: str
 
     @property
     def file(self) -> str | None:
-        """The name of the file that the paragraph ends with."""
+        """The name of the file at the end of the paragraph."""
         match = re.search(r"``([\w./]+)``:$", self.paragraph)
         return match and match[1]
 
     @property
     def commands(self) -> list[str]:
-        """The commands in it."""
+        """The commands of the block."""
         return re.findall(r"^\$ (.+)$", self.text, re.MULTILINE)
 
 
@@ -81,7 +81,7 @@ def page() -> list[Block]:
 
 
 def argv(command: str) -> tuple[str, ...]:
-    """Return the arguments of this Python for a command of the page."""
+    """Return the arguments for this Python for a command of the page."""
     program, *arguments = command.split()
     return (*PROGRAMS[program], *arguments)
 
@@ -91,11 +91,12 @@ class Project:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        # manage.py and wsgi.py know their settings, but those of these tests would come first.
+        # manage.py and wsgi.py set the settings by default, but those of the tests would come
+        # first.
         self.env = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
 
     def write(self, block: Block) -> None:
-        """Put a block where its paragraph says."""
+        """Write a block to the file that its paragraph names."""
         assert block.file is not None
         path = self.directory / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,19 +119,19 @@ class Project:
         return result.stdout
 
     def serve(self, command: str, *options: str, **env: str) -> Server:
-        """Run a command that serves, at another port than the page has."""
+        """Run a server command of the page, at another port."""
         return Server(*argv(command), *options, env={**self.env, **env}, cwd=self.directory)
 
 
 def the_command(word: str) -> str:
-    """Return the one command of the page with that word."""
+    """Return the only command of the page with this word."""
     (command,) = (each for block in page() for each in block.commands if word in each.split())
     return command
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """What the reader has at the end of the page, but for what serves and tests."""
+    """The project at the end of the page; commands that serve or test have not run."""
     project = Project(tmp_path_factory.mktemp("tutorial"))
     later = [the_command(word) for word in ("runserver", "shell", "test", "gunicorn")]
     for block in page():
@@ -143,7 +144,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_nothing_is_left_out() -> None:
-    """Each block is a file or a command, and installing comes first."""
+    """Each block is a file or a command, and installation comes first."""
     text = (ROOT / "docs" / "tutorial.rst").read_text()
     blocks = page()
     assert len(blocks) == len(re.findall(r"::(?: \S+)?\n\n    ", text))
@@ -153,7 +154,7 @@ def test_nothing_is_left_out() -> None:
 
 
 def test_own_tests(project: Project) -> None:
-    """They pass, all of them."""
+    """All tests of the tutorial pass."""
     output = project.run(the_command("test"))
     (block,) = (block for block in page() if block.file == "chat/tests.py")
     count = block.text.count("def test_")
@@ -163,17 +164,17 @@ def test_own_tests(project: Project) -> None:
 
 
 def test_checks(project: Project) -> None:
-    """Of a site on the internet Django wants more, but nothing about sockets."""
+    """``check --deploy`` has no warning about sockets."""
     assert "django_wsmux" not in project.run("python manage.py check --deploy")
 
 
 def received(websocket: ClientConnection) -> Any:
-    """Return the next message, which is JSON."""
+    """Return the next message, parsed as JSON."""
     return json.loads(websocket.recv(timeout=TIMEOUT))
 
 
 def test_development(project: Project) -> None:
-    """``runserver`` serves; the shell reaches who is there."""
+    """``runserver`` serves page and socket; the shell reaches the open windows."""
     server = project.serve(the_command("runserver"), f"127.0.0.1:{unused_port()}", "--noreload")
     try:
         with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
@@ -190,7 +191,7 @@ def test_development(project: Project) -> None:
 
 
 def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
-    """Page and socket are there; the page comes back, and misses and repeats nothing."""
+    """gunicorn serves page and socket; the page reconnects, without missing or repeating lines."""
     options = "--bind 127.0.0.1:0 --no-control-socket"
     served = project.serve(the_command("gunicorn"), GUNICORN_CMD_ARGS=options)
     try:
@@ -199,7 +200,7 @@ def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
         field = window.find_element(By.NAME, "text")
         field.send_keys("<b>hello</b>\n")
         wait_for(window, "#lines", "Ann: <b>hello</b>")
-        # As if it was said while the page was away.
+        # A line that was said while the page was away.
         with closing(sqlite3.connect(project.directory / "db.sqlite3")) as database, database:
             database.execute("INSERT INTO chat_line (user, text) VALUES ('Bob', 'meanwhile')")
         window.execute_script(WATCH)

@@ -23,23 +23,23 @@ class TestFunction:
     """Reversed in WEBSOCKET_URLCONF, on this request's host."""
 
     def test_same_host_and_port(self, rf: RequestFactory) -> None:
-        """ws:// and the host that the page came from."""
+        """The URL has the scheme ws:// and the host of the page."""
         url = websocket_url("rooms:room", kwargs=ROOM, request=rf.get("/"))
         assert url == "ws://example.com:8000/rooms/lobby/"
 
     def test_secure(self, rf: RequestFactory) -> None:
-        """wss:// where the page came over https."""
+        """The URL has the scheme wss:// if the page came over https."""
         assert websocket_url("echo", request=rf.get("/", secure=True)).startswith("wss://")
 
     def test_behind_a_proxy(self, rf: RequestFactory) -> None:
-        """X-Forwarded-Proto counts exactly when Django is told to trust it."""
+        """X-Forwarded-Proto counts only if Django is configured to trust it."""
         request = rf.get("/", headers={"x-forwarded-proto": "https"})
         assert websocket_url("echo", request=request).startswith("ws://")
         with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
             assert websocket_url("echo", request=request).startswith("wss://")
 
     def test_without_a_request(self) -> None:
-        """The path alone."""
+        """Without a request, the URL is the path alone."""
         assert websocket_url("rooms:room", args=["lobby"]) == "/rooms/lobby/"
 
     @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ class TestFunction:
         ],
     )
     def test_split_set_up(self, rf: RequestFactory, server: str, url: str) -> None:
-        """WEBSOCKET_SERVER points elsewhere, with a request or without."""
+        """WEBSOCKET_SERVER names another host, with a request or without."""
         with override_settings(WEBSOCKET_SERVER=server):
             assert websocket_url("echo", request=rf.get("/")) == url
             assert websocket_url("echo") == url
 
     def test_script_prefix(self) -> None:
-        """A site below a prefix has its sockets there."""
+        """A site below a prefix has its sockets below it too."""
         set_script_prefix("/below/")
         try:
             assert websocket_url("echo") == "/below/echo/"
@@ -65,7 +65,7 @@ class TestFunction:
             set_script_prefix("/")
 
     def test_pages_are_not_found(self) -> None:
-        """Names of ROOT_URLCONF mean nothing here."""
+        """Names of ROOT_URLCONF are unknown."""
         for urlconf in ("tests.project.websocket_urls", websocket_urls):
             with (
                 override_settings(WEBSOCKET_URLCONF=urlconf),
@@ -77,7 +77,7 @@ class TestFunction:
 
 
 class TestTag:
-    """``{% websocket_url %}`` takes what ``{% url %}`` takes."""
+    """``{% websocket_url %}`` takes the arguments of ``{% url %}``."""
 
     def render(self, text: str, request: object = None, **context: object) -> str:
         template = Template("{% load websockets %}" + text)
@@ -86,24 +86,24 @@ class TestTag:
         return template.render(RequestContext(request, context))  # type: ignore[arg-type]
 
     def test_keyword(self, rf: RequestFactory) -> None:
-        """A keyword argument and the request's host."""
+        """The tag accepts a keyword argument, and uses the request's host."""
         text = "{% websocket_url 'rooms:room' slug=name %}"
         assert self.render(text, rf.get("/"), name="x") == "ws://example.com:8000/rooms/x/"
 
     def test_positional(self) -> None:
-        """A positional argument; without a request the path."""
+        """The tag accepts a positional argument; without a request it returns the path."""
         assert self.render("{% websocket_url 'rooms:room' 'x' %}") == "/rooms/x/"
 
     def test_variable_as_name(self) -> None:
-        """The name may come from the context."""
+        """The name may be a variable of the context."""
         assert self.render("{% websocket_url view %}", view="echo") == "/echo/"
 
     def test_as(self) -> None:
-        """The URL can be kept in a variable."""
+        """The URL can be stored in a variable."""
         assert self.render("{% websocket_url 'echo' as u %}[{{ u }}]") == "[/echo/]"
 
     def test_as_missing(self) -> None:
-        """An unknown name is then empty, else an error."""
+        """With ``as``, an unknown name gives an empty string; without, an error."""
         assert self.render("{% websocket_url 'nothing' as u %}[{{ u }}]") == "[]"
         with pytest.raises(NoReverseMatch):
             self.render("{% websocket_url 'nothing' %}")
@@ -114,7 +114,7 @@ class TestTag:
             self.render("{% websocket_url %}")
 
     def test_host_is_escaped(self) -> None:
-        """What a client claims as host does not break out of the page."""
+        """The host that a client claims is escaped."""
         request = RequestFactory().get("/", headers={"host": "a'b"})
         with override_settings(ALLOWED_HOSTS=["*"]):
             request.get_host = lambda: "a'b"  # type: ignore[method-assign]
