@@ -84,7 +84,7 @@ class FirstMessage:
                 end = suffix("no first message")
                 if end is not None:
                     logger.info(
-                        "%r is closed with 4401: no message in %s s%s", websocket, seconds, end
+                        "%r is closed with 4401: no message within %s s%s", websocket, seconds, end
                     )
                 websocket.close(people.SIGNED_OUT, "no first message in time")
                 return None
@@ -140,7 +140,9 @@ def authentication(*authenticators: Any) -> Callable[[View], View]:
     """
     chosen = tuple(_adapted(each) for each in authenticators)
     if not chosen or any(isinstance(each, FirstMessage) for each in chosen[:-1]):
-        raise ValueError("authentication() takes authenticators, first_message() as the last")
+        raise ValueError(
+            "authentication() needs at least one authenticator, and first_message() must be last"
+        )
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -238,9 +240,9 @@ def _find(lookup: Callable[[Any], Any], value: Any) -> Any:
         found = lookup(value)
     except (ObjectDoesNotExist, LookupError, RecursionError, ValueError) as error:
         # What it says may name the token.
-        raise AuthenticationFailed(f"token is nobody's: {type(error).__name__}") from None
+        raise AuthenticationFailed(f"unknown token: {type(error).__name__}") from None
     if found is None:
-        raise AuthenticationFailed("token is nobody's")
+        raise AuthenticationFailed("unknown token")
     return require_done(found, lookup)
 
 
@@ -251,14 +253,14 @@ def _find_in_message(lookup: Callable[[Any], Any], message: Any) -> Any:
     except (AttributeError, TypeError) as error:
         # JSON of another shape leads to these, which is no error of the server. A fault of the
         # look-up leads to them too, so the log says where it is.
-        raise AuthenticationFailed(f"token is nobody's: {raised_at(error)}") from None
+        raise AuthenticationFailed(f"unknown token: {raised_at(error)}") from None
 
 
 def _checked(found: Any) -> Identity:
     identity = found if isinstance(found, Identity) else Identity(found)
     user = identity.user
     if user.is_authenticated and not getattr(user, "is_active", True):
-        raise AuthenticationFailed("its user is not active")
+        raise AuthenticationFailed("the user is not active")
     return identity
 
 
@@ -291,8 +293,8 @@ def _adapted(authenticator: Any) -> Authenticator:
     if not hasattr(authenticator, "authenticate"):
         if isinstance(authenticator, type) or not callable(authenticator):
             raise TypeError(
-                f"{authenticator!r} is no authenticator: use a function of the request, or one "
-                f"of Django REST framework"
+                f"{authenticator!r} is not an authenticator: use a function that takes the "
+                f"request, or an authenticator of Django REST framework"
             )
         require_plain(authenticator)
         return authenticator  # type: ignore[no-any-return]
@@ -317,7 +319,7 @@ def _ask_rest_framework(authenticator: Any, request: HttpRequest) -> Any:
         found = authenticator.authenticate(asked)
     except APIException as error:
         name = type(authenticator).__name__
-        raise AuthenticationFailed(f"{name} says {error.get_codes()}", challenge) from None
+        raise AuthenticationFailed(f"{name}: {error.get_codes()}", challenge) from None
     finally:
         if header is not None:
             request.META["HTTP_AUTHORIZATION"] = header

@@ -32,11 +32,11 @@ logger = get_logger("django_wsmux.views")
 _lost_results: Final = LogLimit()
 
 _ASYNC: Final = (
-    "a view here is plain synchronous code, and what waits in it keeps no other socket waiting. "
-    "Write def instead of async def, and leave out await; async_to_sync() calls what must be async"
+    "this must be synchronous code, and to wait in it blocks no other socket. Write def instead of "
+    "async def, without await, and call async functions by async_to_sync()"
 )
 
-_GENERATOR: Final = "calling it runs nothing. Take out yield, and send with send()"
+_GENERATOR: Final = "calling it would run none of its code. Remove yield, and send with send()"
 
 
 def name_of(function: Any) -> str:
@@ -59,7 +59,7 @@ def require_plain(function: Any) -> None:
         if iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
             raise TypeError(f"{name_of(function)} is async: {_ASYNC}")
         if inspect.isgeneratorfunction(each):
-            raise TypeError(f"{name_of(function)} has yield in it: {_GENERATOR}")
+            raise TypeError(f"{name_of(function)} is a generator function: {_GENERATOR}")
 
 
 def require_arguments(function: Any, *names: str, more: bool = False) -> None:
@@ -133,8 +133,8 @@ def _of(result: Any) -> str:
 
 #: What users of other packages write, by what Python says of it.
 _HABITS: Final = {
-    "argument 'text_data'": "send(text_data=...) is Django Channels': write send(text)",
-    "argument 'bytes_data'": "send(bytes_data=...) is Django Channels': write send(data)",
+    "argument 'text_data'": "send(text_data=...) belongs to Django Channels: write send(text)",
+    "argument 'bytes_data'": "send(bytes_data=...) belongs to Django Channels: write send(data)",
     "required positional argument: 'websocket'": "is the view decorated with @websocket?",
 }
 

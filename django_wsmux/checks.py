@@ -10,7 +10,7 @@ W004           ``runserver`` is another app's, which refuses sockets
 W005           psycopg2 without psycogreen: a query stops all sockets
 W006           psycopg older than 3.1.14: the same
 W007           mysqlclient: the same
-W008           a database's connections are kept for ever
+W008           a database's connections are kept forever
 E009           a middleware is asynchronous only
 E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
@@ -79,7 +79,7 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
 def _hint(setting: conf.Setting, message: str) -> str:
     # The value may be right, and what it names may fail.
     if conf.RAISED_IN in message:
-        return "Mend that line: the setting itself is right."
+        return "Fix that line: the setting itself is correct."
     return f"Set {setting.name} in the settings module."
 
 
@@ -119,7 +119,7 @@ def _is_final(problem: BackendUnavailable) -> bool:
 def _hint_for_now(problem: BackendUnavailable) -> str | None:
     if not isinstance(problem, BackendMisconfigured):
         return problem.advice or None
-    return f"{problem.advice}. A server does not start like this; commands run."
+    return f"{problem.advice}. A server does not start like this, but commands run."
 
 
 @register()
@@ -136,8 +136,8 @@ def check_names(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckM
 
 
 _ANYBODYS: Final = {
-    "null": "any page of the web can have this origin, in a sandboxed iframe",
-    "file://": "any HTML file on a visitor's machine has this origin, in some browsers",
+    "null": "any page of the web can have this origin, by means of a sandboxed iframe",
+    "file://": "in some browsers, any HTML file on a visitor's machine has this origin",
 }
 
 
@@ -149,8 +149,8 @@ def check_opaque_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> li
         Warning(
             f'"{each}" is an allowed origin: {_ANYBODYS[each]}, and connects with the cookies of '
             f"the visitor.",
-            hint="Leave it out, or have such clients authenticate by ticket or token and silence "
-            "this check.",
+            hint="Remove it, or authenticate such clients by ticket or token and silence this "
+            "check.",
             id="django_wsmux.W021",
         )
         for each in origin.OPAQUE
@@ -171,9 +171,9 @@ def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMe
         return []
     return [
         Warning(
-            f"WSGI_APPLICATION, {settings.WSGI_APPLICATION}, has no WebSockets: {module} makes it "
-            f"with Django's own get_wsgi_application().",
-            hint="There, import get_wsgi_application from django_wsmux.wsgi instead of "
+            f"WSGI_APPLICATION ({settings.WSGI_APPLICATION}) does not serve WebSockets: {module} "
+            f"uses Django's own get_wsgi_application().",
+            hint="In that module, import get_wsgi_application from django_wsmux.wsgi instead of "
             "django.core.wsgi, or wrap the application: WebSocketDispatcher(application).",
             id="django_wsmux.W019",
         )
@@ -232,8 +232,8 @@ def check_group_prefix(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
         return []
     return [
         Warning(
-            f"{tenants} gives each tenant primary keys of its own, but groups are those of all "
-            f"tenants: Group.for_user() of one tenant reaches a user of another one.",
+            f"{tenants} gives each tenant its own primary keys, but all tenants share the groups: "
+            f"Group.for_user() in one tenant also reaches a user of another tenant.",
             hint=(
                 "Set WEBSOCKET_GROUP_PREFIX to the dotted path of a function that returns "
                 "django.db.connection.schema_name."
@@ -258,7 +258,7 @@ def check_patching(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
     return [
         Error(
             problem,
-            hint="Call gevent's monkey.patch_all() without exceptions, and first.",
+            hint="Call gevent's monkey.patch_all() before everything else, and exclude no module.",
             id="django_wsmux.E003",
         )
     ]
@@ -301,8 +301,8 @@ def check_context(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     packages = {str(name).partition(".")[0] for name in named}
     return [
         Warning(
-            f"{what}, and the views of sockets do not have it once the socket is open.",
-            hint="Set WEBSOCKET_CONTEXT, as docs/views.rst shows.",
+            f"{what}: WebSocket views do not have it once the socket is open.",
+            hint="Set WEBSOCKET_CONTEXT; docs/views.rst shows how.",
             id="django_wsmux.W014",
         )
         for package, what in _KEEPERS.items()

@@ -219,7 +219,7 @@ def _compression_problem(value: Any) -> str | None:
                 return f"has context_takeover {option!r}: it must be True or False"
         elif name not in _COMPRESSION_RANGES:
             known = ", ".join([*_COMPRESSION_RANGES, "context_takeover"])
-            return f"has an unknown option {name!r}: there are {known}"
+            return f"has an unknown option {name!r}: the options are {known}"
         else:
             low, high = _COMPRESSION_RANGES[name]
             if type(option) is not int or not low <= option <= high:
@@ -243,7 +243,7 @@ def _access_log_problem(value: Any) -> str | None:
         value % _ATOMS
     except (KeyError, TypeError, ValueError) as error:
         known = ", ".join(_ATOMS)
-        return f"cannot be used: {type(error).__name__}: {error}; there are %(name)s of {known}"
+        return f"cannot be used: {type(error).__name__}: {error}; the names in %(name)s are {known}"
     return None
 
 
@@ -403,7 +403,7 @@ def group_prefix() -> str:
     function = _prefix_function()
     if function is None:
         return ""
-    name = f"WEBSOCKET_GROUP_PREFIX, {get('WEBSOCKET_GROUP_PREFIX')!r},"
+    name = f"WEBSOCKET_GROUP_PREFIX ({get('WEBSOCKET_GROUP_PREFIX')!r})"
     try:
         prefix = function()
     except Exception as error:
@@ -412,8 +412,8 @@ def group_prefix() -> str:
         raise ImproperlyConfigured(f"{name} must return a string, not {prefix!r}")
     if not _PREFIX.fullmatch(prefix):
         raise ImproperlyConfigured(
-            f"{name} returned {prefix!r}: a prefix has at most 200 characters, and no control "
-            f"characters among them"
+            f"{name} returned {prefix!r}: a prefix has at most 200 characters and no control "
+            f"characters"
         )
     return str(prefix)
 

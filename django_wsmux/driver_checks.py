@@ -48,8 +48,8 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
             if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < _PSYCOPG:
                 found.append(
                     Warning(
-                        f"psycopg {version} waits in a way that gevent does not see: while one "
-                        f"socket queries, all others stand still.",
+                        f"psycopg {version} does not cooperate with gevent: while one socket waits "
+                        f"for a query, the worker serves no other.",
                         hint='pip install "psycopg>=3.1.14"',
                         id="django_wsmux.W006",
                     )
@@ -57,8 +57,8 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         elif find_spec("psycogreen") is None:
             found.append(
                 Warning(
-                    "psycopg2 waits in a way that gevent does not see: while one socket queries, "
-                    "all others stand still.",
+                    "psycopg2 does not cooperate with gevent: while one socket waits for a query, "
+                    "the worker serves no other.",
                     hint='pip install "psycopg[binary]>=3.1.14", which Django prefers, or patch '
                     "psycopg2 with psycogreen.",
                     id="django_wsmux.W005",
@@ -67,10 +67,10 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     if engines & set(_MYSQL) and find_spec("MySQLdb._mysql") is not None:
         found.append(
             Warning(
-                "mysqlclient waits in a way that gevent does not see: while one socket queries, "
-                "all others stand still.",
+                "mysqlclient does not cooperate with gevent: while one socket waits for a query, "
+                "the worker serves no other.",
                 hint="Use PyMySQL: import pymysql; pymysql.install_as_MySQLdb() in manage.py and "
-                "wsgi.py, without mysqlclient.",
+                "wsgi.py, and uninstall mysqlclient.",
                 id="django_wsmux.W007",
             )
         )
@@ -84,10 +84,10 @@ def check_persistent_connections(
     """Check that nobody keeps connections for ever that a greenlet of many has opened."""
     return [
         Warning(
-            f"DATABASES[{alias!r}] keeps connections for ever, and each of up to "
+            f"DATABASES[{alias!r}] keeps connections forever, and each of up to "
             f"{conf.get('WEBSOCKET_HANDLER_GREENLETS')} greenlets of a worker has its own.",
-            hint='Use CONN_MAX_AGE = 0 with a pool, "OPTIONS": {"pool": True} for psycopg, or a '
-            "number of seconds.",
+            hint='Set CONN_MAX_AGE to 0 and use a pool ("OPTIONS": {"pool": True} with psycopg), '
+            "or set it to a number of seconds.",
             id="django_wsmux.W008",
         )
         for alias, database in settings.DATABASES.items()
@@ -107,8 +107,8 @@ def check_async_middleware(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
         if not getattr(middleware, "sync_capable", True):
             found.append(
                 Error(
-                    f"{path} is asynchronous only: it would start an event loop in a worker, where "
-                    f"Django then refuses the ORM to every socket.",
+                    f"{path} is asynchronous only: it would start an event loop in the worker, and "
+                    f"Django would then refuse ORM calls from every socket.",
                     hint="Use middleware that is sync_capable.",
                     id="django_wsmux.E009",
                 )
@@ -125,7 +125,7 @@ def check_async_views(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[
     return [
         Error(
             f"The view of {pattern.pattern} in WEBSOCKET_URLCONF is async.",
-            hint="A WebSocket view is plain synchronous code: def instead of async def.",
+            hint="WebSocket views are synchronous code: write def instead of async def.",
             obj=pattern.callback,
             id="django_wsmux.E010",
         )
@@ -150,9 +150,10 @@ def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         return []
     return [
         Warning(
-            "WEBSOCKET_ALLOWED_ORIGINS lets every page of the web open sockets with the cookies of "
-            "its visitors.",
-            hint='Name the origins, such as "https://example.com" or "https://*.example.com".',
+            "WEBSOCKET_ALLOWED_ORIGINS lets every website open sockets with the cookies of its "
+            "visitors.",
+            hint='List the origins to allow, such as "https://example.com" or '
+            '"https://*.example.com".',
             id="django_wsmux.W011",
         )
     ]
@@ -160,11 +161,11 @@ def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
 
 #: Caches of Django that workers do not share, or that may let two of them in with one ticket.
 _NO_TICKET_CACHES: Final = {
-    "django.core.cache.backends.locmem.LocMemCache": "is each worker's own: a ticket that one "
-    "issues is refused by the others.",
-    "django.core.cache.backends.dummy.DummyCache": "keeps nothing: every ticket is refused.",
-    "django.core.cache.backends.filebased.FileBasedCache": "may let two in who come with the same "
-    "ticket at the same time.",
+    "django.core.cache.backends.locmem.LocMemCache": "is local to each worker: a ticket that one "
+    "worker issues is refused by the others.",
+    "django.core.cache.backends.dummy.DummyCache": "stores nothing: every ticket is refused.",
+    "django.core.cache.backends.filebased.FileBasedCache": "may accept one ticket from two clients "
+    "that use it at the same time.",
 }
 
 
@@ -180,9 +181,9 @@ def check_ticket_cache(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
         return []
     return [
         Warning(
-            f"Views take tickets, and CACHES[{alias!r}] {_NO_TICKET_CACHES[backend]}",
-            hint="Use Redis, memcached or the database as cache, under the alias that "
-            "WEBSOCKET_TICKET_CACHE names; or silence this check when there is one worker.",
+            f"Views accept tickets, but CACHES[{alias!r}] {_NO_TICKET_CACHES[backend]}",
+            hint="Set WEBSOCKET_TICKET_CACHE to the alias of a cache in Redis, memcached or the "
+            "database, or silence this check if there is only one worker.",
             id="django_wsmux.W013",
         )
     ]
@@ -198,10 +199,10 @@ def check_one_machine(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[
         return []
     return [
         Warning(
-            "WEBSOCKET_BACKEND is local://, which reaches the processes of one machine, and the "
-            "database is on another: with several web servers groups would be parted.",
+            "WEBSOCKET_BACKEND is local://, which reaches the processes of one machine only, but "
+            "the database is on another machine: several web servers would not share their groups.",
             hint='Set WEBSOCKET_BACKEND to "redis://..." or "postgres://", or silence this check '
-            "when there is one web server.",
+            "if there is only one web server.",
             id="django_wsmux.W012",
         )
     ]

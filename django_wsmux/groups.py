@@ -114,7 +114,7 @@ class Group:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"group name {name!r}: use 1 to 200 characters, no control characters or lone "
-                f"surrogates among them, and do not begin with @"
+                f"surrogates, and no @ at the beginning"
             )
         self.name = name
 
@@ -321,7 +321,7 @@ class Group:
                 raise
             suffix = _untold.suffix()
             if suffix is not None:
-                logger.error("%r: other processes were not told: %s%s", self, error, suffix)
+                logger.error("%r: other processes cannot be reached: %s%s", self, error, suffix)
 
     # Asking
 

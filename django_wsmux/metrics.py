@@ -14,12 +14,12 @@ __all__ = ["GAUGES", "snapshot"]
 #: What can fall again; everything else in a snapshot only rises while the process lives.
 GAUGES = {
     "open": "sockets that are open",
-    "unsent_bytes": "bytes that wait for peers, all sockets together",
-    "unsent_bytes_max": "bytes that wait for the peer of the socket that is farthest behind",
-    "unread_messages": "messages that wait for views, all sockets together",
-    "unread_messages_max": "messages that wait for the view that is farthest behind",
+    "unsent_bytes": "bytes queued for peers, all sockets together",
+    "unsent_bytes_max": "bytes queued for the slowest peer",
+    "unread_messages": "messages queued for views, all sockets together",
+    "unread_messages_max": "messages queued for the slowest view",
     "handlers_running": "messages that event views are handling",
-    "handlers_waiting": "messages that wait for one of WEBSOCKET_HANDLER_GREENLETS",
+    "handlers_waiting": "messages waiting for one of WEBSOCKET_HANDLER_GREENLETS",
 }
 
 

@@ -66,15 +66,15 @@ def doubts() -> Iterator[tuple[str, str]]:
     is_named = conf.get("WEBSOCKET_NAMESPACE") or "namespace" in parse_qs(url.query)
     if folder and not is_named and (reason := _link_to(folder) or _release_in(folder)):
         yield (
-            f"Processes of a project find each other by its folder, BASE_DIR, which is {folder}: "
-            f"{reason}, so processes of this release and of the next would not hear each other.",
+            f"Processes of a project find each other by BASE_DIR, which is {folder}: {reason}, so "
+            f"processes of this release and of the next would not hear each other.",
             'Set WEBSOCKET_NAMESPACE = "mysite".',
         )
     if not url.path.strip("/") and _has_private_tmp():
         yield (
-            f"This service has a {tempfile.gettempdir()} of its own (PrivateTmp), where local:// "
-            f"is: processes outside of it, commands say, are not heard and do not hear.",
-            'Name a directory that all share: WEBSOCKET_BACKEND = "local:///run/mysite".',
+            f"local:// uses {tempfile.gettempdir()}, of which this service has its own "
+            f"(PrivateTmp): it cannot reach processes outside the service, such as commands.",
+            'Set a directory that all processes share: WEBSOCKET_BACKEND = "local:///run/mysite".',
         )
 
 
@@ -105,7 +105,7 @@ def _release_in(folder: str) -> str | None:
     holder = ""
     for part in folder.split("/"):
         if holder in _HOLDERS or _RELEASE.fullmatch(part):
-            return f'"{part}" looks like one release of many'
+            return f'"{part}" looks like the name of one release'
         holder = part
     return None
 

@@ -256,7 +256,7 @@ def _parse(answers: Iterable[bytes]) -> Iterator[Process]:
             yield _read(Process, found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # While a new version is being rolled out.
-            logger.warning("a process of another version of this package is left out: %s", error)
+            logger.warning("skipping a process that runs another version: %s", error)
 
 
 def _read(kind: type[T], found: dict[str, Any]) -> T:

@@ -177,7 +177,7 @@ def _close(group: Group, reason: str, using: str | None = None) -> None:
     try:
         group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
     except ImproperlyConfigured as error:
-        logger.error("%r: not closed: %s", group, error)
+        logger.error("%r: sockets were not closed: %s", group, error)
 
 
 def _signed_out(request: HttpRequest, **kwargs: Any) -> None:

@@ -67,7 +67,7 @@ def _families(processes: Iterable[Process]) -> Iterator[Metric]:
         yield gauge
     refused = CounterMetricFamily(
         f"{_PREFIX}handshakes_refused_by_reason",
-        "handshakes refused, by the limit or the check that refused them",
+        "handshakes refused, by limit or check",
         labels=["worker", "reason"],
     )
     for name, what in COUNTERS.items():
@@ -88,7 +88,7 @@ def _families(processes: Iterable[Process]) -> Iterator[Metric]:
 def _histogram(by_worker: Mapping[str, Mapping[str, float]]) -> Metric:
     histogram = HistogramMetricFamily(
         f"{_PREFIX}handler_seconds",
-        "time that event views took to handle a message, waiting included",
+        "seconds that event views took to handle a message, including waits",
         labels=["worker"],
     )
     for worker, counters in by_worker.items():

@@ -57,7 +57,7 @@ def report(
         suffix = _limit.suffix()
         if suffix is not None:
             logger.error(
-                "%s: an error of the view could not be reported%s", path, suffix, exc_info=failure
+                "%s: reporting an error of the view failed%s", path, suffix, exc_info=failure
             )
     return HttpResponseServerError()
 
@@ -108,8 +108,8 @@ def note_late_response(websocket: object, response: HttpResponseBase) -> None:
     suffix = _late_responses.suffix()
     if suffix is not None:
         logger.warning(
-            "%r: the view returned a response, %d, after the 101. Call websocket.close() instead, "
-            "or refuse before: in a decorator above @websocket, or in connect()%s",
+            "%r: the view returned a response (%d) after the 101. Call websocket.close() instead, "
+            "or refuse the handshake: in a decorator above @websocket, or in connect()%s",
             websocket,
             response.status_code,
             suffix,

@@ -51,7 +51,7 @@ def close_if_old(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _log_failure() -> None:
-    logger.warning("A database connection did not close", exc_info=True)
+    logger.warning("Closing a database connection failed", exc_info=True)
 
 
 def take_apart(connection: BaseDatabaseWrapper) -> None:

@@ -108,6 +108,6 @@ def warn_of_change(session: SessionBase, request: HttpRequest | None) -> None:
     session.modified = False
     logger.warning(
         "%s: request.session was changed after the handshake and not saved: call "
-        "request.session.save(), as no middleware does once the socket is open",
+        "request.session.save(), since no middleware saves it once the socket is open",
         request and wire_path(request.META),
     )

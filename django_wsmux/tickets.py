@@ -73,7 +73,7 @@ def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
     """
     path = request.path if path is None else unquote(urlsplit(path).path)
     if not path.startswith("/"):
-        raise ValueError(f"{path!r}: a ticket is for the path of a socket, such as '/chat/lobby/'")
+        raise ValueError(f"path must be that of a socket, such as '/chat/lobby/', not {path!r}")
     user: Any = getattr(request, "user", None) or anonymous()
     user_id = None if user.pk is None else _id(user)
     number = secrets.token_urlsafe(12)
@@ -99,8 +99,8 @@ def ticket(request: HttpRequest) -> Identity | None:
     if record is None:
         alias = conf.get("WEBSOCKET_TICKET_CACHE")
         raise AuthenticationFailed(
-            f"ticket is not in CACHES[{alias!r}], {type(_cache()).__name__}: all workers must share"
-            f" it, see WEBSOCKET_TICKET_CACHE"
+            f"ticket is not in CACHES[{alias!r}] ({type(_cache()).__name__}): all workers must "
+            f"share this cache, see WEBSOCKET_TICKET_CACHE"
         )
     path, user_id, session_key, stamp, *prefix = record
     if path != request.path:
@@ -111,7 +111,7 @@ def ticket(request: HttpRequest) -> Identity | None:
     # Last, so that none is used up in vain; of many who come at once, one.
     seconds = conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW
     if not _cache().add(f"{_SALT}.{number}.used", True, seconds):
-        raise AuthenticationFailed("ticket was used already")
+        raise AuthenticationFailed("ticket was already used")
     return identity
 
 
@@ -121,7 +121,7 @@ def _number(signed: str) -> str:
     except signing.SignatureExpired:
         raise AuthenticationFailed("ticket has expired, see WEBSOCKET_TICKET_SECONDS") from None
     except signing.BadSignature:
-        raise AuthenticationFailed("ticket is not one of ours") from None
+        raise AuthenticationFailed("ticket has no valid signature") from None
 
 
 def _user(request: HttpRequest, user_id: str | None, session_key: str | None, stamp: str) -> Any:
@@ -134,11 +134,11 @@ def _user(request: HttpRequest, user_id: str | None, session_key: str | None, st
         user = session_user(session_key)
         own: Any = getattr(request, "user", None)
         if own is not None and own.is_authenticated and _id(own) != user_id:
-            raise AuthenticationFailed("ticket is another user's than the cookies")
+            raise AuthenticationFailed("ticket and cookies belong to different users")
     if user is None or not user.is_authenticated or _id(user) != user_id:
-        raise AuthenticationFailed("ticket is of a user or session that is no more")
+        raise AuthenticationFailed("the user or session of the ticket no longer exists")
     if not constant_time_compare(_stamp(user), stamp):
-        raise AuthenticationFailed("ticket is older than its user's password")
+        raise AuthenticationFailed("the user's password has changed since the ticket was issued")
     return user
 
 

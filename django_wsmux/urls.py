@@ -51,7 +51,7 @@ def websocket_url(
         )
     except NoReverseMatch as error:
         name = getattr(urlconf, "__name__", urlconf)
-        error.args = (f"{error} This is WEBSOCKET_URLCONF, {name}: pages are not in it.",)
+        error.args = (f"{error} Only WEBSOCKET_URLCONF ({name}) was searched, not ROOT_URLCONF.",)
         raise
     scheme = "wss" if request is not None and request.is_secure() else "ws"
     server: str = conf.get("WEBSOCKET_SERVER").rstrip("/")

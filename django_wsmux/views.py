@@ -41,8 +41,8 @@ class _NoRequest:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"request.{name}: this view has keep_request = False, so the request is gone once the "
-            f"socket is open; take what you need from it in connect(), or set keep_request = True"
+            f"request.{name}: this view has keep_request = False, so the request is dropped once "
+            f"the socket is open; read what you need in connect(), or set keep_request = True"
         )
 
     def __repr__(self) -> str:
@@ -54,13 +54,13 @@ _NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
 
 #: What consumers of Django Channels have, and views that are not there yet.
 _HABITS: Final = {
-    "accept": "return None from connect() to accept; the attribute subprotocols has names",
+    "accept": "return None from connect() to accept; the attribute subprotocols lists names",
     "channel_layer": "use django_wsmux.groups.Group(name).join(self.websocket) and .send(message)",
     "channel_name": "use Group.for_user(user), Group.for_session(key) or a group of its own",
     "group_add": "write Group(name).join(self.websocket)",
     "group_discard": "write Group(name).leave(self.websocket)",
     "group_send": "write Group(name).send(message)",
-    "recv": "messages come to receive(self, message)",
+    "recv": "define receive(self, message), which is called for each message",
     "scope": "use self.request and self.kwargs",
     "session": "use self.request.session",
     "user": "use self.request.user",

@@ -76,8 +76,8 @@ class _Slots(Pool):
             if time.monotonic() - self._said_at >= 60:
                 self._said_at = time.monotonic()
                 self._log.warning(
-                    "All %d worker_connections are taken, by requests and by HTTP connections "
-                    "that are kept alive (an open WebSocket takes one only where its view has no "
+                    "All %d worker_connections are in use, by requests and by HTTP connections "
+                    "that are kept alive (an open WebSocket uses one only if its view has no "
                     "decorator): new connections wait until one ends. Look for slow requests, or "
                     "raise --worker-connections.",
                     self.size,
@@ -124,8 +124,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Middleware may hide one, but an application that is Django's alone has none.
         if not dispatchers or type(self.wsgi) is WSGIHandler:
             self.log.error(
-                "No WebSocket can open: this application has no WebSocketDispatcher, so a "
-                "handshake is answered as a plain request is. In wsgi.py, import "
+                "No WebSocket can open: this application has no WebSocketDispatcher, so "
+                "handshakes are answered like plain requests. In wsgi.py, import "
                 "get_wsgi_application from django_wsmux.wsgi instead of django.core.wsgi, or wrap "
                 "the application: application = WebSocketDispatcher(application)"
             )
@@ -147,7 +147,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return (
             f"groups by {scheme}://{where}, "
             f"codec in {'C' if IS_COMPILED else 'Python, as there was no C compiler'}, "
-            f"messages of {options.max_message_size} bytes at most, "
+            f"messages of up to {options.max_message_size} bytes, "
             f"compression {'on' if options.compression else 'off'}, "
             f"pings every {options.ping_interval:g} s, "
             f"origins: this site{', ' + origins if origins else ''}"
@@ -175,9 +175,9 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         room = limit - slots - _FILES
         if room < _FEW:
             self.log.warning(
-                "This process may have %d files open, of which worker_connections may need %d: "
-                "too few are left for sockets, and where there is none nobody is let in. Allow %d "
-                "at least (ulimit -n, LimitNOFILE= of systemd), or lower --worker-connections.",
+                "This process may open %d files, of which worker_connections may need %d: too few "
+                "are left for sockets, and without a free one no connection is accepted. Allow at "
+                "least %d (ulimit -n, or systemd's LimitNOFILE=), or lower --worker-connections.",
                 limit,
                 slots,
                 slots + _FILES + _FEW,
@@ -193,8 +193,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         fitting: float = min(wanted, max(grace - FAREWELL - _MARGIN, 0.0))
         if fitting < wanted:
             self.log.warning(
-                "WEBSOCKET_DRAIN_SECONDS is %g, but only %g fit into graceful_timeout of %g: raise "
-                "--graceful-timeout to %g for all of them.",
+                "WEBSOCKET_DRAIN_SECONDS is %g, but only %g fit into graceful_timeout (%g): raise "
+                "--graceful-timeout to %g.",
                 wanted,
                 fitting,
                 grace,
@@ -356,15 +356,15 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         sockets = len(registry.open_sockets)
         if self.nr >= self.max_requests and 2 * sockets > self.max_requests:
             self.log.warning(
-                "max_requests is reached with %d sockets open. Each of them comes back with a "
-                "handshake, which is a request too: raise it to many times as much.",
+                "max_requests is reached with %d sockets open. Each of them reconnects with a "
+                "handshake, which is a request too: raise --max-requests to many times as much.",
                 sockets,
             )
 
     def _give_up(self, servers: list[StreamServer]) -> None:
         """End what has not ended by itself; views in requests get to clean up."""
         self.log.warning(
-            "graceful_timeout is over for %d requests and %d views of sockets: %s",
+            "graceful_timeout has expired: ending %d requests and %d views of sockets: %s",
             self._answering,
             len(registry.conversations),
             ", ".join(sorted({repr(each) for each in registry.conversations})[:10]) or "-",

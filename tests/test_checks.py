@@ -99,7 +99,7 @@ def test_urlconf_that_raises(
         (message,) = run_checks()
     assert message.id == "django_wsmux.E001"
     assert re.search(text.format(module), str(message.msg))
-    assert message.hint == "Mend that line: the setting itself is right."
+    assert message.hint == "Fix that line: the setting itself is correct."
     with override_settings(WEBSOCKET_URLCONF=f"no_{module}"):
         (message,) = run_checks()
     assert "raised in" not in str(message.msg)

@@ -237,14 +237,14 @@ def test_releases(releases: Releases, start_server: StartServer) -> None:
         websocket.recv()
         output, errors = releases.command("20261126T0900")
         assert ("1 sockets in 1 processes" in output) == bool(releases.name)
-        assert ("found no process; looked in" in errors) != bool(releases.name)
+        assert ("found no process in" in errors) != bool(releases.name)
         assert ('Set WEBSOCKET_NAMESPACE = "mysite"' in server.log) != bool(releases.name)
-        assert ('"20261125T1200" looks like one release of many' in server.log) != bool(
+        assert ('"20261125T1200" looks like the name of one release' in server.log) != bool(
             releases.name
         )
         if not releases.name:
             assert "0 sockets" not in output
-            assert f"looked in {releases.directory}/wsmux-" in errors
+            assert f"found no process in {releases.directory}/wsmux-" in errors
             assert "is another project's, or another release's" in errors
             assert "found no process" in releases.command("x", "send", "room", "hello")[1]
             assert json.loads(releases.command("x", "--json")[0])["sockets"] == []

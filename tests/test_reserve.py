@@ -219,7 +219,7 @@ def test_close_fails(tmp_path: Path) -> None:
         + """
 one, other = handshake(both).get()
 wait_until(lambda: not is_open(other))
-assert said == ["A database connection did not close"], said
+assert said == ["Closing a database connection failed"], said
 assert handshake(ask).get() is not one
 """,
     )
@@ -238,7 +238,7 @@ def obsolete():
     databases.end_handshake()
     return raw
 one, other = gevent.spawn(obsolete).get()
-assert set(said) == {"A database connection did not close"}, said
+assert set(said) == {"Closing a database connection failed"}, said
 assert handshake(lambda: ask("other")).get() is other
 """,
     )
@@ -262,7 +262,7 @@ def messages():
     assert not is_open(again)
     assert not connections.all(initialized_only=True)
 gevent.spawn(messages).get()
-assert set(said) == {"A database connection did not close"}, said
+assert set(said) == {"Closing a database connection failed"}, said
 """,
     )
 

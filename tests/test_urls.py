@@ -73,7 +73,7 @@ class TestFunction:
             ):
                 websocket_url("only-a-page")
             assert "only-a-page" in str(caught.value)
-            assert "WEBSOCKET_URLCONF, tests.project.websocket_urls:" in str(caught.value)
+            assert "WEBSOCKET_URLCONF (tests.project.websocket_urls) was" in str(caught.value)
 
 
 class TestTag:

@@ -231,7 +231,7 @@ class ClientWebSocket:
         view = view_name(self.response.wsgi_request)
         waiter, limit = self._peer.transport.waiter, self._peer.transport.limit
         if waiter is None:
-            return f"{self._path!r} is open, and {view} is done with what it was sent"
+            return f"{self._path!r} is open, and {view} has handled every message"
         most = "" if limit is None else f" for {limit} s at most (see receive(timeout=...))"
         return f"{self._path!r} is open, and {view} waits for a message{place_of(waiter)}{most}"
 

@@ -88,7 +88,7 @@ def close_live_sockets() -> None:
             del _threads[thread]
     if _threads:
         running = list(_threads.values())
-        raise AssertionError(f"still running, though its socket was closed: {running}")
+        raise AssertionError(f"views still run although their sockets were closed: {running}")
 
 
 class LiveServerMixin(WebSocketTestMixin, _Base):

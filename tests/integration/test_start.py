@@ -21,7 +21,7 @@ def test_start_line(start_server: StartServer) -> None:
     server = start_server("own", env={"TEST_BACKEND": backend})
     server.wait_for_log(
         rf"WebSockets: groups by redis://, codec in {'C' if IS_COMPILED else 'Python.*'}, "
-        r"messages of 1048576 bytes at most, compression off, pings every 20 s, origins: this site, https://friend\.example"
+        r"messages of up to 1048576 bytes, compression off, pings every 20 s, origins: this site, https://friend\.example"
     )
     assert "secret" not in server.log
     assert "No WebSocket can open" not in server.log

@@ -84,8 +84,8 @@ def test_nothing_received_from_an_event_view(client: WebSocketClient) -> None:
     with client.websocket("/event/") as ws, pytest.raises(AssertionError) as failed:
         ws.receive()
     assert str(failed.value) == (
-        "nothing received: '/event/' is open, and tests.test_client.site.EventView is done with "
-        "what it was sent"
+        "nothing received: '/event/' is open, and tests.test_client.site.EventView has handled "
+        "every message"
     )
 
 

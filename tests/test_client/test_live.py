@@ -130,7 +130,7 @@ def test_view_that_goes_on() -> None:
     with override_settings(WEBSOCKET_CLOSE_TIMEOUT=0.1):
         unittest.TestSuite([Stubborn()]).run(result)
     ((_, error),) = result.errors + result.failures
-    assert "still running, though its socket was closed: [<WebSocket '/stubborn/'" in error
+    assert "views still run although their sockets were closed: [<WebSocket '/stubborn/'" in error
 
 
 @SITE

@@ -49,8 +49,8 @@ class Command(NextCommand):
         handler: Any = super().get_handler(*args, **options)
         if not any(isinstance(each, wsgi.WebSocketDispatcher) for each in dispatchers):
             self.stdout.write(
-                "The WSGI application has no WebSocketDispatcher: runserver adds one, other "
-                "servers will need it."
+                "The WSGI application has no WebSocketDispatcher: runserver adds one, but other "
+                "servers do not."
             )
             handler = wsgi.WebSocketDispatcher(handler)
         if not options["use_threading"]:

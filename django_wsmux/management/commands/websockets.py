@@ -72,8 +72,8 @@ class Command(BaseCommand):
         """Do as told."""
         if is_alone():
             raise CommandError(
-                f"WEBSOCKET_BACKEND is {conf.get('WEBSOCKET_BACKEND')}, so each process is alone: "
-                f"a command sees its own sockets only, and has none. Use local://, or a broker."
+                f"WEBSOCKET_BACKEND is {conf.get('WEBSOCKET_BACKEND')}, which connects no "
+                f"processes, so this command finds no sockets. Use local://, or a broker."
             )
         try:
             getattr(self, f"_{options['action'] or 'list'}")(options)
@@ -156,9 +156,9 @@ class Command(BaseCommand):
         backend = relay.backend()
         assert backend is not None  # see is_alone()
         lines = [
-            f"found no process; looked in {backend.place}",
-            "A process is found from its first handshake on.",
-            *(f"Beside it, {hint}." for hint in backend.hints()),
+            f"found no process in {backend.place}",
+            "A process can be found after its first handshake.",
+            *(f"Also, {hint}." for hint in backend.hints()),
             *(f"{doubt} {cure}" for doubt, cure in doubts()),
         ]
         self.stderr.write("\n".join(lines))
@@ -169,7 +169,7 @@ class Command(BaseCommand):
     def _write_missing(self, overview: Overview) -> None:
         if overview.missing:
             self.stderr.write(
-                f"{overview.missing} processes did not answer in time: they are left out"
+                f"{overview.missing} processes did not answer in time and are not included"
             )
 
     def _write_left_out(self, count: int) -> None:

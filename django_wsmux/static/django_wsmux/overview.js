@@ -36,7 +36,7 @@
         socket.onmessage = (event) => {
             isAnswered = true;
             if (isInUse()) {
-                state.textContent = "Paused while a part of the tables is selected.";
+                state.textContent = "Paused while part of the tables is selected.";
             } else {
                 tables.innerHTML = event.data;
                 state.textContent = "Live.";
@@ -49,7 +49,7 @@
                 state.textContent = "Not live: sign in again.";
                 return;
             }
-            state.textContent = "Not live: connecting again.";
+            state.textContent = "Not live: reconnecting.";
             setTimeout(connect, pause * (0.5 + Math.random() / 2));
             pause = Math.min(pause * 2, LONGEST_PAUSE);
         };
