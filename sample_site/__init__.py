@@ -1,1 +1,1 @@
-"""A playground for django_wsmux: chat, echo and ping."""
+"""A playground for django_wsmux: chat, notifications, echo and ping."""

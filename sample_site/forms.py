@@ -1,4 +1,4 @@
-"""Forms check messages as they check requests."""
+"""Forms that validate messages, just as they validate requests."""
 
 from typing import Any
 
@@ -16,23 +16,23 @@ class LineForm(forms.Form):
     text = forms.CharField(max_length=500)
 
     def as_message(self) -> dict[str, Any]:
-        """Return what all windows are told."""
+        """Return the message for all windows."""
         return {field: self.cleaned_data[field] for field in ("user", "colour", "text")}
 
 
 class NameForm(forms.Form):
-    """Who somebody in the chat is."""
+    """The name of a participant."""
 
     name = forms.CharField(max_length=30, required=False, empty_value="guest")
 
 
 class SignInForm(forms.Form):
-    """Who is there: a name is enough in a playground, but not for those who have a password."""
+    """The user's name. It is enough in a playground, except for users who have a password."""
 
     username = forms.SlugField(max_length=30)
 
     def clean_username(self) -> str:
-        """Leave the administrators to the page that asks for their passwords."""
+        """Refuse users with a password: they sign in at /admin/."""
         username: str = self.cleaned_data["username"]
         user = User.objects.filter(username=username).first()
         if user is not None and user.has_usable_password():
@@ -40,7 +40,7 @@ class SignInForm(forms.Form):
         return username
 
     def get_user(self) -> User:
-        """Return the user of that name, made on the way if need be."""
+        """Return the user of that name, creating it if necessary."""
         username = self.cleaned_data["username"]
         user = User.objects.filter(username=username).first()
         return user or User.objects.create_user(username)

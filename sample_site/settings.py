@@ -1,11 +1,11 @@
-"""Settings of the sample site: what ``startproject`` writes, and four lines for WebSockets."""
+"""Settings of the sample site: those of ``startproject``, and four lines for WebSockets."""
 
 import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent
 
-# It is a playground: nothing here is secret, and it is meant for this machine.
+# This is a playground: nothing here is secret, and it is meant for your own machine.
 SECRET_KEY = "the-sample-site-has-no-secrets"
 DEBUG = os.environ.get("SAMPLE_SITE_DEBUG", "1") == "1"
 ALLOWED_HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
@@ -34,7 +34,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "sample_site.urls"
 WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
-WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why it was refused
+WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why its socket was refused
 LOGIN_URL = "notify"
 WSGI_APPLICATION = "sample_site.wsgi.application"
 
@@ -64,5 +64,5 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 
-# The chat over Redis pub/sub, where there is one.
+# The server of the chat over Redis pub/sub.
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")

@@ -1,4 +1,4 @@
-"""The WebSocket views: chat, the same over Redis, notifications, echo and ping."""
+"""The WebSocket views: chat, chat over Redis, notifications, echo and ping."""
 
 import json
 import os
@@ -22,14 +22,14 @@ __all__ = ["Notifications", "chat", "echo", "ping", "redis_chat"]
 
 @websocket
 def echo(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send back whatever comes."""
+    """Send back every message."""
     for message in websocket:
         websocket.send(message)
 
 
 @websocket_loop
 def ping(request: HttpRequest, websocket: WebSocket) -> None:
-    """Answer ping with pong and pong with ping; keep silent about anything else."""
+    """Answer ping with pong and pong with ping; ignore everything else."""
     message = websocket.receive()
     if message == "ping":
         websocket.send("pong")
@@ -39,7 +39,7 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Tell every window what is said in one, and who is here."""
+    """Send each line to every window, and the names of those who are here on request."""
     group = Group("chat")
     try:
         with group.joined(websocket):
@@ -52,16 +52,16 @@ def chat(request: HttpRequest, websocket: WebSocket) -> None:
                 else:
                     say(websocket, group, data)
     finally:
-        # The socket is closed and has left its groups: those who are still here may ask again.
+        # The socket has closed and left its groups: let the other windows ask again who is here.
         PRESENT.send_json({"changed": "here"})
 
 
-#: Those in the chat who have said their names.
+#: The windows whose users have given a name.
 PRESENT = Group("chat.present")
 
 
 def introduce(websocket: WebSocket, data: dict[str, Any]) -> None:
-    """Give a window a name, or another one; tell all of them that somebody is new."""
+    """Name a window, or rename it, and notify all of them."""
     form = NameForm(data)
     if form.is_valid():
         PRESENT.join(websocket, form.cleaned_data)
@@ -71,12 +71,12 @@ def introduce(websocket: WebSocket, data: dict[str, Any]) -> None:
 
 
 def who_is_here() -> list[str]:
-    """Ask all workers. Nobody keeps a list, so none is wrong after a crash."""
+    """Ask all workers. No list is stored, so none is wrong after a crash."""
     return sorted(member.info["name"] for member in PRESENT.members())
 
 
 def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
-    """Tell everybody one line."""
+    """Send a line to everyone."""
     form = LineForm(data)
     if form.is_valid():
         group.send_json(form.as_message())
@@ -85,7 +85,7 @@ def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
 
 
 def parse(message: str | bytes) -> dict[str, Any]:
-    """Read a line: JSON from the page, plain text from a terminal client."""
+    """Parse a line: JSON from the page, plain text from a terminal client."""
     try:
         value = json.loads(message)
     except (ValueError, RecursionError):
@@ -94,18 +94,18 @@ def parse(message: str | bytes) -> dict[str, Any]:
 
 
 class Notifications(LoginRequiredMixin, WebSocketView):
-    """Nothing to do: the sockets of a signed-in user are in the user's group by themselves."""
+    """Receives what is sent to its user: the user's sockets join that group by themselves."""
 
     def connect(self, request: HttpRequest) -> None:
-        """Say where this socket is; other windows may be elsewhere, and it does not matter."""
+        """Show which worker this is; the user's other windows may be connected to other ones."""
         self.send(f"This window is connected to worker {os.getpid()}.")
 
 
 def redis_chat(request: HttpRequest) -> HttpResponse:
     """Chat over Redis pub/sub: two sources, one select().
 
-    The way to do it before there were groups, kept to show that it works: the socket's descriptor
-    is readable exactly while a message waits, so none is left behind.
+    This is how it was done before there were groups. It still works: the socket's descriptor is
+    readable exactly while a message waits, so no message is overlooked.
     """
     try:
         import redis
@@ -126,17 +126,17 @@ def redis_chat(request: HttpRequest) -> HttpResponse:
 
 
 def no_redis() -> HttpResponse:
-    """Refuse the handshake: there is nothing to talk to."""
-    return HttpResponse("No Redis here.\n", status=503, content_type="text/plain")
+    """Refuse the handshake: Redis is not available."""
+    return HttpResponse("Redis is not available.\n", status=503, content_type="text/plain")
 
 
 def relay(websocket: WebSocket, client: Any, subscription: Any) -> None:
-    """Carry lines from the window to Redis and from Redis to the window."""
+    """Pass lines from the window to Redis and from Redis to the window."""
     redis_socket = subscription.connection._sock
     while not websocket.closed:
         readable, _, _ = select([websocket.handler.socket.fileno(), redis_socket.fileno()], [], [])
         if redis_socket.fileno() in readable:
-            # The client may have read several messages at once: take all of them.
+            # redis-py may have read several messages at once: take all of them.
             while event := subscription.get_message(timeout=0):
                 websocket.send(event["data"].decode())
         if websocket.fileno() in readable:

@@ -1,7 +1,7 @@
 """The sample site's own tests: ``sample_site/manage.py test sample_site``.
 
-Sockets are tested as pages are, with ``self.client``. View and test take turns in one thread, so a
-message is there when ``send()`` returns, or it will not come: nothing is waited for.
+Sockets are tested like pages, with ``self.client``. The view and the test take turns in one thread,
+so a message has either arrived when ``send()`` returns or will never arrive: tests need not wait.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHANGED = {"changed": "here"}
 
 
 class EchoTests(SimpleWebSocketTestCase):
-    """/echo/ sends back whatever comes."""
+    """/echo/ sends back every message."""
 
     def test_text_and_binary(self) -> None:
-        """Each comes back as what it was; an empty message is a message."""
+        """Messages keep their type; an empty message is a message."""
         with self.client.websocket("/echo/") as ws:
             for message in ("text", b"binary", ""):
                 ws.send(message)
@@ -40,7 +40,7 @@ class PingTests(SimpleWebSocketTestCase):
     """/ping/ answers ping with pong and pong with ping."""
 
     def test_answers(self) -> None:
-        """One answer for each."""
+        """Each message gets one answer."""
         with self.client.websocket("/ping/") as ws:
             ws.send("ping")
             self.assertReceives(ws, "pong")
@@ -48,7 +48,7 @@ class PingTests(SimpleWebSocketTestCase):
             self.assertReceives(ws, "ping")
 
     def test_keeps_silent(self) -> None:
-        """About anything else there is nothing to say, and the socket stays open."""
+        """Other messages get no answer, and the socket stays open."""
         with self.client.websocket("/ping/") as ws:
             for message in ("Ping", "", b"ping"):
                 ws.send(message)
@@ -56,23 +56,23 @@ class PingTests(SimpleWebSocketTestCase):
 
 
 class ChatTests(SimpleWebSocketTestCase):
-    """/chat/ tells every window what is said in one."""
+    """/chat/ sends each line to every window."""
 
     def test_everybody_hears(self) -> None:
-        """The one who speaks, too."""
+        """The sender receives its own line, too."""
         with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as grace:
             ada.send_json(LINE)
             self.assertReceivesJSON(ada, LINE)
             self.assertReceivesJSON(grace, LINE)
 
     def test_plain_text_is_a_line(self) -> None:
-        """From a terminal client, say: a guest's."""
+        """A terminal client may send plain text, as a guest."""
         with self.client.websocket("/chat/") as ws:
             ws.send("just text")
             self.assertReceivesJSON(ws, {"user": "guest", "colour": "#5b6472", "text": "just text"})
 
     def test_nonsense(self) -> None:
-        """Who sends what the form refuses is told so, and nobody else hears of it."""
+        """The sender of an invalid line gets the errors; the other windows get nothing."""
         with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as grace:
             for field, value in (("text", ""), ("colour", "red")):
                 ada.send_json({**LINE, field: value})
@@ -80,13 +80,13 @@ class ChatTests(SimpleWebSocketTestCase):
             self.assertSilent(grace)
 
     def test_json_that_nobody_reads(self) -> None:
-        """Nested deeper than Python goes it is a line like any other, and too long for one."""
+        """JSON nested deeper than Python can parse counts as plain text, which is too long here."""
         with self.client.websocket("/chat/") as ws:
             ws.send("[" * 100_000)
             self.assertEqual(list(ws.receive_json()["errors"]), ["text"])
 
     def test_who_leaves_hears_no_more(self) -> None:
-        """And does not keep the others from talking."""
+        """A window that has left does not keep the others from talking."""
         with self.client.websocket("/chat/") as ada:
             with self.client.websocket("/chat/") as grace:
                 grace.close(1001)
@@ -101,15 +101,15 @@ class ChatTests(SimpleWebSocketTestCase):
 
 
 class PresenceTests(SimpleWebSocketTestCase):
-    """/chat/ tells those who have said their names when it has changed who is here."""
+    """/chat/ notifies the windows that have a name when someone comes or goes."""
 
     def assertHere(self, ws: ClientWebSocket, *names: str) -> None:
-        """Ask who is here."""
+        """Check who is here."""
         ws.send_json({"ask": "here"})
         self.assertReceivesJSON(ws, {"here": [*names]})
 
     def test_coming_and_going(self) -> None:
-        """Who comes is told of, and so is who goes."""
+        """Windows are notified of both."""
         with self.client.websocket("/chat/") as ada:
             ada.send_json({"name": "Ada"})
             self.assertReceivesJSON(ada, CHANGED)
@@ -122,7 +122,7 @@ class PresenceTests(SimpleWebSocketTestCase):
             self.assertHere(ada, "Ada")
 
     def test_another_name(self) -> None:
-        """Whoever says another name has only that, and is here once."""
+        """A window that changes its name is listed once, under the new name."""
         with self.client.websocket("/chat/") as ws:
             for name in ("Ada", "Augusta", ""):
                 ws.send_json({"name": name})
@@ -130,24 +130,24 @@ class PresenceTests(SimpleWebSocketTestCase):
                 self.assertHere(ws, name or "guest")
 
     def test_too_long_a_name(self) -> None:
-        """The form has a say in this too."""
+        """The form refuses it."""
         with self.client.websocket("/chat/") as ws:
             ws.send_json({"name": "x" * 31})
             self.assertEqual(list(ws.receive_json()["errors"]), ["name"])
             self.assertHere(ws)
 
     def test_no_name(self) -> None:
-        """A terminal client hears of lines and nothing else."""
+        """A terminal client receives lines and nothing else."""
         with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as terminal:
             ada.send_json({"name": "Ada"})
             self.assertSilent(terminal)
 
 
 class NotificationTests(WebSocketTestCase):
-    """/notify/send/ tells one user something, in all windows that are open."""
+    """/notify/send/ notifies one user, in all open windows."""
 
     def setUp(self) -> None:
-        """Ada is signed in here, Grace in a browser of her own."""
+        """Sign in Ada in this browser and Grace in another one."""
         self.ada = User.objects.create_user("ada")
         self.grace = User.objects.create_user("grace")
         self.client.force_login(self.ada)
@@ -155,13 +155,13 @@ class NotificationTests(WebSocketTestCase):
         self.elsewhere.force_login(self.grace)
 
     def window(self, client: WebSocketClient) -> ClientWebSocket:
-        """Open the page's socket, which says first where it is."""
+        """Open the page's socket, whose first message names the worker."""
         ws = client.websocket("/notify/")
         self.assertReceives(ws, f"This window is connected to worker {os.getpid()}.")
         return ws
 
     def test_every_window_of_one_user(self) -> None:
-        """An ordinary view sends to a user; nobody else hears of it."""
+        """An ordinary view sends to all windows of a user, and to no other user."""
         with (
             self.window(self.client) as own,
             self.window(self.elsewhere) as one,
@@ -174,20 +174,20 @@ class NotificationTests(WebSocketTestCase):
             self.assertSilent(own)
 
     def test_from_anywhere(self) -> None:
-        """It takes one line, in a task or a shell as well."""
+        """One line is enough, in a task or a shell as well."""
         with self.window(self.elsewhere) as ws:
             Group.for_user(self.grace).send("your order has been shipped")
             self.assertReceives(ws, "your order has been shipped")
 
     def test_nobody_there(self) -> None:
-        """Without an open window nobody hears it; without a text nobody is to."""
+        """Without an open window no one receives the message; an empty one is refused."""
         response = self.client.post("/notify/send/", {"to": "grace", "text": "hello"})
         self.assertEqual(response.json(), {"windows": 0})
         response = self.client.post("/notify/send/", {"to": "grace", "text": ""})
         self.assertContains(response, "This field is required.", status_code=400)
 
     def test_signing_out(self) -> None:
-        """It closes the windows of this browser, and those of no other."""
+        """The windows of this browser are closed, and no others."""
         with self.window(self.client) as own, self.window(self.elsewhere) as other:
             self.client.post("/sign-out/")
             self.assertClosed(own, 4401, "signed out")
@@ -195,7 +195,7 @@ class NotificationTests(WebSocketTestCase):
         self.assertRefused(302, "/notify/")
 
     def test_signing_in(self) -> None:
-        """A name is enough, but not for those who have a password."""
+        """A name is enough, except for users who have a password."""
         User.objects.create_superuser("root", "root@example.com", "secret")
         visitor = WebSocketClient()
         response = visitor.post("/sign-in/", {"username": "root"})
@@ -206,7 +206,7 @@ class NotificationTests(WebSocketTestCase):
 
 
 class RedisChatTests(SimpleWebSocketTestCase):
-    """/redis-chat/ needs a Redis, and says so where there is none."""
+    """/redis-chat/ says so if Redis is not available."""
 
     def test_no_redis(self) -> None:
         """The handshake is refused with 503."""
@@ -215,14 +215,14 @@ class RedisChatTests(SimpleWebSocketTestCase):
             port = unused.getsockname()[1]
             with override_settings(REDIS_URL=f"redis://127.0.0.1:{port}/0"):
                 response = self.assertRefused(503, "/redis-chat/")
-        self.assertContains(response, "No Redis here.", status_code=503)
+        self.assertContains(response, "Redis is not available.", status_code=503)
 
 
 class PageTests(SimpleWebSocketTestCase):
-    """The same client asks for pages."""
+    """The same client requests pages."""
 
     def test_page_knows_its_socket(self) -> None:
-        """{% websocket_url %} names the socket of each page."""
+        """{% websocket_url %} returns the URL of each page's socket."""
         for name in ("chat", "echo", "ping"):
             url = websocket_url(name)
             self.assertContains(self.client.get(url), f'"ws://testserver{url}"')

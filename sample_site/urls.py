@@ -1,4 +1,4 @@
-"""The pages; each one's socket has the same path in websocket_urls.py."""
+"""The pages. The socket of each page has the same path, in websocket_urls.py."""
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
@@ -18,6 +18,6 @@ urlpatterns = [
     path("echo/", views.Page.as_view(template_name="sample_site/echo.html"), name="echo"),
     path("ping/", views.Page.as_view(template_name="sample_site/ping.html"), name="ping"),
     path("admin/", admin.site.urls),
-    # A playground serves its own files; a site gives that to WhiteNoise or nginx.
+    # The playground serves its own files; a real site leaves that to WhiteNoise or nginx.
     re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),
 ]

@@ -20,18 +20,18 @@ __all__ = ["Page", "chat_page", "notify", "notify_page", "sign_in"]
 
 
 class Page(TemplateView):
-    """A page that is all template."""
+    """A page that only needs a template."""
 
 
 def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
-    """Show the chat, over this process or over Redis."""
+    """Show the chat, over groups or over Redis."""
     missing = what_redis_lacks() if socket_name == "redis-chat" else ""
     context = {"socket": socket_name, "missing": missing, "redis_url": settings.REDIS_URL}
     return render(request, "sample_site/chat.html", context)
 
 
 def notify_page(request: HttpRequest, sign_in_form: SignInForm | None = None) -> HttpResponse:
-    """Show what the user is sent, and a form to send; ask who it is, where nobody is signed in."""
+    """Show the user's notifications and a form to send some, or a form to sign in."""
     form = NotificationForm(initial={"to": request.user.get_username()})
     context = {"form": form, "sign_in_form": sign_in_form or SignInForm()}
     return render(request, "sample_site/notify.html", context)
@@ -40,7 +40,7 @@ def notify_page(request: HttpRequest, sign_in_form: SignInForm | None = None) ->
 @require_POST
 @login_required
 def notify(request: HttpRequest) -> HttpResponse:
-    """Send a line to one user: to all windows of theirs, whichever worker they are connected to."""
+    """Send a line to one user: to all of the user's windows, on any worker."""
     form = NotificationForm(request.POST)
     if not form.is_valid():
         return JsonResponse({"errors": form.errors.get_json_data()}, status=400)
@@ -51,7 +51,7 @@ def notify(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """Take a visitor's word for who they are."""
+    """Sign in the visitor under the given name, without a password."""
     form = SignInForm(request.POST)
     if not form.is_valid():
         return notify_page(request, form)
@@ -60,7 +60,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 
 
 def what_redis_lacks() -> str:
-    """Return what the chat over Redis lacks: "package", "server", or "" if it has both."""
+    """Return what is missing for the chat over Redis: "package", "server", or "" for nothing."""
     if find_spec("redis") is None:
         return "package"
     url = urlsplit(settings.REDIS_URL)

@@ -10,6 +10,6 @@ urlpatterns = [
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),
     path("ping/", sockets.ping, name="ping"),
-    # Keeps the page of sockets in the admin up to date.
+    # Keeps the admin's page of sockets up to date.
     path("admin/sockets/", include("django_wsmux.websocket_urls")),
 ]

@@ -1,4 +1,4 @@
-"""The whole set-up: Django's two lines, imported from django_wsmux instead."""
+"""The whole setup: Django's own wsgi.py, with the import from django_wsmux."""
 
 import os
 

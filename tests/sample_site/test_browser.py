@@ -81,7 +81,7 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
     """A restart of the server is shown, and got over without a reload of the page."""
     window = open_window(f"http://127.0.0.1:{site.port}/chat/")
     site.signal(signal.SIGHUP)
-    wait_for_states(window, "server restarts", "connected")
+    wait_for_states(window, "server restarting", "connected")
     say(window, "back again")
     wait_for(window, "#log", "back again")
 
@@ -96,7 +96,7 @@ def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None
     sockets = directory / "sockets.py"
     edited = sockets.read_text().replace("send(message)", 'send(f"edited: {message!s}")', 1)
     sockets.write_text(edited)
-    wait_for_states(window, "server restarts")
+    wait_for_states(window, "server restarting")
     wait_for(window, "#state", "connected")
     say(window, "after")
     wait_for(window, "#log li:last-child", "edited: after")

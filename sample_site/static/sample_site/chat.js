@@ -25,8 +25,8 @@ function showLine(message) {
   addLine(line);
 }
 
-/* Who is here is asked for when somebody says that it has changed, and every five seconds, as a
-   worker that is killed says nothing. */
+/* Ask who is here when the server says that it has changed, and every five seconds, because a worker that
+   is killed cannot say so. */
 function introduce() {
   if (here) connection.send(JSON.stringify({ name: fields.user.value }));
 }
@@ -50,7 +50,7 @@ form.addEventListener("submit", (event) => {
   fields.text.focus();
 });
 
-/* Name and colour stay with the browser; a newcomer gets a colour of their own. */
+/* The browser remembers name and colour; a newcomer gets a random colour. */
 for (const name of ["user", "colour"]) {
   const kept = localStorage.getItem(name);
   if (kept) fields[name].value = kept;

@@ -1,9 +1,10 @@
 "use strict";
 
 /*
- * A WebSocket that comes back: after a quarter of a second or so, then ever more slowly, never all
- * clients at once; but not after a code from 4000 on, which the server would answer with again: 4401 for
- * a user who has signed out, 4403 and 4404 for a refused handshake. Shows its state in #state, calls `received` with each message and `opened` each time that it is there.
+ * A WebSocket that reconnects: after about a quarter of a second, then less and less often, with a random
+ * delay so that clients do not all reconnect at once. It does not reconnect after a code from 4000 on, which
+ * the server would only send again: 4401 when the user has signed out, 4403 and 4404 for a refused
+ * handshake. Shows its state in #state, calls `received` with each message and `opened` on each connection.
  */
 function connect(url, received, opened) {
   const state = document.getElementById("state");
@@ -32,7 +33,7 @@ function connect(url, received, opened) {
       }
       const wait = Math.min(30, 0.25 * 1.5 ** failures) * (0.5 + Math.random());
       failures += 1;
-      show("closed", event.code === 1012 ? "server restarts" : "reconnecting");
+      show("closed", event.code === 1012 ? "server restarting" : "reconnecting");
       setTimeout(open, wait * 1000);
     };
   }
@@ -47,7 +48,7 @@ function connect(url, received, opened) {
   };
 }
 
-/* Add a line to the log and keep the newest in sight. */
+/* Add a line to the log, and keep the end in view. */
 function addLine(line) {
   const log = document.getElementById("log");
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
@@ -56,7 +57,7 @@ function addLine(line) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-/* Make an element that says what time it is. */
+/* Create an element with the current time. */
 function clock() {
   const now = new Date();
   const time = element("time", "when", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
@@ -64,7 +65,7 @@ function clock() {
   return time;
 }
 
-/* Make an element with a class and a text; text is never taken for HTML. */
+/* Create an element with a class and a text, which is never parsed as HTML. */
 function element(tag, className, text) {
   const node = document.createElement(tag);
   node.className = className;

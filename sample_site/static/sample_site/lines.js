@@ -13,7 +13,7 @@ const connection = connect(form.dataset.url, (data) => {
 });
 
 function say(text) {
-  /* What is not answered must not lend its time to what is. */
+  /* Ping leaves some messages unanswered: do not credit their time to a later answer. */
   sentAt.length = form.dataset.url.endsWith("/ping/") ? 0 : sentAt.length;
   sentAt.push(performance.now());
   if (!connection.send(text)) {

@@ -11,12 +11,12 @@ function show(className, data) {
   addLine(line);
 }
 
-/* The form goes as any form does; only the page stays. */
+/* Submit the form as usual, but stay on the page. */
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const response = await fetch(form.action, { method: "POST", body: new FormData(form) });
   if (!response.ok || response.redirected) {
-    show("problem", "That could not be sent; are you still signed in?");
+    show("problem", "The message could not be sent. Are you still signed in?");
     return;
   }
   const { windows } = await response.json();
