@@ -1,1 +1,1 @@
-"""Real servers, real clients."""
+"""Tests with real servers and real clients."""

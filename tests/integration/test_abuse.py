@@ -1,7 +1,7 @@
-"""What an attacker tries, and what comes of it; ``docs/security.rst`` has the table.
+"""Attacks and their results; ``docs/security.rst`` has the table.
 
-Not here, as there are tests of their own: bombs, absurd lengths, floods of frames and slow
-handshakes (``test_faults.py``), floods of sockets and messages (``test_caps.py``).
+Other modules test bombs, absurd lengths, floods of frames and slow handshakes
+(``test_faults.py``), and floods of sockets and messages (``test_caps.py``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.support import KEY, TIMEOUT, Answer, Server, frame, handshake
 
 StartServer = Callable[..., Server]
 
-#: What an attacker would like to see in a log, or in a terminal.
+#: Text that an attacker would like to see in a log or a terminal.
 FORGED = "\r\nFORGED root logged in \x1b[31m"
 
 
 @contextmanager
 def others_served(server: Server) -> Iterator[None]:
-    """Hold that a client that was there before is served after, and nothing is left behind."""
+    """Assert that an open socket still works after the block, and nothing is left behind."""
     with unharmed(server), server.upgraded("/echo/") as healthy:
         yield
         healthy.send(frame(0x81, b"healthy"))
@@ -36,7 +36,7 @@ def others_served(server: Server) -> Iterator[None]:
 
 
 def answer_to(server: Server, raw: bytes) -> Answer:
-    """Return the response to these bytes, and nothing of what may come after."""
+    """Return the response to these bytes, without anything after it."""
     with server.wire() as wire:
         wire.send(raw)
         return wire.response()
@@ -47,7 +47,7 @@ class TestCrossSite:
 
     @staticmethod
     def hostile(port: int) -> list[bytes]:
-        """Return headers that no page of http://127.0.0.1:port sends."""
+        """Return handshakes with headers that no page of http://127.0.0.1:port sends."""
         own = f"127.0.0.1:{port}"
         origins = [
             "null",
@@ -72,7 +72,8 @@ class TestCrossSite:
             f"http://127.1:{port}",
             f"http://2130706433:{port}",
             f"http://[::ffff:127.0.0.1]:{port}",
-            # Of WEBSOCKET_ALLOWED_ORIGINS nearly: https://friend.example, https://*.friends.example
+            # Similar to WEBSOCKET_ALLOWED_ORIGINS: https://friend.example,
+            # https://*.friends.example
             "http://friend.example",
             "https://friend.example:444",
             "https://friend.example.evil.example",
@@ -101,7 +102,7 @@ class TestCrossSite:
         ]
 
     def test_refused(self, front: Server) -> None:
-        """403 for all of them before any middleware; each is counted, and a few are logged."""
+        """Each gets a 403 before any middleware runs, and is counted."""
         before = counted(front, "refused_origin")
         raws = self.hostile(front.port)
         with others_served(front):
@@ -112,7 +113,7 @@ class TestCrossSite:
         assert counted(front, "refused_origin") == before + len(raws)
 
     def test_closed(self, direct: Server) -> None:
-        """Where the 101 has gone out, no message is taken and none comes: 1008."""
+        """After an early 101, no message is accepted or sent: the socket is closed with 1008."""
         with others_served(direct):
             for raw in self.hostile(direct.port):
                 with direct.wire() as wire:
@@ -124,14 +125,14 @@ class TestCrossSite:
         "origin", ["http://127.0.0.1:{}", "HTTP://127.0.0.1:{}", "https://FRIEND.example:443"]
     )
     def test_own(self, front: Server, origin: str) -> None:
-        """The site's own pages and its friends', in any case."""
+        """The site's own pages and allowed origins connect, in any case."""
         with front.connect("/echo/", origin=origin.format(front.port)):
             pass
 
 
 @pytest.fixture(scope="module")
 def proxied(start_lasting_server: StartServer) -> Server:
-    """A server that believes its proxy, and knows its names."""
+    """A server that trusts its proxy, and knows the names of its site."""
     settings = {
         "ALLOWED_HOSTS": ["site.example"],
         "USE_X_FORWARDED_HOST": True,
@@ -145,10 +146,10 @@ def proxied(start_lasting_server: StartServer) -> Server:
 
 
 class TestForgedHosts:
-    """Who says what the site is called: ``ALLOWED_HOSTS``, and only a proxy that is trusted."""
+    """The name of the site: ``ALLOWED_HOSTS``, and headers of a trusted proxy only."""
 
     def test_forwarded_host_is_not_believed(self, front: Server) -> None:
-        """Unless ``USE_X_FORWARDED_HOST`` says so, a page cannot name the site itself."""
+        """Without ``USE_X_FORWARDED_HOST``, a client cannot set the name of the site."""
         headers = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
         assert front.refused("/echo/", headers).status == 403
         headers = {"Origin": "http://localhost:81", "Host": "localhost", "X-Forwarded-Port": "81"}
@@ -156,7 +157,7 @@ class TestForgedHosts:
 
     @pytest.mark.parametrize("host", ["evil.example", "site.example.evil.example", "site.example/"])
     def test_allowed_hosts(self, proxied: Server, host: str) -> None:
-        """400, and a counter; a rebound name that is its own origin is none of the site's."""
+        """A host that is not allowed gets a 400, even if it equals the origin, and is counted."""
         before = counted(proxied, "refused_host", "site.example")
         headers = {"Host": host, "Origin": f"http://{host}"}
         assert proxied.refused("/echo/", headers).status == 400
@@ -175,7 +176,7 @@ class TestForgedHosts:
         ],
     )
     def test_trusted_proxy(self, proxied: Server, origin: str, more: dict[str, str]) -> None:
-        """Host, port and scheme are those that the proxy tells, as for CSRF."""
+        """Host, port and scheme come from the trusted proxy, as for CSRF."""
         with proxied.upgraded("/echo/", forwarded(origin, more)):
             pass
 
@@ -192,13 +193,13 @@ class TestForgedHosts:
         ],
     )
     def test_foreign(self, proxied: Server, origin: str | None, more: dict[str, str]) -> None:
-        """A plain page, or one of another port; ``DEBUG`` says which setting to change."""
+        """An origin with another scheme or port is refused; ``DEBUG`` names the setting."""
         answer = answer_to(proxied, handshake("/echo/", forwarded(origin, more)))
         assert answer.status == 403
         assert "WEBSOCKET_" in answer.text
 
     def test_is_logged(self, proxied: Server) -> None:
-        """Both values and what to change; elsewhere others may have used up the lines."""
+        """The log shows both origins and what to change."""
         more = {"Host": "site.example:8443"}
         answer_to(proxied, handshake("/echo/", forwarded("https://evil.example", more)))
         proxied.wait_for_log(
@@ -215,7 +216,7 @@ class TestForgedHosts:
 
 
 def forwarded(origin: str | None, more: dict[str, str]) -> str:
-    """Return what a proxy tells, as header lines."""
+    """Return the headers of a proxy, as lines."""
     headers = {"Host": "site.example", "Proto": "https", **more}
     lines = [f"X-Forwarded-{name}: {value}\r\n" for name, value in headers.items()]
     return "".join(lines) + (f"Origin: {origin}\r\n" if origin is not None else "")
@@ -238,16 +239,16 @@ OVERSIZED = {
 
 
 class TestOversized:
-    """More than anybody needs."""
+    """Requests, values and frames of excessive size."""
 
     def test_requests(self, front: Server) -> None:
-        """Refused by the server before anything is asked."""
+        """The server refuses an oversized request before the package sees it."""
         with others_served(front):
             for what, raw in OVERSIZED.items():
                 assert refused_or_cut(front, raw), what
 
     def test_values(self, front: Server) -> None:
-        """What a header has room for: many names, a long origin, which is not logged whole."""
+        """Headers within the server's limits are handled; a long origin is truncated in the log."""
         names = ", ".join(["chat.v9"] * 700 + ["chat.v1"])
         with front.upgraded("/subprotocol/", f"Sec-WebSocket-Protocol: {names}\r\n") as wire:
             assert wire.frame() == (1, b"chat.v1")
@@ -270,14 +271,14 @@ class TestOversized:
         ids=["message", "fragments", "close reason", "ping"],
     )
     def test_frames(self, front: Server, data: bytes, code: int) -> None:
-        """Refused at the header (RFC 6455 sections 5.5 and 7.4.1)."""
+        """An oversized frame is refused at its header (RFC 6455 sections 5.5 and 7.4.1)."""
         with others_served(front), front.upgraded("/echo/") as wire:
             wire.send(data)
             assert wire.closed()[0] == code
 
 
 def refused_or_cut(server: Server, raw: bytes) -> bool:
-    """Say whether there was an error for an answer, or the connection was reset for one."""
+    """Return whether the server answered with an error, or reset the connection."""
     with server.wire() as wire:
         try:
             wire.send(raw)
@@ -313,8 +314,8 @@ SMUGGLED = {
     "no words": handshake("/echo/").replace(b"GET /echo/ HTTP/1.1", b"\x16\x03\x01\x02\x00"),
 }
 
-#: What only gunicorn's parser refuses. pywsgi's and Python's own let it pass, and take a carriage
-#: return for the end of a line: ``docs/security.rst`` says what follows from that.
+#: Only gunicorn's parser refuses these. Those of pywsgi and Python accept them, and treat a
+#: carriage return as the end of a line: ``docs/security.rst`` describes the consequences.
 MALFORMED = {
     "folded": "X-A: b\r\n  Origin: x\r\n",
     "folded origin": "Origin: https://evil.example\r\n .friends.example\r\n",
@@ -328,10 +329,10 @@ MALFORMED = {
 
 
 class TestSmuggling:
-    """Requests that two parsers may read in two ways."""
+    """Requests that two parsers may read differently."""
 
     def test_refused(self, front: Server) -> None:
-        """No socket opens, and nothing behind is taken for a request that is answered with 200."""
+        """No socket opens, and nothing behind the handshake is answered with 200."""
         for what, raw in SMUGGLED.items():
             with front.wire() as wire:
                 wire.send(raw)
@@ -343,7 +344,7 @@ class TestSmuggling:
             pass
 
     def test_malformed(self, front: Server) -> None:
-        """Refused, or one socket that is no worse for it: what follows is frames."""
+        """A malformed header is refused, or one socket opens and what follows is read as frames."""
         for what, header in MALFORMED.items():
             with front.wire() as wire:
                 wire.send(handshake("/echo/", header) + BODY)
@@ -357,14 +358,14 @@ class TestSmuggling:
             pass
 
     def test_pipelined(self, front: Server) -> None:
-        """A request behind a handshake that is accepted is no request: nobody answers it."""
+        """A request behind an accepted handshake is not read as a request."""
         with front.wire() as wire:
             wire.send(handshake("/echo/") + BODY)
             assert wire.head().startswith("HTTP/1.1 101 ")
             assert wire.closed()[0] == 1002
 
     def test_underscores(self, front: Server) -> None:
-        """A header with another spelling does not pass for the one that a proxy sets."""
+        """A header with underscores does not pass for the one that a proxy sets."""
         raw = handshake("/environ/", "X_Forwarded_For: 6.6.6.6\r\n").replace(b"websocket\r", b"x\r")
         with front.wire() as wire:
             wire.send(raw.replace(b"Connection: Upgrade", b"Connection: close"))
@@ -372,12 +373,12 @@ class TestSmuggling:
 
 
 class TestSplitting:
-    """Values that a view sets on the 101 from what it was sent."""
+    """A view that puts values of the client into the 101."""
 
     @pytest.mark.parametrize("name", ["cookie", "header", "subprotocol"])
     @pytest.mark.parametrize("value", ["x\r\nX-Evil: 1", "x\nX-Evil: 1", "x\rX-Evil: 1", "x\0y"])
     def test_line_breaks(self, front: Server, name: str, value: str) -> None:
-        """There is no header more, whatever becomes of the handshake."""
+        """No header is added, with whatever result of the handshake."""
         path = f"/mirror/?{name}={quote(value)}"
         with front.wire() as wire:
             wire.send(handshake(path, "Sec-WebSocket-Protocol: chat\r\n"))
@@ -389,7 +390,7 @@ class TestSplitting:
 
     @pytest.mark.parametrize("offered", ["a\0", "\x1b[31m", "a b", "\xe9"])
     def test_offered_subprotocol(self, front: Server, offered: str) -> None:
-        """A view that takes whatever is offered agrees to none that is no token."""
+        """A view that echoes the offered subprotocol does not agree to an invalid token."""
         with front.wire() as wire:
             raw = handshake("/mirror/?offered", "Sec-WebSocket-Protocol: ~\r\n")
             wire.send(raw.replace(b"~", offered.encode("latin-1")))
@@ -402,17 +403,17 @@ class TestSplitting:
 
 
 class TestLogs:
-    """What an attacker writes to the log, and to the terminal of who reads it."""
+    """Log injection, also into the terminal that shows the log."""
 
     def test_is_escaped(self, front: Server) -> None:
-        """Path, origin, subprotocol, forwarded address, close reason: no line of theirs."""
+        """Path, origin, subprotocol, forwarded address and reason cannot forge log lines."""
         logged = len(front.log)
         forged = quote(FORGED)
         front.refused(f"/{forged}/")
         front.refused(f"/{forged}/", {"Sec-WebSocket-Key": "x"})
         front.refused(f"/echo/{forged}/?{forged}", {"Origin": "https://evil.example"})
         for name in ("Origin", "Sec-WebSocket-Protocol", "X-Forwarded-For", "Sec-WebSocket-Key"):
-            # The servers' parsers differ in what they let through of it.
+            # The servers' parsers differ in which of these they accept.
             for value in (FORGED, FORGED[2:], FORGED.replace("\n", "")):
                 refused_or_cut(front, handshake("/echo/", f"{name}: x{value}\r\n"))
         with front.upgraded("/echo/") as wire:
@@ -435,7 +436,7 @@ class TestLogs:
     def test_is_limited(
         self, start_server: StartServer, query: str, status: int, line: str
     ) -> None:
-        """Django's lines on errors that a client has made: few, of one line each, and cut."""
+        """Django's log of client errors is limited, one line per error, and truncated."""
         server = start_server("own")
         for number in range(40):
             what = f"{number}-{FORGED}{'x' * 2000}"
@@ -450,10 +451,10 @@ class TestLogs:
 
 
 class TestSessionFixation:
-    """A session that an attacker knows from before its victim has signed in."""
+    """A session whose key an attacker knows before the victim signs in."""
 
     def test_planted_cookie(self, front: Server) -> None:
-        """Signing in gives a new session; the old one's cookie and its socket are worth nothing."""
+        """Signing in makes a new session; the old cookie and the old socket are useless."""
         mallory, ann = uuid4().hex, uuid4().hex
         planted = front.sign_in(mallory)
         with front.connect("/events/private/", additional_headers={"Cookie": planted}) as old:
@@ -461,15 +462,15 @@ class TestSessionFixation:
             assert old.recv(timeout=TIMEOUT) == f"{mallory} {mallory}"
             fresh = front.sign_in(ann, planted)
             assert fresh != planted
-            # Ended with the session, in whose name it was opened.
+            # The socket ended with the session in which it was opened.
             assert closing(old) == (4401, "session ended")
         assert front.refused("/events/private/", {"Cookie": planted}).status == 302
         with front.connect("/events/private/", additional_headers={"Cookie": fresh}) as own:
             own.send("x")
             assert own.recv(timeout=TIMEOUT) == f"{ann} {ann}"
 
-    def test_planted_before_anybody(self, front: Server) -> None:
-        """So it is with the session of nobody, and one that the attacker made up."""
+    def test_planted_anonymous_session(self, front: Server) -> None:
+        """The same holds for an anonymous session, and for a key that the attacker invented."""
         made_up = f"sessionid={uuid4().hex}"
         with front.connect("/session/", additional_headers={"Cookie": made_up}) as nobody:
             nobody.send("x")

@@ -1,4 +1,4 @@
-"""Tickets and tokens on the wire: who gets in, once, and that no log shows what with."""
+"""Tickets and tokens on the wire: who gets in, only once, and that no log shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import ROOT, SERVERS, TIMEOUT, Server, handshake
 
 __all__ = ["open_window"]
 
-#: A token that is nothing else; one of a user, one of nobody.
+#: A token that appears nowhere else; of a user, and of no one.
 TOKEN = "d15t1nct1ve.T0ken"
 NOBODYS = "unkn0wn.T0ken"
 
@@ -49,7 +49,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def site(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of servers with the sockets of ``tests.project.tokens``; shows all it can."""
+    """The environment of servers with the sockets of ``tests.project.tokens``, logging a lot."""
     settings = {
         "INSTALLED_APPS": APPS,
         "ROOT_URLCONF": "tests.project.tokens",
@@ -82,7 +82,7 @@ LOUD = ("--access-logfile", "-", "--log-level", "debug")
 def door(
     request: pytest.FixtureRequest, start_lasting_server: StartServer, site: dict[str, str]
 ) -> Server:
-    """Every server, saying as much as it can."""
+    """Every server, with verbose logs."""
     options = () if request.param == "runserver" else LOUD
     server = start_lasting_server(request.param, *options, env=site)
     server.get(f"/token/?user=bob&token={TOKEN}")
@@ -96,7 +96,7 @@ def sign_in(server: Server, user: str = "ann") -> dict[str, str]:
 
 
 def ticket_for(server: Server, path: str, headers: dict[str, str]) -> str:
-    """Return a ticket for whoever the headers say."""
+    """Return a ticket for the user of these headers."""
     response = server.request(f"/ticket/?path={path}", headers)
     assert response.status == 200, response.text
     return response.text
@@ -108,7 +108,7 @@ def enter(server: Server, path: str, token: str, *others: str, **options: Any) -
 
 
 def status_of(server: Server, path: str, token: str, **headers: str) -> int:
-    """Return the status of the answer to a ticket or token."""
+    """Return the status of the response to a ticket or token."""
     try:
         with enter(server, path, token, additional_headers=headers):
             return 101
@@ -134,12 +134,12 @@ class TestTickets:
     """A ticket in the list of subprotocols."""
 
     def test_lets_its_user_in_once(self, door: Server, path: str) -> None:
-        """No cookies, and yet it is ann; the second who comes with it is refused."""
+        """A ticket authenticates its user without cookies, once; a second use is refused."""
         ticket = ticket_for(door, path, sign_in(door))
         with enter(door, path, ticket) as websocket:
             seen = read(websocket)
             assert seen["user"] == "ann"
-            # Chromium wants an answer; the view has nothing to do with it.
+            # Chromium requires an agreed subprotocol; the view does not set one.
             assert websocket.subprotocol == "bearer"
             websocket.send("who")
             assert websocket.recv(timeout=TIMEOUT) == "ann None"
@@ -151,7 +151,7 @@ class TestTickets:
         assert ticket not in door.log
 
     def test_beside_a_subprotocol(self, door: Server, path: str) -> None:
-        """The view chooses as if there were no ticket."""
+        """The view chooses a subprotocol as if there were no ticket."""
         ticket = ticket_for(door, path, sign_in(door))
         with enter(door, path, ticket, "chat.v1") as websocket:
             read(websocket)
@@ -161,7 +161,7 @@ class TestTickets:
             )
 
     def test_signing_out_ends_the_socket(self, door: Server, path: str) -> None:
-        """The ticket stands for the session that it was issued in."""
+        """The end of the session in which a ticket was issued ends its socket."""
         headers = sign_in(door)
         with enter(door, path, ticket_for(door, path, headers)) as websocket:
             read(websocket)
@@ -175,11 +175,11 @@ class TestTickets:
         door.wait_for_log("the user or session of the ticket no longer exists")
 
     def test_of_another_user(self, door: Server, path: str) -> None:
-        """Cookies of somebody else contradict it."""
+        """A ticket with the cookies of another user is refused."""
         ticket = ticket_for(door, path, sign_in(door, "ann"))
         assert status_of(door, path, ticket, **sign_in(door, "eve")) == 403
         door.wait_for_log("ticket and cookies belong to different users")
-        # It is not used up by that.
+        # That does not use up the ticket.
         assert status_of(door, path, ticket) == 101
 
 
@@ -188,14 +188,14 @@ class TestTokens:
     """A token in the list of subprotocols, or in the header."""
 
     def test_in_the_list(self, door: Server, path: str) -> None:
-        """The user is there before login_required is."""
+        """The user is set before login_required runs."""
         with enter(door, path, TOKEN) as websocket:
             seen = read(websocket)
             assert seen["user"] == "bob"
         assert TOKEN not in json.dumps(seen)
 
     def test_in_the_header(self, door: Server, path: str) -> None:
-        """From whoever is no browser."""
+        """Clients other than browsers can send a header."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with door.connect(path, additional_headers=headers) as websocket:
             seen = read(websocket)
@@ -204,12 +204,12 @@ class TestTokens:
         assert TOKEN not in json.dumps(seen)
 
     def test_goes_before_cookies(self, door: Server, path: str) -> None:
-        """Whoever shows a token means it."""
+        """A token takes precedence over cookies."""
         with enter(door, path, TOKEN, additional_headers=sign_in(door)) as websocket:
             assert read(websocket)["user"] == "bob"
 
     def test_joins_the_groups_of_its_user(self, door: Server, path: str) -> None:
-        """What is sent to the user arrives, and disconnect(user) closes; no session is needed."""
+        """Messages to the user arrive, and disconnect(user) closes; no session is needed."""
         with enter(door, path, TOKEN) as websocket:
             read(websocket)
             door.get("/tell/?user=bob&say=parcel")
@@ -220,8 +220,8 @@ class TestTokens:
             with pytest.raises(ConnectionClosed, match="disconnected"):
                 websocket.recv(timeout=TIMEOUT)
 
-    def test_of_nobody(self, door: Server, path: str) -> None:
-        """401 and how to do better, before the 101."""
+    def test_unknown_token(self, door: Server, path: str) -> None:
+        """An unknown token gets a 401 before the 101, with what to do."""
         before = counted(door, "authentication_failed")
         with pytest.raises(InvalidStatus) as refused, enter(door, path, NOBODYS):
             pass
@@ -231,8 +231,8 @@ class TestTokens:
         assert counted(door, "authentication_failed") == before + 1
         door.wait_for_log(rf"refused with 401: '{path}': unknown token: DoesNotExist")
 
-    def test_none_at_all(self, door: Server, path: str) -> None:
-        """Then cookies say who it is, and else nobody is signed in."""
+    def test_without_a_token(self, door: Server, path: str) -> None:
+        """Without a token, cookies authenticate; without both, the user is anonymous."""
         with door.connect(path, additional_headers=sign_in(door)) as websocket:
             assert read(websocket)["user"] == "ann"
         assert door.refused(path).status == 302
@@ -242,20 +242,20 @@ class TestRestFramework:
     """An authenticator of Django REST framework."""
 
     def test_header(self, door: Server) -> None:
-        """As it is used to."""
+        """The authenticator finds the header that it expects."""
         headers = {"Authorization": f"Token {TOKEN}"}
         with door.connect("/rest/", additional_headers=headers) as websocket:
             assert read(websocket)["user"] == "bob"
 
     def test_list(self, door: Server) -> None:
-        """What a browser can send, in its own words."""
+        """A browser can send the token in the list of subprotocols."""
         with enter(door, "/rest/", TOKEN) as websocket:
             seen = read(websocket)
             assert seen["user"] == "bob"
         assert TOKEN not in json.dumps(seen)
 
     def test_refused(self, door: Server) -> None:
-        """AuthenticationFailed is an answer before the 101, with the challenge that it has."""
+        """AuthenticationFailed becomes a response before the 101, with its challenge."""
         with pytest.raises(InvalidStatus) as refused, enter(door, "/rest/", NOBODYS):
             pass
         assert refused.value.response.status_code == 401
@@ -265,10 +265,10 @@ class TestRestFramework:
 
 @pytest.mark.parametrize("path", ["/first/function/", "/first/event/", "/first/lean/"])
 class TestFirstMessage:
-    """Nothing happens before somebody has said who it is."""
+    """Nothing happens before the client has authenticated."""
 
     def test_right(self, door: Server, path: str) -> None:
-        """The view begins after it, with what came right behind it, and in its user's groups."""
+        """The view starts after the token, with the messages behind it, in its user's groups."""
         with door.connect(path, subprotocols=["chat.v1"]) as websocket:
             assert websocket.subprotocol == "chat.v1"
             websocket.send(json.dumps({"token": TOKEN}))
@@ -282,7 +282,7 @@ class TestFirstMessage:
 
     @pytest.mark.parametrize("message", [NOBODYS, json.dumps({"token": NOBODYS}), "", b"\xff"])
     def test_wrong(self, door: Server, path: str, message: str | bytes) -> None:
-        """4401, whatever is wrong, and the log says no more than that."""
+        """Any wrong first message closes with 4401, and the log says no more than that."""
         before = counted(door, "authentication_failed")
         with door.connect(path) as websocket:
             websocket.send(message)
@@ -294,7 +294,7 @@ class TestFirstMessage:
         door.wait_for_log(rf"<WebSocket '{path}' open> is closed with 4401: unknown token")
 
     def test_in_no_group_before(self, door: Server, path: str) -> None:
-        """What others are told meanwhile is not for it."""
+        """Messages to groups do not reach a socket that has not authenticated."""
         with door.connect(path) as websocket:
             assert json.loads(door.get("/tell/?group=first&say=secret"))["count"] == 0
             websocket.send(json.dumps({"token": TOKEN}))
@@ -304,14 +304,14 @@ class TestFirstMessage:
                 assert str(websocket.recv(timeout=TIMEOUT)).endswith(" told")
 
     def test_not_needed(self, door: Server, path: str) -> None:
-        """Who has shown a token before is through."""
+        """A client that sent a token in the handshake needs no first message."""
         with enter(door, path, TOKEN) as websocket:
             assert read(websocket)["user"] == "bob"
 
 
 @pytest.mark.parametrize("name", ["own", "runserver"])
 def test_no_first_message(start_server: StartServer, site: dict[str, str], name: str) -> None:
-    """A socket that says nothing has had its time, in greenlets and in threads."""
+    """A socket without a first message is closed in time, in greenlets and in threads."""
     settings = {**json.loads(site["TEST_SETTINGS"]), "WEBSOCKET_TOKEN_TIMEOUT": 0.2}
     server = start_server(name, env={**site, "TEST_SETTINGS": json.dumps(settings)})
     for path in ("/first/function/", "/first/event/"):
@@ -329,7 +329,7 @@ class TestSecrecy:
     @pytest.mark.parametrize("token", [f"crash.{TOKEN}", quote(f"crash/={TOKEN}", safe="")])
     @pytest.mark.parametrize("path", ["/function/", "/crash/"])
     def test_pages_of_errors(self, door: Server, path: str, token: str) -> None:
-        """DEBUG's, of a view and of an authenticator that fail."""
+        """DEBUG's error pages of a view and of an authenticator show none."""
         headers = {"Sec-WebSocket-Protocol": f"chat.v1, bearer, {token}"}
         response = door.refused(path, headers)
         assert response.status == 500
@@ -340,7 +340,7 @@ class TestSecrecy:
         assert door.refused(path, headers).status == 500
 
     def test_nothing_is_logged(self, door: Server) -> None:
-        """Whatever the tests of this module did."""
+        """Nothing that the tests of this module did is in the logs."""
         assert door.refused("/function/", {"Sec-WebSocket-Protocol": f"bearer, {NOBODYS}"})
         with door.connect("/first/function/") as websocket:
             websocket.send(json.dumps({"token": f"crash.{TOKEN}"}))
@@ -348,7 +348,7 @@ class TestSecrecy:
                 websocket.recv(timeout=TIMEOUT)
         assert "T0ken" not in str(closed.value)
         door.wait_for_log("RuntimeError: no way to look it up")
-        # What gives a token to the site has it in its URL.
+        # These URLs contain the token that a test hands to the site.
         lines = [line for line in door.log.splitlines() if "/token/?" not in line]
         assert not re.search("T0ken|ticket[.]", "\n".join(lines))
 
@@ -357,7 +357,7 @@ class TestTwoWorkers:
     """Single use holds across processes that share a cache."""
 
     def test_one_of_many(self, start_server: StartServer, site: dict[str, str]) -> None:
-        """Fifty come with one ticket at the same time, to two workers: one is let in."""
+        """Of fifty clients with the same ticket at two workers, one is let in."""
         server = start_server("own", "-w", "2", env=site)
         wait_until(lambda: len(server.workers) == 2, "two workers")
         headers = sign_in(server)
@@ -373,16 +373,16 @@ class TestTwoWorkers:
 
 
 class TestBrowser:
-    """What Chromium makes of it."""
+    """Tickets in Chromium."""
 
     @pytest.fixture
     def here(self, start_server: StartServer, site: dict[str, str]) -> str:
-        """The address of the site under which its cookies are not those of its sockets."""
+        """An address of the site whose cookies are not sent to the sockets."""
         return f"http://localhost:{start_server('own', env=site).port}/browser/"
 
     def test_ticket(self, here: str, open_window: OpenWindow) -> None:
-        """The answer that it wants is there: the word before the ticket, or the view's choice."""
-        # Why there must be one: it gives up on a socket that opens without.
+        """The agreed subprotocol is the one that comes before the ticket, or the view's choice."""
+        # Chromium fails the connection if the server agrees to none.
         window = open_window(f"{here}?unknown")
         wait_for(window, "#state", "not connected")
         window.get(here.replace("browser/", "login/"))

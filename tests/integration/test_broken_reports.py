@@ -1,4 +1,4 @@
-"""Error handling of the site that fails itself: the socket closes, and others never notice."""
+"""When a site's error handling fails itself, the socket closes and others are not affected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def start(start_server: StartServer, fault: str, worker: str = "own") -> Server:
-    """Start a site that fails so, and that has two greenlets for event views."""
+    """Start a site whose error handling fails like this, with two greenlets for event views."""
     settings = {
         "ROOT_URLCONF": "tests.project.faulty",
         "WEBSOCKET_URLCONF": "tests.project.faulty",
@@ -50,7 +50,7 @@ def start(start_server: StartServer, fault: str, worker: str = "own") -> Server:
 
 
 def close_code(server: Server, path: str) -> int:
-    """Have a view raise; return how its socket is closed."""
+    """Let a view raise; return the close code of its socket."""
     with server.upgraded(path) as wire:
         wire.send(frame(0x81, b"x"))
         opcode, payload = wire.frame()
@@ -59,7 +59,7 @@ def close_code(server: Server, path: str) -> int:
 
 
 def assert_alive(server: Server) -> None:
-    """Look whether event views, function views and pages answer; nothing is left of the others."""
+    """Assert that event views, function views and pages work, and nothing of the failed is left."""
     for _ in range(3):
         with server.upgraded("/echo/") as wire:
             wire.send(frame(0x81, b"hello"))
@@ -70,7 +70,7 @@ def assert_alive(server: Server) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_many(start_server: StartServer, fault: str) -> None:
-    """Many more errors of event views than there are greenlets: each is 1011, the rest goes on."""
+    """With more errors of event views than greenlets, each closes with 1011, and others work."""
     server = start(start_server, fault)
     count = 500 if fault == "got_request_exception" else 40  # each raises twice
     for number in range(count):
@@ -88,7 +88,7 @@ def test_many(start_server: StartServer, fault: str) -> None:
 @pytest.mark.parametrize("worker", ["stock", "gevent", "runserver"])
 @pytest.mark.parametrize("fault", ["got_request_exception", "request_finished"])
 def test_servers(start_server: StartServer, worker: str, fault: str) -> None:
-    """The same under the other servers."""
+    """The same holds under the other servers."""
     server = start(start_server, fault, worker)
     for path in ("/event/", "/lean/", "/function/", "/helper/") * 3:
         assert close_code(server, path) == 1011
@@ -100,7 +100,7 @@ def test_servers(start_server: StartServer, worker: str, fault: str) -> None:
 @pytest.mark.parametrize("worker", ["own", "stock"])
 @pytest.mark.parametrize("what", ["timeout", "kill"])
 def test_left_behind(start_server: StartServer, worker: str, what: str) -> None:
-    """A timer that a view has forgotten reaches no other socket of its greenlet, busy or not."""
+    """A timer that a view has left behind reaches no other socket of its greenlet."""
     settings = {"WEBSOCKET_URLCONF": "tests.project.faulty", "WEBSOCKET_HANDLER_GREENLETS": 1}
     server = start_server(worker, env={"TEST_SETTINGS": json.dumps(settings)})
     with server.upgraded("/forgetful/") as first, server.upgraded("/forgetful/") as second:
@@ -110,21 +110,21 @@ def test_left_behind(start_server: StartServer, worker: str, what: str) -> None:
         server.wait_for_log("Ignoring .*, which came after its event view had returned")
         server.get("/let-go/waiting/")
         assert second.frame() == (1, b"wait")
-        # Nobody else has the greenlet when the timer is due.
+        # No other socket uses the greenlet when the timer is due.
         first.send(frame(0x81, what.encode()))
         assert first.frame() == (1, what.encode())
         server.wait_for_log("(?s)Ignoring .*Ignoring ")
         for wire in (first, second):
             wire.send(frame(0x81, b"x"))
             assert wire.frame() == (1, b"x")
-        # What is meant for a view arrives.
+        # A view's own timeout arrives.
         second.send(frame(0x81, b"own timeout"))
         assert second.frame() == (8, b"\x03\xf3500 Internal Server Error")
 
 
 @pytest.mark.parametrize("worker", WORKERS)  # runserver does not start without a database
 def test_session_cannot_be_read(start_server: StartServer, worker: str, tmp_path: Path) -> None:
-    """Django reports it as it does an error of a view, and the answer is the site's 500."""
+    """Django reports it like an error of a view, and the response is the site's 500."""
     server = start_server(worker, env={"TEST_DATABASE": str(tmp_path / "missing" / "database")})
     answer = server.refused("/echo/", {"Cookie": f"sessionid={'x' * 32}"})
     assert (answer.status, "Server Error" in answer.text) == (500, True)

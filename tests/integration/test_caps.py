@@ -1,4 +1,4 @@
-"""How many sockets there may be, and how many messages: on the wire, under every server."""
+"""Limits on the number of sockets and messages: on the wire, under every server."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ CAPS = {
 
 @pytest.fixture(scope="module", params=SERVERS)
 def capped(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server of each kind with low caps."""
+    """A server of each kind with low limits."""
     return start_lasting_server(request.param, env={"TEST_SETTINGS": json.dumps(CAPS)})
 
 
 @pytest.fixture(autouse=True)
 def none_left(request: pytest.FixtureRequest) -> object:
-    """Whatever a test has done, all places are free again."""
+    """After each test, all places are free again."""
     yield
     if "capped" in request.fixturenames:
         assert_free(request.getfixturevalue("capped"))
 
 
 def assert_free(server: Server) -> None:
-    """Wait until all sockets are closed; then no place may be taken."""
+    """Wait until all sockets are closed; then assert that no place is taken."""
     settled(server)
     assert json.loads(server.get("/places/")) == [0, {}, {}]
 
 
 def client(address: str) -> str:
-    """Return the header line with which a proxy says who its client is."""
+    """Return the header line in which a proxy names its client."""
     return f"X-Forwarded-For: {address}\r\n"
 
 
 def turned_away(server: Server, path: str = "/echo/", **headers: str) -> Answer:
-    """Be refused."""
+    """Return the response of a refused handshake."""
     return server.refused(path, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -64,7 +64,7 @@ class TestSockets:
     """``WEBSOCKET_MAX_SOCKETS``."""
 
     def test_refused_with_503(self, capped: Server) -> None:
-        """One more than there may be is told when to come back; pages and open sockets go on."""
+        """A socket over the limit gets Retry-After; pages and open sockets go on."""
         before = counted(capped, "refused_sockets")
         with ExitStack() as stack:
             wires = [
@@ -89,7 +89,7 @@ class TestSockets:
                 pass
 
     def test_handshakes_under_way_count(self, capped: Server) -> None:
-        """Views that have not said yes have places; they are not overtaken, nor is one too many."""
+        """Handshakes count while their views decide, and later ones do not overtake them."""
         key = uuid4().hex
         with ExitStack() as stack:
             wires = [stack.enter_context(capped.wire()) for _ in range(6)]
@@ -104,7 +104,7 @@ class TestSockets:
                 assert wire.frame() == (1, b"yes")
 
     def test_flood(self, capped: Server) -> None:
-        """Of 300 handshakes six open, the first; the log has a few lines of the others."""
+        """The first six of 300 handshakes open; the log has a few lines for the others."""
         before = counted(capped, "refused_sockets")
         with ExitStack() as stack:
             heads = []
@@ -132,7 +132,7 @@ class TestAddress:
         ids=["same", "network", "spelling", "forged"],
     )
     def test_refused_with_429(self, capped: Server, addresses: list[str]) -> None:
-        """The fourth of one address, however it is written; another one is served."""
+        """The fourth socket of an address is refused in any spelling; others are served."""
         before = counted(capped, "refused_address")
         with ExitStack() as stack:
             for address in addresses[:3]:
@@ -145,7 +145,7 @@ class TestAddress:
             assert counted(capped, "refused_address") == before + 1
 
     def test_comes_before_django(self, capped: Server) -> None:
-        """No middleware has run for the refusal, so it has cost no query either."""
+        """The refusal comes before any middleware, and so without a query."""
         with ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(capped.upgraded("/echo/", client("192.0.2.1")))
@@ -154,8 +154,8 @@ class TestAddress:
             assert "X-Mixed-Case" not in answer.headers
 
     @pytest.mark.parametrize("forwarded", [None, "", "unknown", "unix:"])
-    def test_proxy_that_does_not_say(self, capped: Server, forwarded: str | None) -> None:
-        """Its own address counts then, and the log says which setting does not fit."""
+    def test_proxy_without_an_address(self, capped: Server, forwarded: str | None) -> None:
+        """The proxy's own address counts then, and the log names the setting that does not fit."""
         more = "" if forwarded is None else client(forwarded)
         with ExitStack() as stack:
             for _ in range(3):
@@ -169,7 +169,7 @@ class TestUser:
 
     @pytest.mark.parametrize("path", ["/echo/", "/plain-echo/", "/meta-echo/", "/events/echo/"])
     def test_refused_with_429(self, capped: Server, path: str) -> None:
-        """The third window of a user, in whatever kind of view; strangers and others are served."""
+        """The third socket of a user is refused, in any kind of view; others are served."""
         before = counted(capped, "refused_user")
         ann, bob = capped.sign_in("ann"), capped.sign_in("bob")
         with ExitStack() as stack:
@@ -215,11 +215,11 @@ ENDS: dict[str, tuple[str, str, bytes]] = {
 
 
 class TestExact:
-    """A place is given back once, however a socket ends."""
+    """A place is released exactly once, however a socket ends."""
 
     @pytest.mark.parametrize("how", ENDS)
     def test_ends(self, capped: Server, how: str) -> None:
-        """Three times one after another, though two of the user may be open."""
+        """A user with a limit of two opens three sockets one after another."""
         path, more, data = ENDS[how]
         cookie = f"Cookie: {capped.sign_in(how.replace(' ', '-'))}\r\n"
         statuses = set()
@@ -234,7 +234,7 @@ class TestExact:
         assert "429" not in statuses
 
     def test_vanished(self, capped: Server) -> None:
-        """Peers that reset the connection: before the 101, with it, later."""
+        """Peers that reset the connection release it: before the 101, with it, later."""
         key = uuid4().hex
         for number in range(3):
             with capped.upgraded("/echo/") as wire:
@@ -248,14 +248,14 @@ class TestExact:
             assert_free(capped)
 
     def test_silent(self, capped: Server) -> None:
-        """Peers that are there no more are found by pings; until then they count."""
+        """Vanished peers count until a ping finds them."""
         with ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(capped.upgraded("/silent/"))
             assert turned_away(capped).status == 429
 
     def test_many_at_once(self, capped: Server) -> None:
-        """Threads that come and go keep the count."""
+        """Concurrent sockets keep the count right."""
 
         def come_and_go(address: str) -> None:
             for _ in range(20):
@@ -273,7 +273,7 @@ class TestExact:
 
 
 class TestMessages:
-    """``WEBSOCKET_MAX_MESSAGES_PER_SECOND``: twice as many may come at once."""
+    """``WEBSOCKET_MAX_MESSAGES_PER_SECOND``, with bursts of twice as many."""
 
     @pytest.mark.parametrize(
         "unit",
@@ -287,10 +287,10 @@ class TestMessages:
     )
     @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
     def test_closed_with_1008(self, capped: Server, path: str, unit: bytes) -> None:
-        """Who sends more is closed, by whatever frames; others are served."""
+        """A socket that sends more is closed, whatever its frames; others are served."""
         before = counted(capped, "too_many_messages")
         with capped.upgraded(path) as wire, capped.upgraded("/echo/") as other:
-            # With the answer to the server's close frame, so that it need not wait for that.
+            # With the answer to the server's close frame, so that the server need not wait for it.
             wire.send(unit * 500 + frame(0x88, b"\x03\xe8"))
             assert wire.closed() == (1008, "more than 20 messages a second")
             other.send(frame(0x81, b"x") * 30)
@@ -298,7 +298,7 @@ class TestMessages:
         assert counted(capped, "too_many_messages") == before + 1
 
     def test_fragments(self, capped: Server) -> None:
-        """Sixteen are one: what a browser cuts up passes, crumbs do not."""
+        """Sixteen fragments count as one message: a browser's fragments pass, tiny ones do not."""
         with capped.upgraded("/echo/") as wire:
             wire.send(frame(0x01, b"x" * 999) + frame(0x00, b"x") * 200 + frame(0x80, b"end"))
             assert wire.frame() == (1, b"x" * 1199 + b"end")
@@ -310,7 +310,7 @@ REFUSED_429 = b"\x03\xf5429 Too Many Requests"
 
 
 def test_server_that_has_sent_the_101(start_server: StartServer) -> None:
-    """gevent-websocket's own server: 1013 instead, with the status as reason."""
+    """gevent-websocket's own server closes with 1013, and with the status as reason."""
     settings = {**CAPS, "WEBSOCKET_MAX_SOCKETS": 4}
     server = start_server("direct", env={"TEST_SETTINGS": json.dumps(settings)})
     cookie = f"Cookie: {server.sign_in('ann')}\r\n"
@@ -331,7 +331,7 @@ def test_server_that_has_sent_the_101(start_server: StartServer) -> None:
 
 
 def test_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
-    """Its peers have no address: they are not limited by it, and the log says so."""
+    """Peers of a unix socket have no address: that limit does not apply, and the log says so."""
     path = f"{tmp_path}/socket"
     settings = {"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS": 1}
     server = start_server("own", "-b", f"unix:{path}", env={"TEST_SETTINGS": json.dumps(settings)})
@@ -345,5 +345,5 @@ def test_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
 
 
 def test_off() -> None:
-    """Nothing is kept where nothing is limited."""
+    """Without limits, nothing is counted."""
     assert admission.enter({"REMOTE_ADDR": "192.0.2.1"}, Options()) is None

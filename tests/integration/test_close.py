@@ -1,4 +1,4 @@
-"""How connections end when something is under way: the closing handshake under stress."""
+"""The closing handshake while other things are under way."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.support import SERVERS, TIMEOUT, Server, Wire, frame
 
 StartServer = Callable[..., Server]
 
-#: What a peer that is to be slow has for a receive buffer; Linux doubles it.
+#: The receive buffer of slow peers; Linux doubles it.
 SMALL = 4096
 
-#: A close frame of the client's: 4002 "theirs".
+#: A close frame of the client: 4002 "theirs".
 THEIRS = frame(0x88, (4002).to_bytes(2, "big") + b"theirs")
 
 
 def wait_for_bytes(wire: Wire) -> None:
-    """Wait until something has arrived, without reading it."""
+    """Wait until bytes have arrived, without reading them."""
     assert select.select([wire.sock], [], [], TIMEOUT)[0]
 
 
@@ -34,7 +34,7 @@ class TestSimultaneous:
     """Both sides send a close frame before they read the other's (RFC 6455 section 7.1.5)."""
 
     def test_on_the_wire(self, gunicorn: Server) -> None:
-        """The view knows its own code, the peer gets it, and TCP ends without a reset."""
+        """The view sees its own code, the peer receives it, and TCP ends without a reset."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/leaving/{key}/") as wire:
             wire.send(frame(0x81, b"go"))
@@ -44,7 +44,7 @@ class TestSimultaneous:
         assert reported(gunicorn, key) == "4001 ours []"
 
     def test_in_one_segment(self, gunicorn: Server) -> None:
-        """The message that makes the view close comes together with the peer's close frame."""
+        """The message that makes the view close arrives together with the peer's close frame."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/leaving/{key}/") as wire:
             wire.send(frame(0x81, b"go") + THEIRS)
@@ -56,7 +56,7 @@ class TestNoAnswer:
     """A peer that does not answer the server's close frame."""
 
     def test_the_view_goes_on_at_once(self, gunicorn: Server) -> None:
-        """It learns its own code without waiting; late messages are dropped, then TCP closed."""
+        """The view goes on without waiting; late messages are dropped, then TCP is closed."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/leaving/{key}/") as wire:
             started = time.monotonic()
@@ -82,7 +82,7 @@ class TestNoAnswer:
 
 
 class TestAfterTheClose:
-    """Section 1.4: what follows a close frame is discarded."""
+    """Section 1.4: bytes after a close frame are discarded."""
 
     @pytest.mark.parametrize(
         "more",
@@ -90,7 +90,7 @@ class TestAfterTheClose:
         ids=["text", "ping", "close", "rubbish"],
     )
     def test_in_the_same_segment(self, gunicorn: Server, more: bytes) -> None:
-        """One close frame is the answer, and the view hears of nothing else."""
+        """One close frame is the answer, and the view sees nothing else."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/report/{key}/") as wire:
             wire.send(frame(0x81, b"before") + THEIRS + more)
@@ -101,7 +101,7 @@ class TestAfterTheClose:
 
 @contextmanager
 def overfull(server: Server, code: int) -> Iterator[tuple[Wire, str]]:
-    """Open a socket whose view has filled its queue, and has closed when given a code."""
+    """Open a socket whose view has filled its queue, and then closed if a code is given."""
     key = uuid4().hex
     with server.upgraded(f"/overfull/{key}/{code}/", receive_buffer=SMALL) as wire:
         reported(server, f"{key}-full")
@@ -112,7 +112,7 @@ def read_all(wire: Wire, answer: bytes = b"") -> tuple[int, int]:
     """Read numbered messages up to the close frame, answer it and read to the end of the stream.
 
     Returns:
-        How many messages there were, and the code.
+        The number of messages, and the code.
     """
     count = 0
     while True:
@@ -128,33 +128,33 @@ def read_all(wire: Wire, answer: bytes = b"") -> tuple[int, int]:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def patient(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server that waits longer than any test for peers to take what is queued for them."""
+    """A server that waits longer than any test for peers to read what is queued for them."""
     env = {"TEST_CLOSE_TIMEOUT": "600", "TEST_PING_INTERVAL": "0"}
     return start_lasting_server(request.param, env=env)
 
 
 class TestFullQueue:
-    """A close while the peer is not reading, and much is queued for it."""
+    """A close while the peer does not read, and much is queued for it."""
 
     def test_peer_never_reads(self, gunicorn: Server) -> None:
-        """The descriptor is closed after WEBSOCKET_CLOSE_TIMEOUT; the view learned at once."""
+        """The descriptor is closed after WEBSOCKET_CLOSE_TIMEOUT; the view goes on at once."""
         settled(gunicorn)
         with overfull(gunicorn, 4001) as (_wire, key):
             assert reported(gunicorn, key) == "4001 full []"
             settled(gunicorn)
 
     def test_peer_reads_in_time(self, patient: Server) -> None:
-        """It gets every message that was sent, in order and whole, then the close frame."""
+        """A peer that reads in time gets every message whole and in order, then the close frame."""
         with overfull(patient, 4001) as (wire, key):
             sent = int(reported(patient, f"{key}-full"))
             count, code = read_all(wire, frame(0x88, (4001).to_bytes(2, "big")))
             assert code == 4001
-            # The send that had to wait was broken off; what it had queued still goes out.
+            # The send that had to wait was interrupted; what it had queued is still sent.
             assert count in (sent - 1, sent)
         settled(patient)
 
     def test_peer_closes_and_reads(self, patient: Server) -> None:
-        """The same when the peer closes, which shuts its side down at once."""
+        """The same holds when the peer closes, which shuts its side down at once."""
         with overfull(patient, 0) as (wire, key):
             wire.send(THEIRS)
             wire.sock.shutdown(socket.SHUT_WR)
@@ -165,7 +165,7 @@ class TestFullQueue:
         settled(patient)
 
     def test_peer_goes_on_after_its_close(self, patient: Server) -> None:
-        """What it sends while the answer still waits behind messages is discarded."""
+        """Bytes after its close frame are discarded while the answer waits behind messages."""
         with overfull(patient, 0) as (wire, key):
             wire.send(THEIRS)
             assert reported(patient, key) == "4002 theirs []"
@@ -174,7 +174,7 @@ class TestFullQueue:
         settled(patient)
 
     def test_peer_breaks_a_rule_and_reads(self, patient: Server) -> None:
-        """A failure does not take from the peer what was sent before it."""
+        """A protocol error does not discard what was sent before it."""
         with overfull(patient, 0) as (wire, key):
             wire.send(b"\x81\x02hi" + b"\0" * 100_000)
             assert reported(patient, key) == "1002 frame not masked []"
@@ -184,7 +184,7 @@ class TestFullQueue:
         settled(patient)
 
     def test_simultaneous(self, patient: Server) -> None:
-        """Both have closed, the server's frame is behind its messages: all of it arrives."""
+        """Both have closed, and the server's frame is behind its messages: all of it arrives."""
         with overfull(patient, 4001) as (wire, key):
             wire.send(THEIRS)
             assert reported(patient, key) == "4001 full []"
@@ -207,7 +207,7 @@ class TestHalfClosed:
         ids=["in the header", "in text", "in binary", "between fragments", "in a large frame"],
     )
     def test_mid_message(self, gunicorn: Server, data: bytes) -> None:
-        """The stream ends, the view learns 1006 and sees nothing of the half message."""
+        """In mid-message, the view sees 1006 and nothing of the incomplete message."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/report/{key}/") as wire:
             wire.send(frame(0x81, b"whole") + data)
@@ -216,7 +216,7 @@ class TestHalfClosed:
         assert reported(gunicorn, key) == "1006  ['whole']"
 
     def test_after_a_message(self, gunicorn: Server) -> None:
-        """The message is delivered and its answer arrives."""
+        """After a message, the message is delivered and its answer arrives."""
         with gunicorn.upgraded("/echo/") as wire:
             wire.send(frame(0x81, b"question"))
             wire.sock.shutdown(socket.SHUT_WR)
@@ -225,7 +225,7 @@ class TestHalfClosed:
         settled(gunicorn)
 
     def test_after_its_close_frame(self, gunicorn: Server) -> None:
-        """It is a clean close for both."""
+        """After its close frame, both see a clean close."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/report/{key}/") as wire:
             wire.send(frame(0x81, b"one") + THEIRS)
@@ -235,7 +235,7 @@ class TestHalfClosed:
         assert reported(gunicorn, key) == "4002 theirs ['one']"
 
     def test_after_the_servers_close_frame(self, gunicorn: Server) -> None:
-        """A peer that answers with a FIN instead of a close frame ends the wait."""
+        """After the server's close frame, a FIN instead of a close frame ends the wait."""
         key = uuid4().hex
         settled(gunicorn)
         with gunicorn.upgraded(f"/leaving/{key}/") as wire:
@@ -255,7 +255,7 @@ class TestUnread:
         [(THEIRS, "4002 theirs"), (b"", "1006 "), (b"\x81\x02hi", "1002 frame not masked")],
     )
     def test_end_of_the_stream(self, gunicorn: Server, end: bytes, how: str) -> None:
-        """When the view receives again it gets every message, and then learns how it ended."""
+        """Once the view receives again, it gets every message, then the close."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/late/{key}/0/") as wire:
             # More than fits into one read.
@@ -266,7 +266,7 @@ class TestUnread:
         settled(gunicorn)
 
     def test_reset(self, gunicorn: Server) -> None:
-        """The system throws away what it had not handed over; the rest arrives, then 1006."""
+        """The system discards what it had not handed over; the rest arrives, then 1006."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/late/{key}/0/") as wire:
             wire.send(frame(0x82, b"x" * 1000, b"\0\0\0\0") * 1000)
@@ -277,7 +277,7 @@ class TestUnread:
         assert 64 <= int(count) < 1000
 
     def test_view_closes(self, patient: Server) -> None:
-        """Reading goes on for the peer's answer; messages before that have nobody to go to."""
+        """The server reads on for the peer's answer, and drops messages before it."""
         key = uuid4().hex
         with patient.upgraded(f"/late/{key}/4001/") as wire:
             wire.send(frame(0x82, b"x" * 1000, b"\0\0\0\0") * 1000)

@@ -1,6 +1,6 @@
-"""``bench/compare.py`` in short, for our own server and the C limit: it must not rot.
+"""A short run of ``bench/compare.py``, with our own server and the C limit.
 
-What it measures in so little time tells nothing, so nobody looks at the figures.
+Figures from so short a run mean nothing, so the test ignores them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the runner has written."""
+    """The output of the benchmark."""
     need("gcc")
     need("redis-server")
     directory = tmp_path_factory.mktemp("compare")
@@ -38,7 +38,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_server_does_its_rounds(output: Path) -> None:
-    """By each way into it, without an error, and each round has figures."""
+    """Every server completes its rounds without an error, and each round has figures."""
     report = json.loads((output / "compare.json").read_text())
     assert [result["error"] for result in report["results"] if result["error"]] == []
     assert all(result["rounds"] for result in report["results"])
@@ -63,7 +63,7 @@ def test_tables(output: Path) -> None:
 
 
 def test_chart(output: Path) -> None:
-    """The chart is well-formed XML, with a bar for each row that is drawn, inside of its frame."""
+    """The chart is well-formed XML, with a bar for each row that is drawn, within its frame."""
     chart = ElementTree.parse(output / "compare.svg").getroot()
     assert chart.tag == f"{SVG}svg"
     width, height = float(chart.attrib["width"]), float(chart.attrib["height"])

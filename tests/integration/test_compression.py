@@ -15,7 +15,7 @@ TEXT = "the same words over and over " * 200
 
 
 def is_compressed(server: Server, path: str = "/echo/", **options: str) -> bool:
-    """Say whether a client that offers compression gets it."""
+    """Return whether a client that offers compression gets it."""
     with server.connect(path, **options) as websocket:
         assert websocket.response is not None
         return "permessage-deflate" in websocket.response.headers.get(
@@ -30,7 +30,7 @@ def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
     server = start_server(worker, env={"TEST_COMPRESSION": setting})
     assert is_compressed(server)
     messages: list[str | bytes] = ["", b"", "x", TEXT, TEXT.encode(), "é" * 300_000, bytes(700_000)]
-    # As large as may be, and larger when it is compressed.
+    # As large as allowed, and larger when compressed.
     messages.append(os.urandom(2**20))
     with server.connect("/echo/") as websocket:
         for message in messages * 2:
@@ -39,7 +39,7 @@ def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
 
 
 def test_group(start_server: StartServer) -> None:
-    """Members with compression and without get the same message."""
+    """Members with and without compression get the same message."""
     server = start_server("own", env={"TEST_COMPRESSION": "true"})
     with server.connect("/group/") as one, server.connect("/group/", compression=None) as two:
         one.send(TEXT)
@@ -47,13 +47,13 @@ def test_group(start_server: StartServer) -> None:
 
 
 def test_off_by_default(gunicorn: Server) -> None:
-    """An offer is not taken up unasked."""
+    """Compression is off by default, even if it is offered."""
     assert not is_compressed(gunicorn)
 
 
 @pytest.mark.parametrize("worker", SERVERS)
 def test_declined_by_a_view(start_server: StartServer, worker: str) -> None:
-    """A view goes without for all its clients, or for some; others have it."""
+    """A view disables compression for all of its clients, or for some; other views have it."""
     server = start_server(worker, env={"TEST_COMPRESSION": "true"})
     for path in (
         "/uncompressed/",
@@ -65,7 +65,7 @@ def test_declined_by_a_view(start_server: StartServer, worker: str) -> None:
         with server.connect(path) as websocket:
             websocket.send(TEXT)
             assert websocket.recv(timeout=TIMEOUT) == TEXT
-    # Accepted before the view is asked, as the first message says whose socket it is.
+    # Accepted before the view runs, as it authenticates by its first message.
     assert not is_compressed(server, "/events/uncompressed-late/")
     assert not is_compressed(server, "/events/old-clients/", user_agent_header="Old 1.0")
     for path in ("/events/old-clients/", "/echo/", "/loop/", "/events/echo/"):

@@ -39,13 +39,13 @@ def hear(websocket: ClientConnection, singers: int, size: int, echoes: int) -> N
 
 
 def test_large_messages(gunicorn: Server) -> None:
-    """100 greenlets with 4 MiB each while the view echoes; memory returns afterwards."""
+    """100 greenlets send 4 MiB each while the view echoes; memory is released afterwards."""
     size = 4 * MIB
     expected = {number: song(number, size) for number in range(100)}
     with growth(gunicorn), gunicorn.upgraded(f"/chorus/100/{size}/") as wire:
         echoes = 0
         while expected:
-            # Something to receive for each message that is sent.
+            # A message to receive for each one sent.
             wire.send(frame(0x81, b"echo"))
             opcode, payload = wire.frame()
             if opcode == 1:
@@ -64,14 +64,14 @@ def test_large_messages(gunicorn: Server) -> None:
 def secure(
     request: pytest.FixtureRequest, start_lasting_server: StartServer, certificate: Path
 ) -> Server:
-    """A server that ends TLS."""
+    """A server that terminates TLS."""
     options = ("--certfile", str(certificate), "--keyfile", str(certificate))
     return start_lasting_server(request.param, *options)
 
 
 @pytest.mark.parametrize(("singers", "size"), [(100, 262_144), (1000, 12_000), (1000, 400)])
 def test_tls(secure: Server, certificate: Path, singers: int, size: int) -> None:
-    """The same through TLS, where what has been encrypted must be sent before anything else."""
+    """The same works through TLS, where encrypted data must be sent before anything else."""
     context = tls_context(certificate)
     with secure.connect(f"/chorus/{singers}/{size}/", ssl=context) as websocket:
         hear(websocket, singers, size, echoes=50)
@@ -80,7 +80,7 @@ def test_tls(secure: Server, certificate: Path, singers: int, size: int) -> None
 
 @pytest.mark.parametrize("takeover", ["false", "true"])
 def test_compression(start_server: StartServer, takeover: str) -> None:
-    """The same compressed; a context that is kept must see messages in the order of the wire."""
+    """The same works compressed; with a kept context, messages must be compressed in wire order."""
     setting = f'{{"context_takeover": {takeover}, "threshold": 100}}'
     server = start_server("own", env={"TEST_COMPRESSION": setting})
     with server.connect("/chorus/100/400000/") as websocket:
@@ -89,7 +89,7 @@ def test_compression(start_server: StartServer, takeover: str) -> None:
 
 
 def test_queue_is_bounded(gunicorn: Server) -> None:
-    """However many greenlets send, no more than the limit is queued: here, one message."""
+    """Concurrent senders queue no more than the limit: here, one message."""
     key = uuid4().hex
     with gunicorn.upgraded(f"/crowd/{key}/", receive_buffer=4096):
         # WEBSOCKET_MAX_UNSENT_BYTES is 1 MiB, and so is each of the 50 messages.

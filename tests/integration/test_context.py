@@ -1,4 +1,4 @@
-"""What middleware sets around a request is there in all that the socket's view does."""
+"""State that middleware sets around a request holds for all code of a socket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> S
 
 
 def test_event_view(site: Server) -> None:
-    """Handshake, messages, those of groups, helpers and the end."""
+    """It holds in handshake, messages, groups' messages, helpers and the end."""
     key = uuid4().hex
     with (
         site.connect(f"/event/?tenant=a&mark={key}") as first,
@@ -56,7 +56,7 @@ def test_event_view(site: Server) -> None:
 
 
 def test_function_view(site: Server) -> None:
-    """The conversation, and helpers beside each other."""
+    """It holds in a function view, and in helpers that run concurrently."""
     with site.connect("/function/?tenant=a") as websocket:
         assert websocket.recv(timeout=TIMEOUT) == "function a a a"
         for name in ("one", "two"):
@@ -66,14 +66,14 @@ def test_function_view(site: Server) -> None:
 
 
 def test_undecorated_view(site: Server) -> None:
-    """It runs inside its request; its helpers do not."""
+    """An undecorated view runs inside its request; its helpers do not, and have the state too."""
     with site.connect("/undecorated/?tenant=a") as websocket:
         assert websocket.recv(timeout=TIMEOUT) == "undecorated a a a"
         assert ask(websocket, "x") == "helper a a a"
 
 
 def test_previous_request(site: Server) -> None:
-    """What a page has left behind on a connection that is kept alive is no socket's."""
+    """State that a page left behind on a persistent connection does not reach a socket."""
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
     connection.request("GET", "/leave/")
     assert connection.getresponse().read() == b"left"
@@ -91,7 +91,7 @@ def test_previous_request(site: Server) -> None:
 
 
 def test_shared(start_server: StartServer) -> None:
-    """Sockets with equal values share them; those of requests without have nothing of their own."""
+    """Sockets with equal values share one object; without values of their own they have none."""
     settings = {**SETTINGS, "WEBSOCKET_CONTEXT": []}
     site = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def test_shared(start_server: StartServer) -> None:
 def test_idle_sockets_hold_no_connection_of_a_cache(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    """A thousand sockets that have used the cache in their handshake: the process has its own."""
+    """A thousand sockets whose handshakes used the cache share the process's own connection."""
     need("redis-server")
     redis = RedisServer(tmp_path)
     try:

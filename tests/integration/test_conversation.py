@@ -25,7 +25,7 @@ def closing(websocket: ClientConnection) -> tuple[int, str]:
 
 
 def all_messages(websocket: ClientConnection) -> list[str | bytes]:
-    """Return what comes until the server closes, whatever the code."""
+    """Return all messages until the server closes, whatever the code."""
     messages = []
     with suppress(ConnectionClosed):
         while True:
@@ -35,7 +35,7 @@ def all_messages(websocket: ClientConnection) -> list[str | bytes]:
 
 @contextmanager
 def signed_in(server: Server, user: str = "ann") -> Iterator[dict[str, str]]:
-    """Sign in over HTTP; gives the headers that carry the session."""
+    """Sign in over HTTP; yield the headers with the session."""
     yield {"Cookie": server.sign_in(user)}
 
 
@@ -44,7 +44,7 @@ class TestViews:
 
     @pytest.mark.parametrize("path", ["/echo/", "/plain-echo/", "/meta-echo/", "/loop/"])
     def test_echo(self, server: Server, path: str) -> None:
-        """Text, binary and empty messages of any size come back as what they are."""
+        """Text, binary and empty messages of any size come back unchanged."""
         messages: list[str | bytes] = [
             "text",
             b"binary",
@@ -61,7 +61,7 @@ class TestViews:
 
     @pytest.mark.parametrize("path", ["/echo/", "/plain-echo/", "/meta-echo/", "/loop/"])
     def test_pipelined(self, server: Server, path: str) -> None:
-        """Messages sent without waiting come back in order, none missing."""
+        """Pipelined messages come back in order, none missing."""
         with server.connect(path) as websocket:
             for i in range(1000):
                 websocket.send(str(i))
@@ -98,12 +98,12 @@ class TestRequestCycle:
     """Middleware, session, database."""
 
     def test_runs_after_the_middleware(self, server: Server) -> None:
-        """No middleware frame and no ATOMIC_REQUESTS transaction is around a conversation."""
+        """A conversation runs outside of middleware and of ATOMIC_REQUESTS."""
         with server.connect("/unwound/") as websocket:
             assert json.loads(websocket.recv(timeout=TIMEOUT)) == {"inside": 0, "atomic": False}
 
     def test_user(self, server: Server) -> None:
-        """The session's user is the request's."""
+        """request.user is the user of the session."""
         with (
             signed_in(server) as headers,
             server.connect("/private/", additional_headers=headers) as websocket,
@@ -111,7 +111,7 @@ class TestRequestCycle:
             assert websocket.recv(timeout=TIMEOUT) == "ann"
 
     def test_session(self, server: Server) -> None:
-        """What a view saves is there for the next socket."""
+        """A session that a view saves is there for the next socket."""
         with signed_in(server) as headers:
             for count in ("1", "2"):
                 with server.connect("/session/", additional_headers=headers) as websocket:
@@ -119,40 +119,40 @@ class TestRequestCycle:
                     assert websocket.recv(timeout=TIMEOUT) == count
 
     def test_language(self, server: Server) -> None:
-        """The handshake's language is active in the conversation."""
+        """The language of the handshake is active in the conversation."""
         headers = {"Accept-Language": "de"}
         with server.connect("/language/", additional_headers=headers) as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "de"
             assert websocket.recv(timeout=TIMEOUT) == "helper de"
 
     def test_waiting_holds_no_connection(self, server: Server) -> None:
-        """The database connection is given back before the view waits."""
+        """The database connection is released before the view waits."""
         with server.connect("/database/") as websocket:
             assert json.loads(websocket.recv(timeout=TIMEOUT)) == {"held": False}
 
     def test_receive_inside_atomic(self, server: Server) -> None:
-        """It is an error that says what to do."""
+        """receive() inside atomic() is an error that says what to do."""
         with server.connect("/atomic/") as websocket:
             assert closing(websocket) == (1011, "500 Internal Server Error")
         server.wait_for_log(r"leave the block before you wait for a message")
 
 
 class TestEnd:
-    """How a conversation ends, and who learns what."""
+    """How a conversation ends, and what each side sees."""
 
     def test_view_returns(self, server: Server) -> None:
-        """1000."""
+        """A view that returns closes with 1000."""
         with server.connect("/rooms/x/") as websocket:
             websocket.recv(timeout=TIMEOUT)
             assert closing(websocket) == (1000, "")
 
     def test_view_closes(self, server: Server) -> None:
-        """Its code and reason arrive."""
+        """The code and reason of the view arrive."""
         with server.connect("/closing/4321/enough/") as websocket:
             assert closing(websocket) == (4321, "enough")
 
     def test_view_raises(self, server: Server) -> None:
-        """1011 without details, and a traceback with the request's path in the log."""
+        """An exception closes with 1011 without details, and is logged with the request's path."""
         with server.connect("/crash/") as websocket:
             websocket.send("go")
             assert closing(websocket) == (1011, "500 Internal Server Error")
@@ -160,13 +160,13 @@ class TestEnd:
 
     @pytest.mark.parametrize(("status", "code"), [(302, 1008), (403, 1008), (503, 1011)])
     def test_response_too_late(self, server: Server, status: int, code: int) -> None:
-        """A response after the 101 becomes a close that names it."""
+        """A response after the 101 becomes a close with its status."""
         with server.connect(f"/late-status/{status}/") as websocket:
             found, reason = closing(websocket)
             assert (found, reason.split()[0]) == (code, str(status))
 
     def test_a_view_exits(self, server: Server) -> None:
-        """sys.exit() in a view ends its socket, is in the log, and hurts nobody else."""
+        """sys.exit() in a view ends its socket, is logged, and affects no other socket."""
         with server.connect("/echo/") as other, server.connect("/exiting/") as websocket:
             websocket.send("go")
             assert closing(websocket) == (1011, "500 Internal Server Error")
@@ -175,19 +175,19 @@ class TestEnd:
             assert other.recv(timeout=TIMEOUT) == "still here"
 
     def test_one_receives(self, server: Server) -> None:
-        """Two that wait for the same message are an error."""
+        """Two concurrent receivers are an error."""
         with server.connect("/receiving-twice/") as websocket:
             assert closing(websocket)[0] == 1011
         server.wait_for_log("RuntimeError: another (greenlet|thread) is already waiting")
 
     def test_bad_close_code(self, server: Server) -> None:
-        """A code that may not be sent is an error in the view."""
+        """A code that must not be sent is an error in the view."""
         with server.connect("/closing/1006/no/") as websocket:
             assert closing(websocket)[0] == 1011
         server.wait_for_log(r"ValueError: close code 1006 may not be sent")
 
     def test_peer_closes(self, server: Server) -> None:
-        """The view has its messages, the code and the reason."""
+        """The view gets all messages, then code and reason."""
         key = uuid4().hex
         with server.connect(f"/report/{key}/") as websocket:
             websocket.send("one")
@@ -204,7 +204,7 @@ class TestEnd:
         assert reported(server, key) == "1006  []"
 
     def test_nothing_stays(self, server: Server) -> None:
-        """When all is closed nothing is open and no view runs."""
+        """When all sockets are closed, none is counted and no view runs."""
         key = uuid4().hex
         with server.connect(f"/report/{key}/"):
             pass
@@ -214,13 +214,13 @@ class TestEnd:
 
 
 def reported(server: Server, key: str) -> str:
-    """Return what a socket left behind; the view ends a moment after its peer."""
+    """Return the report of a socket, whose view ends a moment after its peer."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         report = json.loads(server.get(f"/report/{key}/"))["report"]
         if report is not None:
             return str(report)
-    raise AssertionError(f"nothing reported under {key}")
+    raise AssertionError(f"no report under {key}")
 
 
 class TestBesides:
@@ -233,7 +233,7 @@ class TestBesides:
         assert reported(server, "ticker") == "ended"
 
     def test_spawn_fails(self, server: Server) -> None:
-        """A helper's error is logged and closes the socket."""
+        """An error in a helper is logged and closes the socket."""
         with server.connect("/spawn/") as websocket:
             websocket.send("fail")
             assert set(all_messages(websocket)) <= {"tick"}
@@ -241,7 +241,7 @@ class TestBesides:
         server.wait_for_log(r"ValueError: helper")
 
     def test_group(self, server: Server) -> None:
-        """Every member gets the message; who closes has left."""
+        """Every member gets the message; a closed socket is no member."""
         with server.connect("/group/") as one:
             one.send("count")
             assert one.recv(timeout=TIMEOUT) == "1"
@@ -258,24 +258,24 @@ class TestBesides:
             assert closing(one) == (4000, "all out")
 
     def test_the_past_is_forgotten(self, server: Server) -> None:
-        """A socket keeps nothing of groups it has left and helpers that have ended."""
+        """A socket keeps nothing of groups that it left and helpers that ended."""
         with server.connect("/coming-and-going/") as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "0"
 
     def test_receive_timeout(self, server: Server) -> None:
-        """TimeoutError, after which the socket works on."""
+        """receive() raises TimeoutError, and the socket works afterwards."""
         with server.connect("/timeout/") as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "no message within 0.05 seconds"
             websocket.send("still here")
             assert websocket.recv(timeout=TIMEOUT) == "still here"
 
     def test_latency(self, server: Server) -> None:
-        """A pong tells how long its ping was under way."""
+        """A pong measures the latency of its ping."""
         with server.connect("/ping-me/") as websocket:
             assert 0 < json.loads(websocket.recv(timeout=TIMEOUT))["latency"] < TIMEOUT
 
     def test_debug_tells_the_peer(self, start_server: object) -> None:
-        """With DEBUG the close reason is the error, cut to what fits."""
+        """With DEBUG, the close reason is the error, truncated."""
         server = start_server("own", env={"TEST_DEBUG": "1"})  # type: ignore[operator]
         with server.connect("/crash/") as websocket:
             websocket.send("go")
@@ -285,25 +285,25 @@ class TestBesides:
 
 
 class TestSelect:
-    """The two-source pattern of code written for gevent-websocket."""
+    """select(), as code for gevent-websocket waits for two sources."""
 
     def test_several_frames_in_one_segment(self, server: Server) -> None:
-        """Each of them wakes select()."""
+        """Each of several frames in one segment wakes select()."""
         with server.upgraded("/select/") as wire:
             assert wire.frame() == (1, b"from the other source")
             wire.send(frame(0x81, b"one") + frame(0x81, b"two") + frame(0x81, b"three"))
             assert [wire.frame()[1] for _ in range(3)] == [b"one", b"two", b"three"]
 
     def test_a_frame_in_pieces(self, server: Server) -> None:
-        """Half a message wakes nobody: receive() never has to wait."""
+        """Half a message does not wake select(): receive() never has to wait."""
         with server.upgraded("/select/") as wire:
             wire.frame()
             for byte in frame(0x81, b"slowly"):
                 wire.send(bytes((byte,)))
             assert wire.frame() == (1, b"slowly")
 
-    def test_a_ping_wakes_nobody(self, server: Server) -> None:
-        """Control frames are not messages."""
+    def test_a_ping_does_not_wake(self, server: Server) -> None:
+        """A control frame does not wake select()."""
         with server.upgraded("/select/") as wire:
             wire.frame()
             wire.send(frame(0x89, b"p") + frame(0x81, b"m"))

@@ -1,4 +1,4 @@
-"""A session that ends while a handshake is under way in a process that cannot hear of it."""
+"""Sessions that end during a handshake, in a process that cannot receive the news."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Pair:
     """Two processes of one project.
 
     Attributes:
-        near: hears of the other one only while the proxy lets it.
-        far: another one.
-        proxy: between ``near`` and the broker.
+        near: a process that reaches the broker only through the proxy.
+        far: the other process.
+        proxy: the proxy between ``near`` and the broker.
     """
 
     def __init__(self, near: Server, far: Server, proxy: Proxy) -> None:
@@ -78,7 +78,7 @@ def pair(
     start_server: StartServer,
     tmp_path: Path,
 ) -> Iterator[Pair]:
-    """Two processes, of which one has answered no handshake yet and cannot reach the broker."""
+    """Two processes; one has answered no handshake yet and cannot reach the broker."""
     with ExitStack() as stack:
         broker: RedisServer | PostgresServer
         if request.param == "redis":
@@ -118,10 +118,10 @@ def pair(
 
 
 def test_deaf(pair: Pair, tmp_path: Path) -> None:
-    """The sockets are closed when it turns out that something may have been missed.
+    """The sockets are closed when the process learns that it may have missed something.
 
-    In the first handshakes of a process, which has no connection to the broker yet, and later,
-    when it has lost the connection.
+    This holds for the first handshakes of a process, which has no connection to the broker yet,
+    and later, when it has lost the connection.
     """
     expected = [(1013, "the session may have ended")] * len(KINDS)
     assert pair.handshakes(tmp_path / "first") == expected

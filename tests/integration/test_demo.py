@@ -1,4 +1,4 @@
-"""``scripts/demo`` on a fresh copy: what a newcomer sees first."""
+"""``scripts/demo`` on a fresh copy, as a new user runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import ROOT, TIMEOUT, Site, unused_port
 
 @pytest.mark.timeout(600)
 def test_demo(tmp_path: Path) -> None:
-    """It makes everything it needs, prints its command and serves pages and sockets."""
+    """The script makes all that it needs, prints its command and serves pages and sockets."""
     copy = tmp_path / "copy"
     # Other tests may write there at the same time.
     caches = (".hypothesis", ".tox", ".*_cache", "__pycache__", "*.egg-info", "wsload")

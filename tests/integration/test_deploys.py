@@ -1,4 +1,4 @@
-"""What becomes of sockets and pages when servers stop, reload and replace their workers."""
+"""Sockets and pages while servers stop, reload and replace their workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import StartServer
 from tests.gauges import wait_until
 from tests.support import GUNICORN_OPTIONS, ROOT, TIMEOUT, WORKERS, Server, Wire, handshake
 
-#: Requests after which the workers of ``lasting`` leave: more than a test has otherwise.
+#: Requests after which the workers of ``lasting`` restart: more than other tests need.
 MOST = 15
 
 #: In the order of the manual's table.
@@ -48,7 +48,7 @@ def cells(*events: str) -> pytest.MarkDecorator:
 
 
 def ended(websocket: ClientConnection) -> tuple[int | None, str | None, int]:
-    """Receive to the end; return close code, reason, and how many messages came before."""
+    """Receive to the end; return close code, reason, and the number of messages before."""
     count = 0
     while True:
         try:
@@ -59,42 +59,42 @@ def ended(websocket: ClientConnection) -> tuple[int | None, str | None, int]:
 
 
 def join(server: Server, stack: ExitStack) -> tuple[ClientConnection, int]:
-    """Open a socket that hears of the end of others; return it with its process."""
+    """Open a socket that hears when others end; return it with its process."""
     websocket = stack.enter_context(server.connect("/events/leaving/", max_queue=None))
     return websocket, int(websocket.recv(timeout=TIMEOUT))
 
 
 def check(sockets: list[ClientConnection], expected: str) -> None:
-    """Hold that sockets have ended as a cell of the table says."""
+    """Assert that sockets have ended as a cell of the table says."""
     ends = [ended(websocket) for websocket in sockets]
     if expected == "dropped":
         assert {end[:2] for end in ends} == {(1006, "")}
     else:
         assert {end[:2] for end in ends} == {(1012, "service restart")}
     if "spread" in expected:
-        # The first was gone, and its view had its say, before the second was closed.
+        # The first was closed, and its view had run, before the second was closed.
         assert sum(count for _, _, count in ends) >= len(sockets) - 1
 
 
 def boots(server: Server) -> int:
-    """Return how many workers have been started so far."""
+    """Return how many workers have started so far."""
     return server.log.count("Booting worker")
 
 
 def booted(server: Server, times: int) -> None:
-    """Wait until so many workers have been started in all."""
+    """Wait until this many workers have started in all."""
     server.wait_for_log(rf"(?s)(?:Booting worker.*){{{times}}}")
 
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a file for each server of ``lasting``, whose edit restarts its worker."""
+    """A directory with a file for each server of ``lasting``; editing it restarts its worker."""
     return tmp_path_factory.mktemp("reload")
 
 
 @pytest.fixture(scope="module")
 def lasting(start_lasting_server: StartServer, edited: Path) -> Callable[[str], Server]:
-    """A server for each worker, for what a server survives; its worker is new."""
+    """A server for each worker, for events that a server survives; its worker is new."""
     options = ("--reload", "--reload-engine", "poll", "--max-requests", f"{MOST}")
 
     @cache
@@ -110,7 +110,7 @@ class TestTable:
 
     @cells("SIGTERM", "SIGINT or SIGQUIT")
     def test_stop(self, start_server: StartServer, event: str, worker: str, expected: str) -> None:
-        """Sockets are closed, and the server is gone long before graceful_timeout is over."""
+        """Sockets are closed, and the server stops long before graceful_timeout is over."""
         options = [] if worker == "runserver" else ["--graceful-timeout=300"]
         server = start_server(worker, *options)
         number = signal.SIGTERM
@@ -138,7 +138,7 @@ class TestTable:
         worker: str,
         expected: str,
     ) -> None:
-        """Sockets are closed; another worker serves those who come back."""
+        """Sockets are closed; another worker serves clients that reconnect."""
         if worker == "runserver":
             return  # see test_runserver.py
         server = lasting(worker)
@@ -156,7 +156,7 @@ class TestTable:
             elif "killed" in event:
                 os.kill(old, signal.SIGKILL)
             elif "edit" in event:
-                # A worker that has answered has looked at it before.
+                # A worker that has answered has already read the old time.
                 file = edited / worker
                 os.utime(file, (time.time(), file.stat().st_mtime + 10))
             else:
@@ -174,7 +174,7 @@ class TestTable:
     def test_max_requests(
         self, start_server: StartServer, event: str, worker: str, expected: str
     ) -> None:
-        """One worker leaves, the others go on."""
+        """One worker restarts, the others go on."""
         server = start_server(worker, "-w", "2", "--max-requests", "20")
         leaving = re.compile(r"\[(\d+)\] \[INFO\] Autorestarting")
         sockets = []
@@ -187,11 +187,11 @@ class TestTable:
 
     @cells("SIGTERM, a page under way")
     def test_page(self, start_server: StartServer, event: str, worker: str, expected: str) -> None:
-        """It is finished; whether sockets wait for that depends on the worker."""
+        """The page is finished; whether sockets wait for that depends on the worker."""
         server = start_server(worker)
         with server.wire() as page, server.connect("/echo/") as websocket:
-            # pywsgi would wait for whoever keeps a connection.
-            # Either it sees the sockets go, however long that takes, or waits in vain.
+            # pywsgi would wait for a client that keeps its connection.
+            # Either the page sees the sockets close, however long that takes, or it waits in vain.
             seconds = 60 if expected == "1012 meanwhile" else 1
             page.send(b"GET /last-page/%d/ HTTP/1.0\r\nHost: localhost\r\n\r\n" % seconds)
             server.signal(signal.SIGTERM)
@@ -204,7 +204,7 @@ class TestTable:
     def test_handshake(
         self, start_server: StartServer, event: str, worker: str, expected: str
     ) -> None:
-        """On a connection that is kept alive it is refused, or the socket soon closed."""
+        """On a persistent connection it is refused, or the socket is closed soon."""
         server = start_server(worker, "--graceful-timeout", "60", "--keep-alive", "60")
         with server.wire() as kept, server.wire() as other, server.connect("/echo/") as websocket:
             for wire in (kept, other):
@@ -237,11 +237,11 @@ class TestTable:
 
 
 class TestOwnWorker:
-    """What else ``WebSocketWorker`` does."""
+    """Further behaviour of ``WebSocketWorker``."""
 
     def test_new_binary(self, environment: dict[str, str]) -> None:
-        """SIGUSR2 has a second server take over from the first."""
-        # Started anew by its path: as a module it could not find its way back.
+        """After SIGUSR2 a second server takes over from the first."""
+        # gunicorn starts again by its path; started as a module it would not find itself.
         program = str(Path(sys.executable).with_name("gunicorn"))
         options = ("-k", WORKERS["own"], "-b", "127.0.0.1:0", *GUNICORN_OPTIONS)
         server = Server(program, *options, "tests.project.wsgi", env=environment)
@@ -264,7 +264,7 @@ class TestOwnWorker:
             server.stop()
 
     def test_out_of_time(self, start_server: StartServer) -> None:
-        """A window that does not fit is cut, and what does not end is named, both with the cure."""
+        """A drain beyond graceful_timeout is cut; the log names what did not end, and a remedy."""
         server = start_server("own", "--graceful-timeout", "2")
         server.wait_for_log(
             r"WEBSOCKET_DRAIN_SECONDS is 5, but only 0 fit into graceful_timeout \(2\): raise "
@@ -283,7 +283,7 @@ class TestOwnWorker:
         )
 
     def test_files(self, start_server: StartServer) -> None:
-        """The limit is raised as far as may be; if that is not enough the log says what is."""
+        """The limit is raised as far as allowed; if that is not enough, the log says what is."""
         server = start_server("own")
         server.wait_for_log(r"room for about \d+")
         prlimit(server.process.pid, RLIMIT_NOFILE, (300, 1500))
@@ -293,7 +293,7 @@ class TestOwnWorker:
         server.wait_for_log("room for about 400")
 
     def test_slots(self, start_server: StartServer) -> None:
-        """When all worker_connections are taken the log says so, and it is counted."""
+        """A pause because all worker_connections are taken is logged and counted."""
         server = start_server("own", "--worker-connections", "1")
         with server.wire() as page:
             page.send(b"GET /slow/?seconds=0.3 HTTP/1.0\r\nHost: localhost\r\n\r\n")
@@ -303,7 +303,7 @@ class TestOwnWorker:
 
 @pytest.mark.alone
 def test_bench() -> None:
-    """``bench/deploy.py`` in short: no page fails, no message is missed, all see 1012."""
+    """A short run of ``bench/deploy.py``: no page fails, no message is lost, all see 1012."""
     options = ["--clients", "100", "--reloads", "1", "--drain", "1", "--within", "60"]
     command = [sys.executable, "bench/deploy.py", *options]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""gevent-websocket's own server has sent the 101 when Django is asked."""
+"""Views on gevent-websocket's own server, which sends the 101 before Django runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support import TIMEOUT, Server
 
 
 class TestRefusal:
-    """What would be an HTTP response is a close with 1008 that names it."""
+    """A refusal becomes a close with 1008, with the status as reason."""
 
     @pytest.mark.parametrize(
         ("path", "reason"),
@@ -26,7 +26,7 @@ class TestRefusal:
         ],
     )
     def test_is_a_close(self, direct: Server, path: str, reason: str) -> None:
-        """Code 1008, or 1013 where it passes, and the status as reason."""
+        """The code is 1008, or 1013 for a temporary refusal, and the status is the reason."""
         with direct.connect(path) as websocket:
             with pytest.raises(ConnectionClosed):
                 websocket.recv(timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""Event views: the same on every server, and nothing held while they are quiet."""
+"""Event views: the same on every server, and without a greenlet while they are quiet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ StartServer = Callable[..., Server]
 
 
 def said(server: Server, key: str, end: str = ";") -> str:
-    """Wait until what the view has left behind ends like this; return it."""
+    """Wait until the report of the view ends like this; return it."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         report = json.loads(server.get(f"/report/{key}/"))["report"] or ""
@@ -40,19 +40,19 @@ class TestMessages:
 
     @pytest.mark.parametrize("path", ["/events/echo/", "/events/lean-echo/"])
     def test_echo(self, server: Server, path: str) -> None:
-        """Text, binary and empty messages of any size come back as what they are."""
+        """Text, binary and empty messages of any size come back unchanged."""
         with server.connect(path) as websocket:
             for message in ("text", b"binary", "", b"", "é" * 70_000, b"\0" * 700_000, "last"):
                 assert ask(websocket, message) == message
 
     def test_pipelined(self, server: Server) -> None:
-        """Messages sent without waiting are handled in order, none missing."""
+        """Pipelined messages are handled in order, none missing."""
         with server.upgraded("/events/echo/") as wire:
             wire.send(b"".join(frame(0x81, b"%d" % number) for number in range(1000)))
             assert [wire.frame()[1] for _ in range(1000)] == [b"%d" % n for n in range(1000)]
 
     def test_messages_before_a_close(self, server: Server) -> None:
-        """What came before the peer's close frame is handled before ``disconnect()``."""
+        """Messages before the peer's close frame are handled before ``disconnect()``."""
         key = uuid4().hex
         with server.upgraded(f"/events/report/{key}/") as wire:
             wire.send(frame(0x81, b"a") + frame(0x81, b"b") + frame(0x88, b"\x0f\xa1bye"))
@@ -60,7 +60,7 @@ class TestMessages:
         assert said(server, key, "bye;") == ("connect;receive 'a';receive 'b';disconnect 4001 bye;")
 
     def test_one_at_a_time(self, server: Server) -> None:
-        """Each socket's messages wait for each other, those of different sockets do not."""
+        """Messages of one socket are handled one by one, those of several sockets concurrently."""
         with server.upgraded("/events/slow/") as one, server.upgraded("/events/slow/") as two:
             started = time.monotonic()
             for wire in (one, two):
@@ -69,7 +69,7 @@ class TestMessages:
             assert time.monotonic() - started > 0.2
 
     def test_more_than_greenlets(self, start_server: StartServer) -> None:
-        """With all greenlets taken messages wait in line; with one, one after the other."""
+        """With a single greenlet, messages of all sockets are handled one after another."""
         settings = json.dumps({"WEBSOCKET_HANDLER_GREENLETS": 1})
         server = start_server("own", env={"TEST_SETTINGS": settings})
         with server.upgraded("/events/slow/") as one, server.upgraded("/events/slow/") as two:
@@ -80,7 +80,7 @@ class TestMessages:
             assert time.monotonic() - started > 0.4
 
     def test_receive_of_the_socket(self, server: Server) -> None:
-        """An event view cannot wait; it is told so."""
+        """receive() in an event view is an error that says why."""
         key = uuid4().hex
         with server.connect(f"/events/report/{key}/") as websocket:
             websocket.send("wait")
@@ -97,7 +97,7 @@ class TestHandshake:
     """``connect()`` decides before the 101."""
 
     def test_response_refuses(self, gunicorn: Server) -> None:
-        """A response goes out as it is, and there is no ``disconnect()``."""
+        """A response is sent unchanged, and ``disconnect()`` does not run."""
         key = uuid4().hex
         answer = gunicorn.refused(f"/events/report/{key}/?refuse")
         assert (answer.status, answer.text) == (418, "refused")
@@ -105,7 +105,7 @@ class TestHandshake:
         assert said(gunicorn, key) == "connect;connect;"
 
     def test_peer_gone_before_the_101(self, gunicorn: Server) -> None:
-        """``connect()`` accepted, so ``disconnect()`` runs."""
+        """``connect()`` accepted, so ``disconnect()`` runs even if the peer has gone."""
         key = uuid4().hex
         with gunicorn.wire() as wire:
             wire.send(handshake(f"/events/report/{key}/?slow"))
@@ -115,19 +115,19 @@ class TestHandshake:
         assert said(gunicorn, key, "disconnect 1006 ;") == "connect;disconnect 1006 ;"
 
     def test_middleware_refuses(self, gunicorn: Server) -> None:
-        """A middleware that changes its mind after ``connect()`` makes it a ``disconnect()``."""
+        """If a middleware refuses after ``connect()``, ``disconnect()`` runs."""
         key = uuid4().hex
         answer = gunicorn.refused(f"/events/report/{key}/", {"X-Refuse-Late": "1"})
         assert answer.status == 503
         assert said(gunicorn, key, "disconnect 1006 ;") == "connect;disconnect 1006 ;"
 
     def test_sending_in_connect(self, server: Server) -> None:
-        """It goes out right after the 101."""
+        """Messages from ``connect()`` are sent right after the 101."""
         with server.connect("/events/early/x/") as websocket:
             assert [websocket.recv(timeout=TIMEOUT) for _ in range(2)] == ["first", b"second"]
 
     def test_group_in_connect(self, server: Server) -> None:
-        """What a group is sent from ``connect()`` on is not missed."""
+        """Messages to a group arrive from the moment at which ``connect()`` joins it."""
         with server.connect("/events/early/group/") as websocket:
             assert [websocket.recv(timeout=TIMEOUT) for _ in range(3)][2] == "third"
 
@@ -138,31 +138,31 @@ class TestHandshake:
             assert (websocket.close_code, websocket.close_reason) == (4001, "no")
 
     def test_refused_after_sending(self, gunicorn: Server) -> None:
-        """Nothing of it goes out, and the groups are left."""
+        """A refusal discards the messages, and the socket leaves its groups."""
         assert gunicorn.refused("/events/early/refuse/").status == 403
         with gunicorn.connect("/events/early/group/") as websocket:
             assert len([websocket.recv(timeout=TIMEOUT) for _ in range(3)]) == 3
 
     def test_sending_much_in_connect(self, gunicorn: Server) -> None:
-        """Nothing of it could go out before the 101, so there is a limit and a clear error."""
+        """Messages wait for the 101, so ``connect()`` has a limit with a clear error."""
         assert gunicorn.refused("/events/early/much/").status == 500
         gunicorn.wait_for_log(
             r"RuntimeError: connect\(\) has sent more than WEBSOCKET_MAX_UNSENT_BYTES, \d+,"
         )
 
     def test_sending_a_large_one_in_connect(self, gunicorn: Server) -> None:
-        """One message is taken whatever its size."""
+        """A single message is accepted in any size."""
         with gunicorn.connect("/events/early/large/") as websocket:
             assert [websocket.recv(timeout=TIMEOUT) for _ in range(2)] == ["first", b"second"]
             assert len(websocket.recv(timeout=TIMEOUT)) == 2**21
 
     def test_receiving_in_connect(self, gunicorn: Server) -> None:
-        """There is nothing to receive yet."""
+        """receive() in ``connect()`` is an error."""
         assert gunicorn.refused("/events/early/receive/").status == 500
         gunicorn.wait_for_log(r"RuntimeError: connect\(\) comes before the 101")
 
     def test_subprotocols(self, gunicorn: Server) -> None:
-        """The first that both sides know, or none."""
+        """The first subprotocol that both sides know is agreed, or none."""
         with gunicorn.connect("/events/typed/", subprotocols=["x", "chat.v1"]) as websocket:
             assert websocket.subprotocol == "chat.v1"
             assert ask(websocket, "hi") == "chat.v1 hi"
@@ -170,13 +170,13 @@ class TestHandshake:
             assert ask(websocket, "hi") == "None hi"
 
     def test_kind_of_message(self, server: Server) -> None:
-        """A view that takes text only closes with 1003 upon binary data."""
+        """A view for text closes with 1003 after binary data."""
         with server.connect("/events/typed/") as websocket:
             websocket.send(b"binary")
             assert closing(websocket) == (1003, "binary data is not expected here")
 
     def test_mixins(self, gunicorn: Server) -> None:
-        """Those of django.contrib.auth answer with HTTP."""
+        """The mixins of django.contrib.auth answer with HTTP."""
         answer = gunicorn.refused("/events/private/")
         assert answer.status == 302
         assert answer.headers["Location"] == "/login/?next=/events/private/"
@@ -190,16 +190,16 @@ class TestHandshake:
                 assert ask(websocket, "?") == "ann ann"
 
     def test_page(self, server: Server) -> None:
-        """A plain request is not for it: the socket's URLs are not the site's."""
+        """A plain request does not reach the view: the URLs of sockets are not those of pages."""
         assert server.request("/events/echo/").status in (404, 426)
 
 
 class TestErrors:
-    """A broken view hurts only its own socket."""
+    """An error in a view affects only its own socket."""
 
     @pytest.mark.parametrize("how", ["crash", "exit", "timeout"])
     def test_raising(self, server: Server, how: str) -> None:
-        """1011, logged, and ``disconnect()`` once; messages behind it are dropped."""
+        """An exception closes with 1011 and is logged, and ``disconnect()`` runs once."""
         key = uuid4().hex
         with server.upgraded(f"/events/report/{key}/") as wire:
             wire.send(frame(0x81, how.encode()) + frame(0x81, b"next"))
@@ -211,14 +211,14 @@ class TestErrors:
             assert ask(websocket, "others") == "others"
 
     def test_debug_names_it(self, start_server: StartServer) -> None:
-        """With DEBUG the close frame says what it was."""
+        """With DEBUG, the close frame names the error."""
         server = start_server("own", env={"TEST_DEBUG": "1"})
         with server.connect(f"/events/report/{uuid4().hex}/") as websocket:
             websocket.send("crash")
             assert closing(websocket) == (1011, "500 ValueError: it broke")
 
     def test_closing(self, server: Server) -> None:
-        """The view's own close: what was not handled yet is dropped."""
+        """After the view's own close, messages that were not handled yet are dropped."""
         key = uuid4().hex
         with server.upgraded(f"/events/report/{key}/") as wire:
             wire.send(frame(0x81, b"close") + frame(0x81, b"next"))
@@ -227,7 +227,7 @@ class TestErrors:
         assert said(server, key, "asked;") == expected
 
     def test_lost(self, server: Server) -> None:
-        """A peer that is gone without a word is 1006."""
+        """A peer that is gone without a close frame is 1006."""
         key = uuid4().hex
         with server.upgraded(f"/events/report/{key}/") as wire:
             wire.send(frame(0x81, b"x"))
@@ -235,7 +235,7 @@ class TestErrors:
         assert said(server, key, "1006 ;") == "connect;receive 'x';disconnect 1006 ;"
 
     def test_sending_in_disconnect(self, server: Server) -> None:
-        """It does nothing, and what comes after it is done."""
+        """Sending does nothing, and the code after it runs."""
         with server.connect("/events/room/parting/") as member:
             member.recv(timeout=TIMEOUT)
             with server.connect("/events/parting/") as websocket:
@@ -244,7 +244,7 @@ class TestErrors:
             assert member.recv(timeout=TIMEOUT) == "second"
 
     def test_disconnect_raises(self, server: Server) -> None:
-        """It is logged; the socket is closed already."""
+        """An exception in ``disconnect()`` is logged; the socket is closed already."""
         key = uuid4().hex
         with server.upgraded(f"/events/report/{key}/") as wire:
             wire.send(frame(0x88, b"\x03\xe8crash"))
@@ -252,7 +252,7 @@ class TestErrors:
         server.wait_for_log("ValueError: disconnect broke")
 
     def test_lean(self, server: Server) -> None:
-        """Without its request the error is logged all the same."""
+        """Errors are logged also without the request."""
         with server.connect("/events/lean/", user_agent_header="agent") as websocket:
             websocket.send("crash")
             assert closing(websocket)[0] == 1011
@@ -260,7 +260,7 @@ class TestErrors:
 
 
 class TestState:
-    """What is there in each message."""
+    """State during each message."""
 
     def test_surroundings(self, server: Server) -> None:
         """Language and time zone are those of the handshake, whatever a message changes."""
@@ -276,7 +276,7 @@ class TestState:
                 assert ask(german, "change") == "en Asia/Tokyo /only-a-page/"
 
     def test_request_kept(self, server: Server) -> None:
-        """Signed in when it opened; ``refresh_user()`` sees that it is over."""
+        """The user is that of the handshake; ``refresh_user()`` sees that the session is over."""
         name = uuid4().hex
         with (
             signed_in(server, name) as headers,
@@ -289,7 +289,7 @@ class TestState:
             assert ask(websocket, "refresh") == f"{name} "
 
     def test_request_not_kept(self, server: Server) -> None:
-        """What ``connect()`` stored is there; the request says why it is not."""
+        """Attributes set in ``connect()`` remain; ``request.path`` raises a helpful error."""
         with server.connect("/events/lean/", user_agent_header="agent") as websocket:
             answer = str(ask(websocket, "?"))
             assert answer.startswith("agent /events/lean/ request.path: this view has keep_request")
@@ -297,7 +297,7 @@ class TestState:
             assert closing(websocket)[0] == 1011
 
     def test_session(self, server: Server) -> None:
-        """It can be saved; changed and not saved is worth a warning."""
+        """The session can be saved; one that was changed and not saved gets a warning."""
         with signed_in(server) as headers:
             with server.connect("/events/session/", additional_headers=headers) as websocket:
                 assert ask(websocket, "save") == "1"
@@ -307,7 +307,7 @@ class TestState:
                 assert ask(websocket, "forget") == "2"
 
     def test_saved_is_not_warned_of(self, start_server: StartServer) -> None:
-        """Nor is a session that was only read, or saved by the middleware on its way."""
+        """A session that was only read or saved gets no warning."""
         server = start_server("own")
         with signed_in(server) as headers:
             with server.connect("/events/session/", additional_headers=headers) as websocket:
@@ -320,7 +320,7 @@ class TestState:
         assert "was changed after the handshake" not in server.log
 
     def test_signals(self, server: Server) -> None:
-        """Opened and closed once each, with code, reason, time and traffic."""
+        """Opened and closed are sent once each, with code, reason, time and traffic."""
         for path in ("/events/echo/", "/echo/"):
             key = uuid4().hex
             with server.upgraded(f"{path}?key={key}") as wire:
@@ -333,10 +333,10 @@ class TestState:
 
 
 class TestDatabase:
-    """To the database a message is what a request is."""
+    """The database treats a message like a request."""
 
     def test_used_and_given_back(self, server: Server) -> None:
-        """After each message nothing is held."""
+        """Connections are released after each message."""
         with server.connect("/events/database/") as websocket:
             for number in range(3):
                 assert ask(websocket, f"SELECT {number}") == str(number)
@@ -345,7 +345,7 @@ class TestDatabase:
                     assert time.monotonic() < deadline, held
 
     def test_broken(self, server: Server) -> None:
-        """An error of the database ends the socket and nothing else."""
+        """A database error ends its socket and nothing else."""
         with server.connect("/events/database/") as websocket:
             websocket.send("nonsense")
             assert closing(websocket)[0] == 1011
@@ -357,7 +357,7 @@ class TestKinds:
     """JSON and forms."""
 
     def test_json(self, server: Server) -> None:
-        """Values arrive parsed; what is not JSON is answered."""
+        """Values arrive parsed; invalid JSON is answered with an error."""
         with server.connect("/events/json/") as websocket:
             for value in ({"a": [1, None]}, "text", 7, None, ""):
                 assert json.loads(ask(websocket, json.dumps(value))) == {"got": value}

@@ -1,4 +1,4 @@
-"""Peers that are slow, hostile, or dead in the middle of something."""
+"""Peers that are slow, hostile, or dead in mid-message."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestByteByByte:
         ],
     )
     def test_frames(self, gunicorn: Server, data: bytes, answer: tuple[int, bytes]) -> None:
-        """Between any two bytes of one client another has its echo."""
+        """Between any two bytes of one client, another one gets its echo."""
         with gunicorn.upgraded("/echo/") as slow, gunicorn.upgraded("/echo/") as other:
             for number, byte in enumerate(data):
                 slow.send(bytes((byte,)))
@@ -50,7 +50,7 @@ class TestByteByByte:
             assert slow.frame() == answer
 
     def test_handshake(self, gunicorn: Server) -> None:
-        """The request may come that way too, and the first frame with its last byte."""
+        """The handshake may come byte by byte too, and the first frame with its last byte."""
         with gunicorn.wire() as slow, gunicorn.upgraded("/echo/") as other:
             request = handshake("/echo/")
             for number, byte in enumerate(request[:-1]):
@@ -62,12 +62,12 @@ class TestByteByByte:
             assert slow.frame() == (1, b"at last")
 
     def test_every_byte_is_a_sign_of_life(self, start_server: StartServer) -> None:
-        """A message that takes longer than the keepalive's patience is not given up."""
+        """A message that takes longer than the keepalive's timeout is not cut off."""
         server = start_server("own", env={"TEST_PING_INTERVAL": "0.4", "TEST_PING_TIMEOUT": "0.4"})
         with server.upgraded("/echo/") as slow:
             slow.send(frame(0x82, b"x" * 2**17)[:-9])
             for byte in frame(0x82, b"x" * 2**17)[-9:]:
-                # A clock is what this is about.
+                # This test needs the clock.
                 time.sleep(0.2)
                 slow.send(bytes((byte,)))
             opcode, payload = slow.frame()
@@ -77,11 +77,11 @@ class TestByteByByte:
 
 
 class TestManyFragments:
-    """Messages in absurdly many parts (RFC 6455 section 5.4)."""
+    """Messages in absurdly many fragments (RFC 6455 section 5.4)."""
 
     @pytest.mark.parametrize("opcode", [1, 2])
     def test_of_one_byte(self, gunicorn: Server, opcode: int) -> None:
-        """10,000 of them are one message, and cost no more than it."""
+        """10,000 fragments of a byte are one message, and cost no more memory than it."""
         with growth(gunicorn) as gauges:
             with gunicorn.upgraded("/echo/") as wire:
                 wire.send(frame(opcode, b"x") + frame(0x00, b"x") * 9998 + frame(0x80, b"y"))
@@ -90,7 +90,7 @@ class TestManyFragments:
 
     @pytest.mark.parametrize("opcode", [1, 2])
     def test_empty(self, gunicorn: Server, opcode: int) -> None:
-        """Empty ones count for nothing."""
+        """Empty fragments cost nothing."""
         with growth(gunicorn) as gauges:
             with gunicorn.upgraded("/echo/") as wire:
                 empty = frame(0x00, b"")
@@ -99,7 +99,7 @@ class TestManyFragments:
             assert gauges.peak < 10 * MIB
 
     def test_endless(self, gunicorn: Server) -> None:
-        """WEBSOCKET_MAX_FRAGMENTS, 65,536 by default, ends what would never end: 1009."""
+        """WEBSOCKET_MAX_FRAGMENTS, 65,536 by default, ends an endless message with 1009."""
         with gunicorn.upgraded("/echo/") as wire:
             wire.sock.settimeout(5)
             wire.send(frame(0x01, b"") + frame(0x00, b"") * 65_000 + frame(0x89, b"still open"))
@@ -109,7 +109,7 @@ class TestManyFragments:
 
 
 class TestClaimedLengths:
-    """What a header claims is not believed with memory."""
+    """The length in a frame header does not reserve memory."""
 
     @pytest.mark.parametrize("opcode", [0x81, 0x02])
     @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ class TestClaimedLengths:
         [(2**64 - 1, 1002), (2**63, 1002), (2**63 - 1, 1009), (2**40, 1009), (2**32, 1009)],
     )
     def test_absurd(self, gunicorn: Server, opcode: int, length: int, code: int) -> None:
-        """Refused at the header, whole or as a fragment, without a byte reserved."""
+        """An absurd length is refused at the header, with FIN or not, and reserves no memory."""
         with growth(gunicorn, kept=5 * MIB) as gauges:
             with gunicorn.upgraded("/echo/") as wire:
                 wire.send(bytes((opcode, 0xFF)) + length.to_bytes(8, "big"))
@@ -125,13 +125,13 @@ class TestClaimedLengths:
             assert gauges.peak < 5 * MIB
 
     def test_absurd_continuation(self, gunicorn: Server) -> None:
-        """The same for a later fragment."""
+        """The same holds for a later fragment."""
         with gunicorn.upgraded("/echo/") as wire:
             wire.send(frame(0x01, b"x") + b"\x80\xff" + (2**63 - 1).to_bytes(8, "big"))
             assert wire.closed()[0] == 1009
 
     def test_just_allowed(self, start_server: StartServer) -> None:
-        """A length within the limit that is claimed by many and sent by none costs little."""
+        """Many claims of an allowed length without its bytes cost little memory."""
         server = start_server("own", env={"TEST_MAX_MESSAGE_SIZE": str(64 * MIB)})
         with growth(server) as gauges, ExitStack() as stack:
             for _ in range(50):
@@ -143,10 +143,10 @@ class TestClaimedLengths:
 
 
 class TestSlowHandshakes:
-    """Connections that begin a request and do not end it."""
+    """Connections that begin a request and do not finish it."""
 
-    def test_delay_nobody(self, gunicorn: Server) -> None:
-        """100 of them: pages and sockets are served, and nothing is left when they go."""
+    def test_delay_no_other(self, gunicorn: Server) -> None:
+        """With 100 of them, pages and sockets are served, and nothing is left afterwards."""
         with unharmed(gunicorn), ExitStack() as stack:
             (pid,) = gunicorn.workers
             for _ in range(100):
@@ -159,7 +159,7 @@ class TestSlowHandshakes:
                 assert websocket.recv(timeout=TIMEOUT) == "x"
 
     def test_are_timed_out(self, start_server: StartServer) -> None:
-        """WEBSOCKET_HANDSHAKE_TIMEOUT: our worker answers 408 and closes; who is open stays."""
+        """WEBSOCKET_HANDSHAKE_TIMEOUT: our worker answers 408 and closes; open sockets stay."""
         server = start_server("own", env={"TEST_HANDSHAKE_TIMEOUT": "2"})
         with unharmed(server), ExitStack() as stack:
             open_one = stack.enter_context(server.upgraded("/echo/"))
@@ -183,17 +183,17 @@ def bomb(size: int, opcode: int = 0xC1) -> bytes:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def compressing(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server with permessage-deflate, which pings so often that it soon notices who is gone."""
+    """A server with permessage-deflate and short intervals between pings."""
     env = {"TEST_COMPRESSION": "true", "TEST_PING_INTERVAL": "1"}
     return start_lasting_server(request.param, env=env)
 
 
 class TestBombs:
-    """Little that inflates to much (RFC 7692 section 8)."""
+    """Small frames that inflate to large messages (RFC 7692 section 8)."""
 
     @pytest.mark.parametrize("opcode", [0xC1, 0xC2])
     def test_one(self, compressing: Server, opcode: int) -> None:
-        """1009 at the limit of 1 MiB, of 50 MiB that it would become."""
+        """A bomb of 50 MiB is closed with 1009 at the limit of 1 MiB."""
         data = bomb(50 * MIB, opcode)
         assert len(data) < 55_000
         with growth(compressing) as gauges:
@@ -203,12 +203,12 @@ class TestBombs:
             assert gauges.peak < 16 * MIB
 
     def test_many(self, compressing: Server) -> None:
-        """200 in one segment that inflate to nearly the limit each, and nobody receives them."""
+        """200 messages in a segment inflate to nearly the limit each, and no view receives them."""
         data = bomb(MIB - 1) * 200
         assert len(data) < 220_000
         with growth(compressing) as gauges, compressing.upgraded("/silent/", COMPRESSION) as wire:
             wire.send(data)
-            # Its answers show that the hub is done with what came: parsed, or left alone.
+            # Its answers show that the hub has finished: it has parsed everything or paused.
             with compressing.connect("/echo/") as other:
                 for _ in range(3):
                     other.send("x")
@@ -220,7 +220,7 @@ class TestBombs:
 
 
 class TestFloods:
-    """A peer that sends more tiny frames than anybody can answer."""
+    """A peer that sends tiny frames faster than the server can answer."""
 
     @pytest.mark.parametrize(
         ("first", "unit", "last"),
@@ -231,10 +231,10 @@ class TestFloods:
         ],
         ids=["messages", "pings", "fragments"],
     )
-    def test_delay_nobody(self, gunicorn: Server, first: bytes, unit: bytes, last: bytes) -> None:
-        """At most 4,000 of them are dealt with before another client has its turn.
+    def test_delay_no_other(self, gunicorn: Server, first: bytes, unit: bytes, last: bytes) -> None:
+        """At most 4,000 of them are handled before another client has its turn.
 
-        Among threads it is the interpreter that gives turns, every 5 ms at the least.
+        With threads, the interpreter decides, and switches every 5 ms at best.
         """
         most = 15_000 if gunicorn.has_threads else 4_000
         # Less than WEBSOCKET_MAX_FRAGMENTS.

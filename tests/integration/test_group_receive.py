@@ -1,4 +1,4 @@
-"""Event views that see what groups send before their clients would: the same on every server."""
+"""Event views with ``group_receive()``: the same on every server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(websocket: ClientConnection, count: int) -> list[str | bytes]:
 
 
 def test_seen_first(server: Server) -> None:
-    """The view sees what it is, and the client gets what the view sends: here nothing of one."""
+    """The view gets each message unchanged; the client gets only what the view sends."""
     path = f"/events/watching/{uuid4().hex}/"
     with server.connect(path) as one, server.connect(path) as other:
         for message in ("say text", "say nothing", "say ", b"binary", b""):
@@ -35,7 +35,7 @@ def test_seen_first(server: Server) -> None:
 
 
 def test_in_order(server: Server) -> None:
-    """One line for what the peer and what the group sends; only the peer's counts as come in."""
+    """Messages of peer and group share one queue; only the peer's count as received."""
     key = uuid4().hex
     with server.upgraded(f"/events/watching/{key}/?key={key}") as wire:
         wire.send(frame(0x81, b"say slow"))
@@ -56,14 +56,14 @@ def test_in_order(server: Server) -> None:
 
 
 def test_before_the_101(server: Server) -> None:
-    """What the group is sent while the view decides is seen when the socket is open."""
+    """Messages to the group while the view decides are handled once the socket is open."""
     with server.connect(f"/events/watching/{uuid4().hex}/?early") as websocket:
         assert told(websocket, 1) == ["seen 'early'"]
 
 
 @pytest.mark.parametrize("how", ["crash", "exit", "wait"])
 def test_raising(server: Server, how: str) -> None:
-    """1011 and the log, for this socket only; what waits behind it is dropped."""
+    """An exception closes this socket with 1011 and is logged; messages behind it are dropped."""
     name = uuid4().hex
     with (
         server.connect(f"/events/watching/{name}/") as one,
@@ -90,7 +90,7 @@ def test_surroundings(server: Server) -> None:
 
 
 def test_database(server: Server) -> None:
-    """To the database it is what a request is: afterwards nothing is held."""
+    """The database treats a group's message like a request: no connection is held afterwards."""
     with server.connect(f"/events/watching/{uuid4().hex}/") as websocket:
         websocket.send("say SELECT 7")
         assert told(websocket, 2) == ["received 'say SELECT 7'", "seen '7'"]
@@ -100,8 +100,8 @@ def test_database(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", ["own", "runserver"])
-def test_behind(start_server: StartServer, kind: str) -> None:
-    """A view that does not get on is a slow client: 1013, counted, and the others get it all."""
+def test_slow_view(start_server: StartServer, kind: str) -> None:
+    """A slow view is treated as a slow client: 1013, counted; others get everything."""
     server = start_server(kind, env={"TEST_MAX_UNSENT_BYTES": "20000"})
     name = uuid4().hex
     with (

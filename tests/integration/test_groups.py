@@ -72,7 +72,7 @@ def told(websocket: ClientConnection) -> str:
 
 
 def test_every_worker(cluster: Cluster) -> None:
-    """What one socket says all others hear, in order, in every worker; nobody hears it twice."""
+    """All sockets in every worker get each message once, in order."""
     server = cluster.server
     with ExitStack() as stack:
         workers = spread(server, stack, uuid4().hex)
@@ -109,7 +109,7 @@ def test_from_a_page_and_a_program(cluster: Cluster) -> None:
 
 
 def test_on_commit(cluster: Cluster) -> None:
-    """Delivered if and only if the transaction commits."""
+    """A message with on_commit is delivered if and only if the transaction commits."""
     server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
@@ -121,7 +121,7 @@ def test_on_commit(cluster: Cluster) -> None:
 
 
 def test_members(cluster: Cluster) -> None:
-    """Every process is asked; a worker that was killed is not missed and not counted."""
+    """Every process is asked; a killed worker is neither counted nor reported as missing."""
     server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
@@ -144,7 +144,7 @@ def test_members(cluster: Cluster) -> None:
 
 
 def test_user(cluster: Cluster) -> None:
-    """A user's sockets are reached by the user, whichever worker has them."""
+    """A user's group reaches the user's sockets in every worker."""
     server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
@@ -169,7 +169,7 @@ def test_user(cluster: Cluster) -> None:
     ],
 )
 def test_session_over(cluster: Cluster, how: str, reason: str) -> None:
-    """Whatever ends a session closes its sockets with 4401 in every worker, and no others."""
+    """Each way to end a session closes its sockets with 4401 in every worker, and no others."""
     server = cluster.server
     name = uuid4().hex
     with ExitStack() as stack:
@@ -192,7 +192,7 @@ def test_session_over(cluster: Cluster, how: str, reason: str) -> None:
 
 @pytest.mark.parametrize("how", ["deactivate", "logout"])
 def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -> None:
-    """What ends a session after the handshake has read it closes the socket, in any process."""
+    """A session that ends after the handshake has read it closes the socket, in any process."""
     server = cluster.server
     name = uuid4().hex
     kinds = ["function", "undecorated", "event"]
@@ -202,7 +202,7 @@ def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -
         session = stack.enter_context(signed_in(server, name))
 
         def outcome(kind: str) -> int | None:
-            """Open a socket in the middle of whose handshake the session ends; return a code."""
+            """Open a socket whose session ends during the handshake; return a code."""
             headers = {"Authorization": f"Bearer {name}:{tmp_path}"} if kind == "bearer" else {}
             if kind in ("function", "undecorated", "event", "refused"):
                 headers = session
@@ -212,7 +212,7 @@ def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -
             with server.connect(path, additional_headers=headers, open_timeout=60) as websocket:
                 if kind == "first":
                     websocket.send(json.dumps([name, str(tmp_path)]))
-                # Another process may hear of it when the socket is open.
+                # Another process may receive the news after the socket has opened.
                 all_messages(websocket)
                 return websocket.close_code
 
@@ -231,15 +231,15 @@ def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -
         wait_until_said(lambda: json.loads(server.get(f"/tell/?user={name}"))["count"] == 0)
 
 
-def test_no_keys_on_the_way() -> None:
-    """A session's key is as good as a password: the group's name does not show it."""
+def test_session_keys_are_not_sent() -> None:
+    """A session key is as secret as a password: the name of the group does not contain it."""
     key = "s" * 32
     assert key not in repr(Group.for_session(key))
     assert Group.for_session(key) == Group.for_session(key) != Group.for_session("t" * 32)
 
 
 def test_overview(cluster: Cluster) -> None:
-    """An operator's command finds every socket, whichever worker has it and whatever it asks by."""
+    """The command for operators finds every socket in every worker, by each criterion."""
     server, env = cluster.server, cluster.env
     name = uuid4().hex
     with ExitStack() as stack:
@@ -256,21 +256,21 @@ def test_overview(cluster: Cluster) -> None:
 
 @pytest.mark.alone
 def test_endurance(cluster: Cluster) -> None:
-    """Healthy members have every message in order, but for what was reported; see endurance.py.
+    """Healthy members get every message in order, but for reported gaps; see endurance.py.
 
-    It kills a worker and restarts the broker, so it comes last.
+    The test kills a worker and restarts the broker, so it comes last.
     """
     scale = Scale(members=50, messages=200, stalled=10)
     with Crowd(cluster, scale) as crowd:
         assert endure_nothing(crowd).received == 30_000
         hold_that_it_can_fail(crowd)
         result = endure_faults(crowd)
-        # Nothing excuses anything where there is no broker.
+        # Without a broker there is no excuse for a gap.
         assert crowd.broker is not None or result.lacking == result.failed == 0
 
 
 def hold_that_it_can_fail(crowd: Crowd) -> None:
-    """A message that one member lacks, has twice, or has too early is found."""
+    """The check finds a message that a member lacks, has twice, or has too early."""
     member = crowd.members[-1]
     whole = bytes(member.stream)
     size = len(whole) // sum(map(len, numbers_in(whole).values()))

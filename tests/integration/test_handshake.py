@@ -1,4 +1,4 @@
-"""What happens before the 101, and what the 101 carries."""
+"""The handshake: what comes before the 101, and what the 101 carries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def answer_to(server: Server, raw: bytes) -> str:
 
 
 class TestPlainRequests:
-    """The plain side of the port."""
+    """Plain requests on the same port."""
 
     def test_is_served_on_the_same_port(self, server: Server) -> None:
         """A page and a socket come from the same address."""
@@ -27,13 +27,13 @@ class TestPlainRequests:
             assert websocket.recv() == "hello"
 
     def test_environ_is_untouched(self, server: Server) -> None:
-        """Nothing of ours is in a plain request's environ."""
+        """The environ of a plain request has no key of this package."""
         keys = json.loads(server.get("/environ/"))["keys"]
         assert [key for key in keys if "wsmux" in key or "websocket" in key] == []
 
     @pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.2", "websockets", "h2c, x-websocket"])
     def test_other_upgrades_pass_through(self, server: Server, upgrade: str) -> None:
-        """Who asks for another protocol gets the page."""
+        """An upgrade to another protocol gets the page."""
         seen = json.loads(server.get("/environ/", {"Upgrade": upgrade, "Connection": "Upgrade"}))
         assert seen["upgrade"] == upgrade
 
@@ -51,17 +51,17 @@ class TestAccepted:
 
     @pytest.mark.parametrize("upgrade", ["WebSocket", "WEBSOCKET", "h2c, websocket"])
     def test_upgrade_is_a_list_without_case(self, front: Server, upgrade: str) -> None:
-        """The token may be written anyhow and stand among others."""
+        """The Upgrade header is a list, and its tokens ignore case."""
         raw = handshake("/echo/").replace(b"websocket\r", upgrade.encode() + b"\r", 1)
         assert answer_to(front, raw).startswith("HTTP/1.1 101 ")
 
     def test_connection_is_a_list(self, front: Server) -> None:
-        """Firefox sends keep-alive along."""
+        """The Connection header is a list: Firefox sends keep-alive too."""
         raw = handshake("/echo/").replace(b"n: Upgrade", b"n: keep-alive, upgrade")
         assert answer_to(front, raw).startswith("HTTP/1.1 101 ")
 
-    def test_middleware_speaks_on_the_101(self, front: Server) -> None:
-        """Cookies and headers arrive, each by itself and with its case kept."""
+    def test_headers_of_middleware_on_the_101(self, front: Server) -> None:
+        """Cookies and headers of middleware arrive, each on its own line and in its own case."""
         head = answer_to(front, handshake("/echo/"))
         assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
         assert "X-Mixed-Case: KeepMyCase\r\n" in head
@@ -69,15 +69,15 @@ class TestAccepted:
         assert "Set-Cookie: second=Too; Path=/\r\n" in head
         assert "X-Frame-Options: DENY\r\n" in head
 
-    def test_101_is_bare_of_what_it_may_not_carry(self, front: Server) -> None:
-        """RFC 9110 section 8.6 forbids Content-Length on it."""
+    def test_101_has_no_content_length(self, front: Server) -> None:
+        """RFC 9110 section 8.6 forbids Content-Length on the 101."""
         head = answer_to(front, handshake("/echo/")).lower()
         assert "\r\ncontent-length:" not in head
         assert "\r\ncontent-type:" not in head
         assert head.count("\r\nconnection:") == head.count("\r\nupgrade:") == 1
 
     def test_early_frames_are_not_lost(self, server: Server) -> None:
-        """Bytes that the HTTP parser read past the headers are the first message."""
+        """Bytes that the HTTP parser read past the headers become the first message."""
         early, bird = frame(0x81, b"early"), frame(0x81, b"bird")
         with server.wire() as wire:
             wire.send(handshake("/echo/") + early + bird[:4])
@@ -87,7 +87,7 @@ class TestAccepted:
             assert wire.frame() == (1, b"bird")
 
     def test_many_early_frames_are_not_lost(self, server: Server) -> None:
-        """Also more of them than one read of the parser holds."""
+        """The same holds for more bytes than one read of the parser returns."""
         messages = [b"%05d" % i * 100 for i in range(200)]
         with server.wire() as wire:
             wire.send(handshake("/echo/") + b"".join(frame(0x82, data) for data in messages))
@@ -95,7 +95,7 @@ class TestAccepted:
             assert [wire.frame() for _ in messages] == [(2, data) for data in messages]
 
     def test_subprotocol_by_the_servers_preference(self, front: Server) -> None:
-        """The first of the server's list that the client offers."""
+        """The first subprotocol of the server's list that the client offers is agreed."""
         with front.connect("/subprotocol/", subprotocols=["chat.v1", "chat.v2"]) as websocket:
             assert websocket.subprotocol == "chat.v2"
             assert websocket.recv() == "chat.v2"
@@ -104,7 +104,7 @@ class TestAccepted:
     def test_no_common_subprotocol_is_no_error(
         self, front: Server, offered: list[str] | None
     ) -> None:
-        """The socket opens without one."""
+        """Without a common subprotocol, the socket opens without one."""
         with front.connect("/subprotocol/", subprotocols=offered) as websocket:
             assert websocket.subprotocol is None
             assert websocket.recv() == "None"
@@ -129,17 +129,17 @@ class TestRefusedByDjango:
         [("/nowhere/", 404), ("/missing/", 404), ("/denied/", 403), ("/crash-before/", 500)],
     )
     def test_exceptions(self, front: Server, path: str, status: int) -> None:
-        """What a view raises before the 101 is Django's error page."""
+        """An exception of a view before the 101 becomes Django's error page."""
         assert front.refused(path).status == status
 
     def test_login_required(self, front: Server) -> None:
-        """A stranger is redirected to LOGIN_URL, a name among the pages."""
+        """An anonymous user is redirected to LOGIN_URL, a name among the pages."""
         response = front.refused("/private/")
         assert response.status == 302
         assert response.headers["Location"] == "/login/?next=/private/"
 
     def test_permission_required(self, front: Server) -> None:
-        """Who may not gets 403."""
+        """A user without the permission gets 403."""
         assert front.refused("/staff/").status == 403
 
     def test_connection_lives_on(self, front: Server) -> None:
@@ -153,7 +153,7 @@ class TestRefusedByDjango:
 
 
 class TestRefusedByTheHandshake:
-    """RFC 6455 section 4.2.1: what needs no application to judge."""
+    """RFC 6455 section 4.2.1: rules that need no application."""
 
     @pytest.mark.parametrize(
         ("old", "new", "status", "reason"),
@@ -181,7 +181,7 @@ class TestRefusedByTheHandshake:
             assert "Allow: GET\r\n" in answer
 
     def test_no_body(self, front: Server) -> None:
-        """A body would be read as frames."""
+        """A handshake with a body is refused: the body would be read as frames."""
         raw = handshake("/echo/", "Content-Length: 7\r\n") + frame(0x81, b"x")
         assert answer_to(front, raw).startswith("HTTP/1.1 400 ")
 
@@ -191,7 +191,7 @@ class TestOrigin:
 
     @pytest.mark.parametrize("origin", ["https://friend.example", "https://a.friends.example"])
     def test_allowed(self, front: Server, origin: str) -> None:
-        """Pages named in WEBSOCKET_ALLOWED_ORIGINS may connect."""
+        """Origins in WEBSOCKET_ALLOWED_ORIGINS may connect."""
         with front.connect("/echo/", origin=origin):
             pass
 
@@ -202,5 +202,5 @@ class TestOrigin:
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
     def test_foreign(self, front: Server, origin: str) -> None:
-        """Others are refused; ``test_abuse.py`` has many more, and what is logged."""
+        """Others are refused; ``test_abuse.py`` tests many more, and the log."""
         assert front.refused("/echo/", {"Origin": origin}).status == 403

@@ -1,4 +1,4 @@
-"""What groups do to a socket whose handshake is under way, on every server."""
+"""Messages and closes of groups during a handshake, on every server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support import Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
-#: A view that accepts with what it returns, and one that does with its first message.
+#: One view accepts by returning, the other by its first message.
 VIEWS = ("/events/deciding/", "/plain-deciding/")
 
 
 @contextmanager
 def deciding(server: Server, view: str, key: str, query: str = "") -> Iterator[Wire]:
-    """Begin a handshake and wait until its view does; the socket is in the group ``key``."""
+    """Begin a handshake and wait until its view runs; the socket is in the group ``key``."""
     with server.wire() as wire:
         wire.send(handshake(f"{view}{key}/{query}"))
         assert reported(server, key).strip() == "waiting"
@@ -28,7 +28,7 @@ def deciding(server: Server, view: str, key: str, query: str = "") -> Iterator[W
 
 
 def opened(server: Server, wire: Wire, key: str) -> None:
-    """Let the view go on and expect that it accepts."""
+    """Let the view go on, and assert that it accepts."""
     server.get(f"/let-go/{key}/")
     head = wire.head()
     assert head.startswith("HTTP/1.1 101 "), head
@@ -40,7 +40,7 @@ def counted(server: Server, name: str) -> int:
 
 
 def test_order(server: Server) -> None:
-    """What ``connect()`` itself sends comes first, then what the group was sent meanwhile."""
+    """Messages of ``connect()`` come first, then those that the group sent meanwhile."""
     key = uuid4().hex
     with deciding(server, VIEWS[0], key) as wire:
         for number in range(3):
@@ -53,7 +53,7 @@ def test_order(server: Server) -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_closed_by_a_group(server: Server, view: str) -> None:
-    """The socket opens, if its view says so, and is closed at once with the group's code."""
+    """If the view accepts, the socket opens and is closed at once with the group's code."""
     key = uuid4().hex
     with deciding(server, view, key) as wire:
         server.get(f"/tell/?group={key}&say=before")
@@ -79,7 +79,7 @@ def test_refused_all_the_same(gunicorn: Server, view: str) -> None:
 
 
 def test_refused_after_the_101(direct: Server) -> None:
-    """Where the 101 has gone out before, the refusal is all that the client gets."""
+    """If the 101 was sent early, the refusal is all that the client gets."""
     key = uuid4().hex
     with deciding(direct, VIEWS[0], key, "?refuse") as wire:
         direct.get(f"/tell/?group={key}&say=before")
@@ -91,7 +91,7 @@ def test_refused_after_the_101(direct: Server) -> None:
 @pytest.mark.parametrize("kind", ["own", "runserver"])
 @pytest.mark.parametrize("policy", ["close", "drop"])
 def test_limit(start_server: StartServer, kind: str, policy: str) -> None:
-    """More than WEBSOCKET_MAX_UNSENT_BYTES is not kept: the policy for slow clients holds."""
+    """A backlog above WEBSOCKET_MAX_UNSENT_BYTES follows the policy for slow clients."""
     settings = {"WEBSOCKET_MAX_UNSENT_BYTES": 100_000, "WEBSOCKET_SLOW_CLIENT": policy}
     server = start_server(kind, env={"TEST_SETTINGS": json.dumps(settings)})
     key = uuid4().hex
@@ -112,8 +112,8 @@ def test_limit(start_server: StartServer, kind: str, policy: str) -> None:
             server.wait_for_log(r"closed with 1013: \d+ messages of its groups are held back")
 
 
-def test_limit_of_a_view_that_sees_first(start_server: StartServer) -> None:
-    """The same where the view would see the messages first."""
+def test_limit_with_group_receive(start_server: StartServer) -> None:
+    """The same limit holds for views with ``group_receive()``."""
     settings = {"WEBSOCKET_MAX_UNSENT_BYTES": 100_000}
     server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
     key = uuid4().hex

@@ -1,4 +1,4 @@
-"""Peers that live, and peers that vanished without a word."""
+"""Pings, and peers that vanish without a close frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMPATIENT = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
 
 @pytest.mark.parametrize("worker", SERVERS)
 def test_silence_ends(start_server: StartServer, worker: str) -> None:
-    """A peer that answers nothing is gone after interval and timeout; the view learns 1006."""
+    """A silent peer is dropped after interval and timeout; the view sees 1006."""
     server = start_server(worker, env=IMPATIENT)
     key = uuid4().hex
     started = time.monotonic()
@@ -32,9 +32,9 @@ def test_silence_ends(start_server: StartServer, worker: str) -> None:
 
 
 def test_signs_of_life(start_server: StartServer) -> None:
-    """Pongs keep a peer for longer than the limit, and so do messages, though they wait unread.
+    """Pongs keep a peer beyond the limit, and so do messages, even if they wait unread.
 
-    The limit is long enough for a machine that is busy; ``server/test_keepalive.py`` has no clock.
+    The limit is long enough for a busy machine; ``server/test_keepalive.py`` tests without a clock.
     """
     server = start_server("own", env={"TEST_PING_INTERVAL": "2", "TEST_PING_TIMEOUT": "5"})
     signs = {
@@ -57,7 +57,7 @@ def test_signs_of_life(start_server: StartServer) -> None:
 
 
 def test_latency_is_of_answers(start_server: StartServer) -> None:
-    """A pong that was not asked for says nothing of the time that one takes."""
+    """An unsolicited pong does not affect the latency."""
     server = start_server("own", env={"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "60"})
     with server.upgraded("/latency/") as wire:
         opcode, payload = wire.frame()
@@ -72,7 +72,7 @@ def test_latency_is_of_answers(start_server: StartServer) -> None:
 
 @pytest.mark.parametrize("worker", ["own", "runserver"])
 def test_a_log_that_raises(start_server: StartServer, worker: str) -> None:
-    """An error while one peer is given up is not felt by others, nor by those that come later."""
+    """An error while one peer is dropped affects no other peer, present or later."""
     server = start_server(worker, env=IMPATIENT)
     server.get("/break-logging/")
     for _ in range(2):

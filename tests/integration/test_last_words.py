@@ -1,4 +1,4 @@
-"""A peer that breaks a rule while it is sending reads why, however long it goes on sending."""
+"""A peer that breaks a rule receives the reason, even if it goes on sending."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGE = 8 * 2**20
 
 CLOSE = frame(0x88, (1000).to_bytes(2, "big"))
 
-#: What a peer begins with, the bytes that it goes on with, and the code that is the answer.
+#: What a peer sends first, what it sends then, and the code of the answer.
 BROKEN = {
     "too large": (b"\x82\xff" + LARGE.to_bytes(8, "big") + b"\0\0\0\0", bytes(LARGE), 1009),
     "no text": (
@@ -45,7 +45,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module", params=SERVERS)
 def patient(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server that gives peers their time."""
+    """A server with a long close timeout."""
     server: Server = start_lasting_server(request.param, env={"TEST_CLOSE_TIMEOUT": "60"})
     return server
 
@@ -69,7 +69,7 @@ def test_until_the_peer_has_closed(patient: Server, kind: str) -> None:
 
 
 def test_a_peer_that_never_closes(start_server: StartServer) -> None:
-    """It is heard out for WEBSOCKET_CLOSE_TIMEOUT."""
+    """The server reads on for WEBSOCKET_CLOSE_TIMEOUT."""
     server = start_server("own", env={"TEST_CLOSE_TIMEOUT": "1"})
     with server.upgraded("/echo/") as wire:
         wire.send(frame(0xF2, b"x"))
@@ -83,7 +83,7 @@ def outside(
     tmp_path_factory: pytest.TempPathFactory,
     certificate: Path,
 ) -> Iterator[tuple[ReverseProxy, Server]]:
-    """nginx that ends TLS, and the server behind it."""
+    """nginx that terminates TLS, and the server behind it."""
     need("nginx")
     env = {"TEST_SETTINGS": json.dumps(SETTINGS), "TEST_CLOSE_TIMEOUT": "60"}
     server = start_lasting_server("own", env=env)
@@ -94,7 +94,7 @@ def outside(
 
 
 def wsproto_code(site: Site) -> int:
-    """Send too much with wsproto, all of it before anything is read; return the close code."""
+    """Send too much with wsproto before reading anything; return the close code."""
     assert site.context is not None
     plain = socket.create_connection(("127.0.0.1", site.port), timeout=TIMEOUT)
     with site.context.wrap_socket(plain, server_hostname="127.0.0.1") as sock:
@@ -134,13 +134,13 @@ def test_behind_nginx(
 
 @contextmanager
 def firefox(site: Site, path: str, certificate: Path, directory: Path) -> Iterator[None]:
-    """Have Firefox open a page."""
+    """Make Firefox open a page."""
     need("firefox-esr")
     found = ssl.PEM_cert_to_DER_cert(
         certificate.read_text().partition("-----END PRIVATE KEY-----")[2].strip()
     )
     fingerprint = ":".join(f"{byte:02X}" for byte in hashlib.sha256(found).digest())
-    # As when a user has said that the certificate is all right; the number is that of SHA-256.
+    # As if a user had accepted the certificate; the number is that of SHA-256.
     (directory / "cert_override.txt").write_text(
         f"127.0.0.1:{site.port}:\tOID.2.16.840.1.101.3.4.2.1\t{fingerprint}\t\n"
     )
@@ -150,21 +150,21 @@ def firefox(site: Site, path: str, certificate: Path, directory: Path) -> Iterat
 
 @contextmanager
 def chromium(site: Site, path: str, certificate: Path, directory: Path) -> Iterator[None]:
-    """Have Chromium open a page."""
+    """Make Chromium open a page."""
     need("chromium")
     options = [
         "--headless",
-        "--no-sandbox",  # which root may not have
+        "--no-sandbox",  # root cannot have a sandbox
         "--disable-gpu",
         "--ignore-certificate-errors",
-        "--remote-debugging-port=0",  # or it ends when the page is there
+        "--remote-debugging-port=0",  # otherwise Chromium ends when the page is loaded
         f"--user-data-dir={directory}",
     ]
     yield from running("chromium", *options, f"https://127.0.0.1:{site.port}{path}")
 
 
 def running(*command: str) -> Iterator[None]:
-    """Run a program; end it, and what it has started."""
+    """Run a program; end it and its children."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -185,7 +185,7 @@ def test_browsers_behind_nginx(
     tmp_path: Path,
     browser: Callable[..., AbstractContextManager[None]],
 ) -> None:
-    """So do pages."""
+    """Pages in browsers learn it too."""
     proxy, server = outside
     key = uuid4().hex
     codes: list[str] = []

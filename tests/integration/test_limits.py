@@ -1,4 +1,4 @@
-"""Each limit on the wire: what the peer sees, what is counted, and that others do not notice."""
+"""Each limit on the wire: what the peer sees, what is counted, and that others are served."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def limited(environment: dict[str, str]) -> Iterator[Server]:
 
 
 def counted(server: Server, name: str, host: str | None = None) -> int:
-    """Return one of the server's counters; ``host`` is what it wants to be called."""
+    """Return one of the server's counters; ``host`` is the Host header."""
     return int(json.loads(server.get("/metrics/", {"Host": host} if host else None))[name])
 
 
 def wait_for_count(server: Server, name: str, least: int = 1) -> None:
-    """Wait until it has got there."""
+    """Wait until the counter reaches a value."""
     deadline = time.monotonic() + TIMEOUT
     while counted(server, name) < least:
         assert time.monotonic() < deadline, f"{name} is {counted(server, name)}"
@@ -66,7 +66,7 @@ def wait_for_count(server: Server, name: str, least: int = 1) -> None:
     ],
 )
 def test_size(limited: Server, stream: bytes, reason: str, counter: str) -> None:
-    """1009 says which limit, and the counter counts it."""
+    """The close is 1009 and names the limit, and the counter increases."""
     before = counted(limited, counter)
     with limited.upgraded("/echo/") as wire:
         wire.send(stream)
@@ -76,7 +76,7 @@ def test_size(limited: Server, stream: bytes, reason: str, counter: str) -> None
 
 
 def test_within(limited: Server) -> None:
-    """What reaches each limit and does not pass it is served."""
+    """Messages that reach each limit, but do not exceed it, are served."""
     with limited.upgraded("/echo/") as wire:
         wire.send(frame(0x02, b"x" * 1000) + frame(0x00, b"") * 6)
         wire.send(frame(0x00, b"x" * 1000) * 2 + frame(0x80, b""))
@@ -84,7 +84,7 @@ def test_within(limited: Server) -> None:
 
 
 def test_protocol_error(limited: Server) -> None:
-    """Peers that break the protocol are counted as well."""
+    """Protocol errors are counted as well."""
     before = counted(limited, "protocol_error")
     with limited.upgraded("/echo/") as wire:
         wire.send(b"\x81\x01x")
@@ -93,7 +93,7 @@ def test_protocol_error(limited: Server) -> None:
 
 
 def test_unread_bytes(limited: Server) -> None:
-    """A view that falls behind is not read for; it gets everything once it receives."""
+    """The server stops reading for a slow view, which gets everything once it receives."""
     key = uuid4().hex
     before = counted(limited, "reading_paused")
     with limited.upgraded(f"/late-echo/{key}/") as wire:
@@ -106,7 +106,7 @@ def test_unread_bytes(limited: Server) -> None:
 
 
 def test_send_timeout(limited: Server) -> None:
-    """A peer that takes nothing is dropped; the view that sends to it learns of it."""
+    """A peer that takes nothing is dropped, and the view that sends to it gets an exception."""
     key = uuid4().hex
     waited = counted(limited, "send_waited")
     with limited.upgraded(f"/flood-report/{key}/") as wire:
@@ -118,7 +118,7 @@ def test_send_timeout(limited: Server) -> None:
 
 
 def test_slow_is_not_stalled(limited: Server) -> None:
-    """Who takes a little now and then is waited for."""
+    """A peer that takes a little now and then is not dropped."""
     with limited.upgraded("/flood/") as wire:
         for _ in range(256):
             opcode, payload = wire.frame()
@@ -129,7 +129,7 @@ def test_slow_is_not_stalled(limited: Server) -> None:
 
 @pytest.mark.parametrize("kind", ["own", "runserver"])
 def test_drop_by_drop(start_server: StartServer, kind: str) -> None:
-    """Peers that read a little now and then hold up the others no longer than the timeout."""
+    """Peers that read a little now and then delay others no longer than the timeout."""
     settings = {
         "WEBSOCKET_HANDLER_GREENLETS": 5,
         "WEBSOCKET_MAX_UNSENT_BYTES": 100_000,
@@ -143,7 +143,7 @@ def test_drop_by_drop(start_server: StartServer, kind: str) -> None:
         is_over = threading.Event()
 
         def drip() -> None:
-            # As much as the kernel needs to take a little more within the timeout, again and again.
+            # Enough for the kernel to take a little more within the timeout, again and again.
             while not is_over.wait(0.05):
                 for peer in peers:
                     peer.arrived(100_000)
@@ -160,7 +160,7 @@ def test_drop_by_drop(start_server: StartServer, kind: str) -> None:
 
 
 def test_handshake_timeout(limited: Server) -> None:
-    """A request that dawdles gets 408, long before gunicorn's keepalive; others are served."""
+    """A slow request gets 408, long before gunicorn's keepalive ends; others are served."""
     with limited.wire() as wire:
         wire.send(b"GET /echo/ HTTP/1.1\r\nHost: x\r\n")
         with limited.connect("/echo/") as websocket:
@@ -172,11 +172,11 @@ def test_handshake_timeout(limited: Server) -> None:
 
 
 def test_handshake_in_time(limited: Server) -> None:
-    """The time is for the handshake: the socket lives on, and so does a plain connection."""
+    """The limit applies to the handshake only: the socket stays, and so does a plain connection."""
     with limited.upgraded("/echo/") as socket, limited.wire() as plain:
         plain.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert plain.head().startswith("HTTP/1.1 200 OK")
-        time.sleep(0.8)  # more than it is
+        time.sleep(0.8)  # longer than the limit
         socket.send(frame(0x81, b"still here"))
         assert socket.frame() == (1, b"still here")
         plain.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -192,7 +192,7 @@ def test_close_timeout(limited: Server) -> None:
 
 
 def test_slow_member(limited: Server) -> None:
-    """A member that does not read is closed with 1013, behind what it was sent before."""
+    """A member that does not read is closed with 1013, behind the messages sent before."""
     with limited.upgraded("/group/") as stalled, limited.connect("/group/") as member:
         member.send("flood")
         assert member.recv(timeout=TIMEOUT) == "flooded"
@@ -209,7 +209,7 @@ def test_slow_member(limited: Server) -> None:
 
 
 def test_slow_by_its_own_view(limited: Server) -> None:
-    """Nothing is left out in silence: who cannot take a group's message is closed for it."""
+    """A member that cannot take a group's message is closed: nothing is lost silently."""
     before = counted(limited, "slow_client_closed")
     with limited.upgraded("/overflowing/") as stalled, limited.connect("/group/") as member:
         stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -220,8 +220,8 @@ def test_slow_by_its_own_view(limited: Server) -> None:
     assert counted(limited, "slow_client_dropped") == 0
 
 
-def test_slow_member_goes_without(start_server: StartServer) -> None:
-    """With the other policy a slow member misses what does not fit, and stays."""
+def test_drop_for_slow_member(start_server: StartServer) -> None:
+    """With the policy "drop", a slow member misses what does not fit, and stays."""
     settings = {"WEBSOCKET_MAX_UNSENT_BYTES": 100_000, "WEBSOCKET_SLOW_CLIENT": "drop"}
     server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
     with server.upgraded("/group/") as stalled, server.connect("/group/") as member:

@@ -1,4 +1,4 @@
-"""What sockets hold of a worker's memory, against their limits, with the worst input there is."""
+"""Memory of sockets in a worker, against their limits, with the worst input."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ pytestmark = pytest.mark.alone
 #: Every limit in bytes of the servers here.
 LIMIT = MIB
 
-#: Sockets that are brought to it.
+#: Number of sockets that reach the limit.
 PEERS = 20
 
-#: What a worker grows by for other reasons: its allocator, the first use of this and that.
+#: Growth of a worker for other reasons: its allocator, first uses.
 NOISE = 12 * MIB
 
-#: What a peer that does not read has for a receive buffer; Linux doubles it.
+#: The receive buffer of a peer that does not read; Linux doubles it.
 SMALL = 4096
 
 
 @pytest.fixture(scope="module", params=["own", "runserver"])
 def server(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server on which no time runs out."""
+    """A server without short timeouts."""
     settings = {
         "WEBSOCKET_MAX_UNSENT_BYTES": LIMIT,
         "WEBSOCKET_MAX_UNREAD_BYTES": LIMIT,
@@ -52,24 +52,24 @@ def counted(server: Server, name: str) -> int:
 
 @contextmanager
 def bounded(server: Server, count: str) -> Iterator[ExitStack]:
-    """Hold that a socket costs twice the limit when it is reached by ``PEERS`` of them.
+    """Assert that ``PEERS`` sockets at their limit cost at most twice the limit each.
 
     Args:
-        server: has one worker.
-        count: the counter that says that a socket is at its limit.
+        server: a server with one worker.
+        count: the counter that shows that a socket is at its limit.
     """
     before = counted(server, count)
     with growth(server, kept=2 * PEERS * LIMIT + NOISE) as gauges, ExitStack() as stack:
         yield stack
         wait_until(lambda: counted(server, count) >= before + PEERS, f"{PEERS} of {count}")
-        # So that what is garbage counts for nothing.
+        # So that garbage does not count.
         held = gauges.kept()
         assert held < 2 * PEERS * LIMIT + NOISE, f"{held / MIB / PEERS:.2f} MiB for each socket"
 
 
 @pytest.mark.parametrize("size", [20, 5000, 2**16, 2**20])
 def test_unsent(server: Server, size: int) -> None:
-    """A peer that reads nothing costs twice the limit, whatever the size of the messages."""
+    """A peer that does not read costs at most twice the limit, with messages of any size."""
     with bounded(server, "send_waited") as stack:
         for _ in range(PEERS):
             stack.enter_context(server.upgraded(f"/filling/{size}/", receive_buffer=SMALL))
@@ -77,20 +77,20 @@ def test_unsent(server: Server, size: int) -> None:
 
 @pytest.mark.parametrize("size", [20, 2**16, 4 * LIMIT])
 def test_unsent_of_a_group(server: Server, size: int) -> None:
-    """The same for members; what is larger than the limit they hold together."""
+    """The same holds for members; they share a message that is larger than the limit."""
     name = uuid4().hex
     with bounded(server, "slow_client_closed") as stack:
         for _ in range(PEERS):
             member = server.upgraded(f"/events/room/{name}/", receive_buffer=SMALL)
             wire = stack.enter_context(member)
             assert wire.frame()[0] == 1
-        # As far as the kernel's buffers go, and then what nobody takes.
+        # Fill the kernel's buffers first, then send what no peer takes.
         server.get(f"/flood-group/{name}/40/{2**17}/")
         server.get(f"/flood-group/{name}/{min(LIMIT // size + 10, 2000)}/{size}/")
 
 
 def test_large_message_of_a_group(server: Server) -> None:
-    """One that is larger than the limit reaches the members: they were not behind."""
+    """A message larger than the limit reaches members that were not behind."""
     before = counted(server, "slow_client_closed")
     name = uuid4().hex
     with ExitStack() as stack:
@@ -107,7 +107,7 @@ def test_large_message_of_a_group(server: Server) -> None:
 
 
 def stuff(wires: list[Wire], data: bytes) -> None:
-    """Send to all of them for as long as it is taken."""
+    """Send to all of them for as long as they accept data."""
     for wire in wires:
         threading.Thread(target=_send, args=(wire, data), daemon=True).start()
 
@@ -117,7 +117,7 @@ def _send(wire: Wire, data: bytes) -> None:
         wire.sock.sendall(data)
 
 
-#: Text that takes four bytes for each character, of which all but one would fit into one.
+#: Text with four bytes for each character, all but one of which would fit into one.
 WIDE = ("\U0001f600" + "x" * 2**15).encode()
 
 
@@ -127,19 +127,19 @@ WIDE = ("\U0001f600" + "x" * 2**15).encode()
     ids=["tiny", "64K", "wide", "ff"],
 )
 def test_unread(server: Server, message: bytes) -> None:
-    """A view that receives nothing: text counts for what it takes in memory."""
+    """A view that does not receive: text counts with its size in memory."""
     one = frame(0x81, message, b"\0\0\0\0")
     data = one * (4 * LIMIT // len(one))
     keys = [uuid4().hex for _ in range(PEERS)]
     with bounded(server, "reading_paused") as stack:
-        # Last of all, when the peers are gone: then the views end.
+        # At the very end, when the peers are gone, the views end.
         stack.callback(lambda: [server.get(f"/let-go/{key}/") for key in keys])
         stuff([stack.enter_context(server.upgraded(f"/late-echo/{key}/")) for key in keys], data)
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_before_the_101(server: Server, size: int) -> None:
-    """What groups send while ``connect()`` takes its time."""
+    """Groups send while ``connect()`` takes its time."""
     key = uuid4().hex
     with bounded(server, "slow_client_closed") as stack:
         for number in range(PEERS):
@@ -153,7 +153,7 @@ def test_before_the_101(server: Server, size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_backlog_of_a_view(server: Server, size: int) -> None:
-    """What groups send while ``group_receive()`` takes its time."""
+    """Groups send while ``group_receive()`` takes its time."""
     name = uuid4().hex
     with bounded(server, "slow_client_closed") as stack:
         for _ in range(PEERS):

@@ -1,4 +1,4 @@
-"""gunicorn's parsers of HTTP: what one has read past the handshake is found, whichever it is."""
+"""gunicorn's HTTP parsers: bytes that one has read past the handshake are not lost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from tests.support import Server, frame, handshake
 
-#: From gunicorn 25 on there is one in C too.
+#: gunicorn 25 and later have one in C too.
 PARSERS = ["python", "fast"] if int(version("gunicorn").partition(".")[0]) >= 25 else [None]
 
 
 @pytest.fixture(params=PARSERS, scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Our worker with one of them."""
+    """Our worker with one of the parsers."""
     options = ["--http-parser", request.param] if request.param else []
     server = Server.gunicorn("own", *options)
     yield server
@@ -24,7 +24,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def test_early_frames(server: Server) -> None:
-    """What comes with the handshake is not lost, be it whole or cut in the middle of a frame."""
+    """Frames that come with the handshake are not lost, even if one is incomplete."""
     early, bird = frame(0x81, b"early"), frame(0x82, b"bird")
     with server.wire() as wire:
         wire.send(handshake("/echo/") + early + bird[:4])
@@ -35,7 +35,7 @@ def test_early_frames(server: Server) -> None:
 
 
 def test_many_early_frames(server: Server) -> None:
-    """Nor is what does not fit into what the parser reads at once."""
+    """The same holds for more frames than the parser reads at once."""
     with server.wire() as wire:
         wire.send(handshake("/echo/") + b"".join(frame(0x81, b"%d" % n) for n in range(5000)))
         assert wire.head().startswith("HTTP/1.1 101 ")
@@ -55,7 +55,7 @@ def test_after_a_page(server: Server) -> None:
 
 
 def test_refusal(server: Server) -> None:
-    """The connection of a handshake that is refused goes on with pages."""
+    """After a refused handshake, the connection serves pages."""
     with server.wire() as wire:
         wire.send(handshake("/nothing-here/"))
         assert wire.response().status == 404

@@ -1,4 +1,4 @@
-"""Frames on the wire: what the server answers, whatever it gets."""
+"""Frames on the wire: the server's answer to any input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TestFrames:
     """RFC 6455 sections 5.4 and 5.5."""
 
     def test_fragments(self, server: Server) -> None:
-        """A message in fragments, a ping between them, is one message."""
+        """Fragments with a ping between them are one message."""
         with server.upgraded("/echo/") as wire:
             wire.send(frame(0x01, b"a") + frame(0x00, b"b") + frame(0x89, b"?"))
             assert wire.frame() == (10, b"?")
@@ -23,19 +23,19 @@ class TestFrames:
 
     @pytest.mark.parametrize("payload", [b"", b"hello", b"\0" * 125])
     def test_ping(self, server: Server, payload: bytes) -> None:
-        """A ping is answered with its payload, an empty one too."""
+        """A ping is answered with its payload, also an empty one."""
         with server.upgraded("/echo/") as wire:
             wire.send(frame(0x89, payload))
             assert wire.frame() == (10, payload)
 
     def test_ping_without_a_receiver(self, server: Server) -> None:
-        """The view need not be waiting: the hub answers."""
+        """The hub answers a ping while no view waits."""
         with server.upgraded("/silent/") as wire:
             wire.send(frame(0x89, b"x"))
             assert wire.frame() == (10, b"x")
 
     def test_unasked_pong(self, server: Server) -> None:
-        """It is nothing."""
+        """An unsolicited pong is ignored."""
         with server.upgraded("/echo/") as wire:
             wire.send(frame(0x8A, b"x") + frame(0x81, b"next"))
             assert wire.frame() == (1, b"next")
@@ -77,7 +77,7 @@ class TestClose:
             assert wire.closed() == (1000, "")
 
     def test_reset(self, server: Server) -> None:
-        """A reset hurts nobody else."""
+        """A reset affects no other socket."""
         with server.upgraded("/echo/") as other:
             with server.upgraded("/echo/") as wire:
                 linger = struct.pack("ii", 1, 0)
@@ -87,7 +87,7 @@ class TestClose:
 
 
 class TestViolations:
-    """RFC 6455 section 7.1.7: the right code, and nothing raised."""
+    """RFC 6455 section 7.1.7: the right code, and no exception."""
 
     @pytest.mark.parametrize(
         ("data", "code"),
@@ -109,32 +109,32 @@ class TestViolations:
         ],
     )
     def test_invalid_input(self, server: Server, data: bytes, code: int) -> None:
-        """The connection fails with the code that says why."""
+        """The connection fails with the code of the error."""
         with server.upgraded("/echo/") as wire:
             wire.send(data)
             assert wire.closed()[0] == code
 
     def test_too_big(self, server: Server) -> None:
-        """1009 at the header: not a byte of the payload is waited for."""
+        """The close with 1009 comes at the header, before any byte of the payload."""
         with server.upgraded("/echo/") as wire:
             wire.send(b"\x82\xff" + (2**20 + 1).to_bytes(8, "big") + b"mask")
             assert wire.closed() == (1009, "1048577 bytes, limit 1048576")
 
     def test_too_big_in_fragments(self, server: Server) -> None:
-        """The sum counts."""
+        """The sum of the fragments counts."""
         with server.upgraded("/echo/") as wire:
             wire.send(frame(0x02, b"x" * 2**20))
             wire.send(frame(0x80, b"x"))
             assert wire.closed()[0] == 1009
 
     def test_close_frame_survives_unread_bytes(self, server: Server) -> None:
-        """The peer is heard out, so that no reset overtakes the close frame."""
+        """The server reads on, so that no reset overtakes the close frame."""
         with server.upgraded("/echo/") as wire:
             wire.send(b"\x81\x02hi" + b"x" * 300_000)
             assert wire.closed()[0] == 1002
 
     def test_log_is_quiet(self, server: Server) -> None:
-        """Nothing that a peer sends raises."""
+        """No input of a peer raises an exception."""
         assert "Bug in django_wsmux" not in server.log
 
 
@@ -149,7 +149,7 @@ class TestBackPressure:
             assert wire.frame()[0] == 8
 
     def test_reading_stops(self, server: Server) -> None:
-        """TCP pushes back on a peer whose messages nobody receives."""
+        """TCP pushes back on a peer whose messages no view receives."""
         with server.upgraded("/silent/") as wire:
             wire.sock.settimeout(0.5)
             message = frame(0x82, b"x" * 100_000, b"\0\0\0\0")

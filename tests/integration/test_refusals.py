@@ -1,4 +1,4 @@
-"""Refusals that a page's script can see: accepted, closed at once with a code, never open."""
+"""Refusals that a page's script can see: accepted, and closed at once with a code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import SERVERS, TIMEOUT, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
-#: What browsers send of their own.
+#: The headers that browsers send by themselves.
 BROWSER = "Origin: http://localhost\r\nSec-Fetch-Mode: websocket\r\n"
 
 V1 = "Sec-WebSocket-Protocol: wsmux.v1, wsmux.at.e30\r\n"
@@ -24,13 +24,13 @@ V1 = "Sec-WebSocket-Protocol: wsmux.v1, wsmux.at.e30\r\n"
 
 @pytest.fixture(scope="module", params=SERVERS)
 def closing(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """Every server, where browsers see refusals as close codes."""
+    """Every server, configured to close when it refuses browsers."""
     settings = {"WEBSOCKET_REFUSALS": "close", "ALLOWED_HOSTS": ["localhost", "127.0.0.1"]}
     return start_lasting_server(request.param, env={"TEST_SETTINGS": json.dumps(settings)})
 
 
 def ask(wire: Wire, path: str, more: str = BROWSER) -> str:
-    """Ask for a socket; return the head of the answer."""
+    """Send a handshake; return the head of the response."""
     wire.send(handshake(path, more))
     return wire.head()
 
@@ -65,20 +65,20 @@ def refusal(server: Server, path: str, more: str = BROWSER) -> tuple[int, str]:
     ],
 )
 def test_codes(closing: Server, path: str, code: int, reason: str) -> None:
-    """The code says what a script can act on, the reason is the status."""
+    """The code tells a script what to do; the reason is the status."""
     assert refusal(closing, path) == (code, reason)
 
 
 @pytest.mark.parametrize("path", ["/untelling/", "/events/untelling/"])
 def test_view_says_http(closing: Server, path: str) -> None:
-    """A view has its own way, whatever the setting."""
+    """A view can refuse with HTTP, with any setting."""
     with closing.wire() as wire:
         assert ask(wire, path).startswith(("HTTP/1.1 302 ", "HTTP/1.1 403 "))
 
 
 @pytest.mark.parametrize(("path", "code"), [("/telling/", 4401), ("/events/telling/", 4403)])
 def test_view_says_close(front: Server, path: str, code: int) -> None:
-    """The same the other way; what is no view's is plain HTTP there."""
+    """A view can refuse with a close, with any setting; refusals before the view are plain HTTP."""
     assert refusal(front, path)[0] == code
     with front.wire() as wire:
         assert ask(wire, "/nowhere/").startswith("HTTP/1.1 404 ")
@@ -86,13 +86,13 @@ def test_view_says_close(front: Server, path: str, code: int) -> None:
 
 @pytest.mark.parametrize("more", ["", "Origin: http://localhost\r\n"])
 def test_others_get_http(closing: Server, more: str) -> None:
-    """Who is no browser can read the response."""
+    """Clients other than browsers can read the response."""
     with closing.wire() as wire:
         assert ask(wire, "/nowhere/", more).startswith("HTTP/1.1 404 ")
 
 
 def test_foreign_pages_get_http(closing: Server) -> None:
-    """Of another site, or to another host: nothing is accepted."""
+    """Pages of another site, or with another Host, get no socket at all."""
     foreign = BROWSER.replace("//localhost", "//evil.example")
     for more in (foreign, foreign + V1):
         with closing.wire() as wire:
@@ -103,7 +103,7 @@ def test_foreign_pages_get_http(closing: Server) -> None:
 
 
 def test_subprotocol_and_cookies(closing: Server) -> None:
-    """One of the client's subprotocols is answered; cookies are set, other headers are not."""
+    """One of the client's subprotocols is agreed; cookies are set, other headers are not."""
     offered = "Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n"
     with closing.wire() as wire:
         head = ask(wire, "/nowhere/", BROWSER + offered)
@@ -113,7 +113,7 @@ def test_subprotocol_and_cookies(closing: Server) -> None:
 
 
 def test_v1(front: Server) -> None:
-    """A client of our own subprotocol gets codes, and is told when to return."""
+    """A client of the subprotocol wsmux.v1 gets close codes, and is told when to return."""
     assert refusal(front, "/nowhere/", V1) == (4404, "404 Not Found")
     with front.wire() as wire:
         assert "Sec-WebSocket-Protocol: wsmux.v1\r\n" in ask(wire, "/status/429/", V1)
@@ -122,7 +122,7 @@ def test_v1(front: Server) -> None:
 
 
 def test_never_open(closing: Server) -> None:
-    """It is counted as refused; nothing of a socket is left."""
+    """A refusal is counted as such, and no socket is left."""
     before = json.loads(closing.get("/metrics/"))
     refusal(closing, "/nowhere/")
     after = json.loads(closing.get("/metrics/"))
@@ -132,7 +132,7 @@ def test_never_open(closing: Server) -> None:
 
 
 def test_silent_client(closing: Server) -> None:
-    """A client that does not close is closed; what it sends is thrown away."""
+    """A client that does not close is closed; its messages are dropped."""
     with closing.wire() as wire:
         assert ask(wire, "/nowhere/").startswith("HTTP/1.1 101 ")
         wire.send(frame(0x81, b"hello") * 3)
@@ -140,7 +140,7 @@ def test_silent_client(closing: Server) -> None:
 
 
 def test_caps(start_server: StartServer) -> None:
-    """Refusals before Django is asked go through the same door; the cap does not count them."""
+    """Refusals by limits before Django are closed too, and do not count as sockets."""
     settings = {"WEBSOCKET_REFUSALS": "close", "WEBSOCKET_MAX_SOCKETS": 1}
     server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
     with server.connect("/echo/"):
@@ -160,7 +160,7 @@ def test_caps(start_server: StartServer) -> None:
 
 
 class TestLog:
-    """Each handshake that does not end in 101 has a line, and a flood of them has few."""
+    """Each refused handshake has a line in the log, and a flood of them has few."""
 
     @pytest.mark.parametrize(
         ("path", "line"),
@@ -172,12 +172,12 @@ class TestLog:
         ],
     )
     def test_line(self, front: Server, path: str, line: str) -> None:
-        """It says what to look for."""
+        """The line says what to look for."""
         front.refused(path)
         front.wait_for_log(rf"WebSocket handshake {line}")
 
     def test_closed(self, closing: Server) -> None:
-        """It says so where the client got a code."""
+        """The line says that the client got a close code."""
         refusal(closing, "/denied/")
         closing.wait_for_log(r"answered with 403 Forbidden: '/denied/', as close code 4403\n")
 
@@ -192,7 +192,7 @@ class TestLog:
         ],
     )
     def test_flood(self, start_server: StartServer, path: str, headers: dict[str, str]) -> None:
-        """A few lines of each kind, however many there are, and none is long."""
+        """A flood has a few lines of each kind, none of them long."""
         settings = {"ALLOWED_HOSTS": ["127.0.0.1"]}
         server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
         server.get("/")
@@ -232,7 +232,7 @@ READ = {
 
 
 def test_chromium(start_server: StartServer, tmp_path: Path) -> None:
-    """A page reads why it was refused if the setting says so, and 1006 otherwise."""
+    """With the setting, a page reads why it was refused; without, 1006."""
     need("chromium", "chromedriver")
     window = new_window(tmp_path)
     try:

@@ -14,7 +14,7 @@ from tests.support import ROOT, SERVERS, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
-#: Opens what is told and holds it until it is killed: path, and bytes to send behind the 101.
+#: Opens a socket and holds it until it is killed; takes a path, and bytes to send behind the 101.
 VICTIM = """
 import socket, sys
 from tests.support import Wire, frame, handshake
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 
 def test_killed_client(gunicorn: Server) -> None:
-    """kill -9 with data in flight both ways: every view learns 1006, no socket stays."""
+    """kill -9 with data in flight both ways: every view sees 1006, no socket stays."""
     with unharmed(gunicorn):
         key = uuid4().hex
         client = subprocess.Popen(
@@ -67,7 +67,7 @@ def half_request(wire: Wire) -> None:
 
 
 def request(wire: Wire) -> None:
-    """Send a handshake and do not wait for the answer."""
+    """Send a handshake without waiting for the answer."""
     wire.send(handshake("/echo/"))
 
 
@@ -106,18 +106,18 @@ def mid_message(wire: Wire) -> None:
 
 
 def while_sent_to(wire: Wire) -> None:
-    """Do not wait for the 4 MiB that come."""
+    """Do not wait for the 4 MiB that the view sends."""
     opened(wire, "/burst/4/1048576/")
 
 
 def after_its_close(wire: Wire) -> None:
-    """Send a close frame and do not wait for the answer."""
+    """Send a close frame without waiting for the answer."""
     opened(wire)
     wire.send(frame(0x88, b"\x03\xe8"))
 
 
 def after_the_servers_close(wire: Wire) -> None:
-    """Read a close frame and do not answer it."""
+    """Read a close frame without answering it."""
     opened(wire, "/closing/4000/x/")
     assert wire.frame() == (8, b"\x0f\xa0x")
 
@@ -135,7 +135,7 @@ def pinging(request: pytest.FixtureRequest, start_lasting_server: StartServer) -
 
 
 class TestResets:
-    """RST in every state."""
+    """A reset in every state."""
 
     @pytest.mark.parametrize(
         "reach",
@@ -156,7 +156,7 @@ class TestResets:
         ],
     )
     def test_storm(self, gunicorn: Server, reach: Callable[[Wire], None]) -> None:
-        """200 connections are reset in the same state; the worker is as it was."""
+        """200 connections are reset in the same state; the worker is unharmed."""
         with unharmed(gunicorn):
             for _ in range(200):
                 with gunicorn.wire() as wire:
@@ -164,7 +164,7 @@ class TestResets:
                     wire.reset()
 
     def test_unread(self, pinging: Server) -> None:
-        """Where the server has stopped reading it is the next ping that finds out."""
+        """If the server has stopped reading, the next ping finds the reset."""
         with unharmed(pinging):
             for _ in range(200):
                 with pinging.wire() as wire:

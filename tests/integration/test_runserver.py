@@ -1,4 +1,4 @@
-"""``manage.py runserver``: what it has beside what the tests of views and frames see."""
+"""``manage.py runserver``: everything that tests of views and frames do not cover."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATIC = "django.contrib.staticfiles"
 
 
 def echo(websocket: ClientConnection) -> None:
-    """Hold that an echo works."""
+    """Assert that an echo works."""
     websocket.send("still here")
     assert websocket.recv(timeout=TIMEOUT) == "still here"
 
@@ -56,10 +56,10 @@ def fifty_members(server: Server, stack: ExitStack) -> list[ClientConnection]:
 
 
 class TestProcess:
-    """What is in the process, while there are sockets and afterwards."""
+    """The process with open sockets, and afterwards."""
 
     def test_no_gevent(self, start_server: StartServer) -> None:
-        """Views of both kinds, a group and a helper later there is nothing of gevent in it."""
+        """After views of both kinds, a group and a helper, no module of gevent is loaded."""
         server = start_server("runserver")
         for path in ("/echo/", "/events/echo/", "/group/", "/spawn/", "/select/", "/session/"):
             with server.connect(path) as websocket:
@@ -71,12 +71,12 @@ class TestProcess:
         assert [name for name in modules if name.partition(".")[0] in unwanted] == []
 
     def test_threads_end(self, start_server: StartServer) -> None:
-        """50 sockets in a group have a thread each and one for all, and leave none behind."""
+        """50 sockets in a group have a thread each and one for all; all of them end."""
         server = start_server("runserver")
         with server.connect("/group/") as websocket:
             echo(websocket)
         settled(server)
-        # That of the groups' backend is there from the first group on.
+        # The thread of the groups' backend starts with the first group and stays.
         lasting = ["MainThread", "django_wsmux backend"]
         wait_until(lambda: threads(server) == lasting, "no socket's thread")
         with ExitStack() as stack:
@@ -103,7 +103,7 @@ class TestProcess:
 
 UNIX_ONLY = {"fcntl", "posix", "pty", "pwd", "grp", "resource", "termios", "tty"}
 
-# What Python lacks on Windows, taken away before the package is imported; then a conversation.
+# Removes what Python lacks on Windows before the package is imported, then serves.
 WINDOWS = """
 import os, select, selectors, socket, socketserver, sys, threading
 import multiprocessing.reduction
@@ -143,10 +143,10 @@ server.serve_forever()
 
 
 class TestWindows:
-    """As far as that can be seen on another system."""
+    """Windows, as far as another system can show."""
 
     def test_without_unix(self, environment: dict[str, str]) -> None:
-        """Without what is Unix's own there are echoes, groups and select() all the same."""
+        """Without Unix features, echoes, groups and select() work."""
         server = Server("-c", WINDOWS, env=environment)
         try:
             for path in ("/echo/", "/events/echo/", "/group/"):
@@ -160,7 +160,7 @@ class TestWindows:
             server.stop()
 
     def test_imports(self, start_server: StartServer) -> None:
-        """No module of ours that runserver has loaded imports what only Unix has."""
+        """No module of the package that runserver has loaded imports a Unix-only module."""
         server = start_server("runserver")
         with server.connect("/group/") as websocket:
             echo(websocket)
@@ -184,7 +184,7 @@ class TestLines:
     """What the terminal shows."""
 
     def test_open_and_close(self, start_server: StartServer) -> None:
-        """One line each, with code and duration; none for the request, and no traceback."""
+        """Each has one line, with code and duration; no line for the request, and no traceback."""
         server = start_server("runserver")
         with server.connect("/echo/?a=b%20c") as websocket:
             echo(websocket)
@@ -201,21 +201,21 @@ class TestLines:
         assert server.log.count("WEBSOCKET") == 2
 
     def test_path_of_a_lean_socket(self, start_server: StartServer) -> None:
-        """A view that keeps no request has its path all the same."""
+        """The lines show the path of a view that keeps no request."""
         server = start_server("runserver")
         with server.connect("/events/lean-echo/") as websocket:
             echo(websocket)
         server.wait_for_log(r'"WEBSOCKET /events/lean-echo/ CLOSE" 1000 \d+\.\d{3}s\n')
 
     def test_refused(self, start_server: StartServer) -> None:
-        """A refusal is a request as any other."""
+        """A refusal is logged like any other request."""
         server = start_server("runserver")
         assert server.refused("/status/403/").status == 403
         server.wait_for_log(r'"GET /status/403/ HTTP/1.1" 403 10\n')
         assert "WEBSOCKET" not in server.log
 
     def test_exception(self, start_server: StartServer) -> None:
-        """A view that fails shows its traceback, and with DEBUG the page is told as well."""
+        """A view that fails shows its traceback; with DEBUG, the page gets the error too."""
         server = start_server("runserver", env={"TEST_DEBUG": "1"})
         with server.connect("/crash/") as websocket:
             websocket.send("go")
@@ -229,7 +229,7 @@ class TestLines:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
     def test_colours(self, environment: dict[str, str]) -> None:
-        """On a terminal the lines have the colours that Django gives to such responses."""
+        """On a terminal the lines have the colours of Django's responses."""
         command = [sys.executable, "-m", "django", "runserver", *PLAIN]
         program = f"import pty; pty.spawn({command!r})"
         server = Server("-c", program, env={**environment, "DJANGO_COLORS": "dark"})
@@ -242,7 +242,7 @@ class TestLines:
             with server.upgraded("/echo/"):
                 pass
             # http_info is bold, http_server_error bold magenta, http_bad_request bold red, and
-            # http_success has nothing.
+            # http_success has no colour.
             server.wait_for_log(r'\x1b\[1m"WEBSOCKET /echo/ OPEN" 101\x1b\[0m')
             server.wait_for_log(r'\] \x1b\[m"WEBSOCKET /echo/ CLOSE" 1000 [\d.]+s')
             server.wait_for_log(r'\x1b\[35;1m"WEBSOCKET /crash/ CLOSE" 1011 .*\x1b\[0m')
@@ -252,17 +252,17 @@ class TestLines:
 
 
 class TestOptions:
-    """The options of Django's command, and the commands that are wrapped."""
+    """The options of Django's command, and wrapped commands of other apps."""
 
     @pytest.mark.parametrize("options", [("[::1]:0",), ("--ipv6", "0")])
     def test_ipv6(self, start_server: StartServer, options: tuple[str, ...]) -> None:
-        """It listens on IPv6 when told to."""
+        """The command listens on IPv6."""
         server = start_server("runserver", *options, "--noreload")
         with connect(f"ws://[::1]:{server.port}/echo/", **LOCAL) as websocket:
             echo(websocket)
 
     def test_nothreading(self, start_server: StartServer) -> None:
-        """A socket would keep all others out: it says so at the start and to who asks."""
+        """A socket would block all other requests: the start and refusals say so."""
         server = start_server("runserver", *PLAIN, "--nothreading")
         server.wait_for_log("With --nothreading WebSocket handshakes are refused with 501")
         answer = server.refused("/echo/")
@@ -271,14 +271,14 @@ class TestOptions:
         assert server.get("/").startswith("plain")
 
     def test_plain_application(self, start_server: StartServer) -> None:
-        """A project whose wsgi.py is as startproject wrote it has sockets, and is told."""
+        """A project with the wsgi.py of startproject has sockets, and gets advice."""
         server = start_server("runserver")
         with server.connect("/echo/") as websocket:
             echo(websocket)
         assert "The WSGI application has no WebSocketDispatcher: runserver adds one" in server.log
 
     def test_own_application(self, start_server: StartServer) -> None:
-        """One with a dispatcher is left as it is."""
+        """An application with a dispatcher stays as it is."""
         settings = json.dumps({"WSGI_APPLICATION": "tests.project.wsgi.application"})
         server = start_server("runserver", env={"TEST_SETTINGS": settings})
         with server.connect("/echo/") as websocket:
@@ -302,7 +302,7 @@ class TestOptions:
         options: tuple[str, ...],
         status: int,
     ) -> None:
-        """The command of the next app that has one is there with its options, and sockets too."""
+        """The command of the next app keeps its options, and serves sockets too."""
         (tmp_path / "page.js").write_text("static")
         settings = {
             "INSTALLED_APPS": [*APPS, "django_wsmux", *apps],
@@ -316,7 +316,7 @@ class TestOptions:
             echo(websocket)
 
     def test_shadowed(self, start_server: StartServer) -> None:
-        """Another app's command is not ours: handshakes are refused, and told what to change."""
+        """Another app's command hides ours: handshakes are refused, with what to change."""
         settings = {"INSTALLED_APPS": [*APPS, STATIC, "django_wsmux"], "STATIC_URL": "static/"}
         env = {
             "TEST_SETTINGS": json.dumps(
@@ -331,11 +331,11 @@ class TestOptions:
 
 
 class TestEnd:
-    """Edits and signals."""
+    """Restarts and signals."""
 
     @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
     def test_interrupted(self, start_server: StartServer, path: str) -> None:
-        """CONTROL-C closes with 1012, and the view has its end."""
+        """CONTROL-C closes with 1012, and the view ends."""
         server = start_server("runserver")
         with server.connect(path) as websocket:
             echo(websocket)
@@ -346,7 +346,7 @@ class TestEnd:
         assert "Traceback" not in server.log
 
     def test_a_view_that_hangs(self, start_server: StartServer) -> None:
-        """One that sees nothing of it does not keep the server from its end."""
+        """A view that does not notice does not keep the server from stopping."""
         server = start_server("runserver")
         with server.upgraded("/late-echo/never/") as wire:
             server.signal(signal.SIGINT)
@@ -354,7 +354,7 @@ class TestEnd:
             assert server.wait() == 0
 
 
-# A project in which the answer is to change.
+# A project with an answer to change.
 ANSWER = """
 from django_wsmux.decorators import websocket
 
@@ -399,7 +399,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def serve_project(directory: Path, *options: str) -> Server:
-    """Start runserver there, on a port that stays the same when it starts again."""
+    """Start runserver for the project, on a port that stays the same when it restarts."""
     env = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
     return Server.runserver(f"127.0.0.1:{unused_port()}", *options, env=env)
 
@@ -411,14 +411,14 @@ def ask(websocket: ClientConnection) -> str | bytes:
 
 
 def come_back(server: Server) -> str | bytes:
-    """Try to connect until it works; return the project's answer."""
+    """Connect until it works; return the project's answer."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             with server.connect("/answer/") as websocket:
                 return ask(websocket)
-        except (OSError, EOFError, InvalidHandshake):  # not there yet, or just about to go
-            assert time.monotonic() < deadline, "it does not come back"
+        except (OSError, EOFError, InvalidHandshake):  # not listening yet, or about to stop
+            assert time.monotonic() < deadline, "the server did not come back"
             time.sleep(0.02)
 
 
@@ -426,10 +426,10 @@ class TestReload:
     """An edit while a socket is open."""
 
     def test_edit(self, project: Path) -> None:
-        """The socket is closed with 1012; a client that comes back has the new code."""
+        """The socket is closed with 1012; a client that reconnects gets the new code."""
         server = serve_project(project)
         try:
-            # An edit before that is not seen as one.
+            # The reloader does not notice an edit before that.
             server.wait_for_log("views.py first seen")
             with server.connect("/answer/") as websocket:
                 assert ask(websocket) == "old"
@@ -440,7 +440,7 @@ class TestReload:
             server.stop()
 
     def test_noreload(self, project: Path) -> None:
-        """With --noreload an edit changes nothing."""
+        """With --noreload, an edit changes nothing."""
         server = serve_project(project, "--noreload")
         try:
             with server.connect("/answer/") as websocket:

@@ -1,4 +1,4 @@
-"""``bench/soak.py`` in short: what every run of the tests can afford."""
+"""A short run of ``bench/soak.py``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 @pytest.mark.alone
 def test_nothing_grows() -> None:
-    """After thousands of messages and hundreds of sockets the worker holds what it held before."""
+    """After thousands of messages and hundreds of sockets the worker holds no more than before."""
     need("gcc")
     options = ["--messages", "30000", "--connections", "600", "--slices", "2", "--round", "0.5"]
     command = [sys.executable, "bench/soak.py", *options]

@@ -1,4 +1,4 @@
-"""Members of a group that stop reading, and the others, who do not notice."""
+"""Members of a group that stop reading do not delay the others."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MEMBERS = 500
 #: Bytes of each message to the group.
 SIZE = 2048
 
-#: What a member that is to stall has for a receive buffer; Linux doubles it.
+#: The receive buffer of a member that will stall; Linux doubles it.
 SMALL = 4096
 
 
 def message(number: int) -> bytes:
-    """Return the message of this number, as text that tells it everywhere."""
+    """Return the message of this number, as text that repeats it."""
     return (b"%07d " % number) * (SIZE // 8)
 
 
@@ -31,9 +31,9 @@ class Crowd:
     """The members of the group ``test``, all in one worker; the first one speaks.
 
     Args:
-        server: has one worker.
+        server: a server with one worker.
         stack: closes the sockets.
-        stalling: how many of them will stop reading.
+        stalling: the number of members that will stop reading.
     """
 
     def __init__(self, server: Server, stack: ExitStack, stalling: int) -> None:
@@ -54,7 +54,7 @@ class Crowd:
         return int(self.speaker.frame()[1])
 
     def say(self, readers: list[Wire]) -> None:
-        """Send the next message, read it with every reader."""
+        """Send the next message, and read it with every reader."""
         expected = (1, message(self._said))
         self._said += 1
         self.speaker.send(frame(0x81, expected[1], b"\0\0\0\0"))
@@ -62,26 +62,26 @@ class Crowd:
             assert reader.frame() == expected
 
     def stall(self) -> None:
-        """Let those who stall have so much to read that nothing more goes out to them."""
+        """Fill the buffers of the stalling members, so that nothing more goes out to them."""
         for wire in self.stalling:
             key = uuid4().hex
             wire.send(frame(0x81, f"fill {key}".encode()))
             reported(self.server, key)
 
     def say_until_dropped(self) -> None:
-        """Go on without those who stall, until they are members no more.
+        """Send messages until the stalling members have left the group.
 
-        Every healthy member has message N before N + 1 is sent.
+        Every healthy member receives message N before N + 1 is sent.
         """
         for _ in range(100):
             if self.count() == len(self.healthy):
                 return
             self.say(self.healthy)
-        raise AssertionError("nobody has been dropped")
+        raise AssertionError("no member was dropped")
 
 
 def crowded(start_server: StartServer, worker: str, close_timeout: int) -> Server:
-    """Start a server with short queues and without pings among the messages."""
+    """Start a server with short queues, without pings between the messages."""
     env = {
         "TEST_MAX_UNSENT_BYTES": "65536",
         "TEST_PING_INTERVAL": "0",
@@ -92,8 +92,8 @@ def crowded(start_server: StartServer, worker: str, close_timeout: int) -> Serve
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_one_that_reads_again(start_server: StartServer, worker: str) -> None:
-    """It is told 1013, behind what was sent before; the 499 others get everything meanwhile."""
-    # A message that waited for the stalled one would not come before the test gives up.
+    """A member that reads again gets 1013 behind earlier messages; 499 others get everything."""
+    # With this timeout, a message that waited for the stalled one would not arrive in time.
     server = crowded(start_server, worker, 600)
     with ExitStack() as stack:
         crowd = Crowd(server, stack, stalling=1)
@@ -118,7 +118,7 @@ def test_one_that_reads_again(start_server: StartServer, worker: str) -> None:
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_fifty_that_do_not(start_server: StartServer, worker: str) -> None:
-    """They are dropped after WEBSOCKET_CLOSE_TIMEOUT, and their memory is given back."""
+    """Fifty members are dropped after WEBSOCKET_CLOSE_TIMEOUT, and their memory is freed."""
     server = crowded(start_server, worker, 3)
     with growth(server), ExitStack() as stack:
         crowd = Crowd(server, stack, stalling=50)

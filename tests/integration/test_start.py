@@ -1,4 +1,4 @@
-"""What our worker says when it starts."""
+"""The log lines of our worker at its start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StartServer = Callable[..., Server]
 
 
 def test_start_line(start_server: StartServer) -> None:
-    """The worker says what is on, and no password."""
+    """The line shows the configuration, and no password."""
     backend = "redis://:secret@127.0.0.1:1/0"
     server = start_server("own", env={"TEST_BACKEND": backend})
     server.wait_for_log(
@@ -28,14 +28,14 @@ def test_start_line(start_server: StartServer) -> None:
 
 
 def test_start_line_without_c(start_server: StartServer, tmp_path: Path) -> None:
-    """The worker says that the codec is the slow one."""
+    """The line says that the slow codec is in use."""
     config = tmp_path / "gunicorn.py"
     config.write_text("import sys; sys.modules['django_wsmux.protocol._speedups'] = None")
     server = start_server("own", "-c", str(config))
     server.wait_for_log("WebSockets: .* codec in Python, as there was no C compiler, ")
 
 
-# In wsgi.py: applications with WebSockets and without, some wrapped by middleware.
+# Code of wsgi.py: applications with and without WebSockets, some wrapped by middleware.
 APPLICATIONS = """
 import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")

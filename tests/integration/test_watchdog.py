@@ -1,4 +1,4 @@
-"""Views that compute while others wait."""
+"""The watchdog for views that block the event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ StartServer = Callable[..., Server]
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_computing(start_server: StartServer, worker: str) -> None:
-    """The place is logged with its stack, once."""
+    """A view that blocks is logged once, with its stack."""
     settings = json.dumps({"WEBSOCKET_BLOCKED_WARNING": 0.2})
     server = start_server(worker, env={"TEST_SETTINGS": settings})
     with server.connect("/computing/") as websocket:
@@ -24,12 +24,12 @@ def test_computing(start_server: StartServer, worker: str) -> None:
             assert websocket.recv(timeout=TIMEOUT) == "done"
         server.wait_for_log(r"Nobody else was served for [\d.]+ s[^$]*, in computing\n")
     server.stop()
-    # It computes in two lines, in either of which it may be found.
+    # It computes in two lines; the stack may show either.
     assert 1 <= server.log.count("Nobody else was served") <= 2
 
 
 def test_off(start_server: StartServer) -> None:
-    """0 turns it off, and so does a limit that is not reached."""
+    """A limit of 0 turns the watchdog off; a limit that is not reached logs nothing."""
     for limit in (0, 60):
         settings = json.dumps({"WEBSOCKET_BLOCKED_WARNING": limit})
         server = start_server("own", env={"TEST_SETTINGS": settings})
