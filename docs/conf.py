@@ -16,7 +16,7 @@ from sphinx.util import logging  # noqa: E402
 
 import django_wsmux  # noqa: E402
 
-# What the modules need that the reference shows.
+# Settings that the modules in the reference need.
 settings.configure(
     INSTALLED_APPS=[
         "django.contrib.auth",
@@ -41,12 +41,12 @@ autodoc_typehints = "none"  # arguments are explained in words, with units and r
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-#: Pages that include a file from outside of this directory, by the name of the file.
+#: Pages that include a file from outside this directory, by the name of the file.
 ELSEWHERE = {"../bench/README.rst": "benchmarks", "../CHANGELOG.rst": "changes"}
 
 
 def point_to_pages(app: Any, doctree: nodes.document) -> None:
-    """Have links lead to pages: as written they lead to files, for those who read the files."""
+    """Point links to HTML pages: in the sources they point to files, for readers of the files."""
     for node in doctree.findall(nodes.reference):
         target = node.get("refuri", "")
         if target.endswith(".rst"):
@@ -57,5 +57,5 @@ def point_to_pages(app: Any, doctree: nodes.document) -> None:
 
 
 def setup(app: Any) -> None:
-    """Take part."""
+    """Register the extension."""
     app.connect("doctree-read", point_to_pages)
