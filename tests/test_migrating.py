@@ -9,7 +9,7 @@ import sys
 import textwrap
 import unittest
 from collections.abc import Callable, Iterator
-from importlib import import_module, invalidate_caches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,7 @@ def use(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     def use(title: str) -> None:
         write(tmp_path, blocks(SECTIONS[title], "after"))
-        # Not syspath_prepend(), which imports pkg_resources; kosoku ships a stub of it.
-        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-        invalidate_caches()
+        monkeypatch.syspath_prepend(tmp_path)
         settings.WEBSOCKET_URLCONF = "mysite.websocket_urls"
 
     yield use

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import platform
 import subprocess
@@ -20,9 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import kosoku
-
-from tests.support import Server
+from tests.support import ROOT, Server
 
 __all__ = ["SUITE", "Verdict", "not_strict", "run", "run_wstest", "serve"]
 
@@ -73,19 +70,9 @@ def serve(worker: str, directory: Path) -> Iterator[Server]:
 
 def run(server: Server, cases: Iterable[str]) -> list[Verdict]:
     """Run the cases with these ids or patterns, one after another."""
-    try:
-        results = asyncio.run(kosoku.run_fuzzingclient(_echo(server), list(cases)))
-    except kosoku.FailureError as error:
-        results = error.results
-    return [
-        Verdict(
-            result.case_id,
-            result.behavior.value,
-            result.behavior_close.value,
-            f"{result.result} {result.result_close}",
-        )
-        for result in results
-    ]
+    command = [sys.executable, "-m", "tests.compliance.runner", _echo(server), *cases]
+    output = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, check=True).stdout
+    return [Verdict(*verdict) for verdict in json.loads(output)]
 
 
 def run_wstest(program: str, server: Server, cases: Iterable[str]) -> list[Verdict]:

@@ -10,9 +10,6 @@ from tests.support import Server
 
 from .autobahn import SUITE, not_strict, run, serve
 
-# kosoku 0.1.0 leaves the files of its test data to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
 #: Of each of the twelve set-ups of permessage-deflate seven sizes, the largest and the smallest.
 DEFLATE = tuple(
     f"{group}.{case}"

@@ -1,0 +1,35 @@
+"""Runs cases with kosoku: ``python -m tests.compliance.runner URL CASE...``.
+
+A process of its own, which prints the verdicts as JSON: kosoku puts stubs of Python 2's libraries,
+``pkg_resources`` among them, in front of all others on ``sys.path``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import kosoku
+
+
+def main(url: str, *cases: str) -> None:
+    """Run the cases with these ids or patterns, one after another."""
+    try:
+        results = asyncio.run(kosoku.run_fuzzingclient(url, list(cases)))
+    except kosoku.FailureError as error:
+        results = error.results
+    verdicts = [
+        (
+            result.case_id,
+            result.behavior.value,
+            result.behavior_close.value,
+            f"{result.result} {result.result_close}",
+        )
+        for result in results
+    ]
+    json.dump(verdicts, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
