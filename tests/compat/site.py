@@ -26,10 +26,14 @@ Application = Callable[..., Any]
 
 
 def choosing(inner: Application) -> Application:
-    """Put around the dispatcher what a request asks for; report what that has seen."""
+    """Put around the dispatcher what a request asks for; report what that has seen.
+
+    The report leaves a mark in the log, which comes after all that was logged before.
+    """
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         if environ["PATH_INFO"] == "/seen/":
+            print(environ["HTTP_X_MARK"], flush=True)
             start_response("200 OK", [("Content-Type", "application/json")])
             body, wrappers.seen[:] = json.dumps(wrappers.seen).encode(), []
             return [body]
