@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from .services import PostgresServer, find_postgres
 from .support import PATH, ROOT, SERVERS, Server
 
 # Modules with assert statements where pytest would not rewrite them by itself.
@@ -145,6 +146,21 @@ def start_server(environment: dict[str, str]) -> Iterator[StartServer]:
 def start_lasting_server(environment: dict[str, str]) -> Iterator[StartServer]:
     """Start servers that several tests share; stop them after the module."""
     yield from _starting(environment)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that a module has to itself, with room for a hundred connections."""
+    server = start_postgres()
+    yield server
+    server.stop()
+
+
+def start_postgres() -> PostgresServer:
+    """Start a PostgreSQL; skip the test where there is none, as ``missing()`` does."""
+    if find_postgres() is None:
+        missing("PostgreSQL")
+    return PostgresServer()
 
 
 def need(*programs: str) -> None:

@@ -153,7 +153,6 @@ def unusable(directory: Path, wrong: str) -> str:
 
 def test_alias_that_is_not_postgresql() -> None:
     """A check finds a database alias that is not PostgreSQL."""
-    pytest.importorskip("psycopg")
     for alias, problem in (("default", "sqlite"), ("nowhere", "doesn't exist")):
         with override_settings(WEBSOCKET_BACKEND=f"postgres://?using={alias}"):
             ((number, text),) = found()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import StartServer, missing
-from tests.services import PostgresServer, find_postgres, wait_until_said
+from tests.conftest import StartServer
+from tests.services import PostgresServer, wait_until_said
 from tests.support import Server, frame
 
 #: Paused sockets, and restarts of the database.
@@ -21,16 +18,6 @@ RESTARTS = 5
 
 #: Seconds for which the worker is watched.
 INTERVAL = 1.0
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A database that may be harmed."""
-    if find_postgres() is None:
-        missing("PostgreSQL")
-    server = PostgresServer()
-    yield server
-    server.stop()
 
 
 def seconds_of_cpu(pid: int) -> float:

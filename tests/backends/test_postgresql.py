@@ -16,8 +16,8 @@ from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from django_wsmux.backends.packets import Kind, pack
 from django_wsmux.backends.peer import PeerError
 from django_wsmux.models import Payload
-from tests.conftest import missing
-from tests.services import PostgresServer, find_postgres
+from tests.conftest import start_postgres
+from tests.services import PostgresServer
 from tests.support import ROOT
 
 from .faults import SILENCE, BrokerFaults
@@ -33,9 +33,7 @@ def environment(port: int) -> dict[str, str]:
 
 def migrated_server() -> PostgresServer:
     """Start PostgreSQL and make the table."""
-    if find_postgres() is None:
-        missing("postgres")
-    server = PostgresServer()
+    server = start_postgres()
     try:
         subprocess.run(
             [sys.executable, "-m", "django", "migrate", "-v0"],
@@ -236,9 +234,7 @@ class TestWithoutTable:
 
     def test_says_what_to_do(self) -> None:
         """Small messages pass; a large one names the command."""
-        if find_postgres() is None:
-            missing("postgres")
-        server = PostgresServer()
+        server = start_postgres()
         try:
             with make_peers("postgres://", environment(server.port), gevent=False) as peer:
                 listener, sender = peer("room"), peer()

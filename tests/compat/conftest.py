@@ -1,11 +1,14 @@
-"""Servers with other software in them."""
+"""Servers with other software in them, and what that talks to."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
+
+from tests.compat.collector import Collector
 from tests.support import Server
 
 StartServer = Callable[..., Server]
@@ -27,3 +30,12 @@ def start_site(start: StartServer, worker: str, *options: str, **env: str) -> Se
     assert connection.getresponse().status == 200
     connection.close()
     return server
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    """Take what Sentry's SDK sends."""
+    collector = Collector()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()

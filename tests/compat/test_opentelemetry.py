@@ -10,8 +10,6 @@ from tests.compat.conftest import StartServer, start_site
 from tests.compat.test_wrappers import VIEWS, talk
 from tests.support import SERVERS, Server
 
-pytest.importorskip("opentelemetry.instrumentation.django")
-
 
 @pytest.mark.parametrize("is_around", [False, True], ids=["django", "wsgi"])
 @pytest.mark.parametrize("worker", SERVERS)

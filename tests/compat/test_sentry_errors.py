@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.compat.collector import Collector
 from tests.compat.conftest import StartServer, start_site
-from tests.compat.test_sentry import Collector
 from tests.gauges import settled, wait_until
 from tests.support import SERVERS, Server, frame
 
-pytest.importorskip("sentry_sdk")
-
 #: Paths of views that raise, and how often each of them does.
 RAISING = {"/function/": 1, "/helper/": 1, "/event/": 2, "/lean/": 2}
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    """Takes what the SDK sends."""
-    collector = Collector()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
 
 
 @pytest.fixture(scope="module", params=SERVERS)

@@ -15,9 +15,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import missing
+from tests.conftest import start_postgres
 from tests.gauges import wait_until
-from tests.services import PostgresServer, find_postgres
 from tests.support import ROOT, SERVERS, Server, Wire, frame
 
 StartServer = Callable[..., Server]
@@ -91,9 +90,7 @@ def ask(wire: Wire, message: bytes) -> str:
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """The environment of the project, whose tenants are on a PostgreSQL of its own."""
-    if find_postgres() is None:
-        missing("PostgreSQL")
-    postgres = PostgresServer()
+    postgres = start_postgres()
     environment = {
         "DJANGO_SETTINGS_MODULE": "tests.compat.tenants.settings",
         "TEST_POSTGRES_PORT": str(postgres.port),

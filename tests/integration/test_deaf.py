@@ -11,13 +11,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import missing, need
+from tests.conftest import need, start_postgres
 from tests.integration.test_conversation import all_messages, signed_in
 from tests.services import (
     PostgresServer,
     Proxy,
     RedisServer,
-    find_postgres,
     proxy_to,
     wait_until_said,
 )
@@ -85,9 +84,7 @@ def pair(
             need("redis-server")
             broker = RedisServer(tmp_path)
         else:
-            if find_postgres() is None:
-                missing("PostgreSQL")
-            broker = PostgresServer()
+            broker = start_postgres()
         stack.callback(broker.stop)
         proxy = stack.enter_context(proxy_to(broker.port))
         proxy.black_hole()

@@ -31,10 +31,10 @@ def forking(request: pytest.FixtureRequest, start_lasting_server: StartServer) -
 
 
 def is_running(pid: int) -> bool:
-    """Say whether a process lives, and is not only waited for."""
+    """Return whether a process lives, and is not only waited for."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -69,15 +69,16 @@ def message(wire: Wire) -> str:
     return payload.decode()
 
 
-@pytest.fixture(params=["multiprocessing", "fork", "original"])
-def how(request: pytest.FixtureRequest, forking: Server) -> str:
-    """Each way to fork; what Python's own servers have of them."""
-    how: str = request.param
-    if how == "original" and forking.has_threads:
-        pytest.skip("nothing has replaced os.fork() here")
-    return how
+#: Each server with each way to fork there: where there is no gevent nothing has replaced os.fork().
+WAYS = [
+    (server, how)
+    for server in (*SERVERS, "direct")
+    for how in ("multiprocessing", "fork", "original")
+    if (server, how) != ("runserver", "original")
+]
 
 
+@pytest.mark.parametrize(("forking", "how"), WAYS, indirect=["forking"], scope="module")
 def test_sockets_stay_with_the_parent(forking: Server, how: str, tmp_path: Path) -> None:
     """While a child lives the parent answers, closes and accepts; the child reaches the group."""
     with ExitStack() as stack:

@@ -11,25 +11,14 @@ import psycopg
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.conftest import missing
 from tests.integration.test_conversation import closing
 from tests.integration.test_events import ask
-from tests.services import PostgresServer, find_postgres, wait_until_said
+from tests.services import PostgresServer, wait_until_said
 from tests.support import TIMEOUT, Server, Wire, frame
 
 StartServer = Callable[..., Server]
 
 SOCKETS = 200
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL with room for a hundred connections."""
-    if find_postgres() is None:
-        missing("PostgreSQL")
-    server = PostgresServer()
-    yield server
-    server.stop()
 
 
 def settings(postgres: PostgresServer, **more: object) -> dict[str, str]:
