@@ -1,3 +1,3 @@
-"""Bytes to messages and back: no socket, no gevent, no Django."""
+"""Turns bytes into messages and back: no socket, no gevent, no Django."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692): what is agreed on, and the streams that follow from it.
+"""permessage-deflate (RFC 7692): negotiation and compression streams.
 
-Negotiation is done by ``websockets``. Without context takeover, the default, a connection keeps no
-state between messages and a message to many is compressed once.
+``websockets`` does the negotiation. Without context takeover, the default, a connection keeps no
+state between messages, and a message to many members is compressed once.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ __all__ = [
 
 NAME: Final = "permessage-deflate"
 
-#: What a sync flush ends with; it stays off the wire (section 7.2.1).
+#: The end of a sync flush, which is not sent (section 7.2.1).
 TAIL: Final = b"\x00\x00\xff\xff"
 
-#: Bytes that a flush adds at most: the head of a block that it ends early, and an empty block. A
+#: The most bytes that a flush adds: the header of a block that it ends early, and an empty block. A
 #: sender may flush at the end of each fragment.
 FLUSH: Final = 10
 
 
 def max_deflated_size(size: int) -> int:
-    """Return how many bytes a message of this size has at most when it is compressed.
+    """Return the largest compressed size of a message of this size, in bytes.
 
-    What does not compress grows. A byte has nine bits at most, as with fixed codes (RFC 1951
-    section 3.2.6), and blocks have heads. It is the bound of zlib's ``deflateBound()`` for the
-    worst settings, with room for one flush.
+    Incompressible data grows: fixed codes use up to nine bits for a byte (RFC 1951 section 3.2.6),
+    and blocks have headers. This is the bound of zlib's ``deflateBound()`` for the worst settings,
+    with room for one flush.
     """
     return size + (size >> 3) + (size >> 8) + (size >> 9) + 4 + FLUSH
 
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """What the server is willing to do.
+    """The compression that the server offers.
 
     Attributes:
-        threshold: messages below this many bytes go out as they are.
-        level: zlib's, 1 (fast) to 9 (small).
-        window_bits: 9 to 15; memory and reach of the compressor double with each.
-        context_takeover: whether a message may refer to those before it. Smaller, but each
-            connection keeps up to 300 KiB, and a message to many is compressed for each of them.
+        threshold: messages below this many bytes are sent uncompressed.
+        level: zlib's level, 1 (fast) to 9 (small).
+        window_bits: 9 to 15; each bit doubles the memory and the reach of the compressor.
+        context_takeover: whether a message may refer to earlier ones. Messages become smaller, but
+            each connection keeps up to 300 KiB, and a message to many members is compressed for
+            each of them.
     """
 
     threshold: int = 512
@@ -67,12 +68,12 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class Deflate:
-    """What client and server agreed on; local is the server's compressor.
+    """The negotiated parameters; "local" is the server's compressor.
 
     Attributes:
-        compression: the server's side of it.
+        compression: the settings of the server.
         local_bits, remote_bits: window sizes.
-        local_takeover, remote_takeover: whether contexts are kept between messages.
+        local_takeover, remote_takeover: whether the context is kept between messages.
     """
 
     compression: Compression
@@ -94,10 +95,10 @@ class Compressor:
     """Compresses the messages of one connection.
 
     Args:
-        deflate: what was agreed on.
+        deflate: the negotiated parameters.
 
     Attributes:
-        threshold: messages of fewer bytes go out as they are.
+        threshold: messages of fewer bytes are sent uncompressed.
     """
 
     __slots__ = ("_stream", "deflate", "threshold")
@@ -105,11 +106,11 @@ class Compressor:
     def __init__(self, deflate: Deflate) -> None:
         self.deflate = deflate
         self.threshold = deflate.compression.threshold
-        # With the context of earlier messages, where that was agreed on.
+        # Kept between messages only if context takeover was negotiated.
         self._stream: zlib._Compress | None = None
 
     def frame(self, opcode: int, payload: bytes) -> bytes:
-        """Return the whole frame of a compressed message (RFC 7692 section 7.2.1).
+        """Compress a message and return its frame (RFC 7692 section 7.2.1).
 
         Args:
             opcode: TEXT or BINARY.
@@ -136,15 +137,15 @@ def _factory(compression: Compression) -> ServerPerMessageDeflateFactory:
 
 
 def negotiate(offered: str | None, compression: Compression) -> tuple[str, Deflate] | None:
-    """Answer the client's offer (RFC 7692 section 7.1).
+    """Choose one of the client's offers (RFC 7692 section 7.1).
 
     Args:
         offered: the ``Sec-WebSocket-Extensions`` header, or ``None``.
-        compression: what the server is willing to do.
+        compression: the compression that the server offers.
 
     Returns:
-        The header to answer with and what it means; ``None`` to go without: nothing fits, or the
-        header is malformed.
+        The response header and the negotiated parameters; ``None`` if no offer is acceptable or
+        the header is malformed.
     """
     if not offered:
         return None
@@ -160,7 +161,7 @@ def negotiate(offered: str | None, compression: Compression) -> tuple[str, Defla
         except NegotiationError:
             continue
         if agreed.local_max_window_bits < 9:
-            # zlib makes no raw stream with a window of 256 bytes; newer websockets refuse it too.
+            # zlib has no raw stream with a window of 256 bytes; newer websockets refuse it too.
             continue  # pragma: no cover
         header = build_extension([(ServerPerMessageDeflateFactory.name, answer)])
         return header, Deflate(

@@ -1,4 +1,4 @@
-"""What the codec reports, and where its messages go."""
+"""Events that the codec reports, and the sink for its messages."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ __all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Sink", "Violation"]
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """A ping; its payload belongs into the pong (RFC 6455 section 5.5.2)."""
+    """A ping; the pong must have the same payload (RFC 6455 section 5.5.2)."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A pong, asked for or not (section 5.5.3)."""
+    """A pong, solicited or not (section 5.5.3)."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The peer's close frame; code 1005 when it had no body (section 7.1.5)."""
+    """The peer's close frame; the code is 1005 if it had no body (section 7.1.5)."""
 
     code: int
     reason: str
@@ -37,7 +37,7 @@ class Failure:
     Attributes:
         code: for the close frame.
         reason: for the close frame, and the log.
-        counter: counts how often it happens; ``""`` for what is no limit of ours.
+        counter: the counter of the limit that was exceeded; ``""`` if it is not one of our limits.
     """
 
     code: int
@@ -49,20 +49,20 @@ Control = Ping | Pong | Closed | Failure
 
 
 class Sink(Protocol):
-    """Where complete messages go: a list, a deque."""
+    """A container for complete messages, such as a list or a deque."""
 
     def __len__(self) -> int:
-        """Return how many are there."""
+        """Return the number of messages."""
 
     def append(self, message: str | bytes, /) -> None:
-        """Take one."""
+        """Add a message."""
 
     def pop(self) -> object:
-        """Give the last one back."""
+        """Remove the last message and return it."""
 
 
 class Violation(Exception):
-    """Carries a ``Failure`` out of the parser; the codec never lets it pass."""
+    """Carries a ``Failure`` out of the parser; never leaves the codec."""
 
     def __init__(self, code: int, reason: str, counter: str = "") -> None:
         super().__init__(reason)

@@ -33,7 +33,7 @@ PONG: Final = 0xA
 FIN: Final = 0x80
 RSV1: Final = 0x40
 
-#: RFC 6455 section 5.5: all control frames have a payload of at most 125 bytes.
+#: RFC 6455 section 5.5: the payload of a control frame has at most 125 bytes.
 MAX_CONTROL_PAYLOAD: Final = 125
 
 
@@ -55,15 +55,15 @@ class CloseCode:
 
 
 def is_valid_close_code(code: int) -> bool:
-    """Say whether ``code`` may stand in a close frame (RFC 6455 section 7.4, IANA registry).
+    """Return whether a close frame may contain ``code`` (RFC 6455 section 7.4, IANA registry).
 
     1004, 1005, 1006 and 1015 are never sent; 1016 to 2999 are unassigned.
     """
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-#: The two bytes before every small data frame, by opcode and length: made once, as encoding runs
-#: for every message.
+#: The heads of small data frames, by opcode and length: made once, because every message needs
+#: one.
 SMALL_HEADS: Final = {
     opcode: tuple(bytes((FIN | opcode, length)) for length in range(126))
     for opcode in (TEXT, BINARY)
@@ -71,11 +71,11 @@ SMALL_HEADS: Final = {
 
 
 def encode_message(message: str | bytes | bytearray | memoryview) -> tuple[int, bytes]:
-    """Return opcode and payload of a message: ``str`` is text, bytes are binary.
+    """Return the opcode and payload of a message: ``str`` is text, bytes are binary.
 
     Raises:
-        TypeError: the message is neither.
-        UnicodeEncodeError: the text holds a lone surrogate.
+        TypeError: the message is neither ``str`` nor bytes.
+        UnicodeEncodeError: the text contains a lone surrogate.
     """
     if isinstance(message, str):
         return TEXT, message.encode()
@@ -87,11 +87,11 @@ def encode_message(message: str | bytes | bytearray | memoryview) -> tuple[int, 
 
 
 def head(first: int, length: int) -> bytes:
-    """Return what stands before a payload of this many bytes, unmasked (RFC 6455 section 5.2).
+    """Return the head of an unmasked frame (RFC 6455 section 5.2).
 
     Args:
         first: the first byte: FIN, reserved bits and opcode.
-        length: of the payload.
+        length: the length of the payload.
     """
     if length < 126:
         return bytes((first, length))
@@ -101,11 +101,11 @@ def head(first: int, length: int) -> bytes:
 
 
 def encode(opcode: int, payload: bytes) -> bytes:
-    """Return one whole server-to-client frame: FIN set, unmasked (RFC 6455 sections 5.1, 5.2).
+    """Return a server-to-client frame: FIN set, unmasked (RFC 6455 sections 5.1, 5.2).
 
     Args:
         opcode: one of the opcodes of this module.
-        payload: the bytes to carry; at most 125 for a control frame.
+        payload: the payload; at most 125 bytes for a control frame.
 
     Example:
         >>> encode(TEXT, b"hi")
@@ -127,7 +127,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
         reason: text; at most 123 bytes in UTF-8.
 
     Raises:
-        ValueError: the code may not be sent, or the reason is too long; the text says what may.
+        ValueError: the code may not be sent, or the reason is too long.
     """
     if code == CloseCode.NO_STATUS and not reason:
         return b""

@@ -27,14 +27,14 @@ __all__ = [
 
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: The subprotocol that says that the next entry of the client's list is a token.
+#: The subprotocol after which the client's list has a bearer token.
 BEARER: Final = "bearer"
 
-#: Our own subprotocol. A client that offers it understands a refusal that is a close code.
+#: Our own subprotocol. A client that offers it understands refusals as close codes.
 V1: Final = "wsmux.v1"
 
-# RFC 9110 section 8.6 forbids Content-Length on a 1xx; the rest belongs to the handshake itself or
-# is about a body or a connection that is no longer HTTP.
+# RFC 9110 section 8.6 forbids Content-Length on a 1xx response. The others belong to the handshake
+# itself, or describe a body or an HTTP connection.
 _NOT_ON_101: Final = frozenset(
     {
         "connection",
@@ -50,8 +50,8 @@ _NOT_ON_101: Final = frozenset(
 )
 
 
-# A subprotocol has U+0021 to U+007E (section 4.1); of the separators that it may not have, some are
-# in use.
+# A subprotocol consists of U+0021 to U+007E (section 4.1). It may not contain separators, but some
+# are in use.
 _TOKEN: Final = re.compile(r"[!-+\--~]+")
 
 
@@ -61,8 +61,8 @@ class Refusal:
 
     Attributes:
         status: status line without the version, such as ``"400 Bad Request"``.
-        headers: further response headers that the status asks for.
-        reason: one sentence for the client and the log that says what to change.
+        headers: further response headers that the status requires.
+        reason: one sentence for the client and the log; it says what to change.
     """
 
     status: str
@@ -70,8 +70,8 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-#: The bytes of a body would be read as frames: a way to smuggle them past a proxy.
-HAS_BODY: Final = Refusal("400 Bad Request", "A WebSocket handshake has no body.")
+#: A body would be read as frames, which would let a client smuggle them past a proxy.
+HAS_BODY: Final = Refusal("400 Bad Request", "A WebSocket handshake must not have a body.")
 
 
 def _tokens(value: str) -> Iterable[str]:
@@ -79,24 +79,24 @@ def _tokens(value: str) -> Iterable[str]:
 
 
 def is_websocket(upgrade: str) -> bool:
-    """Say whether an ``Upgrade`` header asks for WebSocket, alone or among others.
+    """Return whether an ``Upgrade`` header asks for WebSocket, alone or among others.
 
-    The value is a list of protocols compared without case (RFC 6455 section 4.2.1,
-    RFC 9110 section 7.8): ``h2c`` and friends are somebody else's.
+    The value is a list of protocols, compared case-insensitively (RFC 6455 section 4.2.1,
+    RFC 9110 section 7.8). Other protocols, such as ``h2c``, are ignored.
     """
     return upgrade == "websocket" or "websocket" in _tokens(upgrade)
 
 
 def check(environ: Mapping[str, Any]) -> Refusal | None:
-    """Check what needs no application to judge (RFC 6455 section 4.2.1).
+    """Check a handshake before the application is called (RFC 6455 section 4.2.1).
 
     Returns:
-        The answer to send instead of asking the application, or ``None``.
+        The refusal to send instead of calling the application, or ``None``.
     """
     if environ["REQUEST_METHOD"] != "GET":
         return Refusal(
             "405 Method Not Allowed",
-            "A WebSocket handshake is a GET request.",
+            "A WebSocket handshake must be a GET request.",
             (("Allow", "GET"),),
         )
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
@@ -113,15 +113,15 @@ def check(environ: Mapping[str, Any]) -> Refusal | None:
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         return HAS_BODY
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        # Section 4.4: name the versions that are spoken here.
+        # Section 4.4: name the supported versions.
         return Refusal(
             "426 Upgrade Required",
-            "Only Sec-WebSocket-Version 13 is spoken here.",
+            "Only Sec-WebSocket-Version 13 is supported.",
             (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
         )
     if not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
         return Refusal(
-            "400 Bad Request", "Sec-WebSocket-Key is not the base64 of 16 bytes, sent once."
+            "400 Bad Request", "Sec-WebSocket-Key must be the base64 of 16 bytes, sent once."
         )
     return None
 
@@ -134,7 +134,7 @@ def _is_key(key: str) -> bool:
 
 
 def accept_key(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` that answers ``key`` (RFC 6455 section 4.2.2).
+    """Return the ``Sec-WebSocket-Accept`` for ``key`` (RFC 6455 section 4.2.2).
 
     Example:
         >>> accept_key("dGhlIHNhbXBsZSBub25jZQ==")
@@ -148,9 +148,9 @@ def accept_key(key: str) -> str:
 def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | None:
     """Choose the first of ``supported`` that the client offers.
 
-    No common one is not an error (RFC 6455 section 4.2.2): the connection opens without, and
-    a client that cannot do without closes it. A name that could not stand in a header is none, be
-    it that the application takes whatever is offered (section 4.1).
+    No common subprotocol is not an error (RFC 6455 section 4.2.2): the connection opens without
+    one, and a client that needs one closes it. Names that are not valid header tokens are ignored,
+    even if the application echoes whatever is offered (section 4.1).
 
     Args:
         offered: the ``Sec-WebSocket-Protocol`` header, or ``None``.
@@ -163,25 +163,25 @@ def select_subprotocol(offered: str | None, supported: Sequence[str]) -> str | N
 
 
 def take_token(environ: dict[str, Any]) -> None:
-    """Make a token among the subprotocols what it would be from a client that can send headers.
+    """Move a bearer token from the subprotocol list into the ``Authorization`` header.
 
-    A browser's script can send no header but this list: ``new WebSocket(url, ["bearer", token])``.
-    What stands after ``bearer`` is no subprotocol, and a secret: it becomes the ``Authorization``
-    header (RFC 6750 section 2.1), which everybody knows to keep out of logs and error pages. A
-    token of other characters than RFC 9110 section 5.6.2 allows there is percent-encoded.
+    A browser's script can set no other header: ``new WebSocket(url, ["bearer", token])``. The
+    entry after ``bearer`` is not a subprotocol but a secret. In the ``Authorization`` header (RFC
+    6750 section 2.1) other software knows to keep it out of logs and error pages. A token with
+    characters that RFC 9110 section 5.6.2 does not allow in the list is percent-encoded.
     """
     names = [name.strip() for name in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
     if BEARER not in names[:-1]:
         return
     token = names.pop(names.index(BEARER) + 1)
-    # As WSGI has strings: bytes in latin-1. What would not be one line stays as it is.
+    # WSGI strings are bytes in latin-1. A token that would not be one line stays encoded.
     decoded = unquote(token, encoding="latin-1")
     environ["HTTP_AUTHORIZATION"] = f"Bearer {decoded if decoded.isprintable() else token}"
     environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
 
 
 def allowed_on_101(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield the headers of a response that have a place on a 101."""
+    """Yield the headers of a response that may appear on a 101."""
     return ((name, value) for name, value in headers if name.lower() not in _NOT_ON_101)
 
 
@@ -195,14 +195,14 @@ def switching_protocols(
 
     Args:
         key: the client's ``Sec-WebSocket-Key``.
-        subprotocol: the one agreed on, or ``None``.
-        headers: what the application wants to add (cookies, say); names and values go out as
-            they are, but for white space around values; those that have no place on a 101 are
-            left out.
-        extensions: the answer to ``Sec-WebSocket-Extensions``, or ``None``.
+        subprotocol: the negotiated subprotocol, or ``None``.
+        headers: headers that the application adds, such as cookies. Names and values are sent
+            unchanged, except that white space around values is removed. Headers that may not
+            appear on a 101 are left out.
+        extensions: the value of ``Sec-WebSocket-Extensions``, or ``None``.
 
     Raises:
-        ValueError: a header would break the response apart.
+        ValueError: a header contains a line break.
     """
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -215,7 +215,7 @@ def switching_protocols(
     if extensions is not None:
         lines.append(f"Sec-WebSocket-Extensions: {extensions}")
     for name, value in allowed_on_101(headers):
-        # Django writes cookies with a space in front.
+        # Django writes cookies with a leading space.
         lines.append(f"{name}: " + value.strip(" \t"))
     for line in lines:
         if "\r" in line or "\n" in line or "\0" in line:

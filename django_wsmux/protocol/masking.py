@@ -1,7 +1,6 @@
-"""Masking undone (RFC 6455 section 5.3): in C where that is built, else with what websockets has.
+"""Unmasking (RFC 6455 section 5.3): in C if the extension is built, else with ``websockets``.
 
-Both do the same. The extension makes text of masked bytes in one step, where Python makes bytes of
-them first.
+Both do the same. The extension turns masked bytes into text in one step; Python makes bytes first.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ __all__ = ["IS_COMPILED", "apply_mask", "unmask", "unmask_ascii"]
 
 
 def _unmask(data: bytes | bytearray, start: int, stop: int, text: bool, /) -> str | bytes:
-    # A view cuts out a large payload without a copy; for a small one a slice is cheaper.
+    # A memoryview avoids a copy of a large payload; for a small one a slice is cheaper.
     source = data[start:stop] if stop - start < 4096 else memoryview(data)[start:stop]
     payload: bytes = apply_mask(source, data[start - 4 : start])
     return payload.decode() if text else payload
 
 
 def _unmask_ascii(data: bytes | bytearray, start: int, stop: int, mask: bytes, /) -> str | None:
-    # Python makes bytes first in any case, which are then as well decoded with what came before.
+    # Python makes bytes first anyway, so the caller can decode them with what came before.
     return None
 
 
@@ -30,5 +29,5 @@ try:
 except ImportError:
     unmask, unmask_ascii = _unmask, _unmask_ascii
 
-#: Whether the codec's extension in C is there.
+#: Whether the C extension is built.
 IS_COMPILED: Final = unmask is not _unmask

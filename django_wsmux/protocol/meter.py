@@ -1,6 +1,6 @@
-"""How many messages a second a peer may send: a codec that counts.
+"""A codec that limits how many messages a second a peer may send.
 
-It is used where there is such a limit, so that others pay nothing for it.
+It is only used if there is such a limit, so that other sockets pay nothing for it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from .remainder import Remainder
 
 __all__ = ["MeteredCodec"]
 
-#: Seconds' worth of messages that may come at once: the network holds some up now and then.
+#: Seconds' worth of messages that may come at once: networks deliver some in bursts.
 _BURST: Final = 2.0
 
-#: Fragments that count as one message: browsers cut a large one up, so each cannot be one.
+#: Fragments that count as one message: browsers split large messages.
 _FRAGMENTS: Final = 16
 
 
 class MeteredCodec(Codec):
-    """A codec that holds the peer to a number of messages a second (a token bucket).
+    """A codec that limits the peer to a number of messages a second (a token bucket).
 
-    Control frames count as messages do, and fragments a little, as they make work too. What has
-    come with one call is counted at once. The peer that goes beyond is closed with 1008; messages
-    beyond are not passed on.
+    Control frames count like messages; fragments count a little, because they make work too. All
+    that one call receives is counted together. A peer that exceeds the limit is closed with 1008,
+    and messages beyond the limit are not passed on.
 
     Args:
         rate: messages a second, 1 or more; twice as many may come at once.
-        limits: those of ``Codec``.
+        limits: the limits of ``Codec``.
 
     Example:
         >>> codec, messages = MeteredCodec(1, 1024), []
@@ -46,18 +46,18 @@ class MeteredCodec(Codec):
 
     def __init__(self, rate: int, *limits: Any) -> None:
         super().__init__(*limits)
-        self.alone = -1  # every message is to be counted
+        self.alone = -1  # every message must be counted
         self._rate = rate
-        # What may still come now.
+        # How many messages may still come now.
         self._left = rate * _BURST
         self._counted_at = time.monotonic()
 
     def receive(
         self, data: bytes | bytearray, messages: Sink, size: int | None = None
     ) -> list[Control]:
-        """Take the next bytes from the peer; see ``Codec``."""
+        """Process the next bytes from the peer; see ``Codec``."""
         if self.large is not None:
-            # Comes back here when the frame is whole.
+            # When the frame is complete, this method is called again.
             return super().receive(data, messages, size)
         before = len(messages)
         self._frames = 0
@@ -78,7 +78,7 @@ class MeteredCodec(Codec):
             messages.pop()
         if is_end:
             self._finish()
-            return controls[-1:]  # it is over anyhow
+            return controls[-1:]  # the connection ends anyway
         kept = self._buffer or b""
         rest = self._rest if self.large is None else self._needed - self._filled
         self.remainder = Remainder(kept, self._start, len(kept), rest)
@@ -87,11 +87,11 @@ class MeteredCodec(Codec):
         return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
 
     def forgive(self) -> None:
-        """Reading goes on after a pause: what comes now may all have been sent meanwhile."""
+        """Refill the bucket after a pause in reading: the peer may have sent messages meanwhile."""
         self._refill(float("inf"))
 
     def _refill(self, most: float) -> None:
         now = time.monotonic()
         left = self._left + (now - self._counted_at) * self._rate
-        # Never take away what was there.
+        # Never take away what is left.
         self._left, self._counted_at = max(self._left, min(left, most)), now

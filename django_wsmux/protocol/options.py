@@ -1,6 +1,6 @@
-"""The limits that a connection is held to, as one immutable value.
+"""The limits of a connection, as one immutable value.
 
-Only ``conf.py`` reads Django's settings; every other layer is handed one of these.
+Only ``conf.py`` reads Django's settings; every other layer gets one of these.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ class Options:
     """Limits of one connection.
 
     Attributes:
-        compression: what is offered of permessage-deflate; ``None`` is nothing.
+        compression: the permessage-deflate that is offered; ``None`` offers none.
         max_message_size: largest message accepted from a peer, in bytes after reassembly and
-            inflating; a larger one is closed with 1009 before its bytes are stored.
-        max_frame_size: largest frame accepted, in bytes of payload as they are on the wire;
-            ``None`` is as large as a message may be.
-        max_fragments: frames that a message may come in; one in more is closed with 1009.
+            decompression; a larger one is closed with 1009 before its bytes are stored.
+        max_frame_size: largest frame accepted, in bytes of payload on the wire; ``None`` is as
+            large as a message may be.
+        max_fragments: largest number of frames in a message; more are closed with 1009.
         max_unread_messages: messages that may wait for the view before reading stops, so that
             TCP pushes back on the peer.
-        max_unread_bytes: the same in bytes, or characters of text; the message that passes the
+        max_unread_bytes: the same in bytes, or characters of text; the message that exceeds the
             limit is kept.
-        max_unsent_bytes: bytes that may wait for the peer; beyond them a view's own ``send()``
-            waits, and a group's delivery closes the socket with 1013.
-        close_slow_clients: whether a socket that passes that limit by a group's messages is closed;
-            else it goes without them until there is room.
-        close_timeout: seconds that a peer has to answer a close frame, or to take what is still
-            queued for it, before the descriptor is closed all the same.
-        send_timeout: seconds that a peer may leave bytes untaken, none at all, before it is
-            dropped; 0 is for ever.
+        max_unsent_bytes: bytes that may wait for the peer. Beyond them a view's own ``send()``
+            waits, and a group's message closes the socket with 1013.
+        close_slow_clients: whether a socket that exceeds that limit by a group's messages is
+            closed; otherwise it misses them until there is room.
+        close_timeout: seconds that a peer has to answer a close frame, or to read what is still
+            queued for it, before the descriptor is closed anyway.
+        send_timeout: seconds during which a peer may read nothing of what is sent before it is
+            dropped; 0 sets no limit.
         max_messages_per_second: messages and control frames that a peer may send in a second, on
-            average; beyond them it is closed with 1008. ``None`` is any number.
-        max_sockets: sockets that the process may have; handshakes beyond them are refused.
-        max_sockets_per_address: the same of one client address.
-        max_sockets_per_user: the same of one user.
-        trusted_proxies: reverse proxies that append to ``X-Forwarded-For``.
+            average; beyond them it is closed with 1008. ``None`` sets no limit.
+        max_sockets: sockets that the process may have; further handshakes are refused.
+        max_sockets_per_address: the same for one client address.
+        max_sockets_per_user: the same for one user.
+        trusted_proxies: number of reverse proxies that append to ``X-Forwarded-For``.
         handshake_timeout: seconds that a client has for its request, from the TCP connection on;
-            0 is for ever.
-        blocked_warning: seconds that a view may compute without waiting before it is logged; 0 is
-            for ever.
-        handler_greenlets: messages of event views that are handled at the same time, at most.
+            0 sets no limit.
+        blocked_warning: seconds that a view may compute without waiting before it is logged; 0
+            logs nothing.
+        handler_greenlets: largest number of messages of event views handled at the same time.
         ping_interval: seconds between two pings to a peer; 0 sends none.
-        ping_timeout: seconds that a pinged peer has to show a sign of life.
+        ping_timeout: seconds that a peer has to show a sign of life after a ping.
     """
 
     compression: Compression | None = None

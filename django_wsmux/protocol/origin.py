@@ -1,7 +1,7 @@
-"""Which web pages may open a socket (RFC 6455 section 10.2).
+"""Decides which web pages may open a socket (RFC 6455 section 10.2).
 
-A browser sends its cookies along with a cross-site handshake and no CORS rule stops it, so the
-``Origin`` header is all that keeps a foreign page from talking with the visitor's session.
+A browser sends cookies with a cross-site handshake, and no CORS rule stops it. Only a check of the
+``Origin`` header keeps a foreign page from using the visitor's session.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from urllib.parse import SplitResult, urlsplit
 
 __all__ = ["OPAQUE", "has_port", "is_allowed", "is_loopback", "is_same", "problem"]
 
-#: Origins that name no site: of a sandboxed frame or a redirected request, and of a local file.
-#: They are allowed by name only.
+#: Origins that name no site: a sandboxed frame or a redirected request, and a local file. They must
+#: be allowed by name.
 OPAQUE: Final = ("null", "file://")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# Clients that are no browsers (ws4py, Starscream) make the origin from the URL that they open.
+# Some clients that are not browsers (ws4py, Starscream) derive the origin from the URL.
 _PAGES = {"ws": "http", "wss": "https"}
 
-# RFC 6454 section 6.2, or a pattern. urlsplit() alone overlooks white space within, takes what is
-# in brackets for the host whatever stands around them, and two headers that the server has joined
-# with a comma for one.
+# RFC 6454 section 6.2, or a pattern. urlsplit() alone ignores white space inside and text around
+# brackets, and accepts two headers that the server has joined with a comma.
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|(?:\*\.)?[\w.-]+)(?::[0-9]+)?", re.IGNORECASE
 )
 
 
 def _split(url: str) -> SplitResult | None:
-    """Return the parts of an origin, or None when it is not scheme://host[:port]."""
+    """Return the parts of an origin, or ``None`` if it is not scheme://host[:port]."""
     if not _ORIGIN.fullmatch(url):
         return None
     try:
@@ -44,11 +43,12 @@ def _split(url: str) -> SplitResult | None:
 
 
 def is_same(origin: str, host: str, *, secure: bool) -> bool:
-    """Say whether ``origin`` is the site that the request was sent to.
+    """Return whether ``origin`` is the site that the request was sent to.
 
-    Host and port are compared. The scheme is not, as a proxy may have ended TLS unnoticed; only a
-    plain page on a request known to be secure is refused, since who can forge the one must not
-    reach the other. ``ws`` is the same as ``http``, and ``wss`` the same as ``https``.
+    Host and port are compared. The scheme is not, because a proxy may terminate TLS without telling
+    the application. Only a plain page on a request known to be secure is refused: an attacker who
+    can forge the page must not reach the secure site. ``ws`` is the same as ``http``, and ``wss``
+    the same as ``https``.
 
     Args:
         origin: the ``Origin`` header.
@@ -60,18 +60,18 @@ def is_same(origin: str, host: str, *, secure: bool) -> bool:
         return False
     default = _DEFAULT_PORTS.get(parts.scheme)
     if default is None:
-        return False  # an app's shell, such as capacitor://localhost, is to be allowed by name
+        return False  # an app's shell, such as capacitor://localhost, must be allowed by name
     return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
 
 
 def has_port(host: str) -> bool:
-    """Say whether a ``Host`` header names the port."""
+    """Return whether a ``Host`` header names the port."""
     parts = _split(f"http://{host}")
     return parts is not None and parts.port is not None
 
 
 def is_loopback(origin: str) -> bool:
-    """Say whether ``origin`` is a page on this machine, whatever its port."""
+    """Return whether ``origin`` is a page on this machine, on any port."""
     parts = _split(origin)
     if parts is None or parts.scheme not in _DEFAULT_PORTS:
         return False
@@ -85,14 +85,14 @@ def is_loopback(origin: str) -> bool:
 
 
 def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
-    """Say whether ``origin`` matches a pattern.
+    """Return whether ``origin`` matches a pattern.
 
     Args:
         origin: the ``Origin`` header.
         patterns: ``"https://example.com"``, ``"https://*.example.com"`` for its subdomains (not
-            itself), one of ``OPAQUE``, or ``"*"`` for every page there is.
+            itself), one of ``OPAQUE``, or ``"*"`` for every page.
     """
-    # No host has a star in its name, as patterns have.
+    # A host cannot contain a star; only patterns can.
     parts = None if "*" in origin else _split(origin)
     for pattern in patterns:
         if pattern == "*" or (pattern == origin and origin in OPAQUE):
@@ -110,7 +110,7 @@ def is_allowed(origin: str, patterns: Iterable[str]) -> bool:
 
 
 def problem(pattern: Any) -> str | None:
-    """Return why a pattern of ``is_allowed()`` can match no origin, or ``None`` if it can.
+    """Return why a pattern of ``is_allowed()`` cannot match any origin, or ``None`` if it can.
 
     Example:
         >>> problem("https://example.com/")

@@ -1,4 +1,4 @@
-"""Parts of a frame, read and judged."""
+"""Reads and checks parts of a frame."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["check_header", "extended_length", "parse_close"]
 
 
 def check_header(first: int, length: int, *, may_compress: bool, is_inside: bool) -> None:
-    """Apply what the first two bytes of a frame can break.
+    """Check the rules that the first two bytes of a frame can break.
 
     Args:
         first: the first byte.
-        length: of the second; negative without its mask bit.
+        length: the length in the second byte; negative if the mask bit is not set.
         may_compress: permessage-deflate is in use.
-        is_inside: a message in parts has begun.
+        is_inside: a fragmented message has begun.
     """
     opcode = first & 0x0F
     reserved = first & 0x70
@@ -49,21 +49,21 @@ def check_header(first: int, length: int, *, may_compress: bool, is_inside: bool
         raise Violation(CloseCode.PROTOCOL_ERROR, "reserved opcode")
     elif opcode == CONTINUATION:
         if not is_inside:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "continuation of nothing")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
     elif is_inside:
         # Section 5.4: fragments of two messages MUST NOT be interleaved.
-        raise Violation(CloseCode.PROTOCOL_ERROR, "continuation expected")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "continuation frame expected")
 
 
 def extended_length(data: bytes | bytearray, position: int, available: int) -> tuple[int, int]:
-    """Return the sizes of a frame's head and payload; for the head 0 and how much is needed."""
+    """Return the sizes of a frame's head and payload; 0 and the needed size if it is incomplete."""
     if data[position + 1] & 0x7F == 126:
         if available < 4:
             return 0, 4
         length = data[position + 2] << 8 | data[position + 3]
         # Section 5.2: the minimal number of bytes MUST be used to encode the length.
         if length < 126:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "length not minimally encoded")
         return 8, length
     if available < 10:
         return 0, 10
@@ -74,11 +74,11 @@ def extended_length(data: bytes | bytearray, position: int, available: int) -> t
 
 
 def parse_close(payload: bytes) -> Closed:
-    """Read a close frame's body (section 5.5.1).
+    """Parse the body of a close frame (section 5.5.1).
 
     Raises:
-        UnicodeDecodeError: its reason is not UTF-8.
-        Violation: it is not what it should be.
+        UnicodeDecodeError: the reason is not UTF-8.
+        Violation: the body is invalid.
     """
     if not payload:
         return Closed(CloseCode.NO_STATUS, "")

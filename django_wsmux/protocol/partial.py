@@ -1,4 +1,4 @@
-"""A message that is arriving in parts: fragments, pieces of a frame, compressed data."""
+"""Messages that arrive in parts: fragments, pieces of a frame, compressed data."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class PartialMessage:
-    """Puts a message together, within its limit.
+    """Assembles a message, up to a limit.
 
-    Text is decoded as it comes, so that bad text fails as soon as it is seen and not at the
-    message's end (RFC 6455 section 8.1).
+    Text is decoded as it arrives, so that invalid text fails immediately and not at the end of the
+    message (RFC 6455 section 8.1).
 
     Args:
         opcode: TEXT or BINARY.
-        limit: bytes that the message may have when inflated.
-        inflater: the stream that its bytes go through, for a compressed message.
+        limit: largest size of the message after decompression, in bytes.
+        inflater: the stream that decompresses it, for a compressed message.
     """
 
     __slots__ = (
@@ -42,11 +42,11 @@ class PartialMessage:
 
     def __init__(self, opcode: int, limit: int, inflater: zlib._Decompress | None = None) -> None:
         self.is_text = opcode == TEXT
-        # Whether more ASCII may come as str: nothing has gone through the decoder, which may keep
-        # the start of a character.
+        # Whether add() takes ASCII as str: only until the decoder is used, because it may keep the
+        # start of a character.
         self.is_ascii = self.is_text
         self.inflater = inflater
-        # Its frames so far and the bytes that they announced; the codec holds both to the limits.
+        # The frames so far and the bytes that they announced; the codec checks both limits.
         self.fragments = 0
         self.announced = 0
         self.inflated = 0
@@ -56,11 +56,11 @@ class PartialMessage:
         self._bytes = bytearray()
 
     def add(self, payload: str | bytes, final: bool) -> None:
-        """Add bytes, or while ``is_ascii`` what they are as text; ``final`` when they are the last.
+        """Add bytes, or ASCII text while ``is_ascii``; ``final`` marks the last part.
 
         Raises:
-            UnicodeDecodeError: they are no text.
-            Violation: they are not what they should be.
+            UnicodeDecodeError: the text is not UTF-8.
+            Violation: the compressed data is invalid, or inflates beyond the limit.
         """
         if isinstance(payload, str):
             self._text.write(payload)
@@ -78,14 +78,14 @@ class PartialMessage:
         return self._text.getvalue() if self.is_text else bytes(self._bytes)
 
     def _inflate(self, inflater: zlib._Decompress, payload: bytes, final: bool) -> bytes:
-        """Undo the compression (RFC 7692 section 7.2.2), never beyond the limit."""
+        """Decompress (RFC 7692 section 7.2.2), never beyond the limit."""
         if inflater.eof:
-            # Nothing follows a stream's last block (section 7.2.3.4). zlib would keep what does,
-            # copied anew with each fragment: seconds of work for a few megabytes.
+            # Nothing may follow the last block of a stream (section 7.2.3.4). zlib would keep such
+            # data and copy it again with each fragment: seconds of work for a few megabytes.
             return b""
         room = self._limit - self.inflated
         try:
-            # One byte more than there is room for tells that there would be more.
+            # One byte more than the limit allows shows that the message is too large.
             inflated = inflater.decompress(payload + TAIL if final else payload, room + 1)
         except zlib.error as error:
             raise Violation(CloseCode.PROTOCOL_ERROR, "invalid compressed data") from error

@@ -1,4 +1,4 @@
-"""What a peer goes on to send after it has broken a rule."""
+"""Reads what a peer sends after it has broken a rule."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from .frames import CLOSE
 
 __all__ = ["Remainder"]
 
-#: Frames that are looked at. A peer that sends more of them does not listen.
+#: Frames that are read. A peer that sends more does not react to our close frame.
 _MANY: Final = 10_000
 
-#: Bytes that the longest head of a frame has.
+#: Bytes of the longest frame head.
 _LONGEST_HEAD: Final = 14
 
 
 class Remainder:
-    """Looks for the peer's close frame, with which it answers ours, and keeps nothing.
+    """Looks for the close frame with which the peer answers ours; keeps no data.
 
-    TCP must not be closed while the peer still sends: its system would be sent a RST, and may throw
-    the close frame away that it has not read yet (RFC 6455 section 7.1.1). So frames are followed
-    by their lengths, whatever else is wrong with them.
+    TCP must not be closed while the peer still sends: its system would get a RST, and might discard
+    our close frame before the peer has read it (RFC 6455 section 7.1.1). So frames are skipped by
+    their lengths, whatever else is wrong with them.
 
     Args:
-        data: what has arrived already.
-        start: where the broken frame begins in ``data``, or what comes after its last known byte.
+        data: the bytes that have arrived already.
+        start: where the broken frame, or the data after its last known byte, begins in ``data``.
         end: the end of ``data``.
-        skip: bytes to come of a frame that has begun before ``start``.
+        skip: remaining bytes of a frame that began before ``start``.
 
     Attributes:
         is_closed: the peer has sent its close frame.
@@ -44,7 +44,7 @@ class Remainder:
         self.receive(data, start, end)
 
     def receive(self, data: bytes | bytearray, start: int, end: int) -> None:
-        """Take the next bytes, those of ``data`` from ``start`` to ``end``."""
+        """Process the next bytes, ``data[start:end]``."""
         while start < end and self._left and not self.is_closed:
             if self._skip:
                 size = min(self._skip, end - start)
@@ -55,12 +55,12 @@ class Remainder:
             self.is_closed = self._is_close and not self._skip
 
     def _begin(self, data: bytes | bytearray, start: int, end: int) -> int:
-        """Read the head of a frame, as far as it is there; return where to go on."""
+        """Read the head of a frame, as far as it has arrived; return where to continue."""
         before = len(self._head)
         head = self._head + data[start : min(end, start + _LONGEST_HEAD - before)]
         length = head[1] & 0x7F if len(head) > 1 else 0
         extended = {126: 2, 127: 8}.get(length, 0)
-        # A frame without its mask is shorter.
+        # An unmasked frame has a shorter head.
         size = 2 + extended + (4 if len(head) > 1 and head[1] & 0x80 else 0)
         if len(head) < size:
             self._head = head

@@ -1,7 +1,7 @@
-"""How many WebSockets this process has at a time: in all, of one address, of one user.
+"""Caps on the WebSockets of this process: in all, per address, per user.
 
-Each handshake takes a ``Place`` before the framework is asked, and has it until it is refused or
-its socket's descriptor is closed, so those under way count too. Where no cap is set there are no
+Each handshake takes a ``Place`` before the framework is called, and keeps it until it is refused or
+its socket's descriptor is closed, so handshakes in progress count too. Without a cap there are no
 places.
 """
 
@@ -22,29 +22,25 @@ __all__ = ["FULL_USER", "RETRY_AFTER", "Place", "address_of", "admit_user", "ent
 
 logger = get_logger("django_wsmux.handshake")
 
-#: Seconds after which a client that was refused may try again.
+#: Seconds after which a refused client may try again.
 RETRY_AFTER: Final = 10
 
 _RETRY = (("Retry-After", str(RETRY_AFTER)),)
 
 _FULL = Refusal(
-    "503 Service Unavailable", "This server has as many WebSockets as it takes.", _RETRY
+    "503 Service Unavailable", "This server has reached its limit of WebSockets.", _RETRY
 )
-_FULL_ADDRESS = Refusal(
-    "429 Too Many Requests", "There are as many WebSockets from this address as may be.", _RETRY
-)
-#: For a user who has as many sockets as may be.
-FULL_USER: Final = Refusal(
-    "429 Too Many Requests", "There are as many WebSockets of this user as may be.", _RETRY
-)
+_FULL_ADDRESS = Refusal("429 Too Many Requests", "Too many WebSockets from this address.", _RETRY)
+#: For a user who has reached the limit.
+FULL_USER: Final = Refusal("429 Too Many Requests", "Too many WebSockets of this user.", _RETRY)
 
 
 class Place:
-    """What one WebSocket takes up of the caps.
+    """The share of one WebSocket in the caps.
 
     Attributes:
-        is_open: a socket has it, and gives it back when its descriptor is closed.
-        is_refused: its user has as many as may be.
+        is_open: a socket holds it, and releases it when its descriptor is closed.
+        is_refused: its user has reached the limit.
     """
 
     __slots__ = ("_address", "_is_taken", "_user", "is_open", "is_refused")
@@ -56,7 +52,7 @@ class Place:
         self.is_open = self.is_refused = False
 
     def release(self) -> None:
-        """Give it back; does nothing the second time."""
+        """Give the place back; a second call does nothing."""
         global _places
         with _lock:
             if not self._is_taken:
@@ -67,18 +63,18 @@ class Place:
             _remove(_users, self._user)
 
 
-# For servers with threads; greenlets do not get in each other's way here.
+# For servers with threads; greenlets do not switch here.
 _lock = Lock()
 _places = 0
 _addresses: dict[str, int] = {}
 _users: dict[str, int] = {}
 
-# A setting that does not fit the proxies is said once a minute.
+# A setting that does not match the proxies is logged once a minute.
 _misled = LogLimit(1, 60.0)
 
 
 def _add(counts: dict[str, int], key: str | None, limit: int | None) -> bool:
-    """Count one more, unless there are ``limit``."""
+    """Count one more, unless ``limit`` is reached; return whether it was counted."""
     if key is None or limit is None:
         return True
     number = counts.get(key, 0)
@@ -99,8 +95,8 @@ def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
     """Take a place for a handshake.
 
     Returns:
-        The place, to be released when there is no socket in the end; how to refuse the handshake;
-        or ``None`` where nothing is limited.
+        The place, which must be released if no socket opens; the refusal if a cap is reached; or
+        ``None`` if no cap is set.
     """
     most, per_address = options.max_sockets, options.max_sockets_per_address
     if most is per_address is options.max_sockets_per_user is None:
@@ -110,10 +106,10 @@ def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
     if refusal is None:
         return Place(address)
     if refusal is _FULL:
-        counter, reason = "refused_sockets", f"WEBSOCKET_MAX_SOCKETS, {most}, are open"
+        counter, reason = "refused_sockets", f"WEBSOCKET_MAX_SOCKETS ({most}) is reached"
     else:
         counter = "refused_address"
-        reason = f"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS, {per_address}, are open of {address}"
+        reason = f"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS ({per_address}) is reached by {address}"
     note(counter, refusal.status, wire_path(environ), reason)
     return refusal
 
@@ -130,13 +126,13 @@ def _take_place(address: str | None, most: int | None, per_address: int | None) 
 
 
 def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
-    """Count a handshake for its user; say whether there was room.
+    """Count a handshake for its user; return whether it is within the limit.
 
     Args:
-        place: that of the handshake.
+        place: the place of the handshake.
         user: the primary key.
         limit: how many sockets a user may have.
-        path: for the log, quoted.
+        path: the quoted path, for the log.
     """
     with _lock:
         if place._user is not None:
@@ -145,21 +141,21 @@ def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
             place._user = user
             return True
     place.is_refused = True
-    reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER, {limit}, are there of user {shown(user)}"
+    reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER ({limit}) is reached by user {shown(user)}"
     note("refused_user", FULL_USER.status, path, reason)
     return False
 
 
 def address_of(environ: Mapping[str, Any], proxies: int) -> str | None:
-    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.
+    """Return the address that a WebSocket is counted for: IPv4, or the /64 network of IPv6.
 
     Args:
-        environ: of the handshake.
+        environ: the environ of the handshake.
         proxies: how many reverse proxies append the address of their client to
-            ``X-Forwarded-For``. What stands further left is what the client says, and not believed.
+            ``X-Forwarded-For``. Entries further left come from the client and are not trusted.
 
     Returns:
-        ``None`` when the request came over a unix socket and no proxy says from where.
+        ``None`` if the request came over a unix socket and no proxy names the client.
 
     Example:
         >>> address_of({"REMOTE_ADDR": "2001:db8:1:2:3::4"}, 0)
@@ -173,18 +169,19 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str | None:
     suffix = _misled.suffix() if proxies or address is None else None
     if suffix is not None:
         logger.warning(
-            "X-Forwarded-For is %s, WEBSOCKET_TRUSTED_PROXIES is %d, so the address that a "
-            "WebSocket is counted for is %s%s",
+            "X-Forwarded-For is %s and WEBSOCKET_TRUSTED_PROXIES is %d: %s%s",
             shown(environ.get("HTTP_X_FORWARDED_FOR", "")),
             proxies,
-            "the nearest proxy's" if address else "unknown, and it is not limited",
+            "WebSockets are counted for the address of the nearest proxy"
+            if address
+            else "the address of the client is unknown, so it is not limited",
             suffix,
         )
     return address
 
 
 def _network(text: str) -> str | None:
-    """Return an address, or its network, in one spelling; a port is left out."""
+    """Return an address or its network, in one spelling and without a port."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -196,7 +193,7 @@ def _network(text: str) -> str | None:
         return None
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is None:
-            # Whoever has one IPv6 address has its /64 (RFC 6177).
+            # A client with one IPv6 address has the whole /64 (RFC 6177).
             return f"{IPv6Address(int(address) >> 64 << 64)}/64"
         address = address.ipv4_mapped
     return str(address)

@@ -1,7 +1,7 @@
-"""Handshakes that are refused: the answer, the counter, and a line in the log now and then.
+"""Refused handshakes: the response, the counter and the log line.
 
-Whoever floods a server with handshakes must not fill its disk, so lines of one kind are limited;
-the next one says how many were left out, and the counters count all of them.
+A flood of handshakes must not fill the disk, so log lines of one kind are limited. The next line
+says how many were left out; the counters count all of them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["LogLimit", "answer", "forget_lines", "is_wsgiref", "note", "shown", 
 
 logger = get_logger("django_wsmux.handshake")
 
-#: Lines of one kind that may come at once, and seconds for each further one.
+#: Lines of one kind that may be logged at once, and seconds for each further one.
 _LINES: Final = 20
 _SECONDS: Final = 10.0
 
-#: Characters of a value that a client has sent; servers let it be 8 KiB and more.
+#: Characters that are logged of a value from a client; servers accept 8 KiB and more.
 _SHOWN: Final = 200
 
 
 class LogLimit:
-    """Lets a few lines through at once, then one now and then.
+    """Limits log lines with a token bucket.
 
     Args:
-        lines: how many may come at once.
-        seconds: until there is room for another.
+        lines: how many may be logged at once.
+        seconds: seconds for each further line.
     """
 
     __slots__ = ("_at", "_left", "_left_out", "_lines", "_seconds")
@@ -43,7 +43,7 @@ class LogLimit:
         self._at = time.monotonic()
 
     def suffix(self) -> str | None:
-        """Return what to append to a line, or ``None`` when it is to be left out."""
+        """Return the suffix for the line, or ``None`` if it must not be logged."""
         now = time.monotonic()
         self._left = min(self._lines, self._left + (now - self._at) / self._seconds)
         self._at = now
@@ -59,12 +59,12 @@ _limits: Final[dict[str, LogLimit]] = {}
 
 
 def suffix(kind: str) -> str | None:
-    """Return what to append to a line of one kind, or ``None`` if there were too many of them."""
+    """Return the suffix for a line of this kind, or ``None`` if it must not be logged."""
     return _limits.setdefault(kind, LogLimit()).suffix()
 
 
 def shown(value: str) -> str:
-    """Return what a client has sent, safe for a log: escaped, and not too long.
+    """Return a value from a client, escaped and shortened for the log.
 
     Example:
         >>> shown("https://a.example\\r\\nroot logged in")
@@ -74,18 +74,18 @@ def shown(value: str) -> str:
 
 
 def forget_lines() -> None:
-    """Let lines of each kind through again; for tests, each of which should see its own."""
+    """Reset the limits, so that each test sees its own lines."""
     _limits.clear()
 
 
 def note(counter: str, status: str, path: str, reason: str) -> None:
-    """Count a refusal, and log it unless there were many.
+    """Count a refusal, and log it within the limit.
 
     Args:
-        counter: one of ``COUNTERS``; lines are limited by it.
-        status: of the answer.
-        path: of the handshake, see ``environ.wire_path()``.
-        reason: with ``shown()`` around what the client sent.
+        counter: one of ``COUNTERS``; lines are limited for each counter.
+        status: the status of the response.
+        path: the path of the handshake, see ``environ.wire_path()``.
+        reason: the reason; values from the client go through ``shown()`` first.
     """
     count(counter)
     end = suffix(counter)
@@ -96,13 +96,13 @@ def note(counter: str, status: str, path: str, reason: str) -> None:
 
 
 def tell(status: str, path: str, more: str, hint: str) -> None:
-    """Log that a handshake was answered otherwise than with 101, unless there were many.
+    """Log, within the limit, that a handshake got a response other than 101.
 
     Args:
-        status: of the answer; lines are limited by its code.
-        path: of the handshake, see ``environ.wire_path()``.
-        more: what else there is to say.
-        hint: what to change, if the answer looks like a mistake of the project.
+        status: the status of the response; lines are limited for each status code.
+        path: the path of the handshake, see ``environ.wire_path()``.
+        more: further text for the line.
+        hint: what to change, if the response looks like a mistake in the project.
     """
     end = suffix(status[:3])
     if end is None:
@@ -117,9 +117,9 @@ def tell(status: str, path: str, more: str, hint: str) -> None:
 
 
 def is_wsgiref(environ: dict[str, Any]) -> bool:
-    """Return whether Python's own server has made this environ.
+    """Return whether this environ comes from Python's own server.
 
-    It asserts that no response has an ``Upgrade`` header, which PEP 3333 leaves to servers.
+    That server asserts that responses have no ``Upgrade`` header, which PEP 3333 leaves to servers.
     """
     return str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
 
@@ -127,7 +127,7 @@ def is_wsgiref(environ: dict[str, Any]) -> bool:
 def answer(
     refusal: Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """Answer a handshake with a refusal, as plain HTTP."""
+    """Send a refusal as a plain HTTP response."""
     count("handshakes_refused")
     body = refusal.reason.encode()
     headers = [

@@ -1,9 +1,9 @@
-"""Says which view holds up the whole process.
+"""Finds the view that blocks the whole process.
 
-Greenlets take turns when they wait. A view that computes for a second keeps every other socket and
-page of the worker from being served for that second, and nothing tells who it was. So a thread of
-the operating system looks at the clock that the hub sets, and when it has stood still for too long
-takes down where the process is. The hub logs it once it runs again, and once for each place.
+Greenlets take turns when they wait. While a view computes for a second, the worker serves no other
+socket or page, and nothing shows which view it was. So a native thread watches a clock that the hub
+sets. When the clock has stood still for too long, the thread takes a stack trace of the process.
+The hub logs it when it runs again, once for each place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Watchdog"]
 
 logger = get_logger("django_wsmux.watchdog")
 
-#: How often the hub sets the clock while the limit passes once.
+#: How often the hub sets the clock within the limit.
 _BEATS: Final = 4
 
 _real_sleep: Final = monkey.get_original("time", "sleep")
@@ -35,25 +35,25 @@ class Watchdog:
     """Watches the hub of this thread.
 
     Args:
-        limit: seconds that a view may compute before it is worth a warning.
+        limit: seconds that a view may compute before a warning is logged.
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._beat = time.monotonic()
-        # Where the process was when it stood still, and for how long already.
+        # Where the process was when the clock stood still.
         self._seen: traceback.StackSummary | None = None
         self._places: set[tuple[str, int | None]] = set()
         self._thread = _get_ident()
         self._timer = gevent.get_hub().loop.timer(limit / _BEATS, limit / _BEATS, ref=False)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._timer.start(self._set_clock)
         _start_thread(self._watch, ())
 
     def stop(self) -> None:
-        """Set the clock no more, in a forked child, where the thread that reads it is not."""
+        """Stop setting the clock, in a forked child, which lacks the thread that reads it."""
         self._timer.stop()
         self._timer.close()
 
@@ -67,10 +67,10 @@ class Watchdog:
     def _report(self, stack: traceback.StackSummary, blocked: float) -> None:
         place = stack[-1].filename, stack[-1].lineno
         if place in self._places or stack[-1].filename == hub.__file__:
-            return  # in the hub itself it is the machine that stood still
+            return  # in the hub itself: the machine stood still
         self._places.add(place)
         logger.warning(
-            "Nobody else was served for %.1f s, as this code did not wait for anything "
+            "The event loop was blocked for %.1f s by the code below "
             "(WEBSOCKET_BLOCKED_WARNING is %g); logged once for this place:\n%s",
             blocked,
             self._limit,
@@ -78,11 +78,11 @@ class Watchdog:
         )
 
     def _watch(self) -> None:
-        """Run in a thread of its own, outside of gevent: it must touch nothing of gevent's."""
+        """Run in a native thread, which must not touch anything of gevent."""
         while True:
             _real_sleep(self._limit / _BEATS)
             if self._seen is None and time.monotonic() - self._beat > self._limit:
                 frame: Any = sys._current_frames().get(self._thread)
-                # The frames go on while they are read, and a source file may be unreadable.
+                # The frames keep running while they are read, and a source file may be unreadable.
                 with contextlib.suppress(Exception):
                     self._seen = frame and traceback.extract_stack(frame)

@@ -73,10 +73,10 @@ class TestSockets:
             ]
             answer = turned_away(capped, X_Forwarded_For="192.0.2.99")
             assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
-            assert answer.text == "This server has as many WebSockets as it takes."
+            assert answer.text == "This server has reached its limit of WebSockets."
             assert counted(capped, "refused_sockets") == before + 1
             capped.wait_for_log(
-                r"refused with 503 .*: '/echo/': WEBSOCKET_MAX_SOCKETS, 6, are open"
+                r"refused with 503 .*: '/echo/': WEBSOCKET_MAX_SOCKETS \(6\) is reached"
             )
             for wire in wires:
                 wire.send(frame(0x81, b"still here"))
@@ -180,7 +180,7 @@ class TestUser:
                 assert wire.frame() == (1, b"x")
             answer = turned_away(capped, path, Cookie=ann)
             assert (answer.status, answer.headers["Retry-After"]) == (429, "10")
-            assert answer.text == "There are as many WebSockets of this user as may be."
+            assert answer.text == "Too many WebSockets of this user."
             for more in (f"Cookie: {bob}\r\n", ""):
                 with capped.upgraded(path, client("192.0.2.7") + more) as other:
                     other.send(frame(0x81, b"x"))
@@ -341,7 +341,7 @@ def test_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
             sock.connect(path)
             sock.sendall(handshake("/echo/"))
             assert sock.recv(100).startswith(b"HTTP/1.1 101 ")
-    server.wait_for_log("WEBSOCKET_TRUSTED_PROXIES is 0, .* unknown, and it is not limited")
+    server.wait_for_log("WEBSOCKET_TRUSTED_PROXIES is 0: .* unknown, so it is not limited")
 
 
 def test_off() -> None:

@@ -264,8 +264,8 @@ def computing(target: Target) -> str:
         websocket.send("go")
         assert websocket.recv(timeout=TIMEOUT) == "done"
     if target.name == "runserver":
-        return "yes" if "Nobody else was served" in target.server.log else "no"
-    return "yes" if target.server.wait_for_log("Nobody else was served") else "no"
+        return "yes" if "The event loop was blocked" in target.server.log else "no"
+    return "yes" if target.server.wait_for_log("The event loop was blocked") else "no"
 
 
 def end(target: Target) -> str:

@@ -27,10 +27,10 @@ BROKEN = {
     "reserved opcode": frame(0x83, b"x" * 200),
     "reserved control": frame(0x8B, b""),
     "not masked": b"\x81\x05hello",
-    "continuation of nothing": frame(0x80, b"x"),
+    "unexpected continuation": frame(0x80, b"x"),
     "fragmented ping": frame(0x09, b"x"),
     "long ping": frame(0x89, b"x" * 126),
-    "length not in its shortest form": b"\x81\xfe\x00\x05\x00\x00\x00\x00hello",
+    "length not minimally encoded": b"\x81\xfe\x00\x05\x00\x00\x00\x00hello",
 }
 
 
