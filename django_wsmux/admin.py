@@ -1,7 +1,7 @@
-"""A page in Django's admin that shows what is open, in all processes.
+"""A page in Django's admin that shows the open sockets of all processes.
 
-It needs nothing but ``django.contrib.admin``. To keep itself up to date it opens a socket of its
-own, whose URL the project mounts::
+It needs only ``django.contrib.admin``. To update itself it opens a socket of its own, whose URL the
+project mounts::
 
     path("admin/sockets/", include("django_wsmux.websocket_urls"))     # in WEBSOCKET_URLCONF
 """
@@ -30,20 +30,20 @@ __all__ = ["SocketAdmin"]
 
 @admin.register(Socket)
 class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic when it runs
-    """The page; for users who may view sockets."""
+    """The page, for users with the permission to view sockets."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody adds a socket here."""
+        """Return ``False``: sockets cannot be added here."""
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Say whether the user may see it."""
+        """Return whether the user may see the page."""
         return overview_page.is_permitted(request.user)
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the one page that there is."""
+        """Return the URL of the only page."""
         view = self.admin_site.admin_view(self.changelist_view)
         return [path("", view, name="django_wsmux_socket_changelist")]
 
@@ -72,7 +72,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         return TemplateResponse(request, "admin/django_wsmux/overview.html", context)
 
     def _disconnect(self, request: HttpRequest, user_id: str) -> HttpResponse:
-        """Close the sockets of a user in all processes, and note who has done so."""
+        """Close the sockets of a user in all processes, and log who did so."""
         if not overview_page.may_close(request.user):
             raise PermissionDenied
         try:

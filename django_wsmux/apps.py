@@ -14,7 +14,7 @@ class WebSocketsConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Register the system checks, and watch for ends of sessions."""
+        """Register the system checks and the receivers that watch for ends of sessions."""
         from . import checks, driver_checks, people  # noqa: F401
 
         people.connect_signals()

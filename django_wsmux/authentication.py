@@ -1,7 +1,7 @@
-"""Who is it, without cookies: tickets, tokens, the first message.
+"""Authentication without cookies: tickets, tokens, the first message.
 
-``authentication()`` asks one authenticator after the other, before the view and its decorators, so
-``request.user`` is there for ``login_required`` as if a session had said so::
+``authentication()`` asks one authenticator after another before it calls the view and its other
+decorators. So ``login_required`` finds ``request.user`` as if the session had set it::
 
     @authentication(ticket, bearer(user_of_token))
     @login_required
@@ -11,9 +11,9 @@
     class Chat(LoginRequiredMixin, WebSocketView):
         authenticators = [ticket, bearer(user_of_token)]
 
-An authenticator is a function of the request that returns a user, or ``None`` when there is nothing
-for it to judge, and raises ``AuthenticationFailed`` when there is and it is wrong. Those of Django
-REST framework will do as well, classes or objects.
+An authenticator is a function that takes the request. It returns a user, or ``None`` if the request
+has no credentials for it, and raises ``AuthenticationFailed`` if they are wrong. Authenticators of
+Django REST framework work as well, classes or objects.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ __all__ = [
 
 logger = get_logger("django_wsmux.handshake")
 
-#: Returns a user, or ``None`` for nothing to judge.
+#: Returns a user, or ``None`` if the request has no credentials for it.
 Authenticator = Callable[[Any], Any]
 
 View = Callable[..., HttpResponseBase]
 
 
 class _LateResponse(WebSocketResponse):
-    """Accepts first and calls the view later, which may refuse then."""
+    """Accepts the handshake first and calls the view later, which may still refuse."""
 
     calls_view = True
 
 
 class FirstMessage:
-    """Waits for the first message to say who it is; see ``first_message()``."""
+    """Authenticates by the first message; see ``first_message()``."""
 
     def __init__(self, lookup: Callable[[Any], Any]) -> None:
         require_plain(lookup)
@@ -72,13 +72,13 @@ class FirstMessage:
         self._lookup = lookup
 
     def response(self, request: Any, view: View, args: Any, kwargs: Any) -> WebSocketResponse:
-        """Accept; go on with the view once it is clear whose socket it is."""
+        """Accept the handshake; call the view once the user is known."""
 
         def converse(websocket: WebSocket) -> object:
             seconds = conf.get("WEBSOCKET_TOKEN_TIMEOUT")
             try:
                 if not websocket.wait(seconds):
-                    return None  # gone without a word
+                    return None  # closed without a message
             except TimeoutError:
                 count("token_timed_out")
                 end = suffix("no first message")
@@ -90,7 +90,7 @@ class FirstMessage:
                 return None
             people.begin(websocket)
             try:
-                # In no variable: pages of errors show them.
+                # Keep the message out of variables: error pages show them.
                 identity = _checked(_find_in_message(self._lookup, websocket.receive()))
                 _identify(request, identity)
                 assert isinstance(websocket.hooks, DjangoHooks)
@@ -107,7 +107,7 @@ class FirstMessage:
                 people.end(websocket)
             return view(request, *args, **kwargs)
 
-        # Until then nobody, whatever the cookies say: in no group of theirs either.
+        # Anonymous until then, whatever the cookies say, so it joins no group of their user either.
         _identify(request, Identity(anonymous()))
         return _LateResponse(
             converse,
@@ -116,23 +116,23 @@ class FirstMessage:
         )
 
     def __call__(self, request: Any) -> None:
-        """Say nothing yet: an ``Authenticator`` like the others, but for when it is asked."""
+        """Return ``None``, as any ``Authenticator`` may: the message comes after the handshake."""
 
 
 def authentication(*authenticators: Any) -> Callable[[View], View]:
-    """Make a decorator that finds out who it is, before the view; goes above all others.
+    """Return a decorator that authenticates before the view; put it above all other decorators.
 
-    The first authenticator that has something to judge decides. If none has, ``request.user`` is
-    whom the cookies say. If it is wrong the answer is 403, or 401 where there is a challenge to
-    send; the reason is logged (``django_wsmux.handshake``) and counted.
+    The first authenticator that finds credentials decides. If none finds any, ``request.user`` is
+    the user of the cookies. Wrong credentials are answered with 403, or with 401 if there is a
+    challenge to send; the reason is logged (``django_wsmux.handshake``) and counted.
 
     Args:
-        authenticators: ``ticket``, ``bearer(...)``, ``first_message(...)`` (the last, if at all),
-            functions of one's own, or authenticators of Django REST framework.
+        authenticators: ``ticket``, ``bearer(...)``, ``first_message(...)`` (only as the last one),
+            your own functions, or authenticators of Django REST framework.
 
     Raises:
-        TypeError: one of them is nothing of the kind.
-        ValueError: there is none, or ``first_message()`` is not the last.
+        TypeError: one of them is not an authenticator.
+        ValueError: no authenticator is given, or ``first_message()`` is not the last.
 
     Example::
 
@@ -166,18 +166,18 @@ def authentication(*authenticators: Any) -> Callable[[View], View]:
 
 
 def bearer(lookup: Callable[[str], Any]) -> Authenticator:
-    """Make an authenticator of tokens.
+    """Return an authenticator that looks up tokens.
 
-    They come as ``new WebSocket(url, ["bearer", token])`` from a browser and in the header
-    ``Authorization: Bearer`` from any other client.
+    A browser sends a token with ``new WebSocket(url, ["bearer", token])``, any other client in the
+    header ``Authorization: Bearer``.
 
     Args:
-        lookup: returns the user of a token; ``None``, ``DoesNotExist``, ``LookupError`` or
-            ``ValueError`` if it is nobody's. A user who is not active is refused. What else it
-            raises is an error, and answered with 500.
+        lookup: returns the user of a token. For an unknown token it returns ``None`` or raises
+            ``DoesNotExist``, ``LookupError`` or ``ValueError``. A user who is not active is
+            refused. Any other exception is answered with 500.
 
     Raises:
-        TypeError: the look-up is async, or takes other arguments.
+        TypeError: the lookup is async, or takes other arguments.
 
     Example::
 
@@ -201,19 +201,19 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
 
 
 def first_message(lookup: Callable[[Any], Any]) -> Authenticator:
-    """Make an authenticator that takes the first message for credentials.
+    """Return an authenticator that takes the first message for credentials.
 
-    The handshake is accepted; the view, its decorators and its groups come after the message. When
-    none comes in ``WEBSOCKET_TOKEN_TIMEOUT``, or a wrong one, the socket is closed with
-    4401. When the view refuses whom it is, with 1008.
+    The handshake is accepted; the view, its decorators and its groups come after the message. If
+    no message comes within ``WEBSOCKET_TOKEN_TIMEOUT``, or a wrong one, the socket is closed with
+    4401. If the view refuses the user, the socket is closed with 1008.
 
     Args:
-        lookup: returns the user of a message, ``str`` or ``bytes``; see ``bearer()``. As messages
-            may be JSON of any shape, ``TypeError`` and ``AttributeError`` mean a wrong one too, and
-            the log says where they were raised.
+        lookup: returns the user of a message, ``str`` or ``bytes``; see ``bearer()``. Messages may
+            be JSON of any shape, so ``TypeError`` and ``AttributeError`` also mean a wrong message,
+            and the log says where they were raised.
 
     Raises:
-        TypeError: the look-up is async, or takes other arguments.
+        TypeError: the lookup is async, or takes other arguments.
 
     Example::
 
@@ -234,12 +234,12 @@ def _authenticate(request: Any, authenticators: Sequence[Authenticator]) -> Iden
     return None
 
 
-@sensitive_variables()  # of what it calls, too
+@sensitive_variables()  # those of the functions that it calls, too
 def _find(lookup: Callable[[Any], Any], value: Any) -> Any:
     try:
         found = lookup(value)
     except (ObjectDoesNotExist, LookupError, RecursionError, ValueError) as error:
-        # What it says may name the token.
+        # The text of the error may contain the token.
         raise AuthenticationFailed(f"unknown token: {type(error).__name__}") from None
     if found is None:
         raise AuthenticationFailed("unknown token")
@@ -251,8 +251,8 @@ def _find_in_message(lookup: Callable[[Any], Any], message: Any) -> Any:
     try:
         return _find(lookup, message)
     except (AttributeError, TypeError) as error:
-        # JSON of another shape leads to these, which is no error of the server. A fault of the
-        # look-up leads to them too, so the log says where it is.
+        # JSON of another shape causes these, which is not an error of the server. A bug in the
+        # lookup causes them too, so the log says where they were raised.
         raise AuthenticationFailed(f"unknown token: {raised_at(error)}") from None
 
 
@@ -265,7 +265,7 @@ def _checked(found: Any) -> Identity:
 
 
 def _identify(request: Any, identity: Identity) -> None:
-    """Make it the request's user, as Django's middleware would."""
+    """Set the request's user, as Django's middleware would."""
     request.identity = identity
     request.user = request._cached_user = identity.user
 
@@ -276,7 +276,7 @@ def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:
     request.is_refusal_logged = True  # type: ignore[attr-defined]
     text = error.reason if settings.DEBUG else "Not authenticated."
     response = HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
-    # django.utils.log.log_response(): the line above is enough.
+    # Django's log_response() would log it again.
     response._has_been_logged = True  # type: ignore[attr-defined]
     if error.challenge:
         response.headers["WWW-Authenticate"] = error.challenge
@@ -284,7 +284,7 @@ def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:
 
 
 def _option(view: Any, name: str, default: Any) -> Any:
-    """Return what a view that is not asked yet says of the handshake."""
+    """Return an option of the handshake that a view declares, before the view is called."""
     options = getattr(view, "view_initkwargs", {})
     return options.get(name, getattr(getattr(view, "view_class", view), name, default))
 
@@ -304,7 +304,7 @@ def _adapted(authenticator: Any) -> Authenticator:
 
 @sensitive_variables()
 def _ask_rest_framework(authenticator: Any, request: HttpRequest) -> Any:
-    """Ask an authenticator of Django REST framework, in its own terms."""
+    """Call an authenticator of Django REST framework with a request of its own kind."""
     from rest_framework.exceptions import APIException
     from rest_framework.request import Request
 
@@ -313,7 +313,7 @@ def _ask_rest_framework(authenticator: Any, request: HttpRequest) -> Any:
     scheme = (challenge or "").partition(" ")[0]
     header = request.META.get("HTTP_AUTHORIZATION")
     if bearer_token(request) is not None and scheme.lower() not in ("", "basic", "bearer"):
-        # Its own word for it: "Token".
+        # The authenticator expects its own scheme, such as "Token".
         request.META["HTTP_AUTHORIZATION"] = f"{scheme} {bearer_token(request)}"
     try:
         found = authenticator.authenticate(asked)

@@ -1,8 +1,8 @@
-"""What a project gives us to call, and what comes back.
+"""Checks of the functions that a project defines, and of their results.
 
-Everything here is plain synchronous code. Calling an ``async def``, or a function with ``yield`` in
-it, runs nothing of it, so a socket would be open and silent for no visible reason. Both are refused
-where they are given, and what slips through is an error where it comes back.
+All of them must be synchronous code. A call of an ``async def``, or of a generator function, runs
+none of its code, so a socket would be open and silent for no visible reason. Both raise an error
+when they are passed in, or else when their result comes back.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ logger = get_logger("django_wsmux.views")
 _lost_results: Final = LogLimit()
 
 _ASYNC: Final = (
-    "this must be synchronous code, and to wait in it blocks no other socket. Write def instead of "
-    "async def, without await, and call async functions by async_to_sync()"
+    "this must be synchronous code, which may wait without blocking other sockets. Write def "
+    "instead of async def, without await, and call async functions with async_to_sync()"
 )
 
 _GENERATOR: Final = "calling it would run none of its code. Remove yield, and send with send()"
 
 
 def name_of(function: Any) -> str:
-    """Return what to call a function in an error."""
+    """Return the name of a function, for an error message."""
     while isinstance(function, partial):
         function = function.func
     module = getattr(function, "__module__", None)
@@ -49,12 +49,12 @@ def name_of(function: Any) -> str:
 
 
 def require_plain(function: Any) -> None:
-    """Raise if calling a function would run nothing of it.
+    """Raise if a call of a function would run none of its code.
 
     Raises:
-        TypeError: it is async, or has ``yield`` in it.
+        TypeError: the function is async, or has ``yield`` in it.
     """
-    # An object is called by a method of its class.
+    # Calling an object calls a method of its class.
     for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004
         if iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
             raise TypeError(f"{name_of(function)} is async: {_ASYNC}")
@@ -63,18 +63,18 @@ def require_plain(function: Any) -> None:
 
 
 def require_arguments(function: Any, *names: str, more: bool = False) -> None:
-    """Raise if a function cannot be called with so many arguments.
+    """Raise if a function cannot be called with these arguments.
 
     Args:
-        function: what is to be called; without ``self``.
-        names: of the arguments, for the error.
-        more: others may follow.
+        function: the function; without ``self``.
+        names: names of the arguments, for the error.
+        more: whether further arguments may follow.
 
     Raises:
-        TypeError: it takes others.
+        TypeError: the function takes other arguments.
     """
     try:
-        # Not of what a decorator has around it, which may add arguments.
+        # Not the signature of the wrapped function: a decorator may add arguments.
         signature = inspect.signature(function, follow_wrapped=False)
     except ValueError:
         return  # written in C
@@ -88,10 +88,10 @@ def require_arguments(function: Any, *names: str, more: bool = False) -> None:
 
 
 def require_done(result: Any, function: Any) -> Any:
-    """Return what a function has returned, unless that is still to be run.
+    """Return the result of a function, unless its code has not run yet.
 
     Raises:
-        TypeError: it is a coroutine, another awaitable, or a generator.
+        TypeError: the result is a coroutine, another awaitable, or a generator.
     """
     if result is None:
         return None
@@ -106,10 +106,10 @@ def require_done(result: Any, function: Any) -> Any:
 
 
 def note_result(result: Any, function: Any) -> None:
-    """Log that a view returned what it probably means to send: only ``send()`` sends.
+    """Log a view's return value that was probably meant to be sent: only ``send()`` sends.
 
     Args:
-        result: what it returned, after ``require_done()``.
+        result: the value, after ``require_done()``.
         function: the view, or a method of it.
     """
     if not isinstance(result, (str, bytes, bytearray, dict, list, HttpResponseBase)):
@@ -126,12 +126,12 @@ def note_result(result: Any, function: Any) -> None:
 
 
 def _of(result: Any) -> str:
-    """Return which function a coroutine or generator is of, where it says so."""
+    """Return the name of the function of a coroutine or generator, if it has one."""
     name = getattr(result, "__qualname__", None)
     return f" of {name}()" if name else ""
 
 
-#: What users of other packages write, by what Python says of it.
+#: Notes on code written for other packages, by a part of Python's error message.
 _HABITS: Final = {
     "argument 'text_data'": "send(text_data=...) belongs to Django Channels: write send(text)",
     "argument 'bytes_data'": "send(bytes_data=...) belongs to Django Channels: write send(data)",
@@ -140,7 +140,7 @@ _HABITS: Final = {
 
 
 def explain(error: BaseException) -> None:
-    """Add a note to an error of a view that has a usual cause."""
+    """Add a note to an error of a view if its cause is a common one."""
     if isinstance(error, TypeError):
         text = str(error)
         for said, note in _HABITS.items():

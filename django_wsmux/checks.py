@@ -1,4 +1,4 @@
-"""System checks: ``manage.py check`` says what would go wrong, and how to mend it.
+"""System checks: ``manage.py check`` reports problems, and how to fix them.
 
 =============  ==========================================================
 django_wsmux   what is wrong
@@ -77,7 +77,7 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
 
 
 def _hint(setting: conf.Setting, message: str) -> str:
-    # The value may be right, and what it names may fail.
+    # The value may be correct while the module that it names fails.
     if conf.RAISED_IN in message:
         return "Fix that line: the setting itself is correct."
     return f"Set {setting.name} in the settings module."
@@ -85,10 +85,10 @@ def _hint(setting: conf.Setting, message: str) -> str:
 
 @register()
 def check_backend(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that this process could listen, and would hear the others of its project."""
+    """Check that this process could listen, and would hear the other processes of its project."""
     value = conf.get("WEBSOCKET_BACKEND")
     if conf.SETTINGS["WEBSOCKET_BACKEND"].problem(value) is not None:
-        return []  # check_settings says it
+        return []  # check_settings reports it
     found: list[CheckMessage] = [
         Warning(
             doubt,
@@ -106,7 +106,7 @@ def check_backend(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     return found
 
 
-#: What may be different for another user, or when the service has made its directory.
+#: Errors that another user may not get, or this one once the service has created its directory.
 _OF_THIS_PROCESS: Final = frozenset({errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS})
 
 
@@ -124,7 +124,7 @@ def _hint_for_now(problem: BackendUnavailable) -> str | None:
 
 @register()
 def check_names(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that no setting is misspelt: it would have no effect."""
+    """Check that no setting is misspelt, since it would have no effect."""
     return [
         Warning(
             f"{name} is not a setting of django_wsmux, so it has no effect.",
@@ -143,7 +143,7 @@ _ANYBODYS: Final = {
 
 @register(Tags.security)
 def check_opaque_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that origins which name no site are not allowed without knowing what they are."""
+    """Check that no origin is allowed that does not name a site."""
     allowed = {*conf.get("WEBSOCKET_ALLOWED_ORIGINS"), *settings.CSRF_TRUSTED_ORIGINS}
     return [
         Warning(
@@ -160,13 +160,13 @@ def check_opaque_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> li
 
 @register()
 def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the project's WSGI application has WebSockets.
+    """Check that the project's WSGI application serves WebSockets.
 
-    The module is read, not imported: an import would make the application, in each command.
+    The module is read, not imported: an import would create the application in every command.
     """
     module, _, _ = str(settings.WSGI_APPLICATION or "").rpartition(".")
     imported = _imports(module)
-    # Another module of the project may do for it what this one does not.
+    # Another module of the project may wrap the application.
     if "django.core.wsgi" not in imported or not all(map(_is_installed, imported)):
         return []
     return [
@@ -181,19 +181,19 @@ def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMe
 
 
 def _imports(module: str) -> set[str]:
-    """Return the modules that a module imports; none where that is not known, or it names ours."""
+    """Return the imports of a module; none if they are unknown or include this package."""
     try:
         loader: Any = getattr(find_spec(module), "loader", None)
         tree = ast.parse(loader.get_source(module))
     except Exception:
-        return set()  # Django tells when the application is needed
+        return set()  # Django reports it when the application is needed
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = "." * node.level + (node.module or "")
-            # "from django.core import wsgi" imports a module too.
+            # "from django.core import wsgi" also imports a module.
             names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names |= {node.value} if node.value.startswith("django_wsmux.") else set()
@@ -202,7 +202,7 @@ def _imports(module: str) -> set[str]:
 
 
 def _is_installed(name: str) -> bool:
-    """Return whether a module is of a library, the standard one or another."""
+    """Return whether a module belongs to the standard library or an installed package."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         return True
@@ -220,13 +220,13 @@ def check_urlconf(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     """Have Django check ``WEBSOCKET_URLCONF`` as it checks ``ROOT_URLCONF``."""
     urlconf = conf.get("WEBSOCKET_URLCONF")
     if conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf) is not None:
-        return []  # check_settings says it
+        return []  # check_settings reports it
     return list(check_resolver(get_resolver(urlconf)))
 
 
 @register()
 def check_group_prefix(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that tenants, each with a schema and primary keys of its own, have own groups."""
+    """Check that tenants with schemas of their own do not share groups."""
     tenants = next((name for name in ("django_tenants", "tenant_schemas") if is_known(name)), None)
     if tenants is None or conf.get("WEBSOCKET_GROUP_PREFIX") is not None:
         return []
@@ -244,14 +244,14 @@ def check_group_prefix(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
 
 
 def is_known(app: str) -> bool:
-    """Return whether an app is installed, or its database backend is used."""
+    """Return whether an app is installed or its database backend is used."""
     engines = (str(database.get("ENGINE", "")) for database in settings.DATABASES.values())
     return apps.is_installed(app) or any(engine.startswith(f"{app}.") for engine in engines)
 
 
 @register()
 def check_patching(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that a process patched by gevent is patched as a whole."""
+    """Check that a process patched by gevent is patched completely."""
     problem = patching.partial_problem()
     if problem is None:
         return []
@@ -266,7 +266,7 @@ def check_patching(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
 
 @register()
 def check_runserver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that ``manage.py runserver`` is ours, or wraps ours: the app listed first has it."""
+    """Check that ``manage.py runserver`` is ours or wraps ours: the first app in the list wins."""
     owner = get_commands()["runserver"]
     if owner == "django_wsmux":
         return []
@@ -283,7 +283,7 @@ def check_runserver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Ch
     ]
 
 
-#: Packages that keep what belongs to a request where no context variable is.
+#: Packages that keep values of a request outside of context variables.
 _KEEPERS: Final = {
     "django_tenants": "django-tenants keeps the tenant on the database connection",
     "django_multitenant": "django-multitenant keeps the tenant in a threading.local",
@@ -293,7 +293,7 @@ _KEEPERS: Final = {
 
 @register()
 def check_context(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that sockets get what some packages keep beside the request."""
+    """Check that sockets get the values that some packages keep outside of the request."""
     if conf.get("WEBSOCKET_CONTEXT"):
         return []
     engines = [database.get("ENGINE", "") for database in settings.DATABASES.values()]

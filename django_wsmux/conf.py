@@ -1,7 +1,7 @@
-"""The settings, read here and nowhere else.
+"""The settings of this package; all other modules read them here.
 
-Values are looked up when they are asked for, so ``override_settings`` works; each is checked by the
-same rule for ``manage.py check`` and when the server starts.
+Values are looked up on each use, so ``override_settings`` works. ``manage.py check`` and the start
+of the server check each value by the same rule.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
     "unknown",
 ]
 
-#: What a name of a group is made of, and a prefix: no control characters, no lone surrogates.
+#: Characters of group names and prefixes: no control characters, no lone surrogates.
 NO_CONTROLS: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 
 _PREFIX: Final = re.compile(rf"{NO_CONTROLS}{{0,200}}")
@@ -57,8 +57,8 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: as in the project's settings module.
-        default: used when the project does not set it.
+        name: name in the project's settings module.
+        default: value if the project does not set it.
         problem: returns what is wrong with a value, or ``None``.
     """
 
@@ -67,12 +67,12 @@ class Setting:
     problem: Callable[[Any], str | None]
 
 
-#: How the message of a problem goes on if a module of the project raises when it is imported.
+#: In the message of a problem, if a module of the project raises when it is imported.
 RAISED_IN: Final = " (raised in "
 
 
 def _told(error: Exception) -> str:
-    """Return an error that an import raised, and the line of the project that it came from."""
+    """Return the text of an error that an import raised, with the project's line that raised it."""
     told = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not _is_of_library(frame.filename)]
@@ -227,7 +227,7 @@ def _compression_problem(value: Any) -> str | None:
     return None
 
 
-# What an access log's line is made of, as samples; see access_log.py.
+# Sample values for a line of the access log; see access_log.py.
 _ATOMS: Final = {
     **dict.fromkeys(("h", "l", "u", "t", "r", "m", "U", "f", "a", "L", "p", "reason"), ""),
     **dict.fromkeys(("s", "b", "messages_in", "bytes_in", "messages_out", "bytes_out"), 0),
@@ -313,20 +313,20 @@ SETTINGS = {
 }
 
 
-#: What all names begin with.
+#: Prefix of all names.
 _START: Final = "WEBSOCKET_"
 
 
 def unknown() -> Iterator[tuple[str, list[str]]]:
-    """Yield each setting of the project that resembles one of ours, with those it may mean.
+    """Yield each setting of the project that resembles one of ours, with the likely names.
 
-    A name that resembles none is the project's own.
+    A name that resembles none of ours is the project's own.
     """
     for name in dir(settings):
         if not name.isupper() or name in SETTINGS:
             continue
         if name.startswith(_START):
-            # All names begin like that, so the rest decides.
+            # All names have this prefix, so compare the rest.
             rest = name.removeprefix(_START)
             known = [each.removeprefix(_START) for each in SETTINGS]
             words = set(rest.split("_"))
@@ -347,7 +347,7 @@ def get(name: str) -> Any:
 
 @cache
 def options() -> Options:
-    """Return the limits of a connection as the settings have them now."""
+    """Return the limits of a connection according to the current settings."""
     compression = get("WEBSOCKET_COMPRESSION")
     chosen = compression if isinstance(compression, dict) else {}
     return Options(
@@ -376,7 +376,7 @@ def options() -> Options:
 
 @cache
 def json_encoder() -> type[json.JSONEncoder]:
-    """Return the class that values are made JSON with."""
+    """Return the class that encodes values as JSON."""
     encoder: type[json.JSONEncoder] = import_string(get("WEBSOCKET_JSON_ENCODER"))
     return encoder
 
@@ -389,16 +389,16 @@ def _prefix_function() -> Callable[[], Any] | None:
 
 
 def has_group_prefix() -> bool:
-    """Return whether names of groups may have a prefix."""
+    """Return whether group names may have a prefix."""
     return _prefix_function() is not None
 
 
 def group_prefix() -> str:
-    """Return the prefix that names of groups have here and now; ``""`` for none.
+    """Return the current prefix of group names, which may depend on the tenant; ``""`` for none.
 
     Raises:
-        ImproperlyConfigured: the callable of ``WEBSOCKET_GROUP_PREFIX`` fails, or what it returns
-            cannot be a prefix.
+        ImproperlyConfigured: the callable of ``WEBSOCKET_GROUP_PREFIX`` fails, or returns something
+            that cannot be a prefix.
     """
     function = _prefix_function()
     if function is None:
@@ -436,7 +436,7 @@ setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")
 
 
 def problems() -> Iterator[tuple[Setting, str]]:
-    """Yield each setting that is not right, with a sentence that begins with its name."""
+    """Yield each wrong setting with a message that begins with its name."""
     for setting in SETTINGS.values():
         problem = setting.problem(get(setting.name))
         if problem is not None:
@@ -444,10 +444,10 @@ def problems() -> Iterator[tuple[Setting, str]]:
 
 
 def require_valid() -> None:
-    """Stop the server from starting with settings that are not right.
+    """Raise if the server cannot start with the current settings.
 
     Raises:
-        ImproperlyConfigured: naming each setting and what to change.
+        ImproperlyConfigured: names each wrong setting and says what to change.
     """
     if not apps.is_installed("django_wsmux"):
         raise ImproperlyConfigured(

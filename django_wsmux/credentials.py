@@ -1,7 +1,7 @@
-"""What a handshake brings along to say whose it is, other than cookies.
+"""Credentials of a handshake other than cookies.
 
-A token comes in the ``Authorization`` header, which is also where one that was offered as a
-subprotocol is put (``protocol.handshake.take_token``).
+A token is in the ``Authorization`` header; ``protocol.handshake.take_token`` also moves a token
+there that was offered as a subprotocol.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
 
 
 class AuthenticationFailed(PermissionDenied):
-    """A ticket or token is not right.
+    """A ticket or token is wrong.
 
     Args:
         reason: for the log, as the end of a sentence; never the token itself.
-        challenge: what ``WWW-Authenticate`` is to say, for an answer of 401; without it is 403.
+        challenge: value of ``WWW-Authenticate`` for a 401; without it the answer is 403.
     """
 
     def __init__(self, reason: str, challenge: str | None = None) -> None:
@@ -43,52 +43,52 @@ class AuthenticationFailed(PermissionDenied):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who has come with a ticket or token.
+    """The user of a ticket or token.
 
     Attributes:
         user: the user.
-        session_key: of the session that a ticket stands for.
+        session_key: key of the session that a ticket stands for.
     """
 
     user: Any
     session_key: str | None = field(default=None, repr=False)  # as good as a password
 
     def read_anew(self) -> Any:
-        """Return the user as the database has it now; ``AnonymousUser`` who is no longer one."""
+        """Return the user as now stored; ``AnonymousUser`` if the user is gone or not active."""
         if self.session_key is not None:
             return session_user(self.session_key)
         if not isinstance(self.user, auth.get_user_model()):
-            return self.user  # a token's own idea of a user, which is not stored
+            return self.user  # an object of the authenticator's own, which is not stored
         return user_by_id(self.user.pk) or anonymous()
 
 
 def anonymous() -> Any:
-    """Return Django's idea of nobody."""
-    from django.contrib.auth.models import AnonymousUser  # not every project has its app
+    """Return an ``AnonymousUser``."""
+    from django.contrib.auth.models import AnonymousUser  # its app may not be installed
 
     return AnonymousUser()
 
 
 def session_user(session_key: str) -> Any:
-    """Return whose session this is now, as for a request with its cookie."""
+    """Return the current user of a session, as for a request with its cookie."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     request: Any = SimpleNamespace(session=store(session_key))
     return auth.get_user(request)
 
 
 def user_by_id(user_id: Any) -> Any | None:
-    """Return a user whom one of ``AUTHENTICATION_BACKENDS`` lets in, as one who is active."""
+    """Return a user whom one of ``AUTHENTICATION_BACKENDS`` accepts: one who is active, say."""
     users = (backend.get_user(user_id) for backend in auth.get_backends())
     return next((user for user in users if user is not None), None)
 
 
 def bearer_token(request: HttpRequest) -> str | None:
-    """Return the token of ``Authorization: Bearer`` or of the list of subprotocols, if any."""
+    """Return the token of ``Authorization: Bearer`` or of the subprotocols, if any."""
     scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def forget(request: HttpRequest) -> None:
-    """Take the token out of a request that was authenticated: it may live for hours."""
+    """Remove the token from an authenticated request, which may live for hours."""
     if request.META.pop("HTTP_AUTHORIZATION", None) is not None:
-        request.__dict__.pop("headers", None)  # made of it
+        request.__dict__.pop("headers", None)  # cached copy of META

@@ -1,4 +1,4 @@
-"""Decorators that make a WebSocket view out of a function."""
+"""Decorators that turn a function into a WebSocket view."""
 
 from __future__ import annotations
 
@@ -32,26 +32,25 @@ def websocket(
     compression: bool = True,
     refusals: str | None = None,
 ) -> View | Decorator:
-    """Make a view that talks over a WebSocket: plain blocking code, the socket as second argument.
+    """Turn a function of blocking code into a view; the socket is its second argument.
 
     The handshake is accepted first; then the function runs in a greenlet of its own, outside of
-    middleware and transactions. When it returns the socket is closed with 1000, when it raises
-    with 1011. What must refuse goes before it: decorators of Django above this one answer with
+    middleware and transactions. When it returns, the socket is closed with 1000; when it raises,
+    with 1011. To refuse a handshake, put decorators of Django above this one: they answer with
     plain HTTP.
 
     Args:
         view: called with request, ``WebSocket`` and the URL's arguments.
         subprotocols: names in order of preference; the first that the client offers is chosen
             and is ``websocket.subprotocol``.
-        compression: ``False`` declines what the client offers, where ``WEBSOCKET_COMPRESSION`` is
-            on: for clients that break on it, or messages that do not compress.
-        refusals: ``"close"`` if browsers are to see a refusal, such as that of a decorator above
-            this one, as a close code, ``"http"`` if not; ``None`` for what ``WEBSOCKET_REFUSALS``
-            says.
+        compression: ``False`` declines what the client offers even if ``WEBSOCKET_COMPRESSION`` is
+            on: for clients that cannot handle it, or messages that do not compress.
+        refusals: ``"close"`` shows browsers a refusal, such as that of a decorator above this one,
+            as a close code, ``"http"`` as a response; ``None`` uses ``WEBSOCKET_REFUSALS``.
 
     Raises:
         TypeError: the view is async or a generator, or takes other arguments.
-        ValueError: ``refusals`` is none of these.
+        ValueError: ``refusals`` has another value.
 
     Example::
 
@@ -85,7 +84,7 @@ def websocket(
             request.accepted = response  # type: ignore[attr-defined]
             return response
 
-        # For those who accept or refuse the handshake before they call the view.
+        # For code that accepts or refuses the handshake before it calls the view.
         wrapper.subprotocols = subprotocols  # type: ignore[attr-defined]
         wrapper.compression = compression  # type: ignore[attr-defined]
         wrapper.refusals = refusals  # type: ignore[attr-defined]
@@ -95,7 +94,7 @@ def websocket(
 
 
 def check_refusals(refusals: str | None) -> None:
-    """Check what a view says of its refusals.
+    """Check the argument ``refusals`` of a view.
 
     Raises:
         ValueError: it is neither ``"http"`` nor ``"close"`` nor ``None``.
@@ -118,7 +117,7 @@ def websocket_loop(
     compression: bool = True,
     refusals: str | None = None,
 ) -> View | Decorator:
-    """Make a view that is called each time a message is waiting, for it to receive.
+    """Turn a function into a view that is called whenever a message is waiting to be received.
 
     It is not called for the close.
 

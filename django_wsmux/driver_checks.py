@@ -1,4 +1,4 @@
-"""System checks of what stands around the sockets: drivers, middleware, views, origins."""
+"""System checks of database drivers, middleware, views, origins and caches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 _POSTGRES: Final = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
 _MYSQL: Final = ("django.db.backends.mysql", "django.contrib.gis.db.backends.mysql")
 
-#: The first psycopg that waits in a way that gevent sees.
+#: The first version of psycopg that cooperates with gevent.
 _PSYCOPG: Final = (3, 1, 14)
 
 
@@ -39,7 +39,7 @@ def _engines() -> set[str]:
 
 @register(Tags.database)
 def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that a query of one socket lets the others go on."""
+    """Check that a query of one socket does not block the others."""
     found: list[CheckMessage] = []
     engines = _engines()
     if engines & set(_POSTGRES):
@@ -81,7 +81,7 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
 def check_persistent_connections(
     app_configs: Sequence[Any] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Check that nobody keeps connections for ever that a greenlet of many has opened."""
+    """Check that connections, of which each greenlet opens its own, are not kept forever."""
     return [
         Warning(
             f"DATABASES[{alias!r}] keeps connections forever, and each of up to "
@@ -103,7 +103,7 @@ def check_async_middleware(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
         try:
             middleware = import_string(path)
         except ImportError:
-            continue  # Django says so itself, and better, when it starts
+            continue  # Django reports it, in more detail, when it starts
         if not getattr(middleware, "sync_capable", True):
             found.append(
                 Error(
@@ -145,7 +145,7 @@ def _patterns(resolver: URLResolver) -> Iterator[URLPattern]:
 
 @register(Tags.security, deploy=True)
 def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that not any page of the web may open sockets with its visitors' cookies."""
+    """Check that not every website may open sockets with the cookies of its visitors."""
     if "*" not in conf.get("WEBSOCKET_ALLOWED_ORIGINS"):
         return []
     return [
@@ -159,7 +159,7 @@ def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     ]
 
 
-#: Caches of Django that workers do not share, or that may let two of them in with one ticket.
+#: Caches of Django that workers do not share, or that may accept one ticket twice.
 _NO_TICKET_CACHES: Final = {
     "django.core.cache.backends.locmem.LocMemCache": "is local to each worker: a ticket that one "
     "worker issues is refused by the others.",
@@ -171,7 +171,7 @@ _NO_TICKET_CACHES: Final = {
 
 @register(Tags.caches, deploy=True)
 def check_ticket_cache(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that all workers can know of a ticket that it was used, where views take tickets."""
+    """Check that workers share the cache of tickets, if views accept tickets."""
     alias, urlconf = conf.get("WEBSOCKET_TICKET_CACHE"), conf.get("WEBSOCKET_URLCONF")
     backend = settings.CACHES.get(alias, {}).get("BACKEND")
     if backend not in _NO_TICKET_CACHES or conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf):
@@ -191,7 +191,7 @@ def check_ticket_cache(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
 
 @register(Tags.compatibility, deploy=True)
 def check_one_machine(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that groups reach as far as the project's cache and sessions seem to."""
+    """Check that groups reach every machine on which the project seems to run."""
     if not str(conf.get("WEBSOCKET_BACKEND")).startswith("local:"):
         return []
     hosts = {str(database.get("HOST", "")) for database in settings.DATABASES.values()}

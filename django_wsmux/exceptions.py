@@ -1,18 +1,18 @@
-"""Every error that this package raises of its own.
+"""Exceptions of this package.
 
 ::
 
     OSError
     +-- WebSocketError
         +-- ConnectionClosed                     the socket is closed; code and reason say how
-        +-- HandshakeRefused                     in tests: the handshake was answered with no
+        +-- HandshakeRefused                     in tests: the handshake was refused
 
-In a process that has gevent-websocket in it, ``ConnectionClosed`` is one of its ``WebSocketError``
-as well, so that code written for it catches what it knows. Importing its exceptions would import
-all of gevent's I/O, which has no place under ``manage.py runserver``.
+In a process that has imported gevent-websocket, ``ConnectionClosed`` is also a subclass of its
+``WebSocketError``, so code written for that package catches it. This module does not import its
+exceptions, since that would import all of gevent's I/O, also under ``manage.py runserver``.
 
-A setting that is not right is Django's ``ImproperlyConfigured``; a wrong argument is a
-``ValueError`` or ``TypeError``.
+A wrong setting raises Django's ``ImproperlyConfigured``; a wrong argument raises ``ValueError`` or
+``TypeError``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["ConnectionClosed", "HandshakeRefused", "WebSocketError"]
 
 
 class WebSocketError(OSError):
-    """Something is wrong with a WebSocket."""
+    """Base class of errors of a WebSocket."""
 
 
 class ConnectionClosed(WebSocketError):
     """The WebSocket is closed, so nothing can be sent on it.
 
-    A view need not catch it: a view that ends with it is simply done.
+    A view need not catch it: a view that ends with it has ended normally.
 
     Attributes:
         code: close code of the side that closed first; 1006 when the connection was lost
             without a close frame (RFC 6455 section 7.1.5).
-        reason: the text that came with it, or ``""``.
+        reason: the text of the close frame, or ``""``.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -51,8 +51,8 @@ class HandshakeRefused(WebSocketError):
     """A test's handshake was answered with an ordinary HTTP response instead of the 101.
 
     Attributes:
-        response: the response, as ``django.test.Client`` returns it: ``status_code``, ``url`` of a
-            redirect, ``content``, ``context``, ``templates``.
+        response: the response, as ``django.test.Client`` returns it, with ``status_code``, ``url``
+            of a redirect, ``content``, ``context``, ``templates``.
 
     Example::
 
@@ -72,9 +72,9 @@ class HandshakeRefused(WebSocketError):
 
 
 def _join_gevent_websocket() -> None:
-    """Make gevent-websocket's error a base of ours, once it is there."""
+    """Make gevent-websocket's error a base class of ours, once it is imported."""
     module = sys.modules.get("geventwebsocket.exceptions")
-    theirs = getattr(module, "WebSocketError", None)  # not there while it is being imported
+    theirs = getattr(module, "WebSocketError", None)  # missing while it is being imported
     if theirs is not None and not issubclass(ConnectionClosed, theirs):
         ConnectionClosed.__bases__ = (WebSocketError, theirs)
 

@@ -1,8 +1,8 @@
-"""Groups: tell everybody at once, from anywhere.
+"""Groups: send a message to many sockets, from anywhere.
 
-A message is encoded once and the same bytes go to every member, straight to its socket; what
-``WEBSOCKET_BACKEND`` names carries it to the other processes. Plain blocking calls, the same in a
-view, a signal handler, a Celery task, a management command and the shell.
+A message is encoded once and the same bytes go straight to the socket of every member; the backend
+of ``WEBSOCKET_BACKEND`` carries it to the other processes. All calls are blocking and work alike in
+views, signal handlers, Celery tasks, management commands and the shell.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ logger = get_logger("django_wsmux.groups")
 
 _NAME: Final = re.compile(rf"(?!@){NO_CONTROLS}{{1,200}}")
 
-#: What groups of sessions begin with.
+#: Prefix of the names of session groups.
 _SESSION: Final = "@session:"
 
-# For what is sent when a backend is away.
+# For failures to publish.
 _untold: Final = LogLimit()
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A socket in a group, wherever it is.
+    """A socket in a group, in any process.
 
     Attributes:
         user_id: primary key of the signed-in user, as a string; ``None`` without one.
-        info: what was given to ``join()``.
+        info: the argument ``info`` of ``join()``.
     """
 
     user_id: str | None
@@ -58,11 +58,11 @@ class Member:
 
 
 class MemberList(list[Member]):
-    """The members of a group, as far as they are known.
+    """The members of a group in all processes that answered.
 
     Attributes:
-        missing: how many processes did not answer within a second, so that their members are not
-            in the list; ``None`` where that is unknown.
+        missing: how many processes did not answer within a second; their members are not in the
+            list. ``None`` if that is unknown.
 
     Example::
 
@@ -84,19 +84,19 @@ class MemberList(list[Member]):
 class Group:
     """The sockets that joined under one name.
 
-    A group need not be made or removed: it is there while it has members. A socket that closes
-    leaves by itself.
+    A group need not be created or deleted: it exists while it has members. A socket leaves its
+    groups when it closes.
 
     Args:
-        name: 1 to 200 characters, of any language; no control characters, no lone surrogates, and
-            no ``@`` at the beginning.
+        name: 1 to 200 characters of any language, without control characters, lone surrogates and
+            a leading ``@``.
 
     Attributes:
-        name: as given. Beside it a group may have a prefix, which belongs to the moment of use and
-            not to this object: see ``WEBSOCKET_GROUP_PREFIX``.
+        name: as given. A group may also have a prefix, which is determined on each use and not
+            stored in this object: see ``WEBSOCKET_GROUP_PREFIX``.
 
     Raises:
-        ValueError: the name is not like that.
+        ValueError: the name is not allowed.
 
     Example::
 
@@ -120,10 +120,10 @@ class Group:
 
     @classmethod
     def for_user(cls, user: Any) -> Group:
-        """Return the group of a user's sockets, which signed-in sockets join by themselves.
+        """Return the group of a user's sockets, which signed-in sockets join automatically.
 
         Args:
-            user: a user, or the primary key of one.
+            user: a user, or a user's primary key.
 
         Example::
 
@@ -138,7 +138,7 @@ class Group:
         Args:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
-        # The key is as good as a password: it goes into no log and no broker.
+        # The key is as good as a password: keep it out of logs and brokers.
         digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
         return cls._of_people(f"{_SESSION}{digest[:20]}")
 
@@ -158,13 +158,13 @@ class Group:
         return hash((Group, self.name))
 
     def key(self) -> Key:
-        """Return what tells this group from others, here and now: for this package's own use.
+        """Return what identifies this group with its current prefix; for internal use.
 
         Raises:
-            ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` gives no prefix.
+            ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` returns no valid prefix.
         """
         prefix = group_prefix()
-        # The key of a session is unique by itself, and known before its tenant is.
+        # The key of a session is unique without a prefix, and known before its tenant is.
         return (prefix, self.name) if prefix and not self.name.startswith(_SESSION) else self.name
 
     # Membership
@@ -172,17 +172,17 @@ class Group:
     def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
         """Add a socket, unless it is closed.
 
-        A member gets what is sent from then on, whichever process sends it. A member that joins
-        again stays one member, and shows the new ``info``.
+        A member gets every message sent from then on, by any process. A socket that joins again
+        stays one member, with the new ``info``.
 
         Args:
             websocket: the socket.
-            info: what ``members()`` is to show of it, in values that ``send_json()`` takes;
-                ``None`` changes nothing.
+            info: what ``members()`` shows for it, in values that ``send_json()`` accepts; ``None``
+                changes nothing.
 
         Raises:
-            TypeError: it is not a socket, but a view, say; or ``info`` cannot be made JSON.
-            BackendUnavailable: others can never be heard. Then it is not in the group.
+            TypeError: it is not a socket but a view, say; or ``info`` cannot be encoded as JSON.
+            BackendUnavailable: this process can never receive from others. The socket did not join.
         """
         self._join(websocket, info)
 
@@ -191,21 +191,21 @@ class Group:
         if websocket.closed:
             return None
         if info is not None:
-            # As other processes will see it.
+            # In the form in which other processes receive it.
             info = json.loads(dump_json(info))
         key = self.key()
         websocket.on_close(key, partial(relay.discard, key, websocket))
         relay.add(key, websocket, info)
         if websocket.closed:
-            # Where threads serve it may have left before it was in.
+            # With threads, it may have closed before it was added.
             relay.discard(key, websocket)
         return key
 
     def leave(self, websocket: WebSocket) -> None:
-        """Remove a socket; does nothing when it is not a member.
+        """Remove a socket; does nothing if it is not a member.
 
-        It leaves the group that it joined, whatever the prefix is now. Only a socket that joined
-        under several prefixes leaves that of the present one.
+        It leaves the group that it joined, even if the prefix has changed since. A socket that
+        joined under several prefixes leaves only the group with the current prefix.
         """
         _require_socket(websocket)
         keys = websocket.close_keys(self._is_key)
@@ -221,7 +221,7 @@ class Group:
 
     @contextmanager
     def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Be a member for the length of a ``with`` block."""
+        """Add a socket for the length of a ``with`` block."""
         key = self._join(websocket, info)
         try:
             yield
@@ -229,7 +229,7 @@ class Group:
             if key is not None:
                 _leave(websocket, key)
 
-    # Telling
+    # Sending
 
     def send(
         self,
@@ -239,22 +239,23 @@ class Group:
         on_commit: bool | str = False,
         fail_silently: bool = False,
     ) -> None:
-        """Send one message to every member in every process; waits for none of them.
+        """Send one message to every member in every process, without waiting for any of them.
 
-        A member too slow to take it is closed with 1013 (``WEBSOCKET_SLOW_CLIENT``); the others do
-        not notice. Those of this process get it before anything else.
+        A member that is too slow is closed with 1013 (``WEBSOCKET_SLOW_CLIENT``); this does not
+        affect the others. The members of this process get the message first.
 
         Args:
-            message: ``str`` goes out as text, ``bytes`` as binary.
+            message: ``str`` is sent as text, ``bytes`` as binary.
             exclude: a socket of this process, or several, not to send to: the sender, say.
-            on_commit: send it if and only if the current transaction commits; the alias of a
-                database for one that is not the default. The data is stored then, so a backend
-                that is away is logged and counted, and raises nothing.
-            fail_silently: log it when the backend is away, and go on.
+            on_commit: send only if and when the current transaction commits; pass an alias for a
+                database other than the default. The data is stored by then, so a backend that is
+                away does not raise but is logged and counted.
+            fail_silently: log an error instead of raising it when the backend is away.
 
         Raises:
             TypeError: the message is neither text nor bytes.
-            BackendUnavailable: the members of this process have it, other processes do not.
+            BackendUnavailable: the members of this process got the message, other processes did
+                not.
         """
         opcode, payload = encode_message(message)
         excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
@@ -281,7 +282,7 @@ class Group:
         """Send a value as JSON text; see ``send()``.
 
         Args:
-            value: anything that ``json.dumps`` takes with the encoder of
+            value: anything that ``json.dumps`` accepts with the encoder of
                 ``WEBSOCKET_JSON_ENCODER``.
             exclude, on_commit, fail_silently: as for ``send()``.
             options: passed on to ``json.dumps``; ``cls`` is another encoder.
@@ -301,7 +302,7 @@ class Group:
 
         Raises:
             ValueError: code or reason may not be sent.
-            BackendUnavailable: those of this process are closed, others are not.
+            BackendUnavailable: the sockets of this process are closed, the others are not.
         """
         payload = close_payload(code, reason)
         key = self.key()
@@ -326,20 +327,21 @@ class Group:
     # Asking
 
     def count(self) -> int:
-        """Ask every process how many members there are. Nothing is stored that could be stale.
+        """Return the number of members, asking every process.
 
-        Those of a process that does not answer are missing: ``members()`` says so.
+        Members of a process that does not answer are not counted; see ``members()``. Nothing is
+        stored that could be stale.
         """
         return len(self.members())
 
     def members(self) -> MemberList:
-        """Ask every process who is in the group.
+        """Return the members, asking every process.
 
-        Callers that ask at the same moment in one process share one question, which is asked after
-        each of them has called.
+        Calls at the same moment in one process share one question, which is sent after each of
+        them has begun.
 
         Raises:
-            BackendUnavailable: the others cannot be asked.
+            BackendUnavailable: other processes cannot be asked.
         """
         key = self.key()
         found, missing = _questions.call(key, partial(_ask, key))
@@ -351,7 +353,7 @@ _questions: Final[SharedCalls[Key, tuple[list[Member], int | None]]] = SharedCal
 
 def _ask(key: Key) -> tuple[list[Member], int | None]:
     others, missing = relay.ask(key)
-    # A newer version may say more of a member, an older one less.
+    # A newer version may send more fields of a member, an older one fewer.
     found = [Member(each.get("user_id"), each.get("info")) for each in (*describe(key), *others)]
     return found, missing
 
@@ -365,7 +367,7 @@ def _require_socket(value: object) -> None:
     """Raise unless a value is a socket.
 
     Raises:
-        TypeError: says what to write instead.
+        TypeError: the value is not a socket; the message says what to pass.
     """
     if not isinstance(value, WebSocket):
         has_one = isinstance(getattr(value, "websocket", None), WebSocket)
@@ -377,7 +379,7 @@ def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool)
     """Act now, or if and when the current transaction commits; see ``Group.send()``."""
     if on_commit:
         using = on_commit if isinstance(on_commit, str) else None
-        # What was stored is stored: neither the view nor what else waits for the commit is to fail.
+        # The data is stored, so neither the view nor other callbacks of the commit may fail.
         transaction.on_commit(partial(act, True), using=using, robust=True)
     else:
         act(fail_silently)

@@ -1,8 +1,8 @@
-"""Forms that are filled in with JSON instead of what a browser sends.
+"""Forms filled in with JSON instead of the data of an HTML form.
 
-A form field expects text, or a list of texts, as HTML forms have nothing else. Other types lead
-some fields to raise, and others to take what is not meant: ``true`` as the primary key 1, a list as
-the text "['a']". Here both are errors of the form.
+A form field expects text, or a list of texts, since HTML forms send nothing else. For other types
+some fields raise, and others accept a value that was not meant: ``true`` as the primary key 1, a
+list as the text "['a']". Here both are errors of the form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _limit: Final = LogLimit()
 
 logger = get_logger("django_wsmux.views")
 
-# What a value of an unexpected type leads to, in fields, widgets and databases.
+# What fields, widgets and databases raise for a value of an unexpected type.
 _ERRORS: Final = (
     ArithmeticError,
     AttributeError,
@@ -38,8 +38,8 @@ _ERRORS: Final = (
     ValueError,
 )
 
-# How Django's own fields for a single value make one of it. Fields of a project that do it in
-# another way get any value that JSON has.
+# Django's own methods that convert a single value. A project's field with another method gets any
+# JSON value.
 _FLAGS: Final = frozenset({forms.BooleanField.to_python, forms.NullBooleanField.to_python})
 _CHOICES: Final = frozenset({forms.ChoiceField.to_python})
 _TEXTS: Final = frozenset(
@@ -61,7 +61,7 @@ _TEXTS: Final = frozenset(
 )
 _CLEANS: Final = frozenset({forms.Field.clean, forms.TypedChoiceField.clean})
 
-# What a widget returns that could not read its value.
+# Returned for a widget that could not read its value.
 _UNREADABLE: Final = object()
 
 
@@ -76,7 +76,7 @@ def is_valid(form: forms.BaseForm) -> bool:
 
 @contextmanager
 def _guarded(form: forms.BaseForm) -> Iterator[None]:
-    """Turn what fields raise for values of other types into errors of the form."""
+    """Turn exceptions of fields for values of other types into errors of the form."""
     fields = [(name, field) for name, field in form.fields.items() if not field.disabled]
     for name, field in fields:
         raw = form.data.get(form.add_prefix(name))
@@ -105,9 +105,9 @@ def _clean(field: forms.Field, clean: Callable[..., Any], raw: Any, value: Any, 
     Args:
         field: the field.
         clean: its method.
-        raw: what the message has under the name of the field.
-        value: what the widget has made of it.
-        args: for the method, beside the value.
+        raw: the value in the message.
+        value: the value that the widget returned.
+        args: further arguments of the method.
     """
     if type(value) is float and type(field).to_python is forms.ModelChoiceField.to_python:
         value = str(value)  # else 1.5 finds the primary key 1
@@ -118,10 +118,10 @@ def _clean(field: forms.Field, clean: Callable[..., Any], raw: Any, value: Any, 
     except _ERRORS as error:
         is_text = value is None or type(value) is str
         if is_text and not type(field).__module__.startswith("django."):
-            raise  # an error of the project's field, which a browser would meet as well
+            raise  # an error of the project's field, which an HTML form would cause as well
         suffix = _limit.suffix()
         if suffix is not None:
-            # Not the error itself, as that may quote what the peer has sent.
+            # Not the error itself, which may quote the peer's data.
             logger.warning(
                 "%s cannot take a value of type %s: %s%s",
                 type(field).__name__,
@@ -133,10 +133,10 @@ def _clean(field: forms.Field, clean: Callable[..., Any], raw: Any, value: Any, 
 
 
 def _is_expected(field: forms.Field, raw: Any, value: Any) -> bool:
-    """Return whether a field means to take a value of this type."""
+    """Return whether a field is made for a value of this type."""
     to_python = type(field).to_python
     if to_python in _FLAGS:
-        value = raw  # widgets make a flag of anything
+        value = raw  # widgets turn any value into a flag
         is_flag = True
     else:
         is_flag = to_python in _CHOICES
@@ -146,7 +146,7 @@ def _is_expected(field: forms.Field, raw: Any, value: Any) -> bool:
 
 
 def _is_no_text(value: Any) -> bool:
-    r"""Return whether there is text in a value that has no encoding: JSON can say "\ud800"."""
+    r"""Return whether a value contains text that cannot be encoded: JSON allows "\ud800"."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -159,6 +159,6 @@ def _is_no_text(value: Any) -> bool:
 
 
 def _invalid(field: forms.Field) -> ValidationError:
-    """Return the error of a field that cannot take a value."""
+    """Return the error for a value that a field cannot take."""
     message = field.error_messages.get("invalid", _("Enter a valid value."))
     return ValidationError(message, code="invalid")

@@ -1,4 +1,4 @@
-"""JSON text, the same wherever this package writes it: ``WEBSOCKET_JSON_ENCODER``."""
+"""JSON text as this package writes it, with ``WEBSOCKET_JSON_ENCODER``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dump_json(value: Any, **options: Any) -> str:
         options: passed on to ``json.dumps``; ``cls`` is another encoder.
 
     Raises:
-        TypeError: the encoder does not know what to make of the value.
+        TypeError: the encoder cannot encode the value.
 
     Example:
         >>> from datetime import date

@@ -1,4 +1,4 @@
-"""What the PostgreSQL backend stores, for a minute; and what the page in Django's admin shows."""
+"""Models for the PostgreSQL backend, which stores rows for a minute, and for the admin's page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Payload", "Socket"]
 
 
 class Payload(models.Model):
-    """A publication that is too large for a notification; only ``postgres://`` writes any."""
+    """A publication that is too large for a notification; only ``postgres://`` writes them."""
 
     id = models.BigAutoField(primary_key=True)
     created = models.DateTimeField(db_default=Now(), db_index=True)
@@ -20,9 +20,9 @@ class Payload(models.Model):
 
 
 class Socket(models.Model):
-    """Open sockets, as the admin knows of them: a name in its index, permissions to view and close.
+    """Open sockets in the admin: an entry in its index, permissions to view and to close.
 
-    There is no table, and there are no instances.
+    It has no table and no instances.
     """
 
     id = models.BigAutoField(primary_key=True)

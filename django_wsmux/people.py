@@ -1,9 +1,9 @@
-"""Sockets and those who are signed in on them.
+"""Groups of users and sessions, and the signals that close them.
 
-A socket opens with the session of its handshake and knows nothing of what becomes of it. So the
-sockets of signed-in users are in a group of the user and one of the session, and whatever ends a
+A socket opens with the session of its handshake and does not notice when that session ends. So the
+sockets of signed-in users are in a group of the user and a group of the session, and every end of a
 session closes them with 4401 in every process: signing out, a changed password, a session that is
-deleted or has expired, a user who is not active any more. ``WEBSOCKET_CLOSE_SIGNED_OUT`` turns that
+deleted or has expired, a user who is no longer active. ``WEBSOCKET_CLOSE_SIGNED_OUT`` turns this
 off.
 """
 
@@ -56,18 +56,18 @@ def disconnect(user: Any, code: int = SIGNED_OUT, reason: str = "disconnected") 
     """Close every socket of a user, in every process.
 
     Args:
-        user: a user, or the primary key of one.
+        user: a user, or a user's primary key.
         code: close code for the clients.
-        reason: text beside it.
+        reason: the text to send with it.
 
     Raises:
-        BackendUnavailable: other processes could not be told.
+        BackendUnavailable: other processes could not be reached.
     """
     Group.for_user(user).close(code, reason)
 
 
 def begin(handshake: object) -> None:
-    """Take note, from now on, of what ends sessions; called before session and user are read.
+    """Record ends of sessions from now on; called before session and user are read.
 
     Args:
         handshake: any object, for ``closed_since()`` and ``end()``.
@@ -77,11 +77,11 @@ def begin(handshake: object) -> None:
 
 
 def closed_since(handshake: object, keys: tuple[Key, ...]) -> tuple[int, str] | None:
-    """Return how the session ended while the handshake was under way, if it did.
+    """Return how the session ended during the handshake, if it did.
 
     Args:
         handshake: as for ``begin()``.
-        keys: what ``join()`` returned.
+        keys: the result of ``join()``.
 
     Returns:
         Close code and reason.
@@ -90,16 +90,16 @@ def closed_since(handshake: object, keys: tuple[Key, ...]) -> tuple[int, str] | 
 
 
 def end(handshake: object) -> None:
-    """Stop taking note. May be called twice."""
+    """Stop recording. May be called twice."""
     members.closings.end(handshake)
 
 
 def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
-    """Put the socket of a signed-in user into the groups of user and session; return their keys.
+    """Add a signed-in user's socket to the groups of user and session; return their keys.
 
-    Nobody is signed in where there are none.
+    The result is empty if no user is signed in.
     """
-    # One string for all windows of a session.
+    # All sockets of a session share one string.
     keys = tuple(_shared(group.key()) for group in _groups_of(request))
     try:
         for key in keys:
@@ -113,7 +113,7 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
 def join_within(
     around: Surroundings | None, websocket: Connection, request: HttpRequest
 ) -> tuple[Key, ...]:
-    """Do the same as the view would: the middleware, which knows the tenant, is through."""
+    """Call ``join()`` in the context of the view, after the middleware that knows the tenant."""
     if around is None or not conf.has_group_prefix():
         return join(websocket, request)
     keys: tuple[Key, ...] = around.context(getcurrent()).run(join, websocket, request)
@@ -127,7 +127,7 @@ def _shared(key: Key) -> Key:
 def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
     identity: Identity | None = getattr(request, "identity", None)
     if identity is not None:
-        # A ticket or token goes before whatever cookies there are.
+        # A ticket or token takes precedence over cookies.
         if getattr(identity.user, "pk", None) is None:
             return ()
         group = Group.for_user(identity.user)
@@ -137,18 +137,18 @@ def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
     if not isinstance(session, SessionBase) or session.session_key is None:
         return ()
     user_id = session.get(SESSION_KEY)
-    if user_id is None or session.session_key is None:  # it was not there any more
+    if user_id is None or session.session_key is None:  # the session no longer exists
         return ()
     return Group.for_user(user_id), Group.for_session(session.session_key)
 
 
 def user_id(keys: tuple[Key, ...]) -> str | None:
-    """Return the primary key of the user, from what ``join()`` returned."""
+    """Return the primary key of the user, from the result of ``join()``."""
     return name_of(keys[0]).partition(":")[2] if keys else None
 
 
 def leave(websocket: Connection, keys: tuple[Key, ...]) -> None:
-    """Take a socket out of the groups that it was put into."""
+    """Remove a socket from the groups of ``join()``."""
     for key in keys:
         relay.discard(key, websocket)
 
@@ -157,7 +157,7 @@ def leave(websocket: Connection, keys: tuple[Key, ...]) -> None:
 
 
 def connect_signals() -> None:
-    """Begin to watch; called when the app is ready."""
+    """Connect the receivers of signals; called when the app is ready."""
     user_logged_out.connect(_signed_out, dispatch_uid="django_wsmux.people")
     if apps.is_installed("django.contrib.auth"):
         user = get_user_model()
@@ -170,10 +170,10 @@ def connect_signals() -> None:
 
 
 def _close(group: Group, reason: str, using: str | None = None) -> None:
-    """Close a group's sockets; when the transaction of the database ``using`` commits, if given."""
+    """Close a group's sockets; if ``using`` is given, when the transaction there commits."""
     if not conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
         return
-    # What ends a session, or saves a user, does so also when a broker is away: it is logged.
+    # Signing out or saving a user must not fail because the broker is away: log it.
     try:
         group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
     except ImproperlyConfigured as error:
@@ -185,7 +185,7 @@ def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
     if session is None or session.session_key is None:
         return
     if isinstance(session, signed_cookies.SessionStore):
-        # Its key is what it holds, so the sockets may have been opened with another key.
+        # The key is the session's content, so the sockets may have been opened with another key.
         user_id = session.get(SESSION_KEY)
         if user_id is not None:
             _close(Group.for_user(user_id), "signed out")
@@ -196,10 +196,10 @@ def _signed_out(request: HttpRequest, **kwargs: Any) -> None:
 
 
 def _close_once_flushed(session: Any, group: Group) -> None:
-    """Close a group again when its session is gone.
+    """Close a group again after its session is deleted.
 
-    Django sends ``user_logged_out`` before it deletes the session. A handshake that reads the
-    session between the two would stay open.
+    Django sends ``user_logged_out`` before it deletes the session. The socket of a handshake that
+    reads the session in between would stay open.
     """
     if not isinstance(session, SessionBase):
         return
@@ -219,7 +219,7 @@ def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None
     if not getattr(instance, "is_active", True):
         _close(Group.for_user(instance), "not active", using)
     elif getattr(instance, "_password", None) is not None:
-        # django.contrib.auth.base_user: set by set_password(), reset after this signal.
+        # django.contrib.auth.base_user: set_password() sets it, and it is reset after this signal.
         _close(Group.for_user(instance), "password changed", using)
 
 

@@ -1,8 +1,8 @@
-"""Errors of views, reported as Django reports those of pages.
+"""Reports of errors of WebSocket views, made as Django makes those of pages.
 
-A report runs the code of others: receivers of ``got_request_exception``, ``handler500``, logging
-handlers, error trackers. It is made where a socket is about to be closed and a greenlet to go on to
-the next one, so nothing that is raised in it gets out.
+A report runs third-party code: receivers of ``got_request_exception``, ``handler500``, logging
+handlers, error trackers. After it the socket must be closed and the greenlet must go on with the
+next one, so no exception leaves it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def report(
     """Log and signal an error as Django does for a view. Never raises.
 
     Args:
-        path: of the socket, for the log.
-        error: the one that is being handled.
+        path: path of the socket, for the log.
+        error: the error that is being handled.
         find_request: returns the request to report it with.
         user_id: primary key of the signed-in user, as a string.
 
     Returns:
-        What a page would show; a bare 500 if that cannot be found out.
+        The response that a page would get; an empty 500 if reporting fails.
     """
     try:
         request = find_request()
@@ -64,9 +64,9 @@ def report(
 
 @contextmanager
 def _sentry_scope(request: HttpRequest, user_id: str | None) -> Iterator[None]:
-    """Have what Sentry reports carry URL and user, where its SDK is loaded.
+    """Add URL and user to reports of Sentry, if its SDK is loaded.
 
-    The SDK takes both from the WSGI call, which is over.
+    The SDK takes both from the WSGI call, which has ended.
     """
     isolation_scope = getattr(sys.modules.get("sentry_sdk"), "isolation_scope", None)
     if isolation_scope is None:
@@ -86,16 +86,16 @@ def _sentry_scope(request: HttpRequest, user_id: str | None) -> Iterator[None]:
 
 
 def notify(signal: Signal, sender: Any, **arguments: Any) -> None:
-    """Send a signal; what its receivers raise is logged. Never raises."""
+    """Send a signal and log what its receivers raise. Never raises."""
     try:
         signal.send_robust(sender, **arguments)
     except BaseException:
-        # send_robust() lets SystemExit and its like pass, and logging handlers may raise too.
+        # send_robust() does not catch SystemExit and the like, and logging handlers may raise too.
         logger.exception("A receiver of a signal failed")
 
 
 def describe(error: BaseException) -> str:
-    """Return class and text of an error, as far as it can tell them."""
+    """Return class and text of an error; the class alone if ``str()`` fails."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"
@@ -104,7 +104,7 @@ def describe(error: BaseException) -> str:
 
 
 def note_late_response(websocket: object, response: HttpResponseBase) -> None:
-    """Log that a view has returned a response which cannot be sent."""
+    """Log that a view returned a response that cannot be sent."""
     suffix = _late_responses.suffix()
     if suffix is not None:
         logger.warning(

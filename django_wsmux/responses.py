@@ -1,4 +1,4 @@
-"""The responses to a handshake: those that say yes, and what is common to all."""
+"""Responses to a handshake: those that accept it, and helpers for all."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = [
     "refusal_reason",
 ]
 
-#: What is run once the socket is open; what it returns is ignored unless it is an HttpResponse.
+#: Runs once the socket is open; its result is ignored unless it is an HttpResponse.
 Conversation = Callable[[WebSocket], object]
 
 
 class SwitchingProtocols(HttpResponse):
-    """Accept the handshake: an event view returns it, as its view will be called for messages.
+    """The response of an event view that accepts the handshake.
 
-    The response passes back through the project's middleware, so cookies and headers set there
-    travel on the 101.
+    It passes back through the project's middleware, so the 101 has the cookies and headers that
+    are set there.
 
     Args:
         subprotocols: names in order of preference; the first that the client offers is chosen.
-        compression: ``False`` declines what the client offers.
+        compression: ``False`` declines the compression that the client offers.
     """
 
     status_code = 101
@@ -43,17 +43,17 @@ class SwitchingProtocols(HttpResponse):
 
 
 class WebSocketResponse(SwitchingProtocols):
-    """Accept the handshake; talk once it has gone out.
+    """The response that accepts the handshake and then runs a conversation.
 
-    After the response has passed the middleware ``conversation`` runs in a greenlet of its own,
-    outside of any middleware and transaction, with the language, time zone and script prefix of
-    this moment.
+    After the response has passed the middleware, ``conversation`` runs in a greenlet of its own,
+    outside of any middleware and transaction, with the language, time zone and script prefix that
+    are active now.
 
     Args:
-        conversation: called with the open ``WebSocket``. When it returns the socket is closed
-            with 1000, when it raises with 1011.
+        conversation: called with the open ``WebSocket``. When it returns, the socket is closed
+            with 1000; when it raises, with 1011.
         subprotocols: names in order of preference; the first that the client offers is chosen.
-        compression: ``False`` declines what the client offers.
+        compression: ``False`` declines the compression that the client offers.
 
     Example::
 
@@ -62,7 +62,7 @@ class WebSocketResponse(SwitchingProtocols):
             return WebSocketResponse(lambda websocket: talk(request, websocket, room))
     """
 
-    #: Whether the conversation may end with a response: that of a view which it has called.
+    #: Whether the conversation calls a view and may return its response.
     calls_view = False
 
     def __init__(
@@ -79,14 +79,14 @@ class WebSocketResponse(SwitchingProtocols):
 def refusal_reason(response: HttpResponseBase) -> str:
     """Return a response's status as the reason of a close frame."""
     reason = f"{response.status_code} {response.reason_phrase}"
-    # Section 5.5: 123 bytes at most, and no half character.
+    # Section 5.5: at most 123 bytes, without a truncated character.
     return reason.encode(errors="replace")[:123].decode(errors="ignore")
 
 
 def add_length(response: HttpResponseBase) -> None:
-    """Give a response a Content-Length, which some clients wait for.
+    """Add a Content-Length to a response, since some clients wait for it.
 
-    ``CommonMiddleware`` does it where it is installed, and where it is reached.
+    ``CommonMiddleware`` adds it only if it is installed and the response passes it.
     """
     if (
         isinstance(response, HttpResponse)

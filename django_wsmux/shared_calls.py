@@ -1,4 +1,4 @@
-"""One call for all who want the same at the same moment."""
+"""One call shared by all callers that need the same result at the same moment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Result = TypeVar("Result")
 
 
 class _Call(Generic[Result]):
-    """A call that is to be made, or is being made.
+    """A call that is waiting or running.
 
     Attributes:
-        turn: set when it may begin.
-        done: set when it has ended.
-        outcome: its result in a list; ``None`` as long as there is none.
-        error: what it raised.
+        turn: set when the call may begin.
+        done: set when the call has ended.
+        outcome: the result in a list; ``None`` until there is one.
+        error: the exception that the call raised.
     """
 
     __slots__ = ("done", "error", "outcome", "turn")
@@ -34,11 +34,11 @@ class _Call(Generic[Result]):
 
 
 class SharedCalls(Generic[Key, Result]):
-    """Makes one call for all who come while the one before is under way.
+    """Makes one call for all callers that arrive while the previous call runs.
 
-    No caller gets the result of a call that began before it came, so what it did before it asked
-    is in the answer. There is one call under way for each key at a time, and at most one that
-    waits, however many callers there are.
+    A caller never gets the result of a call that began before it arrived, so the result reflects
+    what the caller did before. For each key one call runs at a time and at most one waits, however
+    many callers there are.
     """
 
     def __init__(self) -> None:
@@ -46,18 +46,18 @@ class SharedCalls(Generic[Key, Result]):
         _all.add(self)
 
     def _begin(self) -> None:
-        # Nothing waits with it, as it may have been made before gevent's patching.
+        # No code waits while it holds this lock, which may be older than gevent's patching.
         self._lock = threading.Lock()
-        # By key: the call under way, and the one for those who have come since.
+        # By key: the call that runs, and the one for callers that have arrived since.
         self._running: dict[Key, _Call[Result]] = {}
         self._waiting: dict[Key, _Call[Result]] = {}
 
     def call(self, key: Key, function: Callable[[], Result]) -> Result:
-        """Return what ``function()`` returns, called here or by another caller for this one.
+        """Return the result of ``function()``, called by this caller or by another one.
 
         Args:
-            key: callers with the same one share a call.
-            function: the same for all of them.
+            key: callers with the same key share a call.
+            function: the same for all callers with this key.
 
         Raises:
             Exception: what ``function()`` raised.
@@ -80,7 +80,7 @@ class SharedCalls(Generic[Key, Result]):
                 raise call.error
             if call.outcome is not None:
                 return call.outcome[0]
-            # Who was to make the call was interrupted, by a timeout of its own perhaps.
+            # The caller that was to make the call was interrupted, perhaps by its own timeout.
 
     def _make(self, key: Key, call: _Call[Result], function: Callable[[], Result]) -> Result:
         try:
@@ -95,7 +95,7 @@ class SharedCalls(Generic[Key, Result]):
             self._pass_on(key, call)
 
     def _pass_on(self, key: Key, call: _Call[Result]) -> None:
-        """End a call; the one that waits may begin."""
+        """End a call and let the waiting one begin."""
         following = None
         with self._lock:
             if self._waiting.get(key) is call:  # interrupted before its turn
@@ -115,7 +115,7 @@ _all: Final[weakref.WeakSet[SharedCalls[Any, Any]]] = weakref.WeakSet()
 
 
 def _begin_all() -> None:
-    """Forget the calls of the parent process, which no one here will ever end."""
+    """Forget the calls of the parent process, which never end in this process."""
     for each in list(_all):
         each._begin()
 

@@ -1,7 +1,7 @@
-"""Signals that tell of sockets, in the way of ``django.core.signals``.
+"""Signals about sockets, like those of ``django.core.signals``.
 
-Receivers are called where the view runs, with the database at hand; what they raise is logged by
-Django and hurts nobody.
+Receivers are called where the view runs and may use the database. Django logs what they raise, and
+nothing else is affected.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from django.dispatch import Signal
 
 __all__ = ["backend_gap", "websocket_closed", "websocket_opened"]
 
-#: Sent when a socket is open. Arguments: ``websocket`` and ``request``, the handshake.
+#: Sent when a socket is open. Arguments: ``websocket``; ``request``, the handshake.
 websocket_opened: Final = Signal()
 
-#: Sent once for each of these when the view is done with the socket. Arguments: ``websocket``;
-#: ``request``, or ``None`` when the view did not keep it; ``code`` and ``reason`` of the close;
+#: Sent once for each opened socket, when its view is done with it. Arguments: ``websocket``;
+#: ``request``, or ``None`` if the view did not keep it; ``code`` and ``reason`` of the close;
 #: ``duration`` in seconds; ``traffic``, see ``server.traffic.Traffic``.
 websocket_closed: Final = Signal()
 
-#: Sent when messages of other processes to groups may have been missed, once it works again: show
-#: the clients what they cannot know. Arguments: ``reason``, ``seconds``, ``missed`` or ``None``.
+#: Sent when the backend works again after group messages of other processes may have been missed:
+#: send the clients what they may lack. Arguments: ``reason``, ``seconds``, ``missed`` or ``None``.
 backend_gap: Final = Signal()

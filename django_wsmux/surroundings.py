@@ -1,15 +1,15 @@
-"""What a view finds active beside its arguments, in each message of its socket.
+"""Language, time zone and context variables that are active while a view handles a message.
 
-Middleware sets it up around a request, and a socket outlives its request. So it is taken down when
-the view accepts, and holds for every message:
+Middleware sets them for the length of a request, but a socket outlives its request. So they are
+recorded when the view accepts the handshake, and set for every message:
 
 * language, time zone and script prefix, by name: Django keeps them in ``asgiref.local.Local``,
   whose values are valid only in the greenlet that has set them;
-* the values of other context variables that were set during the handshake. A whole copy of its
-  context would keep alive what Django and agents have there: connections of caches, scopes;
-* what the functions of ``WEBSOCKET_CONTEXT`` return, for all that is no context variable.
+* the values of other context variables that were set during the handshake. A copy of its whole
+  context would keep alive what Django and agents store there: connections of caches, scopes;
+* the context managers of ``WEBSOCKET_CONTEXT``, for values outside of context variables.
 
-Each message runs in a copy of a prepared context, so what a view sets ends with it.
+Each message runs in a copy of a prepared context, so values that a view sets end with the message.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _PREPARED = "_django_wsmux_surroundings"
 
 _NOTHING: Final[dict[Any, Any]] = {}
 
-#: Contexts that a greenlet keeps: users of more languages and time zones than that take turns.
+#: Contexts that a greenlet keeps at most; with more languages and time zones, it starts over.
 _MOST: Final = 64
 
-#: Agents: what they keep in context variables belongs to one request.
+#: Monitoring agents, whose context variables belong to one request.
 _AGENTS: Final = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
 
-#: Names of their variables that are no globals of a module, and whose values do not tell.
+#: Names of their variables that neither a module nor the type of the value identifies.
 _NAMES_OF_AGENTS: Final = frozenset({"elasticapm_spans_var", "last-seen"})
 
-#: Names of variables that say nothing about a request: Django's, which go by name, and Python's.
+#: Names of variables to leave out: Django's, whose values are recorded by name, and Python's.
 _NAMES_OF_OTHERS: Final = frozenset({"asgiref.local", "decimal_context", "warnings_context"})
 
-#: Types whose equal values are the same to everyone.
+#: Types whose equal values are interchangeable.
 _PLAIN: Final = frozenset({bool, bytes, float, int, str, NoneType, UUID})
 
 
 class Surroundings:
-    """Language, time zone and script prefix, shared by all sockets with the same; see ``named()``.
+    """Language, time zone and script prefix; sockets with the same values share one object.
 
     Args:
         script_prefix: where the site is mounted.
@@ -71,11 +71,11 @@ class Surroundings:
         self._language = language
 
     def context(self, greenlet: object) -> Any:
-        """Return a context, or what has its ``run()``, to run something in.
+        """Return a context, or an object with its ``run()``, to run code in.
 
         Args:
-            greenlet: the current one. What a context holds is valid in the greenlet that put it
-                there (asgiref 3.11, ``local.py``), so each prepares its own.
+            greenlet: the current greenlet. Values in a context are valid only in the greenlet that
+                set them (asgiref 3.11, ``local.py``), so each greenlet prepares its own.
         """
         prepared: dict[Surroundings, Context] = getattr(greenlet, _PREPARED, _NOTHING)
         context = prepared.get(self)
@@ -102,12 +102,12 @@ class Surroundings:
 
 
 class _MoreSurroundings(Surroundings):
-    """The same with values of context variables, and with context managers.
+    """The same, with values of context variables and with context managers.
 
     Args:
         base: language, time zone and script prefix.
         values: variables with their values.
-        managers: what returns the context managers to enter, the outermost first.
+        managers: callables that return the context managers to enter, the outermost first.
     """
 
     __slots__ = ("__weakref__", "_base", "_managers", "_values")
@@ -123,7 +123,7 @@ class _MoreSurroundings(Surroundings):
         self._managers = managers
 
     def context(self, greenlet: object) -> Any:
-        """Return what to run something in."""
+        """Return a context, or an object with its ``run()``, to run code in."""
         context = self._base.context(greenlet)
         for variable, value in self._values:
             context.run(variable.set, value)
@@ -135,7 +135,7 @@ class _MoreSurroundings(Surroundings):
 
 
 class _Entering:
-    """A context in which context managers are entered around what runs.
+    """A context that enters context managers around the code that it runs.
 
     Attributes:
         plain: the context without them.
@@ -160,7 +160,7 @@ class _Entering:
 
 _shared = lru_cache(maxsize=256)(Surroundings)
 
-# Those that are in use, by the values that they hold.
+# The objects in use, by the values that they hold.
 _in_use: Final[WeakValueDictionary[tuple[Any, ...], _MoreSurroundings]] = WeakValueDictionary()
 
 
@@ -170,7 +170,7 @@ def named() -> Surroundings:
 
 
 def current() -> Surroundings:
-    """Return what is active now, in a handshake that runs in its ``handshake_context()``."""
+    """Return what is active now, in a handshake that runs in a ``handshake_context()``."""
     base = named()
     values = tuple(_values())
     if not values:
@@ -186,7 +186,7 @@ def managed(request: HttpRequest, surroundings: Surroundings) -> Surroundings:
     """Add what the functions of ``WEBSOCKET_CONTEXT`` return for a request.
 
     Raises:
-        TypeError: one of them has returned something else than a callable.
+        TypeError: one of them returned something other than a callable.
     """
     functions = conf.context_functions()
     if not functions:
@@ -206,8 +206,8 @@ def managed(request: HttpRequest, surroundings: Surroundings) -> Surroundings:
 def handshake_context() -> Context:
     """Return a context to run a handshake in.
 
-    It is empty but for what agents keep in the current one. A connection that is kept alive is one
-    greenlet, whose context holds what earlier requests have left there.
+    It contains only the variables of agents. All requests of a kept-alive connection run in one
+    greenlet, whose context still has the variables of earlier requests.
     """
     context = Context()
     for variable, value in copy_context().items():
@@ -217,7 +217,7 @@ def handshake_context() -> Context:
 
 
 def _values() -> Iterator[tuple[ContextVar[Any], Any]]:
-    """Yield the variables of the current context that the project or its middleware has set."""
+    """Yield the variables of the current context that the project or its middleware set."""
     for variable, value in copy_context().items():
         if variable.name not in _NAMES_OF_OTHERS and not _is_of_agent(variable, value):
             yield variable, value
@@ -233,7 +233,7 @@ def _package(kind: type) -> str:
 
 @cache
 def _is_agents_own(variable: ContextVar[Any]) -> bool:
-    """Return whether a variable is a global of a module of an agent."""
+    """Return whether a variable is a global variable of an agent's module."""
     if variable.name in _NAMES_OF_AGENTS:
         return True
     return any(
@@ -245,10 +245,10 @@ def _is_agents_own(variable: ContextVar[Any]) -> bool:
 
 
 def _identity(value: object) -> tuple[type, object]:
-    """Return what two values share if one of them may stand for the other.
+    """Return a key that two values share if they are interchangeable.
 
-    Other objects are compared by identity: two that are equal may differ, such as instances of a
-    model with the same key, and to compare them runs code of the project.
+    Objects of other than plain types are compared by identity: two equal objects may differ, such
+    as model instances with the same key, and comparing them runs code of the project.
     """
     kind = type(value)
     return kind, value if kind in _PLAIN else id(value)

@@ -1,12 +1,12 @@
-"""One-time tickets: a page that has a user opens a socket without cookies.
+"""One-time tickets: a page with a signed-in user opens a socket without cookies.
 
-The page asks for a ticket where it has its cookies, and shows it where the socket has none: from
-another domain, in an embedded browser, in an app. It is good for one handshake to one path, within
-``WEBSOCKET_TICKET_SECONDS``, and stands for the session that it was issued in: when that ends the
-socket is closed.
+The page requests a ticket where it has cookies, and uses it where the socket has none: on another
+domain, in an embedded browser, in an app. A ticket is valid for one handshake to one path, within
+``WEBSOCKET_TICKET_SECONDS``, and stands for the session in which it was issued: when that session
+ends, the socket is closed.
 
-What the client holds is a number with Django's signature. Whose it is, is in the cache of
-``WEBSOCKET_TICKET_CACHE``, which all workers must share.
+The client holds a number with Django's signature. The record of the ticket, with its user, is in
+the cache of ``WEBSOCKET_TICKET_CACHE``, which all workers must share.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from .credentials import (
 
 __all__ = ["issue_ticket", "ticket"]
 
-#: What tells a ticket from any other token.
+#: Tells a ticket from other tokens.
 _PREFIX: Final = "ticket."
 
 _SALT: Final = "django_wsmux.ticket"
 
-#: Seconds by which the clocks of two machines may differ, one's ticket living on at the other's.
+#: Seconds by which the clocks of two machines may differ: a record outlives its ticket by these.
 _SKEW: Final = 300
 
 
 def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
-    """Return a ticket: whoever shows it opens the socket at ``path`` as the request's user.
+    """Return a ticket, with which a client opens the socket at ``path`` as the request's user.
 
-    It is good once, for ``WEBSOCKET_TICKET_SECONDS``; a page that connects again needs another. In
+    It is valid once, for ``WEBSOCKET_TICKET_SECONDS``; a page that reconnects needs another one. In
     the browser: ``new WebSocket(url, ["bearer", ticket])``.
 
     Args:
-        request: of the user who is to be let in; one of Django REST framework will do. Nobody
-            signed in gets a ticket that lets nobody in particular in.
-        path: of the socket, or its whole URL, as ``reverse()`` and ``websocket_url()`` return them;
-            a query is not looked at. ``None`` is the path of the request: page and socket may share
-            it.
+        request: the user's request; one of Django REST framework works too. For an anonymous
+            request, the ticket opens an anonymous socket.
+        path: path of the socket, or its URL, as ``reverse()`` and ``websocket_url()`` return them;
+            a query string is ignored. ``None`` is the path of the request: page and socket may
+            share it.
 
     Returns:
         ASCII letters, digits and ``. - _``.
@@ -77,7 +77,7 @@ def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
     user: Any = getattr(request, "user", None) or anonymous()
     user_id = None if user.pk is None else _id(user)
     number = secrets.token_urlsafe(12)
-    # A primary key, and a path, may be there in each tenant.
+    # Tenants may have the same primary keys and paths.
     prefix = conf.group_prefix()
     record = (path, user_id, _session_key(request, user_id), _stamp(user), prefix)
     _cache().set(f"{_SALT}.{number}", record, conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW)
@@ -86,10 +86,10 @@ def issue_ticket(request: HttpRequest, path: str | None = None) -> str:
 
 @sensitive_variables()
 def ticket(request: HttpRequest) -> Identity | None:
-    """Let in who has a ticket: for ``authentication()`` and ``WebSocketView.authenticators``.
+    """Authenticate by ticket: for ``authentication()`` and ``WebSocketView.authenticators``.
 
     Raises:
-        AuthenticationFailed: it was used, has expired or is for something else.
+        AuthenticationFailed: the ticket was used, has expired or is for something else.
     """
     value = bearer_token(request)
     if value is None or not value.startswith(_PREFIX):
@@ -105,10 +105,10 @@ def ticket(request: HttpRequest) -> Identity | None:
     path, user_id, session_key, stamp, *prefix = record
     if path != request.path:
         raise AuthenticationFailed(f"ticket is for another path, {path!r}")
-    if prefix and prefix[0] != conf.group_prefix():  # one of an older version has none
+    if prefix and prefix[0] != conf.group_prefix():  # tickets of older versions have none
         raise AuthenticationFailed("ticket was issued under another WEBSOCKET_GROUP_PREFIX")
     identity = Identity(_user(request, user_id, session_key, stamp), session_key)
-    # Last, so that none is used up in vain; of many who come at once, one.
+    # Last, so that a refused ticket is not used up. add() lets one of many clients through.
     seconds = conf.get("WEBSOCKET_TICKET_SECONDS") + _SKEW
     if not _cache().add(f"{_SALT}.{number}.used", True, seconds):
         raise AuthenticationFailed("ticket was already used")
@@ -125,7 +125,7 @@ def _number(signed: str) -> str:
 
 
 def _user(request: HttpRequest, user_id: str | None, session_key: str | None, stamp: str) -> Any:
-    """Return the user of a ticket, if everything is as it was when it was issued."""
+    """Return the user of a ticket, unless user or session have changed since it was issued."""
     if user_id is None:
         return anonymous()
     if session_key is None:
@@ -147,7 +147,7 @@ def _id(user: Any) -> str:
 
 
 def _session_key(request: HttpRequest, user_id: str | None) -> str | None:
-    """Return the key of the request's session, if it is why the user is who it is."""
+    """Return the key of the request's session, if the user is signed in by it."""
     session = getattr(request, "session", None)
     if user_id is None or not isinstance(session, SessionBase):
         return None
@@ -155,7 +155,7 @@ def _session_key(request: HttpRequest, user_id: str | None) -> str | None:
 
 
 def _stamp(user: Any) -> str:
-    """Return what changes with the user's password, and says nothing of it."""
+    """Return a value that changes with the user's password and does not reveal it."""
     session_hash = getattr(user, "get_session_auth_hash", str)()
     return salted_hmac(_SALT, session_hash, algorithm="sha256").hexdigest()[:20]
 
@@ -165,5 +165,5 @@ def _cache() -> Any:
 
 
 def _signer() -> signing.TimestampSigner:
-    # RFC 9110 section 5.6.2: no colon among subprotocols.
+    # RFC 9110 section 5.6.2: a subprotocol contains no colon.
     return signing.TimestampSigner(sep=".", salt=_SALT)

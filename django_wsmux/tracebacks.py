@@ -1,6 +1,6 @@
-"""Where an error was raised, in one line and without what it says.
+"""The place where an error was raised, in one line and without the error's text.
 
-The text of an error may quote what a peer has sent: a token, or a megabyte.
+The text may quote data of a peer: a token, or a megabyte.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 
 __all__ = ["raised_at"]
 
-#: Calls to name at most.
+#: Calls to show at most.
 _MOST: Final = 5
 
 
 def raised_at(error: BaseException) -> str:
-    """Return the type of an error and the lines that led to it, the last ones if they are many.
+    """Return the type of an error and the lines of its traceback, at most the last few.
 
     The function that catches the error is left out.
 

@@ -1,9 +1,9 @@
-"""Class-based views for WebSockets that cost nothing while they are quiet.
+"""Class-based views for WebSockets, which need no greenlet while the socket is idle.
 
-A function view has a greenlet for as long as its socket is open. A class here has one only while
-it handles something: a message borrows it from a pool of ``WEBSOCKET_HANDLER_GREENLETS`` and gives
-it back. Messages of one socket are handled one at a time and in order, those of different sockets
-beside each other. To the database each message is what a request is.
+A function view has a greenlet for as long as its socket is open. A class-based view has one only
+while it handles a message: the message borrows it from a pool of ``WEBSOCKET_HANDLER_GREENLETS``.
+Messages of one socket are handled one at a time and in order, those of different sockets
+concurrently. For database connections each message counts as a request.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
 
 
 class _NoRequest:
-    """Stands for a request that was let go of; says so to whoever wants something of it."""
+    """Stands for a request that was dropped; access to its attributes raises an error."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -52,7 +52,7 @@ class _NoRequest:
 _NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
 
 
-#: What consumers of Django Channels have, and views that are not there yet.
+#: Attributes of consumers of Django Channels, with what to use instead.
 _HABITS: Final = {
     "accept": "return None from connect() to accept; the attribute subprotocols lists names",
     "channel_layer": "use django_wsmux.groups.Group(name).join(self.websocket) and .send(message)",
@@ -66,7 +66,7 @@ _HABITS: Final = {
     "user": "use self.request.user",
 }
 
-#: The arguments of what a project defines.
+#: The arguments of the methods that a project may define.
 _ARGUMENTS: Final = {
     "connect": ("request",),
     "disconnect": ("code", "reason"),
@@ -81,9 +81,9 @@ _ARGUMENTS: Final = {
 
 
 class WebSocketView(View):
-    """A WebSocket as a class: one instance for each socket, which lives as long as the socket.
+    """A class-based view: each socket has an instance, which lives as long as the socket.
 
-    Override what is of interest::
+    Override the methods that you need::
 
         class Echo(LoginRequiredMixin, WebSocketView):
             def connect(self, request, room):
@@ -96,20 +96,20 @@ class WebSocketView(View):
 
     Attributes:
         request: the handshake; see ``keep_request``.
-        args, kwargs: what the URL pattern captured.
+        args, kwargs: values captured by the URL pattern.
         websocket: the socket, with ``latency``, ``subprotocol``, ``ping()`` and so on.
         subprotocols: names in order of preference; the first that the client offers is chosen.
-        compression: ``False`` declines what clients offer, where ``WEBSOCKET_COMPRESSION`` is on;
+        compression: ``False`` declines what clients offer even if ``WEBSOCKET_COMPRESSION`` is on;
             ``connect()`` may set it.
-        groups: names of groups to be a member of; see also ``get_groups()``.
-        authenticators: who may say whose socket it is beside cookies, before ``dispatch()``; see
+        groups: names of groups to join; see also ``get_groups()``.
+        authenticators: authenticators to ask before ``dispatch()``, in addition to cookies; see
             ``django_wsmux.authentication``.
         group_receive: ``None``, or a method that handles the messages of groups: ``str`` for
             text, ``bytes`` for binary.
-        refusals: ``"close"`` if browsers are to see a refusal as a close code, ``"http"`` if not;
-            ``None`` for what ``WEBSOCKET_REFUSALS`` says.
-        keep_request: whether ``self.request`` stays after ``connect()``. ``False`` saves some KiB a
-            socket; what ``connect()`` stored on ``self`` is then all that there is.
+        refusals: ``"close"`` shows browsers a refusal as a close code, ``"http"`` as a response;
+            ``None`` uses ``WEBSOCKET_REFUSALS``.
+        keep_request: whether to keep ``self.request`` after ``connect()``. ``False`` saves some KiB
+            per socket; only what ``connect()`` stored on ``self`` is available then.
     """
 
     websocket: WebSocket
@@ -120,18 +120,18 @@ class WebSocketView(View):
     refusals: str | None = None
     keep_request = True
 
-    #: Define ``group_receive(self, message)`` to see what groups send before the client would: the
-    #: view is then called for each message, as ``receive()`` is, and nothing reaches the client
-    #: but what it sends. Without it the bytes go straight to the client, which is far cheaper.
+    #: Define ``group_receive(self, message)`` to handle the messages of groups: the view is then
+    #: called for each of them, as for ``receive()``, and the client gets only what the view sends.
+    #: Without it the bytes go straight to the client, which is far cheaper.
     group_receive: Any = None
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        """Return the view for a URL pattern, which asks ``authenticators`` first.
+        """Return the view for a URL pattern; it asks ``authenticators`` first.
 
         Raises:
-            TypeError: a method is async, has ``yield`` in it or takes other arguments; a text or
-                function stands where a list is expected.
+            TypeError: a method is async, has ``yield`` in it or takes other arguments; a string or
+                function is given where a list is expected.
             ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
         """
         _check(cls, initkwargs)
@@ -141,13 +141,13 @@ class WebSocketView(View):
         return authentication(*authenticators)(view) if authenticators else view
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        """Take down request, socket and arguments, before ``dispatch()``."""
+        """Store request, socket and arguments, before ``dispatch()``."""
         super().setup(request, *args, **kwargs)
-        # A request that wants a page comes here without one, and is answered by dispatch().
+        # A plain request has no socket; dispatch() answers it.
         self.websocket = getattr(request, "websocket", None)  # type: ignore[assignment]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer the handshake; mixins such as ``LoginRequiredMixin`` come before."""
+        """Answer the handshake; mixins such as ``LoginRequiredMixin`` run before."""
         if self.websocket is None:
             return upgrade_required(request)
         hooks = self.websocket.hooks
@@ -164,29 +164,29 @@ class WebSocketView(View):
         return hooks.connect(self, *args, **kwargs)
 
     def release_request(self) -> None:
-        """Let go of the request, as ``keep_request`` is ``False``."""
+        """Drop the request, since ``keep_request`` is ``False``."""
         self.request = _NO_REQUEST
 
     # What to override
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
-        """Decide on the handshake, before the 101 is sent.
+        """Accept or refuse the handshake, before the 101 is sent.
 
-        What is sent here goes out right after the 101, and so does what the groups are sent
-        meanwhile.
+        Messages sent here, and those sent to the view's groups meanwhile, go out right after the
+        101.
 
         Args:
-            request: the handshake, past the project's middleware.
-            args, kwargs: what the URL pattern captured.
+            request: the handshake, after the project's middleware.
+            args, kwargs: values captured by the URL pattern.
 
         Returns:
-            ``None`` to accept, or a response to refuse with; whatever a view may raise, such as
-            ``Http404`` or ``PermissionDenied``, refuses too.
+            ``None`` to accept, or a response to refuse. Exceptions that a view may raise, such as
+            ``Http404`` or ``PermissionDenied``, also refuse.
         """
         return None
 
     def receive(self, message: str | bytes) -> None:
-        """Handle one message; by default ``receive_text()`` or ``receive_bytes()`` does.
+        """Handle one message; by default, call ``receive_text()`` or ``receive_bytes()``.
 
         Args:
             message: ``str`` for text, ``bytes`` for binary; may be empty.
@@ -197,26 +197,26 @@ class WebSocketView(View):
             self.receive_bytes(message)
 
     def receive_text(self, text: str) -> None:
-        """Handle a text message; by default the socket is closed with 1003."""
+        """Handle a text message; by default, close the socket with 1003."""
         self.close(CloseCode.UNSUPPORTED_DATA, "text is not expected here")
 
     def receive_bytes(self, data: bytes) -> None:
-        """Handle a binary message; by default the socket is closed with 1003."""
+        """Handle a binary message; by default, close the socket with 1003."""
         self.close(CloseCode.UNSUPPORTED_DATA, "binary data is not expected here")
 
     def disconnect(self, code: int, reason: str) -> None:
-        """The socket is closed: called once for each ``connect()`` that accepted.
+        """Clean up after the socket has closed: called once for each accepting ``connect()``.
 
-        Sending to the socket does nothing any more.
+        Messages sent to the socket are ignored now.
 
         Args:
-            code: close code of the side that closed first, 1006 when the connection was lost
-                (RFC 6455 section 7.1.5), also before the 101 was through.
-            reason: the text beside it, or ``""``.
+            code: close code of the side that closed first; 1006 if the connection was lost
+                (RFC 6455 section 7.1.5), also if that was before the 101 arrived.
+            reason: the reason sent with it, or ``""``.
         """
 
     def get_groups(self) -> Sequence[str]:
-        """Return the names of the groups to join: ``groups``, unless it depends.
+        """Return the names of the groups to join; by default, ``groups``.
 
         Example::
 
@@ -236,7 +236,7 @@ class WebSocketView(View):
         self.websocket.send_json(value, **options)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the socket; see ``WebSocket.close()``. Messages not handled yet are dropped."""
+        """Close the socket; see ``WebSocket.close()``. Unhandled messages are dropped."""
         self.websocket.close(code, reason)
 
 
@@ -244,7 +244,7 @@ advise(WebSocketView, _HABITS)
 
 
 def _check(view_class: type[Any], options: dict[str, Any]) -> None:
-    """Raise for what would be called and do nothing, or not what it looks like.
+    """Raise for attributes and methods that would not do what they seem to.
 
     Raises:
         TypeError: see ``WebSocketView.as_view()``.
@@ -276,7 +276,7 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
 
 
 def _attribute(bare: Any, name: str) -> Any:
-    """Return an attribute of a view that has no socket, ``None`` for a property, which needs it."""
+    """Return an attribute of a view without a socket; ``None`` for a property, which needs one."""
     found = inspect.getattr_static(bare, name, None)
     is_property = isinstance(found, (property, cached_property, functools.cached_property))
     return None if is_property else getattr(bare, name, None)
@@ -286,12 +286,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-#: Reads JSON, without ``NaN`` and ``Infinity``, which Python would take.
+#: Parses JSON without ``NaN`` and ``Infinity``, which Python would accept.
 _decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 class JSONWebSocketView(WebSocketView):
-    """Messages are JSON texts.
+    """A view whose messages are JSON texts.
 
     Example::
 
@@ -301,7 +301,7 @@ class JSONWebSocketView(WebSocketView):
     """
 
     def receive_text(self, text: str) -> None:
-        """Parse a message and hand its value on."""
+        """Parse a message and call ``receive_json()`` with its value."""
         try:
             value = _decode(text)
         except (ValueError, RecursionError) as error:
@@ -310,26 +310,26 @@ class JSONWebSocketView(WebSocketView):
             self.receive_json(value)
 
     def receive_json(self, value: Any) -> None:
-        """Handle the value of a message; to be overridden."""
+        """Handle the value of a message; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define receive_json(value)")
 
     def invalid_json(self, error: Exception) -> None:
-        """A message is not JSON: by default the peer is told and nothing else happens.
+        """Handle a message that is not JSON; by default, send an error to the peer.
 
         Args:
-            error: what the parser said.
+            error: the error of the parser.
         """
         self.send_error("invalid_json", "This is not valid JSON.")
 
     def send_error(self, code: str, message: str) -> None:
-        """Send an error in the shape of ``form.errors.get_json_data()``."""
+        """Send an error in the format of ``form.errors.get_json_data()``."""
         self.send_json({"errors": {"__all__": [{"message": message, "code": code}]}})
 
 
 class FormWebSocketView(JSONWebSocketView):
-    """Messages are JSON objects that Django forms check, chosen by the key ``type``.
+    """A view that validates JSON objects with Django forms, chosen by the key ``type``.
 
-    Several features share one socket, each with a form of its own::
+    Several features share one socket, each with its own form::
 
         class Chat(FormWebSocketView):
             forms = {"say": SayForm, "rename": RenameForm}
@@ -340,18 +340,18 @@ class FormWebSocketView(JSONWebSocketView):
             def rename_valid(self, form):
                 self.name = form.cleaned_data["name"]
 
-    ``{"type": "say", "text": "hello"}`` goes to ``SayForm`` and from there to ``say_valid()``. A
+    ``{"type": "say", "text": "hello"}`` goes to ``SayForm`` and, if valid, to ``say_valid()``. A
     form with errors goes to ``say_invalid()`` or ``form_invalid()``, which answers the peer with
     ``{"type": "say", "errors": {"text": [{"message": ..., "code": ...}]}}``.
 
     Attributes:
-        forms: form classes by the ``type`` of the messages that they check.
+        forms: form classes by the ``type`` of the messages that they validate.
     """
 
     forms: ClassVar[Mapping[str, type[BaseForm]]] = {}
 
     def receive_json(self, value: Any) -> None:
-        """Have the message's form check it."""
+        """Validate a message with its form."""
         if not isinstance(value, dict):
             self.send_error("invalid_message", "A message must be a JSON object.")
             return
@@ -372,24 +372,24 @@ class FormWebSocketView(JSONWebSocketView):
             data: the whole message.
         """
         form = self.forms[kind](**self.get_form_kwargs(kind, data))
-        # What form_valid() and form_invalid() tell one form from another by.
+        # form_valid() and form_invalid() tell forms apart by it.
         form.message_type = kind  # type: ignore[attr-defined]
         return form
 
     def get_form_kwargs(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments for the form: an ``instance`` for a ``ModelForm``, say."""
+        """Return the arguments of the form; add an ``instance`` for a ``ModelForm``, say."""
         return {"data": data}
 
     def form_valid(self, form: Any) -> None:
-        """Handle a message that passed, where there is no ``<type>_valid()``."""
+        """Handle a valid message for which there is no ``<type>_valid()``."""
         raise ImproperlyConfigured(
             f"{type(self).__name__} must define {form.message_type}_valid(form) or form_valid(form)"
         )
 
     def form_invalid(self, form: Any) -> None:
-        """Handle a message that did not, where there is no ``<type>_invalid()``: tell the peer."""
+        """Handle an invalid message without ``<type>_invalid()``; by default, send its errors."""
         self.send_json({"type": form.message_type, "errors": form.errors.get_json_data()})
 
     def unknown_type(self, kind: Any, data: dict[str, Any]) -> None:
-        """A message names no form: by default the peer is told."""
+        """Handle a message of an unknown type; by default, send an error to the peer."""
         self.send_error("unknown_type", "The message's type is not known.")
