@@ -1,4 +1,4 @@
-"""A WSGI application whose workers listen: to be run by gunicorn."""
+"""A WSGI application for gunicorn whose workers listen to a backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ heard: list[str] = []
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Do what the path says; answer with the worker's process id and what it has heard."""
+    """Do what the path says; return the worker's process id and the messages that it received."""
     path = environ["PATH_INFO"]
     if path == "/start":
         backend.start(

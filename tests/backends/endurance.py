@@ -1,13 +1,13 @@
-"""Many members, several senders, and what goes wrong meanwhile: is every message where it belongs?
+"""Many members, several senders and faults: every message must arrive where it belongs.
 
-Three workers, with so many members in each; a sender in each worker and one in another process.
-First everything must arrive: each message once at each member, in the order of its sender. Then the
-same with members that do not read, a worker that is killed and a broker that is restarted: healthy
-members may miss only what they were told they might (``backend_gap``), and what the sender was told
-was not published.
+Three workers have many members each. There is a sender in each worker and one in another process.
+In the first part each member must get each message once, in the order of its sender. The second
+part adds members that do not read, a worker that is killed and a broker that is restarted: healthy
+members may miss only messages in a reported gap (``backend_gap``), and messages that their sender
+was told were not published.
 
-In full: ``python -m tests.backends.endurance local redis postgres``; in short it is the last of
-``tests/integration/test_groups.py``.
+In full: ``python -m tests.backends.endurance local redis postgres``; in short it is the last test
+of ``tests/integration/test_groups.py``.
 """
 
 from __future__ import annotations
@@ -51,44 +51,44 @@ BACKENDS = ("local", "redis", "postgres")
 
 WORKERS = 3
 
-#: Seconds for everything that is waited for.
+#: Seconds to wait for anything.
 PATIENCE = 60.0
 
-#: What comes before a message on the wire.
+#: The bytes before a message on the wire.
 HEAD = frame(0x81, bytes(SIZE))[:1] + b"\x7e" + SIZE.to_bytes(2, "big")
 FRAME = len(HEAD) + SIZE
 
-#: Bytes that may be unsent before a member is closed.
+#: Unsent bytes after which a member is closed.
 MAX_UNSENT = 16384
 
-#: Messages of each sender at a time: those of all senders are less than that.
+#: Messages of each sender in a round: those of all senders fit into MAX_UNSENT.
 ROUND = 25
 
-#: The same, and the seconds between two of them, while something goes wrong.
+#: The same while faults happen, and the seconds between two of them.
 SLOW_ROUND, PAUSE = 100, 0.005
 
-#: Seconds before a broker's death from which on what it was given may not have gone out.
+#: Messages may be lost if they were published within these seconds before a broker's death.
 IN_FLIGHT = 0.5
 
 
 class Broker(Protocol):
-    """What is restarted."""
+    """A broker that can be restarted."""
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as a crash does."""
 
     def start(self) -> None:
-        """Start it, where it was before."""
+        """Start it, at the same port as before."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it.
+    """The size of a run.
 
     Attributes:
-        members: in each worker.
-        messages: in each of the two parts, of all senders together.
-        stalled: members that do not read, in the second part.
+        members: number in each worker.
+        messages: number in each of the two parts, of all senders together.
+        stalled: number of members that do not read, in the second part.
     """
 
     members: int
@@ -104,9 +104,9 @@ class Cluster:
     """Three workers on a backend.
 
     Attributes:
-        server: has the workers.
+        server: the server with the workers.
         env: the environment of other programs of the project.
-        broker: what is between them, if anything.
+        broker: the broker between them, if there is one.
     """
 
     server: Server
@@ -116,7 +116,7 @@ class Cluster:
 
 @contextmanager
 def serving(backend: str, directory: Path, env: Mapping[str, str]) -> Iterator[Cluster]:
-    """Start a broker, if need be, and three workers; stop them in the end."""
+    """Start three workers, and a broker if needed; stop them at the end."""
     broker: RedisServer | PostgresServer | None = None
     with ExitStack() as stack:
         env = {
@@ -144,11 +144,11 @@ def serving(backend: str, directory: Path, env: Mapping[str, str]) -> Iterator[C
         yield Cluster(server, env, broker)
 
 
-# Those who talk and those who listen
+# Members and senders
 
 
 class Member:
-    """A member's end of its socket: all that it is sent, as bytes."""
+    """A member's end of its socket, and the bytes that it received."""
 
     def __init__(self, sock: socket.socket, worker: int) -> None:
         self.sock = sock
@@ -159,16 +159,16 @@ class Member:
 
 @dataclass
 class Sender:
-    """Who sends, and what it says of it.
+    """A sender and its reports.
 
     Attributes:
         letter: its name.
-        worker: where it is; 0 for a process of its own.
-        tell: gives it an order.
-        report: returns its report on that, empty when it has died.
-        told: how many messages it was told to send.
-        sent: when each of them was sent, and whether it was published.
-        is_lost: it has died.
+        worker: the worker that it is in; 0 for a process of its own.
+        tell: sends an order to it.
+        report: returns its report on an order, empty when it has died.
+        told: the number of messages that it was told to send.
+        sent: for each message, when it was sent and whether it was published.
+        is_lost: whether it has died.
     """
 
     letter: str
@@ -185,24 +185,24 @@ class Sender:
         return not self.is_lost and len(self.sent) < self.told
 
     def speak(self, count: int, pause: float) -> None:
-        """Have it send so many messages."""
+        """Tell it to send this many messages."""
         order = {"speaker": self.letter, "first": self.told, "count": count, "pause": pause}
         self.tell(json.dumps(order).encode())
         self.told += count
 
     def take_report(self) -> None:
-        """Note what it says; it has something to say."""
+        """Read its report, which is there."""
         report = self.report()
         self.is_lost = not report
         self.sent += json.loads(report or "[]")
 
 
 class Crowd:
-    """The members of one group and those who send to it, all of them read by one selector.
+    """The members and senders of one group, all read by one selector.
 
     Args:
-        cluster: where they are.
-        scale: how many.
+        cluster: the workers.
+        scale: the size of the run.
     """
 
     def __init__(self, cluster: Cluster, scale: Scale) -> None:
@@ -214,7 +214,7 @@ class Crowd:
         self._selector = selectors.DefaultSelector()
         self._buffer = bytearray(2**18)
         self._stack = ExitStack()
-        # Bytes that all members together have got, and are to get.
+        # Bytes that all members together have received, and will have received.
         self._arrived = self._expected = 0
 
     def __enter__(self) -> Crowd:
@@ -225,14 +225,14 @@ class Crowd:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    # Coming together
+    # Setup
 
     def gather(self) -> None:
-        """Seat the members in each worker; find a sender in each, and one outside."""
+        """Open sockets until each worker has its members and a sender; start one sender outside."""
         members = self.scale.members
         seats: dict[int, list[Wire]] = {}
         while len(seats) < WORKERS or min(map(len, seats.values())) < members:
-            # Many at a time, so that no worker is the only one with nothing to do.
+            # Many at a time, so that an idle worker does not get all of them.
             for wire in [self._ask_for("seat") for _ in range(16)]:
                 taken = seats.setdefault(self._greeting(wire), [])
                 if len(taken) < members:
@@ -256,7 +256,7 @@ class Crowd:
         return wire
 
     def _greeting(self, wire: Wire) -> int:
-        """Return the process that a socket is in."""
+        """Return the process that serves a socket."""
         head = wire.head()
         assert head.startswith("HTTP/1.1 101 "), head
         return int(wire.frame()[1])
@@ -310,17 +310,17 @@ class Crowd:
         self._selector.register(stdout, selectors.EVENT_READ, sender.take_report)
 
     def stall(self) -> None:
-        """Seat members that do not read, so much being under way to them that no more goes out."""
+        """Add members that do not read, and fill their buffers."""
         for _ in range(self.scale.stalled):
             wire = self._ask_for("seat", 4096)
             self._greeting(wire)
             wire.send(frame(0x81, b""))
 
-    # Talking
+    # Sending
 
     @property
     def workers(self) -> list[int]:
-        """Where there are members."""
+        """The workers that have members."""
         return list(dict.fromkeys(member.worker for member in self.healthy))
 
     @property
@@ -334,24 +334,24 @@ class Crowd:
         return [sender for sender in self.senders if not sender.is_lost]
 
     def speak(self, count: int = ROUND, pause: float = 0) -> None:
-        """Have every sender send so many messages; does not wait."""
+        """Tell every sender to send this many messages, without waiting."""
         for sender in self.present:
             sender.speak(count, pause)
 
     def reported(self) -> bool:
-        """Say whether all senders have reported."""
+        """Return whether all senders have reported."""
         return not any(sender.is_busy for sender in self.senders)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Read whatever comes until it is so."""
+        """Read all sockets until the condition is true."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            assert time.monotonic() < deadline, f"timed out waiting for {what}"
             for key, _ in self._selector.select(0.05):
                 key.data()
 
     def pass_time(self, seconds: float) -> None:
-        """Read whatever comes for a while."""
+        """Read all sockets for a while."""
         until = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() >= until, "time to pass")
 
@@ -369,22 +369,22 @@ class Crowd:
         self._arrived += size
 
     def all_have_the_last(self) -> bool:
-        """Say whether every healthy member has the last message of every sender."""
+        """Return whether every healthy member has the last message of every sender."""
         last = [line(each.letter, each.told - 1).encode() for each in self.present]
         tail = 2 * len(self.senders) * SLOW_ROUND * FRAME
         return all(text in member.stream[-tail:] for member in self.healthy for text in last)
 
     def forget(self) -> None:
-        """Begin anew, with nothing sent and nothing received."""
+        """Reset all counts and received bytes."""
         for sender in self.senders:
             sender.told, sender.sent = 0, []
         for member in self.members:
             member.stream.clear()
 
-    # What goes wrong
+    # Faults
 
     def speak_whole(self, messages: int) -> None:
-        """Have so many messages sent; wait each time until everybody has everything."""
+        """Send this many messages; after each round, wait until every member has all of them."""
         self._expected = self._arrived
         while messages > 0:
             self._expected += ROUND * len(self.present) * len(self.healthy) * FRAME
@@ -393,7 +393,7 @@ class Crowd:
             messages -= ROUND * len(self.present)
 
     def kill_worker(self) -> None:
-        """Kill one with SIGKILL while everybody talks."""
+        """Kill a worker with SIGKILL while all senders send."""
         victim = self.workers[0]
         self.speak(SLOW_ROUND, PAUSE)
         self.pass_time(SLOW_ROUND * PAUSE / 3)
@@ -404,7 +404,7 @@ class Crowd:
         self.server.wait_for_replacement(victim)
 
     def restart_broker(self, broker: Broker) -> float:
-        """Restart it while everybody talks, until all is well again; return when it went."""
+        """Restart the broker while all send, until they recover; return when it was killed."""
         self.speak(SLOW_ROUND, PAUSE)
         self.pass_time(SLOW_ROUND * PAUSE / 3)
         killed = time.monotonic()
@@ -416,7 +416,7 @@ class Crowd:
         while not {gap.worker for gap in self.gaps()} >= set(self.workers) or not all(
             is_published for sender in self.present for _, is_published in sender.sent[-ROUND:]
         ):
-            assert time.monotonic() < killed + PATIENCE, "it does not come back"
+            assert time.monotonic() < killed + PATIENCE, "the broker does not come back"
             self.speak(ROUND, PAUSE)
             self.wait(self.reported, "reports")
         return killed
@@ -428,7 +428,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Reported:
-    """A gap, as a worker was told of it by the signal."""
+    """A gap, as the signal reported it to a worker."""
 
     worker: int
     began: float
@@ -436,13 +436,13 @@ class Reported:
     missed: int | None
 
 
-# Judging
+# Evaluation
 
 
 def numbers_in(stream: bytes) -> dict[str, list[int]]:
-    """Return the numbers of the messages in a member's stream, by sender, in their order."""
+    """Return the numbers of the messages in a member's stream by sender, in their order."""
     found: dict[str, list[int]] = {}
-    assert len(stream) % FRAME == 0, f"{len(stream)} bytes are no whole number of messages"
+    assert len(stream) % FRAME == 0, f"{len(stream)} bytes are not a whole number of messages"
     for start in range(0, len(stream), FRAME):
         text = stream[start + len(HEAD) : start + FRAME].decode()
         letter, number = text[0], int(text[1:8])
@@ -453,25 +453,25 @@ def numbers_in(stream: bytes) -> dict[str, list[int]]:
 
 
 def judge(crowd: Crowd, killed: float | None) -> int:
-    """Hold that healthy members have everything that they must have; return what they lack.
+    """Assert that healthy members have all messages that they must have; return how many they lack.
 
     Args:
-        crowd: has been talking.
-        killed: when the broker was, if it was.
+        crowd: members and senders after a run.
+        killed: when the broker was killed, if it was.
     """
     gaps = crowd.gaps()
     lacking = 0
     for worker in crowd.workers:
         excused = [gap.ended for gap in gaps if gap.worker == worker and killed is not None]
         streams = [bytes(each.stream) for each in crowd.healthy if each.worker == worker]
-        # Those in one worker have the same, as a rule.
+        # Members of one worker usually have the same stream.
         for stream in dict.fromkeys(streams):
             found = numbers_in(stream)
             for sender in crowd.senders:
                 numbers = found.pop(sender.letter, [])
-                assert numbers == sorted(set(numbers)), f"{sender.letter}: twice, or out of order"
+                assert numbers == sorted(set(numbers)), f"{sender.letter}: duplicate or unordered"
                 if sender.is_lost:
-                    # What a killed worker had not sent nobody has.
+                    # No member has what a killed worker had not sent.
                     assert numbers == list(range(len(numbers))), f"{sender.letter}: holes"
                     continue
                 missing = set(range(sender.told)).difference(numbers)
@@ -490,14 +490,14 @@ def judge(crowd: Crowd, killed: float | None) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The result of a part.
 
     Attributes:
         received: messages that healthy members got.
-        lacking: those that they did not get, and were told so.
-        failed: messages whose sender was told that others did not get it.
-        gaps: seconds of the gaps that were reported.
-        seconds: how long it took.
+        lacking: messages that they did not get, and were told so.
+        failed: messages whose sender was told that others did not get them.
+        gaps: duration of each reported gap, in seconds.
+        seconds: duration of the part.
     """
 
     received: int
@@ -508,7 +508,7 @@ class Outcome:
 
 
 def outcome(crowd: Crowd, began: float, killed: float | None = None) -> Outcome:
-    """Judge, and say what there was."""
+    """Check the streams, and return the result."""
     seconds = time.monotonic() - began
     lacking = judge(crowd, killed)
     return Outcome(
@@ -521,7 +521,7 @@ def outcome(crowd: Crowd, began: float, killed: float | None = None) -> Outcome:
 
 
 def endure_nothing(crowd: Crowd) -> Outcome:
-    """All goes well."""
+    """Run the part without faults."""
     scale = crowd.scale
     began = time.monotonic()
     crowd.speak_whole(scale.messages)
@@ -532,7 +532,7 @@ def endure_nothing(crowd: Crowd) -> Outcome:
 
 
 def endure_faults(crowd: Crowd) -> Outcome:
-    """Members stall, a worker is killed, the broker is restarted."""
+    """Run the part in which members stall, a worker is killed and the broker is restarted."""
     scale = crowd.scale
     crowd.forget()
     began = time.monotonic()
@@ -551,7 +551,7 @@ def endure_faults(crowd: Crowd) -> Outcome:
 
 
 def main() -> None:
-    """Endure, and report."""
+    """Run both parts for each backend, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("backends", nargs="*", metavar="BACKEND", help=" ".join(BACKENDS))
     parser.add_argument("--members", type=int, default=FULL.members, help="in each worker")

@@ -1,4 +1,4 @@
-"""What a backend with a broker has to withstand; the subclasses say which broker."""
+"""Faults that a backend with a broker must survive; subclasses name the broker."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from django_wsmux.backends.peer import Peer, PeerError
 from tests.services import Proxy, proxy_to, wait_until_said
 from tests.support import TIMEOUT
 
-#: Seconds of silence after which the tests' backends give a connection up.
+#: Seconds of silence after which the tests' backends drop a connection.
 SILENCE = 2.0
 
 
 class Broker(Protocol):
-    """A broker that can be ended, started and frozen."""
+    """A broker that can be stopped, started and frozen."""
 
     port: int
 
     def start(self) -> None:
-        """Start it again, where it was."""
+        """Start it again, at the same port."""
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as a crash does."""
 
     def freeze(self) -> None:
-        """Let it stand still."""
+        """Stop the process; its connections stay open."""
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process go on."""
 
 
 class BrokerFaults:
@@ -49,16 +49,16 @@ class BrokerFaults:
         return {}
 
     def url(self, port: int) -> str:
-        """Return the URL of the broker, at a port; override it."""
+        """Return the URL of the broker at a port; override it."""
         raise NotImplementedError
 
     def env(self, backend_env: Mapping[str, str], port: int) -> Mapping[str, str]:
-        """Return the environment for a broker at a port, where that is not in the URL."""
+        """Return the environment for a broker at a port, if the URL does not contain it."""
         return backend_env
 
     @pytest.fixture
     def proxy(self, broker: Broker) -> Iterator[Proxy]:
-        """A way to the broker that can turn bad."""
+        """A proxy to the broker that can fail."""
         with proxy_to(broker.port) as proxy:
             yield proxy
 
@@ -66,7 +66,7 @@ class BrokerFaults:
     def direct(
         self, request: pytest.FixtureRequest, broker: Broker, backend_env: Mapping[str, str]
     ) -> Iterator[MakePeer]:
-        """Start processes that talk to the broker."""
+        """Start processes that connect to the broker."""
         env = self.env(backend_env, broker.port)
         with make_peers(self.url(broker.port), env, gevent=request.param == "gevent") as make:
             yield make
@@ -75,13 +75,13 @@ class BrokerFaults:
     def through(
         self, request: pytest.FixtureRequest, proxy: Proxy, backend_env: Mapping[str, str]
     ) -> Iterator[MakePeer]:
-        """Start processes that talk to the proxy."""
+        """Start processes that connect to the proxy."""
         env = self.env(backend_env, proxy.port)
         with make_peers(self.url(proxy.port), env, gevent=request.param == "gevent") as make:
             yield make
 
     def test_restart(self, direct: MakePeer, broker: Broker) -> None:
-        """Publishing fails clearly and soon; listeners come back by themselves and tell the gap."""
+        """Publishing fails clearly and soon; listeners reconnect and report the gap."""
         listener, other, sender = direct("room", "hall"), direct("room"), direct()
         sender.publish("room", b"before")
         assert listener.received(1) == other.received(1) == [("room", b"before")]
@@ -104,7 +104,7 @@ class BrokerFaults:
         assert other.received(0) == []
 
     def test_idle_publisher(self, direct: MakePeer, broker: Broker) -> None:
-        """A publisher that was idle meanwhile never learns of a restart."""
+        """A publisher that was idle during a restart does not notice it."""
         listener, sender = direct("room"), direct()
         sender.publish("room", b"before")
         assert listener.received(1) == [("room", b"before")]
@@ -128,7 +128,7 @@ class BrokerFaults:
         assert listener.received(1) == [("room", b"hello")]
 
     def test_half_open(self, through: MakePeer, proxy: Proxy) -> None:
-        """A connection on which nothing comes any more is noticed, left, and made anew."""
+        """A silent connection is detected, dropped, and replaced."""
         listener, sender = through("room"), through()
         sender.publish("room", b"before")
         assert listener.received(1) == [("room", b"before")]
@@ -136,7 +136,7 @@ class BrokerFaults:
         listener.call("turns")
         proxy.black_hole()
         listener.wait_for_log("not listening")
-        assert listener.call("turns") > 20, "waiting held up others"
+        assert listener.call("turns") > 20, "waiting blocked other greenlets"
         for name in ("room", "late"):
             assert listener.call("subscribe", name, 0.1) is False
         proxy.heal()
@@ -147,7 +147,7 @@ class BrokerFaults:
         assert [text for _, text in listener.received(1)][-1:] == [b"after"]
 
     def test_publishing_into_nothing(self, through: MakePeer, proxy: Proxy) -> None:
-        """It fails after the timeout, then at once; it holds up nobody else, and it recovers."""
+        """Publishing fails after the timeout, then at once; others go on, and it recovers."""
         sender = through()
         sender.publish("room", b"before")
         sender.call("watch_turns")
@@ -161,12 +161,12 @@ class BrokerFaults:
             seconds.append(away.value.seconds)
         assert 0.5 < seconds[0] < TIMEOUT
         assert min(seconds[1:]) < 0.5, "none of them failed at once"
-        assert sender.call("turns") > 20, "waiting held up others"
+        assert sender.call("turns") > 20, "waiting blocked other greenlets"
         proxy.heal()
         publish_when_possible(sender, "room", b"after")
 
     def test_cut(self, through: MakePeer, proxy: Proxy) -> None:
-        """Broken connections are made anew, with every channel, and the gap is told."""
+        """Broken connections are replaced, with every channel, and the gap is reported."""
         names = [f"room.{index}" for index in range(1_000)]
         listener, sender = through(*names), through()
         proxy.cut()
@@ -178,7 +178,7 @@ class BrokerFaults:
             assert listener.received(1) == [(name, b"after")]
 
     def test_slow_broker(self, direct: MakePeer, broker: Broker) -> None:
-        """A broker that stands still for a second loses nothing and holds up nobody else."""
+        """A broker that stops for a second loses nothing and blocks no other greenlet."""
         listener, sender = direct("room"), direct()
         sender.publish("room", b"first")
         listener.received(1)
@@ -193,9 +193,9 @@ class BrokerFaults:
         assert listener.gaps(0) == []
         assert sender.call("turns") > 20
 
-    @pytest.mark.alone  # each is to be interrupted before the broker passes for lost
+    @pytest.mark.alone  # each must be interrupted before the broker counts as lost
     def test_interrupted(self, broker: Broker, backend_env: Mapping[str, str]) -> None:
-        """Greenlets that gevent.Timeout interrupts while they publish spoil nothing for others."""
+        """Greenlets that gevent.Timeout interrupts while they publish do not disturb others."""
         env = self.env(backend_env, broker.port)
         with make_peers(self.url(broker.port), env, gevent=True) as peer:
             listener, sender = peer("room"), peer()
@@ -217,7 +217,7 @@ class BrokerFaults:
             assert set(found[:-101]) <= {b"?"}
 
     def test_bounded(self, direct: MakePeer, broker: Broker) -> None:
-        """What is published and subscribed while the broker is away takes no memory."""
+        """Publishing and subscribing during an outage of the broker takes no memory."""
         listener = direct("room")
         listener.call("toggle", "other", 5_000)
         listener.call("try_to_publish", "room", 100_000, 20)
@@ -233,7 +233,7 @@ class BrokerFaults:
 
 
 def publish_when_possible(sender: Peer, channel: str, payload: bytes) -> None:
-    """Publish; while the way back is being found that may fail, but not for long."""
+    """Publish; retry while the backend reconnects."""
     wait_until_said(
         lambda: sender.call("try_to_publish_this", channel, b64encode(payload).decode())
     )

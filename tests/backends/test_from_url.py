@@ -1,4 +1,4 @@
-"""Which backend a URL names."""
+"""The backend that a URL names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django_wsmux.backends.reports import Outages
 
 
 class Null(Backend):
-    """Reaches nobody."""
+    """A backend that reaches no process."""
 
     def listen(self) -> None:
         """Wait for the end."""
@@ -23,14 +23,14 @@ class Null(Backend):
             self.waiter.wait(None)
 
     def transmit(self, channel: str, packet: bytes) -> None:
-        """Drop it."""
+        """Drop the message."""
 
     def reply(self, asker: bytes, packet: bytes) -> None:
-        """Drop it."""
+        """Drop the reply."""
 
 
 def test_local() -> None:
-    """The one that needs nothing."""
+    """local:// needs no library."""
     backend = from_url("local://", namespace="mysite")
     assert isinstance(backend, LocalBackend)
     assert (backend.namespace, backend.name) == ("mysite", "local://")
@@ -38,7 +38,7 @@ def test_local() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_schemes(scheme: str) -> None:
-    """Every scheme makes a backend without connecting anywhere."""
+    """Every scheme makes a backend without connecting."""
     hosts = {"local": "", "postgres": "", "redis+unix": "/nowhere"}
     host = hosts.get(scheme, "127.0.0.1:1/service")
     assert isinstance(from_url(f"{scheme}://{host}"), Backend)
@@ -46,13 +46,13 @@ def test_schemes(scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["kafka://host", "local", "", "redi://x"])
 def test_unknown(url: str) -> None:
-    """Anything else is refused with what there is."""
+    """An unknown scheme is refused; the error lists those that exist."""
     with pytest.raises(ValueError, match=r"unknown backend .*local://, redis://.*dotted path"):
         from_url(url)
 
 
 def test_third_party() -> None:
-    """A dotted path; the URL and the namespace are handed on."""
+    """A dotted path is imported; URL and namespace are passed to it."""
     backend = from_url(f"{__name__}.Null://user:secret@host/x?a=1&namespace=n&b=", namespace="m")
     assert isinstance(backend, Null)
     assert backend.url.endswith("@host/x?a=1&b=")
@@ -69,14 +69,14 @@ def test_third_party() -> None:
     ],
 )
 def test_third_party_that_is_none(path: str, problem: str) -> None:
-    """Errors name what is wrong."""
+    """The error says what is wrong with a dotted path."""
     with pytest.raises(ValueError, match=problem):
         from_url(f"{path}://")
 
 
 @pytest.mark.parametrize(("scheme", "library"), [("redis", "redis"), ("postgres", "psycopg")])
 def test_library_missing(scheme: str, library: str) -> None:
-    """What to install is said."""
+    """The error names the package to install."""
     code = (
         "import sys\n"
         f"sys.modules[{library!r}] = None\n"
@@ -88,7 +88,7 @@ def test_library_missing(scheme: str, library: str) -> None:
 
 
 def test_default_backend_is_simple() -> None:
-    """What a new backend inherits does: an owner that starts once and ends, questions that end."""
+    """Inherited defaults work: a backend starts once and stops, and its questions end."""
     backend = Null("null://")
     backend.start(lambda channel, payload: None)
     backend.start(lambda channel, payload: None)
@@ -103,7 +103,7 @@ def test_default_backend_is_simple() -> None:
 
 
 def test_error_text() -> None:
-    """Which backend, what happened, what to check; no password."""
+    """The error names backend, event and remedy, without the password."""
     backend = Null("redis://user:secret@host:1/2")
     error = backend.unavailable("it burns", "put it out")
     assert isinstance(error, BackendUnavailable)
@@ -111,7 +111,7 @@ def test_error_text() -> None:
 
 
 def test_outages() -> None:
-    """Attempts come later and later, at random; the whole time is one gap."""
+    """Retries come later and later, at random; the whole outage is one gap."""
     outages = Outages()
     assert outages.end() is None
     assert outages.begin("gone") is True

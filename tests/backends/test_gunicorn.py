@@ -1,4 +1,4 @@
-"""Backends in gunicorn's workers, with a process beside them, preloaded or not."""
+"""Backends in gunicorn's workers, with another process, preloaded or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import Server
 
 @pytest.fixture(params=["local", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A backend."""
+    """The URL of a backend."""
     directory = tmp_path_factory.mktemp("g")
     if request.param == "local":
         yield f"local://{directory}"
@@ -37,7 +37,7 @@ def peer(url: str) -> Iterator[MakePeer]:
 
 
 def ask_both(server: Server, path: str, enough: Callable[[dict[int, list[str]]], bool]) -> set[int]:
-    """Request a path until what two workers answered is enough; return their process ids."""
+    """Request a path until the answers of two workers suffice; return their process ids."""
     found: dict[int, list[str]] = {}
 
     def is_enough() -> bool:
@@ -53,7 +53,7 @@ def ask_both(server: Server, path: str, enough: Callable[[dict[int, list[str]]],
 def test_workers(
     peer: MakePeer, url: str, options: tuple[str, ...], start_server: StartServer, tmp_path: Path
 ) -> None:
-    """Workers hear each other and the process beside them, also when one of them is killed."""
+    """Workers and the other process receive from each other, also after a worker is killed."""
     server = start_server(
         "gevent",
         "-w2",

@@ -21,7 +21,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def listener(path: str) -> Iterator[socket.socket]:
-    """A socket that listens, with room for one that is not accepted."""
+    """A listening socket with a backlog of one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(path)
         sock.listen(0)
@@ -56,7 +56,7 @@ def test_sends_at_once(listener: socket.socket, path: str) -> None:
 
 
 def test_full_backlog(listener: socket.socket, path: str) -> None:
-    """A peer that accepts nobody is connected to later; what was sent meanwhile comes in order."""
+    """A peer that does not accept is connected to later; messages sent meanwhile come in order."""
     others = []
     while True:
         other = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -97,7 +97,7 @@ def test_dead_while_unconnected(listener: socket.socket, path: str) -> None:
 
 
 def test_overflow(listener: socket.socket, path: str) -> None:
-    """What the queue has no room for is counted, and told in its place."""
+    """Messages that do not fit into the queue are counted, and reported in their place."""
     link = Link(path, PEER, SENDER, 100_000)
     incoming = accept(listener)
     sent = 0
@@ -121,7 +121,7 @@ def test_overflow(listener: socket.socket, path: str) -> None:
 
 
 def test_in_pieces(path: str) -> None:
-    """Frames may come in any pieces."""
+    """Frames may arrive in pieces of any size."""
     ours, theirs = socket.socketpair()
     incoming = Incoming(theirs.detach())
     data = frame(b"one") + frame(b"") + frame(b"x" * 300)

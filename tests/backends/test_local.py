@@ -1,4 +1,4 @@
-"""``local://``: the contract, and what only this backend has to withstand."""
+"""``local://``: the contract, and faults of this backend only."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class TestLocalBackend(BackendContract):
 
     @pytest.fixture
     def backend_url(self, directory: Path) -> str:
-        """Sockets in a directory of the test's own."""
+        """Sockets in a directory for the test."""
         return f"local://{directory}"
 
     def test_private(self, peer: MakePeer, directory: Path) -> None:
-        """One directory that only the user can enter, one socket for each listener."""
+        """The directory can be entered by the user only, and has one socket for each listener."""
         peer("room")
         (private,) = directory.iterdir()
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
@@ -55,7 +55,7 @@ class TestLocalBackend(BackendContract):
         assert list(private.iterdir()) == []
 
     def test_stale_sockets(self, peer: MakePeer, directory: Path) -> None:
-        """What a killed process left is swept by the next publication."""
+        """The next publication removes the socket that a killed process left."""
         peer("room").kill()
         (private,) = directory.iterdir()
         assert len(list(private.iterdir())) == 1
@@ -63,7 +63,7 @@ class TestLocalBackend(BackendContract):
         assert list(private.iterdir()) == []
 
     def test_socket_removed(self, peer: MakePeer, directory: Path) -> None:
-        """A listener whose socket somebody removed makes a new one, and reports the gap."""
+        """A listener whose socket was removed makes a new one, and reports the gap."""
         listener = peer("room")
         (private,) = directory.iterdir()
         (path,) = private.iterdir()
@@ -74,7 +74,7 @@ class TestLocalBackend(BackendContract):
         assert listener.received(1) == [("room", b"hello")]
 
     def test_stopped_peer(self, peer: MakePeer) -> None:
-        """A stopped process delays nobody; when it goes on it gets what was queued."""
+        """A stopped process delays no other; when it goes on, it gets the queued messages."""
         stopped, healthy, sender = peer("room"), peer("room"), peer("room")
         stopped.signal(signal.SIGSTOP)
         sender.call("publish_numbers", "room", "0", 10_000, 500)
@@ -84,7 +84,7 @@ class TestLocalBackend(BackendContract):
         assert stopped.gaps(0) == healthy.gaps(0) == []
 
     def test_overflow(self, peer: MakePeer, backend_url: str) -> None:
-        """What a stopped process would have to queue is bounded; it is told how much it missed."""
+        """The queue for a stopped process is bounded; it learns how many messages it missed."""
         url = f"{backend_url}?queue=1000000"
         stopped, healthy, sender = (peer("room", url=url) for _ in range(3))
         stopped.signal(signal.SIGSTOP)
@@ -107,14 +107,14 @@ class TestLocalBackend(BackendContract):
         assert healthy.gaps(0) == []
 
     def test_publisher_that_ends(self, peer: MakePeer) -> None:
-        """A process that ends right after it published more than fits is heard in full."""
+        """All messages arrive, even if their process ends after publishing more than fits."""
         listener, sender = peer("room"), peer()
         sender.call("publish_numbers", "room", "0", 5_000, 2_000)
         sender.stop()
         assert numbers(listener.received(5_000), "0") == list(range(5_000))
 
     def test_large_and_stopped(self, peer: MakePeer) -> None:
-        """A message larger than the queue still goes to a process that is slow to take it."""
+        """A message larger than the queue still goes to a process that reads it late."""
         stopped, sender = peer("room"), peer()
         stopped.signal(signal.SIGSTOP)
         sender.publish("room", b"x" * 20_000_000)
@@ -133,7 +133,7 @@ class TestLocalBackend(BackendContract):
             assert refused.value.kind == "BackendMisconfigured"
 
     def test_no_descriptors(self, peer: MakePeer) -> None:
-        """A process that has none left keeps who is connected; others wait, and lose nothing."""
+        """A process without descriptors keeps its connections; others wait, and lose nothing."""
         listener, early = peer("room"), peer("room")
         early.publish("room", b"early")
         assert listener.received(1) == [("room", b"early")]
@@ -155,7 +155,7 @@ class TestLocalBackend(BackendContract):
         assert listener.log.count("have to wait") == 1
 
     def test_symlink(self, peer: MakePeer, backend_url: str, directory: Path) -> None:
-        """A link to a directory is refused, whoever made it."""
+        """A symbolic link to a directory is refused."""
         peer("room").stop()
         (private,) = directory.iterdir()
         elsewhere = directory.parent / f"{directory.name}-elsewhere"
@@ -168,7 +168,7 @@ class TestLocalBackend(BackendContract):
 def test_foreign_owner(directory: Path) -> None:
     """A directory of another user is refused."""
     if os.geteuid() != 0:
-        pytest.skip("only root can give a directory away")
+        pytest.skip("only root can change the owner of a directory")
     backend = from_url(f"local://{directory}", namespace="n")
     assert isinstance(backend, LocalBackend)
     os.mkdir(backend.directory, 0o700)
@@ -179,7 +179,7 @@ def test_foreign_owner(directory: Path) -> None:
 
 
 def test_long_path(directory: Path) -> None:
-    """A path that no unix socket can have is refused with the remedy."""
+    """A path that is too long for a unix socket is refused, with the remedy."""
     deep = directory / ("d" * 80)
     deep.mkdir()
     backend = from_url(f"local://{deep}")
@@ -196,7 +196,7 @@ def worker(directory: Path) -> Iterator[MakePeer]:
 
 
 def test_rubbish_on_the_socket(worker: MakePeer, directory: Path) -> None:
-    """What is no packet ends the connection that it came on, and no other."""
+    """Invalid bytes end their own connection, and no other."""
     listener, sender = worker("room"), worker()
     sender.publish("room", b"before")
     (path,) = next(directory.iterdir()).iterdir()
@@ -214,7 +214,7 @@ def test_rubbish_on_the_socket(worker: MakePeer, directory: Path) -> None:
 
 
 def test_foreign_files(worker: MakePeer, directory: Path) -> None:
-    """What else lies in the directory is left alone, and hinders nobody."""
+    """Other files in the directory are left alone, and do no harm."""
     listener = worker("room")
     (private,) = directory.iterdir()
     (private / "notes.txt").touch()
@@ -225,7 +225,7 @@ def test_foreign_files(worker: MakePeer, directory: Path) -> None:
 
 
 def test_publishing_without_descriptors(worker: MakePeer) -> None:
-    """Those who are connected get it; that others do not is an error that says why."""
+    """Connected processes get the message; an error says why others do not."""
     known, sender = worker("room"), worker()
     sender.publish("room", b"before")
     sender.call("starve")
@@ -241,7 +241,7 @@ def test_publishing_without_descriptors(worker: MakePeer) -> None:
 
 
 def test_starting_without_descriptors(worker: MakePeer) -> None:
-    """It is an error of the backend, and passes."""
+    """Starting fails with an error of the backend, and works later."""
     late = worker()
     late.call("starve")
     for command in (["start"], ["publish", "room", ""], ["ask", "room", "", 1.0]):
@@ -255,7 +255,7 @@ def test_starting_without_descriptors(worker: MakePeer) -> None:
 
 
 def test_crash_while_starting(worker: MakePeer, directory: Path) -> None:
-    """What a process left that ended before others could find it is removed, once it is old."""
+    """A file that a crash left while starting is removed once it is old."""
     program = (
         "import os, signal, sys\n"
         "from django_wsmux.backends import from_url\n"
@@ -268,7 +268,7 @@ def test_crash_while_starting(worker: MakePeer, directory: Path) -> None:
     (left,) = private.iterdir()
     assert left.name.startswith(".")
     worker("room")
-    assert left.exists(), "it may be about to listen"
+    assert left.exists(), "its process may be about to listen"
     os.utime(left, (time.time() - 100,) * 2)
     worker("room")
     assert not left.exists()
@@ -276,12 +276,12 @@ def test_crash_while_starting(worker: MakePeer, directory: Path) -> None:
 
 @contextmanager
 def full_directory() -> Iterator[Path]:
-    """Yield a directory on a disk that is full, but for one file."""
+    """Yield a directory on a full disk, with one file."""
     directory = Path(tempfile.mkdtemp(prefix="f"))
     options = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3,mode=700", "tmpfs", str(directory)]
     if os.geteuid() != 0 or subprocess.run(options, capture_output=True).returncode:
         directory.rmdir()
-        pytest.skip("only root may mount a small disk, and not everywhere")
+        pytest.skip("needs root and the permission to mount")
     try:
         (directory / "file").touch()
         yield directory
@@ -291,7 +291,7 @@ def full_directory() -> Iterator[Path]:
 
 
 def test_full_disk() -> None:
-    """It is told, and listened to as soon as there is room: nobody has to restart anything."""
+    """A full disk is reported, and listening starts once there is room, without a restart."""
     with (
         full_directory() as directory,
         make_peers(f"local://{directory}", {}, gevent=True) as peer,
@@ -310,7 +310,7 @@ def test_full_disk() -> None:
 
 
 def test_rehearsal(directory: Path) -> None:
-    """What would go wrong is known before anything listens, and nothing is left of finding out."""
+    """rehearse() finds problems before anything listens, and leaves nothing behind."""
     backend = from_url(f"local://{directory}")
     assert isinstance(backend, LocalBackend)
     backend.rehearse()
@@ -332,7 +332,7 @@ def test_rehearsal(directory: Path) -> None:
 
 
 def test_rehearsal_on_a_full_disk() -> None:
-    """That may pass, so it is no mistake of the settings."""
+    """A full disk is temporary, and so is no mistake of the settings."""
     with full_directory() as directory:
         with pytest.raises(BackendUnavailable, match="No space left") as full:
             from_url(f"local://{directory}").rehearse()
@@ -340,7 +340,7 @@ def test_rehearsal_on_a_full_disk() -> None:
 
 
 def test_missing_directory(directory: Path) -> None:
-    """A directory that is not there is named."""
+    """The error names a missing directory."""
     backend = from_url(f"local://{directory}/missing")
     backend.publish("room", b"to nobody")
     with pytest.raises(BackendUnavailable, match=r"missing.*must exist"):
@@ -349,7 +349,7 @@ def test_missing_directory(directory: Path) -> None:
 
 
 def test_default_directory() -> None:
-    """Named after the user and the namespace."""
+    """The directory is named after the user and the namespace."""
     one, two = (from_url("local://", namespace=name) for name in ("one", "two"))
     assert isinstance(one, LocalBackend)
     assert isinstance(two, LocalBackend)
@@ -358,7 +358,7 @@ def test_default_directory() -> None:
 
 
 def test_room_for_the_path_on_macos() -> None:
-    """The longest usual temporary directory there leaves room: 103 bytes in all."""
+    """The longest usual temporary directory there fits into 103 bytes with the socket's name."""
     temporary = "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T"
     backend = LocalBackend(f"local://{temporary}", namespace="n")
     backend._prepare()
@@ -367,5 +367,5 @@ def test_room_for_the_path_on_macos() -> None:
 
 
 def test_unix_sockets_are_there() -> None:
-    """The platform has what the backend is built on."""
+    """The platform has unix sockets."""
     assert hasattr(socket, "AF_UNIX")

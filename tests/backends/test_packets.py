@@ -1,4 +1,4 @@
-"""Packets: what is written is read, and nothing else."""
+"""Packets: encoding and decoding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SENDER = bytes(range(16))
 
 @given(st.sampled_from(Kind), st.text(max_size=200), st.binary(max_size=300))
 def test_round_trip(kind: Kind, channel: str, payload: bytes) -> None:
-    """Whatever was packed comes out; head and payload make the whole."""
+    """A packet survives a round trip; head and payload make the whole."""
     data = pack(kind, SENDER, channel, payload)
     assert unpack(data) == (kind, SENDER, channel, payload)
     head, rest = split(data)
@@ -29,13 +29,13 @@ def test_round_trip(kind: Kind, channel: str, payload: bytes) -> None:
 
 
 def test_layout() -> None:
-    """The bytes, which other releases rely on."""
+    """The bytes stay the same: other releases rely on them."""
     assert pack(Kind.MESSAGE, SENDER, "é", b"p") == b"\x02\x01" + SENDER + b"\x00\x02\xc3\xa9p"
 
 
 @given(st.binary(max_size=60))
 def test_anything(data: bytes) -> None:
-    """Any bytes are a packet or unreadable: no other error."""
+    """Any bytes are a packet or unreadable; there is no other error."""
     try:
         packet = unpack(data)
     except UnreadablePacket:
@@ -56,7 +56,7 @@ def test_anything(data: bytes) -> None:
     ],
 )
 def test_unreadable(data: bytes, problem: str) -> None:
-    """The reason is said."""
+    """The error gives the reason."""
     with pytest.raises(UnreadablePacket, match=problem):
         unpack(data)
 

@@ -1,4 +1,4 @@
-"""``postgres://``: the contract, faults, and what the table is for."""
+"""``postgres://``: the contract, faults, and the table for large messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environment(port: int) -> dict[str, str]:
 
 
 def migrated_server() -> PostgresServer:
-    """Start PostgreSQL and make the table."""
+    """Start PostgreSQL and create the table."""
     server = start_postgres()
     try:
         subprocess.run(
@@ -49,7 +49,7 @@ def migrated_server() -> PostgresServer:
 
 @pytest.fixture(scope="module")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A server that is left in peace."""
+    """A server that no test harms."""
     server = migrated_server()
     yield server
     server.stop()
@@ -79,7 +79,7 @@ class TestPostgresBackend(BackendContract):
     def test_small_ones_stay_out_of_the_table(
         self, peer: MakePeer, postgres_server: PostgresServer
     ) -> None:
-        """Only what is too large for a notification is stored."""
+        """Only messages too large for a notification are stored."""
         postgres_server.ask("DELETE FROM django_wsmux_payload")
         listener, sender = peer("room"), peer()
         sender.publish("room", b"x" * 5_000, b"y" * 10_000)
@@ -87,7 +87,7 @@ class TestPostgresBackend(BackendContract):
         assert postgres_server.ask("SELECT length(data) FROM django_wsmux_payload") == "10000\n"
 
     def test_sweeping(self, peer: MakePeer, postgres_server: PostgresServer) -> None:
-        """Rows older than a minute are removed by who stores the next one."""
+        """Storing a row removes rows older than a minute."""
         postgres_server.ask(
             "DELETE FROM django_wsmux_payload;"
             "INSERT INTO django_wsmux_payload (data, created)"
@@ -100,7 +100,7 @@ class TestPostgresBackend(BackendContract):
     def test_swept_before_it_was_read(
         self, peer: MakePeer, postgres_server: PostgresServer
     ) -> None:
-        """A listener that comes too late for a row tells the gap."""
+        """A listener that comes too late for a row reports the gap."""
         listener, sender = peer("room"), peer()
         postgres_server.ask(
             "CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS"
@@ -117,10 +117,10 @@ class TestPostgresBackend(BackendContract):
         assert "swept" in gap["reason"]
         assert listener.received(1) == [("room", b"after")]
 
-    def test_nobody_fetches_what_it_need_not(
+    def test_rows_are_fetched_for_members_only(
         self, peer: MakePeer, postgres_server: PostgresServer
     ) -> None:
-        """A process that has no member does not read the row."""
+        """A process without a member does not read the row."""
         peer("hall")
         sender = peer()
         reads = "SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'django_wsmux_payload'"
@@ -130,7 +130,7 @@ class TestPostgresBackend(BackendContract):
         assert postgres_server.ask(reads) == before
 
     def test_foreign_notifications(self, peer: MakePeer, postgres_server: PostgresServer) -> None:
-        """Whatever another user of the database sends there, the listener goes on."""
+        """The listener survives any notification of another user of the database."""
         listener, sender = peer("room"), peer()
         names = "SELECT application_name FROM pg_stat_activity"
         (name,) = (
@@ -143,7 +143,7 @@ class TestPostgresBackend(BackendContract):
         rubbish = ["", "hello", "1:%%%", "1:AAAA", f"1:{head}:", f"1:{head}:x", f"1:{head}:1:2"]
         for text in rubbish:
             postgres_server.ask(f"SELECT pg_notify('{channel}', '{text}')")
-        # One that looks right but for its number, which is no row's, is a message that is missing.
+        # A well-formed one whose row does not exist is a lost message.
         for number in (10**18, 10**30):
             postgres_server.ask(f"SELECT pg_notify('{channel}', '1:{head}:{number}')")
         sender.publish("room", b"hello")
@@ -155,7 +155,7 @@ class TestPostgresBackend(BackendContract):
         assert "not listening" not in listener.log
 
     def test_refused(self, postgres_server: PostgresServer) -> None:
-        """What the database refuses, however late, keeps nothing else from being sent."""
+        """A message that the database refuses, even late, does not stop others."""
         postgres_server.ask(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
             " $$BEGIN PERFORM pg_sleep(0.7); RAISE 'not today'; END$$;"
@@ -173,14 +173,14 @@ class TestPostgresBackend(BackendContract):
             postgres_server.ask("DROP FUNCTION refuse CASCADE")
 
     def test_two_connections(self, peer: MakePeer, postgres_server: PostgresServer) -> None:
-        """One to listen and one to publish, however many threads do so."""
+        """A process has one connection to listen and one to publish, with any number of threads."""
         count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
         before = int(postgres_server.ask(count))
         peer("room").call("publish_at_once", "room", 16, 20)
         assert int(postgres_server.ask(count)) == before + 2
 
     def test_options(self, postgres_server: PostgresServer) -> None:
-        """DATABASES' options count: the role to assume, psycopg's own, libpq's."""
+        """OPTIONS in DATABASES are used: the role to assume, psycopg's and libpq's own."""
         postgres_server.ask("DROP ROLE IF EXISTS weak; CREATE ROLE weak")
         options = '{"assume_role": "weak", "pool": true, "application_name": "mysite"}'
         env = {**environment(postgres_server.port), "TEST_POSTGRES_OPTIONS": options}
@@ -210,7 +210,7 @@ class TestPostgresFaults(BrokerFaults):
             fragile_server.start()
 
     def url(self, port: int) -> str:
-        """The default database, with little patience."""
+        """The default database, with a short timeout."""
         return f"postgres://?silence={SILENCE}&timeout=1.5"
 
     def env(self, backend_env: Mapping[str, str], port: int) -> Mapping[str, str]:
@@ -218,7 +218,7 @@ class TestPostgresFaults(BrokerFaults):
         return environment(port)
 
     def test_terminated(self, direct: MakePeer, broker: PostgresServer) -> None:
-        """A listener whose session an administrator ends comes back."""
+        """A listener reconnects after an administrator has terminated its session."""
         listener, sender = direct("room"), direct()
         broker.ask(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -233,7 +233,7 @@ class TestWithoutTable:
     """A project that has not migrated."""
 
     def test_says_what_to_do(self) -> None:
-        """Small messages pass; a large one names the command."""
+        """Small messages pass; the error for a large one names the command."""
         server = start_postgres()
         try:
             with make_peers("postgres://", environment(server.port), gevent=False) as peer:
@@ -247,18 +247,18 @@ class TestWithoutTable:
 
 
 def test_table_name() -> None:
-    """The statements name the model's table."""
+    """The statements use the name of the model's table."""
     assert Payload._meta.db_table == "django_wsmux_payload"
 
 
 @pytest.mark.django_db
 def test_migrations_are_complete() -> None:
-    """makemigrations has nothing to add, whatever the project's DEFAULT_AUTO_FIELD."""
+    """makemigrations finds no changes, with any DEFAULT_AUTO_FIELD."""
     call_command("makemigrations", "django_wsmux", check=True, verbosity=0)
 
 
 @pytest.mark.parametrize("url", ["postgres://host/database", "postgres://?unsing=default"])
 def test_url(url: str) -> None:
-    """Anything but an alias is refused with what to write."""
+    """The URL must name an alias; the error says what to write."""
     with pytest.raises(ValueError, match=r"postgres://\?using=default"):
         from_url(url)

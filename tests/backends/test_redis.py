@@ -19,7 +19,7 @@ from .faults import SILENCE, BrokerFaults
 
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server that is left in peace."""
+    """A server that no test harms."""
     need("redis-server")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
@@ -31,11 +31,11 @@ class TestRedisBackend(BackendContract):
 
     @pytest.fixture
     def backend_url(self, redis_server: RedisServer) -> str:
-        """The server."""
+        """The URL of the server."""
         return redis_server.url
 
     def test_subscribes_to_what_it_needs(self, peer: MakePeer, redis_server: RedisServer) -> None:
-        """The server sends a process nothing that it has no members for."""
+        """The server sends a process only channels for which it has members."""
         listener = peer("room", "hall")
         names = redis_server.ask("PUBSUB", "CHANNELS")
         mine = [name for name in names.split() if listener.call("id") in name or ":room" in name]
@@ -45,7 +45,7 @@ class TestRedisBackend(BackendContract):
         assert ":hall" in redis_server.ask("PUBSUB", "CHANNELS")
 
     def test_foreign_publications(self, peer: MakePeer, redis_server: RedisServer) -> None:
-        """Whatever another client of the server publishes there, the listener goes on."""
+        """The listener survives any publication of another client of the server."""
         listener, sender = peer("room"), peer()
         channels = [
             name
@@ -65,7 +65,7 @@ class TestRedisBackend(BackendContract):
         assert "not listening" not in listener.log
 
     def test_two_connections(self, peer: MakePeer, redis_server: RedisServer) -> None:
-        """One to listen and one to publish, however many threads do so."""
+        """A process has one connection to listen and one to publish, with any number of threads."""
         before = redis_server.ask("CLIENT", "LIST").count("\n")
         listener = peer("room")
         listener.call("publish_at_once", "room", 16, 20)
@@ -77,18 +77,18 @@ class TestRedisFaults(BrokerFaults):
 
     @pytest.fixture
     def broker(self, tmp_path: Path) -> Iterator[RedisServer]:
-        """A server of the test's own."""
+        """A server for the test."""
         need("redis-server")
         server = RedisServer(tmp_path)
         yield server
         server.stop()
 
     def url(self, port: int) -> str:
-        """The server, with little patience."""
+        """The URL of the server, with a short timeout."""
         return f"redis://127.0.0.1:{port}?silence={SILENCE}&timeout=1.5"
 
     def test_kicked_out(self, direct: MakePeer, broker: RedisServer) -> None:
-        """A subscriber that the server drops, for reading too slowly say, tells the gap."""
+        """A subscriber that the server drops, for example as too slow, reports the gap."""
         listener, sender = direct("room"), direct()
         broker.ask("CLIENT", "KILL", "TYPE", "pubsub")
         (gap,) = listener.gaps(1)
@@ -117,24 +117,24 @@ class TestCluster(BackendContract):
 
     @pytest.fixture
     def backend_url(self, cluster: list[RedisServer]) -> str:
-        """One of them is enough to find the others."""
+        """One master is enough to find the others."""
         return f"redis+cluster://127.0.0.1:{cluster[0].port}"
 
     @pytest.fixture
     def peer(self, backend_url: str) -> Iterator[MakePeer]:
-        """Start processes patched by gevent: the plain ones differ in nothing of a cluster's."""
+        """Start processes patched by gevent only: clusters do not depend on patching."""
         with make_peers(backend_url, {}, gevent=True) as make:
             yield make
 
     def test_spread(self, peer: MakePeer, cluster: list[RedisServer]) -> None:
-        """Each channel is on one master; together they use all."""
+        """Each channel is on one master; together the channels use all masters."""
         peer(*(f"room.{index}" for index in range(30)))
         found = [server.ask("PUBSUB", "SHARDCHANNELS").split() for server in cluster]
         assert all(found)
         assert sum(name.count(":room.") for names in found for name in names) == 30
 
     def test_moved_slot(self, peer: MakePeer, cluster: list[RedisServer]) -> None:
-        """A slot that moves to another master takes its listeners along, who tell the gap."""
+        """When a slot moves to another master, its listeners follow and report the gap."""
         listener, sender = peer("room"), peer()
         sender.publish("room", b"before")
         assert listener.received(1) == [("room", b"before")]
@@ -180,7 +180,7 @@ class TestSentinel:
             server.stop()
 
     def test_failover(self, servers: tuple[RedisServer, RedisServer, int]) -> None:
-        """Listeners and publishers follow to the new master; the gap is told."""
+        """Listeners and publishers follow to the new master; the gap is reported."""
         master, replica, port = servers
         url = f"redis+sentinel://127.0.0.1:{port}/mymaster/0?timeout=1"
         with make_peers(url, {}, gevent=True) as peer:
@@ -195,7 +195,7 @@ class TestSentinel:
 
 
 class TestWays:
-    """URLs."""
+    """Forms of the URL."""
 
     def test_password(self, tmp_path: Path) -> None:
         """A password in the URL is used, and not shown."""
@@ -215,7 +215,7 @@ class TestWays:
             server.stop()
 
     def test_unix_socket(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Redis on a unix socket."""
+        """Redis on a unix socket works."""
         need("redis-server")
         directory = tmp_path_factory.mktemp("u")
         server = RedisServer(directory, "--unixsocket", str(directory / "s"))
@@ -229,7 +229,7 @@ class TestWays:
 
     @pytest.mark.parametrize("kind", ["plain", "gevent"])
     def test_tls(self, tmp_path: Path, kind: str) -> None:
-        """rediss://, with payloads larger than a TLS record, and many small ones."""
+        """rediss:// works, with payloads larger than a TLS record, and many small ones."""
         need("redis-server", "openssl")
         key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
         command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
@@ -256,7 +256,7 @@ class TestWays:
             from_url("redis+sentinel://127.0.0.1:26379")
 
     def test_no_event_loop(self) -> None:
-        """redis-py imports asyncio; no loop runs, so Django's ORM stays usable."""
+        """redis-py imports asyncio, but no loop runs, so Django's ORM stays usable."""
         code = (
             "import asyncio, sys\n"
             "from django_wsmux.backends import from_url\n"

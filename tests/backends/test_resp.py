@@ -1,4 +1,4 @@
-"""Reading Redis: the same whatever pieces it comes in, and the same as redis-py."""
+"""Parsing of Redis replies, in any pieces, compared with redis-py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django_wsmux.backends.resp import Replies, RespError, command
 
 
 def push(kind: bytes, channel: bytes, payload: bytes) -> bytes:
-    """Return a publication as the server sends it: an array, as a command is."""
+    """Return a publication as the server sends it: an array, like a command."""
     return command(kind, channel, payload)
 
 
@@ -28,7 +28,7 @@ OTHERS = [[b"subscribe", b"room", 1], b"PONG", -7, None, "MOVED 1 a:2", [b"pong"
 
 
 def read(pieces: list[bytes]) -> tuple[list[bytes], list[object]]:
-    """Feed pieces; return all that came out, errors as text."""
+    """Feed the pieces; return all replies, errors as text."""
     replies = Replies()
     messages: list[bytes] = []
     others: list[object] = []
@@ -41,19 +41,19 @@ def read(pieces: list[bytes]) -> tuple[list[bytes], list[object]]:
 
 @given(st.lists(st.integers(0, len(STREAM))))
 def test_pieces(cuts: list[int]) -> None:
-    """Any cutting gives the same."""
+    """The result does not depend on the pieces."""
     edges = sorted({0, len(STREAM), *cuts})
     pieces = [STREAM[start:end] for start, end in itertools.pairwise(edges)]
     assert read(pieces) == (MESSAGES, OTHERS)
 
 
 def test_byte_by_byte() -> None:
-    """The finest cutting."""
+    """Single bytes work too."""
     assert read([STREAM[index : index + 1] for index in range(len(STREAM))]) == (MESSAGES, OTHERS)
 
 
 def test_large() -> None:
-    """A large message in small pieces is not copied, or looked at, for each of them."""
+    """A large message in small pieces is not copied or scanned for each of them."""
     payload = b"x" * 20_000_000
     data = push(b"message", b"room", payload)
     replies = Replies()
@@ -64,7 +64,7 @@ def test_large() -> None:
 
 
 def test_not_resp() -> None:
-    """What is no RESP 2 is said so."""
+    """Input that is not RESP 2 is an error that says so."""
     with pytest.raises(ValueError, match="no RESP 2"):
         Replies().feed(b"%1\r\n+a\r\n+b\r\n")
     with pytest.raises(ValueError, match="no RESP 2"):

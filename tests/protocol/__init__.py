@@ -1,1 +1,1 @@
-"""The protocol layer alone: bytes and strings in, values out; no socket, no gevent, no Django."""
+"""Tests of the protocol layer alone: bytes and strings in, values out; no sockets, no Django."""

@@ -1,4 +1,4 @@
-"""What is built in C, and what stands in for it, in turn."""
+"""Fixtures that try the C extension and its replacement in Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django_wsmux.protocol import codec, masking
 
 @pytest.fixture(scope="module", params=["C", "Python"])
 def unmasking(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have the codec unmask with the extension, then without."""
+    """Make the codec unmask with the extension, then without."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "C":
             reason = "there was no compiler when the package was installed"

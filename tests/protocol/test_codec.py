@@ -1,4 +1,4 @@
-"""Bytes to messages: a class for each section of RFC 6455, then for each way to take them."""
+"""Bytes to messages: a class for each section of RFC 6455, then one for each way of reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MASK = b"\x37\xfa\x21\x3d"  # of the examples in section 5.7
 
 
 def header(opcode: int, length: int, *, fin: bool = True) -> bytes:
-    """Return what a client's frame starts with, up to the masking key."""
+    """Return the header of a client's frame, up to the masking key."""
     first = 0x80 * fin | opcode
     if length < 126:
         return bytes((first, 0x80 | length))
@@ -37,7 +37,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes = 
 
 
 def receive(*pieces: bytes, limit: int = LIMIT) -> tuple[list[Message], list[Control]]:
-    """Return the messages and the control frames that a new codec finds in these pieces."""
+    """Return the messages and control frames that a new codec finds in these pieces."""
     codec, messages = Codec(limit), list[Message]()
     controls = [control for piece in pieces for control in codec.receive(piece, messages)]
     assert {type(message) for message in messages} <= {str, bytes}
@@ -46,7 +46,7 @@ def receive(*pieces: bytes, limit: int = LIMIT) -> tuple[list[Message], list[Con
 
 
 def receive_fast(*pieces: bytes, limit: int) -> tuple[list[Message], list[Control]]:
-    """Return the same by the way of a connection, which tries ``whole()`` first."""
+    """Return the same as a connection reads it, which tries ``whole()`` first."""
     codec, messages, controls = Codec(limit), list[Message](), list[Control]()
     for piece in pieces:
         message = codec.whole(piece, len(piece))
@@ -60,9 +60,9 @@ def receive_fast(*pieces: bytes, limit: int) -> tuple[list[Message], list[Contro
 def receive_as_read(
     stream: bytes, sizes: Iterable[int], limit: int = LIMIT
 ) -> tuple[list[Message], list[Control]]:
-    """Return the same as ``receive()``, reading as a server does, at most so many bytes at a time.
+    """Return the same as ``receive()``, read as a server does, with a maximum of bytes at a time.
 
-    A large frame is read to its own space, everything else to a buffer that is used again.
+    A large frame is read into a buffer of its own, everything else into a buffer that is reused.
     """
     codec, messages, controls = Codec(limit), list[Message](), list[Control]()
     buffer, source = bytearray(max(sizes := list(sizes))), BytesIO(stream)
@@ -90,7 +90,7 @@ def assert_controls(stream: bytes, *expected: Control) -> None:
 
 
 def assert_fails(stream: bytes, code: int, *after: Message, limit: int = LIMIT) -> None:
-    """Assert that a stream, whole and in bytes, fails with a code after these messages."""
+    """Assert that a stream, whole and byte by byte, fails with a code after these messages."""
     for pieces in [stream], [bytes((byte,)) for byte in stream]:
         messages, controls = receive(*pieces, limit=limit)
         assert messages == list(after)
@@ -100,7 +100,7 @@ def assert_fails(stream: bytes, code: int, *after: Message, limit: int = LIMIT) 
 
 
 class TestMasking:
-    """Section 5.1: a client masks, a server closes the connection when it does not."""
+    """Section 5.1: a client masks; a server closes the connection if it does not."""
 
     def test_example(self) -> None:
         """The masked example of section 5.7 is unmasked."""
@@ -108,7 +108,7 @@ class TestMasking:
 
     @pytest.mark.parametrize("first", [0x81, 0x82, 0x01, 0x02, 0x88, 0x89, 0x8A])
     def test_not_masked(self, first: int) -> None:
-        """A frame that is not masked fails, whatever its kind."""
+        """A frame of any kind fails without a mask."""
         assert_fails(bytes((first, 5)) + b"Hello", 1002)
 
     def test_zero_mask(self) -> None:
@@ -123,7 +123,7 @@ class TestMasking:
 
 
 class TestWhole:
-    """One message in one frame, as nearly everything comes."""
+    """A message in a single frame, the usual case."""
 
     @pytest.mark.parametrize("length", [0, 1, 125, 126, 4095, 4096, 65535])
     def test_message(self, length: int) -> None:
@@ -132,7 +132,7 @@ class TestWhole:
         for opcode, message in (TEXT, "x" * length), (BINARY, b"x" * length):
             data = frame(opcode, b"x" * length)
             assert codec.whole(data, len(data)) == message
-            # As the buffer that a server reads to, with what was there before.
+            # Like the buffer that a server reads into, with old bytes behind.
             assert codec.whole(bytearray(data + b"before"), len(data)) == message
 
     @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ class TestWhole:
         ],
     )
     def test_anything_else(self, data: bytes) -> None:
-        """What is more, less, too much or wrong is left to receive()."""
+        """Fewer or more bytes, a message too large or wrong: all of these are left to receive()."""
         assert Codec(1024).whole(data, len(data)) is None
 
     @pytest.mark.parametrize(
         "data", [b"\x82", frame(TEXT, fin=False), frame(TEXT, b"x" * 9)[:-1], frame(8)]
     )
     def test_not_between(self, data: bytes) -> None:
-        """After half a frame, half a message or the end a frame is not what it seems."""
+        """After half a frame, half a message or the end, a frame is not a whole message."""
         codec, messages, whole = Codec(1024), list[Message](), frame(BINARY, b"x")
         codec.receive(data, messages)
         assert codec.whole(whole, len(whole)) is None
@@ -178,20 +178,20 @@ class TestFraming:
         assert_messages(frame(BINARY, b"\xff\x00"), b"\xff\x00")
 
     def test_empty(self) -> None:
-        """An empty message is a message, of its own type."""
+        """An empty message is a message of its own type."""
         assert_messages(frame(TEXT) + frame(BINARY), "", b"")
 
     def test_several_at_once(self) -> None:
-        """All the frames of one call are delivered, in order."""
+        """All frames of one call are delivered, in order."""
         assert_messages(frame(TEXT, b"a") + frame(BINARY, b"b") + frame(TEXT, b"c"), "a", b"b", "c")
 
     def test_nothing(self) -> None:
-        """No bytes are no message, in the middle of a frame too."""
+        """No bytes are no message, in mid-frame too."""
         data = frame(TEXT, b"Hello")
         assert receive(b"", data[:7], b"", data[7:], b"") == (["Hello"], [])
 
     def test_delivered_when_complete(self) -> None:
-        """A message comes with its last byte, not with the next frame."""
+        """A message is delivered with its last byte, not with the next frame."""
         codec, messages = Codec(LIMIT), list[Message]()
         data = frame(TEXT, b"Hello")
         assert codec.receive(data[:-1], messages) == []
@@ -219,7 +219,7 @@ class TestFraming:
     @pytest.mark.parametrize("length", [125, 126, 127, 65535, 65536])
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_lengths(self, opcode: int, length: int) -> None:
-        """A payload comes through whole in each of the three forms of its length."""
+        """A payload survives in each of the three forms of its length."""
         payload = b"x" * length
         expected = payload.decode() if opcode == TEXT else payload
         assert_messages(frame(opcode, payload), expected, limit=length)
@@ -233,22 +233,22 @@ class TestFraming:
 
     @pytest.mark.parametrize("length", [0, 125])
     def test_longer_form_of_16_bits(self, length: int) -> None:
-        """A length that fits 7 bits must not take 16."""
+        """A length that fits into 7 bits must not use 16."""
         assert_fails(b"\x82\xfe" + length.to_bytes(2, "big"), 1002)
 
     @pytest.mark.parametrize("length", [0, 125, 126, 65535])
     def test_longer_form_of_64_bits(self, length: int) -> None:
-        """A length that fits 7 or 16 bits must not take 64."""
+        """A length that fits into 7 or 16 bits must not use 64."""
         assert_fails(b"\x82\xff" + length.to_bytes(8, "big"), 1002, limit=65535)
 
     @pytest.mark.parametrize("limit", [LIMIT, 2**64])
     def test_highest_bit(self, limit: int) -> None:
-        """The highest bit of a 64-bit length must be 0, whatever the limit."""
+        """The highest bit of a 64-bit length must be 0, with any limit."""
         assert_fails(b"\x82\xff\x80\0\0\0\0\1\0\0", 1002, limit=limit)
 
 
 class TestFragmentation:
-    """Section 5.4: a message in several frames, control frames among them."""
+    """Section 5.4: a message in several frames, with control frames between them."""
 
     def test_text(self) -> None:
         """The fragments of a text are one str."""
@@ -289,7 +289,7 @@ class TestFragmentation:
         assert_controls(frame(TEXT, b"a", fin=False) + frame(CLOSE), Closed(1005, ""))
 
     @pytest.mark.parametrize("fin", [True, False])
-    def test_continuation_of_nothing(self, fin: bool) -> None:
+    def test_continuation_first(self, fin: bool) -> None:
         """A message does not start with a continuation."""
         assert_fails(frame(CONTINUATION, b"a", fin=fin), 1002)
 
@@ -313,15 +313,15 @@ class TestControlFrames:
     """Section 5.5: close, ping and pong."""
 
     def test_ping(self) -> None:
-        """A ping is handed over with its payload, for the pong."""
+        """A ping is reported with its payload, for the pong."""
         assert_controls(frame(PING, b"\xff\0") + frame(PING), Ping(b"\xff\0"), Ping(b""))
 
     def test_pong(self) -> None:
-        """A pong is handed over whether it was asked for or not."""
+        """A pong is reported, solicited or not."""
         assert_controls(b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Pong(b"Hello"))
 
     def test_among_messages(self) -> None:
-        """Control frames and messages keep their order, each among their own."""
+        """Control frames keep their order, and so do messages."""
         stream = frame(PING, b"1") + frame(TEXT, b"a") + frame(PING, b"2") + frame(TEXT, b"b")
         assert receive(stream) == (["a", "b"], [Ping(b"1"), Ping(b"2")])
 
@@ -349,7 +349,7 @@ class TestClose:
         assert_controls(frame(CLOSE), Closed(1005, ""))
 
     def test_code(self) -> None:
-        """A code may stand without a reason."""
+        """A code needs no reason."""
         assert_controls(frame(CLOSE, b"\x03\xe8"), Closed(1000, ""))
 
     def test_reason(self) -> None:
@@ -370,11 +370,11 @@ class TestClose:
 
     @pytest.mark.parametrize("rest", [frame(TEXT, b"a"), frame(PING), frame(CLOSE), b"\xff\xff"])
     def test_last(self, rest: bytes) -> None:
-        """Section 1.4: what follows is discarded, in the same call and in later ones."""
+        """Section 1.4: bytes that follow are discarded, in the same call and in later ones."""
         assert receive(frame(CLOSE) + rest, rest) == ([], [Closed(1005, "")])
 
     def test_after_messages(self) -> None:
-        """What came before the close frame is delivered."""
+        """Messages before the close frame are delivered."""
         assert receive(frame(TEXT, b"a") + frame(CLOSE)) == (["a"], [Closed(1005, "")])
 
 
@@ -383,12 +383,12 @@ class TestCloseCodes:
 
     @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 3000, 4999])
     def test_valid(self, code: int) -> None:
-        """A code that may be sent is handed over."""
+        """A valid code is reported."""
         assert_controls(frame(CLOSE, code.to_bytes(2, "big")), Closed(code, ""))
 
     @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
     def test_invalid(self, code: int) -> None:
-        """A code that may not be sent fails."""
+        """An invalid code fails."""
         assert_fails(frame(CLOSE, code.to_bytes(2, "big")), 1002)
 
 
@@ -396,7 +396,7 @@ class TestFailure:
     """Section 7.1.7: how a connection fails."""
 
     def test_messages_before(self) -> None:
-        """What was complete before the failure is delivered."""
+        """Messages that were complete before the failure are delivered."""
         assert_fails(frame(TEXT, b"a") + b"\x81\0", 1002, "a")
 
     def test_control_frames_before(self) -> None:
@@ -407,14 +407,14 @@ class TestFailure:
 
     @pytest.mark.parametrize("bad", [b"\x81\0", frame(TEXT, b"\xff"), header(TEXT, LIMIT + 1)])
     def test_last(self, bad: bytes) -> None:
-        """What follows is discarded, in the same call and in later ones."""
+        """Bytes that follow are discarded, in the same call and in later ones."""
         good = frame(TEXT, b"a") + frame(PING) + frame(CLOSE)
         messages, controls = receive(bad + good, bad, good)
         assert messages == []
         assert len(controls) == 1
 
     def test_at_the_second_byte(self) -> None:
-        """What the first two bytes break is not waited upon."""
+        """An error in the first two bytes of a frame is reported before the rest arrives."""
         codec, messages = Codec(LIMIT), list[Message]()
         assert codec.receive(b"\xf1", messages) == []
         assert len(codec.receive(b"\x80", messages)) == 1
@@ -427,7 +427,7 @@ class TestText:
         "text", ["é", "€", "😀", "\0", "\x7f", "\uffff", "\U0010ffff", "\ufeff"]
     )
     def test_valid(self, text: str) -> None:
-        """Every character comes through, one that is no character too."""
+        """Every character survives, noncharacters too."""
         assert_messages(frame(TEXT, text.encode()), text)
 
     @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ class TestText:
         [
             b"\xff",  # no such byte
             b"\x80",  # second byte without a first
-            b"\xe2\x82",  # cut short
+            b"\xe2\x82",  # truncated
             b"\xc0\xaf",  # not in its shortest form
             b"\xed\xa0\x80",  # lone surrogate
             b"\xed\xa0\xbd\xed\xb8\x80",  # pair of surrogates
@@ -443,7 +443,7 @@ class TestText:
         ],
     )
     def test_invalid(self, payload: bytes) -> None:
-        """What is not UTF-8 fails, whole or in fragments cut anywhere."""
+        """Invalid UTF-8 fails, whole or in fragments cut anywhere."""
         assert_fails(frame(TEXT, b"ok " + payload), 1007)
         for cut in range(len(payload) + 1):
             start = frame(TEXT, payload[:cut], fin=False)
@@ -462,11 +462,11 @@ class TestText:
         assert receive(stream) == (["😀"], [Ping(b"")])
 
     def test_character_not_over_messages(self) -> None:
-        """A character that one message cuts short is not ended by the next."""
+        """A character that one message truncates is not completed by the next."""
         assert_fails(frame(TEXT, b"\xc3") + frame(TEXT, b"\xa9"), 1007)
 
     def test_binary(self) -> None:
-        """Binary data is not looked at, whole or in fragments."""
+        """Binary data is not checked, whole or in fragments."""
         stream = frame(BINARY, b"\xff", fin=False) + frame(CONTINUATION, b"\xed\xa0\x80")
         assert_messages(stream + frame(BINARY, b"\xff"), b"\xff\xed\xa0\x80", b"\xff")
 
@@ -476,7 +476,7 @@ class TestLimit:
 
     @pytest.mark.parametrize("limit", [10, 125, 126, 65535, 65536])
     def test_whole(self, limit: int) -> None:
-        """A message of just that size passes; one more fails."""
+        """A message of exactly the limit passes; one more byte fails."""
         assert_messages(frame(BINARY, b"x" * limit), b"x" * limit, limit=limit)
         assert_fails(frame(BINARY, b"x" * (limit + 1)), 1009, limit=limit)
 
@@ -487,39 +487,39 @@ class TestLimit:
         assert_fails(header(BINARY, length, fin=fin), 1009, limit=10)
 
     def test_sum_of_fragments(self) -> None:
-        """Fragments that add up to just that size pass."""
+        """Fragments that add up to exactly the limit pass."""
         start, middle = frame(TEXT, b"12345", fin=False), frame(CONTINUATION, b"6789", fin=False)
         assert_messages(start + middle + frame(CONTINUATION, b"0"), "1234567890", limit=10)
 
     @pytest.mark.parametrize("fin", [True, False])
     def test_sum_at_the_header(self, fin: bool) -> None:
-        """The fragment that goes beyond fails with the last byte of its length."""
+        """The fragment that exceeds the limit fails with the last byte of its length."""
         start = frame(TEXT, b"12345", fin=False) + frame(CONTINUATION, b"6789", fin=False)
         assert_fails(start + header(CONTINUATION, 2, fin=fin), 1009, limit=10)
 
-    def test_each_message_anew(self) -> None:
+    def test_sum_of_each_message(self) -> None:
         """The sum starts again with the next message."""
         message = frame(TEXT, b"12345", fin=False) + frame(CONTINUATION, b"67890")
         assert_messages(message * 2, "1234567890", "1234567890", limit=10)
 
     def test_control_frames_do_not_count(self) -> None:
-        """Control frames between fragments are not part of the message."""
+        """Control frames between fragments do not count."""
         start, end = frame(BINARY, b"x" * LIMIT, fin=False), frame(CONTINUATION)
         ping, close = frame(PING, b"x" * 125), frame(CLOSE, b"\x03\xe8")
         assert receive(start + ping + end) == ([b"x" * LIMIT], [Ping(b"x" * 125)])
         assert_controls(start + close, Closed(1000, ""))
 
     def test_bytes_not_characters(self) -> None:
-        """A text is measured in bytes."""
+        """Text is measured in bytes."""
         assert_messages(frame(TEXT, "é".encode() * 5), "ééééé", limit=10)
         assert_fails(frame(TEXT, "é".encode() * 6), 1009, limit=10)
 
 
 class TestOtherLimits:
-    """Limits on what a message is made of; each says by which counter it is counted."""
+    """Limits on parts of a message; each failure names its counter."""
 
     def failure(self, stream: bytes, codec: Codec) -> tuple[int, str]:
-        """Return code and counter of what the stream fails with."""
+        """Return code and counter of the failure of a stream."""
         (failure,) = codec.receive(stream, [])
         assert isinstance(failure, Failure)
         return failure.code, failure.counter
@@ -527,14 +527,14 @@ class TestOtherLimits:
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     @pytest.mark.parametrize("fin", [True, False])
     def test_frame(self, opcode: int, fin: bool) -> None:
-        """A frame that is too large fails at its header, whatever the message might be."""
+        """A frame that is too large fails at its header, before its message does."""
         assert self.failure(header(opcode, 11, fin=fin), Codec(LIMIT, 10)) == (
             1009,
             "frame_too_big",
         )
 
     def test_frame_of_the_size(self) -> None:
-        """Frames of just that size make a message that is larger."""
+        """Frames of exactly the limit make a larger message."""
         codec, messages = Codec(LIMIT, 10), list[Message]()
         assert not codec.receive(frame(BINARY, b"x" * 10), messages)
         assert not codec.receive(frame(TEXT, b"y" * 10, fin=False), messages)
@@ -542,20 +542,20 @@ class TestOtherLimits:
         assert messages == [b"x" * 10, "y" * 20]
 
     def test_frame_larger_than_a_message(self) -> None:
-        """The message's limit holds, whatever a frame's."""
+        """The limit of messages applies, with any limit of frames."""
         assert self.failure(header(BINARY, LIMIT + 1), Codec(LIMIT, LIMIT * 2)) == (
             1009,
             "message_too_big",
         )
 
     def test_message(self) -> None:
-        """Fragments that add up to too much are the message's."""
+        """Fragments that add up to too much count as a message that is too large."""
         stream = frame(BINARY, b"x" * 10, fin=False) + header(CONTINUATION, 10)
         assert self.failure(stream, Codec(19, 10)) == (1009, "message_too_big")
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_fragments(self, opcode: int) -> None:
-        """So many pass; the header of one more fails, though the fragments are empty."""
+        """The limit passes; the header of one more fragment fails, even if fragments are empty."""
         start, middle = frame(opcode, fin=False), frame(CONTINUATION, fin=False)
         codec, messages = Codec(LIMIT, max_fragments=4), list[Message]()
         assert not codec.receive((start + middle * 2 + frame(CONTINUATION)) * 2, messages)
@@ -574,17 +574,17 @@ class TestOtherLimits:
         assert messages == ["x" * 100 + "y" * 100]
 
     def test_no_limit_of_ours(self) -> None:
-        """What breaks the protocol has no counter of its own."""
+        """A protocol error has no counter of a limit."""
         assert self.failure(frame(0x3), Codec(LIMIT)) == (1002, "")
 
 
 class TestHolding:
-    """A segment may hold more than there is room for: parsing stops, and goes on when asked."""
+    """If a segment has more messages than fit, parsing stops and goes on when asked."""
 
     STREAM = b"".join(frame(TEXT, b"%d" % number) for number in range(10))
 
     def test_messages(self) -> None:
-        """What does not fit into the sink stays bytes."""
+        """Messages that do not fit into the sink stay bytes."""
         codec, messages = Codec(LIMIT, max_messages=4), list[Message]()
         assert not codec.receive(self.STREAM, messages)
         assert (messages, codec.is_held) == (list("0123"), True)
@@ -599,7 +599,7 @@ class TestHolding:
 
     @pytest.mark.parametrize("cut", range(0, 75, 7))
     def test_more_arrives(self, cut: int) -> None:
-        """Wherever the bytes were cut, the order stays."""
+        """The order stays the same, with any cut of the bytes."""
         codec, messages = Codec(LIMIT, max_messages=4), list[Message]()
         assert not codec.receive(self.STREAM[:cut], messages)
         taken = list(messages)
@@ -612,7 +612,7 @@ class TestHolding:
         assert taken + messages == list("0123456789")
 
     def test_buffer_of_the_caller(self) -> None:
-        """What is held is safe from a buffer that is used again."""
+        """Held bytes are copied from a buffer that is reused."""
         codec, messages, buffer = Codec(LIMIT, max_messages=4), list[Message](), bytearray(100)
         buffer[: len(self.STREAM)] = self.STREAM
         assert not codec.receive(buffer, messages, len(self.STREAM))
@@ -622,13 +622,13 @@ class TestHolding:
         assert messages == list("4567")
 
     def test_just_enough(self) -> None:
-        """Nothing is held when nothing is left."""
+        """Nothing is held if nothing is left."""
         codec, messages = Codec(LIMIT, max_messages=10), list[Message]()
         assert not codec.receive(self.STREAM, messages)
         assert (len(messages), codec.is_held) == (10, False)
 
     def test_control_frames(self) -> None:
-        """Pings by the thousand are reported by the hundred."""
+        """A thousand pings are reported by the hundred."""
         codec, count = Codec(LIMIT), 0
         controls = codec.receive(frame(PING) * 1000 + frame(CLOSE), [])
         while codec.is_held:
@@ -638,7 +638,7 @@ class TestHolding:
         assert controls == [Ping(b"")] * (1000 - count) + [Closed(1005, "")]
 
     def test_fragments(self) -> None:
-        """Fragments take time too, the empty ones as well."""
+        """Fragments count too, even empty ones."""
         codec, messages, rounds = Codec(LIMIT), list[Message](), 1
         stream = frame(TEXT, b"x", fin=False) + frame(CONTINUATION, fin=False) * 1000
         assert not codec.receive(stream + frame(CONTINUATION, b"y"), messages)
@@ -649,10 +649,10 @@ class TestHolding:
 
 
 class TestTextInPieces:
-    """A text frame is taken as it comes: section 8.1 lets no bad text be waited upon."""
+    """A text frame is checked as it arrives: section 8.1 allows failing early."""
 
     def test_mask(self) -> None:
-        """The key goes on where the payload was cut, whatever the offset (section 5.3)."""
+        """The key continues where the payload was cut, at any offset (section 5.3)."""
         data = frame(TEXT, b"0123456789abcdef")
         for first in range(6, len(data)):
             for second in range(first, len(data)):
@@ -670,7 +670,7 @@ class TestTextInPieces:
     @pytest.mark.parametrize("fin", [True, False])
     @pytest.mark.parametrize("opcode", [TEXT, CONTINUATION])
     def test_invalid(self, opcode: int, fin: bool, payload: bytes) -> None:
-        """Bad text fails with its first bad byte, in a frame that is still arriving."""
+        """Invalid text fails with its first bad byte, in a frame that is still arriving."""
         codec, messages = Codec(LIMIT), list[Message]()
         if opcode == CONTINUATION:
             codec.receive(frame(TEXT, b"start", fin=False), messages)
@@ -684,13 +684,13 @@ class TestTextInPieces:
         assert messages == []
 
     def test_surrogate(self) -> None:
-        """A surrogate fails with its last byte: Python's decoder waits for it, as it may."""
+        """A surrogate fails with its last byte: Python's decoder waits for it, which is allowed."""
         data = frame(TEXT, b"\xed\xa0\x80more")
         assert receive(data[:8]) == ([], [])
         assert receive(data[:9]) == ([], [Failure(1007, "invalid UTF-8")])
 
     def test_invalid_after_messages(self) -> None:
-        """It fails in the call that brings it, with what was before it delivered."""
+        """It fails in its own call, after the messages before it."""
         stream = frame(TEXT, b"a") + frame(PING) + frame(TEXT, b"\xff" + b"x" * 20)
         messages, controls = receive(stream[:-10])
         assert messages == ["a"]
@@ -703,7 +703,7 @@ class TestTextInPieces:
             assert receive(data[:at], data[at:]) == (["é€😀"], [])
 
     def test_character_over_fragments(self) -> None:
-        """A character may be cut by a frame that was cut before it."""
+        """A character may continue in a frame after one that came in pieces."""
         start = frame(TEXT, b"a\xf0\x9f", fin=False)
         end = frame(CONTINUATION, b"\x98\x80b")
         for at in range(6, len(start)):
@@ -711,7 +711,7 @@ class TestTextInPieces:
             assert receive(*pieces) == (["a😀b"], [Ping(b"")])
 
     def test_cut_short(self) -> None:
-        """A character that the message's end cuts short fails there."""
+        """A character that the end of the message truncates fails there."""
         data = frame(TEXT, b"a\xe2\x82")
         codec, messages = Codec(LIMIT), list[Message]()
         assert codec.receive(data[:7], messages) == codec.receive(data[7:8], messages) == []
@@ -719,7 +719,7 @@ class TestTextInPieces:
         assert messages == []
 
     def test_next(self) -> None:
-        """What follows in the same piece is parsed, and its own message."""
+        """Bytes that follow in the same piece are parsed as the next message."""
         data = frame(TEXT, b"Hello")
         rest = frame(PING) + frame(BINARY, b"a", fin=False) + frame(CONTINUATION, b"b") + data
         assert receive(data[:8], data[8:] + rest) == (["Hello", b"ab", "Hello"], [Ping(b"")])
@@ -730,14 +730,14 @@ class TestTextInPieces:
         assert receive(data[:8], data[8:] + frame(CLOSE)) == ([], [Closed(1005, "")])
 
     def test_binary(self) -> None:
-        """Binary data is not looked at in pieces either."""
+        """Binary data is not checked in pieces either."""
         start, end = frame(BINARY, b"\xff\xc0", fin=False), frame(CONTINUATION, b"\xed\xa0\x80")
         pieces = start[:7], start[7:] + end[:8], end[8:]
         assert receive(*pieces) == ([b"\xff\xc0\xed\xa0\x80"], [])
 
     @pytest.mark.parametrize("text", ["\r\n", "a\rb\nc\r\n\r", "\n\r", "\x85\u2028\u2029\x1c"])
     def test_line_ends(self, text: str) -> None:
-        """Line ends stay as they are: whole, in fragments and in pieces."""
+        """Line ends stay unchanged: whole, in fragments and in pieces."""
         data = text.encode()
         assert_messages(frame(TEXT, data), text)
         for at in range(len(data) + 1):
@@ -758,10 +758,10 @@ class TestTextInPieces:
 
 
 class TestReading:
-    """The bytes of one buffer that is used again."""
+    """Reading from a buffer that is reused."""
 
     def test_size(self) -> None:
-        """Nothing behind the size is looked at."""
+        """Bytes beyond the given size are ignored."""
         codec, messages = Codec(LIMIT), list[Message]()
         data = frame(TEXT, b"Hello")
         assert codec.receive(data + b"\xff\xff", messages, len(data)) == []
@@ -772,7 +772,7 @@ class TestReading:
     @pytest.mark.parametrize("opcode", [TEXT, BINARY, PING])
     @pytest.mark.parametrize("sizes", [[1], [7, 2], [100]])
     def test_not_kept(self, opcode: int, sizes: list[int]) -> None:
-        """The buffer may be written over at once, be the frame whole or not."""
+        """The buffer may be overwritten at once, whether the frame is whole or not."""
         data = frame(opcode, b"Hello")
         assert receive_as_read(data * 3, sizes) == receive(data * 3)
 
@@ -790,14 +790,14 @@ def total(length: int) -> int:
 
 
 class TestLarge:
-    """A large frame is read straight to a buffer of its own."""
+    """A large frame is read into a buffer of its own."""
 
     SIZES = (1, 1000, 65536)
 
     @pytest.mark.parametrize("size", [LARGE - 14, LARGE, 3 * LARGE + 1])
     @pytest.mark.parametrize("most", [1000, 65536, LARGE - 14, 2**20])
     def test_message(self, size: int, most: int) -> None:
-        """It comes through as any other, and so does what follows."""
+        """A large message arrives like any other, and so do the bytes behind it."""
         payload = (b"%06d " * (size // 7 + 1) % tuple(range(size // 7 + 1)))[:size]
         data = frame(BINARY, payload)
         stream = frame(TEXT, b"a") + data + frame(PING) + data + frame(TEXT, b"b")
@@ -805,17 +805,17 @@ class TestLarge:
         assert receive_as_read(stream, [most], limit=size) == expected
 
     def test_from(self) -> None:
-        """A frame is large from ``LARGE`` bytes on, its header among them."""
+        """A frame is large from ``LARGE`` bytes on, including its header."""
         assert total(LARGE - 14) == LARGE
         assert arriving(LARGE - 14).large is not None
         assert arriving(LARGE - 15).large is None
 
     def test_not_text(self) -> None:
-        """A text frame never is: it is taken as it comes."""
+        """A text frame never is: it is decoded as it arrives."""
         assert arriving(LARGE, TEXT).large is None
 
     def test_not_before_its_length(self) -> None:
-        """It is large when its length is known, key and payload to come."""
+        """A frame becomes large once its length is known, before key and payload."""
         codec, data = Codec(2**62), header(BINARY, LARGE)
         codec.receive(data[:-1], [])
         assert codec.large is None
@@ -824,7 +824,7 @@ class TestLarge:
 
     @pytest.mark.parametrize("length", [LARGE, 2**20, 2**40, 2**62])
     def test_growth(self, length: int) -> None:
-        """The buffer is 64 KiB or twice what has arrived: a length that is claimed costs little."""
+        """The buffer is 64 KiB or twice what has arrived: a claimed length costs little."""
         codec, messages, arrived = arriving(length), list[Message](), 114
         assert codec.large is not None
         assert len(codec.large) == arrived
@@ -839,7 +839,7 @@ class TestLarge:
         assert [len(message) for message in messages] == [length] * (codec.large is None)
 
     def test_without_space(self) -> None:
-        """Who does not read to its buffer may give the bytes all the same."""
+        """The bytes may also be passed without using that buffer."""
         payload = bytes(range(256)) * 1000
         data = frame(BINARY, payload) + frame(TEXT, b"next")
         assert receive(data[:20], data[20:90_000], data[90_000:], limit=2**20) == (
@@ -848,7 +848,7 @@ class TestLarge:
         )
 
     def test_not_past_its_end(self) -> None:
-        """There is never space for a byte of the next frame."""
+        """The space never extends into the next frame."""
         codec, messages, rest = arriving(LARGE), list[Message](), LARGE - 100
         while codec.large is not None:
             with codec.space() as space:
@@ -859,7 +859,7 @@ class TestLarge:
         assert len(messages) == 1
 
     def test_space_is_what_is_left(self) -> None:
-        """Space that was not filled comes again, and is not made twice."""
+        """Unused space is returned again, not allocated twice."""
         codec = arriving(LARGE)
         with codec.space() as space:
             size = len(space)
@@ -877,7 +877,7 @@ class TestLarge:
         assert receive_as_read(stream, self.SIZES, limit=2 * LARGE + 3) == expected
 
     def test_text(self) -> None:
-        """A large text comes through, whole and in fragments."""
+        """A large text arrives, whole and in fragments."""
         part = "é€😀".encode() * (LARGE // 9 + 1)
         whole = frame(TEXT, part)
         fragments = frame(TEXT, part, fin=False) + frame(CONTINUATION, part)
@@ -885,7 +885,7 @@ class TestLarge:
         assert receive_as_read(whole + fragments, self.SIZES, limit=2 * len(part)) == expected
 
     def test_limit(self) -> None:
-        """A message of just that size passes; one more fails at the header, before any space."""
+        """A message of exactly the limit passes; one more byte fails at the header, unbuffered."""
         data = frame(BINARY, bytes(LARGE))
         assert receive_as_read(data, self.SIZES, limit=LARGE) == ([bytes(LARGE)], [])
         codec = Codec(LARGE)

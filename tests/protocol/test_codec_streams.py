@@ -53,7 +53,7 @@ def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
 
 @st.composite
 def talks(draw: st.DrawFn) -> Talk:
-    """Return a valid stream, and the messages and control frames that it is made of."""
+    """Return a valid stream, and its messages and control frames."""
     stream, messages, controls = b"", draw(st.lists(texts | binaries, max_size=4)), list[Control]()
     for message in messages:
         opcode = TEXT if isinstance(message, str) else BINARY
@@ -72,7 +72,10 @@ def talks(draw: st.DrawFn) -> Talk:
 
 
 def loose_frame(first: int, payload: bytes, form: int) -> bytes:
-    """Return a frame that may break the rules, its length in so many bytes; 0 is the shortest."""
+    """Return a frame that may break the rules.
+
+    ``form`` is the number of bytes of its length; 0 is the shortest form.
+    """
     if form == 0:
         return bytes((first,)) + frame(0, payload)[1:]
     length = (b"\xfe" if form == 2 else b"\xff") + len(payload).to_bytes(form, "big")
@@ -106,12 +109,12 @@ streams = st.one_of(
 
 
 class TestAnyCut:
-    """How the bytes were cut on their way makes no difference."""
+    """The result does not depend on how the bytes are cut."""
 
     @quick
     @given(talks(), cuts)
     def test_valid(self, talk: Talk, at: list[int]) -> None:
-        """A valid stream is its messages and control frames: whole, in bytes and in pieces."""
+        """A valid stream is its messages and control frames: whole, byte by byte and in pieces."""
         stream, *expected = talk
         for pieces in ([stream], cut(stream, range(len(stream))), cut(stream, at)):
             assert receive(*pieces) == tuple(expected)
@@ -119,7 +122,7 @@ class TestAnyCut:
     @quick
     @given(streams, cuts)
     def test_arbitrary(self, stream: bytes, at: list[int]) -> None:
-        """Any bytes come to the same end, without an exception and fit to tell the peer."""
+        """Any bytes come to the same end: no exception, and a code that can be sent to the peer."""
         whole = receive(stream)
         assert receive(*cut(stream, range(len(stream)))) == whole
         assert receive(*cut(stream, at)) == whole
@@ -130,14 +133,14 @@ class TestAnyCut:
     @quick
     @given(streams | talks().map(itemgetter(0)), read_sizes)
     def test_as_read(self, stream: bytes, sizes: list[int]) -> None:
-        """Large frames that are read to their own space come to the same end."""
+        """Large frames that are read into a buffer of their own come to the same end."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(codec_module, "LARGE", 64)
             assert receive_as_read(stream, sizes) == receive(stream)
 
 
 def frames_in(stream: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Cut a stream into its frames, the last one filled up; say if the length is the shortest."""
+    """Yield the frames of a stream, the last one padded, and whether each length is shortest."""
     while stream:
         padded = stream + bytes(14 + LIMIT)
         form = {126: 2, 127: 8}.get(padded[1] & 0x7F, 0)
@@ -148,7 +151,7 @@ def frames_in(stream: bytes) -> Iterator[tuple[bytes, bool]]:
 
 
 class Engine:
-    """The engine of ``websockets``, and what it leaves out: reassembly and the check of UTF-8."""
+    """The engine of ``websockets``, with reassembly and the check of UTF-8, which it lacks."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -158,11 +161,11 @@ class Engine:
         self._opcode, self._data = Opcode.CONT, b""
 
     def receive(self, data: bytes) -> None:
-        """Take one whole frame."""
+        """Pass one whole frame to the engine."""
         self._protocol.receive_data(data)
         error = self._protocol.parser_exc
         self.failed = error is not None
-        # It holds control frames to the limit too, less the fragments before them.
+        # It limits control frames too, by what the fragments before them have left.
         self.stricter = data[0] & 0x8 > 0 and isinstance(error, PayloadTooBig)
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
@@ -197,12 +200,12 @@ class Engine:
 
 
 class TestAgainstEngine:
-    """The engine of ``websockets`` comes to the same messages and the same end."""
+    """The engine of ``websockets`` finds the same messages and the same end."""
 
     @quick
     @given(streams | talks().map(itemgetter(0)))
     def test_same(self, stream: bytes) -> None:
-        """After every frame: messages, control frames, and whether the connection failed."""
+        """After every frame, messages, control frames and failure are the same."""
         codec, engine, messages, controls = Codec(LIMIT), Engine(), list[Message](), list[Control]()
         for data, shortest in frames_in(stream):
             controls += codec.receive(data, messages)

@@ -1,4 +1,4 @@
-"""permessage-deflate: negotiation, and messages there and back."""
+"""permessage-deflate: negotiation, and round trips of messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEEPING = Compression(context_takeover=True)
 
 
 def agreed(offer: str = OFFER, compression: Compression = PLAIN) -> Deflate:
-    """Return what comes of an offer."""
+    """Return the result of an offer."""
     result = negotiate(offer, compression)
     assert result is not None
     return result[1]
@@ -38,14 +38,14 @@ def deflated(payload: bytes) -> bytes:
 
 
 def codec(limit: int = 2**20, deflate: Deflate | None = None) -> Codec:
-    """Return a codec for which compression was agreed on."""
+    """Return a codec with compression."""
     codec = Codec(limit)
     codec.deflate = deflate or agreed()
     return codec
 
 
 def receive(data: bytes, codec: Codec) -> tuple[list[str | bytes], list[Control]]:
-    """Return what comes of these bytes, which must not depend on how they are cut."""
+    """Return the result for these bytes, which must not depend on how they are cut."""
     messages: list[str | bytes] = []
     controls: list[Control] = []
     for byte in data:
@@ -70,7 +70,7 @@ class TestNegotiation:
         ],
     )  # fmt: skip
     def test_answer(self, offer: str, compression: Compression, answer: str) -> None:
-        """The first offer that fits is answered with what was agreed on."""
+        """The answer accepts the first offer that fits."""
         result = negotiate(offer, compression)
         assert result is not None
         assert result[0] == answer
@@ -89,11 +89,11 @@ class TestNegotiation:
         ],
     )
     def test_without(self, offer: str | None) -> None:
-        """What does not fit or is malformed is no error: the socket opens without."""
+        """A bad or malformed offer is no error: the socket opens without compression."""
         assert negotiate(offer, PLAIN) is None
 
     def test_the_next_offer(self) -> None:
-        """A client lists its wishes in order."""
+        """A client lists its offers in order of preference."""
         offer = "permessage-deflate; server_max_window_bits=8, permessage-deflate"
         assert agreed(offer).local_bits == 15
 
@@ -114,13 +114,13 @@ class TestReceiving:
         assert receive(data, codec()) == (["plain", "not", b""], [])
 
     def test_fragments(self) -> None:
-        """RSV1 is on the first only; the cut may be anywhere."""
+        """RSV1 is on the first fragment only; the message may be cut anywhere."""
         data = deflated("äöü".encode() * 50)
         stream = frame(0x41, data[:5]) + frame(0x00, b"") + frame(0x80, data[5:])
         assert receive(stream, codec()) == (["äöü" * 50], [])
 
     def test_a_large_frame(self) -> None:
-        """Compressed text is not taken for text while it arrives."""
+        """Compressed text is not decoded as text while it arrives."""
         text = "".join(chr(0x4E00 + i % 20000) for i in range(200_000))
         data = frame(0xC1, deflated(text.encode()), b"\0\0\0\0")
         messages: list[str | bytes] = []
@@ -147,7 +147,7 @@ class TestReceiving:
         ],
     )
     def test_violations(self, data: bytes) -> None:
-        """Reserved bits elsewhere, and what does not inflate, fail with 1002."""
+        """Other reserved bits, and data that does not inflate, fail with 1002."""
         assert [type(control) for control in receive(data, codec())[1]] == [Failure]
 
     def test_not_agreed_on(self) -> None:
@@ -156,32 +156,32 @@ class TestReceiving:
         assert controls == [Failure(1002, "reserved bits set")]
 
     def test_bad_text(self) -> None:
-        """It is the inflated bytes that have to be UTF-8."""
+        """The inflated bytes must be UTF-8."""
         _, controls = receive(frame(0xC1, deflated(b"\xff")), codec())
         assert controls == [Failure(1007, "invalid UTF-8")]
 
     def test_bomb(self) -> None:
-        """Inflating stops at the limit, whatever a small frame holds."""
+        """Inflating stops at the limit, with any content of a small frame."""
         data = frame(0xC2, deflated(bytes(10**7)))
         assert len(data) < 11_000
         assert receive(data, codec(2**16))[1] == [Failure(1009, "inflates beyond 65536 bytes")]
 
     def test_bomb_in_fragments(self) -> None:
-        """The sum counts."""
+        """The sum of the fragments counts."""
         data = deflated(bytes(1000))
         stream = frame(0x42, data[:-1]) + frame(0x80, data[-1:])
         assert receive(stream, codec(1000))[0] == [bytes(1000)]
         assert receive(stream, codec(999))[1] == [Failure(1009, "inflates beyond 999 bytes")]
 
     def test_last_block(self) -> None:
-        """A stream that ends (section 7.2.3.4) is a message, and the next one starts anew."""
+        """A stream that ends (section 7.2.3.4) is a message; the next message starts a new one."""
         stream = zlib.compressobj(wbits=-15)
         data = stream.compress(b"end") + stream.flush(zlib.Z_FINISH) + b"\x00"
         for deflate in (agreed(), agreed(compression=KEEPING)):
             assert receive(frame(0xC1, data) * 2, codec(deflate=deflate)) == (["end"] * 2, [])
 
     def test_after_the_last_block(self) -> None:
-        """What follows a stream that has ended is not kept: its sum would be copied each time."""
+        """Bytes behind the end of a stream are dropped: copying them each time would be slow."""
         stream = zlib.compressobj(wbits=-15)
         data = stream.compress(b"end") + stream.flush(zlib.Z_FINISH)
         subject, messages = codec(2**20), list[str | bytes]()
@@ -197,7 +197,7 @@ class TestReceiving:
         assert messages == ["end"]
 
     def test_context_takeover(self) -> None:
-        """A message may refer to earlier ones, plain messages in between."""
+        """A message may refer to earlier ones, with plain messages between them."""
         client = zlib.compressobj(wbits=-15)
         stream = b""
         for number in range(3):
@@ -208,13 +208,13 @@ class TestReceiving:
 
 
 class TestManyBombs:
-    """Small frames that each inflate to what is just allowed."""
+    """Small frames, each of which inflates to the maximum."""
 
     LIMIT = 10_000
     BOMB = frame(0xC2, deflated(bytes(LIMIT)))
 
     def test_held(self) -> None:
-        """Parsing stops when one message's worth is inflated, and goes on when asked to."""
+        """Parsing stops after the size of one message has been inflated, and goes on when asked."""
         subject, messages = codec(self.LIMIT), list[str | bytes]()
         assert subject.receive(self.BOMB * 3 + frame(0x89, b"x"), messages) == []
         assert (len(messages), subject.is_held) == (1, True)
@@ -226,7 +226,7 @@ class TestManyBombs:
         assert (len(messages), subject.is_held) == (3, False)
 
     def test_more_arrives(self) -> None:
-        """What is held comes first."""
+        """Held bytes come first."""
         subject, messages = codec(self.LIMIT), list[str | bytes]()
         subject.receive(self.BOMB + frame(0x81, b"first"), messages)
         assert subject.is_held
@@ -234,13 +234,13 @@ class TestManyBombs:
         assert messages == [bytes(self.LIMIT), "first", "second"]
 
     def test_at_the_end(self) -> None:
-        """Nothing is held when nothing follows."""
+        """Nothing is held if nothing follows."""
         subject = codec(self.LIMIT)
         subject.receive(self.BOMB, [])
         assert not subject.is_held
 
     def test_failure_ends_it(self) -> None:
-        """After a failure there is nothing to go on with."""
+        """After a failure, nothing is left to parse."""
         subject = codec(self.LIMIT)
         subject.receive(self.BOMB + frame(0x83, b""), [])
         assert subject.is_held
@@ -249,10 +249,10 @@ class TestManyBombs:
 
 
 class TestDiscarding:
-    """A socket that closes waits for a close frame and for nothing else."""
+    """A socket that closes only waits for a close frame."""
 
     def test_not_inflated(self) -> None:
-        """Bombs are not touched, and the close frame behind them is found at once."""
+        """Bombs are not inflated, and the close frame behind them is found at once."""
         subject, messages = codec(2000), list[str | bytes]()
         subject.discards = True
         bomb = frame(0xC2, deflated(bytes(10**6)))
@@ -260,7 +260,7 @@ class TestDiscarding:
         assert messages == []
 
     def test_in_fragments(self) -> None:
-        """A message that was under way ends, and the next begins."""
+        """The current message ends, and the next one begins."""
         subject, messages = codec(), list[str | bytes]()
         subject.receive(frame(0x01, b"a"), messages)
         subject.discards = True
@@ -274,7 +274,7 @@ class TestSending:
 
     @pytest.mark.parametrize("payload", [b"", b"x", b"hello " * 1000, bytes(100_000)])
     def test_round_trip(self, payload: bytes) -> None:
-        """What is sent is what arrives."""
+        """A message survives the round trip."""
         data = Compressor(agreed()).frame(BINARY, payload)
         assert data[0] == 0xC2
         body = data[2 if data[1] < 126 else 4 :]
@@ -283,14 +283,14 @@ class TestSending:
         assert bytes(read.data) == payload
 
     def test_compressed_once(self) -> None:
-        """Who agreed on the same gets the same bytes."""
+        """Members with the same parameters get the same bytes."""
         message = Prepared(TEXT, b"to many " * 100)
         first, second = Compressor(agreed()), Compressor(agreed("permessage-deflate"))
         assert message.compressed(first) is message.compressed(second)
         assert message.compressed(first) != message.plain
 
     def test_context(self) -> None:
-        """With context takeover each has its own, and the second time it is shorter."""
+        """With context takeover each connection has its own, and a repeated message is shorter."""
         message = Prepared(TEXT, b"to many " * 100)
         compressor = Compressor(agreed("permessage-deflate", KEEPING))
         first, second = message.compressed(compressor), message.compressed(compressor)
@@ -301,25 +301,23 @@ class TestSending:
 
 
 def nine_bits(payload: bytes) -> bytes:
-    """Compress as badly as one may: with fixed codes (RFC 1951 section 3.2.6), nine bits a byte."""
+    """Compress badly: with fixed codes (RFC 1951 section 3.2.6), nine bits per byte."""
     codes = {byte: f"{byte + 256:09b}" for byte in range(144, 256)}
-    # One block with its end, and the head of the empty one that a flush adds.
+    # One block with its end, and the header of the empty block that a flush adds.
     bits = "010" + "".join(codes[byte] for byte in payload) + "0000000" + "000"
     bits += "0" * (-len(bits) % 8)
     return bytes(int(bits[start : start + 8][::-1], 2) for start in range(0, len(bits), 8))
 
 
 class TestLimits:
-    """The limit of messages is for what they inflate to, that of frames for what is on the wire."""
+    """The limit of messages applies after inflating, that of frames to the bytes on the wire."""
 
     SIZE = 2**14
 
     @pytest.mark.parametrize("deflate", [nine_bits, deflated])
     @pytest.mark.parametrize("parts", [1, 2, 100])
-    def test_a_message_as_large_as_may_be(
-        self, deflate: Callable[[bytes], bytes], parts: int
-    ) -> None:
-        """It passes although it is larger when compressed; one byte more does not."""
+    def test_message_of_maximum_size(self, deflate: Callable[[bytes], bytes], parts: int) -> None:
+        """A message of the maximum size passes even if larger compressed; one more byte fails."""
         payload = bytes(random.Random(1).choices(range(144, 256), k=self.SIZE))
         for message, outcome in ((payload, [payload]), (payload + b"\xff", [])):
             data = deflate(message)
@@ -341,7 +339,7 @@ class TestLimits:
         assert (messages, controls) == ([b"x" * 1000], [])
 
     def test_too_large_before_it_inflates(self) -> None:
-        """What could only inflate to too much is refused by its first bytes."""
+        """A message that is too large in any case fails at its header."""
         head = b"\xc2\xff" + (2**20).to_bytes(8, "big") + bytes(4)
         _, (failure,) = receive(head, codec(self.SIZE))
         assert failure == Failure(1009, f"{2**20} compressed bytes, limit {self.SIZE}")

@@ -22,11 +22,11 @@ class TestEncode:
     """Sections 5.2 and 5.7: base framing and its examples."""
 
     def test_text(self) -> None:
-        """Text goes out as one unmasked frame with FIN set."""
+        """Text is sent as one unmasked frame with FIN set."""
         assert encode(TEXT, b"Hello") == b"\x81\x05Hello"
 
     def test_binary(self) -> None:
-        """Binary data has an opcode of its own."""
+        """Binary data has its own opcode."""
         assert encode(BINARY, b"\x00\xff") == b"\x82\x02\x00\xff"
 
     @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ class TestEncode:
 
     @pytest.mark.parametrize("length", [126, 65536])
     def test_long_text(self, length: int) -> None:
-        """The opcode is kept in front of a longer length."""
+        """The opcode stays in front of a longer length."""
         assert encode(TEXT, bytes(length))[0] == 0x81
 
 
 class TestCloseCodes:
-    """Section 7.4 and the IANA registry: which codes a close frame may carry."""
+    """Section 7.4 and the IANA registry: the codes that a close frame may carry."""
 
     @pytest.mark.parametrize("code", [1000, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999])
     def test_valid(self, code: int) -> None:
@@ -74,7 +74,7 @@ class TestCloseCodes:
         "code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535]
     )
     def test_invalid(self, code: int) -> None:
-        """Reserved, unassigned and out-of-range codes may not."""
+        """Reserved, unassigned and out-of-range codes must not be sent."""
         assert not is_valid_close_code(code)
 
     def test_numbers(self) -> None:
@@ -92,7 +92,7 @@ class TestCloseCodes:
         assert CloseCode.TRY_AGAIN_LATER == 1013
 
     def test_names(self) -> None:
-        """All named codes may be sent but the two that only report."""
+        """All named codes may be sent except the two that only report."""
         codes = {code for name, code in vars(CloseCode).items() if name.isupper()}
         assert {code for code in codes if not is_valid_close_code(code)} == {
             CloseCode.NO_STATUS,
@@ -104,7 +104,7 @@ class TestClosePayload:
     """Section 5.5.1: the body of a close frame."""
 
     def test_code(self) -> None:
-        """A code alone is two bytes, the high one first."""
+        """A code alone is two bytes, in network byte order."""
         assert close_payload(1000) == b"\x03\xe8"
 
     def test_reason(self) -> None:
@@ -116,13 +116,13 @@ class TestClosePayload:
         assert close_payload(1005) == b""
 
     def test_no_status_with_reason(self) -> None:
-        """There is no reason without a code."""
+        """A reason needs a code."""
         with pytest.raises(ValueError, match="close code 1005 may not be sent"):
             close_payload(1005, "bye")
 
     @pytest.mark.parametrize("code", [0, 999, 1006, 1015, 2999, 5000, 65536])
     def test_invalid_code(self, code: int) -> None:
-        """The error for a code that may not be sent names those that may."""
+        """The error for an invalid code lists the valid ones."""
         with pytest.raises(ValueError, match=f"close code {code} .* from 3000 to 4999"):
             close_payload(code)
 
@@ -132,7 +132,7 @@ class TestClosePayload:
 
     @pytest.mark.parametrize(("reason", "size"), [("x" * 124, 124), ("é" * 62, 124)])
     def test_reason_too_long(self, reason: str, size: int) -> None:
-        """A longer one is refused, counted in bytes."""
+        """A longer reason, counted in bytes, is refused."""
         with pytest.raises(ValueError, match=f"is {size} bytes long in UTF-8: at most 123"):
             close_payload(1000, reason)
 
@@ -144,7 +144,7 @@ def test_message_of_another_type() -> None:
 
 
 def test_messages() -> None:
-    """Text is text, anything of bytes is binary."""
+    """Text is text; any bytes-like object is binary."""
     assert encode_message("é") == (TEXT, b"\xc3\xa9")
     for message in (b"x", bytearray(b"x"), memoryview(b"x")):
         assert encode_message(message) == (BINARY, b"x")

@@ -27,7 +27,7 @@ ENVIRON = {
 
 
 def refuse(name: str, value: str | None) -> Refusal:
-    """Return the answer to a good handshake with one value changed or, with None, left out."""
+    """Return the answer to a good handshake with one value changed or, with None, removed."""
     changed = {**ENVIRON, name: value}
     refusal = check({key: each for key, each in changed.items() if each is not None})
     assert refusal is not None
@@ -41,12 +41,12 @@ class TestIsWebSocket:
         "upgrade", ["websocket", "WebSocket", "WEBSOCKET", "h2c, websocket", "websocket ,h2c"]
     )
     def test_websocket(self, upgrade: str) -> None:
-        """The word counts in any case, alone or among others."""
+        """The token counts in any case, alone or in a list."""
         assert is_websocket(upgrade)
 
     @pytest.mark.parametrize("upgrade", ["", "h2c", "websockets", "web socket", "TLS/1.0, h2c"])
     def test_other(self, upgrade: str) -> None:
-        """Any other protocol is somebody else's."""
+        """Another protocol is left to other handlers."""
         assert not is_websocket(upgrade)
 
 
@@ -54,7 +54,7 @@ class TestCheck:
     """Section 4.2.1: reading the client's opening handshake."""
 
     def test_good(self) -> None:
-        """A handshake with all that the section asks for passes."""
+        """A handshake with everything that the section requires passes."""
         assert check(ENVIRON) is None
 
     @pytest.mark.parametrize("method", ["POST", "HEAD", "CONNECT", "get"])
@@ -66,26 +66,26 @@ class TestCheck:
 
     @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/0.9", None])
     def test_http_version(self, version: str | None) -> None:
-        """HTTP/1.0, which a proxy speaks unless told, is refused with the line to add."""
+        """HTTP/1.0, the default of some proxies, is refused with the line to add."""
         refusal = refuse("SERVER_PROTOCOL", version)
         assert refusal.status == "400 Bad Request"
         assert "proxy_http_version 1.1" in refusal.reason
 
     @pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "UPGRADE ,close"])
     def test_connection(self, connection: str) -> None:
-        """The token may stand among others, in any case."""
+        """The token may be in a list, in any case."""
         assert check({**ENVIRON, "HTTP_CONNECTION": connection}) is None
 
     @pytest.mark.parametrize("connection", ["close", "keep-alive", "upgraded", "", None])
     def test_connection_without_upgrade(self, connection: str | None) -> None:
-        """Without the token, which a proxy drops unless told, the answer has the line to add."""
+        """Without the token, which some proxies drop by default, the answer has the line to add."""
         refusal = refuse("HTTP_CONNECTION", connection)
         assert refusal.status == "400 Bad Request"
         assert 'proxy_set_header Connection "upgrade"' in refusal.reason
 
     @pytest.mark.parametrize("length", ["", "0"])
     def test_empty_body(self, length: str) -> None:
-        """A body that is said to be empty is none."""
+        """An empty body is no body."""
         assert check({**ENVIRON, "CONTENT_LENGTH": length}) is None
 
     @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("version", ["8", "12", "14", "13, 8", "", None])
     def test_version(self, version: str | None) -> None:
-        """Section 4.4: the answer to another version names the one that is spoken."""
+        """Section 4.4: the answer to another version names the supported one."""
         refusal = refuse("HTTP_SEC_WEBSOCKET_VERSION", version)
         assert refusal.status == "426 Upgrade Required"
         assert ("Sec-WebSocket-Version", "13") in refusal.headers
@@ -127,7 +127,7 @@ class TestCheck:
         ],
     )
     def test_key(self, key: str | None) -> None:
-        """Anything but the base64 of 16 bytes, sent once, is refused."""
+        """Anything except the base64 of 16 bytes, sent once, is refused."""
         refusal = refuse("HTTP_SEC_WEBSOCKET_KEY", key)
         assert refusal.status == "400 Bad Request"
         assert "Sec-WebSocket-Key" in refusal.reason
@@ -137,7 +137,7 @@ class TestAcceptKey:
     """Section 4.2.2, item 5.4: the answer to the key."""
 
     def test_example(self) -> None:
-        """The example of section 1.3 comes out right."""
+        """The result for the example of section 1.3 is right."""
         assert accept_key(KEY) == ACCEPT
 
 
@@ -155,12 +155,12 @@ class TestSelectSubprotocol:
 
     @pytest.mark.parametrize("offered", ["c", "A", "ab", "", None])
     def test_none_in_common(self, offered: str | None) -> None:
-        """None in common is not an error; names are compared with case."""
+        """No common name is not an error; names are case-sensitive."""
         assert select_subprotocol(offered, ["a", "b"]) is None
 
     @pytest.mark.parametrize("name", ["a b", "a\rb", "a\0", "\x1b[31m", "\xe9", "a\x7f"])
     def test_not_a_token(self, name: str) -> None:
-        """What no header can hold is not agreed on, though the server take whatever is offered."""
+        """An invalid token is not agreed on, even if the server accepts any offer."""
         assert select_subprotocol(f"{name}, b", [name, "b"]) == "b"
 
     @pytest.mark.parametrize("name", ["a", "!#$%&'*+-.^_`|~", "v1/a=b;c", "base64url.x.y-_"])
@@ -169,7 +169,7 @@ class TestSelectSubprotocol:
         assert select_subprotocol(name, [name]) == name
 
     def test_none_supported(self) -> None:
-        """A server without subprotocols never names one."""
+        """A server without subprotocols never agrees to one."""
         assert select_subprotocol("a", []) is None
 
 
@@ -186,18 +186,18 @@ class TestSwitchingProtocols:
         )
 
     def test_subprotocol(self) -> None:
-        """The subprotocol agreed on is named."""
+        """The agreed subprotocol is in the response."""
         response = switching_protocols(KEY, "chat.v1", [])
         assert response.endswith(b"\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n")
 
     def test_headers(self) -> None:
-        """Names and values go out as they are, repeated ones too, latin-1 included."""
+        """Names and values are sent unchanged, including repeated ones and latin-1."""
         cookies = [("Set-Cookie", "a=Ab"), ("set-cookie", "b=\xe9")]
         response = switching_protocols(KEY, None, cookies)
         assert response.endswith(b"\r\nSet-Cookie: a=Ab\r\nset-cookie: b=\xe9\r\n\r\n")
 
     def test_space_before_a_value(self) -> None:
-        """The space that Django writes before a cookie does not add to the one after the colon."""
+        """The space that Django writes before a cookie is not doubled after the colon."""
         response = switching_protocols(KEY, None, [("Set-Cookie", " a=b")])
         assert response.endswith(b"\r\nSet-Cookie: a=b\r\n\r\n")
 
@@ -216,7 +216,7 @@ class TestSwitchingProtocols:
         ],
     )
     def test_headers_with_no_place(self, name: str) -> None:
-        """What belongs to the handshake or to a body is left out, in any case."""
+        """Headers of the handshake or of a body are left out, in any case."""
         headers = [(name, "x"), ("Server", "y")]
         assert switching_protocols(KEY, None, headers) == switching_protocols(
             KEY, None, [("Server", "y")]
@@ -225,7 +225,7 @@ class TestSwitchingProtocols:
     @pytest.mark.parametrize("line_break", ["\r\n", "\n", "\r", "\0"])
     @pytest.mark.parametrize("part", ["name", "value", "subprotocol"])
     def test_line_break(self, part: str, line_break: str) -> None:
-        """Nothing can break the response apart."""
+        """No line break can split the response."""
         evil = f"a{line_break}b: c"
         name, value = evil if part == "name" else "X", evil if part == "value" else "y"
         with pytest.raises(ValueError, match="line break on the 101"):
@@ -238,7 +238,7 @@ class TestSwitchingProtocols:
 
 
 def test_extensions() -> None:
-    """The answer to the client's offer stands on the 101."""
+    """The answer to the client's offer is in the 101."""
     head = switching_protocols(KEY, None, [], "permessage-deflate")
     assert b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" in head
 
@@ -254,20 +254,20 @@ class TestToken:
             ("bearer, abc, chat.v1", "bearer, chat.v1", "Bearer abc"),
             ("bearer, bearer", "bearer", "Bearer bearer"),
             ("bearer, a%2Fb%3D%C3%BC", "bearer", "Bearer a/b=\xc3\xbc"),
-            # What would not be one line of text stays as it came.
+            # A value that would not be a line of text stays unchanged.
             ("bearer, a%0D%0Ab%00", "bearer", "Bearer a%0D%0Ab%00"),
             ("bearer,", "bearer", "Bearer "),
         ],
     )
     def test_taken(self, offered: str, left: str, header: str) -> None:
-        """It becomes the header that it would have been, whatever that was before."""
+        """The token becomes the Authorization header, and replaces an existing one."""
         environ = {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered, "HTTP_AUTHORIZATION": "Basic x"}
         take_token(environ)
         assert environ == {"HTTP_SEC_WEBSOCKET_PROTOCOL": left, "HTTP_AUTHORIZATION": header}
 
     @pytest.mark.parametrize("offered", [None, "", "chat.v1", "chat.v1, bearer", "Bearer, x"])
     def test_none(self, offered: str | None) -> None:
-        """Nothing is touched where there is none."""
+        """Without a token, nothing changes."""
         environ = {} if offered is None else {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered}
         before = dict(environ)
         take_token(environ)

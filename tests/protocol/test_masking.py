@@ -1,4 +1,4 @@
-"""Masking undone, with the extension and without."""
+"""Unmasking, with the extension and without."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .test_codec import MASK, frame
 
 
 def test_python_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extension cannot be imported, nothing else changes."""
+    """If the extension cannot be imported, nothing else changes."""
     monkeypatch.setitem(sys.modules, "django_wsmux.protocol._speedups", None)
     spec = find_spec("django_wsmux.protocol.masking")
     assert spec is not None
@@ -26,7 +26,7 @@ def test_python_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_extension_where_it_is() -> None:
-    """Where it can, it is what is used."""
+    """If it can be imported, it is used."""
     speedups = pytest.importorskip(
         "django_wsmux.protocol._speedups",
         reason="there was no compiler when the package was installed",
@@ -38,7 +38,7 @@ def test_extension_where_it_is() -> None:
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 4095, 4096, 4097, 65536])
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_unmask(length: int, kind: type[bytes | bytearray]) -> None:
-    """Python's way gives text and bytes, whatever the data is, and leaves it alone."""
+    """Python's version returns text and bytes for any data, and leaves the data unchanged."""
     payload = b"abcdefg" * (length // 7) + b"abcdefg"[: length % 7]
     for opcode, expected in (TEXT, payload.decode()), (BINARY, payload):
         data = frame(opcode, payload)
@@ -50,12 +50,12 @@ def test_unmask(length: int, kind: type[bytes | bytearray]) -> None:
 
 
 def test_not_utf8() -> None:
-    """Text that is none is an error."""
+    """Invalid text is an error."""
     data = frame(TEXT, b"\xff")
     with pytest.raises(UnicodeDecodeError):
         masking._unmask(data, 6, 7, True)
 
 
 def test_no_ascii() -> None:
-    """Python's way never finds ASCII: it decodes what comes in pieces with what came before."""
+    """Python's version never reports ASCII: pieces are decoded with what came before."""
     assert masking._unmask_ascii(frame(TEXT, b"x"), 6, 7, MASK) is None

@@ -8,16 +8,16 @@ from django_wsmux.protocol.options import Options
 
 
 class TestOptions:
-    """One value that every connection shares."""
+    """One value that all connections share."""
 
     def test_cannot_be_changed(self) -> None:
-        """A connection cannot change the limits of the others."""
+        """A connection cannot change the limits of others."""
         options = Options(max_message_size=10)
         with pytest.raises(FrozenInstanceError):
             options.max_message_size = 20  # type: ignore[misc]
 
     def test_every_limit_is_positive(self) -> None:
-        """Without settings everything is bounded and something may pass."""
+        """By default everything is limited, and no limit is zero."""
         options = Options()
         assert options.max_message_size > 0
         assert options.max_unread_messages > 0

@@ -1,4 +1,4 @@
-"""Which web pages may open a socket."""
+"""Origins: which web pages may open a socket."""
 
 import pytest
 
@@ -37,7 +37,7 @@ NOT_ORIGINS = [
 
 
 class TestIsSame:
-    """Section 10.2: a page of the site that the request was sent to."""
+    """Section 10.2: a page of the site that received the request."""
 
     @pytest.mark.parametrize(
         ("origin", "host"),
@@ -56,7 +56,7 @@ class TestIsSame:
         ],
     )
     def test_same(self, origin: str, host: str) -> None:
-        """Host and port are equal, a default port said or not."""
+        """Host and port are equal, with the default port explicit or not."""
         assert is_same(origin, host, secure=False)
 
     @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ class TestIsSame:
         assert not is_same(origin, host, secure=False)
 
     def test_secure_page_behind_a_proxy(self) -> None:
-        """A proxy may have ended TLS without telling: the scheme is not compared."""
+        """A proxy may have terminated TLS without saying so: the scheme is not compared."""
         assert is_same("https://example.com", "example.com", secure=False)
         assert is_same("https://example.com", "example.com:443", secure=False)
 
     def test_shell_of_an_app(self) -> None:
-        """It is no site's page: it is allowed by name, or not at all."""
+        """The origin of an app's shell is no page of the site: it must be allowed by name."""
         assert not is_same("capacitor://localhost", "localhost", secure=False)
         assert not is_loopback("capacitor://localhost")
         assert is_allowed("capacitor://localhost", ["capacitor://localhost"])
@@ -97,14 +97,14 @@ class TestIsSame:
         assert is_same(origin, "example.com", secure=True)
 
     def test_plain_page_on_a_secure_request(self) -> None:
-        """Who can forge a plain page must not reach the secure site."""
+        """An attacker who can forge a plain page must not reach the secure site."""
         assert not is_same("http://example.com", "example.com", secure=True)
         assert not is_same("http://example.com", "example.com:80", secure=True)
         assert not is_same("ws://example.com", "example.com", secure=True)
 
     @pytest.mark.parametrize("origin", NOT_ORIGINS)
     def test_not_an_origin(self, origin: str) -> None:
-        """What is not scheme://host[:port] is nobody's site."""
+        """A value other than scheme://host[:port] is no site."""
         assert not is_same(origin, "example.com", secure=False)
 
     @pytest.mark.parametrize("host", ["", "example.com/", "[::1", "example.com:port"])
@@ -124,12 +124,12 @@ class TestIsSame:
     ],
 )
 def test_has_port(host: str, has: bool) -> None:
-    """A port that is named, be it the default."""
+    """An explicit port is found, even the default one."""
     assert has_port(host) is has
 
 
 class TestIsLoopback:
-    """Section 10.2: a page on this machine, as a front-end's development server is."""
+    """Section 10.2: a page on this machine, such as that of a front-end's development server."""
 
     @pytest.mark.parametrize(
         "origin",
@@ -161,17 +161,17 @@ class TestIsLoopback:
         ],
     )
     def test_elsewhere(self, origin: str) -> None:
-        """A name or an address that only looks like it is elsewhere."""
+        """A similar name or address is not on this machine."""
         assert not is_loopback(origin)
 
     @pytest.mark.parametrize("origin", NOT_ORIGINS)
     def test_not_an_origin(self, origin: str) -> None:
-        """What is not scheme://host[:port] is nowhere."""
+        """A value other than scheme://host[:port] is not either."""
         assert not is_loopback(origin)
 
 
 class TestIsAllowed:
-    """Section 10.2: pages that the project lists."""
+    """Section 10.2: origins that the project lists."""
 
     @pytest.mark.parametrize(
         ("origin", "pattern"),
@@ -216,32 +216,32 @@ class TestIsAllowed:
         ],
     )
     def test_mismatch(self, origin: str, pattern: str) -> None:
-        """One that differs is enough to refuse."""
+        """A single difference is enough to refuse."""
         assert not is_allowed(origin, [pattern])
 
     def test_any_of_the_patterns(self) -> None:
-        """One pattern that matches is enough."""
+        """One matching pattern is enough."""
         patterns = ["https://a.example", "https://b.example"]
         assert is_allowed("https://b.example", patterns)
         assert not is_allowed("https://c.example", patterns)
 
     def test_no_patterns(self) -> None:
-        """Without a list nobody is allowed."""
+        """An empty list allows no origin."""
         assert not is_allowed("https://example.com", [])
 
     @pytest.mark.parametrize("origin", ["https://example.com", *NOT_ORIGINS])
     def test_star(self, origin: str) -> None:
-        """A star lets in every page, a sandboxed one ("null") too."""
+        """A star allows every page, including a sandboxed one ("null")."""
         assert is_allowed(origin, ["https://other.example", "*"])
 
     @pytest.mark.parametrize("origin", [each for each in NOT_ORIGINS if each != "null"])
     def test_not_an_origin(self, origin: str) -> None:
-        """What is not scheme://host[:port] matches no pattern, not even itself."""
+        """A value other than scheme://host[:port] matches no pattern, not even itself."""
         assert not is_allowed(origin, [origin, "https://example.com", "https://*.example.com"])
 
 
 class TestProblem:
-    """Patterns that can match no origin are found before they are needed."""
+    """Patterns that can match no origin are found in advance."""
 
     @pytest.mark.parametrize(
         ("pattern", "said"),
@@ -269,7 +269,7 @@ class TestProblem:
         ],
     )
     def test_wrong(self, pattern: object, said: str) -> None:
-        """Each is told what is wrong with it, and no origin matches it."""
+        """Each wrong pattern has an explanation, and no origin matches it."""
         assert said in (problem(pattern) or "")
 
     @pytest.mark.parametrize(
@@ -281,6 +281,6 @@ class TestProblem:
         ],
     )
     def test_right(self, pattern: str) -> None:
-        """Whatever an origin can match is fine: this one matches."""
+        """A pattern that an origin can match is valid: this one matches."""
         assert problem(pattern) is None
         assert is_allowed(pattern.replace("*.", "a.") if "://" in pattern else "null", [pattern])

@@ -1,4 +1,4 @@
-"""What follows a failure: the peer's close frame is found in it, however broken the rest is."""
+"""After a failure, the peer's close frame is still found in the rest of the stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIMIT = 1000
 
 CLOSE = frame(0x88, (1009).to_bytes(2, "big"))
 
-#: What may come between a failure and the peer's close frame.
+#: Bytes that may come between a failure and the peer's close frame.
 MORE = frame(0x81, b"more") + frame(0x89, b"\x88\x80") + frame(0x02, bytes(70_000))
 
 BROKEN = {
@@ -35,20 +35,20 @@ BROKEN = {
 
 
 def is_closed(codec: Codec) -> bool:
-    """Say whether the close frame is found."""
+    """Return whether the close frame is found."""
     assert codec.remainder is not None
     return codec.remainder.is_closed
 
 
 def receive(codec: Codec, *pieces: bytes) -> list[object]:
-    """Let a codec take bytes; return what it reports."""
+    """Pass bytes to a codec; return what it reports."""
     return [control for piece in pieces for control in codec.receive(piece, [])]
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("size", [1, 7, 4096, 10**6])
 def test_found(broken: bytes, size: int) -> None:
-    """At its last byte, in whatever pieces the stream comes."""
+    """The close frame is found at its last byte, with the stream in any pieces."""
     stream = broken + MORE + CLOSE
     pieces = [stream[start : start + size] for start in range(0, len(stream) - 1, size)]
     pieces[-1] = stream[(len(pieces) - 1) * size : -1]
@@ -62,7 +62,7 @@ def test_found(broken: bytes, size: int) -> None:
 @pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xe8\xff"])
 @pytest.mark.parametrize("cut", [0, 3])
 def test_a_broken_close_frame(payload: bytes, cut: int) -> None:
-    """It is one all the same: nothing comes after it."""
+    """A broken close frame counts: nothing comes after it."""
     codec = Codec(LIMIT)
     stream = frame(0x88, payload)
     assert [type(each) for each in receive(codec, stream[:cut], stream[cut:])] == [Failure]
@@ -75,7 +75,7 @@ def test_a_broken_close_frame(payload: bytes, cut: int) -> None:
     ids=["head", "binary", "text"],
 )
 def test_too_many_messages(kept: bytes) -> None:
-    """The codec that counts fails between two frames, or with one half way."""
+    """The rate limit fails between two frames, or in the middle of one."""
     codec = MeteredCodec(1, LIMIT)
     whole = {3: b"kept", 100: bytes(900)}[len(kept)]
     rest = frame(kept[0], whole)[len(kept) :]
@@ -89,7 +89,7 @@ def test_too_many_messages(kept: bytes) -> None:
 
 
 def test_a_length_that_cannot_be() -> None:
-    """Where the next frame begins is not known then: nothing is found, and nothing is kept."""
+    """After an impossible length the next frame cannot be located: nothing is found or kept."""
     codec = Codec(LIMIT)
     assert len(receive(codec, b"\x82\xff" + b"\xff" * 8 + bytes(4))) == 1
     receive(codec, CLOSE * 1000)
@@ -97,7 +97,7 @@ def test_a_length_that_cannot_be() -> None:
 
 
 def test_frames_without_end() -> None:
-    """Looking for it among very many frames is given up."""
+    """The search stops after very many frames."""
     codec = Codec(LIMIT)
     receive(codec, frame(0xF1, b""))
     receive(codec, frame(0x81, b"") * 20_000 + CLOSE)

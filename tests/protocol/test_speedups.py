@@ -1,4 +1,4 @@
-"""What is written in C does what Python does, byte for byte."""
+"""The C extension does the same as the code in Python, byte for byte."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ quick = settings(deadline=None, max_examples=300, database=None)
 
 Pair = tuple[socket.socket, socket.socket]
 
-#: Sizes of payloads around each change of form: of the length, of the loops, of how it is sent.
+#: Sizes of payloads around each change of form: of the length, of the loops, of sending.
 SIZES = (
     *range(72),
     *(124, 125, 126, 127, 255, 256, 4095, 4096, 4097, 4099, 8191, 8192, 8193),
     *(65534, 65535, 65536, 65537, 100_000),
 )
 
-#: Text that is no UTF-8: cut, too long a form, surrogates, beyond Unicode.
+#: Invalid UTF-8: truncated, overlong, surrogates, beyond Unicode.
 WRONG = (
     *(b"\xff", b"\x80", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xc0\xaf", b"\xe0\x80\x80"),
     *(b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80\x80"),
@@ -48,7 +48,7 @@ WRONG = (
 
 
 def new_pair() -> Pair:
-    """Return two ends of a connection, ours and the peer's, which takes and gives a lot at once."""
+    """Return two ends of a connection, ours and the peer's, with large buffers."""
     ours, peers = socket.socketpair()
     for end in ours, peers:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
@@ -59,7 +59,7 @@ def new_pair() -> Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Give two ends of a connection."""
+    """Yield two ends of a connection."""
     ours, peers = new_pair()
     with ours, peers:
         yield ours, peers
@@ -67,7 +67,7 @@ def pair() -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def shared_pair() -> Iterator[Pair]:
-    """Give two ends that many examples use, each leaving them empty."""
+    """Yield two ends that many examples use, each leaving them empty."""
     ours, peers = new_pair()
     with ours, peers:
         yield ours, peers
@@ -97,7 +97,7 @@ def assert_silent(peers: socket.socket) -> None:
 
 
 def outcome(function: Callable[..., object], *arguments: object) -> tuple[object, object]:
-    """Return what a function returns, and what is wrong with its text if something is."""
+    """Return the result of a function, or the error in its text."""
     try:
         return function(*arguments), None
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def outcome(function: Callable[..., object], *arguments: object) -> tuple[object
 
 
 def alone(data: bytes, limit: int) -> Message | None:
-    """Return the message, by the codec, if a new connection's first bytes are just one frame."""
+    """Return the codec's message if the first bytes of a new connection are exactly one frame."""
     messages, controls = list[Message](), list[Control]()
     if limit >= 0:
         controls = Codec(limit).receive(data, messages)
@@ -117,7 +117,7 @@ def alone(data: bytes, limit: int) -> Message | None:
 
 
 class TestReadMessage:
-    """One call for what nearly always arrives."""
+    """One call for the usual case."""
 
     def assert_same(self, pair: Pair, data: bytes, limit: int) -> None:
         """Assert that the codec finds the same in these bytes."""
@@ -134,7 +134,7 @@ class TestReadMessage:
 
     @pytest.mark.parametrize("mask", [MASK, bytes(4), b"\xff\0\x80\x7f"])
     def test_sizes(self, shared_pair: Pair, mask: bytes) -> None:
-        """A message of any size comes through, with any mask; one byte above the limit does not."""
+        """A message of any size arrives, with any mask; one byte above the limit does not."""
         for size in SIZES:
             payload = bytes(range(33, 123)) * (size // 90 + 1)
             for opcode in TEXT, BINARY:
@@ -143,7 +143,7 @@ class TestReadMessage:
                 self.assert_same(shared_pair, data, size - 1)
 
     def test_text(self, shared_pair: Pair) -> None:
-        """Text of each width comes through, wherever the first wide character is."""
+        """Text of each width arrives, wherever its first wide character is."""
         for size in 0, 1, 7, 8, 31, 32, 33, 100, 4093, 4096, 8200:
             for wide in "é", "€", "😀", "é€😀" * 50:
                 for text in "x" * size + wide, wide + "x" * size, "x" * size + wide + "x" * size:
@@ -151,7 +151,7 @@ class TestReadMessage:
 
     @pytest.mark.parametrize("wrong", WRONG)
     def test_not_utf8(self, shared_pair: Pair, wrong: bytes) -> None:
-        """Wrong text goes back as it came, wherever it is wrong."""
+        """Invalid text is returned unchanged, wherever its error is."""
         for size in range(70):
             for at in range(size + 1):
                 payload = b"x" * at + wrong + b"x" * (size - at)
@@ -161,7 +161,7 @@ class TestReadMessage:
             self.assert_same(shared_pair, frame(TEXT, payload), 2**20)
 
     def test_first_bytes(self, shared_pair: Pair) -> None:
-        """Of the first two bytes just those of a plain message are taken: FIN, opcode, mask."""
+        """Only the first two bytes of a plain message are accepted: FIN, opcode, mask."""
         for first in range(256):
             for second in 0x05, 0x85:
                 self.assert_same(shared_pair, bytes((first, second)) + MASK + b"Hello", 1000)
@@ -170,21 +170,21 @@ class TestReadMessage:
     @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535])
     @pytest.mark.parametrize("form", [2, 8])
     def test_longer_forms(self, shared_pair: Pair, size: int, form: int) -> None:
-        """A length that is not in its shortest form is none of ours."""
+        """A length that is not in its shortest form is not accepted."""
         second = b"\xfe" if form == 2 else b"\xff"
         data = b"\x82" + second + size.to_bytes(form, "big") + MASK + bytes(size)
         self.assert_same(shared_pair, data, 2**20)
 
     @pytest.mark.parametrize("length", [2**63, 2**63 + 1, 2**64 - 1, 2**64 - 14, 2**62])
     def test_absurd_lengths(self, shared_pair: Pair, length: int) -> None:
-        """Nor is one that no frame has."""
+        """An impossible length is not either."""
         for rest in b"", MASK, MASK + b"x":
             data = b"\x82\xff" + length.to_bytes(8, "big") + rest
             self.assert_same(shared_pair, data, 2**63 - 1)
 
     @pytest.mark.parametrize("size", [0, 1, 125, 126, 300, 65536])
     def test_cut(self, shared_pair: Pair, size: int) -> None:
-        """A frame that is not whole, or not alone, goes back as it came."""
+        """A frame that is not whole, or not alone, is returned unchanged."""
         data = frame(BINARY, b"x" * size)
         for stop in {*range(1, min(len(data), 16)), len(data) - 1}:
             self.assert_same(shared_pair, data[:stop], 2**20)
@@ -193,7 +193,7 @@ class TestReadMessage:
 
     @pytest.mark.parametrize("limit", [-1, -(2**70), 0, 2**63 - 1, 2**63, 2**70])
     def test_limits(self, shared_pair: Pair, limit: int) -> None:
-        """Any number is a limit; below 0 nothing is taken, not even an empty message."""
+        """Any number is a limit; below 0 nothing is accepted, not even an empty message."""
         for payload in b"", b"x":
             self.assert_same(shared_pair, frame(TEXT, payload), limit)
 
@@ -220,7 +220,7 @@ class TestReadMessage:
         short: int,
         limit: int,
     ) -> None:
-        """It agrees with the codec on frames of all kinds, cut and with something behind them."""
+        """It agrees with the codec on frames of all kinds, cut and with bytes behind them."""
         data = frame(opcode, payload, fin=fin, mask=mask) + more
         self.assert_same(shared_pair, data[: max(len(data) - short, 1)], limit)
 
@@ -231,7 +231,7 @@ class TestReadMessage:
         self.assert_same(shared_pair, data, limit)
 
     def test_reads_no_more_than_fits(self, pair: Pair) -> None:
-        """What does not fit the buffer stays where it is."""
+        """Bytes that do not fit into the buffer stay in the socket."""
         ours, peers = pair
         data = frame(TEXT, b"Hello")
         peers.sendall(data)
@@ -243,13 +243,13 @@ class TestReadMessage:
         assert buffer[: len(data) - 4] == data[4:]
 
     def test_end_of_stream(self, pair: Pair) -> None:
-        """The end is no bytes and no message."""
+        """The end of the stream is no bytes and no message."""
         ours, peers = pair
         peers.close()
         assert speedups.read_message(ours.fileno(), bytearray(9), 100) == (None, 0)
 
     def test_nothing_there(self, pair: Pair) -> None:
-        """Nobody waits, be the socket one that blocks or not."""
+        """It never waits, on a blocking or non-blocking socket."""
         ours, _ = pair
         for blocks in False, True:
             ours.setblocking(blocks)
@@ -266,7 +266,7 @@ class TestReadMessage:
                 speedups.read_message(ours.fileno(), bytearray(9), 100)
 
     def test_not_open(self, pair: Pair) -> None:
-        """A descriptor that is closed, or of something else, is an error."""
+        """A descriptor that is closed, or no socket, is an error."""
         ours, _ = pair
         fd = ours.fileno()
         ours.close()
@@ -276,7 +276,7 @@ class TestReadMessage:
             speedups.read_message(file.fileno(), bytearray(9), 100)
 
     def test_arguments(self, pair: Pair) -> None:
-        """Wrong ones are refused before anything is read."""
+        """Wrong arguments are refused before anything is read."""
         ours, peers = pair
         peers.sendall(b"x")
         fd = ours.fileno()
@@ -307,7 +307,7 @@ class TestWriteMessage:
     """One call to encode and send."""
 
     def assert_sent(self, pair: Pair, message: Message, opcode: int) -> None:
-        """Assert that the frame which arrives is the one that Python makes."""
+        """Assert that the frame that arrives is the one that Python makes."""
         ours, peers = pair
         payload = message.encode() if isinstance(message, str) else message
         expected = encode(opcode, payload)
@@ -317,7 +317,7 @@ class TestWriteMessage:
         assert_silent(peers)
 
     def test_sizes(self, shared_pair: Pair) -> None:
-        """A message of any size and kind arrives; the opcode is as was said."""
+        """A message of any size and kind arrives, with the given opcode."""
         for size in SIZES:
             for opcode in TEXT, BINARY:
                 self.assert_sent(shared_pair, bytes(range(256)) * (size // 256) + b"x", opcode)
@@ -330,12 +330,12 @@ class TestWriteMessage:
         opcode=st.sampled_from([TEXT, BINARY]),
     )
     def test_differential(self, shared_pair: Pair, message: Message, opcode: int) -> None:
-        """So does whatever hypothesis thinks of."""
+        """So do messages that hypothesis finds."""
         self.assert_sent(shared_pair, message, opcode)
 
     @pytest.mark.parametrize("size", [100, 8193])
     def test_wide_text(self, shared_pair: Pair, size: int) -> None:
-        """Text arrives, and does not become larger in memory for having been sent."""
+        """Sending text does not make it larger in memory."""
         for character in "é", "€", "😀":
             text = character * size
             before = sys.getsizeof(text)
@@ -352,7 +352,7 @@ class TestWriteMessage:
 
     @pytest.mark.parametrize("message", [b"x" * 100, b"x" * 10_000, "x" * 300_000, "é" * 300_000])
     def test_full(self, pair: Pair, message: Message) -> None:
-        """What is taken of a frame is told, in the end nothing; what was taken has arrived."""
+        """The number of sent bytes is returned, in the end none; the sent bytes have arrived."""
         ours, peers = pair
         payload = message.encode() if isinstance(message, str) else message
         expected, taken, total = encode(BINARY, payload), -1, 0
@@ -361,7 +361,7 @@ class TestWriteMessage:
             assert size == len(expected)
             total += taken
             if taken < size:
-                # In the middle of a frame, perhaps: the rest of it is for others to send.
+                # Perhaps in mid-frame: other code sends the rest.
                 break
         assert speedups.write_message(ours.fileno(), message, BINARY) == (size, 0)
         ours.close()
@@ -379,7 +379,7 @@ class TestWriteMessage:
             assert received(peers, taken) == encode(BINARY, message)[:taken]
 
     def test_peer_gone(self) -> None:
-        """A peer that is gone is an error and never a signal, of which the process would die."""
+        """A peer that is gone is an error, and never a signal, which would kill the process."""
         program = (
             "import signal, socket\n"
             "from django_wsmux.protocol._speedups import write_message\n"
@@ -398,7 +398,7 @@ class TestWriteMessage:
         assert said.stdout.split() == ["broken", "broken"]
 
     def test_not_open(self, pair: Pair) -> None:
-        """A descriptor that is closed is an error."""
+        """A closed descriptor is an error."""
         ours, _ = pair
         fd = ours.fileno()
         ours.close()
@@ -407,7 +407,7 @@ class TestWriteMessage:
                 speedups.write_message(fd, message, BINARY)
 
     def test_arguments(self, pair: Pair) -> None:
-        """Wrong ones are refused, and nothing is sent; so are types that are only like the two."""
+        """Wrong arguments are refused, also of similar types, and nothing is sent."""
         ours, peers = pair
         fd = ours.fileno()
         for arguments in (
@@ -434,24 +434,24 @@ class TestWriteMessage:
 
 
 class TestUnmask:
-    """What has arrived before, and is in memory."""
+    """Unmasking bytes in memory."""
 
     def assert_same(self, data: bytes, start: int, stop: int) -> None:
-        """Assert that Python's way does the same, with bytes and bytearray, text and binary."""
+        """Assert that Python does the same, with bytes and bytearray, text and binary."""
         for text, kind in product((False, True), (bytes, bytearray)):
             source = kind(data)
             expected, error = outcome(masking._unmask, data, start, stop, text)
             result, same_error = outcome(speedups.unmask, source, start, stop, text)
             assert (result, type(result), same_error) == (expected, type(expected), error)
-            # Nothing around the payload is touched; and wrong text is masked again, as others look
-            # at it once more.
+            # Bytes around the payload are unchanged; invalid text is masked again, as other code
+            # reads it once more.
             assert source[:start] == data[:start]
             assert source[stop:] == data[stop:]
             if error or kind is bytes:
                 assert source == data
 
     def test_sizes(self) -> None:
-        """Payloads of any size, wherever they are."""
+        """Payloads of any size, at any offset."""
         for size in SIZES:
             payload = (b"%06d " * (size // 7 + 1) % tuple(range(size // 7 + 1)))[:size]
             for before in b"", b"\x81", b"\x81\x82\x83":
@@ -459,7 +459,7 @@ class TestUnmask:
                 self.assert_same(data, len(data) - 3 - size, len(data) - 3)
 
     def test_not_utf8(self) -> None:
-        """Wrong text, wherever it is wrong."""
+        """Invalid text, wherever its error is."""
         for wrong in WRONG:
             for size in *range(40), 4090, 4093, 4096, 4200, 70_000:
                 for at in {0, size // 2, size - 1, size} & {*range(size + 1)}:
@@ -494,7 +494,7 @@ class TestUnmask:
         mask=st.binary(min_size=4, max_size=4),
     )
     def test_ascii(self, payload: bytes, size: int, mask: bytes) -> None:
-        """A piece is text if it is ASCII, and nothing if not; the data stays as it is."""
+        """A piece is text if it is ASCII, else None; the data stays unchanged."""
         payload = b"x" * size + payload
         data = bytes(masking.apply_mask(payload, mask))
         expected = payload.decode() if payload.isascii() else None
@@ -509,7 +509,7 @@ class TestUnmask:
         [(3, 8), (0, 8), (-1, 8), (4, 9), (5, 4), (9, 9), (4, -1), (4, 2**64), (-(2**64), 4)],
     )
     def test_not_there(self, start: int, stop: int) -> None:
-        """What is not in the data is refused."""
+        """Offsets outside of the data are refused."""
         for data in bytes(8), bytearray(8):
             for text in False, True:
                 with pytest.raises(ValueError, match=r"no payload|cannot fit"):
@@ -519,14 +519,14 @@ class TestUnmask:
                     speedups.unmask_ascii(data, start, stop, MASK)
 
     def test_nothing_there(self) -> None:
-        """A payload of nothing is one."""
+        """An empty payload is valid."""
         for data in MASK, bytearray(MASK):
             assert speedups.unmask(data, 4, 4, False) == b""
             assert speedups.unmask(data, 4, 4, True) == ""
             assert speedups.unmask_ascii(data, 4, 4, MASK) == ""
 
     def test_arguments(self) -> None:
-        """Wrong ones are refused."""
+        """Wrong arguments are refused."""
         for function in speedups.unmask, speedups.unmask_ascii:
             for arguments in (
                 (),
@@ -544,7 +544,7 @@ class TestUnmask:
                 speedups.unmask_ascii(bytes(8), 4, 8, mask)
 
     def test_data_changed_meanwhile(self) -> None:
-        """A number that changes the data is not believed about what was there before."""
+        """A number whose ``__index__()`` changes the data does not cause an invalid access."""
 
         class Number:
             def __index__(self) -> int:
@@ -562,7 +562,7 @@ class TestUnmask:
 
 
 def test_no_state() -> None:
-    """Every interpreter may have the module, and may have it anew."""
+    """Every interpreter can import the module, also again."""
     spec = find_spec(speedups.__name__)
     assert spec is not None
     another = module_from_spec(spec)
@@ -573,7 +573,7 @@ def test_no_state() -> None:
 
 
 def leaked(call: Callable[[], object], times: int) -> int:
-    """Return how many bytes more there are after so many calls."""
+    """Return how many bytes remain allocated after this many calls."""
     for _ in range(100):
         call()
     gc.collect()
@@ -588,7 +588,7 @@ def leaked(call: Callable[[], object], times: int) -> int:
 
 
 def references(*values: object) -> int:
-    """Return how many there are to these, about: others use the numbers among them."""
+    """Return about how many references to these exist: other code uses some of the numbers."""
     return sum(map(sys.getrefcount, values))
 
 
@@ -605,7 +605,7 @@ def references(*values: object) -> int:
     ],
 )
 def test_reading_leaks_nothing(pair: Pair, data: bytes) -> None:
-    """Memory and references are as before, whatever the way through the code."""
+    """Memory and references are as before, on every path through the code."""
     ours, peers = pair
     buffer, fd, limit = bytearray(2000), ours.fileno(), 1000
     before = references(buffer, fd, limit)

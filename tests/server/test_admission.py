@@ -1,4 +1,4 @@
-"""Places: taken, refused, given back; and whose they are."""
+"""Limits on the number of sockets: places are taken, refused and released."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from django_wsmux.server.refusals import LogLimit
 
 
 def places() -> tuple[Any, ...]:
-    """Return what is taken."""
+    """Return the places that are taken."""
     return admission._places, admission._addresses, admission._users
 
 
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
-    """All are given back."""
+    """Assert that all places are released."""
     yield
     assert places() == (0, {}, {})
 
@@ -34,7 +34,7 @@ def take(options: Options, address: str = "192.0.2.1") -> Place:
 
 
 def refusal(options: Options, address: str = "192.0.2.1") -> str:
-    """Return the status of a handshake that is refused."""
+    """Return the status of a refused handshake."""
     refused = enter({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
     assert isinstance(refused, Refusal)
     assert dict(refused.headers) == {"Retry-After": "10"}
@@ -42,12 +42,12 @@ def refusal(options: Options, address: str = "192.0.2.1") -> str:
 
 
 def test_off() -> None:
-    """Where nothing is limited nothing is kept."""
+    """Without limits, nothing is counted."""
     assert enter({"REMOTE_ADDR": "192.0.2.1"}, Options()) is None
 
 
 def test_sockets() -> None:
-    """The process is full; a place that is given back is free, once."""
+    """A full process refuses; a released place is free, once."""
     options = Options(max_sockets=2)
     first, second = take(options), take(options)
     assert refusal(options) == "503 Service Unavailable"
@@ -60,7 +60,7 @@ def test_sockets() -> None:
 
 
 def test_address() -> None:
-    """An address is full, another is not; the process is what is asked first."""
+    """A full address refuses, another one does not; the limit of the process comes first."""
     options = Options(max_sockets=3, max_sockets_per_address=2)
     taken = [take(options), take(options)]
     assert refusal(options) == "429 Too Many Requests"
@@ -71,7 +71,7 @@ def test_address() -> None:
 
 
 def test_user() -> None:
-    """A user is full, another is not; asked twice, a place is counted once."""
+    """A full user refuses, another one does not; admitting a place twice counts once."""
     options = Options(max_sockets_per_user=1)
     first, second = take(options), take(options)
     assert admit_user(first, "ann", 1, "/")
@@ -85,7 +85,7 @@ def test_user() -> None:
 
 
 class TestAddressOf:
-    """Who it is that connects."""
+    """The address of the client."""
 
     @pytest.mark.parametrize(
         ("remote", "forwarded", "proxies", "found"),
@@ -106,7 +106,7 @@ class TestAddressOf:
         ],
     )
     def test_found(self, remote: str, forwarded: str | None, proxies: int, found: str) -> None:
-        """The right one of what the trusted proxies say, in one spelling."""
+        """The address is the right one of X-Forwarded-For, normalised."""
         environ = {"REMOTE_ADDR": remote, "HTTP_X_FORWARDED_FOR": forwarded}
         if forwarded is None:
             del environ["HTTP_X_FORWARDED_FOR"]
@@ -114,13 +114,13 @@ class TestAddressOf:
 
     @pytest.mark.parametrize("forwarded", ["", "unknown", "6.6.6.6", "x, 6.6.6.6", "1.2.3.4.5, "])
     def test_not_said(self, forwarded: str) -> None:
-        """What the proxies should have said is not there: the nearest is all that is known."""
+        """If the header lacks the address, that of the nearest proxy counts."""
         environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": forwarded}
         assert address_of(environ, 2) == "10.0.0.1"
 
     @pytest.mark.parametrize("remote", [{}, {"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "unix:"}])
     def test_none(self, remote: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-        """A unix socket has none: that is not limited, and the log says so now and then."""
+        """A unix socket has no address: it is not limited, and the log says so now and then."""
         admission._misled = LogLimit(1)
         assert address_of(remote, 0) is None
         assert address_of(remote, 0) is None

@@ -1,4 +1,4 @@
-"""Memory that is freed and soon needed again."""
+"""Freed memory is kept for the next large message."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(**variables: str) -> int:
-    """Return how often a process had to ask for memory for 100 times 4 MiB."""
+    """Return the page faults of allocating 4 MiB 100 times."""
     env = {name: value for name, value in os.environ.items() if name not in allocator._VARIABLES}
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -42,12 +42,12 @@ def page_faults(**variables: str) -> int:
 
 
 def test_kept() -> None:
-    """What was freed is there for the next message."""
+    """Freed memory is reused for the next message."""
     assert page_faults() < 1000
 
 
 def test_environment_goes_first() -> None:
-    """Whoever has set glibc up by its own variables has done so on purpose."""
+    """Variables that configure glibc take precedence."""
     assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > 10_000
 
 

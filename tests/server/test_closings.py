@@ -1,4 +1,4 @@
-"""Closes of groups, remembered for handshakes under way."""
+"""Closes of groups are remembered for handshakes under way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django_wsmux.server.closings import Closings
 
 
 def test_since() -> None:
-    """A handshake learns of closes since it began, of its own groups; the last one counts."""
+    """A handshake sees closes of its own groups since it began; the last one counts."""
     closings = Closings()
     closings.add("a", 4000, "too early")
     closings.begin("first")
@@ -26,7 +26,7 @@ def test_since() -> None:
 
 
 def test_end() -> None:
-    """A handshake that is over learns nothing; to end it twice, or without begin(), is no error."""
+    """An ended handshake sees nothing; ending it twice, or without begin(), is no error."""
     closings = Closings()
     closings.end("first")
     closings.begin("first")
@@ -37,7 +37,7 @@ def test_end() -> None:
 
 
 def test_forgets() -> None:
-    """What no handshake under way can ask for is not kept."""
+    """Closes that no handshake can ask for are not kept."""
     closings = Closings()
     closings.add("a", 4000, "")
     assert not closings._closes
@@ -55,7 +55,7 @@ def test_forgets() -> None:
 
 
 def test_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handshake that never ends does not keep all closes for ever: it is turned away."""
+    """A handshake that never ends does not keep all closes: it is refused instead."""
     monkeypatch.setattr(closings, "_MOST", 2)
     own = Closings()
     own.begin("slow")
@@ -71,7 +71,7 @@ def test_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lose() -> None:
-    """A handshake that was under way when closes may have been missed is to be tried again."""
+    """A handshake during which closes may have been missed must be tried again."""
     own = Closings()
     own.begin("first")
     own.add("a", 4000, "heard")

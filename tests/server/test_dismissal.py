@@ -1,4 +1,4 @@
-"""Slots of the sockets that tell a refusal."""
+"""Slots for sockets that open only to report a refusal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django_wsmux.server import admission, dismissal
 
 
 def test_slots() -> None:
-    """There are 256; each is given back once, and is none of the places of open sockets."""
+    """There are 256 slots; each is released once, and none counts as an open socket."""
     places = admission._places
     slots = [dismissal.enter() for _ in range(256)]
     try:
@@ -25,6 +25,6 @@ def test_slots() -> None:
 
 
 def test_frames() -> None:
-    """A close frame; before it, where there is a time to come back, a message with it."""
+    """The frames are a close frame and, before it, a message if there is a time to return."""
     assert dismissal.frames(4404, "no", None) == b"\x88\x04\x11\x34no"
     assert dismissal.frames(1013, "", 7.5) == b'\x81\x17{"bye": {"after": 7.5}}\x88\x02\x03\xf5'

@@ -1,4 +1,4 @@
-"""Paths and headers of an environ as text, before Django has decoded it and after."""
+"""Paths and headers of an environ as text, before and after Django has decoded it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_wsmux.server.environ import header, keep_wire_path, wire_path, wire_
 
 
 def environ(path: str, **more: str) -> dict[str, Any]:
-    """Return what a server makes of a quoted path."""
+    """Return the environ that a server makes of a quoted path."""
     request = RequestFactory().get("/")
     return {**request.environ, "PATH_INFO": unquote(path, "latin-1"), **more}
 
@@ -23,7 +23,7 @@ def environ(path: str, **more: str) -> dict[str, Any]:
     ["/", "/a/b/", "/%D0%BA/", "/%F0%9F%98%80", "/%FF/", "/%25D0/", "/a%20b%3F", "/@a:b"],
 )
 def test_path(path: str) -> None:
-    """It is the same before Django has decoded it and after, and as the client sent it."""
+    """The path is the same before and after Django has decoded it, and as the client sent it."""
     found = environ(path, SCRIPT_NAME="/app", QUERY_STRING="a=%20b&c=\xff\n")
     before = wire_path(found), wire_url(found)
     path_info = found["PATH_INFO"]
@@ -34,7 +34,7 @@ def test_path(path: str) -> None:
 
 
 def test_script_name() -> None:
-    """The prefix that a setting gives is text; nothing that middleware leaves makes it fail."""
+    """A prefix from a setting is text; no value that middleware leaves raises an error."""
     found = environ("/%D0%BA/")
     path_info = found["PATH_INFO"]
     with override_settings(FORCE_SCRIPT_NAME="/\N{CYRILLIC SMALL LETTER KA}/"):
@@ -46,7 +46,7 @@ def test_script_name() -> None:
 
 
 def test_header() -> None:
-    """It is read as UTF-8, and bytes that are not stay visible."""
+    """A header is decoded as UTF-8, and invalid bytes stay visible."""
     found = {"HTTP_A": "\xd0\xba\xff", "HTTP_B": "b"}
     assert header(found, "HTTP_A") == "\N{CYRILLIC SMALL LETTER KA}\\xff"
     assert (header(found, "HTTP_B"), header(found, "HTTP_C")) == ("b", None)

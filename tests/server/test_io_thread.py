@@ -17,12 +17,12 @@ TIMEOUT = 10.0
 
 
 def running() -> list[threading.Thread]:
-    """Return those of its kind that run now."""
+    """Return the threads of this kind that run now."""
     return [thread for thread in threading.enumerate() if thread.name == "django_wsmux"]
 
 
 def end(thread: IOThread) -> None:
-    """Leave it as the last one, and wait for its end."""
+    """Release the thread as its last user, and wait for its end."""
     (native,) = running()
     thread.call(lambda: io_thread.leave(thread))
     native.join(TIMEOUT)
@@ -31,14 +31,14 @@ def end(thread: IOThread) -> None:
 
 @pytest.fixture
 def thread() -> Iterator[IOThread]:
-    """A running one."""
+    """A running thread."""
     thread = io_thread.enter()
     yield thread
     end(thread)
 
 
-def test_is_there_while_it_is_needed(thread: IOThread) -> None:
-    """One serves all, until the last has left."""
+def test_shared_until_the_last_release(thread: IOThread) -> None:
+    """One thread serves all users, until the last one has released it."""
     assert io_thread.enter() is thread
     heard: SimpleQueue[bool] = SimpleQueue()
     thread.call(lambda: io_thread.leave(thread))
@@ -49,7 +49,7 @@ def test_is_there_while_it_is_needed(thread: IOThread) -> None:
 
 
 def test_ended() -> None:
-    """A call that comes too late is no error, and the next to need a thread gets a new one."""
+    """A call after the end is no error, and the next user gets a new thread."""
     first = io_thread.enter()
     end(first)
     first.call(lambda: None)
@@ -59,7 +59,7 @@ def test_ended() -> None:
 
 
 def test_timers(thread: IOThread) -> None:
-    """They fire in the order of their time, and not at all when they are cancelled."""
+    """Timers fire in the order of their times, unless they are cancelled."""
     fired: SimpleQueue[str] = SimpleQueue()
     started = time.monotonic()
     thread.later(0.1, lambda: fired.put("second"))
@@ -71,7 +71,7 @@ def test_timers(thread: IOThread) -> None:
 
 
 def test_one_bug_ends_nothing(thread: IOThread, caplog: pytest.LogCaptureFixture) -> None:
-    """What a callback raises is logged, and the next one is called."""
+    """An exception in a callback is logged, and the next callback is called."""
     heard: SimpleQueue[str] = SimpleQueue()
     with caplog.at_level(logging.ERROR, "django_wsmux.connection"):
         thread.call(lambda: [][0])

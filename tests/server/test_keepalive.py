@@ -1,4 +1,4 @@
-"""When a connection is pinged, and when it is given up: with a clock of our own."""
+"""When connections are pinged and dropped, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django_wsmux.server.keepalive import Keepalive
 
 
 class Peer:
-    """A connection that notes what the keepalive does to it."""
+    """A connection that records what the keepalive does to it."""
 
     def __init__(self, alive: bool = True, **options: float) -> None:
         self.options = Options(**{"ping_interval": 20, "ping_timeout": 10, **options})  # type: ignore[arg-type]
@@ -31,11 +31,11 @@ class Peer:
         self.on_given_up()
 
     def on_given_up(self) -> None:
-        """What its view does then."""
+        """The effect of its view."""
 
 
 def watched(*peers: Any) -> Keepalive:
-    """Return a keepalive that watches these since 0."""
+    """Return a keepalive that has watched these connections since 0."""
     keepalive = Keepalive()
     for peer in peers:
         keepalive.add(cast(Connection, peer), 0)
@@ -43,7 +43,7 @@ def watched(*peers: Any) -> Keepalive:
 
 
 def test_pinged_at_the_interval() -> None:
-    """Not before, and the sweeper knows when."""
+    """A connection is pinged at the interval, and the sweeper knows that time."""
     peer = Peer()
     keepalive = watched(peer)
     assert keepalive.sweep(19.9) == 20
@@ -53,7 +53,7 @@ def test_pinged_at_the_interval() -> None:
 
 
 def test_alive() -> None:
-    """The next ping is an interval after the last."""
+    """The next ping follows an interval after the last."""
     peer = Peer()
     keepalive = watched(peer)
     keepalive.sweep(20)
@@ -63,7 +63,7 @@ def test_alive() -> None:
 
 
 def test_silent() -> None:
-    """Given up after interval and timeout, and forgotten."""
+    """A silent connection is dropped after interval and timeout, and forgotten."""
     peer = Peer(alive=False)
     keepalive = watched(peer)
     keepalive.sweep(20)
@@ -93,7 +93,7 @@ def test_discarded() -> None:
 
 
 def test_closed_by_another_view() -> None:
-    """Who is closed in the middle of a sweep is not watched again."""
+    """A connection that is closed during a sweep is not watched again."""
     one, two = Peer(alive=False), Peer()
     keepalive = watched(one, two)
     keepalive.sweep(20)
@@ -102,12 +102,12 @@ def test_closed_by_another_view() -> None:
 
 
 def test_off() -> None:
-    """Without an interval a connection is not watched."""
+    """Without an interval, a connection is not watched."""
     assert watched(Peer(ping_interval=0)).sweep(99) is None
 
 
 def test_an_error_is_felt_by_no_other() -> None:
-    """Whatever goes wrong with one connection, the others are pinged and given up in time."""
+    """If a connection raises, the others are still pinged and dropped in time."""
 
     class Broken(Peer):
         def send_keepalive_ping(self) -> None:

@@ -1,4 +1,4 @@
-"""How a process closes its sockets at its end: with a clock of our own."""
+"""How a stopping process closes its sockets, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_wsmux.server.leaving import Drain
 
 
 class Socket:
-    """Notes what it was closed with, and is done."""
+    """Records how it was closed, and closes at once."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -26,7 +26,7 @@ class Socket:
 
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The open sockets of a process that is not this one."""
+    """The open sockets of a simulated process."""
     opened: set[Connection] = set()
     monkeypatch.setattr(registry, "open_sockets", opened)
     monkeypatch.setattr(registry, "_stopping", threading.Event())
@@ -36,12 +36,12 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def closed(sockets: list[Any]) -> list[Any]:
-    """Return those that are closed."""
+    """Return the closed sockets."""
     return [socket for socket in sockets if socket.closed]
 
 
 def test_spread(sockets: list[Any]) -> None:
-    """The first at once, the last when the window is over, the others evenly between."""
+    """The first is closed at once, the last at the end of the window, the others evenly between."""
     drain = Drain(5, 100)
     counts = []
     for now in (100, 100.01, 101, 102.5, 104.5, 105):
@@ -59,7 +59,7 @@ def test_spread(sockets: list[Any]) -> None:
 
 
 def test_random_places(sockets: list[Any]) -> None:
-    """Who goes first is another one each time."""
+    """The order is random each time."""
     Drain(5, 0).close_due(2.5)
     half = closed(sockets)
     for socket in half:
@@ -69,7 +69,7 @@ def test_random_places(sockets: list[Any]) -> None:
 
 
 def test_a_few(sockets: list[Any]) -> None:
-    """They do not wait for a window that is meant for many."""
+    """A few sockets do not wait for a window that is meant for many."""
     for socket in sockets[3:]:
         registry.open_sockets.discard(socket)
     drain = Drain(5, 0)
@@ -79,19 +79,19 @@ def test_a_few(sockets: list[Any]) -> None:
 
 
 def test_none(sockets: list[Any]) -> None:
-    """Nobody is waited for."""
+    """Without sockets, the drain is over at once."""
     registry.open_sockets.clear()
     assert Drain(5, 0).close_due(0)
 
 
 def test_no_window(sockets: list[Any]) -> None:
-    """All at one moment."""
+    """Without a window, all are closed at once."""
     assert Drain(0, 0).close_due(0)
     assert len(closed(sockets)) == 1000
 
 
 def test_handshakes(sockets: list[Any]) -> None:
-    """New ones are refused; what comes of those that were under way is closed at the end."""
+    """New handshakes are refused; sockets of earlier ones are closed at the end."""
     drain = Drain(1, 0)
     assert registry.is_stopping()
     late = cast(Any, Socket())

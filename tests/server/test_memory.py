@@ -1,4 +1,4 @@
-"""The loop that views and tests take turns on."""
+"""The in-memory loop and transport of the test client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_wsmux.server.memory import MAX_POLLS, Loop, MemoryTransport, Task, c
 
 @pytest.fixture
 def loop() -> Loop:
-    """A loop of its own."""
+    """A loop for the test."""
     return Loop()
 
 
@@ -26,7 +26,7 @@ def wait() -> object:
 
 
 def test_order(loop: Loop) -> None:
-    """What is ready runs in order, what it makes ready after it."""
+    """Ready callbacks run in order; those that they add run after them."""
     seen: list[int] = []
 
     def first() -> None:
@@ -41,7 +41,7 @@ def test_order(loop: Loop) -> None:
 
 
 def test_task(loop: Loop) -> None:
-    """A task gives control back when it waits, and goes on when it is switched to."""
+    """A task switches away when it waits, and goes on when it is switched to."""
     seen: list[object] = []
     task = loop.start(lambda: seen.append(wait()))
     loop.run()
@@ -53,7 +53,7 @@ def test_task(loop: Loop) -> None:
 
 
 def test_task_that_raises(loop: Loop) -> None:
-    """Its exception comes out of run(), and the rest is run the next time."""
+    """Its exception is raised by run(), and the rest runs the next time."""
     seen: list[int] = []
     loop.start(lambda: [][0])
     loop.call(lambda: seen.append(1))
@@ -64,7 +64,7 @@ def test_task_that_raises(loop: Loop) -> None:
 
 
 def test_run_in_a_task(loop: Loop) -> None:
-    """A view may be a test itself: who is waiting comes back to whoever runs the loop."""
+    """A view may itself be a test: control returns to the code that runs the loop."""
     seen: list[object] = []
 
     def outer() -> None:
@@ -99,7 +99,7 @@ def test_end(loop: Loop) -> None:
 
 
 def test_time(loop: Loop) -> None:
-    """Timers fire in the order in which they are due, as time passes."""
+    """Timers fire in the order of their times as time passes."""
     seen: list[str] = []
     loop.call_later(2, lambda: seen.append("two"))
     loop.call_later(1, lambda: seen.append("one"))
@@ -117,7 +117,7 @@ def test_time(loop: Loop) -> None:
 
 
 def test_time_stops(loop: Loop) -> None:
-    """Time passes no further than to what was waited for."""
+    """Time stops when the awaited event happens."""
     seen: list[str] = []
     loop.call_later(1, lambda: seen.append("one"))
     loop.call_later(2, lambda: seen.append("two"))
@@ -129,7 +129,7 @@ def test_time_stops(loop: Loop) -> None:
 
 
 def test_polls(loop: Loop) -> None:
-    """Timers that fire while no time passes are bounded; with time they are not."""
+    """Timers that fire while no time passes are limited; with time they are not."""
     fired: list[int] = []
 
     def poll(seconds: float) -> None:
@@ -145,7 +145,7 @@ def test_polls(loop: Loop) -> None:
 
 
 class Receiver:
-    """Stands for both ends of a transport: notes what it gets."""
+    """Stands for both ends of a transport, and records what it receives."""
 
     def __init__(self) -> None:
         self.received: list[str] = []
@@ -161,7 +161,7 @@ class Receiver:
 
 
 def test_pause(loop: Loop) -> None:
-    """What the peer sends while reading is paused comes when it goes on, and not before."""
+    """Data sent while reading is paused arrives after it resumes, and not before."""
     server: Any = Receiver()
     transport = MemoryTransport(loop, server, server, lambda: None)
     transport.feed(b"before start, ")
@@ -181,7 +181,7 @@ def test_pause(loop: Loop) -> None:
 
 
 def test_abort(loop: Loop) -> None:
-    """Once it is over nothing passes in either direction, and it is over once."""
+    """After abort(), nothing passes in either direction, and the end is reported once."""
     server, client = Receiver(), Receiver()
     websocket: Any = server
     peer: Any = client
@@ -199,7 +199,7 @@ def test_abort(loop: Loop) -> None:
 
 
 def test_one_loop_for_each_thread() -> None:
-    """Threads do not take turns."""
+    """Each thread has a loop of its own."""
     loops = [current_loop(), current_loop()]
     thread = threading.Thread(target=lambda: loops.append(current_loop()))
     thread.start()

@@ -1,4 +1,4 @@
-"""The flag behind ``websocket.fileno()``, out of what each system has."""
+"""The flag behind ``websocket.fileno()``, in each implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django_wsmux.server.readiness import EventReadiness, PairReadiness, Readine
 
 
 def is_readable(flag: EventReadiness | PairReadiness) -> bool:
-    """Ask select() without waiting."""
+    """Call select() without waiting."""
     return bool(select([flag], [], [], 0)[0])
 
 
@@ -27,7 +27,7 @@ def is_readable(flag: EventReadiness | PairReadiness) -> bool:
     ],
 )
 def test_level(kind: type[EventReadiness | PairReadiness]) -> None:
-    """It is readable while it is set, however often that was said, and goes with its object."""
+    """The flag is readable while it is set, however often, and closes with its object."""
     flag = kind()
     assert not is_readable(flag)
     for _ in range(2):
@@ -45,5 +45,5 @@ def test_level(kind: type[EventReadiness | PairReadiness]) -> None:
 
 
 def test_choice() -> None:
-    """The cheaper one is used where there is one."""
+    """The cheaper implementation is used where it exists."""
     assert Readiness is (EventReadiness if hasattr(os, "eventfd") else PairReadiness)

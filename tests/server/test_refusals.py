@@ -1,4 +1,4 @@
-"""Lines in the log about handshakes that were refused."""
+"""Log lines of refused handshakes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from django_wsmux.server.refusals import LogLimit, note, shown
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands still unless its only item is changed."""
+    """A clock that stands still unless its only item changes."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
 def test_limit(clock: list[float]) -> None:
-    """A few at once, then one now and then, with the number of those between."""
+    """A burst of lines, then one now and then, with the number of omitted lines."""
     limit = LogLimit(2, 10)
     assert [limit.suffix() for _ in range(5)] == ["", "", None, None, None]
     clock[0] += 9.9
@@ -33,7 +33,7 @@ def test_limit(clock: list[float]) -> None:
 
 
 def test_note(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    """All are counted; each kind has lines of its own."""
+    """All refusals are counted; each kind has a limit of its own."""
     refusals._limits.clear()
     before = counters["refused_user"], counters["refused_host"]
     for _ in range(100):
@@ -58,5 +58,5 @@ def test_note(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_shown(value: str, said: str) -> None:
-    """Escaped, and not too long."""
+    """Text is escaped and truncated."""
     assert shown(value) == said

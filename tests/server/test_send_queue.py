@@ -1,4 +1,4 @@
-"""What waits for a peer, in memory."""
+"""The queue of data that waits for a peer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from django_wsmux.server.send_queue import SendQueue
 
-#: Size of a large message, several times what the buffers of a socket take at once.
+#: Size of a large message, several times the buffers of a socket.
 LARGE = 4 * 2**20
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket that does not block, and its peer."""
+    """A non-blocking socket, and its peer."""
     ours, peer = socket.socketpair()
     with ours, peer:
         ours.setblocking(False)
@@ -24,7 +24,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def send_most(queue: SendQueue, ours: socket.socket, peer: socket.socket) -> int:
-    """Have the peer take more than half of a large message; return how much it was sent."""
+    """Send more than half of a large message; return the number of bytes."""
     total = 0
     while total <= LARGE // 2:
         sent, is_all = queue.send(ours)
@@ -37,7 +37,7 @@ def send_most(queue: SendQueue, ours: socket.socket, peer: socket.socket) -> int
 
 
 def test_rest_of_a_large_message(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Of a message that no one else holds only the rest is kept when another is to wait."""
+    """If no one else holds a large message, only its rest is kept once another one is queued."""
     tracemalloc.start()
     try:
         queue = SendQueue()
@@ -51,7 +51,7 @@ def test_rest_of_a_large_message(pair: tuple[socket.socket, socket.socket]) -> N
 
 
 def test_rest_of_a_message_of_a_group(pair: tuple[socket.socket, socket.socket]) -> None:
-    """One that others hold is not copied for each."""
+    """A message that others hold too is not copied."""
     message = bytes(LARGE)
     tracemalloc.start()
     try:
@@ -66,7 +66,7 @@ def test_rest_of_a_message_of_a_group(pair: tuple[socket.socket, socket.socket])
 
 
 def test_order(pair: tuple[socket.socket, socket.socket]) -> None:
-    """What arrives is what was queued, whatever was copied on the way."""
+    """Data arrives in the order of the queue, copied or not."""
     ours, peer = pair
     parts = [bytes([number]) * (LARGE if number % 2 else 100) for number in range(6)]
     queue, received = SendQueue(), bytearray()

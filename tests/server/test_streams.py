@@ -1,4 +1,4 @@
-"""Sockets taken out of the hands of a server."""
+"""Sockets taken over from a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django_wsmux.server.streams import JoiningSocket, detach_plain
 
 
 def test_detach_plain() -> None:
-    """The stream has the descriptor and does not block; the server's object can do no harm."""
+    """The stream has the descriptor and does not block; the server's object is detached."""
     theirs, peer = socket.socketpair()
     with peer:
         descriptor = theirs.fileno()
@@ -26,7 +26,7 @@ def test_detach_plain() -> None:
 
 
 def test_joining() -> None:
-    """Where there is no sendmsg() two parts go out as one as well."""
+    """Without sendmsg(), two parts are still sent as one."""
     ours, theirs = socket.socketpair()
     stream = JoiningSocket(fileno=ours.detach())
     with theirs:

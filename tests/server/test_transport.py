@@ -1,4 +1,4 @@
-"""Sockets on gevent's hub: what happens while nobody waits, or nobody is free."""
+"""Sockets on gevent's hub while no view waits, or no handler is free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from tests.support import ROOT
 
-#: A patched process with a framework that does nothing; ``opened()`` returns a socket and its peer.
+#: A patched process with hooks that do nothing; ``opened()`` returns a socket and its peer.
 PREPARED = """
 from gevent import monkey
 monkey.patch_all()
@@ -46,7 +46,7 @@ def run(program: str) -> None:
 
 
 def test_message_before_the_wait() -> None:
-    """To give database connections back may take a while: what comes meanwhile is not missed."""
+    """A message that arrives while database connections are released is not missed."""
     run("""
 def come():
     peer.sendall(frame(0x81, b"hello"))
@@ -69,7 +69,7 @@ assert websocket.receive(1) is None
 """)
 
 
-#: All handlers are busy, and there is a message of another socket.
+#: All handlers are busy, and a message of another socket waits.
 WAITING = """
 from django_wsmux.server.counters import counters
 
@@ -87,7 +87,7 @@ assert websocket.unread == 1
 
 
 def test_in_line() -> None:
-    """A message that waits for a free handler is an unread one, and comes before the next."""
+    """A message that waits for a free handler counts as unread, and comes before the next one."""
     run(
         WAITING
         + """
@@ -102,7 +102,7 @@ assert seen == ["waits", "next"]
 
 
 def test_in_line_when_it_closes() -> None:
-    """What waits for a free handler is dropped when the server closes the socket."""
+    """It is dropped when the server closes the socket."""
     run(
         WAITING
         + """
@@ -115,7 +115,7 @@ assert not seen
 
 
 def test_in_line_when_it_is_lost() -> None:
-    """It is counted, and still handled, when the peer is gone before its turn comes."""
+    """It is counted, and still handled, if the peer goes before its turn."""
     run(
         WAITING
         + """
@@ -129,7 +129,7 @@ assert seen == ["waits"]
     )
 
 
-#: ``elsewhere()`` calls something in a native thread and returns the text of what it raises.
+#: ``elsewhere()`` calls a function in a native thread and returns the text of its exception.
 NATIVE = """
 def elsewhere(function, *args):
     def call():
@@ -144,7 +144,7 @@ websocket, peer = opened()
 
 
 def test_native_thread() -> None:
-    """Another thread than the hub's is refused at its first call, with what to do instead."""
+    """A call from another thread than the hub's is refused, with advice."""
     run(
         NATIVE
         + """
@@ -160,7 +160,7 @@ assert peer.recv(100) == b"\\x81\\x0aas advised"
 
 
 def test_native_thread_and_groups() -> None:
-    """What a group is sent from there the hub passes on."""
+    """Messages to groups from another thread are passed on by the hub."""
     run(
         NATIVE
         + """
@@ -178,7 +178,7 @@ assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
 
 
 def test_held() -> None:
-    """What groups send is kept until the last release, in order, behind what the view sends."""
+    """Groups' messages are held until the last release, in order, behind those of the view."""
     run("""
 from django_wsmux.protocol.prepared import Prepared
 
@@ -202,7 +202,7 @@ assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
 
 
 def test_tls_that_waits_for_the_peer() -> None:
-    """When TLS must read before it can write, as in a new handshake, nothing is tried in vain."""
+    """If TLS must read before it can write, as in a new handshake, it does not retry in a loop."""
     run("""
 import ssl
 from django_wsmux.server.streams import TLSStream

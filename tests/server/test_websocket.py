@@ -1,4 +1,4 @@
-"""What a view holds, without a server beneath."""
+"""The object that a view holds, without a server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django_wsmux.server.websocket import WebSocket
 
 
 @pytest.mark.parametrize("message", ["no JSON", b"\xff", "[" * 100_000])
-def test_no_json(message: str | bytes) -> None:
-    """Whatever a peer may send instead of JSON, it is one error to the view."""
+def test_invalid_json(message: str | bytes) -> None:
+    """Any invalid JSON of a peer is the same error in the view."""
     websocket: Any = SimpleNamespace(receive=lambda timeout: message)
     with pytest.raises(ValueError, match=r"Expecting value|decode|nested too deeply"):
         WebSocket.receive_json(websocket)

@@ -1,1 +1,1 @@
-"""Sockets tested in-process, by the tools that the package gives to its users."""
+"""Tests of ``django_wsmux.test``: sockets tested in-process."""

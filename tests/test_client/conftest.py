@@ -1,4 +1,4 @@
-"""The site under test, its clients, and nothing left behind."""
+"""Fixtures: the site under test, its clients, and an assertion that nothing is left open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SITE = override_settings(
 
 @pytest.fixture
 def sockets() -> Iterator[None]:
-    """The sockets under test."""
+    """Use the sockets of ``site.py``."""
     site.ends.clear()
     with SITE:
         yield
@@ -41,5 +41,5 @@ def sockets() -> Iterator[None]:
 
 @pytest.fixture
 def client() -> WebSocketClient:
-    """A client that has not signed in; instead of pytest-django's."""
+    """A client that is not signed in; replaces pytest-django's."""
     return WebSocketClient()

@@ -1,4 +1,4 @@
-"""The pages beside the sockets under test."""
+"""The pages of the site under test."""
 
 from django.http import HttpResponse
 from django.urls import path

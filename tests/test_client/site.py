@@ -1,4 +1,4 @@
-"""The sockets under test: what a view may do, as a function and as a class."""
+"""The sockets of the site under test: what a view may do, as a function and as a class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django_wsmux.groups import Group
 from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
 
-#: What happened at the ends of sockets.
+#: What happened at the end of each socket.
 ends: list[str] = []
 
 #: Lets stubborn() end.
@@ -28,7 +28,7 @@ released = Event()
 
 
 def act(request: Any, websocket: WebSocket, message: str | bytes) -> None:
-    """Do as a message says; echo what says nothing."""
+    """Do what a message asks for; echo any other message."""
     command, _, rest = str(message).partition(" ") if isinstance(message, str) else ("", "", "")
     match command:
         case "crash":
@@ -96,7 +96,7 @@ class EventView(WebSocketView):
 
 
 class Watching(EventView):
-    """See what the group is sent; it is no friend of whispering."""
+    """Handle each message of the group, but drop "psst"."""
 
     def group_receive(self, message: str | bytes) -> None:
         if message == "crash":
@@ -106,14 +106,14 @@ class Watching(EventView):
 
 
 class Joining(WebSocketView):
-    """Join under each name that is said, and under none."""
+    """Join with each name that is sent, and without one."""
 
     def receive(self, message: str | bytes) -> None:
         Group("names").join(self.websocket, {"name": message} if message else None)
 
 
 class Counting(WebSocketView):
-    """Use the database at the very end."""
+    """Use the database in ``disconnect()``."""
 
     def disconnect(self, code: int, reason: str) -> None:
         User.objects.count()
@@ -132,7 +132,7 @@ class Private(LoginRequiredMixin, WebSocketView):
 
 
 def answer(request: HttpRequest, websocket: WebSocket) -> HttpResponseBase | None:
-    """Refuse in the way that the query asks for."""
+    """Refuse in the way that the query names."""
     match request.GET.get("how"):
         case "crash":
             raise ValueError("it broke before")
@@ -159,7 +159,7 @@ class EventRefusing(WebSocketView):
 
 @websocket
 def patient(request: HttpRequest, websocket: WebSocket) -> None:
-    """Give a message five seconds, then another ten."""
+    """Wait five seconds for a message, then another ten."""
     for seconds in (5, 10):
         try:
             websocket.send(websocket.receive(timeout=seconds) or "closed")
@@ -169,7 +169,7 @@ def patient(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def polling(request: HttpRequest, websocket: WebSocket) -> None:
-    """Take what is there already; with a query, without an end."""
+    """Poll for messages; with a query, without end."""
     while True:
         try:
             websocket.send(websocket.receive(timeout=0) or "closed")
@@ -181,13 +181,13 @@ def polling(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket_loop
 def looping(request: HttpRequest, websocket: WebSocket) -> None:
-    """Called for each message."""
+    """Handle one message."""
     websocket.receive()
 
 
 @websocket
 def holding(request: HttpRequest, websocket: WebSocket) -> None:
-    """Wait inside a transaction of its own, when told so."""
+    """Wait inside a transaction, if a message says so."""
     websocket.send_json(connection.in_atomic_block)
     for message in websocket:
         if message == "hold":
@@ -199,7 +199,7 @@ def holding(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def deaf(request: HttpRequest, websocket: WebSocket) -> None:
-    """Wait for what is no message: nobody else is there to set the event."""
+    """Wait for an event that no code sets."""
     from gevent.event import Event as GeventEvent
 
     try:
@@ -210,7 +210,7 @@ def deaf(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def stubborn(request: HttpRequest, websocket: WebSocket) -> None:
-    """Go on when the socket is closed, until the test lets go."""
+    """Go on after the socket is closed, until the test lets go."""
     websocket.send("begun")
     released.wait()
 
@@ -222,7 +222,7 @@ def undecorated(request: Any) -> None:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """A page that tells the sockets."""
+    """A page that sends to the group."""
     Group("room").send("from a page")
     return HttpResponse("told")
 

@@ -1,4 +1,4 @@
-"""Tickets, tokens and the first message: what lets in, what does not, and who it is then."""
+"""Authentication by ticket, token and first message: what is accepted, and as which user."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.django_db
 
 
 def by_name(token: str) -> Any:
-    """Take a user's name for a token; break on some."""
+    """Treat a user's name as the token; raise for some."""
     match token:
         case "nobody":
             return None
@@ -69,7 +69,7 @@ def by_name(token: str) -> Any:
 
 
 def by_json(message: str) -> Any:
-    """As the manual has it."""
+    """As in the manual."""
     return by_name(json.loads(message)["token"])
 
 
@@ -104,14 +104,14 @@ class Visitors(Echo):
 
 
 class Watching(Echo):
-    """Sees what its group is sent."""
+    """A view with ``group_receive()``."""
 
     def group_receive(self, message: str | bytes) -> None:
         self.send(f"seen {message!r}")
 
 
 class Unlike:
-    """An authenticator of Django REST framework that has a cookie instead of a header."""
+    """An authenticator of Django REST framework with a cookie instead of a header."""
 
     def authenticate_header(self, request: Any) -> None:
         return None
@@ -147,7 +147,7 @@ urlpatterns = [
 def _own_sockets(sockets: None) -> Iterator[None]:
     with override_settings(
         WEBSOCKET_URLCONF=__name__,
-        # The usual ones take their time.
+        # The default hashers are slow.
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     ):
         yield
@@ -160,7 +160,7 @@ def ann() -> User:
 
 
 def request_of(client: WebSocketClient, user: Any = None) -> Any:
-    """Return a request of a page, with the client's session or as somebody by other means."""
+    """Return a request of a page, with the client's session or another user."""
     request: Any = RequestFactory().get("/")
     request.user = user or AnonymousUser()
     if client.cookies:
@@ -169,14 +169,14 @@ def request_of(client: WebSocketClient, user: Any = None) -> Any:
 
 
 def status_of(client: WebSocketClient, path: str, token: str, **options: Any) -> int:
-    """Return the status that a token is refused with."""
+    """Return the status of the refusal of a token."""
     with pytest.raises(HandshakeRefused) as refused:
         client.websocket(path, ["bearer", token], **options)
     return int(refused.value.response.status_code)
 
 
 def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> None:
-    """A view that is asked when the socket has long been open sees what groups send, too."""
+    """After a first message, a view with ``group_receive()`` handles groups' messages too."""
     with client.websocket("/first/watching/") as ws:
         ws.send("ann")
         assert ws.receive() == "user ann"
@@ -188,7 +188,7 @@ def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> N
 
 
 def test_ticket_without_a_session(client: WebSocketClient, ann: User) -> None:
-    """Issued to whom a token has let in: it is the user's, in the user's group, and once."""
+    """A ticket without a session belongs to the user and the user's group, and works once."""
     value = issue_ticket(request_of(client, ann), "ws://elsewhere/ticket/?a=b")
     assert re.fullmatch(r"[A-Za-z0-9._-]+", value)
     with client.websocket("/ticket/?c=d", ["bearer", value]) as ws:
@@ -204,7 +204,7 @@ def test_ticket_without_a_session(client: WebSocketClient, ann: User) -> None:
 
 
 def test_ticket_of_a_session(client: WebSocketClient, ann: User) -> None:
-    """It stands for the session: its group, its end, and what refresh_user() finds."""
+    """A ticket shares its session's group, end, and ``refresh_user()``."""
     client.force_login(ann)
     session = client.session
     page = request_of(client, ann)
@@ -228,7 +228,7 @@ def test_ticket_of_a_session(client: WebSocketClient, ann: User) -> None:
 
 @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
 def test_ticket_of_a_stored_session(client: WebSocketClient, ann: User) -> None:
-    """When the session is deleted the socket is closed and other tickets are void."""
+    """Deleting the session closes the socket and invalidates other tickets."""
     client.force_login(ann)
     page = request_of(client, ann)
     other = WebSocketClient()
@@ -240,8 +240,8 @@ def test_ticket_of_a_stored_session(client: WebSocketClient, ann: User) -> None:
     assert status_of(other, "/ticket/", late) == 403
 
 
-def test_ticket_of_nobody(client: WebSocketClient, ann: User) -> None:
-    """A page for visitors too can have one; it lets in nobody, whoever has cookies."""
+def test_anonymous_ticket(client: WebSocketClient, ann: User) -> None:
+    """A ticket of an anonymous visitor makes an anonymous socket, even with a user's cookies."""
     value = issue_ticket(RequestFactory().get("/"), "/ticket/")
     client.force_login(ann)
     with client.websocket("/ticket/", ["bearer", value]) as ws:
@@ -251,7 +251,7 @@ def test_ticket_of_nobody(client: WebSocketClient, ann: User) -> None:
 
 
 def test_ticket_for_another_session_than_the_users(client: WebSocketClient, ann: User) -> None:
-    """Who is somebody by a token gets no ticket of the cookies that happen to be there."""
+    """A ticket for a user of a token ignores the session of the request's cookies."""
     client.force_login(User.objects.create(username="root"))
     value = issue_ticket(request_of(client, ann), "/ticket/")
     with client.websocket("/ticket/", ["bearer", value]) as ws:
@@ -259,7 +259,7 @@ def test_ticket_for_another_session_than_the_users(client: WebSocketClient, ann:
 
 
 def tampered(value: str) -> str:
-    """Return it with another number."""
+    """Return the ticket with another number."""
     return value.replace("ticket.", "ticket.x", 1)
 
 
@@ -282,7 +282,7 @@ def test_wrong_tickets(
     path: str,
     reason: str,
 ) -> None:
-    """403, counted, and a log that says why and not what."""
+    """A wrong ticket is refused with 403 and counted; the log says why, without the ticket."""
     value = spoil(issue_ticket(request_of(client, ann), "/ticket/"))
     before = snapshot()["authentication_failed"]
     assert status_of(client, quote(path), quote(value, encoding="latin-1")) == 403
@@ -300,7 +300,7 @@ def test_expired(
     seconds: int,
     status: int,
 ) -> None:
-    """After half a minute; the log says which setting it was."""
+    """A ticket expires after 30 seconds; the log names the setting."""
     value = issue_ticket(request_of(client, ann), "/ticket/")
     later = time.time() + seconds
     monkeypatch.setattr(time, "time", lambda: later)
@@ -312,7 +312,7 @@ def test_expired(
 
 
 def test_unknown(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFixture) -> None:
-    """As in a worker with a cache of its own: the log names the cache."""
+    """For an unknown ticket, as in a worker with its own cache, the log names the cache."""
     value = issue_ticket(request_of(client, ann), "/ticket/")
     cache.clear()
     assert status_of(client, "/ticket/", value) == 403
@@ -320,7 +320,7 @@ def test_unknown(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFi
 
 
 def test_password_changed(client: WebSocketClient, ann: User) -> None:
-    """A ticket without a session is void too."""
+    """Changing the password invalidates a ticket without a session too."""
     value = issue_ticket(request_of(client, ann), "/ticket/")
     ann.set_password("another")
     ann.save()
@@ -329,7 +329,7 @@ def test_password_changed(client: WebSocketClient, ann: User) -> None:
 
 @pytest.mark.parametrize("change", [{"is_active": False}, None])
 def test_user_gone(client: WebSocketClient, ann: User, change: dict[str, Any] | None) -> None:
-    """Deleted, or not active any more."""
+    """A ticket of a deleted or inactive user is refused."""
     value = issue_ticket(request_of(client, ann), "/ticket/")
     if change is None:
         User.objects.all().delete()
@@ -339,7 +339,7 @@ def test_user_gone(client: WebSocketClient, ann: User, change: dict[str, Any] | 
 
 
 def test_path_of_a_ticket(client: WebSocketClient, ann: User) -> None:
-    """Percent-encoded by reverse(), or not."""
+    """The path may be percent-encoded by reverse() or not."""
     for where in ("/ticket/ü/", "/ticket/%C3%BC/", "wss://example.com/ticket/%C3%BC/"):
         value = issue_ticket(request_of(client, ann), where)
         with client.websocket("/ticket/%C3%BC/", ["bearer", value]) as ws:
@@ -349,14 +349,14 @@ def test_path_of_a_ticket(client: WebSocketClient, ann: User) -> None:
 
 
 def test_path_of_the_page(client: WebSocketClient) -> None:
-    """Without a path it is for a socket at the page's own."""
+    """Without a path, a ticket is for a socket at the path of the page."""
     value = issue_ticket(RequestFactory().get("/ticket/?a=b"))
     with client.websocket("/ticket/", ["bearer", value]):
         pass
 
 
 def test_template_tag(client: WebSocketClient, ann: User) -> None:
-    """It takes what {% websocket_url %} takes."""
+    """The template tag takes the arguments of {% websocket_url %}."""
     template = engines["django"].from_string(
         "{% load websockets %}{% websocket_ticket 'umlaut' as value %}"
         "{% websocket_ticket 'ticket' %} {{ value }} {% websocket_ticket 'none' as no %}[{{ no }}]"
@@ -377,7 +377,7 @@ def test_template_tag(client: WebSocketClient, ann: User) -> None:
 def test_wrong_tokens(
     client: WebSocketClient, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
-    """Whatever lookup makes of them, 401, and not even its error says what it was."""
+    """A token that lookup does not know is a 401, and the log does not show it."""
     token = token if "%" in token else quote(token)
     assert status_of(client, "/bearer/", token) == 401
     assert "refused with 401: '/bearer/': unknown token" in caplog.text
@@ -386,20 +386,20 @@ def test_wrong_tokens(
 
 @pytest.mark.parametrize(("token", "error"), [("type", TypeError), ("attribute", AttributeError)])
 def test_fault_of_lookup(client: WebSocketClient, token: str, error: type[Exception]) -> None:
-    """A token is a text, so lookup raises these for a fault of its own: they are not hidden."""
+    """With a token as argument, these exceptions are bugs of lookup: they are not hidden."""
     with pytest.raises(error):
         client.websocket("/bearer/", ["bearer", token])
 
 
 def test_inactive(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFixture) -> None:
-    """Lookup need not think of it."""
+    """A token of an inactive user is refused, whatever lookup returns."""
     User.objects.update(is_active=False)
     assert status_of(client, "/bearer/", "ann") == 401
     assert "the user is not active" in caplog.text
 
 
 def test_broken_lookup(client: WebSocketClient) -> None:
-    """An error is an error, and its report by mail shows no token."""
+    """An exception in lookup is a 500, and its report does not show the token."""
     with pytest.raises(RuntimeError) as raised:
         client.websocket("/bearer/", ["bearer", "broken"])
     report = ExceptionReporter(None, raised.type, raised.value, raised.tb).get_traceback_html()
@@ -413,7 +413,7 @@ def test_broken_lookup(client: WebSocketClient) -> None:
 @override_settings(DEBUG=True)
 @pytest.mark.parametrize("path", ["/bearer/", "/plain/"])
 def test_request_forgets(client: WebSocketClient, ann: User, path: str) -> None:
-    """What was judged is gone, what was not is where everybody hides it."""
+    """A used token is removed from the request; another stays in a header that reports hide."""
     with client.websocket(path, ["bearer", "ann"]) as ws:
         request = ws.response.wsgi_request
         assert request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] == "bearer"
@@ -425,8 +425,8 @@ def test_request_forgets(client: WebSocketClient, ann: User, path: str) -> None:
         assert "Bearer ann" not in shown
 
 
-def test_goes_before_the_header(client: WebSocketClient, ann: User) -> None:
-    """Browsers send a site's Basic credentials by themselves."""
+def test_list_before_header(client: WebSocketClient, ann: User) -> None:
+    """A token in the list takes precedence over Basic credentials, which browsers send anyway."""
     headers = {"Authorization": "Basic YW5uOnNlY3JldA=="}
     with client.websocket("/bearer/", ["bearer", "ann"], headers=headers) as ws:
         assert ws.receive() == "user ann"
@@ -435,7 +435,7 @@ def test_goes_before_the_header(client: WebSocketClient, ann: User) -> None:
 
 
 def test_decorated_class(client: WebSocketClient, ann: User) -> None:
-    """A view of a class may be decorated in the URLconf; one without authenticators needs none."""
+    """A URLconf may decorate a class-based view; an empty list of authenticators works too."""
     with client.websocket("/wrapped/", ["bearer", "ann"]) as ws:
         assert ws.receive() == "user ann"
     with client.websocket("/visitors/", ["bearer", "ann"]) as ws:
@@ -443,7 +443,7 @@ def test_decorated_class(client: WebSocketClient, ann: User) -> None:
 
 
 def test_login_required_middleware(client: WebSocketClient, ann: User) -> None:
-    """It looks at cookies only, and can be told to leave a view to its own decorators."""
+    """The middleware knows cookies only; ``login_not_required`` exempts a view with decorators."""
     added = "django.contrib.auth.middleware.LoginRequiredMiddleware"
     with override_settings(MIDDLEWARE=[*project.MIDDLEWARE, added]):
         assert status_of(client, "/bearer/", "ann") == 302
@@ -454,7 +454,7 @@ def test_login_required_middleware(client: WebSocketClient, ann: User) -> None:
 
 
 def test_rest_framework_without_a_header(client: WebSocketClient) -> None:
-    """No challenge, so 403; what it returns beside the user is request.auth."""
+    """Without a challenge the refusal is a 403; request.auth is what authenticate() returned."""
     User.objects.create(username="cid")
     with client.websocket("/unlike/?cid") as ws:
         assert ws.receive() == "user cid"
@@ -467,21 +467,21 @@ def test_rest_framework_without_a_header(client: WebSocketClient) -> None:
 
 
 @pytest.mark.parametrize("chosen", [(), (first_message(by_name), ticket)])
-def test_no_sense(chosen: tuple[Any, ...]) -> None:
-    """Nobody to ask, or somebody behind the one who waits."""
+def test_invalid_combination(chosen: tuple[Any, ...]) -> None:
+    """authentication() needs authenticators, and first_message must be the last."""
     with pytest.raises(ValueError, match="first_message"):
         authentication(*chosen)
 
 
 @pytest.mark.parametrize("wrong", ["ticket", User])
 def test_no_authenticator(wrong: Any) -> None:
-    """The error shows what was given."""
+    """The error shows the wrong argument."""
     with pytest.raises(TypeError, match=r"is not an authenticator: use a function"):
         authentication(wrong)
 
 
 def test_bearer_token() -> None:
-    """For authenticators of one's own."""
+    """bearer_token() parses the header, for custom authenticators."""
     requests = RequestFactory()
     assert bearer_token(requests.get("/")) is None
     assert bearer_token(requests.get("/", headers={"Authorization": "Basic x"})) is None
@@ -494,12 +494,12 @@ def test_bearer_token() -> None:
 
 @pytest.fixture(params=["/first/", "/first/echo/"])
 def waiting(request: pytest.FixtureRequest, client: WebSocketClient) -> ClientWebSocket:
-    """A socket that has not said yet whose it is, to both kinds of view."""
+    """A socket that has not authenticated yet, of both kinds of view."""
     return client.websocket(request.param)
 
 
 def test_first_message(waiting: ClientWebSocket, ann: User) -> None:
-    """Nothing goes out before it, to a group neither."""
+    """Before the first message, nothing is sent to the client or received from groups."""
     Group("room").send("secret")
     Group.for_user(ann).send("secret")
     assert waiting.peek(timeout=9) == []
@@ -513,7 +513,7 @@ def test_first_message(waiting: ClientWebSocket, ann: User) -> None:
 
 
 def test_late(waiting: ClientWebSocket, caplog: pytest.LogCaptureFixture) -> None:
-    """It has ten seconds."""
+    """The first message must arrive within ten seconds."""
     caplog.set_level(logging.INFO)
     assert waiting.peek(timeout=10) == []
     assert (waiting.close_code, waiting.close_reason) == (4401, "no first message in time")
@@ -521,7 +521,7 @@ def test_late(waiting: ClientWebSocket, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_gone(waiting: ClientWebSocket) -> None:
-    """A peer that leaves without a word is no failure."""
+    """A peer that leaves without a first message does not count as a failure."""
     before = snapshot()
     waiting.close(1001)
     assert waiting.close_code == 1001
@@ -531,7 +531,7 @@ def test_gone(waiting: ClientWebSocket) -> None:
 
 @override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
 def test_one_too_many(client: WebSocketClient, ann: User) -> None:
-    """Whose it is shows after the 101, and so does that there are too many."""
+    """The user is known only after the 101, and so is that the limit is exceeded."""
     first, second = client.websocket("/first/echo/"), client.websocket("/first/echo/")
     first.send("ann")
     assert first.receive() == "user ann"
@@ -545,8 +545,8 @@ def test_one_too_many(client: WebSocketClient, ann: User) -> None:
     assert third.receive() == "user ann"
 
 
-def test_cookies_spare_nobody(client: WebSocketClient, ann: User) -> None:
-    """What reads the first message does not depend on them; nor is it in their user's group."""
+def test_cookies_and_first_message(client: WebSocketClient, ann: User) -> None:
+    """Cookies do not replace the first message, and do not join their user's group."""
     root = User.objects.create(username="root")
     client.force_login(root)
     ws = client.websocket("/first/", ["chat.v1"])
@@ -557,8 +557,8 @@ def test_cookies_spare_nobody(client: WebSocketClient, ann: User) -> None:
     assert Group.for_user(root).count() == 0
 
 
-def test_refused_after_all(client: WebSocketClient) -> None:
-    """The view says no when it is too late for HTTP."""
+def test_refused_after_first_message(client: WebSocketClient) -> None:
+    """A refusal of the view after the first message is a close."""
     User.objects.create(username="eve")
     ws = client.websocket("/first/")
     ws.send("eve")
@@ -570,7 +570,7 @@ def test_refused_after_all(client: WebSocketClient) -> None:
 def test_json_of_another_shape(
     client: WebSocketClient, caplog: pytest.LogCaptureFixture, message: str
 ) -> None:
-    """Nobody can have an error logged, and mailed, by what they send before they are somebody."""
+    """A malformed first message is not an error that is logged or mailed."""
     ws = client.websocket("/first/json/")
     ws.send(message)
     assert (ws.close_code, ws.close_reason) == (4401, "authentication failed")
@@ -581,10 +581,10 @@ def test_json_of_another_shape(
     ("message", "error"),
     [('{"token": "type"}', "TypeError"), ('{"token": "attribute"}', "AttributeError")],
 )
-def test_fault_of_lookup_after_all(
+def test_fault_of_lookup_of_first_message(
     client: WebSocketClient, caplog: pytest.LogCaptureFixture, message: str, error: str
 ) -> None:
-    """A message may be of any shape, which leads to the same errors; the log says where."""
+    """The first message may have any shape, so these are not bugs; the log shows the place."""
     ws = client.websocket("/first/json/")
     ws.send(message)
     assert ws.close_code == 4401
@@ -592,8 +592,8 @@ def test_fault_of_lookup_after_all(
     assert re.search(rf"unknown token: {error} in .*{name} > {name}$", caplog.text, re.MULTILINE)
 
 
-def test_broken_after_all(waiting: ClientWebSocket) -> None:
-    """An error in lookup is the view's."""
+def test_broken_lookup_of_first_message(waiting: ClientWebSocket) -> None:
+    """An exception in lookup is one of the view."""
     with pytest.raises(RuntimeError, match="cannot look it up"):
         waiting.send("broken")
     assert waiting.close_code == 1011
@@ -603,14 +603,14 @@ def test_broken_after_all(waiting: ClientWebSocket) -> None:
 
 
 def warnings(**settings: Any) -> list[str]:
-    """Return what the check of the ticket cache says."""
+    """Return the warnings of the check of the ticket cache."""
     with override_settings(**settings):
         found = run_checks(include_deployment_checks=True)
     return [str(message.msg) for message in found if message.id == "django_wsmux.W013"]
 
 
 def cached_by(backend: str, directory: Path) -> dict[str, Any]:
-    """Return settings with a cache of Django's."""
+    """Return settings with one of Django's caches."""
     cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(directory)}
     return {"tickets": cache}
 
@@ -624,14 +624,14 @@ def cached_by(backend: str, directory: Path) -> dict[str, Any]:
     ],
 )
 def test_check(backend: str, said: str, tmp_path: Path) -> None:
-    """W013 where a view takes tickets."""
+    """Views that take tickets get W013 with this cache."""
     (text,) = warnings(CACHES=cached_by(backend, tmp_path), WEBSOCKET_TICKET_CACHE="tickets")
     assert text.startswith("Views accept tickets, but CACHES['tickets'] ")
     assert said in text
 
 
-def test_check_is_content(tmp_path: Path) -> None:
-    """With a cache that workers share, or without tickets."""
+def test_check_passes(tmp_path: Path) -> None:
+    """A shared cache, or views without tickets, get no warning."""
     caches = cached_by("db.DatabaseCache", tmp_path)
     assert not warnings(CACHES=caches, WEBSOCKET_TICKET_CACHE="tickets")
     assert not warnings(WEBSOCKET_URLCONF="tests.test_client.site")
@@ -641,7 +641,7 @@ def test_check_is_content(tmp_path: Path) -> None:
 
 
 def test_examples(tmp_path: Path) -> None:
-    """Those of ``docs/authentication.rst`` pass, as they stand."""
+    """The examples of ``docs/authentication.rst`` pass unchanged."""
     page = (ROOT / "docs" / "authentication.rst").read_text()
     modules: dict[str, str] = {"mysite/__init__.py": ""}
     for block in re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", page):

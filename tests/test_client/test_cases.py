@@ -1,4 +1,4 @@
-"""The test cases: their assertions, and what they do about sockets left open."""
+"""The test cases: their assertions, and sockets that a test leaves open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AssertionTests(SimpleWebSocketTestCase):
     """Each assertion, where it holds and where it fails."""
 
     def fails(self, text: str) -> Any:
-        """Expect an assertion to fail with these words."""
+        """Assert that an assertion fails with these words."""
         return self.assertRaisesMessage(AssertionError, text)
 
     def test_receives(self) -> None:
@@ -51,7 +51,7 @@ class AssertionTests(SimpleWebSocketTestCase):
                 self.assertReceivesJSON(ws, [2])
 
     def test_receives_in_time(self) -> None:
-        """Either lets time pass."""
+        """Both take a timeout."""
         with self.client.websocket("/patient/") as ws:
             self.assertSilent(ws, timeout=4)
             self.assertReceives(ws, "nothing for 5 s", timeout=1)
@@ -59,7 +59,7 @@ class AssertionTests(SimpleWebSocketTestCase):
                 self.assertSilent(ws, timeout=10)
 
     def test_silent(self) -> None:
-        """assertSilent() leaves the message that there should not be."""
+        """assertSilent() does not consume the unexpected message."""
         with self.client.websocket("/function/") as ws:
             self.assertSilent(ws)
             ws.send("hi")
@@ -71,7 +71,7 @@ class AssertionTests(SimpleWebSocketTestCase):
                 self.assertSilent(ws)
 
     def test_closed(self) -> None:
-        """assertClosed() compares what it is given."""
+        """assertClosed() compares only the arguments that it gets."""
         with self.client.websocket("/event/") as ws:
             with self.fails("not closed: '/event/' is open, and tests.test_client.site.EventView"):
                 self.assertClosed(ws)
@@ -86,7 +86,7 @@ class AssertionTests(SimpleWebSocketTestCase):
                 self.assertClosed(ws, 4000, "hello", "rude")
 
     def test_refused(self) -> None:
-        """assertRefused() takes a path or what to call, and returns the response."""
+        """assertRefused() takes a path or a callable, and returns the response."""
         response = self.assertRefused(302, "/event/private/")
         self.assertRedirects(
             response, "/login/?next=/event/private/", fetch_redirect_response=False
@@ -101,15 +101,15 @@ class AssertionTests(SimpleWebSocketTestCase):
 
 @override_settings(WEBSOCKET_BACKEND="local://")
 class OwnBackendTests(SimpleWebSocketTestCase):
-    """A test that needs a backend has it; without, groups stay in the process: test_plugin.py."""
+    """A test with its own backend uses it; without, groups stay in the process: test_plugin.py."""
 
     def test_backend(self) -> None:
-        """Its own settings hold."""
+        """The settings of the test are in effect."""
         self.assertEqual(conf.get("WEBSOCKET_BACKEND"), "local://")
 
 
 class Leaving(WebSocketTestCase):
-    """A test to be run by a test: it leaves sockets open, and fails."""
+    """A test that another test runs: it leaves sockets open, and fails."""
 
     __test__ = False  # for pytest
 
@@ -127,7 +127,7 @@ class Leaving(WebSocketTestCase):
 
 
 def run(case: unittest.TestCase) -> list[str]:
-    """Run a test case; return what went wrong."""
+    """Run a test case; return its errors."""
     result = unittest.TestResult()
     case(result)
     return [text for _, text in result.errors + result.failures]
@@ -136,7 +136,7 @@ def run(case: unittest.TestCase) -> list[str]:
 @pytest.mark.django_db
 @SITE
 def test_sockets_left_open() -> None:
-    """They are closed when the test is over, the last one first, and nothing runs on."""
+    """Open sockets are closed after the test, the last one first, and no view goes on."""
     site.ends.clear()
     (error,) = run(Leaving())
     assert "the test failed" in error
@@ -149,7 +149,7 @@ def test_sockets_left_open() -> None:
 @pytest.mark.django_db
 @SITE
 def test_view_that_breaks_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception of a view that comes with the close is an error of the test."""
+    """An exception of a view during that close is an error of the test."""
     monkeypatch.setattr(site, "ends", None)
     errors = run(Leaving())
     assert len(errors) == 2

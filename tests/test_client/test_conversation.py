@@ -28,29 +28,29 @@ def path(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("message", ["hi", "", b"", b"\x00\xff", "ü" * 70_000, bytes(200_000)])
 def test_echo(client: WebSocketClient, path: str, message: str | bytes) -> None:
-    """Text and binary come back as what they were, empty and large ones too."""
+    """Text and binary come back unchanged, also empty and large messages."""
     with client.websocket(path) as ws:
         ws.send(message)
         assert ws.receive() == message
 
 
 def test_order(client: WebSocketClient, path: str) -> None:
-    """Messages wait for the test in the order in which they were sent."""
+    """Messages arrive in the order in which they were sent."""
     with client.websocket(path) as ws:
         ws.send("many 300")
         assert [ws.receive_json() for _ in range(300)] == list(range(300))
 
 
 def test_more_than_a_view_takes_at_once(client: WebSocketClient, path: str) -> None:
-    """Reading that stops, as the view has enough, goes on."""
+    """Reading that paused, as the view had enough, goes on."""
     with override_settings(WEBSOCKET_MAX_UNREAD_MESSAGES=2), client.websocket(path) as ws:
         for number in range(100):
-            ws._peer.send(str(number))  # and the view has not had a turn yet
+            ws._peer.send(str(number))  # the view has not run yet
         assert [ws.receive() for _ in range(100)] == [str(number) for number in range(100)]
 
 
 def test_json(client: WebSocketClient, path: str) -> None:
-    """Values go and come as JSON; what is none is shown."""
+    """Values are sent and received as JSON; the error for anything else shows it."""
     with client.websocket(path) as ws:
         ws.send_json({"text": "hi"})
         assert ws.receive_json() == {"text": "hi"}
@@ -66,7 +66,7 @@ def test_message_of_another_type(client: WebSocketClient, path: str) -> None:
 
 
 def test_nothing_received(client: WebSocketClient) -> None:
-    """Waiting in vain is an error at once, which says where the view is."""
+    """receive() without a message fails at once, and says where the view is."""
     with client.websocket("/function/") as ws:
         ws.send("silence")
         with pytest.raises(AssertionError) as failed:
@@ -90,7 +90,7 @@ def test_nothing_received_from_an_event_view(client: WebSocketClient) -> None:
 
 
 def test_nothing_received_from_a_loop(client: WebSocketClient) -> None:
-    """Where no code of the project waits, the view's name has to do."""
+    """If no code of the project waits, the error names the view."""
     with client.websocket("/looping/") as ws, pytest.raises(AssertionError) as failed:
         ws.receive()
     assert str(failed.value) == (
@@ -103,7 +103,7 @@ def test_nothing_received_from_a_loop(client: WebSocketClient) -> None:
 
 
 def test_time_that_passes(client: WebSocketClient) -> None:
-    """A view's limits come as the test lets time pass, and nobody sleeps."""
+    """A view's timeouts fire when the test lets time pass, without sleeping."""
     with client.websocket("/patient/") as ws:
         with pytest.raises(AssertionError, match="for 5 s at most"):
             ws.receive()
@@ -116,12 +116,12 @@ def test_time_that_passes(client: WebSocketClient) -> None:
         assert ws.receive() == "just in time"
         assert ws.closed
     with client.websocket("/function/") as ws:
-        # A week is over at once, or this test would not be.
+        # This takes no real time.
         assert ws.peek(timeout=7 * 24 * 3600) == []
 
 
 def test_time_does_not_pass_by_itself(client: WebSocketClient) -> None:
-    """A message that comes ends the passing of time."""
+    """The passing of time ends with the next message."""
     with client.websocket("/patient/") as ws:
         assert ws.receive(timeout=3600) == "nothing for 5 s"
         with pytest.raises(AssertionError):
@@ -130,13 +130,13 @@ def test_time_does_not_pass_by_itself(client: WebSocketClient) -> None:
 
 
 def test_poll(client: WebSocketClient) -> None:
-    """receive(timeout=0) of a view returns what is there, and no control to the test."""
+    """receive(timeout=0) of a view returns a message or raises, and does not switch to the test."""
     with client.websocket("/polling/") as ws:
         assert ws.receive() == "nothing there"
 
 
 def test_poll_without_end(client: WebSocketClient) -> None:
-    """A view that never lets the test go on is an error, not a test that hangs."""
+    """A view that polls without end is an error; the test does not hang."""
     with pytest.raises(RuntimeError, match="receive\\(timeout=0\\) again and again"):
         client.websocket("/polling/?forever")
 
@@ -145,7 +145,7 @@ def test_poll_without_end(client: WebSocketClient) -> None:
 
 
 def test_test_closes(client: WebSocketClient, path: str) -> None:
-    """The view sees code and reason, and the client that it is over."""
+    """After close() by the test, the view sees code and reason, and the socket is closed."""
     with client.websocket(path) as ws:
         assert not ws.closed
         assert (ws.close_code, ws.close_reason) == (None, "")
@@ -157,7 +157,7 @@ def test_test_closes(client: WebSocketClient, path: str) -> None:
 
 
 def test_end_of_with(client: WebSocketClient, path: str) -> None:
-    """The end of the block closes with 1000, and the view has come to its own end by then."""
+    """The end of the block closes with 1000 and waits for the end of the view."""
     with client.websocket(path) as ws:
         pass
     assert site.ends == ["1000 "]
@@ -165,7 +165,7 @@ def test_end_of_with(client: WebSocketClient, path: str) -> None:
 
 
 def test_close_without_code(client: WebSocketClient, path: str) -> None:
-    """As close() without arguments does in a browser."""
+    """1005 stands for close() without arguments in a browser."""
     with client.websocket(path) as ws:
         ws.close(1005)
         assert ws.close_code == 1005
@@ -173,7 +173,7 @@ def test_close_without_code(client: WebSocketClient, path: str) -> None:
 
 
 def test_view_closes(client: WebSocketClient, path: str) -> None:
-    """The client sees code and reason; what came before is received before."""
+    """The client sees code and reason, and receives earlier messages first."""
     with client.websocket(path) as ws:
         ws.send("first")
         ws.send("close that was it")
@@ -189,7 +189,7 @@ def test_view_closes(client: WebSocketClient, path: str) -> None:
 
 @pytest.mark.parametrize(("code", "reason"), [(1006, ""), (999, ""), (1000, "x" * 124)])
 def test_bad_close(client: WebSocketClient, path: str, code: int, reason: str) -> None:
-    """What may not be sent is refused, and the socket stays open."""
+    """An invalid code or reason is refused, and the socket stays open."""
     with client.websocket(path) as ws:
         with pytest.raises(ValueError, match=str(len(reason) or code)):
             ws.close(code, reason)
@@ -197,7 +197,7 @@ def test_bad_close(client: WebSocketClient, path: str, code: int, reason: str) -
 
 
 def test_broken_rule(client: WebSocketClient, path: str) -> None:
-    """The server's limits hold: the frames are real."""
+    """The server's limits apply: the frames are real."""
     with override_settings(WEBSOCKET_MAX_MESSAGE_SIZE=100), client.websocket(path) as ws:
         ws.send("x" * 101)
         assert (ws.close_code, ws.close_reason) == (1009, "101 bytes, limit 100")
@@ -208,7 +208,7 @@ def test_broken_rule(client: WebSocketClient, path: str) -> None:
 
 
 def test_exception(client: WebSocketClient, path: str) -> None:
-    """What a view raises is raised in the test, with the view in the traceback."""
+    """An exception of a view is raised in the test, with the view in the traceback."""
     with client.websocket(path) as ws:
         with pytest.raises(ValueError, match="it broke") as raised:
             ws.send("crash")
@@ -217,7 +217,7 @@ def test_exception(client: WebSocketClient, path: str) -> None:
 
 
 def test_exception_of_a_helper(client: WebSocketClient, path: str) -> None:
-    """A helper's too."""
+    """So is an exception of a helper."""
     with client.websocket(path) as ws:
         with pytest.raises(ValueError, match="it broke"):
             ws.send("helpless")
@@ -225,7 +225,7 @@ def test_exception_of_a_helper(client: WebSocketClient, path: str) -> None:
 
 
 def test_two_that_wait(client: WebSocketClient) -> None:
-    """A helper may not wait for messages beside the view, as under a server."""
+    """A helper must not wait for messages beside the view, as under a server."""
     with client.websocket("/function/") as ws:
         with pytest.raises(RuntimeError, match="already waiting for a message"):
             ws.send("listen")
@@ -233,7 +233,7 @@ def test_two_that_wait(client: WebSocketClient) -> None:
 
 
 def test_exception_not_raised(path: str) -> None:
-    """raise_request_exception=False leaves what a browser would see."""
+    """With raise_request_exception=False the test sees what a browser would see."""
     client = WebSocketClient(raise_request_exception=False)
     with client.websocket(path) as ws:
         ws.send("crash")
@@ -244,7 +244,7 @@ def test_exception_not_raised(path: str) -> None:
 
 
 def test_group(client: WebSocketClient, path: str) -> None:
-    """What one sends is with the others when send() returns."""
+    """A message to a group has arrived when send() returns."""
     with client.websocket(path) as ann, client.websocket("/event/") as bob:
         for number in range(100):
             ann.send(f"say {number}")
@@ -253,7 +253,7 @@ def test_group(client: WebSocketClient, path: str) -> None:
 
 @pytest.mark.django_db
 def test_group_from_outside(client: WebSocketClient, path: str) -> None:
-    """The test itself may tell the group, and so may a page."""
+    """The test itself and a page can send to a group."""
     with client.websocket(path) as ann, WebSocketClient().websocket(path) as bob:
         Group("room").send("from the test")
         client.get("/page/")
@@ -261,7 +261,7 @@ def test_group_from_outside(client: WebSocketClient, path: str) -> None:
 
 
 def test_group_joined_again(client: WebSocketClient) -> None:
-    """A member is one member, and shows what it has said last."""
+    """A socket that joins twice is one member, with the latest info."""
     with client.websocket("/joining/") as ws, client.websocket("/joining/") as other:
         for name in ("ann", "bob", ""):
             ws.send(name)
@@ -276,7 +276,7 @@ def test_group_joined_again(client: WebSocketClient) -> None:
 
 
 def test_group_seen_by_the_view(client: WebSocketClient) -> None:
-    """A view with ``group_receive()`` gets it, and its client what the view sends."""
+    """A view with ``group_receive()`` gets the message, and its client what the view sends."""
     with client.websocket("/watching/") as ws:
         for message in ("text", "psst", b"binary", ""):
             Group("room").send(message)
@@ -287,7 +287,7 @@ def test_group_seen_by_the_view(client: WebSocketClient) -> None:
 
 
 def test_group_receive_raises(client: WebSocketClient) -> None:
-    """The test gets it, whoever has sent the message."""
+    """An exception in ``group_receive()`` is raised in the test, for messages of any sender."""
     with client.websocket("/watching/") as ws:
         Group("room").send("crash")
         with pytest.raises(ValueError, match="it broke on the way"):
@@ -298,14 +298,14 @@ def test_group_receive_raises(client: WebSocketClient) -> None:
 @pytest.mark.parametrize("message", ["", "x" * 200])
 @pytest.mark.parametrize("policy", ["close", "drop"])
 def test_group_receive_behind(client: WebSocketClient, policy: str, message: str) -> None:
-    """What waits for the view is bounded, however small it is, and so is what it costs."""
+    """The backlog of ``group_receive()`` is bounded, even with empty messages."""
     limits = {"WEBSOCKET_MAX_UNSENT_BYTES": 3000, "WEBSOCKET_SLOW_CLIENT": policy}
     with override_settings(**limits), client.websocket("/watching/") as ws:
         Group("room").send("x" * 5000)
-        assert len(ws.receive()) == len("seen ''") + 5000  # one is never too many
+        assert len(ws.receive()) == len("seen ''") + 5000  # a single message always fits
         before = snapshot()
         for _ in range(100):
-            Group("room").send(message)  # and the view has not had a turn yet
+            Group("room").send(message)  # the view has not run yet
         after = snapshot()
         fitting = 3000 // (len(message) + 128) + 1
         if policy == "close":
@@ -320,16 +320,16 @@ def test_group_receive_behind(client: WebSocketClient, policy: str, message: str
 
 
 def test_group_receive_after_the_close(client: WebSocketClient) -> None:
-    """What the group was sent is not for a client that is gone."""
+    """Messages of groups are dropped once the client is gone."""
     with client.websocket("/watching/") as ws:
-        ws._peer.send("say text")  # the view has not had a turn yet
+        ws._peer.send("say text")  # the view has not run yet
         Group("room").send("crash")
         ws._peer.send_close(1001, "")
     assert site.ends == ["1001 "]
 
 
 def test_group_closes(client: WebSocketClient, path: str) -> None:
-    """One view may end the others."""
+    """One view may close the sockets of others."""
     with client.websocket("/function/") as ann, client.websocket("/event/") as bob:
         with client.websocket(path) as ws:
             ws.send("out")
@@ -339,7 +339,7 @@ def test_group_closes(client: WebSocketClient, path: str) -> None:
 
 
 def test_exception_of_another(client: WebSocketClient) -> None:
-    """Whoever lets a view go on hears of its exception."""
+    """The call that lets a view go on raises its exception."""
     with client.websocket("/function/") as ann, client.websocket("/event/") as bob:
         with pytest.raises(ValueError, match="it broke"):
             ann.send("crash")
@@ -347,7 +347,7 @@ def test_exception_of_another(client: WebSocketClient) -> None:
         assert bob.receive() == "still there"
 
 
-# What else there is
+# Other features
 
 
 def test_helper(client: WebSocketClient, path: str) -> None:
@@ -366,7 +366,7 @@ def test_latency(client: WebSocketClient, path: str) -> None:
 
 
 def test_surroundings(client: WebSocketClient, path: str) -> None:
-    """Language and time zone of a view are its own: they reach neither messages nor the test."""
+    """A view has its own language and time zone; they do not reach other sockets or the test."""
     with (
         translation.override("en"),
         timezone.override("Europe/Berlin"),
@@ -383,11 +383,11 @@ def test_surroundings(client: WebSocketClient, path: str) -> None:
             other.send("change")
             assert other.receive() == "changed"
             if path == "/function/":
-                break  # what a function activates holds until it changes it
+                break  # what a function activates lasts until it changes it
 
 
 def test_compression(client: WebSocketClient, path: str) -> None:
-    """Negotiated as with a browser when the settings ask for it, and else not."""
+    """Compression is negotiated as with a browser, if the settings enable it."""
     with client.websocket(path) as ws:
         assert "Sec-WebSocket-Extensions" not in ws.response.headers
     with override_settings(WEBSOCKET_COMPRESSION=True), client.websocket(path) as ws:
@@ -400,7 +400,7 @@ def test_compression(client: WebSocketClient, path: str) -> None:
 
 
 def test_view_s_end_is_the_view_s(client: WebSocketClient) -> None:
-    """A test that waits at the wrong end is told so."""
+    """Waiting at the server's end of the socket is an error that says so."""
     with client.websocket("/function/"):
         (websocket,) = registry.open_sockets
         assert isinstance(websocket, WebSocket)
@@ -409,7 +409,7 @@ def test_view_s_end_is_the_view_s(client: WebSocketClient) -> None:
 
 
 def test_inside_the_middleware(client: WebSocketClient) -> None:
-    """A view without a decorator accepts in the middle of its request and ends it later."""
+    """A view without a decorator accepts in mid-request and ends the request later."""
     with client.websocket("/undecorated/") as ws:
         assert ws.receive() == "inside"
         ws.send("bye")
@@ -418,7 +418,7 @@ def test_inside_the_middleware(client: WebSocketClient) -> None:
 
 
 def test_nothing_stays(client: WebSocketClient, path: str) -> None:
-    """A socket that is finished with is forgotten by everybody."""
+    """A closed socket is removed from all registries."""
     with client.websocket(path) as ws:
         ws.send("x")
         assert len(registry.open_sockets) == 1
@@ -434,7 +434,7 @@ def use(ws: ClientWebSocket) -> None:
 
 
 def test_a_test_that_fails(client: WebSocketClient, path: str) -> None:
-    """Its exception passes, and the socket is closed."""
+    """The test's exception propagates, and the socket is closed."""
     with pytest.raises(KeyError, match="the test failed"), client.websocket(path) as ws:
         use(ws)
     assert ws.closed
@@ -442,7 +442,7 @@ def test_a_test_that_fails(client: WebSocketClient, path: str) -> None:
 
 
 def test_a_view_that_waits_elsewhere(client: WebSocketClient) -> None:
-    """Nobody could ever wake it: gevent says so, and nothing of it stays."""
+    """A view that nothing can wake raises gevent's LoopExit, and leaves nothing behind."""
     from gevent.exceptions import LoopExit
 
     with pytest.raises(LoopExit):

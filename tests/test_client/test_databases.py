@@ -1,4 +1,4 @@
-"""The database of a test is that of the views under test."""
+"""The views under test use the database connection of the test."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class FunctionTests(WebSocketTestCase):
 
     @classmethod
     def setUpTestData(cls) -> None:
-        """Write something that is never committed."""
+        """Write a row that is never committed."""
         User.objects.create(username="ann")
 
     def test_same_transaction(self) -> None:
-        """Either side sees what the other has written."""
+        """Test and view see each other's writes."""
         with self.client.websocket(self.path) as ws:
             User.objects.create(username="bob")
             ws.send("save cid")
@@ -40,7 +40,7 @@ class FunctionTests(WebSocketTestCase):
         self.assertEqual(User.objects.count(), 3)
 
     def test_isolated(self) -> None:
-        """What another test's view has written is gone."""
+        """Rows of another test's view are gone."""
         self.assertEqual(User.objects.count(), 1)
         with self.client.websocket(self.path) as ws:
             ws.send("save cid")
@@ -56,7 +56,7 @@ class FunctionTests(WebSocketTestCase):
             pass
 
     def test_on_commit(self) -> None:
-        """on_commit() waits for a commit, which captureOnCommitCallbacks() stands for."""
+        """on_commit() waits for a commit, which captureOnCommitCallbacks() simulates."""
         with self.client.websocket(self.path) as ws:
             ws.send("later")
             self.assertSilent(ws)
@@ -72,7 +72,7 @@ class FunctionTests(WebSocketTestCase):
             self.assertReceives(ws, "done")
 
     def test_transaction_of_the_test(self) -> None:
-        """A test may be inside of more transactions when it sends than when it connected."""
+        """A test may be in more transactions when it sends than when it connected."""
         with self.client.websocket(self.path) as ws:
             with transaction.atomic():
                 ws.send("save bob")
@@ -86,7 +86,7 @@ class FunctionTests(WebSocketTestCase):
         self.assertReceivesJSON(ws, 5)
 
     def test_error_in_the_view(self) -> None:
-        """What a view has written goes when its transaction fails, and the test goes on."""
+        """A failed transaction rolls back the view's writes, and the test goes on."""
         with self.client.websocket(self.path) as ws:
             with pytest.raises(Exception, match="UNIQUE"):
                 ws.send("atomic ann")
@@ -94,7 +94,7 @@ class FunctionTests(WebSocketTestCase):
         self.assertEqual(User.objects.count(), 1)
 
     def test_connection_stays(self) -> None:
-        """Nothing closes the test's connection, be it a handshake, a wait or an end."""
+        """No handshake, wait or end closes the test's connection."""
         held = connection.connection
         for name in ("bob", "cid"):
             with self.client.websocket(self.path) as ws:
@@ -106,24 +106,24 @@ class FunctionTests(WebSocketTestCase):
 
 
 class EventTests(FunctionTests):
-    """The same for an event view."""
+    """The same tests with an event view."""
 
     path = "/event/"
 
 
 @SITE
 class HoldingTests(WebSocketTestCase):
-    """A view that waits inside of a transaction of its own."""
+    """A view that waits inside a transaction of its own."""
 
     def test_no_transaction_around_the_view(self) -> None:
-        """ATOMIC_REQUESTS is not for sockets, and the TestCase's transaction is no obstacle."""
+        """ATOMIC_REQUESTS does not apply, and the TestCase's transaction does not matter."""
         with self.client.websocket("/holding/") as ws, self.assertNumQueries(0):
             self.assertReceivesJSON(ws, True)
             ws.send("go on")
             self.assertReceives(ws, "not held")
 
     def test_waiting_inside(self) -> None:
-        """The error that it is in production, though the test itself is inside of one."""
+        """Waiting inside is an error as in production, even if the test is in a transaction."""
         with self.client.websocket("/holding/") as ws, transaction.atomic():
             with pytest.raises(TransactionManagementError, match="leave the block before you wait"):
                 ws.send("hold")
@@ -131,7 +131,7 @@ class HoldingTests(WebSocketTestCase):
         self.assertFalse(User.objects.exists())
 
     def test_test_leaves_its_transaction(self) -> None:
-        """Fewer transactions of the test than before hide none of the view's."""
+        """The view's transaction is found even if the test has left one of its own."""
         with transaction.atomic():
             ws = self.client.websocket("/holding/")
         with pytest.raises(TransactionManagementError):
@@ -143,7 +143,7 @@ class TransactionTests(WebSocketTransactionTestCase):
     """Views that commit."""
 
     def test_commit(self) -> None:
-        """on_commit() comes at once, and a view's connection is the test's."""
+        """on_commit() runs at once, and a view uses the test's connection."""
         for path in ("/function/", "/event/"):
             with self.client.websocket(path) as ws:
                 ws.send("later")
@@ -157,7 +157,7 @@ class TransactionTests(WebSocketTransactionTestCase):
         self.assertFalse(connection.in_atomic_block)
 
     def test_waiting_inside(self) -> None:
-        """The error is the same here."""
+        """Waiting inside is the same error here."""
         with self.client.websocket("/holding/") as ws:
             self.assertReceivesJSON(ws, False)
             with pytest.raises(TransactionManagementError):
@@ -172,12 +172,12 @@ class TransactionTests(WebSocketTransactionTestCase):
 
 @pytest.mark.parametrize("signal", [request_started, request_finished])
 def test_signals(signal: Any) -> None:
-    """No test has taken Django's own receivers away for good."""
+    """The tests have restored Django's own receivers."""
     assert close_old_connections in signal._live_receivers(None)[0]
 
 
 def test_patched_process() -> None:
-    """All of this in a process that gevent has patched, where each greenlet has connections."""
+    """These tests pass in a process patched by gevent, where each greenlet has connections."""
     program = (
         "from gevent import monkey; monkey.patch_all()\n"
         "import sys, pytest\n"

@@ -31,17 +31,17 @@ from django_wsmux.views import WebSocketView
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
-#: At import it belongs to no tenant.
+#: Created at import, when no tenant is active.
 LOBBY = Group("lobby")
 
-#: The tenant that is active; an exception is raised.
+#: The active tenant; an exception is raised.
 tenant: list[Any] = ["a"]
 
 VALUE = {"when": date(2026, 5, 1), "price": Decimal("1.50"), "id": UUID(int=7)}
 WRITTEN = {"when": "2026-05-01", "price": "1.50", "id": str(UUID(int=7))}
 
 
-#: The same, where middleware sets it for as long as a request takes.
+#: The same, set by middleware during a request.
 requested: ContextVar[str | None] = ContextVar("requested", default=None)
 
 
@@ -69,7 +69,7 @@ def prefix() -> Any:
 
 @contextmanager
 def active(name: Any) -> Iterator[None]:
-    """Make a tenant the active one."""
+    """Activate a tenant."""
     before, tenant[0] = tenant[0], name
     try:
         yield
@@ -79,7 +79,7 @@ def active(name: Any) -> Iterator[None]:
 
 @websocket
 def lobby(request: Any, websocket: Any) -> None:
-    """Be in the lobby until told to leave; send what is JSON as such."""
+    """Join the lobby until a message says "leave"; send JSON messages as JSON."""
     LOBBY.join(websocket, {"name": request.GET.get("name"), "since": date(2026, 5, 1)})
     for message in websocket:
         if message == "leave":
@@ -93,7 +93,7 @@ def lobby(request: Any, websocket: Any) -> None:
 
 @websocket
 def visitor(request: Any, websocket: Any) -> None:
-    """Be in the lobby within a block."""
+    """Join the lobby within a block."""
     with LOBBY.joined(websocket):
         websocket.receive()
     websocket.send("left")
@@ -101,7 +101,7 @@ def visitor(request: Any, websocket: Any) -> None:
 
 
 class Event(WebSocketView):
-    """Hears what its user is told."""
+    """Receives the messages to its user."""
 
 
 def undecorated(request: Any) -> HttpResponse:
@@ -129,7 +129,7 @@ PREFIXED = override_settings(
 )
 @SITE
 def test_names(name: str, client: WebSocketClient) -> None:
-    """Any text is a name."""
+    """A name may be any text."""
     with client.websocket("/lobby/") as ws:
         group = Group(name)
         group.join(ws_of("lobby"))
@@ -139,7 +139,7 @@ def test_names(name: str, client: WebSocketClient) -> None:
 
 
 def ws_of(name: str) -> Any:
-    """Return the server's end of the one socket in a group."""
+    """Return the server's end of the only socket in a group."""
     (websocket,) = members.of(name)
     return websocket
 
@@ -162,14 +162,14 @@ def ws_of(name: str) -> Any:
     ],
 )
 def test_bad_names(name: Any) -> None:
-    """Control characters, lone surrogates and the groups of people are refused."""
+    """Control characters, lone surrogates and the groups of users are refused."""
     with pytest.raises(ValueError, match="use 1 to 200 characters, no control characters"):
         Group(name)
 
 
 @PREFIXED
 def test_tenants(client: WebSocketClient) -> None:
-    """One group object is each tenant's own; the name is what was written."""
+    """One Group object is a separate group in each tenant, with the same name."""
     with ExitStack() as stack:
         of_a = stack.enter_context(client.websocket("/lobby/?name=a"))
         with active("b"):
@@ -205,7 +205,7 @@ def test_leave_under_another_prefix(client: WebSocketClient, url: str) -> None:
 
 @PREFIXED
 def test_member_of_two_tenants(client: WebSocketClient) -> None:
-    """A socket in both tenants' groups leaves that of the active one."""
+    """A socket in the groups of two tenants leaves that of the active one."""
     with client.websocket("/lobby/") as ws:
         socket = ws_of(("a", "lobby"))  # type: ignore[arg-type]
         with active("b"):
@@ -232,7 +232,7 @@ def test_member_of_two_tenants(client: WebSocketClient) -> None:
 )
 @PREFIXED
 def test_bad_prefix(returned: Any, said: str) -> None:
-    """The error names the setting, its value and what is wrong."""
+    """The error names the setting, its value and the problem."""
     with active(returned), pytest.raises(ImproperlyConfigured) as caught:
         LOBBY.send("x")
     assert said in str(caught.value)
@@ -242,7 +242,7 @@ def test_bad_prefix(returned: Any, said: str) -> None:
 @pytest.mark.django_db
 @PREFIXED
 def test_bad_prefix_and_a_user(caplog: pytest.LogCaptureFixture) -> None:
-    """A user is saved and deleted where there is no prefix; it is logged."""
+    """Without a prefix, a user can still be saved and deleted; the failure is logged."""
     user = User.objects.create(username="ann")
     user.is_active = False
     with active(LookupError("no tenant")):
@@ -254,7 +254,7 @@ def test_bad_prefix_and_a_user(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.django_db(transaction=True)
 @PREFIXED
 def test_commit_in_another_tenant(client: WebSocketClient) -> None:
-    """What waits for the commit belongs to the tenant that was active when it was sent."""
+    """A message that waits for the commit goes to the tenant that was active when it was sent."""
     with client.websocket("/lobby/") as of_a, active("b"), client.websocket("/lobby/") as of_b:
         with transaction.atomic():
             with active("a"):
@@ -266,7 +266,7 @@ def test_commit_in_another_tenant(client: WebSocketClient) -> None:
 @pytest.mark.django_db
 @PREFIXED
 def test_users_and_sessions() -> None:
-    """Users have the prefix of their tenant; a session's key is unique without."""
+    """A user's group has the tenant's prefix; a session's key is unique without one."""
     assert Group.for_user(7).key() == ("a", "@user:7")
     assert Group.for_session("s" * 32).key() == Group.for_session("s" * 32).name
     with active("b"):
@@ -291,7 +291,7 @@ def test_tenant_of_the_middleware(client: WebSocketClient, url: str) -> None:
 
 @PREFIXED
 def test_overview(client: WebSocketClient) -> None:
-    """Operators see the groups of all tenants, with the prefix beside the name."""
+    """Operators see the groups of all tenants, with prefix and name."""
     serve()
     with client.websocket("/lobby/"), active("b"), client.websocket("/lobby/"):
         seen = look(10)
@@ -306,7 +306,7 @@ def test_overview(client: WebSocketClient) -> None:
 
 @SITE
 def test_one_encoder(client: WebSocketClient) -> None:
-    """Views, groups and the test client make the same JSON of dates, decimals and UUIDs."""
+    """Views, groups and the test client encode dates, decimals and UUIDs alike."""
     with client.websocket("/lobby/") as ws:
         ws.send("json")
         ws.send("group json")
@@ -317,10 +317,10 @@ def test_one_encoder(client: WebSocketClient) -> None:
 
 
 class Encoder(json.JSONEncoder):
-    """Knows sets."""
+    """Encodes sets."""
 
     def default(self, o: Any) -> Any:
-        """Write a set as a list."""
+        """Encode a set as a list."""
         return sorted(o) if isinstance(o, set) else super().default(o)
 
 
@@ -329,9 +329,9 @@ class Encoder(json.JSONEncoder):
     WEBSOCKET_JSON_ENCODER="tests.test_client.test_groups.Encoder",
 )
 def test_own_encoder(client: WebSocketClient) -> None:
-    """The project's encoder is used, and only that; an argument goes before it."""
+    """Only the project's encoder is used; an argument takes precedence."""
     with WebSocketClient(raise_request_exception=False).websocket("/lobby/") as ws:
-        # Its info has a date in it.
+        # Its info contains a date.
         assert ws.close_code == 1011
     with client.websocket("/visitor/") as ws:
         LOBBY.send_json({1, 2})
@@ -350,7 +350,7 @@ AWAY = "redis://127.0.0.1:1"
 
 @pytest.mark.django_db(transaction=True)
 def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
-    """What is stored is stored: no error, a line, a counter, and the hooks that come later run."""
+    """The commit succeeds; the failure is logged and counted, and later hooks run."""
     done: list[str] = []
     before = counters["group_publish_failed"]
     with override_settings(WEBSOCKET_BACKEND=AWAY):
@@ -368,7 +368,7 @@ def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """W015 where django-tenants is used without a prefix."""
+    """django-tenants without a prefix gets a warning."""
     assert not w020()
     monkeypatch.setitem(
         settings.DATABASES["default"], "ENGINE", "django_tenants.postgresql_backend"
@@ -380,5 +380,5 @@ def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def w020() -> list[str]:
-    """Return what the check says."""
+    """Return the messages of the check."""
     return [str(message.msg) for message in check_group_prefix(None)]

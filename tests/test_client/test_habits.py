@@ -1,4 +1,4 @@
-"""What people write who come from elsewhere, and what they are told."""
+"""Mistakes of users who come from elsewhere, and the advice that they get."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from django_wsmux.test import WebSocketClient
 from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.wsgi import WebSocketDispatcher, get_wsgi_websocket_application
 
-# What is refused where it is written
+# Refused where it is defined
 
 
 async def coroutine(*args: Any) -> None: ...
@@ -44,7 +44,7 @@ def generator(*args: Any) -> Iterator[str]:
 
 
 class Callables:
-    """An object that is called, and its method."""
+    """A callable object, and its method."""
 
     async def __call__(self, *args: Any) -> None: ...
 
@@ -75,14 +75,14 @@ NEVER_RUN = [
 )
 @pytest.mark.parametrize(("function", "text"), NEVER_RUN)
 def test_functions(take: Callable[..., Any], function: Any, text: str) -> None:
-    """Functions that would not run when called are refused, whatever they are for."""
+    """Functions that would not run when called are refused in every place."""
     with pytest.raises(TypeError, match=text):
         take(function)
 
 
 @pytest.mark.parametrize("function", [async_to_sync(coroutine), lambda *args: None, print])
 def test_plain_functions(function: Any) -> None:
-    """What is called like a function is taken, also where an event loop runs in it."""
+    """Plain callables are accepted, also those that run an event loop."""
     websocket(function)
     websocket_loop(function)
     bearer(function)
@@ -121,7 +121,7 @@ def own(base: Any, name: str, value: Any) -> Any:
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("function", [coroutine, stream, generator])
 def test_methods(hook: str, function: Any) -> None:
-    """The same of all methods that are called, by whatever way they come into the class."""
+    """So are all such methods of a class, in whatever way they are defined."""
     with pytest.raises(TypeError, match=r"is async|is a generator function"):
         own(Chat, hook, function).as_view()
     with pytest.raises(TypeError, match=r"is async|is a generator function"):
@@ -132,7 +132,7 @@ def test_methods(hook: str, function: Any) -> None:
 
 
 def test_method_decorator() -> None:
-    """A class decorated by name is looked at as well; other async methods are its own affair."""
+    """A class decorated by name is checked as well; its other async methods are allowed."""
 
     def to_async(function: Any) -> Any:
         @wraps(function)
@@ -179,7 +179,7 @@ def takes_any(self: Any, *args: Any, **kwargs: Any) -> None: ...
     ],
 )
 def test_arguments(hook: str, method: Any, text: str | None) -> None:
-    """A method that cannot be called as it will be is refused at once, not by the first peer."""
+    """A method with the wrong arguments is refused at once, not with the first client."""
     view = own(Chat, hook, method)
     if text is None:
         view.as_view()
@@ -189,7 +189,7 @@ def test_arguments(hook: str, method: Any, text: str | None) -> None:
 
 
 def test_arguments_of_functions() -> None:
-    """A view without request, and look-ups that take something else."""
+    """The same holds for a view without request, and for look-ups."""
     with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):
         websocket(lambda websocket: None)
     with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):
@@ -209,7 +209,7 @@ def test_arguments_of_functions() -> None:
     ],
 )
 def test_no_lists(attribute: str, value: Any, text: str) -> None:
-    """One where a list is expected."""
+    """A single value instead of a list is refused."""
     with pytest.raises(TypeError, match=text):
         own(WebSocketView, attribute, value).as_view()
     if isinstance(value, str):
@@ -220,7 +220,7 @@ def test_no_lists(attribute: str, value: Any, text: str) -> None:
 
 
 def test_properties() -> None:
-    """A property is not asked before there is a socket."""
+    """A property is not evaluated before there is a socket."""
 
     class Own(WebSocketView):
         @property
@@ -234,11 +234,11 @@ def test_properties() -> None:
     Own.as_view()
 
 
-# What is seen when it runs
+# Found when it runs
 
 
 class Late(WebSocketView):
-    """Returns what a query names: from connect(), or for a message."""
+    """Returns what a query names, from connect() or for a message."""
 
     def make(self, what: str) -> Any:
         return {"true": True, "text": "yes"}.get(what) or coroutine()
@@ -289,7 +289,7 @@ class OddGroups(WebSocketView):
 
 
 def conversing(request: HttpRequest) -> HttpResponse:
-    """Have a conversation that returns what is not for it."""
+    """Return a value that is not for the client."""
     made: dict[str, Callable[[Any], Any]] = {
         "coroutine": lambda websocket: coroutine(),
         "generator": lambda websocket: generator(),
@@ -346,7 +346,7 @@ urlpatterns = [
 
 @pytest.fixture
 def site(client: WebSocketClient) -> Iterator[WebSocketClient]:
-    """A client of these sockets, for which errors are answers; nothing is left unawaited."""
+    """A client of these sockets that raises no exceptions; nothing may stay unawaited."""
     client.raise_request_exception = False
     with override_settings(WEBSOCKET_URLCONF=__name__), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -387,7 +387,7 @@ def test_messages(
 
 @pytest.mark.parametrize("message", ["value", "other"])
 def test_values(site: WebSocketClient, message: str) -> None:
-    """What is returned otherwise is ignored."""
+    """Other return values are ignored."""
     with site.websocket("/late/") as ws:
         ws.send(message)
         assert not ws.closed
@@ -409,7 +409,7 @@ def test_values(site: WebSocketClient, message: str) -> None:
 def test_not_sent(
     site: WebSocketClient, caplog: pytest.LogCaptureFixture, url: str, name: str, kind: str
 ) -> None:
-    """What a view returns as if it were sent is worth a line in the log."""
+    """A return value that looks like a message gets a line in the log."""
     with site.websocket(url) as ws:
         if not ws.closed:
             ws.send(kind)
@@ -453,7 +453,7 @@ def test_conversations(site: WebSocketClient, caplog: pytest.LogCaptureFixture, 
 
 @pytest.mark.parametrize("url", ["/conversing/?what=response", "/decorated/?what=response"])
 def test_late_response(site: WebSocketClient, caplog: pytest.LogCaptureFixture, url: str) -> None:
-    """A response that comes after the 101 is worth a line in the log."""
+    """A response after the 101 gets a line in the log."""
     with caplog.at_level(logging.WARNING, "django_wsmux.connection"), site.websocket(url) as ws:
         assert ws.close_code == 1008
     assert "the view returned a response (403) after the 101" in caplog.text
@@ -464,7 +464,7 @@ def test_late_response(site: WebSocketClient, caplog: pytest.LogCaptureFixture, 
 
 @pytest.mark.parametrize("arguments", [({"type": "http"},), ({"type": "http"}, print, print)])
 def test_asgi(arguments: Any) -> None:
-    """An ASGI server's call is told from a WSGI server's."""
+    """A call by an ASGI server gets an error with advice."""
     for application in (WebSocketDispatcher(lambda *args: []), get_wsgi_websocket_application()):
         with pytest.raises(TypeError, match=r"gunicorn -k django_wsmux\.worker\.WebSocketWorker"):
             application(*arguments)
@@ -472,13 +472,13 @@ def test_asgi(arguments: Any) -> None:
 
 @pytest.mark.parametrize("kind", [WebSocket, WebSocketView])
 def test_attributes_cost_nothing(kind: type[Any]) -> None:
-    """No ``__getattr__()`` is there, which makes each access to each attribute dearer."""
+    """No class has ``__getattr__()``, which would make attribute access slower."""
     assert not hasattr(kind, "__getattr__")
     assert not hasattr(kind, "scope")
 
 
 def test_attributes_of_mixins() -> None:
-    """A name that has advice may come from a class further on."""
+    """The advice does not hide an attribute of a mixin that comes later in the MRO."""
 
     class Mixin:
         channel_name = "lobby"

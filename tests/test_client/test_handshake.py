@@ -1,4 +1,4 @@
-"""What comes before the first message: refusals, cookies, headers, the 101."""
+"""The handshake of the test client: users, headers, refusals, the 101."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def path(request: pytest.FixtureRequest) -> str:
 
 
 def refusal(client: WebSocketClient, path: str, **options: Any) -> Any:
-    """Return the response that a handshake is refused with."""
+    """Return the response of a refused handshake."""
     with pytest.raises(HandshakeRefused) as refused:
         client.websocket(path, **options)
     return refused.value.response
 
 
-# Who it is
+# Users
 
 
 def test_anonymous(client: WebSocketClient, path: str) -> None:
-    """login_required redirects, and the response has an url, as that of Django's client."""
+    """login_required redirects, and the response has ``url`` as in Django's client."""
     with pytest.raises(HandshakeRefused) as refused:
         client.websocket(f"{path}private/")
     response = refused.value.response
@@ -57,7 +57,7 @@ def test_anonymous(client: WebSocketClient, path: str) -> None:
 
 @pytest.mark.django_db
 def test_signed_in(client: WebSocketClient, path: str) -> None:
-    """force_login() and login() do for sockets what they do for pages; logout() too."""
+    """force_login(), login() and logout() work as for pages."""
     user = User.objects.create_user("ann", password="secret")
     client.force_login(user)
     with client.websocket(f"{path}private/") as ws:
@@ -73,7 +73,7 @@ def test_signed_in(client: WebSocketClient, path: str) -> None:
 @pytest.mark.django_db
 @override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
 def test_cap(client: WebSocketClient, path: str) -> None:
-    """Caps hold in tests; a socket that is closed leaves its place."""
+    """Limits apply in tests; a closed socket releases its place."""
     client.force_login(User.objects.create(username="ann"))
     for _ in range(2):
         with client.websocket(f"{path}private/"):
@@ -86,7 +86,7 @@ def test_cap(client: WebSocketClient, path: str) -> None:
 def test_user_is_not_read(
     client: WebSocketClient, path: str, django_assert_num_queries: Any
 ) -> None:
-    """Without a cap nobody asks the database who it is."""
+    """Without a limit, the handshake does not load the user."""
     client.force_login(User.objects.create(username="ann"))
     with django_assert_num_queries(0), client.websocket(path):
         pass
@@ -95,7 +95,7 @@ def test_user_is_not_read(
 @pytest.mark.django_db
 @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
 def test_signing_out(client: WebSocketClient, path: str) -> None:
-    """Whoever signs out, here by the test's own client, loses the sockets."""
+    """Signing out, here by the test's own client, closes the user's sockets."""
     client.force_login(User.objects.create(username="ann"))
     with client.websocket(path) as ws:
         client.logout()
@@ -104,17 +104,17 @@ def test_signing_out(client: WebSocketClient, path: str) -> None:
 
 
 def test_session(client: WebSocketClient, path: str) -> None:
-    """A session begun by the handshake is the client's from then on."""
+    """The client keeps a session that the handshake began."""
     with client.websocket(f"{path}refusing/?how=session") as ws:
         assert "sessionid" in ws.response.cookies
     assert client.session["seen"] is True
 
 
-# What is sent along
+# What the client sends
 
 
 def test_headers(client: WebSocketClient, path: str) -> None:
-    """Headers of the client, of the call, cookies and further environ arrive."""
+    """Headers of the client and of the call, cookies and further environ arrive."""
     client = WebSocketClient(headers={"X-Colour": "red"}, REMOTE_ADDR="192.0.2.1")
     client.cookies["flavour"] = "vanilla"
     with client.websocket(f"{path}refusing/?how=meta") as ws:
@@ -136,7 +136,7 @@ def test_headers(client: WebSocketClient, path: str) -> None:
     ],
 )
 def test_origin(client: WebSocketClient, path: str, options: Any, expected: str | None) -> None:
-    """A page of this site unless told otherwise, or no page at all."""
+    """The origin is this site by default, can be set, and can be left out."""
     with client.websocket(f"{path}refusing/?how=meta", **options) as ws:
         assert ws.receive_json()[0] == expected
 
@@ -157,7 +157,7 @@ def test_foreign_host(client: WebSocketClient, path: str) -> None:
 
 
 def test_subprotocols(client: WebSocketClient, path: str) -> None:
-    """The server's first that the client offers; none in common is no error."""
+    """The first subprotocol of the server that the client offers is agreed, or none."""
     for offered, chosen in (
         (["chat.v1", "chat.v2"], "chat.v2"),
         (("x", "chat.v1"), "chat.v1"),
@@ -169,11 +169,11 @@ def test_subprotocols(client: WebSocketClient, path: str) -> None:
             assert ws.response.headers.get("Sec-WebSocket-Protocol") == chosen
 
 
-# What comes back
+# What the client receives
 
 
 def test_switching_protocols(client: WebSocketClient, path: str) -> None:
-    """The response is the 101 with what the middleware has put on it; cookies stay."""
+    """The response is the 101 with headers of the middleware; cookies are kept."""
     with client.websocket(path) as ws:
         assert ws.response.status_code == 101
         assert ws.response.headers["X-Mixed-Case"] == "KeepMyCase"
@@ -185,13 +185,13 @@ def test_switching_protocols(client: WebSocketClient, path: str) -> None:
 
 @pytest.mark.parametrize(("how", "status"), [("missing", 404), ("page", 429)])
 def test_refused(client: WebSocketClient, path: str, how: str, status: int) -> None:
-    """Whatever Django answers instead."""
+    """Any other response of Django is a refusal."""
     assert refusal(client, f"{path}refusing/?how={how}").status_code == status
     assert refusal(client, "/nowhere/").status_code == 404
 
 
 def test_rendered_refusal(client: WebSocketClient, path: str) -> None:
-    """A page that is rendered comes with its context and templates, and its cookies stay."""
+    """A rendered refusal has context and templates, and its cookies are kept."""
     response = refusal(client, f"{path}refusing/?how=page")
     assert response.context["reason"] == "full"
     assert [template.name for template in response.templates] == ["refusal.html"]
@@ -207,13 +207,13 @@ def test_rendered_refusal(client: WebSocketClient, path: str) -> None:
     ],
 )
 def test_malformed(client: WebSocketClient, headers: Any, status: int, text: bytes) -> None:
-    """Refused before Django is asked, as under a server."""
+    """A malformed handshake is refused before Django runs, as under a server."""
     response = refusal(client, "/function/", headers=headers)
     assert (response.status_code, text in response.content) == (status, True)
 
 
 def test_exception(client: WebSocketClient, path: str) -> None:
-    """What connect() raises is raised in the test, or is a 500."""
+    """An exception in connect() is raised in the test, or becomes a 500."""
     with pytest.raises(ValueError, match="it broke before") as raised:
         client.websocket(f"{path}refusing/?how=crash")
     assert raised.traceback[-1].name == "answer"
@@ -224,7 +224,7 @@ def test_exception(client: WebSocketClient, path: str) -> None:
 
 
 def test_refused_handshake_leaves_nothing(client: WebSocketClient, path: str) -> None:
-    """A client may go on after a refusal."""
+    """After a refusal, the client can be used again."""
     assert refusal(client, "/nowhere/").status_code == 404
     with client.websocket(path) as ws:
         ws.send("hi")
@@ -234,20 +234,20 @@ def test_refused_handshake_leaves_nothing(client: WebSocketClient, path: str) ->
 
 @override_settings(WEBSOCKET_URLCONF="no.such.module")
 def test_bad_settings(client: WebSocketClient) -> None:
-    """A setting that no server would start with is the same error here."""
+    """A setting with which no server starts is the same error here."""
     with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_URLCONF 'no"):
         client.websocket("/function/")
 
 
 @pytest.mark.django_db
 def test_plain_request(client: WebSocketClient) -> None:
-    """The client is Django's in all else."""
+    """Otherwise the client is Django's."""
     assert client.get("/login/").content == b"who are you"
     assert client.get("/function/").status_code == 404
 
 
 def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The socket is open by then: that is logged, and the view goes on all the same."""
+    """The socket is already open: the error is logged, and the view goes on."""
 
     def fail(**kwargs: Any) -> None:
         raise RuntimeError("a receiver's bug")
@@ -265,7 +265,7 @@ def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptur
 
 
 class Early(WebSocketView):
-    """Send what cannot be sent, or when it cannot, before the 101."""
+    """Send before the 101: text that cannot be encoded, or after a close."""
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         if "surrogate" in request.GET:
@@ -283,7 +283,7 @@ urlpatterns = [django_path("early/", Early.as_view())]
 
 @override_settings(WEBSOCKET_URLCONF=__name__)
 def test_early_after_a_close(client: WebSocketClient) -> None:
-    """What ``connect()`` sends after it has closed goes nowhere, and the view is told once."""
+    """Messages that ``connect()`` sends after its close are dropped; ``disconnect()`` runs once."""
     with client.websocket("/early/") as ws:
         assert ws.receive() == "first"
         assert (ws.close_code, ws.close_reason) == (4001, "no")
@@ -292,7 +292,7 @@ def test_early_after_a_close(client: WebSocketClient) -> None:
 
 @override_settings(WEBSOCKET_URLCONF=__name__)
 def test_early_and_impossible(client: WebSocketClient) -> None:
-    """Text that is no text is an error of ``connect()``, while it can still be answered as such."""
+    """A lone surrogate is an error in ``connect()``, while the answer can still be a 500."""
     client.raise_request_exception = False
     assert refusal(client, "/early/?surrogate").status_code == 500
     assert site.ends == []
@@ -301,7 +301,7 @@ def test_early_and_impossible(client: WebSocketClient) -> None:
 def test_closed_while_it_joins(
     client: WebSocketClient, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who signs out in the very moment of the handshake is closed as soon as the socket is open."""
+    """A session that ends while the socket joins its groups closes it as soon as it is open."""
     join, joined = people.join, []
 
     def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
@@ -318,7 +318,7 @@ def test_closed_while_it_joins(
 
 
 def test_refused_by_code(client: WebSocketClient, path: str) -> None:
-    """A client of wsmux.v1 sees a close code, and HTTP when too many such sockets are waiting."""
+    """A client of wsmux.v1 sees a close code, or HTTP if too many such sockets are closing."""
     with client.websocket(f"{path}private/", ["wsmux.v1"]) as ws:
         assert (ws.close_code, ws.close_reason) == (4401, "302 Found")
     slots = [slot for _ in range(256) if (slot := dismissal.enter()) is not None]

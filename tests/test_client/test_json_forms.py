@@ -1,4 +1,4 @@
-"""Messages for forms: whatever JSON they hold, the answer is one of the form."""
+"""Forms get any JSON: the answer is always that of the form."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tags(forms.Field):
 
 
 class Joined(forms.TextInput):
-    """A widget that makes text of a list."""
+    """A widget that joins a list to text."""
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
         value = data.get(name)
@@ -49,7 +49,7 @@ OPTIONAL: dict[str, Any] = {"required": False}
 
 
 class Everything(forms.Form):
-    """A field of each kind that Django has."""
+    """A field of each kind in Django."""
 
     flag = forms.BooleanField(**OPTIONAL)
     null_flag = forms.NullBooleanField(**OPTIONAL)
@@ -94,7 +94,7 @@ class Everything(forms.Form):
     joined = forms.CharField(widget=Joined, **OPTIONAL)
 
 
-#: Under which names the fields look, that have several widgets or are files.
+#: Names of the fields, including those with several widgets and files.
 NAMES = [
     *Everything.base_fields,
     *("split_0", "split_1", "select_date_year", "select_date_month", "select_date_day"),
@@ -103,7 +103,7 @@ NAMES = [
 
 
 class Broken(forms.Form):
-    """Its own code is wrong."""
+    """A form whose own code is wrong."""
 
     own = forms.IntegerField(required=False)
     form = forms.IntegerField(required=False)
@@ -122,7 +122,7 @@ class Person(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def plain(value: Any) -> Any:
-    """Return what a test compares of a field's value."""
+    """Return a field's value as something that a test can compare."""
     if isinstance(value, QuerySet):
         return sorted(plain(each) for each in value)
     return getattr(value, "pk", value)
@@ -133,7 +133,7 @@ class Forms(FormWebSocketView):
 
     def form_valid(self, form: Any) -> None:
         found = {name: plain(form.cleaned_data[name]) for name in form.data if name in form.fields}
-        # ASCII for what cannot be sent otherwise; text for what JSON has no word for.
+        # ASCII for text that cannot be sent; text for values that JSON cannot express.
         self.websocket.send(json.dumps({"valid": found}, default=repr))
 
 
@@ -147,14 +147,14 @@ urlpatterns = [path("forms/", Forms.as_view()), path("values/", Values.as_view()
 
 @pytest.fixture
 def form_sockets() -> Iterator[None]:
-    """The sockets of this module."""
+    """Use the sockets of this module."""
     with override_settings(WEBSOCKET_URLCONF=__name__):
         yield
 
 
 @pytest.fixture
 def ws(client: WebSocketClient) -> Iterator[ClientWebSocket]:
-    """A socket with forms, and something to choose."""
+    """A socket with forms, and rows to choose from."""
     User.objects.create(pk=1, username="ann")
     Session.objects.create(session_key="1", expire_date=timezone.now())
     with client.websocket("/forms/") as ws:
@@ -162,7 +162,7 @@ def ws(client: WebSocketClient) -> Iterator[ClientWebSocket]:
 
 
 def ask(ws: ClientWebSocket, name: str, text: str) -> Any:
-    """Send a value, as JSON, for one field; return its value or the codes of its errors."""
+    """Send a JSON value for one field; return the field's value or its error codes."""
     ws.send(f'{{"type": "all", "{name}": {text}}}')
     answer = ws.receive_json()
     if "valid" in answer:
@@ -188,7 +188,7 @@ VALUES = st.recursive(
 
 
 def everywhere(value: Any) -> dict[str, Any]:
-    """Return a message with one value under each name."""
+    """Return a message with the same value under each name."""
     return dict.fromkeys(NAMES, value)
 
 
@@ -214,7 +214,7 @@ def everywhere(value: Any) -> dict[str, Any]:
 @example(everywhere("9" * 5000))
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1))
 def test_any_value(ws: ClientWebSocket, message: dict[str, Any]) -> None:
-    """There is an answer, and the socket stays open."""
+    """Any value gets an answer, and the socket stays open."""
     text = json.dumps({**message, "type": "all"}).replace("Infinity", "1e400")
     ws.send(text)
     answer = ws.receive_json()
@@ -225,7 +225,7 @@ def test_any_value(ws: ClientWebSocket, message: dict[str, Any]) -> None:
 def test_log(
     ws: ClientWebSocket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log says where a field gave up, and not what it was given."""
+    """The log shows where a field failed, but not the value."""
     monkeypatch.setattr(json_forms, "_limit", LogLimit())
     ask(ws, "tags", "[12345]")
     (line,) = caplog.messages
@@ -237,7 +237,7 @@ def test_log(
 
 
 def test_deep(ws: ClientWebSocket) -> None:
-    """Nesting is refused by the parser, or by the field."""
+    """Deep nesting is refused by the parser or by the field."""
     for depth in (50, 300, 500, 700, 900, 950, 990, 5000):
         for name in NAMES:
             ws.send(f'{{"type": "all", "{name}": {"[" * depth}{"]" * depth}}}')
@@ -294,33 +294,33 @@ def test_deep(ws: ClientWebSocket) -> None:
     ],
 )
 def test_value(ws: ClientWebSocket, name: str, text: str, expected: object) -> None:
-    """What a field is meant to take it takes, in the types of JSON too; the rest is an error."""
+    """A field takes what it should, also as JSON types; anything else is an error."""
     assert ask(ws, name, text) == expected
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", '{"type": "all", "text": NaN}', "1" * 5000])
-def test_no_json(ws: ClientWebSocket, text: str) -> None:
-    """What Python's parser takes beside JSON is refused."""
+def test_invalid_json(ws: ClientWebSocket, text: str) -> None:
+    """Python's extensions of JSON are refused."""
     ws.send(text)
     assert ws.receive_json()["errors"]["__all__"][0]["code"] == "invalid_json"
 
 
 @pytest.mark.parametrize("kind", ["5", "true", "null", "[]", "{}", '"\\ud800"', '"other"', "1e400"])
-def test_no_type(ws: ClientWebSocket, kind: str) -> None:
-    """A type of any type is answered."""
+def test_type_of_any_type(ws: ClientWebSocket, kind: str) -> None:
+    """A message type of any JSON type is answered."""
     ws.send(f'{{"type": {kind}}}')
     assert ws.receive_json()["errors"]["__all__"][0]["code"] == "unknown_type"
 
 
 def test_last_of_two(ws: ClientWebSocket) -> None:
-    """Of a key that comes twice the last one counts, as in JavaScript."""
+    """Of a repeated key the last one counts, as in JavaScript."""
     ws.send('{"type": 5, "text": [], "type": "all", "text": "b"}')
     assert ws.receive_json() == {"valid": {"text": "b"}}
 
 
 @pytest.mark.parametrize("name", ["own", "form"])
 def test_own_code(client: WebSocketClient, name: str) -> None:
-    """An error of the project's own code is none of the form, and is raised."""
+    """An exception in the project's own code is raised, not reported as an error of the form."""
     with client.websocket("/forms/") as ws:
         with pytest.raises(TypeError, match=r"has no len\(\)"):
             ws.send_json({"type": "broken", name: 5})
@@ -328,7 +328,7 @@ def test_own_code(client: WebSocketClient, name: str) -> None:
 
 
 def test_model_form(ws: ClientWebSocket) -> None:
-    """The queries of a model form meet no text that they cannot ask for."""
+    """A model form does not query with text that the database cannot encode."""
     ws.send('{"type": "person", "username": "\\ud800", "groups": [[]]}')
     assert ws.receive_json()["errors"].keys() == {"username", "groups"}
     ws.send_json({"type": "person", "username": "bob", "is_staff": True})
@@ -336,7 +336,7 @@ def test_model_form(ws: ClientWebSocket) -> None:
 
 
 def test_field_is_left_alone() -> None:
-    """After the check the form's fields are what they were, also after an error."""
+    """Validation leaves the form's fields unchanged, also after an error."""
 
     class Raising(forms.Form):
         own = forms.IntegerField()
@@ -353,7 +353,7 @@ def test_field_is_left_alone() -> None:
 
 
 def test_disabled() -> None:
-    """A field that is disabled takes its initial value, whatever comes."""
+    """A disabled field takes its initial value, whatever is sent."""
 
     class Form(forms.Form):
         text = forms.CharField(disabled=True, initial="kept")

@@ -34,7 +34,7 @@ class LiveTests(LiveServerTestCase):
         return client
 
     def test_echo(self) -> None:
-        """Messages come back, pages are served as ever."""
+        """Messages come back, and pages are served."""
         for path in ("/function/", "/event/"):
             with self.connect(path) as ws:
                 ws.send("hi")
@@ -43,7 +43,7 @@ class LiveTests(LiveServerTestCase):
             self.assertEqual(page.read(), b"who are you")
 
     def test_same_database(self) -> None:
-        """Either side sees what the other has written, in memory too."""
+        """Test and view see each other's writes, also with an in-memory database."""
         for path, name in (("/function/", "bob"), ("/event/", "cid")):
             User.objects.create(username=f"before {name}")
             with self.connect(path) as ws:
@@ -52,7 +52,7 @@ class LiveTests(LiveServerTestCase):
         self.assertEqual(User.objects.count(), 4)
 
     def test_signed_in(self) -> None:
-        """The cookies of the test's client sign in, as they do in a browser."""
+        """The cookies of the test's client sign in, as in a browser."""
         refusal = Site(self.server_thread.port).refused("/function/private/")
         self.assertEqual(refusal.status, 302)
         self.client.force_login(User.objects.create(username="ann"))
@@ -61,7 +61,7 @@ class LiveTests(LiveServerTestCase):
             self.assertEqual(ws.recv(timeout=TIMEOUT), "ann")
 
     def test_both_clients(self) -> None:
-        """A socket in the test's own thread hears those of the server."""
+        """A socket of the in-process client and those of the server share groups."""
         with self.client.websocket("/function/") as ann, self.connect("/event/") as bob:
             bob.send("say hello")
             self.assertEqual(bob.recv(timeout=TIMEOUT), "hello")
@@ -72,7 +72,7 @@ class LiveTests(LiveServerTestCase):
 
 @SITE
 class Leaving(LiveServerTestCase):
-    """A test to be run by a test: it leaves sockets open."""
+    """A test that another test runs: it leaves sockets open."""
 
     __test__ = False  # for pytest
 
@@ -80,7 +80,7 @@ class Leaving(LiveServerTestCase):
     sockets: list[ClientConnection] = []  # noqa: RUF012
 
     def runTest(self) -> None:
-        """Open two and close none."""
+        """Open two sockets and close none."""
         for path in ("/function/", "/event/"):
             client = connect(f"{self.live_server_ws_url}{path}", **LOCAL)
             self.sockets.append(self.clients.enter_context(client))
@@ -88,7 +88,7 @@ class Leaving(LiveServerTestCase):
 
 @pytest.mark.django_db(transaction=True)
 def test_sockets_left_open() -> None:
-    """The client hears 1001, and every view has ended before the next test begins."""
+    """The client receives 1001, and every view has ended before the next test."""
     site.ends.clear()
     result = unittest.TestResult()
     unittest.TestSuite([Leaving()]).run(result)
@@ -105,7 +105,7 @@ def test_sockets_left_open() -> None:
 
 @SITE
 class Stubborn(LiveServerTestCase):
-    """A test to be run by a test: its view does not end with its socket."""
+    """A test that another test runs: its view does not end with its socket."""
 
     __test__ = False  # for pytest
 
@@ -117,14 +117,14 @@ class Stubborn(LiveServerTestCase):
         cls.addClassCleanup(site.released.set)
 
     def runTest(self) -> None:
-        """Leave, and the view stays."""
+        """Leave while the view goes on."""
         with connect(f"{self.live_server_ws_url}/stubborn/", **LOCAL) as ws:
             ws.recv(timeout=TIMEOUT)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_view_that_goes_on() -> None:
-    """It is an error, rather than something that disturbs the next test."""
+    """A view that goes on is an error, so that it cannot disturb the next test."""
     site.released.clear()
     result = unittest.TestResult()
     with override_settings(WEBSOCKET_CLOSE_TIMEOUT=0.1):
@@ -135,7 +135,7 @@ def test_view_that_goes_on() -> None:
 
 @SITE
 class StaticTests(LiveServerMixin, StaticLiveServerTestCase):
-    """The mixin suits any live server."""
+    """The mixin works with any live server."""
 
     def test_echo(self) -> None:
         """Messages come back."""

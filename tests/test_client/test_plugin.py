@@ -1,4 +1,4 @@
-"""The plugin for pytest, in runs of pytest of their own."""
+"""The pytest plugin, in separate runs of pytest."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_database_asked_for_later(websocket_client, name, db):
 
 
 def run_pytest(directory: Path, tests: str, *options: str, **env: str) -> str:
-    """Run these tests; return what pytest says."""
+    """Run these tests; return pytest's output."""
     (directory / "test_it.py").write_text(tests)
     plugins = ["-p", PLUGIN, *options]
     result = subprocess.run(
@@ -112,7 +112,7 @@ def run_pytest(directory: Path, tests: str, *options: str, **env: str) -> str:
 
 
 def test_client(tmp_path: Path) -> None:
-    """``websocket_client`` is to sockets what pytest-django's ``client`` is to pages."""
+    """``websocket_client`` is for sockets what pytest-django's ``client`` is for pages."""
     output = run_pytest(
         tmp_path,
         TESTS,
@@ -125,7 +125,7 @@ def test_client(tmp_path: Path) -> None:
 
 
 def test_without_django(tmp_path: Path) -> None:
-    """A run that knows no Django is left alone, and does not even import it."""
+    """The plugin does not import Django in a run without it."""
     tests = (
         "import sys\n"
         "def test_plain():\n"
@@ -140,7 +140,7 @@ def test_without_django(tmp_path: Path) -> None:
 
 
 def test_entry_point() -> None:
-    """An installed package is found by pytest."""
+    """pytest finds the plugin of an installed package."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     line = parser["options.entry_points"]["pytest11"].strip()

@@ -1,4 +1,4 @@
-"""Sessions that end in the middle of a handshake, or whose key is what they hold."""
+"""Sessions that end during a handshake, in all session engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from django_wsmux.views import WebSocketView
 
 from .test_handshake import refusal
 
-#: What closes sockets when a transaction commits needs one that does.
+#: Closing sockets on commit needs a transaction that commits.
 committing = pytest.mark.django_db(transaction=True)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signing_out")]
@@ -49,11 +49,11 @@ ENGINES = [
 
 
 class SessionStore(file.SessionStore):
-    """An engine of the project's own; this module is a ``SESSION_ENGINE``."""
+    """A custom engine; this module is a ``SESSION_ENGINE``."""
 
 
 def decide(request: HttpRequest) -> HttpResponse | None:
-    """Read who it is, then let something happen."""
+    """Load the user, then let something happen."""
     assert request.user is not None
     str(request.user)
     for act in meanwhile:
@@ -97,7 +97,7 @@ def user_of(name: str) -> Any:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Do as the query says, where the cookies are."""
+    """Do what the query says, with the cookies of the request."""
     match request.GET["do"]:
         case "logout":
             logout(request)
@@ -121,7 +121,7 @@ urlpatterns = [
 
 @pytest.fixture
 def signing_out(tmp_path: Path) -> Iterator[None]:
-    """The sockets and pages of this module."""
+    """Use the sockets and pages of this module."""
     meanwhile.clear()
     Event.ends.clear()
     cache.clear()
@@ -145,7 +145,7 @@ def twin(client: WebSocketClient) -> WebSocketClient:
 
 
 def end(ws: ClientWebSocket) -> int | None:
-    """Read until the server closes, and return the code; say something first, to be sure."""
+    """Send a message to be sure; read until the server closes; return the code."""
     try:
         ws.send("?")
         while not str(ws.receive()).startswith("still there"):
@@ -158,7 +158,7 @@ def end(ws: ClientWebSocket) -> int | None:
 @pytest.mark.parametrize("url", ["/function/", "/undecorated/", "/event/"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_in_handshake(client: WebSocketClient, ann: User, engine: str, url: str) -> None:
-    """The socket is closed as soon as it is open, wherever sessions are kept."""
+    """The socket is closed as soon as it is open, with every session engine."""
     with override_settings(SESSION_ENGINE=engine):
         client.force_login(ann)
         other = twin(client)
@@ -173,7 +173,7 @@ def test_in_handshake(client: WebSocketClient, ann: User, engine: str, url: str)
 @committing
 @pytest.mark.parametrize("how", ["logout", "deactivate", "password", "close"])
 def test_other_identities(client: WebSocketClient, ann: User, how: str) -> None:
-    """Tickets, tokens and first messages are closed likewise, and so by ``Group.close()``."""
+    """Sockets by ticket, token and first message are closed too, and by ``Group.close()``."""
     with override_settings(SESSION_ENGINE=ENGINES[0]):
         client.force_login(ann)
         other = twin(client)
@@ -212,7 +212,7 @@ def test_other_identities(client: WebSocketClient, ann: User, how: str) -> None:
 
 
 def test_refused(client: WebSocketClient, ann: User) -> None:
-    """A handshake that is refused is not accepted for the sake of a close."""
+    """A refused handshake is not accepted only to close it."""
     client.force_login(ann)
     other = twin(client)
     meanwhile.append(lambda _: other.get("/page/?do=logout"))
@@ -223,7 +223,7 @@ def test_refused(client: WebSocketClient, ann: User) -> None:
 
 @override_settings(SESSION_ENGINE=ENGINES[0])
 def test_by_the_view(client: WebSocketClient, ann: User) -> None:
-    """A view that signs in or out itself has the socket that it wants."""
+    """A view that signs in or out itself keeps its socket."""
     meanwhile.append(lambda request: login(request, ann, BACKEND))
     for _ in range(2):
         with client.websocket("/function/") as ws:
@@ -240,7 +240,7 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 @committing
 def test_deactivated_after_signing_in(client: WebSocketClient, ann: User) -> None:
-    """A session that the handshake itself begins may end before the 101, too."""
+    """A session that begins in the handshake may end before the 101, too."""
 
     def act(request: HttpRequest) -> None:
         login(request, ann, BACKEND)
@@ -256,7 +256,7 @@ def test_deactivated_after_signing_in(client: WebSocketClient, ann: User) -> Non
 @committing
 @override_settings(SESSION_ENGINE=ENGINES[2])
 def test_between_signal_and_deletion(client: WebSocketClient, ann: User) -> None:
-    """Django tells of the end before it deletes the session, which a handshake may still read."""
+    """Django sends the signal before it deletes the session; a handshake between is closed too."""
     client.force_login(ann)
     other = twin(client)
     opened: list[ClientWebSocket] = []
@@ -275,7 +275,7 @@ def test_between_signal_and_deletion(client: WebSocketClient, ann: User) -> None
 
 @override_settings(SESSION_ENGINE=ENGINES[0])
 def test_queries(client: WebSocketClient, ann: User, django_assert_num_queries: Any) -> None:
-    """Nothing is read twice: the session, the user."""
+    """Session and user are loaded once."""
     client.force_login(ann)
     with django_assert_num_queries(2), client.websocket("/event/"):
         pass
@@ -283,7 +283,7 @@ def test_queries(client: WebSocketClient, ann: User, django_assert_num_queries: 
 
 @override_settings(SESSION_ENGINE=ENGINES[4])
 def test_changed_cookie(client: WebSocketClient, ann: User) -> None:
-    """Signed cookies: the key is what the session holds, and what it was is not known."""
+    """With signed cookies the key changes with the content; the old key is not known."""
     client.force_login(ann)
     bob = WebSocketClient()
     bob.force_login(User.objects.create(username="bob"))
@@ -296,7 +296,7 @@ def test_changed_cookie(client: WebSocketClient, ann: User) -> None:
 
 @override_settings(SESSION_ENGINE=ENGINES[0])
 def test_changed_session(client: WebSocketClient, ann: User) -> None:
-    """Elsewhere the key stays, and other sessions of the user go on."""
+    """With other engines the key stays, and other sessions of the user go on."""
     client.force_login(ann)
     other = WebSocketClient()
     other.force_login(ann)

@@ -1,6 +1,6 @@
 """The test file of a well-known chat tutorial, with the tools of this package.
 
-There it drives a browser against a live server, which takes 94 lines and five seconds for two of
+The original drives a browser against a live server, with 94 lines and five seconds for two of
 the three tests below.
 """
 
@@ -19,7 +19,7 @@ class ChatTests(WebSocketTestCase):
         self.client.force_login(User.objects.create(username="ann"))
 
     def test_when_chat_message_posted_then_seen_by_everyone_in_same_room(self) -> None:
-        """One room hears everything."""
+        """A message reaches everyone in the room."""
         ann = self.client.websocket("/ws/chat/room_1/")
         bob = self.client.websocket("/ws/chat/room_1/")
         ann.send_json({"message": "hello"})
@@ -27,7 +27,7 @@ class ChatTests(WebSocketTestCase):
         self.assertReceivesJSON(bob, {"message": "hello"})
 
     def test_when_chat_message_posted_then_not_seen_by_anyone_in_different_room(self) -> None:
-        """Another room hears nothing."""
+        """A message does not reach another room."""
         ann = self.client.websocket("/ws/chat/room_1/")
         bob = self.client.websocket("/ws/chat/room_2/")
         ann.send_json({"message": "hello"})
@@ -35,7 +35,7 @@ class ChatTests(WebSocketTestCase):
         self.assertSilent(bob)
 
     def test_anonymous_is_refused(self) -> None:
-        """Visitors are sent to the login page."""
+        """Anonymous visitors are redirected to the login page."""
         self.client.logout()
         response = self.assertRefused(302, "/ws/chat/room_1/")
         self.assertRedirects(response, "/login/?next=/ws/chat/room_1/", target_status_code=200)

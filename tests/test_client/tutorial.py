@@ -1,4 +1,4 @@
-"""The chat of a well-known tutorial: rooms by name, and here for members only."""
+"""The chat of a well-known tutorial: rooms by name, here for members only."""
 
 from __future__ import annotations
 
