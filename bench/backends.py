@@ -1,11 +1,11 @@
-"""What it costs to carry a publication from one process to another.
+"""The cost of passing a publication from one process to another.
 
     python bench/backends.py local://
     python bench/backends.py redis://127.0.0.1:6379 --gevent
     python bench/backends.py redis://127.0.0.1:6379 --redis-py     # redis-py's own subscriber
 
-One process publishes as fast as it can, from one thread or from several, another receives. CPU time
-is that of each process, user and system. ``postgres://`` needs DJANGO_SETTINGS_MODULE.
+One process publishes as fast as it can, from one or several threads, and another one receives. CPU
+time is user and system time of each process. ``postgres://`` needs DJANGO_SETTINGS_MODULE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Seconds after which a message that has not arrived is taken to be lost.
+#: Seconds after which a missing message counts as lost.
 PATIENCE = 60.0
 
 
@@ -33,7 +33,7 @@ def cpu() -> float:
 
 
 def make_backend(options: argparse.Namespace):
-    """Set Django up where that is needed, and make the backend."""
+    """Set up Django if it is configured, and create the backend."""
     from django_wsmux.backends import from_url
 
     if "DJANGO_SETTINGS_MODULE" in os.environ:
@@ -44,7 +44,7 @@ def make_backend(options: argparse.Namespace):
 
 
 def receive(options: argparse.Namespace) -> None:
-    """Count what arrives; say when ready, and in the end how long it took."""
+    """Count messages; print "ready" at the start, and the time taken at the end."""
     done = threading.Event()
     arrived = 0
     began = cpu_before = 0.0
@@ -71,7 +71,7 @@ def receive(options: argparse.Namespace) -> None:
 
 
 def receive_by_redis_py(options: argparse.Namespace, count, done: threading.Event) -> None:
-    """Do the same with redis-py's subscriber, for comparison."""
+    """Receive with redis-py's subscriber, for comparison."""
     import redis
 
     pubsub = redis.Redis.from_url(options.url).pubsub()
@@ -83,7 +83,7 @@ def receive_by_redis_py(options: argparse.Namespace, count, done: threading.Even
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Publish from one or several threads; say how long it took."""
+    """Publish from one or several threads; print the time taken."""
     backend = make_backend(options)
     payload = bytes(options.size)
 
@@ -103,7 +103,7 @@ def publish(options: argparse.Namespace) -> None:
 
 
 def start(role: str, options: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start one of the two processes with the same options."""
+    """Start one of the two processes, with the same options."""
     arguments = [*sys.argv[1:], "--role", role, "--namespace", options.namespace]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).resolve()), *arguments]
@@ -111,7 +111,7 @@ def start(role: str, options: argparse.Namespace) -> subprocess.Popen[str]:
 
 
 def report(what: str, line: str) -> None:
-    """Print what a process measured."""
+    """Print the measurement of a process."""
     count, seconds, cpu_seconds = (float(value) for value in line.split())
     print(
         f"{what:9} {count / seconds:10,.0f}/s {cpu_seconds / count * 1e6:8.1f} us CPU each"
@@ -120,7 +120,7 @@ def report(what: str, line: str) -> None:
 
 
 def main() -> None:
-    """Run both and report."""
+    """Run both processes and report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("url")
     parser.add_argument("--messages", type=int, default=50_000)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Side by side: django_wsmux and what one would use instead.
+"""Compare django_wsmux with its alternatives, side by side.
 
-    python bench/compare.py                      everything, for an hour or two
+    python bench/compare.py                      everything; takes an hour or two
     python bench/compare.py --short              what is installed, a fifth of a second each
     python bench/compare.py --measures echo --peers c picows
-    python bench/compare.py --profiles           where our own time goes
+    python bench/compare.py --profiles           where our own server spends its time
 
-Makes an environment for each peer, runs the servers on one core and the generator on another,
-measures them in turn, and writes tables, a chart and every round. bench/README.rst says what the
-figures mean.
+Creates an environment for each peer, runs the servers on one core and the generator on another,
+measures them in turn, and writes tables, a chart and every round. bench/README.rst explains the
+figures.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from report import Result, as_json, as_rst, as_svg
 __all__ = ["main"]
 
 
-# What is there
+# Preparation
 
 
 def usable(options: argparse.Namespace) -> list[Peer]:
-    """Return the peers that are asked for and installed; a long run installs them."""
+    """Return the requested peers that are installed; a long run installs them first."""
     found = []
     for peer in PEERS:
         if peer.key not in options.peers:
@@ -62,17 +62,17 @@ def usable(options: argparse.Namespace) -> list[Peer]:
                 say(f"installing {peer.key}")
                 peer.install(options.environments)
         except BenchError as error:
-            say(f"going on without {peer.key}: {error}")
+            say(f"continuing without {peer.key}: {error}")
         if peer.is_installed(options.environments):
             found.append(peer)
         elif not options.install:
-            say(f"going on without {peer.key}: not installed")
+            say(f"continuing without {peer.key}: not installed")
     return found
 
 
 @contextmanager
 def brokers(options: argparse.Namespace) -> Iterator[tuple[str | None, dict[str, str]]]:
-    """Run what the measures need: gives the URL of Redis, and what PostgreSQL's users get."""
+    """Run the brokers of the measures; yield the URL of Redis, and variables for PostgreSQL."""
     from tests.services import PostgresServer, RedisServer, find_postgres
 
     redis, variables = None, {}
@@ -83,7 +83,7 @@ def brokers(options: argparse.Namespace) -> Iterator[tuple[str | None, dict[str,
             stack.callback(broker.stop)
             redis = broker.url
         if "blocking" in options.measures and find_postgres() and find_spec("psycopg"):
-            # Some servers keep a connection for each socket that they have had.
+            # Some servers keep a database connection for each socket that they have served.
             database = PostgresServer(max_connections=4 * FULL.blocked)
             stack.callback(database.stop)
             variables["BENCH_POSTGRES"] = str(database.port)
@@ -94,12 +94,12 @@ def brokers(options: argparse.Namespace) -> Iterator[tuple[str | None, dict[str,
 
 
 def compare(options: argparse.Namespace, peers: list[Peer]) -> Iterator[list[Result]]:
-    """Measure everybody in turn, measure by measure and round by round; give each measure's."""
+    """Measure all peers in turn, round by round; yield the results of each measure."""
     scale = options.scale
     server_core, generator_core = pick_cores()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-compare-")))
-        # Brokers share the servers' core: what they do is part of the price.
+        # Brokers share the servers' core: their work is part of the price.
         with pinned_to(server_core):
             redis, variables = stack.enter_context(brokers(options))
         generator = Generator(prepare(scratch), generator_core)
@@ -131,17 +131,17 @@ def run_measure(stage: Stage, measure: Measure, peers: list[Peer], rounds: int) 
 
 
 def run_round(stage: Stage, case: Case, result: Result) -> None:
-    """Run one round; a server that fails does not end the run."""
+    """Run one round; an error of a server does not end the run."""
     try:
         if case.sockets > result.entry.peer.most_sockets:
-            raise BenchError(f"not asked for more than {result.entry.peer.most_sockets:,} sockets")
+            raise BenchError(f"limited to {result.entry.peer.most_sockets:,} sockets")
         result.rounds.append(case.run(stage, result.entry))
     except BenchError as error:
         result.error = str(error)
 
 
 def report_progress(number: int, rounds: int, result: Result) -> None:
-    """Tell whoever waits how far it is."""
+    """Print the progress of the run."""
     where = f"{number + 1}/{rounds}  {result.measure.name:10}  {result.case:16}"
     if result.error:
         what = f"failed: {result.error}"
@@ -152,15 +152,15 @@ def report_progress(number: int, rounds: int, result: Result) -> None:
 
 
 def say(text: str) -> None:
-    """Print beside the results."""
+    """Print to standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
-# What comes out
+# Output
 
 
 def describe(options: argparse.Namespace, peers: list[Peer]) -> dict[str, str]:
-    """Say what was run, when and on what."""
+    """Return a description of the run: when, on what and how."""
     server_core, generator_core = pick_cores()
     pinned = "not pinned" if server_core is None else f"cores {server_core} and {generator_core}"
     return {
@@ -175,8 +175,8 @@ def describe(options: argparse.Namespace, peers: list[Peer]) -> dict[str, str]:
 
 
 def versions(options: argparse.Namespace, peers: list[Peer]) -> str:
-    """Say what was installed; what several have is said once for each version."""
-    from django_wsmux import __version__  # of this tree, which is what is served
+    """Return the installed versions; each version of a package is listed once."""
+    from django_wsmux import __version__  # of this tree, which is the one that is served
 
     found: dict[str, set[str]] = {"django_wsmux": {__version__}}
     for peer in peers:
@@ -186,7 +186,7 @@ def versions(options: argparse.Namespace, peers: list[Peer]) -> str:
 
 
 def cpu_model() -> str:
-    """Return the processor's name, as far as the kernel tells."""
+    """Return the name of the processor, or of the architecture if the kernel does not name it."""
     match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return match[1] if match else platform.machine()
 
@@ -212,15 +212,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--measures", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
     )
-    parser.add_argument("--rounds", type=int, help="of each server (default 3; with --short 1)")
+    parser.add_argument("--rounds", type=int, help="per server (default 3; with --short 1)")
     parser.add_argument(
-        "--seconds", type=float, help=f"of a round (default {FULL.seconds:g}; with --short 0.2)"
+        "--seconds", type=float, help=f"per round (default {FULL.seconds:g}; with --short 0.2)"
     )
     parser.add_argument(
-        "--short", action="store_true", help="see that all works; the figures tell nothing"
+        "--short", action="store_true", help="only check that all works; the figures mean nothing"
     )
     parser.add_argument(
-        "--install", action="store_true", help="install what is missing; implied without --short"
+        "--install", action="store_true", help="install missing peers; implied without --short"
     )
     parser.add_argument(
         "--profiles", action="store_true", help="profile our own server; measures nothing"
@@ -230,7 +230,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=ROOT / ".bench",
         metavar="DIRECTORY",
-        help="of the peers (default .bench in the tree)",
+        help="for the environments of the peers (default .bench in the tree)",
     )
     parser.add_argument(
         "--output",
@@ -251,13 +251,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     if options.profiles:
         options.peers, options.rounds = [OURS.key], 1
-    options.peers = [OURS.key, *options.peers]  # without it there is nothing to compare with
+    options.peers = [OURS.key, *options.peers]  # the ratios compare with ours
     options.given = given(options, keys, names)
     return options
 
 
 def given(options: argparse.Namespace, keys: list[str], names: list[str]) -> list[str]:
-    """Return the command line that repeats this run elsewhere."""
+    """Return the arguments that repeat this run elsewhere."""
     peers = [key for key in keys if key in options.peers]
     line = [] if peers == keys else ["--peers", *peers]
     if options.measures != names:
@@ -281,7 +281,7 @@ def main() -> None:
         results: list[Result] = []
         for more in compare(options, peers):
             results += more
-            # As it goes: whoever stops a long run keeps what there is.
+            # Write after each measure, so that an interrupted run keeps its results.
             if not options.profiles:
                 write(options, peers, results)
     except BenchError as error:

@@ -1,12 +1,12 @@
-"""What clients notice of a deploy: thousands of sockets and pages while gunicorn is reloaded.
+"""What clients notice of a deploy: thousands of sockets and pages while gunicorn reloads.
 
-Clients hold a socket each and hear a steady flow of group messages; pages are asked for all the
-while, the messages among them. gunicorn gets SIGHUP, again and again. Ends with 1 if a socket was
-lost without a word, a page failed, a message was missed on an open socket, or clients took too long
-to come back: ``python bench/deploy.py``; see README.rst.
+Clients hold a socket each and receive a steady flow of group messages; pages are requested all the
+time, some of which send the messages. gunicorn gets SIGHUP several times. Exits with 1 if a socket
+was not closed with 1012, a page failed, a message was missed on an open socket, or clients took too
+long to reconnect: ``python bench/deploy.py``; see README.rst.
 
-The clients do as browsers with htmx: they come back when they were closed with 1006, 1012 or 1013,
-after a random pause that may be twice as long each time that the handshake fails.
+The clients act like browsers with htmx: they reconnect when they were closed with 1006, 1012 or
+1013, after a random pause whose maximum doubles with each failed handshake.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from harness import (
     running,
 )
 
-#: Close codes after which a client comes back.
+#: Close codes after which a client reconnects.
 COMES_BACK = {1006, 1012, 1013}
-#: Seconds of the longest pause before the first attempt to come back; of the longest of all.
+#: Maximum of the random pause in seconds: before the first attempt to reconnect, and of all.
 PAUSE, LONGEST_PAUSE = 1.0, 32.0
-#: Seconds that something may take which has to happen at all.
+#: Seconds to wait for events that must happen.
 PATIENCE = 120.0
 
 
@@ -50,10 +50,10 @@ class Crowd:
         open: clients that hold an open socket.
         codes: how often sockets closed with each code.
         failed_handshakes: attempts that did not get a 101.
-        missed: messages that an open socket did not get, though it got later ones.
+        missed: messages that an open socket did not get, although it got later ones.
         between: messages that were sent while a client had no socket.
         twice: messages that a client got on two sockets.
-        heard: messages in all.
+        heard: total number of messages received.
     """
 
     def __init__(self, address: str, count: int) -> None:
@@ -66,37 +66,37 @@ class Crowd:
         self.clients = [Client(self) for _ in range(count)]
 
     def come(self) -> None:
-        """Have everybody connect, a thousand a second."""
+        """Connect all clients, a thousand a second."""
         for client in self.clients:
             client.connect_in(random.random() * len(self.clients) / 1000)
 
     def leave(self) -> None:
-        """Have everybody go for good."""
+        """Disconnect all clients for good."""
         self.is_over = True
         for client in self.open:
             client.transport.abort()
 
     async def wait(self, condition: object, what: str) -> None:
-        """Wait until it is so."""
+        """Wait until the condition is true."""
         assert callable(condition)
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise BenchError(f"waited in vain: {what}; {len(self.open)} are open")
+                raise BenchError(f"timed out: {what}; {len(self.open)} are open")
             await asyncio.sleep(0.02)
 
     def are_all_open(self) -> bool:
-        """Say whether everybody holds a socket."""
+        """Return whether all clients hold a socket."""
         return len(self.open) == len(self.clients)
 
 
 class Client:
-    """Somebody with a page open: one socket after the other.
+    """A user with a page open, which holds one socket after the other.
 
     Attributes:
-        transport: that of the open socket.
-        closes: how often a socket of theirs was closed.
-        last: number of the last message that they heard.
+        transport: transport of the open socket.
+        closes: how often a socket of this client was closed.
+        last: number of the last message received.
     """
 
     transport: asyncio.Transport
@@ -123,18 +123,18 @@ class Client:
             self.failed()
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """The handshake is through."""
+        """Note that the handshake succeeded."""
         self._attempts = 0
         self.transport = transport
         self.crowd.open.add(self)
 
     def failed(self) -> None:
-        """The handshake was refused, or nobody was there."""
+        """Try again: the handshake was refused, or no server answered."""
         self.crowd.failed_handshakes += 1
         self._come_back()
 
     def closed(self, code: int) -> None:
-        """An open socket is closed."""
+        """Note that an open socket was closed."""
         self.closes += 1
         self.crowd.open.discard(self)
         self.crowd.codes[code] += 1
@@ -148,7 +148,7 @@ class Client:
             self.connect_in(random.random() * longest)
 
     def heard(self, number: int, *, is_first: bool) -> None:
-        """A message has come; ``is_first`` on this socket."""
+        """Count a message; ``is_first`` if it is the first one on this socket."""
         crowd = self.crowd
         crowd.heard += 1
         if self.last is not None:
@@ -163,18 +163,18 @@ class Client:
 
 
 class Socket(asyncio.Protocol):
-    """One WebSocket, as far as it is needed: unfragmented frames that are not long."""
+    """One WebSocket, which only understands short unfragmented frames."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._buffer = b""
         self._is_open = False
         self._has_heard = False
-        # Section 7.1.5: without a close frame.
+        # RFC 6455, section 7.1.5: 1006 unless a close frame arrives.
         self._code = 1006
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for a WebSocket."""
+        """Request a WebSocket."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
@@ -185,7 +185,7 @@ class Socket(asyncio.Protocol):
         transport.write(head.encode())
 
     def data_received(self, data: bytes) -> None:
-        """Take the answer, then frames."""
+        """Parse the response, then frames."""
         self._buffer += data
         if not self._is_open:
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
@@ -227,7 +227,7 @@ class Socket(asyncio.Protocol):
         self._transport.write(bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The TCP connection is over."""
+        """Report that the TCP connection ended."""
         if self._is_open:
             self._client.closed(self._code)
         else:
@@ -235,18 +235,18 @@ class Socket(asyncio.Protocol):
 
 
 class Pages:
-    """Somebody who asks for one page after the other.
+    """A client that requests one page after the other.
 
     Args:
         address: of the server.
         path: called with the number of the request.
-        rate: requests a second, at most.
+        rate: maximum number of requests per second.
         keeps_alive: whether to keep the connection as long as the server does.
 
     Attributes:
         answered: requests that got 200.
         failures: what happened to the others.
-        slowest: seconds.
+        slowest: seconds of the slowest request.
     """
 
     def __init__(self, address: str, path: str, rate: float, *, keeps_alive: bool) -> None:
@@ -260,11 +260,11 @@ class Pages:
         self.slowest = 0.0
 
     async def ask(self) -> None:
-        """Ask until cancelled."""
+        """Request pages until cancelled."""
         while True:
             started = time.monotonic()
             try:
-                # One that failed is tried again: a message that was never sent is not missed.
+                # A failed request is repeated: a message that was never sent is not missed.
                 await self._get(self._path.format(number=self.answered + 1))
                 self.answered += 1
             except (OSError, EOFError, ValueError) as error:
@@ -295,23 +295,23 @@ class Pages:
 
 
 async def reload(server: Server, crowd: Crowd) -> float:
-    """Have gunicorn reload; return how many seconds later everybody was back."""
+    """Reload gunicorn; return how many seconds later all clients had reconnected."""
     expected = {client: client.closes + 1 for client in crowd.clients}
     started = time.monotonic()
     os.kill(server.pid, signal.SIGHUP)
     await crowd.wait(
         lambda: all(client.closes >= times for client, times in expected.items()),
-        "not every socket has been closed",
+        "not all sockets were closed",
     )
     closed = time.monotonic() - started
-    await crowd.wait(crowd.are_all_open, "not everybody is back")
+    await crowd.wait(crowd.are_all_open, "not all clients have reconnected")
     back = time.monotonic() - started
     print(f"all closed after {closed:.2f} s, all back after {back:.2f} s", flush=True)
     return back
 
 
 async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
-    """Reload under load; return what was wrong."""
+    """Reload under load; return a list of problems."""
     address = server.address
     crowd = Crowd(address, options.clients)
     pages = [
@@ -320,11 +320,11 @@ async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
         Pages(address, "/", options.rate, keeps_alive=True),
     ]
     crowd.come()
-    await crowd.wait(crowd.are_all_open, "not everybody has come")
+    await crowd.wait(crowd.are_all_open, "not all clients have connected")
     asking = [asyncio.create_task(each.ask()) for each in pages]
     back = []
     for _ in range(options.reloads):
-        # Before and after, everybody hears what is said.
+        # Before and after each reload, all clients receive the messages.
         await everybody_hears(crowd, pages[0])
         back.append(await reload(server, crowd))
     await everybody_hears(crowd, pages[0])
@@ -336,26 +336,26 @@ async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
 
 
 async def everybody_hears(crowd: Crowd, speaker: Pages) -> None:
-    """Wait until everybody has heard a message that is still to be sent."""
+    """Wait until all clients have received a message that is still to be sent."""
     number = speaker.answered + 2
     await crowd.wait(
         lambda: all((client.last or 0) >= number for client in crowd.clients),
-        f"not everybody has heard message {number}",
+        f"not all clients have received message {number}",
     )
 
 
 def report(
     crowd: Crowd, pages: list[Pages], back: list[float], options: argparse.Namespace
 ) -> list[str]:
-    """Print what was seen; return what was wrong."""
+    """Print the results; return a list of problems."""
     failures = [failure for each in pages for failure in each.failures]
     print(
         f"{options.clients} clients, {options.reloads} reloads, {options.workers} workers: "
         f"closed with {dict(crowd.codes)}, {crowd.failed_handshakes} handshakes failed\n"
         f"{sum(each.answered for each in pages)} pages, {len(failures)} failed, the slowest took "
         f"{max(each.slowest for each in pages):.2f} s\n"
-        f"{crowd.heard} messages heard, {crowd.missed} missed on open sockets, {crowd.between} "
-        f"sent while a client had no socket, {crowd.twice} heard twice"
+        f"{crowd.heard} messages received, {crowd.missed} missed on open sockets, {crowd.between} "
+        f"sent while a client had no socket, {crowd.twice} received twice"
     )
     limit = options.drain + options.within
     wrong = [f"a page failed: {failure}" for failure in failures[:10]]
@@ -363,12 +363,12 @@ def report(
         wrong.append(f"sockets closed with other codes than 1012: {dict(crowd.codes)}")
     if crowd.missed:
         wrong.append(f"{crowd.missed} messages were missed on open sockets")
-    wrong += [f"back after {each:.2f} s, not {limit:g} s" for each in back if each > limit]
+    wrong += [f"reconnected after {each:.2f} s, not {limit:g} s" for each in back if each > limit]
     return wrong
 
 
 def main() -> None:
-    """Deploy and judge."""
+    """Deploy and check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--reloads", type=int, default=3)
@@ -376,7 +376,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="pages a second, of each kind")
     parser.add_argument("--drain", type=float, default=5.0, help="WEBSOCKET_DRAIN_SECONDS")
     parser.add_argument(
-        "--within", type=float, default=2.0, help="seconds after which, with those, all are back"
+        "--within", type=float, default=2.0, help="seconds after the drain until all are back"
     )
     options = parser.parse_args()
     leave_on_sigterm()
@@ -395,7 +395,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
             scratch = Path(directory)
             prepare(scratch)
-            # As many workers as there are cores get all of them.
+            # Several workers get all cores.
             with running(
                 contestant, scratch, server_core if options.workers == 1 else None
             ) as server:

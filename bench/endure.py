@@ -1,7 +1,7 @@
-"""Does a worker hold thousands of quiet sockets for long, and serve pages beside them?
+"""Check that a worker holds thousands of idle sockets for long, and serves pages beside them.
 
-Opens 15,000 sockets in one worker, which pings each of them every twenty seconds, and asks for a
-page all the while. Ends with 1 if a socket is closed, a page fails, or the worker's memory goes on
+Opens 15,000 sockets in one worker, which pings each of them every twenty seconds, and requests
+pages all the time. Exits with 1 if a socket is closed, a page fails, or the worker's memory keeps
 growing: ``python bench/endure.py``; see README.rst.
 """
 
@@ -38,7 +38,7 @@ PAUSE = 0.05
 
 @dataclass(frozen=True)
 class Slice:
-    """What was seen for a while.
+    """Observations over a period.
 
     Attributes:
         sockets: open in the worker at its end.
@@ -62,7 +62,7 @@ class Slice:
 
 
 def observe(server: Server, generator: Generator, seconds: float) -> Slice:
-    """Ask for pages for a while."""
+    """Request pages for a while."""
     name, _, value = generator.cookie.partition(": ")
     before, started = sum(server.cpu_ticks().values()), time.monotonic()
     pages = []
@@ -84,8 +84,8 @@ def observe(server: Server, generator: Generator, seconds: float) -> Slice:
 
 
 def endure(server: Server, generator: Generator, options: argparse.Namespace) -> list[str]:
-    """Hold the sockets; return what was wrong."""
-    gauge(server.address)  # once it answers there is a worker
+    """Hold the sockets; return a list of problems."""
+    gauge(server.address)  # waits until there is a worker
     print(f"without: {observe(server, generator, 5)}", flush=True)
     slices: list[Slice] = []
     with generator.holding(server, f"/{options.kind}/echo/", options.conns) as opened:
@@ -94,11 +94,11 @@ def endure(server: Server, generator: Generator, options: argparse.Namespace) ->
             slices.append(observe(server, generator, options.seconds / options.slices))
             print(f"slice {number}: {slices[-1]}", flush=True)
     wrong = [
-        f"{each.sockets} sockets of {options.conns} are open"
+        f"{each.sockets} of {options.conns} sockets are open"
         for each in slices
         if each.sockets != options.conns
     ]
-    # The first pings and pages make what is made once.
+    # The first slice includes one-time costs of pings and pages.
     grown = slices[-1].resident - slices[0].resident
     if grown > RESIDENT:
         wrong.append(f"{grown} bytes more than after the first slice")
@@ -106,10 +106,10 @@ def endure(server: Server, generator: Generator, options: argparse.Namespace) ->
 
 
 def main() -> None:
-    """Endure and judge."""
+    """Endure and check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--conns", type=int, default=15_000, help="sockets (default 15000)")
-    parser.add_argument("--seconds", type=float, default=600.0, help="in all (default 600)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="in total (default 600)")
     parser.add_argument("--slices", type=int, default=10)
     parser.add_argument("--kind", choices=KINDS, default="event", help="of view")
     options = parser.parse_args()
@@ -127,7 +127,7 @@ def main() -> None:
         sys.exit(f"bench/endure.py: {error}")
     if wrong:
         sys.exit("\n".join(f"bench/endure.py: {each}" for each in wrong))
-    print("it holds")
+    print("all sockets stayed open, and memory is stable")
 
 
 if __name__ == "__main__":

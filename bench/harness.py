@@ -1,7 +1,7 @@
-"""What a benchmark needs: servers, the load generator, cores, CPU time and memory.
+"""The parts of a benchmark: servers, the load generator, cores, CPU time and memory.
 
-Only what was started here is ever stopped. Linux only: the load generator is built on epoll, and
-CPU time comes from /proc.
+It only stops processes that it has started. It needs Linux: the load generator uses epoll, and CPU
+time is read from /proc.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ ROOT = BENCH.parent
 SERVERS = BENCH / "servers"
 WSLOAD = BENCH / "wsload"
 
-# Redis and PostgreSQL come from the tests.
+# Redis and PostgreSQL are run by code of the tests.
 sys.path.insert(0, str(ROOT))
 
-#: Seconds that a server has to come up, to come to rest after a round, and to leave.
+#: Seconds that a server may take to start, to become idle after a round, and to stop.
 PATIENCE = 30.0
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
-#: What a browser sends besides; a server that keeps the request keeps them.
+#: Headers that a browser also sends; servers that keep the request keep them, too.
 HEADERS = ("User-Agent: Mozilla/5.0 (X11; Linux x86_64)", "Accept-Language: en-US,en;q=0.5")
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on; the text says why."""
+    """The benchmark cannot continue; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Contestant:
     """A server to measure.
 
     Attributes:
-        name: of its log.
-        command: makes its command line from a directory, for whatever that needs, and the port
-            of 127.0.0.1 where it is to listen.
-        environment: variables that it gets besides.
+        name: name of its log.
+        command: returns its command line for a scratch directory and the port of 127.0.0.1 on
+            which it listens.
+        environment: additional environment variables.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Contestant:
 
 
 def pick_cores() -> tuple[int | None, int | None]:
-    """Choose a core for the servers and one for the generator; none where there is no choice."""
+    """Choose a core for the servers and one for the generator, or none if there is only one."""
     if not hasattr(os, "sched_setaffinity"):
         return None, None
     cores = sorted(os.sched_getaffinity(0))
@@ -97,7 +97,7 @@ def pick_cores() -> tuple[int | None, int | None]:
 
 @contextmanager
 def pinned_to(core: int | None) -> Iterator[None]:
-    """Run on one core, and let the processes started meanwhile inherit that."""
+    """Run on one core; processes started in the block inherit it."""
     if core is None:
         yield
         return
@@ -113,10 +113,10 @@ def pinned_to(core: int | None) -> Iterator[None]:
 
 
 class Server:
-    """A contestant that runs.
+    """A running contestant.
 
     Attributes:
-        name: the contestant's.
+        name: name of the contestant.
         address: HOST:PORT.
     """
 
@@ -137,11 +137,11 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that was started."""
+        """Id of the process that was started."""
         return self._process.pid
 
     def wait_until_up(self) -> None:
-        """Wait until the server listens."""
+        """Wait until the server accepts connections."""
         host, _, port = self.address.partition(":")
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -151,18 +151,18 @@ class Server:
                 time.sleep(0.05)
             else:
                 return
-        raise BenchError(f"{self.name} does not come up:\n{self.log_tail()}")
+        raise BenchError(f"{self.name} did not start:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """Return the last lines that the server wrote."""
+        """Return the last lines of the server's log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
     def cpu_ticks(self) -> dict[int, int]:
-        """Return the CPU time so far of the server and its worker processes, by process."""
+        """Return the CPU time of the server and its workers so far, by process."""
         return process_ticks(self._process.pid)
 
     def rest(self) -> dict[int, int]:
-        """Wait until the server has nothing more to do; return its CPU times."""
+        """Wait until the server is idle; return its CPU times."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             before = self.cpu_ticks()
@@ -173,7 +173,7 @@ class Server:
         raise BenchError(f"{self.name} is still busy {PATIENCE:g} seconds after the load ended")
 
     def resident(self) -> int:
-        """Return the resident memory of all of its processes in bytes."""
+        """Return the resident memory of all processes of the server, in bytes."""
         found = 0
         for pid in self.cpu_ticks():
             status = Path(f"/proc/{pid}/status").read_text()
@@ -183,7 +183,7 @@ class Server:
         return found
 
     def stop(self) -> None:
-        """End the server; gunicorn's workers leave when their master is gone."""
+        """Stop the server; gunicorn's workers exit with their master."""
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
@@ -193,7 +193,7 @@ class Server:
 
 
 def unused_port() -> int:
-    """Return a port that nobody listens on just now."""
+    """Return a port that no process listens on at the moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -202,10 +202,10 @@ def unused_port() -> int:
 def gunicorn(
     worker: str, application: str, *options: str, python: str = sys.executable
 ) -> Callable[[Path, int], list[str]]:
-    """Return what makes the command line of an application under gunicorn."""
+    """Return a function that makes the command line of an application under gunicorn."""
 
     def command(scratch: Path, port: int) -> list[str]:
-        # In a file, where a gunicorn too old to have a control socket overlooks the setting.
+        # Written to a file, where versions of gunicorn without a control socket ignore the setting.
         settings = scratch / "gunicorn.conf.py"
         settings.write_text("control_socket_disable = True\nworker_connections = 12000\n")
         arguments = ["-b", f"127.0.0.1:{port}", "-k", worker, "-c", str(settings), *options]
@@ -215,7 +215,7 @@ def gunicorn(
 
 
 def compiled(source: Path) -> Callable[[Path, int], list[str]]:
-    """Return what compiles a server of one C file and makes its command line."""
+    """Return a function that compiles a server in C and makes its command line."""
 
     def command(scratch: Path, port: int) -> list[str]:
         binary = scratch / source.stem
@@ -228,7 +228,7 @@ def compiled(source: Path) -> Callable[[Path, int], list[str]]:
 def compile_c(source: Path, binary: Path) -> None:
     """Compile one C file."""
     if shutil.which("gcc") is None:
-        raise BenchError(f"gcc is missing, which compiles {source.name}: install it")
+        raise BenchError(f"gcc is missing, and {source.name} needs it: install it")
     command = ["gcc", "-O2", "-Wall", "-o", str(binary), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -236,7 +236,7 @@ def compile_c(source: Path, binary: Path) -> None:
 
 
 def server_environment(scratch: Path) -> dict[str, str]:
-    """Return the environment of the servers: the caller's, less what would change them."""
+    """Return the environment of the servers: the caller's, without variables that affect them."""
     environment = dict(os.environ)
     for name in (
         "DJANGO_SETTINGS_MODULE",
@@ -248,14 +248,14 @@ def server_environment(scratch: Path) -> dict[str, str]:
         "WEB_CONCURRENCY",
     ):
         environment.pop(name, None)
-    # The package beside this directory, whatever is installed.
+    # Use the package beside this directory, even if another version is installed.
     environment["PYTHONPATH"] = str(BENCH.parent)
     environment["BENCH_DATABASE"] = str(scratch / "db.sqlite3")
     return environment
 
 
 def prepare(scratch: Path) -> str:
-    """Make the database of the Django sites; return the header that carries a session."""
+    """Create the database of the Django sites; return the header that carries a session."""
     made = subprocess.run(
         [sys.executable, "django_database.py"],
         cwd=SERVERS,
@@ -265,19 +265,19 @@ def prepare(scratch: Path) -> str:
         check=False,
     )
     if made.returncode:
-        raise BenchError(f"the database cannot be made:\n{made.stderr}")
+        raise BenchError(f"creating the database failed:\n{made.stderr}")
     return f"Cookie: sessionid={made.stdout.strip()}; csrftoken={'x' * 32}"
 
 
 def process_ticks(parent: int) -> dict[int, int]:
-    """Return user and system time, in clock ticks, of a process and of its children."""
+    """Return user and system time, in clock ticks, of a process and its children."""
     ticks = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             stat = (directory / "stat").read_text()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
-        # proc(5); the second field, the name, is in parentheses and may hold anything.
+        # See proc(5). The second field, the name, is in parentheses and may contain anything.
         fields = stat.rpartition(")")[2].split()
         pid, parent_of_it = int(directory.name), int(fields[1])
         if parent in (pid, parent_of_it):
@@ -287,7 +287,7 @@ def process_ticks(parent: int) -> dict[int, int]:
 
 @contextmanager
 def running(contestant: Contestant, scratch: Path, core: int | None) -> Iterator[Server]:
-    """Serve a contestant for the length of the block."""
+    """Run a contestant's server for the duration of the block."""
     with pinned_to(core):
         server = Server(contestant, scratch)
     try:
@@ -298,7 +298,7 @@ def running(contestant: Contestant, scratch: Path, core: int | None) -> Iterator
 
 
 def settled(read: Callable[[], int]) -> int:
-    """Return a value once it has stopped changing."""
+    """Return a value once it has stopped changing, or after ten seconds."""
     value = read()
     for _ in range(50):
         time.sleep(0.2)
@@ -309,7 +309,7 @@ def settled(read: Callable[[], int]) -> int:
 
 
 def leave_on_sigterm() -> None:
-    """Make SIGTERM an exit, so that the servers are stopped on the way out."""
+    """Turn SIGTERM into an exit, so that the servers are stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
@@ -317,7 +317,7 @@ def leave_on_sigterm() -> None:
 
 
 def build_wsload() -> None:
-    """Compile the load generator unless there is one newer than its source."""
+    """Compile the load generator, unless the program is newer than its source."""
     source = WSLOAD.with_suffix(".c")
     if WSLOAD.exists() and WSLOAD.stat().st_mtime >= source.stat().st_mtime:
         return
@@ -325,18 +325,18 @@ def build_wsload() -> None:
 
 
 def allow_many_files() -> None:
-    """Let this process and its children open as many files as the machine lets them."""
+    """Raise the limit of open files to the maximum, for this process and its children."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a load cost the server.
+    """The cost of a load for the server.
 
     Attributes:
-        seconds: of CPU time, user and system, of all of its processes.
-        busy: share of a core. Well below 1 the server was not the limit.
+        seconds: CPU time, user and system, of all of its processes.
+        busy: share of a core. If it is well below 1, the server was not the limit.
     """
 
     seconds: float
@@ -345,33 +345,33 @@ class Spent:
 
 @dataclass(frozen=True)
 class Generator:
-    """wsload on its core.
+    """The load generator, wsload, on its core.
 
     Attributes:
         cookie: the header that carries the session.
-        core: where it runs.
+        core: core that it runs on.
     """
 
     cookie: str
     core: int | None
 
     def run(self, server: Server, mode: str, path: str, *options: object) -> dict[str, Any]:
-        """Put load on a server; return what the generator reports."""
+        """Put load on a server; return the generator's report."""
         return self._finish(server, path, self._start(server, mode, path, *options))
 
     def measure(
         self, server: Server, mode: str, path: str, *options: object
     ) -> tuple[dict[str, Any], Spent]:
-        """Do the same, and tell what CPU time the server needed while the report counted.
+        """Put load on a server; return the report, and the server's cost while it was counting.
 
-        Not for ``once``, which has no time that counts.
+        Not for ``once``, which has no counting period.
         """
         server.rest()
         process = self._start(server, mode, path, "--marks", *options)
         assert process.stdout is not None
         marks: list[tuple[float, dict[int, int]]] = []
         said = ""
-        # Without marks, when nothing came to be counted, it says what was wrong at once.
+        # If nothing was counted there are no marks: the report with the error comes first.
         while len(marks) < 2 and (said := process.stdout.readline()).startswith('{"event"'):
             marks.append((time.monotonic(), server.cpu_ticks()))
             said = ""
@@ -409,7 +409,7 @@ class Generator:
 
     @contextmanager
     def holding(self, server: Server, path: str, count: int) -> Iterator[dict[str, Any]]:
-        """Hold so many sockets open; gives what the generator reports when all are."""
+        """Hold ``count`` sockets open; yield the generator's report once all are open."""
         process = self._start(server, "idle", path, "--conns", count, "--hold-stdin")
         assert process.stdout is not None
         try:
@@ -431,7 +431,7 @@ class Generator:
 
 
 def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Return what a generator has still to say; ``communicate()`` forgets lines read ahead."""
+    """Return the remaining output of a generator; ``communicate()`` loses lines read ahead."""
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None

@@ -1,7 +1,6 @@
-"""What is measured: each measure with its cases, and what one round of a case does.
+"""The measures: each has cases, and each case runs in rounds.
 
-A round puts one kind of load on one server and returns figures by name. What they mean is in
-README.rst.
+A round puts one kind of load on one server and returns figures by name. README.rst explains them.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """How long and how large the loads are.
 
     Attributes:
-        seconds: of a round.
+        seconds: length of a round.
         warmup: seconds before it.
-        echoes: what is echoed: title, size in bytes, whether it is binary.
-        idle: sockets held for their memory.
-        members: of a group.
+        echoes: messages to echo: title, size in bytes, whether they are binary.
+        idle: numbers of sockets held to measure their memory.
+        members: sizes of groups.
         held: sockets open while pages are served.
         blocked: sockets that wait for the database at once.
-        rate: messages a second, below what the slowest can do.
+        rate: messages a second, below the limit of the slowest server.
     """
 
     seconds: float
@@ -61,25 +60,25 @@ SHORT = Scale(0.2, 0, (ECHOES[0], ECHOES[-1]), (100,), (50,), 100, 20, 500)
 
 
 class Watcher(Protocol):
-    """What looks on while a server is under load."""
+    """Observes a server under load, such as a profiler."""
 
     def __call__(self, server: Server, measure: str) -> Any:
-        """Return a context manager for the time of the load."""
+        """Return a context manager that is active during the load."""
 
 
 @dataclass
 class Stage:
-    """Where the rounds take place: servers, started when they are first asked for.
+    """The environment of the rounds. It starts each server on first use.
 
     Attributes:
         scratch: a directory.
-        environments: of the peers.
+        environments: directory of the peers' environments.
         generator: puts the load on.
-        server_core: of the servers.
-        scale: how much of everything.
-        variables: that all servers get.
+        server_core: core of the servers.
+        scale: how long and how large the loads are.
+        variables: environment variables for all servers.
         redis: URL of the broker, if there is one.
-        watcher: looks on.
+        watcher: observes the servers under load.
     """
 
     scratch: Path
@@ -100,7 +99,7 @@ class Stage:
         self._stack.close()
 
     def server(self, peer: Peer, processes: int = 1) -> Server:
-        """Return the server that all measures share; several processes share Redis too."""
+        """Return the server that all measures share; several processes also share Redis."""
         server = self._servers.get((peer.key, processes))
         if server is None:
             server = self._stack.enter_context(self.fresh(peer, processes))
@@ -109,7 +108,7 @@ class Stage:
 
     @contextmanager
     def fresh(self, peer: Peer, processes: int = 1) -> Iterator[Server]:
-        """Serve a peer for the length of the block; its code is loaded then."""
+        """Run a fresh server of a peer for the duration of the block, with its code loaded."""
         variables = dict(self.variables)
         if processes > 1:
             if self.redis is None:
@@ -121,7 +120,7 @@ class Stage:
             yield server
 
     def _verify(self, server: Server, peer: Peer) -> None:
-        """See that it answers, and to whom."""
+        """Check that the server answers, and that it refuses clients that are not signed in."""
         for path in peer.ways:
             self.generator.run(server, "once", f"{path}echo/", "--conns", 2, "--check")
             if "blocking" in peer.offers:
@@ -129,27 +128,27 @@ class Stage:
                     STRANGER.run(server, "once", f"{path}echo/", "--conns", 1)
                 except BenchError:
                     continue
-                raise BenchError(f"{server.name}, {path}: lets in whoever is not signed in")
+                raise BenchError(f"{server.name}, {path}: accepts clients that are not signed in")
         if "pages" in peer.offers:
             deadline = time.monotonic() + PATIENCE
             once = ("--conns", 1, "--warmup", 0, *PAGE, 0.1)
             while not self.generator.run(server, "http", "/", *once)["total_requests"]:
                 if time.monotonic() > deadline:
-                    raise BenchError(f"{server.name} answers no request")
+                    raise BenchError(f"{server.name} does not answer requests")
 
     def load(
         self, measure: str, server: Server, mode: str, path: str, *options: object
     ) -> tuple[dict[str, Any], Spent]:
-        """Put load on a server; return the generator's report and what it cost the server."""
+        """Put load on a server; return the generator's report and the cost for the server."""
         with self.watcher(server, measure):
             return self.generator.measure(server, mode, path, *options)
 
     def timing(self) -> tuple[object, ...]:
-        """Return how long the generator is to take."""
+        """Return the options for the duration of the generator."""
         return "--warmup", self.scale.warmup, "--duration", self.scale.seconds
 
 
-#: Has no session.
+#: A client without a session.
 STRANGER = Generator("Cookie: sessionid=none", None)
 
 #: A page of the signed-in user; the length of the round comes last.
@@ -163,9 +162,9 @@ class Case:
     """One load.
 
     Attributes:
-        title: what it is.
+        title: name of the load.
         run: does one round.
-        sockets: how many of them it needs, of servers that have any.
+        sockets: number of sockets that it needs, on servers that have any.
     """
 
     title: str
@@ -178,9 +177,9 @@ class Column:
     """A figure in the report.
 
     Attributes:
-        figure: its name.
-        title: over the column.
-        digits: behind the point.
+        figure: name of the figure.
+        title: heading of the column.
+        digits: digits after the point.
     """
 
     figure: str
@@ -190,14 +189,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured.
+    """A kind of measurement.
 
     Attributes:
-        name: on the command line.
-        title: in the report.
-        columns: the first is the one to compare.
-        more_is_better: of that one.
-        cases: make the loads of a scale.
+        name: name on the command line.
+        title: heading in the report.
+        columns: columns of the table; the first one is compared.
+        more_is_better: whether more is better in the first column.
+        cases: returns the cases for a scale.
     """
 
     name: str
@@ -211,12 +210,12 @@ class Measure:
 
 
 def echo_cases(scale: Scale) -> list[Case]:
-    """Return every size, as text and as binary."""
+    """Return a case for every size, as text and as binary."""
     return [Case(title, echo(size, binary)) for title, size, binary in scale.echoes]
 
 
 def echo(size: int, binary: bool) -> Round:
-    """A hundred connections, or four with large messages, each with a message under way."""
+    """Echo on a hundred connections, or four with large messages, one message in flight on each."""
     conns = 100 if size < 2**20 else 4
 
     def run(stage: Stage, entry: Entry) -> Figures:
@@ -231,31 +230,31 @@ def echo(size: int, binary: bool) -> Round:
 
 
 def rates(report: dict[str, Any], what: str, spent: Spent) -> Figures:
-    """Return what there is to say of a load that goes as fast as it can."""
+    """Return the figures of a load that runs as fast as it can."""
     if not report[what]:
-        raise BenchError("answered nothing")
+        raise BenchError("no answers")
     return {
         "rate": report[f"{what}_per_s"],
         "cpu_us": spent.seconds / report[what] * 1e6,
         "p99_ms": report["latency_us"]["p99"] / 1000,
         "server_busy": spent.busy,
-        # Near 1 the generator was.
+        # Near 1, the generator was the limit.
         "generator_busy": report["gen_cpu"],
     }
 
 
 def idle_cases(scale: Scale) -> list[Case]:
-    """Return every number of sockets."""
+    """Return a case for every number of sockets."""
     return [Case(f"{count:,} sockets", idle(count), count) for count in scale.idle]
 
 
 def idle(count: int) -> Round:
-    """Resident memory before and after, in a server of its own."""
+    """Compare resident memory before and after, in a fresh server."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
         path = f"{entry.path}echo/"
         with stage.fresh(entry.peer) as server:
-            # So that nothing of what is made once is counted.
+            # Warm up, so that one-time allocations do not count.
             for _ in range(2):
                 with stage.generator.holding(server, path, min(500, count)):
                     pass
@@ -269,7 +268,7 @@ def idle(count: int) -> Round:
 
 
 def handshake_cases(scale: Scale) -> list[Case]:
-    """Return the one there is."""
+    """Return the only case."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
         server = stage.server(entry.peer)
@@ -281,7 +280,7 @@ def handshake_cases(scale: Scale) -> list[Case]:
 
 
 def latency_cases(scale: Scale) -> list[Case]:
-    """Return the one rate."""
+    """Return the only case."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
         server = stage.server(entry.peer)
@@ -299,7 +298,7 @@ def latency_cases(scale: Scale) -> list[Case]:
 
 
 def blocking_cases(scale: Scale) -> list[Case]:
-    """Return the one number of sockets."""
+    """Return the only case."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
         server = stage.server(entry.peer)
@@ -315,7 +314,7 @@ def blocking_cases(scale: Scale) -> list[Case]:
 
 
 def fanout_cases(processes: int) -> Callable[[Scale], list[Case]]:
-    """Return every size of the group, in so many processes."""
+    """Return a function that makes a case for every size of the group, in that many processes."""
 
     def cases(scale: Scale) -> list[Case]:
         name = "fanout" if processes == 1 else "redis"
@@ -328,7 +327,7 @@ def fanout_cases(processes: int) -> Callable[[Scale], list[Case]]:
 
 
 def fanout(name: str, members: int, processes: int) -> Round:
-    """One speaks, four messages under way, and all hear it."""
+    """Let one member send to all, four messages in flight."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
         server = stage.server(entry.peer, processes)
@@ -346,7 +345,7 @@ def fanout(name: str, members: int, processes: int) -> Round:
 
 
 def page_cases(scale: Scale) -> list[Case]:
-    """Return a page with a user and one without, and the first with sockets open."""
+    """Return a page with a user, one without, and the first one with sockets open."""
 
     def with_user(stage: Stage, entry: Entry) -> Figures:
         return pages(stage, entry, "/")
@@ -367,7 +366,7 @@ def page_cases(scale: Scale) -> list[Case]:
 
 
 def pages(stage: Stage, entry: Entry, path: str) -> Figures:
-    """Twenty connections, each with a request under way."""
+    """Request a page on twenty connections, one request in flight on each."""
     options = ("--conns", 20, "--warmup", stage.scale.warmup, *PAGE, stage.scale.seconds)
     report, spent = stage.load("pages", stage.server(entry.peer), "http", path, *options)
     return rates(report, "requests", spent)

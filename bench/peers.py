@@ -1,8 +1,7 @@
-"""Who is compared: what each needs installed, how it is started, and the ways into it.
+"""The peers: what each one installs, how it is started, and the paths of its views.
 
-Each peer has an environment of its own, made here from PyPI or npm by the names of its packages;
-ours runs in the Python that runs the benchmark. A new peer is an entry of ``PEERS`` and a file in
-``servers/``.
+Each peer has its own environment, created here from PyPI or npm; ours runs in the Python of the
+benchmark. To add a peer, add an entry to ``PEERS`` and a file to ``servers/``.
 """
 
 from __future__ import annotations
@@ -23,35 +22,35 @@ __all__ = ["OURS", "PEERS", "Entry", "Peer", "entries"]
 WORKER = "django_wsmux.worker.WebSocketWorker"
 GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
-#: The same Django for everybody, and the driver of its database that takes its time.
+#: The same Django for all peers, and the driver of the database that the slow view waits for.
 DJANGO = (f"Django=={metadata.version('Django')}", "psycopg[binary]")
 
-#: What a server can be measured at.
+#: Measures that a server can take part in.
 SOCKETS = frozenset({"echo", "idle", "handshakes", "latency"})
 ROOM = frozenset({"fanout"})
 DJANGO_SOCKETS = SOCKETS | ROOM | {"redis", "blocking"}
 PAGES = frozenset({"pages"})
 
-#: Makes a command line from the environment's program, the number of processes, a directory for
-#: what it needs, and the port.
+#: Makes a command line from the environment's program, the number of processes, a scratch
+#: directory, and the port.
 Command = Callable[[str, int, Path, int], list[str]]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server to compare.
+    """A server to compare with ours.
 
     Attributes:
-        key: its name on the command line and the name of its environment.
-        title: its name in the report.
-        command: how it is started.
-        offers: what it can be measured at.
-        packages: what its environment is made of; none for this Python.
-        distributions: what is named beside the figures.
-        ways: paths to its views, each with what it is called.
-        room_ways: more of them, to rooms only.
-        kind: of environment: ``python``, ``node`` or ``none``.
-        most_sockets: that it can be asked to hold.
+        key: name on the command line and of its environment.
+        title: name in the report.
+        command: makes the command line that starts it.
+        offers: measures that it can take part in.
+        packages: packages to install in its environment; none for this Python.
+        distributions: packages whose versions are listed in the report.
+        ways: paths of its views, each with a name.
+        room_ways: further paths, for rooms only.
+        kind: kind of environment: ``python``, ``node`` or ``none``.
+        most_sockets: maximum number of sockets that it can hold.
     """
 
     key: str
@@ -71,7 +70,7 @@ class Peer:
         processes: int = 1,
         variables: Mapping[str, str] | None = None,
     ) -> Contestant:
-        """Return its server, from an environment that is there."""
+        """Return its server, using an installed environment."""
         program = self.program(environments)
         more = dict(variables or {})
         if not self.packages:
@@ -83,7 +82,7 @@ class Peer:
         )
 
     def program(self, environments: Path | None) -> str:
-        """Return what runs it."""
+        """Return the program that runs it."""
         if self.kind == "node":
             assert environments is not None
             return str(environments / self.key)
@@ -93,7 +92,7 @@ class Peer:
         return str(environments / self.key / "bin" / "python")
 
     def is_installed(self, environments: Path) -> bool:
-        """Say whether its environment is there, as it should be now."""
+        """Return whether its environment exists and has the right packages."""
         if self.kind == "none":
             return shutil.which("gcc") is not None
         if not self.packages:
@@ -102,10 +101,10 @@ class Peer:
         return marker.exists() and marker.read_text() == "\n".join(self.packages)
 
     def install(self, environments: Path) -> None:
-        """Make its environment anew.
+        """Create its environment, replacing an older one.
 
         Raises:
-            BenchError: that cannot be done here.
+            BenchError: the environment cannot be created.
         """
         if not self.packages:
             raise BenchError("gcc is missing")
@@ -128,7 +127,7 @@ class Peer:
         (place / "packages").write_text("\n".join(self.packages))
 
     def versions(self, environments: Path) -> dict[str, str]:
-        """Return the versions of what it is made of, as its environment has them."""
+        """Return the versions of its packages, as installed in its environment."""
         if self.kind == "none":
             return {}
         if self.kind == "node":
@@ -149,12 +148,12 @@ class Peer:
 
 @dataclass(frozen=True)
 class Entry:
-    """A server by one of the ways into it: what has a row in the tables.
+    """A row in the tables: a server and one of its paths.
 
     Attributes:
         peer: the server.
-        path: where its views are.
-        title: its name in the report.
+        path: path of its views.
+        title: name in the report.
     """
 
     peer: Peer
@@ -163,12 +162,12 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Its name for machines."""
+        """Name in the JSON report and in the targets."""
         return f"{self.peer.key}{self.path}".strip("/")
 
 
 def entries(peer: Peer, measure: str) -> list[Entry]:
-    """Return what of a server takes part in a measure; the page is at one place for all."""
+    """Return the rows of a server in a measure. The page has the same path on all servers."""
     if measure not in peer.offers:
         return []
     if measure == "pages":
@@ -183,7 +182,7 @@ def entries(peer: Peer, measure: str) -> list[Entry]:
 
 
 def under_gunicorn(worker: str, application: str, *options: str) -> Command:
-    """Return how an application is started under gunicorn."""
+    """Return a command that starts an application under gunicorn."""
 
     def command(program: str, processes: int, scratch: Path, port: int) -> list[str]:
         workers = ("-w", str(processes), *options)
@@ -193,20 +192,20 @@ def under_gunicorn(worker: str, application: str, *options: str) -> Command:
 
 
 def daphne(program: str, processes: int, scratch: Path, port: int) -> list[str]:
-    """Start Daphne."""
+    """Return the command line of Daphne."""
     if processes > 1:
         return [program, "daphne_fleet.py", str(port), str(processes)]
     return [program, "-m", "daphne", "-v", "0", "-p", str(port), "channels_site:application"]
 
 
 def uvicorn(program: str, processes: int, scratch: Path, port: int) -> list[str]:
-    """Start Uvicorn, which takes uvloop and httptools by itself."""
+    """Return the command line of Uvicorn, which uses uvloop and httptools by default."""
     options = ["--log-level", "warning", "--no-access-log", "--workers", str(processes)]
     return [program, "-m", "uvicorn", "--port", str(port), *options, "channels_site:application"]
 
 
 def script(name: str) -> Command:
-    """Return how a script of ``servers/`` is started."""
+    """Return a command that starts a script of ``servers/``."""
     return lambda program, processes, scratch, port: [program, name, str(port)]
 
 
@@ -297,7 +296,7 @@ PEERS = (
     Peer(
         "flask-sock-threads",
         "flask-sock, threads",
-        # A thread for each socket, and another of flask-sock's own.
+        # Each socket needs one thread, and one more of flask-sock.
         under_gunicorn("gthread", "flask_sock_echo", "--threads", "2100"),
         SOCKETS | ROOM,
         ("flask-sock", "gunicorn"),
@@ -331,7 +330,7 @@ PEERS = (
     Peer(
         "ws",
         "ws on Node, bare",
-        # From its own directory, where the module is.
+        # Started in the environment's directory, where Node finds the module.
         lambda program, processes, scratch, port: [
             "env",
             "-C",

@@ -1,7 +1,6 @@
-"""Where the time goes: py-spy looks on while a server is under load, and says it in short.
+"""Profile a server under load with py-spy, and summarize the result.
 
-A profile is kept as text: the functions with the most time of their own, and the lines of code that
-were being run, or waited for, most of the time.
+A profile is kept as text: the functions with the most time of their own.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from harness import BenchError, Server
 
 __all__ = ["Profiler"]
 
-#: Lines of a profile.
+#: Number of lines in a profile.
 LINES = 40
-#: Samples in a second.
+#: Samples per second.
 RATE = 500
 
 
@@ -30,7 +29,7 @@ class Profiler:
     """Profiles the busiest process of a server during each load.
 
     Args:
-        directory: where the profiles go, a file for each measure.
+        directory: directory for the profiles, one file for each measure.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -46,9 +45,9 @@ class Profiler:
 
     @contextmanager
     def __call__(self, server: Server, measure: str) -> Iterator[None]:
-        """Look on for the length of the block."""
+        """Sample the server for the duration of the block."""
         ticks = server.cpu_ticks()
-        # The workers, where there are any: the master of gunicorn does nothing.
+        # Sample a worker if there are any: the master of gunicorn does nothing.
         pids = sorted(ticks.keys() - {server.pid}) or [server.pid]
         with tempfile.NamedTemporaryFile(mode="r", prefix="profile-") as raw:
             process = subprocess.Popen(
@@ -77,7 +76,7 @@ class Profiler:
 
 
 def summary(measure: str, samples: Counter[tuple[str, ...]]) -> str:
-    """Return the functions with the most time, of their own and in all."""
+    """Return the functions with the most time of their own, and their total time."""
     everything = samples.total()
     own: Counter[str] = Counter()
     total: Counter[str] = Counter()
@@ -97,7 +96,7 @@ def summary(measure: str, samples: Counter[tuple[str, ...]]) -> str:
 
 def without_line(frame: str) -> str:
     """Return a frame as ``function (file)``."""
-    if not frame:  # the worker went on while it was looked at
+    if not frame:  # the worker continued while it was sampled
         return "(not known)"
     name, _, place = frame.rpartition(":")
     return f"{name})" if place.rstrip(")").isdecimal() else frame

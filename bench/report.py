@@ -1,4 +1,4 @@
-"""What comes out: tables in reStructuredText, a chart in SVG, and every round as JSON."""
+"""The report: tables in reStructuredText, a chart in SVG, and every round as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from targets import verdict
 
 __all__ = ["Result", "as_json", "as_rst", "as_svg", "lay_out"]
 
-#: The way into ours that the ratios are of: what the manual shows first.
+#: The row that the ratios refer to: the kind of view that the manual shows first.
 BASE = "wsmux/function"
 
 
@@ -24,10 +24,10 @@ class Result:
 
     Attributes:
         measure: what was measured.
-        case: under which load.
-        entry: by which way into which server.
-        rounds: the figures of each.
-        error: why there are none.
+        case: title of the load.
+        entry: the server and the path.
+        rounds: the figures of each round.
+        error: why there are no figures.
     """
 
     measure: Measure
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def key(self) -> str:
-        """The server's, for machines."""
+        """Key of the server and its path."""
         return self.entry.key
 
     @property
@@ -65,13 +65,13 @@ def ratio(base: Result | None, other: Result, figure: str, more_is_better: bool)
 
 
 def base_of(results: Sequence[Result]) -> Result | None:
-    """Return ours among the results of one case."""
+    """Return our own result of one case."""
     ours = [result for result in results if result.entry.peer is OURS]
     return next((result for result in ours if result.key == BASE), ours[0] if ours else None)
 
 
 def by_case(results: Sequence[Result]) -> Iterator[tuple[Measure, str, list[Result]]]:
-    """Return the results of each case."""
+    """Group the results by case."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.measure.name, result.case), []).append(result)
@@ -83,7 +83,7 @@ def by_case(results: Sequence[Result]) -> Iterator[tuple[Measure, str, list[Resu
 
 
 def as_json(description: dict[str, str], results: Sequence[Result]) -> str:
-    """Return everything measured, round by round."""
+    """Return all measurements, round by round."""
     rows = [
         {
             "measure": result.measure.name,
@@ -123,7 +123,7 @@ def as_rst(description: dict[str, str], results: Sequence[Result]) -> str:
 
 
 def table(measure: Measure, results: Sequence[Result]) -> list[str]:
-    """Lay out the figures of one measure."""
+    """Return a table with the figures of one measure."""
     head = ["load", "server", *(column.title for column in measure.columns), "ratio", "target"]
     rows = [head]
     for _, case, group in by_case(results):
@@ -143,7 +143,7 @@ def table(measure: Measure, results: Sequence[Result]) -> list[str]:
 
 
 def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a simple table; the first row is its head."""
+    """Return a simple table whose first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
     lines = [
@@ -154,7 +154,7 @@ def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def cell(result: Result, column: Column) -> str:
-    """Write a median, with its extremes where there are several rounds."""
+    """Format a median, with its extremes if there are several rounds."""
     if result.error or column.figure not in result.rounds[0]:
         return "-"
     values = result.values(column.figure)
@@ -166,14 +166,14 @@ def cell(result: Result, column: Column) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a ratio with as many digits as tell something."""
+    """Format a ratio with the digits that matter."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def remarks(results: Sequence[Result]) -> Iterator[str]:
-    """Say what failed, and where the figures are not the server's own."""
+    """Yield remarks: what failed, and where the server was not the limit."""
     driven, held_up = [], []
     for result in results:
         what = f"{result.entry.title} ({result.case}"
@@ -196,7 +196,7 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
 
 # SVG
 
-#: Whose rows are drawn, by measure: the loads that tell most.
+#: Cases that are drawn, by measure: the most telling loads.
 HEADLINES = {
     "echo": (0, 2),
     "idle": (-1,),
@@ -225,7 +225,7 @@ WIDTH, LABEL, BAR, LINE, GAP = 490, 225, 190, 17, 34
 
 
 def as_svg(description: dict[str, str], results: Sequence[Result]) -> str:
-    """Return the chart: a panel for each headline, in two columns, readable in light and dark."""
+    """Return the chart: a panel for each headline, in two columns, for light and dark modes."""
     panels = list(headlines(results))
     heights = [0, 0]
     parts: list[str] = []
@@ -251,7 +251,7 @@ def as_svg(description: dict[str, str], results: Sequence[Result]) -> str:
 
 
 def headlines(results: Sequence[Result]) -> Iterator[tuple[Measure, str, list[Result]]]:
-    """Return what is drawn: best first, without what failed or does less than the others."""
+    """Yield the panels, best result first, without failures and servers that do less."""
     groups = list(by_case(results))
     for name, places in HEADLINES.items():
         of_it = [group for group in groups if group[0].name == name]
@@ -292,5 +292,5 @@ def panel(measure: Measure, case: str, results: Sequence[Result], x: int, y: int
 
 
 def is_ours(result: Result) -> bool:
-    """Say whether a bar is drawn in colour."""
+    """Return whether a bar is drawn in colour."""
     return result.entry.peer is OURS

@@ -1,8 +1,8 @@
-"""Does anything stay behind? Messages and connections by the million, and what the worker holds.
+"""Check that nothing leaks over millions of messages and connections.
 
-Sends messages over event views and function views and opens and closes sockets of signed-in users,
-in slices; after each slice the worker collects its garbage and says how many objects it holds and
-how much memory is resident. Ends with 1 when either grows: ``python bench/soak.py``.
+Sends messages over event views and function views, and opens and closes sockets of signed-in users,
+in slices. After each slice the worker collects its garbage and reports its number of objects and
+its resident memory. Exits with 1 if either grows: ``python bench/soak.py``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from harness import (
 )
 from peers import OURS
 
-#: What may come and go: caches of fixed size, the allocator's own.
+#: Allowed growth: caches of fixed size, the allocator's own memory.
 OBJECTS = 300
 RESIDENT = 4 * 2**20
-#: Seconds for what ends by itself.
+#: Seconds to wait for greenlets and sockets that end by themselves.
 PATIENCE = 30.0
 KINDS = ("event", "lean", "function")
 CONNS = 50
@@ -39,10 +39,10 @@ CONNS = 50
 
 @dataclass(frozen=True)
 class Gauge:
-    """What the worker holds.
+    """Objects, memory and sockets of the worker.
 
     Attributes:
-        objects: that the garbage collector knows.
+        objects: number of objects that the garbage collector tracks.
         resident: memory in bytes.
         sockets: open WebSockets.
     """
@@ -53,7 +53,7 @@ class Gauge:
 
 
 def gauge(address: str) -> Gauge:
-    """Have the worker collect its garbage and tell what is left."""
+    """Make the worker collect its garbage and report what is left."""
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.request("GET", "/gauge/")
     report = json.loads(connection.getresponse().read())
@@ -62,7 +62,7 @@ def gauge(address: str) -> Gauge:
 
 
 def soak(server: Server, generator: Generator, options: argparse.Namespace) -> list[Gauge]:
-    """Put the load on in slices; return what the worker held after each."""
+    """Put load on in slices; return a gauge after each of them."""
     gauges = []
     how = ("--conns", CONNS, "--warmup", 0, "--duration", options.round)
     for number in range(options.slices + 1):
@@ -76,7 +76,7 @@ def soak(server: Server, generator: Generator, options: argparse.Namespace) -> l
                 opened += generator.run(server, "churn", f"/{kind}/echo/", *how)["total_conns"]
         gauges.append(gauge(server.address))
         print(f"slice {number}: {gauges[-1]}", flush=True)
-    # Greenlets that nobody needs any more end after a while; what leaks stays.
+    # Idle greenlets end after a while; leaks stay.
     deadline = time.monotonic() + PATIENCE
     while verdict(gauges) and time.monotonic() < deadline:
         time.sleep(1)
@@ -86,7 +86,7 @@ def soak(server: Server, generator: Generator, options: argparse.Namespace) -> l
 
 
 def verdict(gauges: list[Gauge]) -> str | None:
-    """Say what grew; the first slice is for what is made once."""
+    """Return what grew. The first slice is a warm-up, and the others are compared with it."""
     first, last = gauges[0], gauges[-1]
     if last.objects - first.objects > OBJECTS:
         return f"{last.objects - first.objects} objects more than after the first slice"
@@ -98,12 +98,12 @@ def verdict(gauges: list[Gauge]) -> str | None:
 
 
 def main() -> None:
-    """Soak and judge."""
+    """Soak and check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=10_000_000, help="in all, at least")
-    parser.add_argument("--connections", type=int, default=100_000, help="in all, at least")
-    parser.add_argument("--slices", type=int, default=10, help="after one to warm up (default 10)")
-    parser.add_argument("--round", type=float, default=5.0, help="seconds of a burst of load")
+    parser.add_argument("--messages", type=int, default=10_000_000, help="in total, at least")
+    parser.add_argument("--connections", type=int, default=100_000, help="in total, at least")
+    parser.add_argument("--slices", type=int, default=10, help="after a warm-up (default 10)")
+    parser.add_argument("--round", type=float, default=5.0, help="seconds of each burst of load")
     options = parser.parse_args()
     leave_on_sigterm()
     server_core, core = pick_cores()

@@ -1,4 +1,4 @@
-"""What we mean to reach: bounds on what the tables show."""
+"""Our targets: bounds on the figures in the tables."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["verdict"]
 
 @dataclass(frozen=True)
 class Target:
-    """One bound.
+    """A bound.
 
     Attributes:
-        measure: its name.
-        load: what the case's title begins with.
+        measure: name of the measure.
+        load: beginning of the case's title.
         server: key of the row.
-        least: how many times better ours is to be, by the figure and by CPU time.
+        least: how many times better ours should be, by the figure and by CPU time.
         most_cpu: how much more CPU time than ours (the function view) this row may need.
-        most: the figure itself, at most.
+        most: maximum of the figure itself.
     """
 
     measure: str
@@ -56,7 +56,7 @@ TARGETS = (
     *(Target("pages", "", server, least=5) for server in ("daphne", "uvicorn", "gunicorn-asgi")),
     # Seconds until 200 views that wait 50 ms each are done.
     *(Target("blocking", "", f"wsmux/{way}", most=0.3) for way in ("function", "event", "lean")),
-    # KiB of resident memory for each socket of a signed-in user; what the project promises.
+    # KiB of resident memory for each socket of a signed-in user: what the project promises.
     Target("idle", "10,000", "wsmux/function", most=24.0),
     Target("idle", "10,000", "wsmux/event", most=8.0),
     Target("idle", "10,000", "wsmux/lean", most=1.5),
@@ -64,7 +64,7 @@ TARGETS = (
 
 
 class Row(Protocol):
-    """A result, as far as it concerns a target."""
+    """The part of a result that a target needs."""
 
     error: str | None
 
@@ -74,11 +74,11 @@ class Row(Protocol):
 
     @property
     def key(self) -> str:
-        """The server's."""
+        """The key of the server."""
 
 
 def verdict(measure: str, case: str, row: Row, by_main: float | None, by_cpu: float | None) -> str:
-    """Say what we aim at in a row, and whether we got there."""
+    """Return the target of a row and whether it was reached, or "-"."""
     for target in TARGETS:
         if (target.measure, target.server) != (measure, row.key) or row.error:
             continue
@@ -97,5 +97,5 @@ def verdict(measure: str, case: str, row: Row, by_main: float | None, by_cpu: fl
 
 
 def said(is_reached: bool) -> str:
-    """Put it in a word."""
+    """Return the word for it."""
     return "reached" if is_reached else "missed"
