@@ -1,4 +1,4 @@
-# Shared by the scripts in this folder; sourced with the repository's root as working directory.
+# Shared by the scripts in this directory, which source it from the root of the repository.
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -6,15 +6,15 @@ fail() { printf '\n!! %s\n' "$*" >&2; exit 1; }
 
 as_root() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; }
 
-# Install Debian packages; only where that is allowed. One index update a run is enough.
+# Install Debian packages, if that is allowed. Update the index only once.
 apt_install() {
     as_root || return 1
     if [ -z "${apt_is_updated:-}" ]; then
         apt-get update -qq
         apt_is_updated=1
     fi
-    # Servers are for the tests to start: the packages' own would fight for port 80. This file is
-    # Debian's way to say so; where there is one already, it stays.
+    # Keep the packages from starting their servers, which would compete for port 80: the tests start
+    # servers themselves. This file tells Debian so; an existing one is left alone.
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then
         policy=
@@ -38,16 +38,16 @@ find_python() {
             return
         fi
     done
-    fail "Python 3.11 or newer is needed; set PYTHON to one."
+    fail "Python 3.11 or newer is required: install it, or set PYTHON to its path."
 }
 
-# can_compile PYTHON: say whether there is what the C extension needs: a compiler, Python's headers.
+# can_compile PYTHON: return whether the compiler and headers for the C extension are installed.
 can_compile() {
     command -v gcc >/dev/null 2>&1 &&
         [ -e "$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
 }
 
-# Print where pyenv keeps its Pythons, as further entries of PATH; nothing where there is no pyenv.
+# Print the directories of pyenv's Pythons, as further entries of PATH; nothing without pyenv.
 pyenv_path() {
     command -v pyenv >/dev/null 2>&1 || return 0
     for directory in "$(pyenv root)"/versions/*/bin; do
@@ -55,18 +55,18 @@ pyenv_path() {
     done
 }
 
-# make_venv DIR: make a virtual environment unless there is a working one.
+# make_venv DIR: create a virtual environment, unless there is a working one.
 make_venv() {
     if [ -x "$1/bin/python" ] && "$1/bin/python" -m pip --version >/dev/null 2>&1; then
         return
     fi
     python=$(find_python)
-    say "making $1 with $("$python" --version)"
+    say "creating $1 with $("$python" --version)"
     rm -rf "$1"
     if ! "$python" -m venv "$1" >/dev/null 2>&1; then
-        # Debian ships venv without what it needs.
+        # Debian puts a part of venv into another package.
         rm -rf "$1"
-        apt_install python3-venv || fail "$python cannot make virtual environments: install python3-venv."
+        apt_install python3-venv || fail "$python cannot create virtual environments: install python3-venv."
         "$python" -m venv "$1"
     fi
 }

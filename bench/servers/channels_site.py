@@ -1,4 +1,4 @@
-"""The site on Django Channels, as its documentation puts it together, with consumers of both kinds.
+"""The site on Django Channels, set up as in its documentation, with both kinds of consumers.
 
 ``BENCH_REDIS`` names the broker of the channel layer; without it the layer is in memory.
 """
@@ -39,10 +39,10 @@ __all__ = ["application"]
 
 
 class SyncConsumer(WebsocketConsumer):
-    """For signed-in users."""
+    """A consumer for signed-in users."""
 
     def connect(self) -> None:
-        """Refuse everybody else."""
+        """Refuse anonymous clients."""
         if self.scope["user"].is_authenticated:
             self.accept()
         else:
@@ -50,46 +50,46 @@ class SyncConsumer(WebsocketConsumer):
 
 
 class SyncEcho(SyncConsumer):
-    """Send back whatever comes."""
+    """Send back every message."""
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Send it back."""
+        """Send back a message."""
         self.send(text_data=text_data, bytes_data=bytes_data)
 
 
 class SyncRoom(SyncConsumer):
-    """Hear what is said."""
+    """Receive the messages of the room."""
 
     groups = ("room",)
 
     def said(self, event: dict[str, Any]) -> None:
-        """Pass it on."""
+        """Pass on a message."""
         self.send(text_data=event["text"])
 
 
 class SyncSpeaker(SyncConsumer):
-    """Say it to the room."""
+    """Send each message to the room."""
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Tell everybody."""
+        """Send a message to all members."""
         event = {"type": "said", "text": text_data}
         async_to_sync(self.channel_layer.group_send)("room", event)
 
 
 class SyncSleeper(SyncConsumer):
-    """Answer when the database has."""
+    """Answer after the database has answered."""
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Wait for it."""
+        """Wait for the database."""
         block()
         self.send(text_data=text_data)
 
 
 class AsyncConsumer(AsyncWebsocketConsumer):
-    """For signed-in users."""
+    """A consumer for signed-in users."""
 
     async def connect(self) -> None:
-        """Refuse everybody else."""
+        """Refuse anonymous clients."""
         if self.scope["user"].is_authenticated:
             await self.accept()
         else:
@@ -97,36 +97,36 @@ class AsyncConsumer(AsyncWebsocketConsumer):
 
 
 class AsyncEcho(AsyncConsumer):
-    """Send back whatever comes."""
+    """Send back every message."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Send it back."""
+        """Send back a message."""
         await self.send(text_data=text_data, bytes_data=bytes_data)
 
 
 class AsyncRoom(AsyncConsumer):
-    """Hear what is said."""
+    """Receive the messages of the room."""
 
     groups = ("room",)
 
     async def said(self, event: dict[str, Any]) -> None:
-        """Pass it on."""
+        """Pass on a message."""
         await self.send(text_data=event["text"])
 
 
 class AsyncSpeaker(AsyncConsumer):
-    """Say it to the room."""
+    """Send each message to the room."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Tell everybody."""
+        """Send a message to all members."""
         await self.channel_layer.group_send("room", {"type": "said", "text": text_data})
 
 
 class AsyncSleeper(AsyncConsumer):
-    """Answer when the database has."""
+    """Answer after the database has answered."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Wait for it, as the documentation says to."""
+        """Wait for the database, as the documentation recommends."""
         await database_sync_to_async(block)()
         await self.send(text_data=text_data)
 

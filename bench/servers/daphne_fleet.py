@@ -1,4 +1,4 @@
-"""Several Daphnes on one port: it has no workers, so its manual shares a socket among processes.
+"""Several Daphnes on one port. Daphne has no workers, so they share a socket, as in its manual.
 
 ``python daphne_fleet.py PORT PROCESSES``
 """

@@ -1,4 +1,4 @@
-"""Makes the database with one user, and prints the key of the user's session."""
+"""Creates the database with one user, and prints the key of the user's session."""
 
 import django
 from django_site import configure

@@ -1,7 +1,7 @@
-"""The site on django-gevent-websocket 0.2.0, used as its README says.
+"""The site on django-gevent-websocket 0.2.0, used as in its README.
 
-Several processes hear each other as in its chat: a Redis subscription for each socket, and
-``select()`` on both. In one process there is a set of sockets, for which Redis would be in the way.
+Several processes reach each other as in its chat: with a Redis subscription for each socket, and
+``select()`` on both. A single process uses a set of sockets, which is faster than Redis.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ members: set[Any] = set()
 
 
 def messages(websocket: Any) -> Any:
-    """Return whatever comes, one after the other; binary comes as a bytearray."""
+    """Yield the messages in order; binary ones are bytearrays."""
     return iter(websocket.receive, None)
 
 
 @login_required
 @websocket
 def echo(request: HttpRequest, websocket: Any) -> HttpResponse:
-    """Send back whatever comes."""
+    """Send back every message."""
     for message in messages(websocket):
         websocket.send(message)
     return HttpResponse()
@@ -43,7 +43,7 @@ def echo(request: HttpRequest, websocket: Any) -> HttpResponse:
 @login_required
 @websocket
 def room(request: HttpRequest, websocket: Any) -> HttpResponse:
-    """Hear what is said."""
+    """Receive the messages of the room."""
     if redis_url:
         return subscriber(websocket)
     members.add(websocket)
@@ -56,12 +56,12 @@ def room(request: HttpRequest, websocket: Any) -> HttpResponse:
 
 
 def subscriber(websocket: Any) -> HttpResponse:
-    """Hear it from Redis."""
+    """Receive the messages of the room from Redis."""
     import redis
 
     subscription = redis.Redis.from_url(redis_url, decode_responses=True).pubsub()
     subscription.subscribe("room")
-    subscription.parse_response()  # that it is subscribed
+    subscription.parse_response()  # the confirmation of the subscription
     ours = websocket.handler.socket.fileno()
     theirs = subscription.connection._sock.fileno()
     while not websocket.closed:
@@ -70,7 +70,7 @@ def subscriber(websocket: Any) -> HttpResponse:
             if websocket.receive() is None:
                 break
         else:
-            # Several may have come at once: select() knows of the first only.
+            # Several may have arrived at once: select() only reports the first one.
             while subscription.connection.can_read(0):
                 kind, _, text = subscription.parse_response()
                 if kind == "message":
@@ -82,7 +82,7 @@ def subscriber(websocket: Any) -> HttpResponse:
 @login_required
 @websocket
 def speaker(request: HttpRequest, websocket: Any) -> HttpResponse:
-    """Say it to the room."""
+    """Send each message to the room."""
     if redis_url:
         import redis
 
@@ -99,7 +99,7 @@ def speaker(request: HttpRequest, websocket: Any) -> HttpResponse:
 @login_required
 @websocket
 def sleeper(request: HttpRequest, websocket: Any) -> HttpResponse:
-    """Answer when the database has."""
+    """Answer after the database has answered."""
     for message in messages(websocket):
         block()
         websocket.send(message)

@@ -1,4 +1,4 @@
-"""The plain pages that all Django servers serve."""
+"""The plain pages of all Django servers."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
@@ -7,12 +7,12 @@ __all__ = ["bare", "page", "urlpatterns"]
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Answer as a page does that knows its user."""
+    """Answer with the name of the user."""
     return HttpResponse(f"hello {request.user}\n")
 
 
 def bare(request: HttpRequest) -> HttpResponse:
-    """Answer without asking the database, so that what is around it shows."""
+    """Answer without the database, to show the overhead around it."""
     return HttpResponse("hello ann\n")
 
 

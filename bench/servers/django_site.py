@@ -1,7 +1,7 @@
-"""What the Django projects of all servers share: settings, and a query that takes time.
+"""The shared part of all Django projects: settings, and a slow query.
 
-``BENCH_DATABASE`` names the SQLite file with the user and the session (``django_database.py`` makes
-it), ``BENCH_POSTGRES`` the port of a PostgreSQL, where there is one.
+``BENCH_DATABASE`` is the SQLite file with the user and the session, which ``django_database.py``
+creates. ``BENCH_POSTGRES`` is the port of PostgreSQL, if it is available.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ APPS = (
     "django.contrib.messages",
 )
 
-#: What the view that waits for the database waits for.
+#: Time that the slow query takes.
 BLOCKING_SECONDS = 0.05
 
 
 def configure(**more: Any) -> None:
-    """Configure Django as ``startproject`` does, for production, and with what a server needs."""
+    """Configure Django like ``startproject``, for production; servers may add settings."""
     common = {
         "SECRET_KEY": "bench",
         "DEBUG": False,
@@ -50,7 +50,7 @@ def configure(**more: Any) -> None:
 
 
 def databases() -> dict[str, dict[str, str]]:
-    """Return the database of users and sessions, and the one that takes its time."""
+    """Return the database of users and sessions, and the one with the slow query."""
     found = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
@@ -69,7 +69,7 @@ def databases() -> dict[str, dict[str, str]]:
 
 
 def block() -> None:
-    """Wait for the database, or as long without one."""
+    """Wait for the database, or sleep as long if there is none."""
     if "slow" not in settings.DATABASES:
         time.sleep(BLOCKING_SECONDS)
         return

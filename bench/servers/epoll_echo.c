@@ -1,17 +1,17 @@
-/* epoll_echo - a WebSocket echo on bare epoll: what one core can do at all.
+/* epoll_echo - a WebSocket echo on bare epoll: the upper limit of one core.
  *
  * build: gcc -O2 -Wall -o epoll_echo epoll_echo.c
  *
- * Usage: epoll_echo PORT, of 127.0.0.1. One thread, level-triggered: one epoll_wait
- * for many connections, one recv per readable event, one send for all that it completes.
+ * Usage: epoll_echo PORT; it listens on 127.0.0.1. One thread, level-triggered: one epoll_wait
+ * for many connections, one recv per readable event, one send for all frames that it completes.
  *
- * A masked head is four bytes longer than an unmasked one, so the answer is made where the frame
- * was read to: payload unmasked in place, new head right before it. Small frames share one buffer,
- * from which everything is answered before the next recv; a frame that arrives in parts gets a
- * buffer of its size, is read to it directly, unmasked part by part while it is in the cache, and
- * given to the queue as it is if the peer does not take it at once.
+ * A masked header is four bytes longer than an unmasked one, so the answer is built in place: the
+ * payload is unmasked where it was read, with the new header right before it. Small frames share one
+ * buffer, and all of them are answered before the next recv. A frame that arrives in parts gets a
+ * buffer of its size, into which it is read directly. It is unmasked part by part while it is in the
+ * cache, and the buffer itself is queued if the peer does not take it at once.
  *
- * Fragments are sent back as the fragments they came in. Text is not checked to be UTF-8.
+ * Fragments are sent back unchanged. Text is not checked to be UTF-8.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,10 +36,10 @@ typedef uint64_t u64;
 
 enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 
-#define SHARED (256 * 1024)     /* where whole frames are read to */
+#define SHARED (256 * 1024)     /* size of the buffer for whole frames */
 #define MAX_REQUEST 16384       /* bytes of a handshake */
 #define MAX_FRAME (1ull << 30)  /* bytes of payload */
-#define MAX_QUEUED (8u << 20)   /* with more than this unsent, nothing more is read */
+#define MAX_QUEUED (8u << 20)   /* reading stops while more than this is unsent */
 
 static void die(const char *what)
 {
@@ -65,7 +65,7 @@ static void sha1_block(u32 h[5], const u8 *p)
     h[0] += a, h[1] += b, h[2] += c, h[3] += d, h[4] += e;
 }
 
-/* Sec-WebSocket-Accept of a key of 24 characters (RFC 6455 section 4.2.2) */
+/* compute Sec-WebSocket-Accept for a key of 24 characters (RFC 6455, section 4.2.2) */
 static void accept_for(const char *key, char out[29])
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -97,10 +97,10 @@ typedef struct conn {
     int fd;
     u32 watched; /* epoll events asked for */
     u8 is_open, is_closing;
-    /* a request or a frame that has not arrived whole; of a frame, the first byte is its head's */
+    /* an incomplete request or frame; a frame includes its header */
     u8 *part;
     size_t filled, needed, head, unmasked;
-    /* what the peer has not taken yet */
+    /* unsent data */
     chunk *first, **last;
     size_t queued;
     struct conn *next_dead;
@@ -108,7 +108,7 @@ typedef struct conn {
 
 static int ep;
 static u8 shared[SHARED];
-static conn *dead; /* freed only when no event of this round can name them any more */
+static conn *dead; /* freed after the round, whose events may still refer to them */
 
 static void watch(conn *c)
 {
@@ -142,8 +142,8 @@ static void *allocate(size_t size)
     return memory;
 }
 
-/* Send now what the peer takes now and queue the rest. `memory` is what to free when all of it is
- * gone; without it the data is the caller's, and what is left of it is copied. */
+/* Send as much as the peer takes now and queue the rest. `memory` is freed after the data is sent;
+ * without it the caller owns the data, and the rest is copied. */
 static void send_all(conn *c, const u8 *data, size_t size, u8 *memory)
 {
     ssize_t sent = 0;
@@ -196,7 +196,7 @@ static void writable(conn *c)
 /* ------------------------------------------------------------------------------------ frames */
 typedef u64 vector __attribute__((vector_size(32), aligned(1), may_alias));
 
-/* Unmask from `from` to `to`, which is the same place or before it. */
+/* Unmask from `from` to `to`, which is the same address or a lower one. */
 static void unmask(u8 *to, const u8 *from, size_t size, u32 mask)
 {
     u64 wide = (u64)mask << 32 | mask;
@@ -206,8 +206,8 @@ static void unmask(u8 *to, const u8 *from, size_t size, u32 mask)
     for (; i < size; i++) to[i] = from[i] ^ ((const u8 *)&mask)[i & 3];
 }
 
-/* Read a head, of which `size` bytes are there. Return its length and set the payload's; 0 and how
- * many bytes it takes to look again; -1 for one that breaks the protocol, or is too long. */
+/* Parse a header, of which `size` bytes have arrived. Return its length and set that of the payload;
+ * or return 0 and set the number of bytes needed; or return -1 if it is invalid or too long. */
 static int read_head(const u8 *p, size_t size, u64 *length)
 {
     *length = 2;
@@ -233,7 +233,7 @@ static void refuse(conn *c)
     send_all(c, frame, sizeof frame, NULL);
 }
 
-/* The head of the answer to the frame at `p`, of `head` bytes and masked, goes to `to`. */
+/* Write the header of the answer to `to`: that at `p`, of `head` bytes, without its mask. */
 static size_t answer_head(u8 *to, const u8 *p, int head)
 {
     int opcode = p[0] & 15;
@@ -243,7 +243,7 @@ static size_t answer_head(u8 *to, const u8 *p, int head)
     return head - 4;
 }
 
-/* Answer the whole frames among these bytes. Return how many bytes they had. */
+/* Answer the complete frames among these bytes. Return how many bytes they had. */
 static size_t answer(conn *c, u8 *data, size_t size, u8 *memory)
 {
     u8 *start = NULL, *out = NULL;
@@ -264,7 +264,7 @@ static size_t answer(conn *c, u8 *data, size_t size, u8 *memory)
         position += head + length;
         int opcode = p[0] & 15;
         if (opcode == PONG) continue;
-        /* The first answer is made where the frame is, the next ones right behind it. */
+        /* The first answer replaces its frame, and the next ones follow it. */
         if (!start) start = out = p + 4;
         u32 mask;
         memcpy(&mask, p + head - 4, 4);
@@ -292,15 +292,15 @@ static void keep(conn *c, const u8 *data, size_t size)
     c->head = c->unmasked = 0;
 }
 
-/* Take bytes that were read to the shared buffer. */
+/* Handle bytes in the shared buffer. */
 static void received(conn *c, u8 *data, size_t size)
 {
     size_t used = answer(c, data, size, NULL);
     if (c->fd >= 0 && !c->is_closing && used < size) keep(c, data + used, size - used);
 }
 
-/* Take bytes that were read to the frame's own buffer: its payload is unmasked as far as it is
- * there, in multiples of the mask. */
+/* Handle bytes in the frame's own buffer: unmask the payload that has arrived, in multiples of the
+ * mask. */
 static void part_received(conn *c, size_t size)
 {
     c->filled += size;
@@ -357,7 +357,7 @@ static const char *header(const char *request, const char *name, size_t *size)
     return "";
 }
 
-/* Take the bytes of a request so far; what follows it in the buffer is frames already. */
+/* Handle the bytes of a request so far; frames may already follow it in the buffer. */
 static void requested(conn *c, u8 *data, size_t size)
 {
     u8 *end = memmem(data, size, "\r\n\r\n", 4);
@@ -409,7 +409,7 @@ static void readable(conn *c)
         drop(c);
         return;
     }
-    if (c->is_closing) return; /* whatever comes now has nobody to go to */
+    if (c->is_closing) return; /* ignore further data */
     if (!c->is_open)
         requested(c, c->part ? c->part : shared, c->filled * !!c->part + size);
     else if (c->part)
@@ -462,8 +462,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: epoll_echo PORT\n");
         return 2;
     }
-    /* A freed frame buffer serves the next frame, rather than go back to the kernel, which would
-     * have to clear its pages again. */
+    /* Reuse a freed frame buffer for the next frame. If it went back to the kernel, its pages would
+     * have to be cleared again. */
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
     struct rlimit files;

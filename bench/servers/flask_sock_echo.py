@@ -1,4 +1,4 @@
-"""flask-sock as its README has it."""
+"""flask-sock, used as in its README."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ members: set[Any] = set()
 
 @sock.route("/echo/")
 def echo(websocket: Any) -> None:
-    """Send back whatever comes."""
+    """Send back every message."""
     while True:
         websocket.send(websocket.receive())
 
 
 @sock.route("/room/")
 def room(websocket: Any) -> None:
-    """Hear what is said."""
+    """Receive the messages of the room."""
     members.add(websocket)
     try:
         while True:
@@ -34,7 +34,7 @@ def room(websocket: Any) -> None:
 
 @sock.route("/speaker/")
 def speaker(websocket: Any) -> None:
-    """Say it to the room."""
+    """Send each message to the room."""
     while True:
         message = websocket.receive()
         for member in list(members):

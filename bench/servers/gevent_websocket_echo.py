@@ -1,4 +1,4 @@
-"""The least that gevent-websocket can be: bare WSGI, no framework."""
+"""gevent-websocket at its simplest: bare WSGI, no framework."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ members: set[Any] = set()
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Echo, a room, and somebody who speaks to it: ``str`` is text, ``bytearray`` binary."""
+    """Serve echo, a room and its speaker: ``str`` is text, ``bytearray`` binary."""
     websocket = environ["wsgi.websocket"]
     messages = iter(websocket.receive, None)
     if environ["PATH_INFO"] == "/echo/":

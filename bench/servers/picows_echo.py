@@ -1,4 +1,4 @@
-"""The echo of picows' README, on uvloop as its examples have it; only the size limit is raised.
+"""The echo of picows' README, on uvloop as in its examples, with a higher size limit.
 
 ``python picows_echo.py PORT``
 """
@@ -14,10 +14,10 @@ members: set[WSTransport] = set()
 
 
 class Echo(WSListener):
-    """Sends back whatever comes, straight from the buffer that it was read to."""
+    """Sends back every frame, straight from the read buffer."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Answer one frame; picows answers pings itself."""
+        """Send back one frame; picows answers pings itself."""
         if frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
@@ -26,22 +26,22 @@ class Echo(WSListener):
 
 
 class Room(Echo):
-    """Hears what is said."""
+    """Receives the messages of the room."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Come in."""
+        """Join the room."""
         members.add(transport)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Leave."""
+        """Leave the room."""
         members.discard(transport)
 
 
 class Speaker(Echo):
-    """Says it to the room."""
+    """Sends each message to the room."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Tell everybody."""
+        """Send a message to all members."""
         if frame.msg_type == WSMsgType.CLOSE:
             super().on_ws_frame(transport, frame)
             return
@@ -54,7 +54,7 @@ PLACES = {b"/echo/": Echo, b"/room/": Room, b"/speaker/": Speaker}
 
 
 async def serve() -> None:
-    """Serve until the end."""
+    """Serve until the process is stopped."""
 
     def listener(request: WSUpgradeRequest) -> WSListener:
         return PLACES[request.path]()

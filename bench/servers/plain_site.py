@@ -1,4 +1,4 @@
-"""The page without any WebSockets: what the dispatcher costs is the difference."""
+"""The page without WebSockets. The difference is the cost of the dispatcher."""
 
 from django_site import configure
 

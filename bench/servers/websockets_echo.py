@@ -9,7 +9,7 @@ members: set[ServerConnection] = set()
 
 
 async def handle(websocket: ServerConnection) -> None:
-    """Echo, a room, and somebody who speaks to it."""
+    """Serve echo, a room and its speaker."""
     assert websocket.request is not None
     if websocket.request.path == "/echo/":
         async for message in websocket:
@@ -24,7 +24,7 @@ async def handle(websocket: ServerConnection) -> None:
 
 
 async def main() -> None:
-    """Serve until the end."""
+    """Serve until the process is stopped."""
     async with serve(handle, "127.0.0.1", int(sys.argv[1]), backlog=2048) as server:
         await server.serve_forever()
 

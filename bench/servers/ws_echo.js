@@ -1,4 +1,4 @@
-// Node's ws as its README has it: node ws_echo.js PORT
+// Node's ws, used as in its README: node ws_echo.js PORT
 const { createRequire } = require("module");
 const { WebSocket, WebSocketServer } = createRequire(process.cwd() + "/")("ws");
 

@@ -1,4 +1,4 @@
-"""The site on django_wsmux; ``BENCH_REDIS`` names the broker of its groups, if it has one."""
+"""The site on django_wsmux; ``BENCH_REDIS`` is the URL of the groups' broker, if there is one."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["application", "gauge", "say", "urlpatterns"]
 
 
 def say(request: HttpRequest, number: int) -> HttpResponse:
-    """Tell the room a number; see ``deploy.py``."""
+    """Send a number to the room; see ``deploy.py``."""
     Group("room").send(str(number))
     return HttpResponse("said\n")
 
 
 def gauge(request: HttpRequest) -> JsonResponse:
-    """Collect all garbage and tell what is left; see ``soak.py``."""
+    """Collect all garbage and report what is left; see ``soak.py``."""
     gc.collect()
-    # glibc keeps what was freed to itself; it is to be told from what leaks.
+    # Make glibc return freed memory, so that it does not look like a leak.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,5 +1,5 @@
 """The sockets of ``wsmux_site``, for signed-in users: as function views, and as event views that
-keep their request ("event") or let go of it ("lean")."""
+keep their request ("event") or release it ("lean")."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ room = Group("room")
 @login_required
 @websocket
 def echo(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send back whatever comes."""
+    """Send back every message."""
     for message in websocket:
         websocket.send(message)
 
@@ -32,7 +32,7 @@ def echo(request: HttpRequest, websocket: WebSocket) -> None:
 @login_required
 @websocket
 def listener(request: HttpRequest, websocket: WebSocket) -> None:
-    """Hear what is said."""
+    """Receive the messages of the room."""
     room.join(websocket)
     for _ in websocket:
         pass
@@ -41,7 +41,7 @@ def listener(request: HttpRequest, websocket: WebSocket) -> None:
 @login_required
 @websocket
 def speaker(request: HttpRequest, websocket: WebSocket) -> None:
-    """Say it to the room."""
+    """Send each message to the room."""
     for message in websocket:
         room.send(message)
 
@@ -49,59 +49,59 @@ def speaker(request: HttpRequest, websocket: WebSocket) -> None:
 @login_required
 @websocket
 def sleeper(request: HttpRequest, websocket: WebSocket) -> None:
-    """Answer when the database has."""
+    """Answer after the database has answered."""
     for message in websocket:
         block()
         websocket.send(message)
 
 
 class Echo(LoginRequiredMixin, WebSocketView):
-    """Send back whatever comes."""
+    """Send back every message."""
 
     def receive(self, message: str | bytes) -> None:
-        """Send it back."""
+        """Send back a message."""
         self.send(message)
 
 
 class Listener(LoginRequiredMixin, WebSocketView):
-    """Hear what is said."""
+    """Receive the messages of the room."""
 
     groups = ("room",)
 
 
 class Visitor(WebSocketView):
-    """Hear it without being signed in; see ``deploy.py``."""
+    """Receive the messages of the room without signing in; see ``deploy.py``."""
 
     groups = ("room",)
 
 
 class Watcher(Listener):
-    """Hear it by way of the view."""
+    """Receive the messages of the room through the view."""
 
     def group_receive(self, message: str | bytes) -> None:
-        """Let it pass."""
+        """Pass on a message."""
         self.send(message)
 
 
 class Speaker(LoginRequiredMixin, WebSocketView):
-    """Say it to the room."""
+    """Send each message to the room."""
 
     def receive(self, message: str | bytes) -> None:
-        """Tell everybody."""
+        """Send a message to all members."""
         room.send(message)
 
 
 class Sleeper(LoginRequiredMixin, WebSocketView):
-    """Answer when the database has."""
+    """Answer after the database has answered."""
 
     def receive(self, message: str | bytes) -> None:
-        """Wait for it."""
+        """Wait for the database."""
         block()
         self.send(message)
 
 
 def paths(kind: str, *views: Callable[..., HttpResponse]) -> list[URLPattern]:
-    """Return the four places of one kind of view."""
+    """Return the four URLs of one kind of view."""
     names = ("echo", "room", "speaker", "sleep")
     return [path(f"{kind}/{name}/", view) for name, view in zip(names, views, strict=True)]
 
