@@ -1,5 +1,5 @@
-"""Other software beside sockets: monitoring agents, WSGI middleware, apps.
+"""Tests of sockets beside other software: monitoring agents, WSGI middleware, apps.
 
-One module for each, with the real thing. ``site.py`` is the application of all servers here; the
+Each module tests the real software. All servers here serve the application of ``site.py``; the
 environment says what is installed into it.
 """

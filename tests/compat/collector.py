@@ -1,4 +1,4 @@
-"""Stands in for Sentry's servers."""
+"""A stand-in for Sentry's servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Collector"]
 
 
 class Collector:
-    """What Sentry's servers are to the SDK, as far as taking envelopes goes."""
+    """A server that accepts the envelopes of Sentry's SDK."""
 
     def __init__(self) -> None:
         self.items: list[tuple[str, Any]] = []
@@ -31,7 +31,7 @@ class Collector:
                 collector.take(body)
 
             def log_message(self, *args: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -39,7 +39,7 @@ class Collector:
         self.dsn = f"http://key@127.0.0.1:{self.server.server_address[1]}/1"
 
     def take(self, body: bytes) -> None:
-        """Take an envelope: a header, then items of a header and a payload each."""
+        """Store an envelope: a header, then items with a header and a payload each."""
         _, _, rest = body.partition(b"\n")
         while rest.strip():
             line, _, rest = rest.partition(b"\n")
@@ -59,7 +59,7 @@ class Collector:
         ]
 
     def statuses(self, path: str) -> list[str | None]:
-        """Return how the transactions of a path have ended."""
+        """Return the statuses of the transactions of a path."""
         return [
             item["contexts"]["trace"].get("status")
             for kind, item in self.items

@@ -1,4 +1,4 @@
-"""Servers with other software in them, and what that talks to."""
+"""Fixtures: servers with other software installed, and the services that it needs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support import Server
 
 StartServer = Callable[..., Server]
 
-#: Seconds that a worker may take to load what is large, on a machine that is busy.
+#: Seconds that a worker may take to load large packages, on a busy machine.
 PATIENCE = 90
 
 
 def start_site(start: StartServer, worker: str, *options: str, **env: str) -> Server:
-    """Start one of ``SERVERS`` with the application of ``site.py``; it answers by then."""
+    """Start one of ``SERVERS`` with the application of ``site.py``; return when it answers."""
     if worker == "runserver":
         more = {"WSGI_APPLICATION": "tests.compat.site.application"}
         env = {"TEST_SETTINGS": json.dumps(more), **env}
@@ -34,7 +34,7 @@ def start_site(start: StartServer, worker: str, *options: str, **env: str) -> Se
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    """Take what Sentry's SDK sends."""
+    """Receive what Sentry's SDK sends."""
     collector = Collector()
     yield collector
     collector.server.shutdown()

@@ -1,4 +1,4 @@
-"""The hosts of a site that django-hosts serves."""
+"""The hosts of a site that uses django-hosts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ host_patterns = patterns(
 
 
 def sockets_of_host(get_response: Callable[[Any], HttpResponse]) -> Callable[[Any], HttpResponse]:
-    """Return a middleware that gives the shop sockets of its own."""
+    """Return a middleware that gives the shop its own sockets."""
 
     def middleware(request: Any) -> HttpResponse:
         if request.host.name == "shop":

@@ -1,4 +1,4 @@
-"""Django middleware that treats responses and URLconfs as it likes; a request chooses which."""
+"""Django middleware that changes responses and URLconfs, as a header of the request says."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def same(response: Any) -> Any:
 
 
 def copied(response: Any) -> HttpResponse:
-    """Return a response of one's own, as those do that rewrite bodies."""
+    """Return a new response, as middleware does that rewrites bodies."""
     headers = {**response.headers, "X-Copied": "yes"}
     return HttpResponse(response.content, status=response.status_code, headers=headers)
 
 
 def streamed(response: Any) -> StreamingHttpResponse:
-    """Return the body piece by piece."""
+    """Return the body as a stream."""
     return StreamingHttpResponse(
         iter([response.content]), status=response.status_code, headers=response.headers
     )
 
 
 def refused(response: Any) -> Any:
-    """Say no by the status alone."""
+    """Refuse by changing the status alone."""
     response.status_code = 403
     return response
 
 
 def switched(response: Any) -> HttpResponse:
-    """Have a status that only a socket may have."""
+    """Return a status that only a socket may have."""
     return HttpResponse(status=101)
 
 
 def as_page(request: Any) -> None:
-    """Choose the site's pages, as middleware for sites by host does."""
+    """Choose the site's pages, as middleware for several hosts does."""
     request.urlconf = settings.ROOT_URLCONF
 
 
@@ -67,17 +67,17 @@ def as_tenant(request: Any) -> None:
 
 
 def as_other_sockets(request: Any) -> None:
-    """Choose sockets."""
+    """Choose the sockets of a tenant."""
     request.websocket_urlconf = "tests.compat.tenant"
 
 
 def as_default(request: Any) -> None:
-    """Choose what there is."""
+    """Choose the default."""
     request.urlconf = None
 
 
 def forget(request: Any) -> None:
-    """Delete what there is."""
+    """Delete the choice."""
     del request.urlconf
 
 

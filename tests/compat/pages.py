@@ -23,7 +23,7 @@ socket.onmessage = event => { document.title = event.data; };
 
 @csp_update({"script-src": [NONCE]})
 def page(request: HttpRequest) -> HttpResponse:
-    """Show a page whose script opens a socket and puts the answer into the title."""
+    """Show a page whose script opens a socket and shows the answer as the title."""
     return HttpResponse(engines["django"].from_string(PAGE).render({}, request))
 
 

@@ -1,4 +1,4 @@
-"""The site with Sentry's SDK, which patches Django, and its middleware around the dispatcher."""
+"""Installs Sentry's SDK, which patches Django, and its middleware around the dispatcher."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
 
 
 def install() -> Callable[[Any], Any]:
-    """Start the SDK; return its middleware where ``SENTRY_AROUND`` is set."""
+    """Start the SDK; return its middleware if ``SENTRY_AROUND`` is set."""
     sentry_sdk.init(os.environ["SENTRY_DSN"], traces_sample_rate=1.0)
     return SentryWsgiMiddleware if "SENTRY_AROUND" in os.environ else lambda inner: inner

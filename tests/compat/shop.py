@@ -9,7 +9,7 @@ __all__ = ["urlpatterns"]
 
 
 def front(request: HttpRequest) -> HttpResponse:
-    """Answer as the shop."""
+    """Return the front page of the shop."""
     return HttpResponse("the shop")
 
 

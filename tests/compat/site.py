@@ -1,10 +1,10 @@
 """The test project, with agents and middleware around Django and around the dispatcher.
 
-``COMPAT`` names a module of this package that has ``install()``, which is called before Django is
-loaded and returns what to put around the application.
+``COMPAT`` names a module of this package with an ``install()`` function. It is called before Django
+is loaded and returns a wrapper for the application.
 
-Without it a request chooses: the header ``X-Agent`` what the handler's ``__call__`` returns, as
-agents wrap it, and ``X-Around`` the middleware around the dispatcher.
+Without it, each request chooses: the header ``X-Agent`` names a wrapper of the handler's
+``__call__``, as agents patch it, and ``X-Around`` the middleware around the dispatcher.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Application = Callable[..., Any]
 
 
 def choosing(inner: Application) -> Application:
-    """Put around the dispatcher what a request asks for; report what that has seen.
+    """Wrap the dispatcher as a request asks; report what the wrappers have seen.
 
-    The report leaves a mark in the log, which comes after all that was logged before.
+    The report writes a mark to the log, after everything that was logged before.
     """
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
@@ -44,7 +44,7 @@ def choosing(inner: Application) -> Application:
 
 
 def install_agent() -> None:
-    """Wrap the handler's call as agents do: by patching Django's class."""
+    """Patch the handler's ``__call__``, as agents do."""
     call = WSGIHandler.__call__
 
     def wrapped(self: Any, environ: dict[str, Any], start_response: Any) -> Any:

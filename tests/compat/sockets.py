@@ -1,4 +1,4 @@
-"""Sockets of the test project, and those that other software is tried with."""
+"""Sockets of the test project, and sockets for tests with other software."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["urlpatterns"]
 
 @accept_websocket
 def host(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send which host django-hosts has found, and where a page of its URLconf is."""
+    """Send the host that django-hosts has found, and the URL of a page in its URLconf."""
     found: Any = request.host  # type: ignore[attr-defined]
     name = "front" if found.name == "shop" else "login"
     websocket.send(f"{found.name} {reverse(name, urlconf=found.urlconf)}")

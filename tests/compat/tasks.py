@@ -16,13 +16,13 @@ django.setup()
 
 app = Celery("tests", broker=os.environ["TEST_BROKER"], set_as_current=False)
 
-# Used in the parent process, as an application does that tells others of its start: the children
-# that are forked afterwards must not go on with its connections.
+# Use the backend in the parent process, like an application that announces its start. Children that
+# are forked afterwards must not use its connections.
 Group("starts").send("a Celery worker starts", fail_silently=True)
 
 
 @app.task(name="announce")  # type: ignore[untyped-decorator]  # Celery has no types
 def announce(group: str, text: str) -> int:
-    """Send to a group; return the process that has done it."""
+    """Send to a group; return the process that sent it."""
     Group(group).send(text)
     return os.getpid()

@@ -1,4 +1,4 @@
-"""Pages of a tenant, and its sockets."""
+"""Pages and sockets of a tenant."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from django_wsmux.decorators import websocket
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Be a page."""
+    """Return the page."""
     return HttpResponse("a page of the tenant")
 
 
 @websocket
 def talk(request: HttpRequest, websocket: Any) -> None:
-    """Say whose it is."""
+    """Send the name of the tenant."""
     websocket.send("a socket of the tenant")
 
 

@@ -1,4 +1,4 @@
-"""Other people's middleware, applications and task queues beside open sockets."""
+"""Open sockets beside other middleware, applications and task queues."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CSP_SETTINGS: dict[str, Any] = {
     },
 }
 
-#: For each: the environment of the server.
+#: The environment of the server for each software.
 SITES = {
     "debug toolbar": {
         **settings(
@@ -91,7 +91,7 @@ SITES = {
 
 
 def use(server: Server) -> None:
-    """Open sockets of each kind, talk, be refused, and look at the log."""
+    """Use sockets of each kind, have handshakes refused, and check the log."""
     assert server.request("/only-a-page/").status == 200
     with server.connect("/echo/") as function, server.connect("/events/echo/") as event:
         for websocket in (function, event):
@@ -111,18 +111,18 @@ def use(server: Server) -> None:
 
 @pytest.mark.parametrize("software", SITES)
 def test_own_worker(software: str, start_server: StartServer) -> None:
-    """Sockets open, talk and are refused under our worker beside each of them, and beside all."""
+    """Sockets and refusals work under our worker beside each software, and beside all."""
     use(start_server("own", env=SITES[software]))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SERVERS if kind != "own"])
-def test_all_at_once(kind: str, start_server: StartServer) -> None:
-    """The same under the other servers, with all of it installed."""
+def test_all_under_other_servers(kind: str, start_server: StartServer) -> None:
+    """They work under the other servers with all of it installed."""
     use(start_server(kind, env=SITES["all"]))
 
 
 def test_toolbar_on_pages(start_server: StartServer) -> None:
-    """The toolbar is shown on pages; it records nothing of sockets that would break them."""
+    """The toolbar is shown on pages and does not break open sockets."""
     server = start_server("own", env=SITES["debug toolbar"])
     with server.connect("/echo/") as websocket:
         assert "djDebug" in server.get("/socket-page/")
@@ -131,7 +131,7 @@ def test_toolbar_on_pages(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_whitenoise_around_it_all(kind: str, start_server: StartServer) -> None:
+def test_whitenoise_around_dispatcher(kind: str, start_server: StartServer) -> None:
     """WhiteNoise as WSGI middleware serves its files and lets sockets through."""
     application = "tests.compat.wrapped.application"
     env = settings(WSGI_APPLICATION=application)
@@ -142,7 +142,7 @@ def test_whitenoise_around_it_all(kind: str, start_server: StartServer) -> None:
 
 
 def test_hosts(start_server: StartServer) -> None:
-    """The socket is found whatever the host's pages are, and knows its host."""
+    """A socket is found, with any pages of the host, and knows its host."""
     server = start_server("own", env=SITES["hosts"])
     shop = {"Host": f"shop.localhost:{server.port}"}
     assert server.get("/front/", shop) == "the shop"
@@ -170,7 +170,7 @@ def test_sockets_of_a_host(start_server: StartServer) -> None:
 
 
 def test_policy_in_a_browser(tmp_path: Path, start_server: StartServer) -> None:
-    """A page whose policy is ``connect-src 'self'`` opens a socket, from a script with a nonce."""
+    """A page with the policy ``connect-src 'self'`` opens a socket, from a script with a nonce."""
     need("chromium", "chromedriver")
     server = start_server("own", env=SITES["csp"])
     policy = server.request("/socket-page/").headers["Content-Security-Policy"]
@@ -187,7 +187,7 @@ def test_policy_in_a_browser(tmp_path: Path, start_server: StartServer) -> None:
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis that carries Celery's tasks, and messages of groups."""
+    """A Redis for Celery's tasks, and for messages of groups."""
     need("redis-server")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
@@ -211,11 +211,11 @@ class CeleryWorker:
 
     @property
     def log(self) -> str:
-        """All that it has said so far."""
+        """The output so far."""
         return self._log.read_text()
 
     def stop(self) -> None:
-        """End it, and its children."""
+        """Stop the worker and its children."""
         self.process.terminate()
         try:
             self.process.wait(2 * TIMEOUT)

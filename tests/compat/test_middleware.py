@@ -27,7 +27,7 @@ MORE = {
 
 @pytest.fixture(scope="module", params=SERVERS)
 def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """Every server with a middleware that does as a request says."""
+    """Every server, with a middleware that does what a request says."""
     return start_site(start_lasting_server, request.param, TEST_SETTINGS=json.dumps(MORE))
 
 
@@ -37,7 +37,7 @@ def opened(site: Server, path: str, how: str) -> ClientConnection:
 
 
 class TestResponses:
-    """What the view has accepted stays accepted, whatever object says so."""
+    """A socket that the view accepted opens, even if middleware replaces the response."""
 
     @pytest.mark.parametrize("how", ["copied", "streamed"])
     @pytest.mark.parametrize("path", VIEWS)
@@ -48,7 +48,7 @@ class TestResponses:
             assert websocket.recv(timeout=TIMEOUT) == "hello"
 
     def test_headers_of_copy(self, site: Server) -> None:
-        """They are those of the response that was there last."""
+        """The 101 has the headers of the last response."""
         with site.wire() as wire:
             wire.send(handshake("/echo/", "X-Meddle: copied\r\n"))
             head = wire.head()
@@ -57,23 +57,23 @@ class TestResponses:
 
     @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
     def test_other_status(self, site: Server, path: str) -> None:
-        """A no is a no."""
+        """A refusal of the middleware counts."""
         assert site.refused(path, {"X-Meddle": "refused"}).status == 403
 
     @pytest.mark.parametrize("path", ["/status/200/", "/nowhere/"])
     def test_101_of_others(self, site: Server, path: str) -> None:
-        """A status that only a socket may have does not go out: 500, and a line names the class."""
+        """A status 101 without an accepting view becomes a 500; the log names the class."""
         assert site.refused(path, {"X-Meddle": "switched"}).status == 500
         site.wait_for_log(r"not accepted: HttpResponse has status 101, but no view")
 
 
 class TestURLconfs:
-    """Sockets are looked for among sockets; reverse() means the pages that middleware chose."""
+    """Sockets have their own URLconf; reverse() uses the pages that middleware chose."""
 
     @pytest.mark.parametrize("how", ["page", "tenant", "default", "forgotten"])
     @pytest.mark.parametrize("path", VIEWS)
     def test_chosen(self, site: Server, path: str, how: str) -> None:
-        """No choice takes sockets away."""
+        """Sockets are found with every choice."""
         with opened(site, path, how) as websocket:
             websocket.send("hello")
             assert websocket.recv(timeout=TIMEOUT) == "hello"
@@ -88,12 +88,12 @@ class TestURLconfs:
         ],
     )
     def test_reverse(self, site: Server, how: str, found: str) -> None:
-        """On the error page of a socket that does not exist."""
+        """The error page of a missing socket reverses in the chosen URLconf."""
         answer = site.refused("/nowhere/", {"X-Meddle": how})
         assert (answer.status, answer.text) == (404, f"{found} has no such page\n")
 
     def test_sockets(self, site: Server) -> None:
-        """Middleware may choose sockets, too."""
+        """Middleware can choose the URLconf of sockets, too."""
         with opened(site, "/talk/", "sockets") as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "a socket of the tenant"
         assert site.refused("/loop/", {"X-Meddle": "sockets"}).status == 404

@@ -1,6 +1,6 @@
 """django-tenants on PostgreSQL: two schemas with the same primary keys.
 
-All that a socket does reads the rows of its tenant, and no message reaches the other tenant.
+All code of a socket reads the rows of its tenant, and no message reaches the other tenant.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ APPLICATION = "tests.compat.tenants.wsgi"
 
 
 def run(program: str, environment: dict[str, str]) -> str:
-    """Run a program of the project, as a task of Celery or a management command would."""
+    """Run a program of the project, as a Celery task or a management command would."""
     return python("-c", program, environment=environment)
 
 
 def python(*arguments: str, environment: dict[str, str]) -> str:
-    """Run Python and return what it prints."""
+    """Run Python code and return its output."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},
@@ -45,8 +45,8 @@ class Tenants:
     """The project with its tenants, served.
 
     Attributes:
-        server: two workers.
-        environment: of programs of the project.
+        server: a server with two workers.
+        environment: environment variables for programs of the project.
     """
 
     def __init__(self, server: Server, environment: dict[str, str]) -> None:
@@ -54,13 +54,13 @@ class Tenants:
         self.environment = environment
 
     def page(self, tenant: str, path: str, cookie: str = "") -> tuple[str, str]:
-        """Ask for a page of a tenant; return it, and the cookie of its session."""
+        """Request a page of a tenant; return the response and its session cookie."""
         answer = self.server.request(path, {"Host": f"{tenant}.localhost", "Cookie": cookie})
         assert answer.status == 200, answer.text
         return answer.text, (answer.headers["Set-Cookie"] or "").partition(";")[0]
 
     def sign_in(self, tenant: str, user: int = 7) -> str:
-        """Return the cookie of a session of a tenant's user."""
+        """Return the session cookie of a tenant's user."""
         return self.page(tenant, f"/sign-in/?user={user}")[1]
 
     def open(self, stack: ExitStack, tenant: str, cookie: str, kind: str = "event") -> Wire:
@@ -89,7 +89,7 @@ def ask(wire: Wire, message: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """The environment of the project, whose tenants are on a PostgreSQL of its own."""
+    """The environment of the project, whose tenants are on their own PostgreSQL."""
     postgres = start_postgres()
     environment = {
         "DJANGO_SETTINGS_MODULE": "tests.compat.tenants.settings",
@@ -129,7 +129,7 @@ def site(
 
 
 def test_rows(site: Server) -> None:
-    """Pages, function views, connect(), receive(), helpers and disconnect(), side by side."""
+    """Pages, function views, connect(), receive(), helpers and disconnect() work concurrently."""
     keys = {name: uuid4().hex for name in ("acme", "globex")}
     with ExitStack() as stack:
         wires = {}
@@ -151,7 +151,7 @@ def test_rows(site: Server) -> None:
 
 
 def test_groups(tenants: Tenants) -> None:
-    """No message of one tenant reaches the other, whoever sends it to whomever."""
+    """No message of one tenant reaches the other, from any sender to any group."""
     with ExitStack() as stack:
         cookies = {name: tenants.sign_in(name) for name in ("acme", "globex")}
         wires = {
@@ -163,12 +163,12 @@ def test_groups(tenants: Tenants) -> None:
             for name in cookies
         }
         for name in cookies:
-            # A page, for the room and for the user.
+            # A page sends, to the room and to the user.
             for to in ("", "user=7&", "commit&", "user=7&commit&"):
                 text, _ = tenants.page(name, f"/tell/?{to}say={name}+{to.replace('&', '.')}")
                 assert json.loads(text) == {"count": 8}
         for name in cookies:
-            # Another process, as of Celery.
+            # Another process sends, such as Celery's.
             said = run(
                 "import django; django.setup()\n"
                 "from django_tenants.utils import schema_context\n"
@@ -191,7 +191,7 @@ def test_groups(tenants: Tenants) -> None:
 
 
 def test_overview(tenants: Tenants) -> None:
-    """The command shows the prefix beside the name."""
+    """The command shows the prefix with the name."""
     with ExitStack() as stack:
         for name in ("acme", "globex"):
             tenants.open(stack, name, tenants.sign_in(name))
@@ -209,7 +209,7 @@ def test_overview(tenants: Tenants) -> None:
 
 @pytest.mark.parametrize("how", ["sign-out", "deactivate"])
 def test_session_over(tenants: Tenants, how: str) -> None:
-    """A session that ends closes the sockets of its tenant's user, and not the other's."""
+    """The end of a session closes the sockets of its tenant's user, and not the other's."""
     user = 7 if how == "sign-out" else 8
     with ExitStack() as stack:
         cookies = {name: tenants.sign_in(name, user) for name in ("acme", "globex")}

@@ -1,4 +1,4 @@
-"""Any iterable, any moment: what agents and WSGI middleware may do around Django and around us."""
+"""Wrappers around Django and around the dispatcher: any iterable, at any moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.compat.conftest import StartServer, start_site
 from tests.gauges import wait_until
 from tests.support import SERVERS, TIMEOUT, WORKERS, Server, handshake
 
-#: A function view, an event view, one without a decorator.
+#: A function view, an event view, and a view without a decorator.
 VIEWS = ("/echo/", "/events/echo/", "/plain-echo/")
 
 SANE = ("closing", "bare", "listed", "lazy", "late", "copying")
@@ -23,14 +23,14 @@ KNOWN = ("closing", "lazy", "copying", "priming", "recording")
 
 @pytest.fixture(scope="module", params=SERVERS)
 def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """Every server, where requests choose what is around the application."""
+    """Every server; requests choose the wrappers of the application."""
     options = () if request.param == "runserver" else ("--access-logfile", "-")
     return start_site(start_lasting_server, request.param, *options)
 
 
 @pytest.fixture
 def clean(site: Server) -> Iterator[Server]:
-    """The same; afterwards there is no traceback in its log, and it has forgotten the test."""
+    """The same server; afterwards its log must have no traceback."""
     seen(site)
     start = len(site.log)
     yield site
@@ -41,7 +41,7 @@ def clean(site: Server) -> Iterator[Server]:
 
 
 def seen(site: Server) -> list[str]:
-    """Return, and forget, what the wrappers have seen; all that was logged before is in the log."""
+    """Return and reset what the wrappers have seen; earlier lines are in the log by then."""
     mark = uuid4().hex
     found: list[str] = json.loads(site.get("/seen/", {"X-Mark": mark}))
     site.wait_for_log(mark)
@@ -51,7 +51,7 @@ def seen(site: Server) -> list[str]:
 def wait_for_end(site: Server) -> list[str]:
     """Return what the wrappers see until the call of the application has ended.
 
-    Without a decorator that may be after the client has closed.
+    For a view without a decorator, the call may end after the client has closed.
     """
     found: list[str] = []
 
@@ -64,7 +64,7 @@ def wait_for_end(site: Server) -> list[str]:
 
 
 def talk(site: Server, path: str, headers: dict[str, str]) -> None:
-    """Open a socket, have an echo, close it."""
+    """Open a socket, get an echo, close it."""
     with site.connect(path, additional_headers=headers) as websocket:
         for message in ("one", "two"):
             websocket.send(message)
@@ -74,12 +74,12 @@ def talk(site: Server, path: str, headers: dict[str, str]) -> None:
 
 
 class TestAgents:
-    """``WSGIHandler.__call__`` is wrapped, and returns something else than Django's response."""
+    """``WSGIHandler.__call__`` is wrapped, and does not return Django's response."""
 
     @pytest.mark.parametrize("agent", SANE)
     @pytest.mark.parametrize("path", VIEWS)
     def test_sockets_open(self, clean: Server, agent: str, path: str) -> None:
-        """Whatever it returns, the socket is there."""
+        """The socket opens, whatever the wrapper returns."""
         talk(clean, path, {"X-Agent": agent})
 
     @pytest.mark.parametrize("agent", SANE)
@@ -90,18 +90,18 @@ class TestAgents:
         assert answer.text == "status 404"
 
     def test_refusal_that_raises_in_close(self, site: Server) -> None:
-        """It has arrived by then; the server logs the error, and ends the connection."""
+        """The refusal has arrived; the server logs the error, and closes the connection."""
         start = len(site.log)
         with site.wire() as wire:
             wire.send(handshake("/status/404/", "X-Agent: raising-at-close\r\n"))
             answer = wire.response()
-            # Errors of runserver are those of a thread, which has logged all of them by then.
+            # runserver's errors are those of a thread, which has logged all of them by then.
             assert wire.rest() == b""
         assert (answer.status, answer.text) == (404, "status 404")
         site.wait_for_log(rf"(?s).{{{start}}}.*an agent has a bug in close\(\)")
 
-    def test_headers_of_theirs(self, site: Server) -> None:
-        """What an agent adds to the headers is on the 101."""
+    def test_headers_of_agent(self, site: Server) -> None:
+        """Headers that an agent adds are on the 101."""
         with site.wire() as wire:
             wire.send(handshake("/echo/", "X-Agent: late\r\n"))
             head = wire.head()
@@ -111,17 +111,17 @@ class TestAgents:
     @pytest.mark.parametrize("agent", ["closing", "lazy"])
     @pytest.mark.parametrize("path", VIEWS)
     def test_bodies_end(self, clean: Server, agent: str, path: str) -> None:
-        """They are read to their end and closed, once, and see no error."""
+        """Bodies are exhausted and closed, once, without an error."""
         talk(clean, path, {"X-Agent": agent})
         assert wait_for_end(clean) == ["exhausted", "closed"]
 
     @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
     def test_raises_after_the_view(self, site: Server, path: str) -> None:
-        """No socket has opened by then: 500."""
+        """A wrapper that raises before the socket opens makes the response a 500."""
         assert site.refused(path, {"X-Agent": "raising"}).status == 500
 
     def test_raises_after_the_conversation(self, site: Server) -> None:
-        """A view without decorator has talked by then; the error goes to the server."""
+        """After a view without a decorator has ended, the exception goes to the server."""
         start = len(site.log)
         talk(site, "/plain-echo/", {"X-Agent": "raising"})
         site.wait_for_log(rf"(?s).{{{start}}}.*LookupError: an agent has a bug")
@@ -129,25 +129,25 @@ class TestAgents:
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_raises_in_close(self, site: Server, path: str) -> None:
-        """The socket stays open; the error is in the log."""
+        """The socket stays open; the error is logged."""
         start = len(site.log)
         talk(site, path, {"X-Agent": "raising-at-close"})
         site.wait_for_log(rf"(?s).{{{start}}}.*an agent has a bug in close\(\)")
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_answers_itself(self, clean: Server, path: str) -> None:
-        """Its answer is passed on."""
+        """A wrapper's own response is passed on."""
         answer = clean.refused(path, {"X-Agent": "blocking"})
         assert (answer.status, answer.text) == (403, "blocked")
 
 
 class TestAround:
-    """Something is around the dispatcher: an open socket is an answer like any other."""
+    """Middleware around the dispatcher: an open socket is a response like any other."""
 
     @pytest.mark.parametrize("around", KNOWN)
     @pytest.mark.parametrize("path", VIEWS)
     def test_sockets_open(self, clean: Server, around: str, path: str) -> None:
-        """Whatever it does with the answer."""
+        """The socket opens, whatever the middleware does with the response."""
         talk(clean, path, {"X-Around": around})
 
     @pytest.mark.parametrize("around", KNOWN)
@@ -158,7 +158,7 @@ class TestAround:
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_is_an_answer(self, clean: Server, path: str) -> None:
-        """It has status 101 and Django's headers, and is no exception."""
+        """The response has status 101 and Django's headers, and no exception is raised."""
         talk(clean, path, {"X-Around": "recording"})
         found = wait_for_end(clean)
         assert found[0] == "101 Switching Protocols"
@@ -168,15 +168,15 @@ class TestAround:
     @pytest.mark.parametrize("path", VIEWS)
     @pytest.mark.parametrize("around", ["closing", "lazy"])
     def test_bodies_end(self, clean: Server, around: str, path: str) -> None:
-        """The server reads the answer to its end and closes it."""
+        """The server exhausts and closes the response."""
         talk(clean, path, {"X-Around": around})
         assert sorted(wait_for_end(clean)) == ["closed", "exhausted"]
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_validator(self, clean: Server, path: str) -> None:
-        """Python's validator of WSGI has nothing to say.
+        """wsgiref's validator finds nothing wrong.
 
-        It replaces wsgi.input and wants a plain dictionary for environ.
+        It replaces wsgi.input and requires environ to be a plain dictionary.
         """
         name = worker_of(clean)
         if name == "gevent":
@@ -187,7 +187,7 @@ class TestAround:
     @pytest.mark.parametrize("around", ["replacing-input", "wrapping-input", "replacing-socket"])
     @pytest.mark.parametrize("path", VIEWS)
     def test_replaced(self, clean: Server, around: str, path: str) -> None:
-        """The socket is found all the same, or the refusal says what is in the way."""
+        """The socket is found nevertheless, or the refusal names the key that was replaced."""
         if worker_of(clean) == "gevent":
             answer = clean.refused(path, {"X-Around": around})
             key = "gunicorn.socket" if "socket" in around else "wsgi.input"
@@ -208,7 +208,7 @@ def worker_of(site: Server) -> str:
 
 
 def test_access_log(site: Server) -> None:
-    """A socket is one line of gunicorn's access log, at its end."""
+    """A socket has one line in gunicorn's access log, at its end."""
     name = worker_of(site)
     if name == "runserver":
         talk(site, "/echo/", {})
@@ -225,7 +225,7 @@ def test_access_log(site: Server) -> None:
 def test_post_request(
     start_server: StartServer, worker: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """gunicorn's hook sees a response with status 101, and an open socket is none of its errors."""
+    """gunicorn's hook gets a response with status 101; an open socket is not an error."""
     config = tmp_path_factory.mktemp("gunicorn") / "gunicorn.conf.py"
     config.write_text(
         "def post_request(worker, req, environ, resp):\n"

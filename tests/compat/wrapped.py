@@ -1,4 +1,4 @@
-"""The test project inside WhiteNoise's WSGI middleware."""
+"""The test project wrapped in WhiteNoise's WSGI middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be put around a WSGI application: each of these obeys PEP 3333, more or less."""
+"""Wrappers of a WSGI application; each follows PEP 3333, more or less."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from wsgiref.validate import validator
 
 Application = Callable[..., Any]
 
-#: What happened: bodies that were closed, statuses, errors.
+#: Events: bodies that were closed, statuses, errors.
 seen: list[str] = []
 
 
 class Closing:
-    """A body that has ``__iter__()`` and ``close()``, as Sentry's."""
+    """A body with ``__iter__()`` and ``close()``, like Sentry's."""
 
     def __init__(self, body: Iterable[bytes]) -> None:
         self._body = body
@@ -24,7 +24,7 @@ class Closing:
         seen.append("exhausted")
 
     def close(self) -> None:
-        """Close it."""
+        """Close the body."""
         seen.append("closed")
         close = getattr(self._body, "close", None)
         if close is not None:
@@ -32,7 +32,7 @@ class Closing:
 
 
 class Bare:
-    """A body that has ``__iter__()`` and nothing else."""
+    """A body with ``__iter__()`` only."""
 
     def __init__(self, body: Iterable[bytes]) -> None:
         self._body = body
@@ -47,7 +47,7 @@ def closing(inner: Application) -> Application:
 
 
 def bare(inner: Application) -> Application:
-    """Return an object without."""
+    """Return an object without ``close()``."""
     return lambda environ, start_response: Bare(inner(environ, start_response))
 
 
@@ -65,7 +65,7 @@ def listed(inner: Application) -> Application:
 
 
 def lazy(inner: Application) -> Application:
-    """Be a generator: nothing happens until the first item is asked for."""
+    """Return a generator: nothing happens before the first item is requested."""
 
     def application(environ: Any, start_response: Any) -> Iterator[bytes]:
         try:
@@ -83,7 +83,7 @@ def lazy(inner: Application) -> Application:
 
 
 def late(inner: Application) -> Application:
-    """Call ``start_response()`` when the body is asked for, with a header more."""
+    """Call ``start_response()`` when the body is requested, with a further header."""
 
     def application(environ: Any, start_response: Any) -> Iterator[bytes]:
         started: list[Any] = []
@@ -102,7 +102,7 @@ def copying(inner: Application) -> Application:
 
 
 def raising(inner: Application) -> Application:
-    """Raise when all is done."""
+    """Raise after the application has run."""
 
     def application(environ: Any, start_response: Any) -> Any:
         inner(environ, start_response).close()
@@ -123,7 +123,7 @@ def raising_at_close(inner: Application) -> Application:
 
 
 def blocking(inner: Application) -> Application:
-    """Answer in place of the application, as firewalls do."""
+    """Respond in place of the application, as firewalls do."""
 
     def application(environ: Any, start_response: Any) -> Any:
         start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", "7")])
@@ -133,7 +133,7 @@ def blocking(inner: Application) -> Application:
 
 
 def priming(inner: Application) -> Application:
-    """Ask for the first item at once."""
+    """Request the first item at once."""
 
     def application(environ: Any, start_response: Any) -> Any:
         body = iter(inner(environ, start_response))
@@ -145,7 +145,7 @@ def priming(inner: Application) -> Application:
 
 
 def recording(inner: Application) -> Application:
-    """Note statuses, headers and errors."""
+    """Record statuses, headers and errors."""
 
     def application(environ: Any, start_response: Any) -> Any:
         def start(status: str, headers: Any, exc_info: Any = None) -> Any:
@@ -165,7 +165,7 @@ def recording(inner: Application) -> Application:
 
 
 def replacing_input(inner: Application) -> Application:
-    """Put a copy of the body in place of the server's, as loggers of bodies do."""
+    """Replace the server's input by a copy, as loggers of bodies do."""
 
     def application(environ: Any, start_response: Any) -> Any:
         environ["wsgi.input"] = io.BytesIO()
@@ -175,7 +175,7 @@ def replacing_input(inner: Application) -> Application:
 
 
 class Input:
-    """Has some of what the server's input has, and a ``reader`` that is another."""
+    """Has some attributes of the server's input, and another ``reader``."""
 
     def __init__(self, source: Any) -> None:
         self.read, self.readline = source.read, source.readline
@@ -183,7 +183,7 @@ class Input:
 
 
 def wrapping_input(inner: Application) -> Application:
-    """Put something around the server's input."""
+    """Wrap the server's input."""
 
     def application(environ: Any, start_response: Any) -> Any:
         environ["wsgi.input"] = Input(environ["wsgi.input"])
@@ -207,7 +207,7 @@ def plain(inner: Application) -> Application:
     return inner
 
 
-#: Around the handler, where Django answers.
+#: Wrappers of the handler, whose responses are Django's.
 AGENTS = {
     "nothing": plain,
     "closing": closing,
@@ -221,7 +221,7 @@ AGENTS = {
     "blocking": blocking,
 }
 
-#: Around the dispatcher.
+#: Wrappers of the dispatcher.
 AROUND = {
     "nothing": plain,
     "closing": closing,

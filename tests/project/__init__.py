@@ -1,1 +1,1 @@
-"""A Django project for the tests; every server under test serves this one."""
+"""A Django project for the tests; every server under test serves it."""

@@ -1,4 +1,4 @@
-"""A site whose middleware sets something around each request, and sockets that look at it."""
+"""A site whose middleware sets state around each request, and sockets that show it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ local = threading.local()
 def middleware(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Set the tenant that the query names, for as long as the request takes."""
+    """Set the tenant that the query names during the request."""
 
     def set_tenant(request: HttpRequest) -> HttpResponse:
         name = request.GET.get("tenant")
@@ -49,7 +49,7 @@ def middleware(
 
 @contextmanager
 def entered(name: str) -> Iterator[None]:
-    """Set what is no context variable."""
+    """Set state that is no context variable."""
     before = getattr(local, "tenant", "none")
     local.tenant = name
     try:
@@ -59,17 +59,17 @@ def entered(name: str) -> Iterator[None]:
 
 
 def around(request: HttpRequest) -> Callable[[], Any]:
-    """Do the same around all that a socket's view does: a function of WEBSOCKET_CONTEXT."""
+    """Set the tenant around all code of a socket: a function of WEBSOCKET_CONTEXT."""
     return partial(entered, request.GET.get("tenant", "none"))
 
 
 def seen() -> str:
-    """Return what is there."""
+    """Return the current state."""
     return f"{tenant.get()} {bag.get({}).get('tenant', 'none')} {getattr(local, 'tenant', 'none')}"
 
 
 def look(websocket: WebSocket, beginning: str = "") -> None:
-    """Send what is there, and change it, which is to end with the message."""
+    """Send the state, and change it; the change must end with the message."""
     websocket.send(beginning + seen())
     tenant.set("changed")
 
@@ -125,21 +125,21 @@ def caching(request: HttpRequest) -> HttpResponse:
 
 
 class Failing(WebSocketView):
-    """Raise a page's error where the context is of interest."""
+    """Raise an exception whose report shows the state."""
 
     def receive(self, message: str | bytes) -> None:
         raise ValueError(seen())
 
 
 def leave(request: HttpRequest) -> HttpResponse:
-    """Set the tenant and leave it there, as careless code does."""
+    """Set the tenant and do not reset it, as careless code does."""
     tenant.set("left")
     bag.set({"tenant": "left"})
     return HttpResponse("left")
 
 
 def around_sockets(request: HttpRequest) -> HttpResponse:
-    """Show how many different surroundings the open sockets have, and of which class."""
+    """Show the classes of the different context objects that open sockets hold."""
     from django_wsmux.server import registry
 
     found = {id(each.hooks._surroundings): each.hooks for each in registry.open_sockets}  # type: ignore[attr-defined]

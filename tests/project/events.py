@@ -1,4 +1,4 @@
-"""Event views, one for each thing that a test wants to see."""
+"""Event views, one for each behaviour under test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Uncompressed(WebSocketView):
 
 
 class OldClients(Uncompressed):
-    """Declines it for some."""
+    """Declines compression for some clients."""
 
     compression = True
 
@@ -48,18 +48,18 @@ class OldClients(Uncompressed):
 
 
 class Process(WebSocketView):
-    """Answers with the process that answers."""
+    """Answers with its process id."""
 
     def receive(self, message: str | bytes) -> None:
         self.send(str(os.getpid()))
 
 
 class Suspicion(SuspiciousOperation):
-    """An error of the project's, which Django takes for the client's."""
+    """An exception of the project that Django treats as a client's error."""
 
 
 class Suspicious(WebSocketView):
-    """Refuses, and quotes the client."""
+    """Refuses with a message that quotes the client."""
 
     def connect(self, request: HttpRequest, what: str) -> None:
         if "forbidden" in request.GET:
@@ -68,7 +68,7 @@ class Suspicious(WebSocketView):
 
 
 class Telling(WebSocketView):
-    """Refuses with 403, and tells browsers."""
+    """Refuses with 403, by a close code for browsers."""
 
     refusals = "close"
 
@@ -81,7 +81,7 @@ class LeanEcho(Echo):
 
 
 class Reporting(WebSocketView):
-    """Leave behind all that is called, under the key of the URL."""
+    """Reports all calls, under the key of the URL."""
 
     def note(self, what: str) -> None:
         key = self.kwargs["key"]
@@ -106,7 +106,7 @@ class Reporting(WebSocketView):
         elif message == "exit":
             raise SystemExit
         elif message == "timeout":
-            from gevent import Timeout  # no other view asks for gevent
+            from gevent import Timeout  # no other view needs gevent
 
             raise Timeout
         elif message == "wait":
@@ -119,7 +119,7 @@ class Reporting(WebSocketView):
 
 
 class Early(WebSocketView):
-    """Talk before the 101."""
+    """Sends, joins and refuses before the 101."""
 
     def get_groups(self) -> list[str]:
         return ["early"]
@@ -144,7 +144,7 @@ class Early(WebSocketView):
 
 
 class Room(WebSocketView):
-    """A member of a group that says which process it is in."""
+    """A member of a group that sends its process id."""
 
     def connect(self, request: HttpRequest, name: str) -> None:
         self.group = Group(name)
@@ -156,7 +156,7 @@ class Room(WebSocketView):
 
 
 class Parting(WebSocketView):
-    """Tell a group of the end, and try to tell the peer."""
+    """Sends to a group at its end, and tries to send to the peer."""
 
     def disconnect(self, code: int, reason: str) -> None:
         group = Group("parting")
@@ -168,7 +168,7 @@ class Parting(WebSocketView):
 
 
 class Watching(WebSocketView):
-    """See what a group is sent before the peer would, and do as it says."""
+    """Handles messages of a group first, and does what they say."""
 
     def connect(self, request: HttpRequest, name: str) -> None:
         self.group = Group(name)
@@ -208,7 +208,7 @@ class Watching(WebSocketView):
 
 
 class Deciding(WebSocketView):
-    """Join the group, then wait with the answer to the handshake until let go."""
+    """Joins the group, then waits in the handshake until a page lets it go."""
 
     def connect(self, request: HttpRequest, key: str) -> HttpResponseBase | None:
         Group(key).join(self.websocket)
@@ -220,14 +220,14 @@ class Deciding(WebSocketView):
 
 
 class Flooding(WebSocketView):
-    """Send as many bytes as a message says."""
+    """Sends as many bytes as a message says."""
 
     def receive(self, message: str | bytes) -> None:
         self.send(bytes(int(message)))
 
 
 class Leaving(WebSocketView):
-    """Says which process it is in; whoever goes tells those that are still there."""
+    """Sends its process id; at its end it tells the members that are left."""
 
     groups = ("leaving",)
 
@@ -239,7 +239,7 @@ class Leaving(WebSocketView):
 
 
 class Typed(WebSocketView):
-    """Takes text only."""
+    """Accepts text only."""
 
     subprotocols = ("chat.v2", "chat.v1")
 
@@ -271,7 +271,7 @@ class Ann(UserPassesTestMixin, WebSocketView):
 
 
 class Surroundings(WebSocketView):
-    """Tell what is active; change it on request."""
+    """Sends what is active; changes it on request."""
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         timezone.activate(request.GET.get("zone", "UTC"))
@@ -311,7 +311,7 @@ class Lean(WebSocketView):
 
 
 class Slow(WebSocketView):
-    """Take a while for each message."""
+    """Takes a while for each message."""
 
     def receive(self, message: str | bytes) -> None:
         time.sleep(0.1)
@@ -319,7 +319,7 @@ class Slow(WebSocketView):
 
 
 class Database(WebSocketView):
-    """Do as a message says."""
+    """Executes a message as SQL."""
 
     def receive(self, message: str | bytes) -> None:
         if message == "atomic":

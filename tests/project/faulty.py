@@ -1,4 +1,4 @@
-"""Sockets of a site whose own error handling fails, in the way that ``TEST_FAULT`` names."""
+"""Sockets of a site whose error handling fails, in the way that ``TEST_FAULT`` names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULT = os.environ.get("TEST_FAULT", "")
 
 
 class Broken(Exception):
-    """What views and error handling raise."""
+    """The exception of views and of error handling."""
 
     def __str__(self) -> str:
         if FAULT == "no text":
@@ -32,7 +32,7 @@ class Broken(Exception):
 
 
 class BrokenHandler(logging.Handler):
-    """Raises for each line of Django's and this package's."""
+    """Raises for each line of Django and of this package."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Raise."""
@@ -40,12 +40,12 @@ class BrokenHandler(logging.Handler):
 
 
 def break_(**kwargs: Any) -> None:
-    """Raise, as a receiver of a signal."""
+    """Raise in a receiver of a signal."""
     raise Broken
 
 
 def leave(**kwargs: Any) -> None:
-    """Raise what would end the process."""
+    """Raise an exception that would end the process."""
     raise SystemExit
 
 
@@ -63,14 +63,14 @@ if FAULT == "logging":
 
 
 def handler500(request: HttpRequest) -> Any:
-    """Show an error of the server, or fail to."""
+    """Show the error page, or fail to."""
     if FAULT == "handler500":
         raise Broken
     return None if FAULT == "no response" else HttpResponse("It broke.", status=500)
 
 
 class Raising(WebSocketView):
-    """Raise in ``receive()`` and ``disconnect()``."""
+    """Raises in ``receive()`` and ``disconnect()``."""
 
     def receive(self, message: str | bytes) -> None:
         raise Broken
@@ -80,7 +80,7 @@ class Raising(WebSocketView):
 
 
 class RaisingInHandshake(WebSocketView):
-    """Raise before the 101."""
+    """Raises before the 101."""
 
     def connect(self, request: HttpRequest) -> None:
         raise Broken
@@ -91,10 +91,10 @@ class LeanRaising(Raising):
 
 
 class Forgetful(WebSocketView):
-    """Leave something behind that raises later; or wait until the test says so."""
+    """Leaves a timer behind that raises later; or waits until the test lets it go."""
 
     def receive(self, message: str | bytes) -> None:
-        import gevent  # no other view asks for it
+        import gevent  # no other view needs it
         from greenlet import getcurrent
 
         if message == "timeout":

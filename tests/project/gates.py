@@ -1,4 +1,4 @@
-"""Sockets whose handshake waits, once it knows whose it is, until a test lets it go."""
+"""Sockets whose handshake waits, after the user is known, until a test lets it go."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from django_wsmux.views import WebSocketView
 
 
 def wait(gate: str, name: str) -> None:
-    """Say in a directory, which all processes know, who waits; until there is a file "go"."""
+    """Announce the wait in a directory that all processes share; wait for a file "go" in it."""
     (Path(gate) / name).touch()
     while not (Path(gate) / "go").exists():
         time.sleep(0.01)
 
 
 def look_up(name: str, gate: str, kind: str) -> Any:
-    """Read a user, then wait."""
+    """Load a user, then wait."""
     user = get_user_model().objects.get(username=name)
     wait(gate, kind)
     return user

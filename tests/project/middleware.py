@@ -1,4 +1,4 @@
-"""Middleware that leaves traces on the 101."""
+"""Middleware that adds headers to the 101."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from . import state
 
 
 def trace(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
-    """Count the requests that are inside, and mark each response."""
+    """Count the requests in progress, and mark each response."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         state.inside += 1

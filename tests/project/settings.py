@@ -1,4 +1,4 @@
-"""What startproject writes, WebSockets added, and a switch for each thing that a test varies."""
+"""The settings of startproject, with WebSockets and a switch for each thing that a test varies."""
 
 import json
 import os
@@ -61,7 +61,7 @@ WEBSOCKET_MAX_UNSENT_BYTES = int(os.environ.get("TEST_MAX_UNSENT_BYTES", 2**20))
 WEBSOCKET_PING_INTERVAL = float(os.environ.get("TEST_PING_INTERVAL", 20))
 WEBSOCKET_PING_TIMEOUT = float(os.environ.get("TEST_PING_TIMEOUT", 20))
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example", "https://*.friends.example"]
-# Whatever else a test varies, as JSON.
+# Any other setting that a test varies, as JSON.
 globals().update(json.loads(os.environ.get("TEST_SETTINGS", "{}")))
 
 LOGGING = {

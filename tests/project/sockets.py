@@ -1,4 +1,4 @@
-"""One view for each thing that a test wants to see."""
+"""Function views, one for each behaviour under test."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def uncompressed_loop(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def process(request: HttpRequest, websocket: WebSocket) -> None:
-    """Answer with the process that answers."""
+    """Answer with the process id."""
     for _ in websocket:
         websocket.send(str(os.getpid()))
 
 
 def plain_echo(request: Any) -> None:
-    """No decorator: first use accepts."""
+    """Accept with the first use, without a decorator."""
     while (message := request.websocket.receive()) is not None:
         request.websocket.send(message)
 
 
 def meta_echo(request: HttpRequest) -> HttpResponse:
-    """As written for gevent-websocket."""
+    """Echo as a view for gevent-websocket does."""
     ws = request.META["wsgi.websocket"]
     while not ws.closed:
         message = ws.receive()
@@ -95,19 +95,19 @@ def page(request: HttpRequest) -> HttpResponse:
 @authentication(bearer(lambda token: None))
 @websocket
 def with_token(request: HttpRequest, websocket: WebSocket) -> None:
-    """Know no token."""
+    """Accept no token."""
 
 
 @login_required
 @websocket(refusals="close")
 def telling(request: HttpRequest, websocket: WebSocket) -> None:
-    """Tell browsers why they are refused."""
+    """Refuse browsers with a close code."""
 
 
 @login_required
 @websocket(refusals="http")
 def untelling(request: HttpRequest, websocket: WebSocket) -> None:
-    """Do not, whatever the setting."""
+    """Refuse with HTTP, with any setting."""
 
 
 @websocket
@@ -184,7 +184,7 @@ def year(request: HttpRequest, websocket: WebSocket, year: str) -> None:
 
 @websocket
 def unwound(request: HttpRequest, websocket: WebSocket) -> None:
-    """Tell what of the request is still under way."""
+    """Send which parts of the request are still in progress."""
     websocket.send_json({"inside": state.inside, "atomic": connection.in_atomic_block})
 
 
@@ -209,14 +209,14 @@ def closing(request: HttpRequest, websocket: WebSocket, code: int, reason: str) 
 
 @websocket
 def report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
-    """Leave behind how the socket closed."""
+    """Report how the socket closed."""
     messages = list(websocket)
     state.reports[key] = f"{websocket.close_code} {websocket.close_reason} {messages}"
 
 
 @websocket
 def selecting(request: HttpRequest, websocket: WebSocket) -> None:
-    """Two sources, one select(), as the older package's README has it."""
+    """Wait for two sources with one select(), as in the README of the older package."""
     ours, theirs = socket.socketpair()
     theirs.sendall(b"from the other source")
     sources = [websocket.handler.socket.fileno(), ours.fileno()]
@@ -225,7 +225,7 @@ def selecting(request: HttpRequest, websocket: WebSocket) -> None:
         if ours.fileno() in readable:
             websocket.send(ours.recv(100).decode())
         if websocket.fileno() in readable:
-            # It does not have to wait, else this raises.
+            # The message must be complete; otherwise this raises.
             message = websocket.receive(timeout=0)
             if message is not None:
                 websocket.send(message)
@@ -240,7 +240,7 @@ def language(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def outside(request: HttpRequest, websocket: WebSocket) -> None:
-    """Tell what is known of the client's side, where a proxy stands between."""
+    """Send what is known of the client behind a proxy."""
     claimed = request.META.get("HTTP_X_FORWARDED_FOR", "")
     known = {"host": request.get_host(), "secure": request.is_secure(), "for": claimed}
     websocket.send_json(known)
@@ -253,7 +253,7 @@ def reversing(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def spawning(request: HttpRequest, websocket: WebSocket) -> None:
-    """A helper ticks while the view echoes."""
+    """Echo while a helper sends ticks."""
 
     def tick(text: str) -> None:
         try:
@@ -283,7 +283,7 @@ def atomic(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def database(request: HttpRequest, websocket: WebSocket) -> None:
-    """Use the database, then wait: the helper looks at the view's connection meanwhile."""
+    """Use the database, then wait; a helper sends whether the view's connection is held."""
     connection.cursor().execute("SELECT 1")
     own = connections["default"]
 
@@ -311,7 +311,7 @@ def group(request: HttpRequest, websocket: WebSocket) -> None:
             elif message == "close":
                 room.close(4000, "all out")
             elif str(message).startswith("fill "):
-                # As far as the kernel's buffers go, for a peer that does not read.
+                # Fill the kernel's buffers, for a peer that does not read.
                 while not websocket._transport.unsent:
                     websocket.send(bytes(2**14))
                 state.reports[str(message).removeprefix("fill ")] = "filled"
@@ -330,7 +330,7 @@ def timeout(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def flood(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send more than a peer that does not read can take."""
+    """Send more than a peer takes that does not read."""
     chunk = os.urandom(2**16)
     for number in range(256):
         websocket.send(chunk)
@@ -339,7 +339,7 @@ def flood(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def flood_report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
-    """Send without end, and leave behind what ended it."""
+    """Send without end, and report the exception that ends it."""
     try:
         while True:
             websocket.send(bytes(2**16))
@@ -349,7 +349,7 @@ def flood_report(request: HttpRequest, websocket: WebSocket, key: str) -> None:
 
 @websocket
 def overflowing(request: HttpRequest, websocket: WebSocket) -> None:
-    """A member of the group whose own view has more to send than its peer takes."""
+    """Join the group, and send more than the peer takes."""
     with Group("test").joined(websocket):
         websocket.send("ready")
         websocket.send(bytes(2**25))
@@ -373,7 +373,7 @@ def silent(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def latency(request: HttpRequest, websocket: WebSocket) -> None:
-    """Answer with what is known of the time that a ping takes."""
+    """Answer with the latency."""
     for _ in websocket:
         websocket.send_json(websocket.latency)
 
@@ -389,7 +389,7 @@ def ping_me(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
-    """Join, leave and spawn often, and tell what the socket still remembers of it."""
+    """Join, leave and spawn often, and send how many callbacks the socket still holds."""
     for number in range(100):
         Group(f"room.{number}").join(websocket)
         Group(f"room.{number}").leave(websocket)
@@ -401,7 +401,7 @@ def coming_and_going(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 def mirror(request: HttpRequest) -> HttpResponse:
-    """Put on the 101 what the client has sent, in every place there is."""
+    """Put values from the client into every possible place of the 101."""
     offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
     subprotocols = offered if "offered" in request.GET else request.GET.getlist("subprotocol")
     response = WebSocketResponse(
@@ -415,7 +415,7 @@ def mirror(request: HttpRequest) -> HttpResponse:
 
 
 def undecided(request: HttpRequest, key: str) -> HttpResponse:
-    """Wait with the answer to the handshake until let go, then accept."""
+    """Wait in the handshake until a page lets it go, then accept."""
     state.reports[key] = "waiting"
     while state.reports[key] != "go":
         time.sleep(0.01)
@@ -424,7 +424,7 @@ def undecided(request: HttpRequest, key: str) -> HttpResponse:
 
 @websocket
 def farewell(request: HttpRequest, websocket: WebSocket) -> None:
-    """Write down, slowly, how the socket closed."""
+    """Write a file, slowly, with the code of the close."""
     websocket.send("ready")
     websocket.receive()
     time.sleep(0.3)
@@ -434,7 +434,7 @@ def farewell(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def computing(request: HttpRequest, websocket: WebSocket) -> None:
-    """Compute for a while, whenever asked."""
+    """Block the event loop for a while with each message."""
     for _ in websocket:
         end = time.monotonic() + 0.6
         while time.monotonic() < end:
@@ -458,14 +458,14 @@ def form(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def burst(request: HttpRequest, websocket: WebSocket, count: int, size: int) -> None:
-    """Send that many messages of that size, each with its number in every byte."""
+    """Send this many messages of this size, filled with their number."""
     for number in range(count):
         websocket.send(bytes((number % 256,)) * size)
 
 
 @websocket
 def chorus(request: HttpRequest, websocket: WebSocket, count: int, size: int) -> None:
-    """Helpers send one message each, all at once and with their number, while the view echoes."""
+    """Echo while helpers send one message each, all at once, filled with their number."""
 
     def sing(number: int) -> None:
         websocket.send((b"%03d " % number) * (size // 4))
@@ -478,20 +478,20 @@ def chorus(request: HttpRequest, websocket: WebSocket, count: int, size: int) ->
 
 @websocket
 def crowd(request: HttpRequest, websocket: WebSocket, key: str) -> None:
-    """Many send to a peer that does not read; tell how much waits for it at most."""
+    """Send from many greenlets to a peer that does not read; report the number of unsent bytes."""
     message = bytes(websocket.options.max_unsent_bytes)
     for _ in range(50):
         websocket.spawn(websocket.send, message)
     while not websocket._transport.unsent:
         time.sleep(0.01)
-    # All of them have had their turn by now, and again.
+    # By now, each of them has run, and again.
     time.sleep(0.05)
     state.reports[key] = str(websocket._transport.unsent)
 
 
 @websocket
 def leaving(request: HttpRequest, websocket: WebSocket, key: str) -> None:
-    """Close after the first message, and leave behind how the socket closed."""
+    """Close after the first message, and report how the socket closed."""
     websocket.receive()
     websocket.close(4001, "ours")
     messages = list(websocket)
@@ -500,7 +500,7 @@ def leaving(request: HttpRequest, websocket: WebSocket, key: str) -> None:
 
 @websocket
 def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> None:
-    """Send until the queue is full, then close, or with code 0 wait for the peer to."""
+    """Send until the queue is full, then close; with code 0, wait for the peer to close."""
     sent: list[int] = []
 
     def fill() -> None:
@@ -519,7 +519,7 @@ def overfull(request: HttpRequest, websocket: WebSocket, key: str, code: int) ->
 
 
 def plain_deciding(request: Any, key: str) -> HttpResponse:
-    """Join the group before the 101, wait until let go, and accept by the first message."""
+    """Join the group in the handshake, wait until let go, and accept with the first message."""
     Group(key).join(request.websocket)
     state.reports[key] = "waiting"
     while state.reports[key] != "go":
@@ -534,7 +534,7 @@ def plain_deciding(request: Any, key: str) -> HttpResponse:
 
 @websocket
 def filling(request: HttpRequest, websocket: WebSocket, size: int) -> None:
-    """Fill the kernel's buffers, then send messages of that size until the socket closes."""
+    """Fill the kernel's buffers, then send messages of this size until the socket closes."""
     while not websocket._transport.unsent:
         websocket.send(b"x" * 2**14)
     with suppress(ConnectionClosed):
@@ -544,9 +544,9 @@ def filling(request: HttpRequest, websocket: WebSocket, size: int) -> None:
 
 @websocket
 def late(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> None:
-    """Receive nothing until reading has stopped, then everything, after a close unless code is 0.
+    """Receive nothing until reading has paused; close unless code is 0; then receive everything.
 
-    Leave behind how the socket closed and how many messages came.
+    Report how the socket closed and how many messages came.
     """
     while not websocket._is_paused:
         time.sleep(0.01)
@@ -560,7 +560,7 @@ def late(request: HttpRequest, websocket: WebSocket, key: str, code: int) -> Non
 
 @websocket
 def aloof(request: HttpRequest, websocket: WebSocket) -> None:
-    """Receive nothing, and wait for the socket's end without looking for it."""
+    """Receive nothing, and wait for the end of the socket without checking for it."""
     ended = threading.Event()
     websocket.on_close(ended, ended.set)
     ended.wait()

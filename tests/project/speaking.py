@@ -1,7 +1,7 @@
-"""Who speaks in a group and who listens, for ``tests/backends/endurance.py``.
+"""Senders and members of a group, for ``tests/backends/endurance.py``.
 
-A speaker is a socket in a worker, or this module as a program: another process of the project,
-which does as it is told on its standard input.
+A sender is a socket in a worker, or this module as a program: another process of the project,
+which takes orders on its standard input.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ logger = logging.getLogger(__name__)
 
 
 def line(speaker: str, number: int) -> str:
-    """Return a message, which tells who has sent it, a letter, and its number."""
+    """Return a message that consists of its sender's letter and its number."""
     return f"{speaker}{number:07d}".ljust(SIZE, ".")
 
 
 def speak(
     name: str, speaker: str, first: int, count: int, pause: float
 ) -> list[tuple[float, bool]]:
-    """Send so many messages to a group; return for each when, and whether it was published."""
+    """Send messages to a group; return the time of each, and whether it was published."""
     group = Group(name)
     sent = []
     for number in range(first, first + count):
-        # CLOCK_MONOTONIC is one for all processes of a machine.
+        # All processes of a machine share CLOCK_MONOTONIC.
         when = time.monotonic()
         try:
             group.send(line(speaker, number))
@@ -52,21 +52,21 @@ def speak(
 
 
 class Seat(WebSocketView):
-    """A member that says in which process it is; with a query it is sent more than it reads."""
+    """A member that sends its process id, and with a query more than its peer reads."""
 
     def connect(self, request: HttpRequest, name: str) -> None:
         Group(name).join(self.websocket)
         self.send(f"{os.getpid():7d}")
 
     def receive(self, message: str | bytes) -> None:
-        # The kernel's buffers are full when something is left over here.
+        # The kernel's buffers are full once bytes are left over here.
         transport = self.websocket._transport
         while not transport.unsent and not self.websocket.closed:
             self.send(bytes(4096))
 
 
 class Speaker(JSONWebSocketView):
-    """Speaks as its peer asks it to."""
+    """Sends what its peer orders."""
 
     def connect(self, request: HttpRequest, name: str) -> None:
         self.name = name

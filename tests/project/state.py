@@ -1,4 +1,4 @@
-"""What the views remember between requests, within one process."""
+"""State of the views between requests, within one process."""
 
 from django.http import HttpRequest
 
@@ -11,7 +11,7 @@ inside = 0
 #: Children of this process, by process id, so that they are not collected as garbage.
 children: dict[int, object] = {}
 
-#: What sockets reported at their end, by key.
+#: Reports of sockets at their end, by key.
 reports: dict[str, str] = {}
 
 

@@ -1,6 +1,6 @@
-"""Sockets that take tickets and tokens, and the pages that give them out.
+"""Sockets that take tickets and tokens, and the pages that issue them.
 
-A URLconf for pages and sockets of its own, so that other servers need not load what it takes.
+A URLconf for pages and sockets of its own, so that other servers need not load its packages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def user_of_message(message: str | bytes) -> Any:
 
 
 def about(request: Any) -> dict[str, Any]:
-    """Return what a view sees of who it is, and all that could give a secret away."""
+    """Return what a view sees of the user, and everything that could reveal a secret."""
     seen = {**request.META, **request.headers}
     return {
         "pid": os.getpid(),
@@ -54,7 +54,7 @@ def about(request: Any) -> dict[str, Any]:
 
 
 def answer(request: HttpRequest, websocket: WebSocket, message: str | bytes) -> None:
-    """Say who it is, now or so far."""
+    """Send the user."""
     if message == "refresh":
         websocket.refresh_user()
     websocket.send(f"{request.user.get_username()} {websocket.subprotocol}")
@@ -109,7 +109,7 @@ def rest(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 def crash(request: HttpRequest) -> HttpResponse:
-    """Take no tokens, and show a page of Django's that shows the request."""
+    """Take no tokens, and show Django's error page with the request."""
     raise ValueError("it broke")
 
 
@@ -127,7 +127,7 @@ urlpatterns = [
 
 
 def give_ticket(request: HttpRequest) -> HttpResponse:
-    """Give a ticket to whoever it is, or to whom a token says it is."""
+    """Issue a ticket for the user of the session or of a token."""
     if "HTTP_AUTHORIZATION" in request.META:
         found = TokenAuthentication().authenticate(request)
         request.user = found[0]
@@ -135,7 +135,7 @@ def give_ticket(request: HttpRequest) -> HttpResponse:
 
 
 def give_token(request: HttpRequest) -> HttpResponse:
-    """Store a token for a user, both made on the way."""
+    """Store a token for a user; create both."""
     user, _ = get_user_model().objects.get_or_create(username=request.GET["user"])
     Token.objects.get_or_create(user=user, defaults={"key": request.GET["token"]})
     return HttpResponse("stored")
@@ -162,7 +162,7 @@ socket.onerror = () => { state.textContent = "not connected"; };
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Connect with a ticket, from a page whose cookies do not go there."""
+    """Connect with a ticket, from a page whose cookies are not sent to the socket."""
     return HttpResponse(engines["django"].from_string(PAGE).render({}, request))
 
 

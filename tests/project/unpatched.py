@@ -1,4 +1,4 @@
-"""A worker as somebody might derive one, with a vital part missing."""
+"""A subclass of the worker that lacks a vital part."""
 
 from django_wsmux.worker import WebSocketWorker
 

@@ -31,30 +31,30 @@ from . import state
 
 
 def plain(request: HttpRequest) -> HttpResponse:
-    """Answer with the process that answered."""
+    """Answer with the process id."""
     return HttpResponse(f"plain {os.getpid()}", content_type="text/plain")
 
 
 def environ(request: HttpRequest) -> JsonResponse:
-    """Show what the environ holds."""
+    """Show the keys of the environ."""
     return JsonResponse({"keys": sorted(request.META), "upgrade": request.META.get("HTTP_UPGRADE")})
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """Sign in a user, made on the way."""
+    """Sign in a user; create it if necessary."""
     user, _ = get_user_model().objects.get_or_create(username=request.GET.get("user", "ann"))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("signed in")
 
 
 def sign_out(request: HttpRequest) -> HttpResponse:
-    """Sign out whoever it is."""
+    """Sign out."""
     logout(request)
     return HttpResponse("signed out")
 
 
 def change_user(request: HttpRequest, how: str) -> HttpResponse:
-    """Change a user in one of the ways that end sessions, or behind Django's back."""
+    """Change a user in one of the ways that end sessions, or without Django's knowledge."""
     users = get_user_model().objects.filter(username=request.GET["user"])
     if how == "behind":
         users.update(is_active=False)
@@ -75,7 +75,7 @@ def change_user(request: HttpRequest, how: str) -> HttpResponse:
 
 
 def flood_group(request: HttpRequest, name: str, count: int, size: int) -> HttpResponse:
-    """Send that many messages of that size to a group."""
+    """Send this many messages of this size to a group."""
     for _ in range(count):
         Group(name).send(bytes(size))
     return HttpResponse("sent")
@@ -109,7 +109,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def fork(request: HttpRequest, how: str) -> JsonResponse:
-    """Fork a child that says so to a group, then waits until there is a file of this name."""
+    """Fork a child that sends to a group, then waits until a file of this name exists."""
     key = request.GET["key"]
     if how == "multiprocessing":
         process = multiprocessing.get_context("fork").Process(target=_child, args=(key,))
@@ -131,7 +131,7 @@ def fork(request: HttpRequest, how: str) -> JsonResponse:
 
 
 def _child(key: str) -> None:
-    """Tell the group that this process lives, then wait, in a way that lets others run."""
+    """Send this process's id to the group, then wait in a way that lets others run."""
     Group("test").send(str(os.getpid()))
     deadline = time.monotonic() + 60
     while not os.path.exists(key) and time.monotonic() < deadline:
@@ -139,13 +139,13 @@ def _child(key: str) -> None:
 
 
 def slow(request: HttpRequest) -> HttpResponse:
-    """Take a while."""
+    """Take this many seconds."""
     time.sleep(float(request.GET["seconds"]))
     return HttpResponse("slow")
 
 
 def last_page(request: HttpRequest, seconds: int) -> HttpResponse:
-    """Take until no socket is open any more, or so many seconds; tell how many are."""
+    """Wait until no socket is open, for at most this many seconds; return how many are."""
     deadline = time.monotonic() + seconds
     while registry.open_sockets and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -153,7 +153,7 @@ def last_page(request: HttpRequest, seconds: int) -> HttpResponse:
 
 
 def report(request: HttpRequest, key: str) -> JsonResponse:
-    """Show what a socket left behind, and what is open."""
+    """Show the report of a socket, and what is open."""
     return JsonResponse(
         {
             "report": state.reports.get(key),
@@ -176,7 +176,7 @@ connection_created.connect(_remember)
 
 
 def count_connections(request: HttpRequest) -> HttpResponse:
-    """Show how many connections to the database are open in this process, without our own."""
+    """Show how many other connections to the database are open in this process."""
     others = _connections - {connections["default"]}
     return HttpResponse(str(sum(each.connection is not None for each in others)))
 
@@ -187,7 +187,7 @@ def show_metrics(request: HttpRequest) -> JsonResponse:
 
 
 def places(request: HttpRequest) -> JsonResponse:
-    """Show what is taken up of the caps."""
+    """Show the places that are taken."""
     return JsonResponse([admission._places, admission._addresses, admission._users], safe=False)
 
 
@@ -200,7 +200,7 @@ def unread(request: HttpRequest) -> JsonResponse:
 
 
 def too_large(request: HttpRequest, key: str) -> HttpResponse:
-    """Open sockets from a browser, ten in turn, send each too much, and note how they close."""
+    """Open ten sockets in turn from a browser, send each too much, and report how they close."""
     return HttpResponse(
         f"""<!doctype html><script>
         const codes = [];
@@ -216,34 +216,34 @@ def too_large(request: HttpRequest, key: str) -> HttpResponse:
 
 
 class _Raising(logging.Handler):
-    """A logging handler that fails, as one does whose server is away."""
+    """A logging handler that fails, like one whose server is down."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise ConnectionError("the server for logs is away")
 
 
 def break_logging(request: HttpRequest) -> HttpResponse:
-    """Have each line about a socket raise."""
+    """Make each line about a socket raise."""
     logging.getLogger("django_wsmux.connection").addHandler(_Raising())
     return HttpResponse("broken")
 
 
 def note(request: HttpRequest, key: str) -> HttpResponse:
-    """Have something found under a key."""
+    """Store a report under a key."""
     state.reports[key] = request.GET["what"]
     return HttpResponse("noted")
 
 
 def let_go(request: HttpRequest, key: str) -> HttpResponse:
-    """Let a view go on that waits for it."""
+    """Let a waiting view go on."""
     state.reports[key] = "go"
     return HttpResponse("gone")
 
 
 def collect(request: HttpRequest) -> HttpResponse:
-    """Give back all memory that can be; answer with the process that did."""
+    """Free all memory that can be freed; answer with the process id."""
     gc.collect()
-    # glibc keeps freed memory to itself: it is to be told from memory that leaks.
+    # glibc keeps freed memory, which must not look like a leak.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -251,7 +251,7 @@ def collect(request: HttpRequest) -> HttpResponse:
 
 
 def threads(request: HttpRequest) -> JsonResponse:
-    """Show which threads there are, beside the one that answers."""
+    """Show the threads, without the one that answers."""
     current = threading.current_thread()
     return JsonResponse(
         [thread.name for thread in threading.enumerate() if thread is not current], safe=False
@@ -259,7 +259,7 @@ def threads(request: HttpRequest) -> JsonResponse:
 
 
 def modules(request: HttpRequest) -> JsonResponse:
-    """Show which modules are loaded."""
+    """Show the loaded modules."""
     return JsonResponse(sorted(sys.modules), safe=False)
 
 

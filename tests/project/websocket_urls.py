@@ -1,4 +1,4 @@
-"""Sockets."""
+"""The URLconf of the sockets."""
 
 from django.urls import include, path, re_path
 

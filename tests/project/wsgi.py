@@ -1,4 +1,4 @@
-"""The project's applications."""
+"""The WSGI applications of the project."""
 
 import os
 

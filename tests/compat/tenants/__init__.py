@@ -1,1 +1,1 @@
-"""A project of two tenants, each with a schema of its own: django-tenants."""
+"""A project of two tenants, each with its own schema: django-tenants."""

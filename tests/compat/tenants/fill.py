@@ -1,4 +1,4 @@
-"""Make the schemas of the tenants: users with the same primary keys and names of their own."""
+"""Creates the schemas of the tenants, with the same primary keys and different names."""
 
 from __future__ import annotations
 

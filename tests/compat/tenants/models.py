@@ -1,4 +1,4 @@
-"""The tenants, and which of them the current code works for."""
+"""The tenants, and the one that is active."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Domain(DomainMixin):  # type: ignore[misc]
 
 
 def context(request: Any) -> Callable[[], Any]:
-    """Return what activates the tenant of a request, for ``WEBSOCKET_CONTEXT``."""
+    """Return a function that activates the tenant of a request, for ``WEBSOCKET_CONTEXT``."""
     return partial(tenant_context, request.tenant)
 
 
 def group_prefix() -> str:
-    """Return the schema that is active, for ``WEBSOCKET_GROUP_PREFIX``."""
+    """Return the active schema, for ``WEBSOCKET_GROUP_PREFIX``."""
     return str(connection.schema_name)  # type: ignore[attr-defined]

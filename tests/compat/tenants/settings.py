@@ -1,4 +1,4 @@
-"""What the documentation of django-tenants has one write, and WebSockets."""
+"""Settings as in the documentation of django-tenants, with WebSockets."""
 
 import os
 

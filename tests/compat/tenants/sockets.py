@@ -17,15 +17,15 @@ from django_wsmux.views import WebSocketView
 
 __all__ = ["LOBBY", "last_words", "rows", "urlpatterns"]
 
-#: Made at import, it belongs to no tenant.
+#: Created at import, it belongs to no tenant.
 LOBBY = Group("lobby")
 
-#: What sockets have read in ``disconnect()``, by the key in their URL.
+#: Rows that sockets have read in ``disconnect()``, by the key in their URL.
 last_words: dict[str, str] = {}
 
 
 def rows() -> str:
-    """Return what the rows of the active tenant say."""
+    """Return the content of the active tenant's rows."""
     return " ".join(User.objects.exclude(last_name="").values_list("last_name", flat=True))
 
 
@@ -59,19 +59,19 @@ def read_rows(request: HttpRequest, websocket: WebSocket) -> None:
 
 
 class Lobby(LoginRequiredMixin, WebSocketView):
-    """Is in the lobby, and hears what its user is told."""
+    """Joins the lobby, and receives the messages to its user."""
 
     groups = ("lobby",)
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        """Say when it is open."""
+        """Send a message when it is open."""
         self.send("open")
 
 
 @login_required
 @websocket
 def lobby(request: HttpRequest, websocket: WebSocket) -> None:
-    """The same as a function, which runs when the middleware is through."""
+    """Do the same as a function, which runs after the middleware."""
     with LOBBY.joined(websocket):
         websocket.send("open")
         for _ in websocket:

@@ -14,7 +14,7 @@ __all__ = ["urlpatterns"]
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """Sign in as the user with a primary key, who is active from now on."""
+    """Sign in as the user with a primary key, and activate that user."""
     users = get_user_model().objects.filter(pk=request.GET["user"])
     users.update(is_active=True)
     login(request, users.get())
@@ -28,7 +28,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 
 
 def tell(request: HttpRequest) -> HttpResponse:
-    """Send to the lobby or to a user; say how many members there are."""
+    """Send to the lobby or to a user; return the number of members."""
     user = request.GET.get("user")
     group = LOBBY if user is None else Group.for_user(user)
     group.send(request.GET["say"], on_commit="commit" in request.GET)

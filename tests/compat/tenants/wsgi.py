@@ -1,4 +1,4 @@
-"""The project for a server."""
+"""The WSGI application of the project."""
 
 from __future__ import annotations
 
