@@ -1,15 +1,15 @@
-/* The way of a small message in C: one call to read it, one to send it.
+/* Fast paths for small messages in C: one call to read a message, one to send it.
 
-   Optional. Where no compiler was, Python does the same; tests/protocol/test_speedups.py compares the
+   Optional. Without a compiler, Python does the same; tests/protocol/test_speedups.py compares the
    two. Rules of this file:
 
-   - It knows messages that come alone in one plain frame, as nearly all do. Everything else goes back
-     as it came, to be judged by codec.py: there is one place that knows what is an error.
-   - The GIL is kept. The sockets never block, and to give it away and wait for it again costs more
-     than the system call.
+   - It handles messages that arrive alone in one plain frame, as nearly all do. Everything else is
+     returned unchanged for codec.py: only one place decides what is an error.
+   - The GIL is kept. The sockets never block, and releasing and taking the GIL costs more than the
+     system call.
    - No state, neither of the module nor of a connection.
 
-   _speedups.pyi says what each function takes and gives.
+   _speedups.pyi documents the arguments and results of each function.
 
    Sections are those of RFC 6455. */
 
@@ -32,14 +32,14 @@ enum {
     BINARY = 0x2,
     FIN = 0x80,
     MASKED = 0x80,
-    LONGEST_HEAD = 10, /* of a frame without a masking key */
-    JOINED = 8192,     /* up to this size copying is cheaper than sending two parts */
-    CHUNK = 4096,      /* masked at a time where it matters what has been seen; divisible by 4 */
+    LONGEST_HEAD = 10, /* of an unmasked frame */
+    JOINED = 8192,     /* up to this size, copying is cheaper than sending two parts */
+    CHUNK = 4096,      /* masked at a time where the result is checked; divisible by 4 */
 };
 
 /* Masking (section 5.3) */
 
-/* A vector of gcc and clang, as every 64-bit processor has it. */
+/* A vector type of gcc and clang, which every 64-bit processor supports. */
 typedef uint64_t Block __attribute__((vector_size(16)));
 
 static const uint64_t NOT_ASCII = UINT64_C(0x8080808080808080);
@@ -54,7 +54,7 @@ mask_at(const char *key)
     return mask;
 }
 
-/* Mask or unmask, also in place. Returns all bits that are set anywhere in the result. */
+/* Masks or unmasks, also in place. Returns all bits that are set anywhere in the result. */
 static uint64_t
 apply_mask(char *to, const char *from, Py_ssize_t length, uint64_t mask)
 {
@@ -96,14 +96,14 @@ static PyObject *
 unmasked_bytes(const char *payload, Py_ssize_t length, uint64_t mask)
 {
     PyObject *result = PyBytes_FromStringAndSize(NULL, length);
-    /* The empty one is shared, and not to be written to. */
+    /* The empty object is shared and must not be written to. */
     if (result != NULL && length > 0) {
         apply_mask(PyBytes_AS_STRING(result), payload, length, mask);
     }
     return result;
 }
 
-/* Returns NULL without an exception when it is not all ASCII. */
+/* Returns NULL without an exception if the payload is not all ASCII. */
 static PyObject *
 unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
 {
@@ -122,7 +122,7 @@ unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
     return result;
 }
 
-/* A payload that may be written to is unmasked in place, and as before if it is not UTF-8. */
+/* A writable payload is unmasked in place, and masked again if it is not UTF-8. */
 static PyObject *
 unmasked_text(char *payload, Py_ssize_t length, uint64_t mask, int is_writable)
 {
@@ -174,7 +174,7 @@ has_arguments(const char *name, Py_ssize_t expected, Py_ssize_t given)
     return 1;
 }
 
-/* Returns where the payload of a frame starts that is a whole message and all that there is, or 0. */
+/* Returns where the payload starts if the bytes are exactly one message in one frame, or 0. */
 static Py_ssize_t
 start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
 {
@@ -192,7 +192,7 @@ start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
         for (int i = 2; i < 2 + more; i++) {
             length = length << 8 | data[i];
         }
-        /* Section 5.2: a length has the shortest of its three forms. */
+        /* Section 5.2: the length must be minimally encoded. */
         if (length < (more == 2 ? 126 : 65536)) {
             return 0;
         }
@@ -205,7 +205,7 @@ start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
 
 PyDoc_STRVAR(read_message_doc,
 "read_message(fd, buffer, limit, /)\n--\n\n"
-"Read once, and return the message if what arrived is just one: (message or None, size).");
+"Read once, and return the message if exactly one has arrived: (message or None, size).");
 
 static PyObject *
 read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
@@ -219,7 +219,7 @@ read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t
     }
     PyObject *buffer = arguments[1];
     if (!PyByteArray_Check(buffer)) {
-        PyErr_SetString(PyExc_TypeError, "read_message() reads to a bytearray");
+        PyErr_SetString(PyExc_TypeError, "read_message() reads into a bytearray");
         return NULL;
     }
     Py_ssize_t limit = PyNumber_AsSsize_t(arguments[2], NULL);
@@ -229,10 +229,10 @@ read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t
     char *data;
     Py_ssize_t size;
     for (;;) {
-        /* Anew each time: a signal handler may have changed the buffer. */
+        /* Read again each time: a signal handler may have changed the buffer. */
         data = PyByteArray_AS_STRING(buffer);
         if (PyByteArray_GET_SIZE(buffer) == 0) {
-            PyErr_SetString(PyExc_ValueError, "read_message() cannot read to an empty buffer");
+            PyErr_SetString(PyExc_ValueError, "read_message() cannot read into an empty buffer");
             return NULL;
         }
         size = recv(fd, data, PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT);
@@ -263,7 +263,7 @@ read_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t
     return pair(text, size);
 }
 
-/* Writes what stands before an unmasked payload (section 5.2), and returns how long that is. */
+/* Writes the head of an unmasked frame (section 5.2), and returns its size. */
 static Py_ssize_t
 write_head(char *head, int opcode, Py_ssize_t length)
 {
@@ -276,7 +276,7 @@ write_head(char *head, int opcode, Py_ssize_t length)
     return 2 + bytes;
 }
 
-/* Sends once. Returns how many bytes were taken, perhaps none, or -1 with an exception. */
+/* Sends once. Returns how many bytes were sent, possibly none, or -1 with an exception. */
 static Py_ssize_t
 send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_t *size)
 {
@@ -314,12 +314,12 @@ send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_
     }
 }
 
-/* The thread that may write messages, 0 for any. */
+/* The thread that may write messages, or 0 for any. */
 static unsigned long writer = 0;
 
 PyDoc_STRVAR(keep_to_thread_doc,
 "keep_to_thread(/)\n--\n\n"
-"Have write_message() refuse every other thread than this one.");
+"Make write_message() refuse all other threads.");
 
 static PyObject *
 keep_to_thread(PyObject *Py_UNUSED(module), PyObject *const *Py_UNUSED(arguments), Py_ssize_t count)
@@ -333,7 +333,7 @@ keep_to_thread(PyObject *Py_UNUSED(module), PyObject *const *Py_UNUSED(arguments
 
 PyDoc_STRVAR(write_message_doc,
 "write_message(fd, message, opcode, /)\n--\n\n"
-"Send a message in one frame, as far as the system takes it: (size of the frame, bytes taken).");
+"Send a message in one frame, as much as the socket takes: (size of the frame, bytes sent).");
 
 static PyObject *
 write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
@@ -342,7 +342,8 @@ write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
         return NULL;
     }
     if (writer != 0 && writer != PyThread_get_thread_ident()) {
-        PyErr_SetString(PyExc_RuntimeError, "write_message() in another thread");
+        PyErr_SetString(
+            PyExc_RuntimeError, "write_message() in another thread than keep_to_thread()");
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(arguments[0]);
@@ -366,7 +367,7 @@ write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
     }
     else {
         if (PyUnicode_CheckExact(message)) {
-            /* Not PyUnicode_AsUTF8AndSize(), which leaves its result with the string. */
+            /* Not PyUnicode_AsUTF8AndSize(), which caches its result in the string. */
             message = encoded = PyUnicode_AsUTF8String(message);
             if (encoded == NULL) {
                 return NULL;
@@ -386,7 +387,7 @@ write_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
     return taken < 0 ? NULL : pair(PyLong_FromSsize_t(size), taken);
 }
 
-/* Payloads that are in memory already */
+/* Payloads in memory */
 
 struct range {
     char *data;
@@ -394,11 +395,11 @@ struct range {
     int is_writable;
 };
 
-/* Reads the arguments (data, start, stop); there are at least `lowest` bytes before the start. */
+/* Reads the arguments (data, start, stop); the start must be at least `lowest`. */
 static int
 as_range(PyObject *const *arguments, Py_ssize_t lowest, struct range *range)
 {
-    /* Numbers run code of others, perhaps, which may change the data: they come first. */
+    /* Converting the numbers may run Python code that changes the data, so it comes first. */
     range->start = PyNumber_AsSsize_t(arguments[1], PyExc_ValueError);
     if (range->start == -1 && PyErr_Occurred()) {
         return 0;
@@ -427,7 +428,7 @@ as_range(PyObject *const *arguments, Py_ssize_t lowest, struct range *range)
 
 PyDoc_STRVAR(unmask_doc,
 "unmask(data, start, stop, text, /)\n--\n\n"
-"Return the payload data[start:stop], whose masking key stands before it, as str or bytes.");
+"Unmask the payload data[start:stop], which follows its masking key, as str or bytes.");
 
 static PyObject *
 unmask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
@@ -451,7 +452,7 @@ unmask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count
 
 PyDoc_STRVAR(unmask_ascii_doc,
 "unmask_ascii(data, start, stop, mask, /)\n--\n\n"
-"Return data[start:stop], unmasked, as str; None if not all of it is ASCII.");
+"Unmask data[start:stop]; return it as str, or None if it is not all ASCII.");
 
 static PyObject *
 unmask_ascii(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
@@ -493,7 +494,7 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "django_wsmux.protocol._speedups",
-    .m_doc = "The way of a small message, in C.",
+    .m_doc = "Fast paths for small messages, in C.",
     .m_size = 0,
     .m_methods = methods,
     .m_slots = slots,

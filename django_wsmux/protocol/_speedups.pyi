@@ -1,18 +1,18 @@
 def read_message(fd: int, buffer: bytearray, limit: int, /) -> tuple[str | bytes | None, int]:
-    """Read once from a socket, and return the message if what arrived is just one.
+    """Read once from a socket, and return the message if exactly one has arrived.
 
-    That is one whole frame: text or binary, with FIN, without reserved bits, masked, its length in
-    the shortest form, and nothing behind it.
+    That means one complete frame: text or binary, with FIN, without reserved bits, masked, its
+    length minimally encoded, and no bytes after it.
 
     Args:
-        fd: of the socket, which is not waited for.
-        buffer: where to read to, at most to its end.
-        limit: bytes of payload that a message may have; less than 0 to read only.
+        fd: the descriptor of the socket; the call never waits.
+        buffer: the buffer to read into; its size is the most that is read.
+        limit: largest payload of a message, in bytes; negative to read only.
 
     Returns:
-        The message, or ``None`` for anything else, be it right or wrong; and how many bytes
-        arrived, 0 at the end of the stream. With ``None`` they are in ``buffer`` as they came;
-        otherwise what is there is of no use any more.
+        The message, or ``None`` for anything else, whether valid or invalid; and how many bytes
+        arrived, 0 at the end of the stream. With ``None`` the bytes are in ``buffer`` unchanged;
+        otherwise the contents of ``buffer`` are undefined.
 
     Raises:
         BlockingIOError: nothing has arrived.
@@ -21,50 +21,50 @@ def read_message(fd: int, buffer: bytearray, limit: int, /) -> tuple[str | bytes
     """
 
 def write_message(fd: int, message: str | bytes, opcode: int, /) -> tuple[int, int]:
-    """Send a message in one frame, unmasked, as far as the system takes it.
+    """Send a message in one unmasked frame, as much as the socket takes.
 
     Args:
-        fd: of the socket, which is not waited for.
-        message: just ``str`` or ``bytes``, nothing derived from them.
-        opcode: 1 or 2, whatever the message is.
+        fd: the descriptor of the socket; the call never waits.
+        message: exactly ``str`` or ``bytes``, no subclass.
+        opcode: 1 or 2, independent of the type of the message.
 
     Returns:
-        The size of the frame, and how many bytes of it were taken, 0 for a full socket.
+        The size of the frame, and how many bytes were sent, 0 if the socket is full.
 
     Raises:
         OSError: the socket cannot be written to.
-        TypeError: the message is neither.
-        UnicodeEncodeError: the text holds a lone surrogate.
-        RuntimeError: the thread is another one than ``keep_to_thread()`` was called in.
-        ValueError: another opcode, or ``fd`` is negative.
+        TypeError: the message is neither ``str`` nor ``bytes``.
+        UnicodeEncodeError: the text contains a lone surrogate.
+        RuntimeError: ``keep_to_thread()`` was called in another thread.
+        ValueError: the opcode is neither 1 nor 2, or ``fd`` is negative.
     """
 
 def keep_to_thread() -> None:
-    """Have ``write_message()`` refuse every other thread than this one, for all sockets."""
+    """Make ``write_message()`` refuse all other threads, for all sockets."""
 
 def unmask(data: bytes | bytearray, start: int, stop: int, text: bool, /) -> str | bytes:
-    """Return the payload ``data[start:stop]``, whose masking key is the four bytes before it.
+    """Unmask the payload ``data[start:stop]`` with the masking key in the four bytes before it.
 
     Args:
-        data: what has arrived. Of a ``bytearray`` text overwrites the payload, unless it is wrong.
-        start: of the payload, at least 4.
-        stop: its end.
+        data: the received bytes. In a ``bytearray`` valid text overwrites the payload.
+        start: the start of the payload, at least 4.
+        stop: the end of the payload.
         text: return ``str`` instead of ``bytes``.
 
     Raises:
         UnicodeDecodeError: the text is not UTF-8.
-        ValueError: there is no such payload in ``data``.
+        ValueError: ``data`` has no such payload.
     """
 
 def unmask_ascii(data: bytes | bytearray, start: int, stop: int, mask: bytes, /) -> str | None:
-    """Return ``data[start:stop]``, unmasked, as text if it is all ASCII.
+    """Unmask ``data[start:stop]``; return it as text, or ``None`` if it is not all ASCII.
 
     Args:
-        data: what has arrived; it is not written to.
-        start: of the part in question.
-        stop: its end.
-        mask: the masking key, four bytes, as it applies from ``start`` on.
+        data: the received bytes; never written to.
+        start: the start of the part.
+        stop: the end of the part.
+        mask: the four bytes of the masking key, rotated to apply from ``start`` on.
 
     Raises:
-        ValueError: there is no such part of ``data``, or the key is not of four bytes.
+        ValueError: ``data`` has no such part, or the key does not have four bytes.
     """

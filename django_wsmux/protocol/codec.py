@@ -1,14 +1,14 @@
-"""Bytes from the peer to messages (RFC 6455 sections 5 to 8), bounded and without I/O.
+"""Parses bytes from the peer into messages (RFC 6455 sections 5 to 8), bounded and without I/O.
 
 Rules of this file:
 
-* A peer's bytes never raise: what breaks the protocol comes back as a ``Failure`` with the close
-  code to send, and everything after it is discarded (section 7.1.7).
-* A size is checked when its header is read, before a byte of the payload is stored.
-* How the bytes were cut on their way makes no difference to what comes out.
+* A peer's bytes never raise: a violation of the protocol is returned as a ``Failure`` with the
+  close code to send, and everything after it is discarded (section 7.1.7).
+* A size is checked when the frame's head is read, before any byte of the payload is stored.
+* The result does not depend on how the bytes were split on their way.
 
-``whole()`` takes a message that came alone in one plain frame, as nearly all do. The loop in
-``_parse()`` handles several of them in place; everything else takes the methods below it.
+``whole()`` handles a message that came alone in one plain frame, as nearly all do. The loop in
+``_parse()`` handles several of them in place; the methods below it handle everything else.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = ["LARGE", "Codec"]
 _FINAL_BINARY = 0x80 | BINARY
 _WHOLE_MESSAGE = frozenset({0x80 | TEXT, _FINAL_BINARY})
 
-# Frames that are no whole message to take at once: a segment may hold hundreds of thousands.
+# Fragments and control frames handled at once: a segment may hold hundreds of thousands.
 _MANY = 256
 
-# Section 8.1: wherever text is decoded, be it in a message or in a close frame.
+# Section 8.1: for all text, whether in a message or in a close frame.
 _INVALID_TEXT = Failure(CloseCode.INVALID_DATA, "invalid UTF-8")
 
-#: A frame of this many bytes is read straight to where it is unmasked from.
+#: Frames of at least this many bytes are read directly into the buffer in which they are unmasked.
 LARGE = 2**17
 
 
@@ -53,21 +53,22 @@ class Codec:
     """The receiving half of a server-side WebSocket connection.
 
     Args:
-        max_message_size: largest message in bytes, reassembled and inflated.
-        max_frame_size: largest frame in bytes of payload as it is on the wire, where that is less.
-        max_fragments: frames that a message may come in.
+        max_message_size: largest message in bytes, after reassembly and decompression.
+        max_frame_size: largest frame, in bytes of payload on the wire, if that is less.
+        max_fragments: largest number of frames in a message.
         max_messages: messages that may wait in the sink before parsing stops.
 
     Attributes:
-        deflate: what was agreed on, when permessage-deflate is in use; set before the first byte.
-        is_held: parsing has stopped before the end of what has arrived: the sink has enough for
-            now, or the messages of these bytes have inflated to as much as one may, or they held
-            many fragments or control frames. ``receive()`` goes on, also when handed nothing.
-        discards: messages lead nowhere any more, and their bytes need not be looked at.
-        remainder: what follows a failure.
-        large: the buffer of a large frame that is arriving, if one is: see ``space()``.
-        alone: the largest payload that may be taken for a message without being handed to
-            ``receive()``, when it comes alone in one plain frame; -1 while none may.
+        deflate: the negotiated parameters of permessage-deflate, if it is in use; set before the
+            first byte.
+        is_held: parsing has stopped before the end of the received bytes: the sink is full, or
+            their messages have inflated to the size limit, or they contained many fragments or
+            control frames. ``receive()`` continues, even without new bytes.
+        discards: messages are not wanted any more, and their bytes are skipped.
+        remainder: reads the bytes after a failure.
+        large: the buffer of a large frame that is arriving, or ``None``; see ``space()``.
+        alone: the largest payload of a message that may bypass ``receive()`` because it came alone
+            in one plain frame; -1 while no message may.
 
     Example:
         >>> codec, messages = Codec(1024), []
@@ -110,26 +111,26 @@ class Codec:
         max_messages: int = sys.maxsize,
     ) -> None:
         self._max_size = max_message_size
-        # As given, for frames of messages that are compressed may be larger than a message.
+        # Not limited by the message size: a compressed frame may be larger than the message.
         self._max_frame_size = max_frame_size or sys.maxsize
         self._max_fragments = max_fragments
         self._max_messages = max_messages
         self.deflate: Deflate | None = None
-        # What is kept of the bytes that have arrived: a frame that is not whole yet, or all that
-        # is held. Where it starts in there, and the length at which to look again.
+        # The received bytes that are kept: an incomplete frame, or everything that is held. Where
+        # parsing continues in it, and the length at which it continues.
         self._buffer: bytearray | None = None
         self._start = 0
         self._needed = 0
-        # The same for a large frame, whose buffer is longer than what is in it.
+        # The same for a large frame, whose buffer is longer than its contents.
         self.large: bytearray | None = None
         self._filled = 0
-        # The message that is arriving in parts, if one is.
+        # The message that is arriving in parts, if any.
         self._message: PartialMessage | None = None
-        # The stream that inflates messages, while the client may refer to earlier ones.
+        # The stream that inflates messages, if messages may refer to earlier ones.
         self._inflater: zlib._Decompress | None = None
-        # Bytes inflated by this call of receive(): a thousand for each that was sent, perhaps.
+        # Bytes inflated by this call of receive(): up to a thousand for each byte received.
         self._inflated = 0
-        # Fragments and control frames that this call has taken.
+        # Fragments and control frames handled by this call.
         self._frames = 0
         self.is_held = False
         self.discards = False
@@ -137,23 +138,23 @@ class Codec:
         self._rest = 0
         self._mask = b""
         self._is_final = False
-        # Set by a close frame or a failure: what follows is discarded (section 1.4).
+        # Set by a close frame or a failure: everything after it is discarded (section 1.4).
         self._finished = False
         self.remainder: Remainder | None = None
-        # Not -1 while a frame that comes now is the first of a message and nothing is kept before.
+        # -1 unless the next byte begins a message.
         self.alone = min(self._max_frame_size, max_message_size)
 
     def whole(self, data: bytes | bytearray, size: int) -> str | bytes | None:
-        """Return the message, if these bytes are just one message in one plain frame.
+        """Return the message, if these bytes are exactly one message in one plain frame.
 
-        They nearly always are, and this costs a fraction of ``receive()``, which takes all else.
+        Nearly always they are, and this costs a fraction of ``receive()``, which handles the rest.
 
         Args:
-            data: any cut of the stream. It is not kept; the message may overwrite a ``bytearray``.
-            size: how many bytes of ``data`` there are.
+            data: any part of the stream. It is not kept; a ``bytearray`` may be overwritten.
+            size: the number of bytes in ``data``.
 
         Returns:
-            ``None`` for anything else, be it right or wrong: hand it to ``receive()``.
+            ``None`` for anything else, whether valid or invalid: pass it to ``receive()``.
         """
         if size < 6:
             return None
@@ -173,16 +174,16 @@ class Codec:
     def receive(
         self, data: bytes | bytearray, messages: Sink, size: int | None = None
     ) -> list[Control]:
-        """Take the next bytes from the peer.
+        """Process the next bytes from the peer.
 
         Args:
-            data: any cut of the stream. It is not kept; messages may overwrite a ``bytearray``.
+            data: any part of the stream. It is not kept; a ``bytearray`` may be overwritten.
             messages: gets every message that these bytes complete, ``str`` for text and
                 ``bytes`` for binary, in order.
-            size: how many bytes of ``data`` there are, if not all.
+            size: the number of bytes in ``data``, if not all of it.
 
         Returns:
-            The control frames among them and, last, a failure if there was one.
+            The control frames among them and, last, the failure, if any.
         """
         end = len(data) if size is None else size
         if self._finished:
@@ -226,10 +227,10 @@ class Codec:
         return controls
 
     def space(self) -> memoryview:
-        """Return where to read to directly while ``large`` is not ``None``.
+        """Return the memory to read into directly while ``large`` is not ``None``.
 
-        Such a frame has one buffer, which grows as it fills, up to the frame's size and no
-        further: a length that is claimed costs little. Release the view, then say ``filled()``.
+        The buffer of a large frame grows as it fills, up to the size of the frame, so a claimed
+        length costs little. Release the view, then call ``filled()``.
         """
         assert self.large is not None
         if self._filled == len(self.large):
@@ -238,7 +239,7 @@ class Codec:
         return memoryview(self.large)[self._filled :]
 
     def filled(self, size: int, messages: Sink) -> list[Control]:
-        """Take the bytes that were read to ``space()``; see ``receive()``."""
+        """Process the bytes that were read into ``space()``; see ``receive()``."""
         assert self.large is not None
         self._filled += size
         if self._filled < self._needed:
@@ -247,7 +248,7 @@ class Codec:
         return self.receive(data, messages)
 
     def _receive_large(self, data: bytes | bytearray, end: int, messages: Sink) -> list[Control]:
-        """Copy to ``space()``, for callers that have not read to it."""
+        """Copy bytes into ``space()``, for callers that have not read into it."""
         with self.space() as space:
             size = min(len(space), end)
             space[:size] = data[:size]
@@ -280,7 +281,7 @@ class Codec:
                 first = data[position]
                 # Section 5.2: the mask bit is the high bit of the second byte.
                 length = data[position + 1] - 128
-                # Judged by its first two bytes, and again when it has all arrived: both are cheap.
+                # Checked with its first two bytes, and again when it is complete: both are cheap.
                 plain = first in _WHOLE_MESSAGE and self._message is None
                 if not plain or length < 0:
                     self._check_header(first, length)
@@ -320,7 +321,7 @@ class Codec:
             self._keep(data, position, end, needed)
 
     def _keep(self, data: bytes | bytearray, position: int, end: int, needed: int) -> None:
-        """Keep the start of a frame until ``needed`` bytes of it are there."""
+        """Keep the start of a frame until ``needed`` bytes of it have arrived."""
         self._needed = needed
         rest = bytearray(data[position:end])
         if needed < LARGE:
@@ -330,7 +331,7 @@ class Codec:
             self._filled = end - position
 
     def _hold(self, data: bytes | bytearray, end: int, kept: bytearray | None) -> None:
-        """Keep what is not parsed yet, where it is if that is ours already."""
+        """Keep the bytes that are not parsed yet; copy them unless the buffer is ours already."""
         self._needed = 0
         if kept is None:
             with memoryview(data) as view:
@@ -345,9 +346,9 @@ class Codec:
         check_header(first, length, may_compress=may_compress, is_inside=is_inside)
 
     def _check_size(self, first: int, length: int) -> None:
-        """Hold a frame and its message to their limits before storing more of it.
+        """Check the limits of a frame and its message before storing more of it.
 
-        What a compressed message inflates to is looked at when it does.
+        The inflated size of a compressed message is checked while it is inflated.
         """
         message = self._message
         most = self._max_size
@@ -377,12 +378,12 @@ class Codec:
             counter = "frame_too_big"
         return Violation(CloseCode.MESSAGE_TOO_BIG, reason, counter)
 
-    # Frames that are not a whole message
+    # Frames that are not complete messages
 
     def _receive_frame(
         self, first: int, payload: bytes, messages: Sink, controls: list[Control]
     ) -> bool:
-        """Take a frame; return whether it was the peer's last."""
+        """Process a frame; return whether it was the peer's last."""
         self._frames += 1
         opcode = first & 0x0F
         if opcode == PING:
@@ -399,7 +400,7 @@ class Codec:
         return self._finished
 
     def _begin(self, first: int, length: int) -> None:
-        """Note that a frame of a message in parts begins, the first or another."""
+        """Begin a frame of a message in parts, the first or a later one."""
         if self._message is None:
             inflater = None
             if first & RSV1 and self.deflate is not None:
@@ -419,15 +420,15 @@ class Codec:
                 return
             whole = message.whole()
             if message.inflated:
-                # As text it may take four times as much.
+                # As text it may take four times the memory.
                 self._inflated += sys.getsizeof(whole)
             if self.deflate is not None and self.deflate.remote_takeover:
                 inflater = message.inflater or self._inflater
-                # A stream that has ended (RFC 7692 section 7.2.3.4) inflates nothing more.
+                # A stream that has ended (RFC 7692 section 7.2.3.4) cannot inflate any more.
                 self._inflater = None if inflater is None or inflater.eof else inflater
             messages.append(whole)
 
-    # A text frame in pieces: taken as it comes, so that bad text need not be waited for
+    # A text frame in pieces: decoded as it arrives, so that invalid text fails immediately
 
     def _is_plain_text(self, first: int) -> bool:
         if self._message is not None:
@@ -442,7 +443,7 @@ class Codec:
     def _receive_piece(self, data: bytes | bytearray, start: int, end: int, messages: Sink) -> None:
         mask = self._mask
         self._rest -= end - start
-        # The mask goes on where it was cut (section 5.3).
+        # Rotate the mask to continue after this piece (section 5.3).
         turn = (end - start) & 3
         self._mask = mask[turn:] + mask[:turn]
         message = self._message

@@ -1,3 +1,3 @@
-"""Sockets: from the WSGI server's hands to a message in a view. No Django."""
+"""Sockets: from the WSGI server to the messages of a view. No Django."""
 
 __all__: list[str] = []

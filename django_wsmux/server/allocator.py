@@ -1,8 +1,8 @@
-"""glibc's allocator, set up for messages that come and go.
+"""Tunes glibc's allocator for large messages.
 
-When much is free at the end of the heap glibc gives it back to the system, and takes it again for
-the next message: for one of 1 MiB that is a thousand page faults, as much work as all the rest of
-its echo.
+glibc returns free memory at the end of the heap to the system, and takes it again for the next
+message. For a message of 1 MiB that means a thousand page faults, as much work as the rest of its
+echo.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["keep_freed_memory"]
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
-#: Bytes at the end of the heap that are kept although they are free: a few large messages.
+#: Free bytes at the end of the heap that glibc keeps: enough for a few large messages.
 _KEPT: Final = 16 * 2**20
 
-#: Bytes from which on memory is the system's own to give and to take. Once either is set glibc
-#: does not raise this by itself any more.
+#: From this many bytes on, glibc maps memory from the system and unmaps it. Once either value is
+#: set, glibc does not raise this one by itself any more.
 _MAPPED: Final = 4 * 2**20
 
 _VARIABLES: Final = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
@@ -30,10 +30,10 @@ _VARIABLES: Final = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_
 
 @cache
 def keep_freed_memory() -> None:
-    """Have glibc keep some of the memory that is freed, unless its environment says otherwise.
+    """Make glibc keep some freed memory, unless its environment variables are set.
 
-    For a process that gets large messages; one that gets none has better use for its memory. Does
-    nothing where there is another C library, nor the second time.
+    For processes that get large messages; others would waste memory. Does nothing with another C
+    library, or when called again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name in os.environ for name in _VARIABLES):

@@ -1,7 +1,7 @@
-"""What a WSGI application hands to its server, held until it is clear how it goes out.
+"""Holds the response of a WSGI application until it is decided how it is sent.
 
-What is put around an application, by middleware or by agents that wrap methods, may return any
-iterable, and may call ``start_response()`` late (PEP 3333).
+Middleware and agents that wrap an application may return any iterable, and may call
+``start_response()`` late (PEP 3333).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ StartResponse = Callable[..., Any]
 
 
 class Answer:
-    """One answer.
+    """A response of the application.
 
     Attributes:
         status: status line without the version; empty until ``start_response()`` is called.
-        headers: of the response, cookies included.
+        headers: the headers of the response, including cookies.
     """
 
     def __init__(self) -> None:
         self.status = ""
         self.headers: list[tuple[str, str]] = []
         self._body: Iterable[bytes] = ()
-        # What is left of the body once some items were needed to learn the status, and those.
+        # If items had to be read to learn the status: the rest of the body, and those items.
         self._rest: Iterator[bytes] | None = None
         self._first: list[bytes] = []
         self._write: Callable[[bytes], object] = self._first.append
@@ -36,12 +36,12 @@ class Answer:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
-        """Take status and headers; the last call counts."""
+        """Store status and headers; the last call counts."""
         self.status, self.headers = status, headers
         return lambda data: self._write(data)
 
     def receive(self, body: Iterable[bytes]) -> None:
-        """Take the body; run what makes it until the status is known.
+        """Store the body; read from it until the status is known.
 
         Raises:
             RuntimeError: ``start_response()`` was never called.
@@ -49,7 +49,7 @@ class Answer:
         self._body = body
         if self.status:
             return
-        # A generator, which begins when it is asked for the first item.
+        # A generator, which only starts to run at the first item.
         self._rest = iter(body)
         while not self.status:
             try:
@@ -57,15 +57,15 @@ class Answer:
             except StopIteration:
                 break
         if not self.status:
-            raise RuntimeError("the application ended without a call of start_response()")
+            raise RuntimeError("the application returned without calling start_response()")
 
     def discard(self) -> None:
-        """Run what makes the body to its end; the items go nowhere."""
+        """Read the body to its end and discard the items."""
         for _ in self._body if self._rest is None else self._rest:
             pass
 
     def send(self, start_response: StartResponse) -> Iterable[bytes]:
-        """Hand status and headers to the server, and return the body for it to send and close."""
+        """Pass status and headers to the server; return the body for it to send and close."""
         self._write = start_response(self.status, self.headers)
         if self._rest is None and not self._first:
             return self._body
@@ -80,10 +80,10 @@ class Answer:
 
 
 class _Begun:
-    """A body of which some items have been read already.
+    """A body from which some items have been read already.
 
     Args:
-        items: those and the rest.
+        items: those items and the rest.
         close: closes the body.
     """
 
@@ -98,11 +98,11 @@ class _Begun:
 class InContext:
     """A response that is iterated over and closed in the context of its handshake.
 
-    So receivers of ``request_finished`` find what the handshake has used, such as its caches.
+    So receivers of ``request_finished`` see the context of the handshake, such as its caches.
 
     Args:
-        context: of the handshake.
-        response: what the application has returned.
+        context: the context of the handshake.
+        response: the response of the application.
     """
 
     __slots__ = ("_context", "_response")
@@ -118,7 +118,7 @@ class InContext:
             yield part
 
     def close(self) -> None:
-        """Close the response, where it can be closed."""
+        """Close the response, if it has a ``close()``."""
         close = getattr(self._response, "close", None)
         if close is not None:
             self._context.run(close)

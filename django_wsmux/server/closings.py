@@ -1,9 +1,9 @@
-"""Groups that were closed while handshakes were under way.
+"""Remembers groups that were closed during handshakes.
 
 A socket joins the groups of its user and its session when its handshake is accepted. User and
-session were read earlier. A close between the two would miss the socket, which then stays open
-although its session has ended. So closes are remembered for as long as a handshake is under way
-that began before them.
+session were read earlier. A close between the two would miss the socket, which would stay open
+although its session has ended. So each close is remembered while any handshake is in progress that
+began before it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..protocol.frames import CloseCode
 
 __all__ = ["Closings"]
 
-#: Closes to remember at most. A handshake during which there are more is turned away.
+#: The most closes to remember. A handshake during which more happen is refused.
 _MOST: Final = 10_000
 
 
 class Closings:
-    """The closes of groups, by group, as far back as the oldest handshake under way."""
+    """The closes of groups, by group, since the oldest handshake in progress began."""
 
     __slots__ = ("_began", "_closes", "_forgotten", "_last", "_lock")
 
@@ -32,17 +32,17 @@ class Closings:
         # Number, code and reason of each group's last close, oldest first.
         self._closes: OrderedDict[object, tuple[int, int, str]] = OrderedDict()
         self._last = 0
-        # The last close that is not there any more, or never was.
+        # The number of the last close that was dropped or never seen.
         self._forgotten = 0
-        # Only closes take it. What handshakes do is one step each.
+        # Only closes take it: each method for handshakes is a single step.
         self._lock = Lock()
 
     def begin(self, handshake: object) -> None:
-        """Remember closes for a handshake, from now on."""
+        """Start remembering closes for a handshake."""
         self._began[handshake] = self._last
 
     def end(self, handshake: object) -> None:
-        """Stop remembering for a handshake. May be called twice."""
+        """Stop remembering closes for a handshake. May be called twice."""
         self._began.pop(handshake, None)
 
     def add(self, group: object, code: int, reason: str) -> None:
@@ -61,7 +61,7 @@ class Closings:
                 self._forgotten = number
 
     def lose(self) -> None:
-        """Note that closes may have been missed: handshakes under way cannot be told of them."""
+        """Note that closes may have been missed during the handshakes in progress."""
         with self._lock:
             self._last += 1
             self._forgotten = self._last
@@ -70,7 +70,7 @@ class Closings:
     def since(self, handshake: object, groups: Collection[object]) -> tuple[int, str] | None:
         """Return code and reason if one of the groups was closed since a handshake began.
 
-        They ask the client to try again where that is not known.
+        If that is not known, they ask the client to try again.
         """
         began = self._began.get(handshake, self._last)
         if began == self._last:

@@ -1,4 +1,4 @@
-"""The names under which gevent-websocket's WebSocket was known, for code written for it."""
+"""The names of gevent-websocket's WebSocket, for code written for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["GeventWebSocketNames"]
 
 
 class _Handler:
-    """Stands for gevent-websocket's handler, whose ``socket`` people hand to select()."""
+    """Stands for gevent-websocket's handler, whose ``socket`` is passed to select()."""
 
     __slots__ = ("socket",)
 
@@ -22,7 +22,7 @@ class _Handler:
 
 
 class GeventWebSocketNames:
-    """``geventwebsocket.websocket.WebSocket`` 0.10, as far as views used it."""
+    """The part of ``geventwebsocket.websocket.WebSocket`` 0.10 that views use."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ class GeventWebSocketNames:
 
     @property
     def handler(self) -> _Handler:
-        """``websocket.handler.socket.fileno()`` is ``websocket.fileno()``."""
+        """An object for ``websocket.handler.socket.fileno()``, which is ``websocket.fileno()``."""
         return _Handler(cast("WebSocket", self))
 
     @property
@@ -52,7 +52,7 @@ class GeventWebSocketNames:
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocols that the client offered; ``subprotocol`` is the one agreed on."""
+        """The subprotocols that the client offered; ``subprotocol`` is the negotiated one."""
         return self.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
 
     @property

@@ -1,6 +1,6 @@
-"""How many files the process may have open: each socket is one.
+"""The limit of open files of the process: each socket is one.
 
-Where the limit is reached nobody is let in any more, be it for a page or for a socket.
+A process that has reached the limit accepts no connection, whether for a page or for a socket.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["raise_limit"]
 
 
 def raise_limit() -> tuple[int, int]:
-    """Raise the soft limit to the hard one, which is the one that an administrator has set.
+    """Raise the soft limit to the hard limit, which an administrator has set.
 
-    The soft one is low for the sake of programs that call ``select()``, which cannot take more;
-    gevent has its own.
+    The soft limit is low for programs that call ``select()``, which cannot handle more; gevent has
+    its own.
 
     Returns:
-        How many files could be open before, and how many now.
+        How many files could be open before, and how many can be open now.
     """
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before != hard:
-        # macOS has a lower limit that it does not tell.
+        # macOS has a lower limit, which it does not report.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

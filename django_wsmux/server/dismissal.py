@@ -1,6 +1,6 @@
-"""Handshakes that are refused by a close code: accepted, closed at once, never open.
+"""Refuses handshakes with a close code: accepts them and closes at once; they are never open.
 
-A page cannot see the HTTP answer to a handshake, but it sees a close code.
+A page cannot see the HTTP response to a handshake, but it sees a close code.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["dismiss", "enter", "frames", "limits"]
 
-#: How many of these sockets may wait for their peer's close frame at once.
+#: The most of these sockets that may wait for their peer's close frame.
 _MOST: Final = 256
 
 #: Seconds that the peer has to send it.
 _SECONDS: Final = 2.0
 
-# For servers with threads; greenlets do not get in each other's way here.
+# For servers with threads; greenlets do not switch here.
 _lock = Lock()
 _taken = 0
 
 
 class _Slot(Place):
-    """One of ``_MOST``: given back when the descriptor is closed."""
+    """One of ``_MOST`` slots; given back when the descriptor is closed."""
 
     __slots__ = ("_is_given_back",)
 
@@ -42,7 +42,7 @@ class _Slot(Place):
         self._is_given_back = False
 
     def release(self) -> None:
-        """Give it back; does nothing the second time."""
+        """Give the slot back; a second call does nothing."""
         global _taken
         with _lock:
             if not self._is_given_back:
@@ -51,7 +51,7 @@ class _Slot(Place):
 
 
 def enter() -> Place | None:
-    """Return a slot for one socket, ``None`` if there are as many as may be."""
+    """Return a slot for one socket, or ``None`` if all are taken."""
     global _taken
     with _lock:
         if _taken >= _MOST:
@@ -61,17 +61,17 @@ def enter() -> Place | None:
 
 
 def limits(options: Options) -> Options:
-    """Return the limits of these sockets, where ``options`` are those of others."""
+    """Return the limits of these sockets, derived from the limits of ordinary ones."""
     return replace(options, close_timeout=_SECONDS, compression=None)
 
 
 def frames(code: int, reason: str, after: float | None) -> bytes:
-    """Return what is sent after the 101.
+    """Return the bytes that are sent after the 101.
 
     Args:
         code: the close code.
-        reason: the text beside it.
-        after: seconds until the client should try again, if it understands that.
+        reason: the close reason.
+        after: seconds until the client should try again; ``None`` if it does not understand that.
     """
     close = encode(CLOSE, close_payload(code, reason))
     if after is None:
@@ -80,7 +80,7 @@ def frames(code: int, reason: str, after: float | None) -> bytes:
 
 
 def dismiss(websocket: WebSocket, seam: Takeover, slot: Place, data: bytes) -> None:
-    """Accept a handshake and close it.
+    """Accept a handshake and close the socket.
 
     Args:
         websocket: the socket, which no view has used.

@@ -1,12 +1,12 @@
-"""What a forked child must leave to its parent: the sockets, and the worker's place.
+"""Makes a forked child leave the sockets and the worker's duties to its parent.
 
-A fork copies the whole process: its descriptors, and under gevent its greenlets and the watchers
+A fork copies the whole process: its descriptors and, under gevent, its greenlets and the watchers
 that wake them. Without this module the copy would answer the parent's peers. So the child gives up
-all sockets as soon as it is there. It sends nothing to a peer and runs no view's ``disconnect()``.
+all sockets at once. It sends nothing to a peer and runs no view's ``disconnect()``.
 
 A gevent worker of gunicorn is copied too. Its copy must not accept connections, must not end
 because its parent is not the arbiter, and must not keep gunicorn's signal handlers: ``terminate()``
-of ``multiprocessing`` sends SIGTERM. It ends with the greenlet that has forked.
+of ``multiprocessing`` sends SIGTERM. The copy ends with the greenlet that has forked.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from . import registry
 
 __all__ = ["install", "listeners"]
 
-#: Listening sockets of gevent's own servers; those of gunicorn are found by its worker.
+#: Listening sockets of gevent's own servers; gunicorn's worker knows its own.
 listeners: Final[WeakSet[Any]] = WeakSet()
 
 
 def _disown() -> None:
-    """Give up in a forked child what the parent goes on with."""
+    """Give up, in a forked child, what the parent keeps using."""
     _reinit_loop()
     sockets = registry.open_sockets | registry.conversations
     registry.open_sockets.clear()
@@ -39,7 +39,7 @@ def _disown() -> None:
     for websocket in sockets:
         websocket.disown()
     for module in ("transport", "io_thread"):
-        # Only the server in use has loaded one of them.
+        # A process loads only the module of the server in use.
         loaded = sys.modules.get(f"{__package__}.{module}")
         if loaded is not None:
             loaded.disown()
@@ -51,10 +51,10 @@ def _disown() -> None:
 
 
 def _reinit_loop() -> None:
-    """Have gevent's loop make an epoll of its own before it touches the one of the parent.
+    """Give gevent's loop an epoll of its own before it touches the parent's.
 
-    gevent does so in its own ``fork()``, but not in the original one, which the ``subprocess``
-    module of gevent calls.
+    gevent does so in its own ``fork()``, but not in the original one, which gevent's ``subprocess``
+    module calls.
     """
     hub_module = sys.modules.get("gevent.hub")
     hub = hub_module._get_hub() if hub_module is not None else None
@@ -63,7 +63,7 @@ def _reinit_loop() -> None:
 
 
 def _gunicorn_worker() -> Any:
-    """Return gunicorn's gevent worker if this is a copy of one that serves."""
+    """Return gunicorn's gevent worker, if this process is a copy of one."""
     ggevent = sys.modules.get("gunicorn.workers.ggevent")
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if ggevent is None or not isinstance(worker, ggevent.GeventWorker):
@@ -72,25 +72,25 @@ def _gunicorn_worker() -> Any:
 
 
 def _retire(worker: Any, survivor: greenlet) -> None:
-    """Let the copy of a worker go on with nothing; it ends with the greenlet that has forked."""
+    """Take all duties from the copy of a worker; it ends with the greenlet that has forked."""
 
     def end_with_survivor() -> None:
-        # Called by the worker's loop once a second.
+        # The worker's loop calls this once a second.
         if survivor.dead:
             os._exit(0)
 
     worker.notify = end_with_survivor
     for number in worker.SIGNALS:
         if getattr(signal.getsignal(number), "__self__", None) is worker:
-            # A thread of gevent's pool may not; nor is it where views run.
+            # A thread of gevent's pool may not set signals; no view runs there.
             with contextlib.suppress(ValueError):
                 signal.signal(number, signal.SIG_DFL)
 
 
 def _silence(listeners: Iterable[Any]) -> None:
-    """Put a pipe that stays silent in the place of each listening socket.
+    """Replace each listening socket by a pipe that stays silent.
 
-    The servers go on watching the same descriptors, and never see a connection.
+    The servers keep watching the same descriptors, but never see a connection.
     """
     silent, _ = os.pipe()
     for listener in listeners:
@@ -101,7 +101,7 @@ def _silence(listeners: Iterable[Any]) -> None:
 
 @cache
 def install() -> None:
-    """See to it, from now on, that a forked child gives up what its parent goes on with."""
+    """Make forked children, from now on, give up what their parent keeps using."""
     if hasattr(os, "register_at_fork"):
         # Windows has no fork.
         os.register_at_fork(after_in_child=_disown)

@@ -1,7 +1,7 @@
-"""Keep an error where it is made: a worker's hub has other sockets to serve.
+"""Contains errors: a worker's hub has other sockets to serve.
 
-What runs on the hub, or in the I/O thread, calls code of others. One exception must not end a timer
-that all sockets share, nor leave a socket without a watcher.
+Callbacks on the hub or in the I/O thread call code of others. An exception must not end a timer
+that all sockets share, or leave a socket without a watcher.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = get_logger("django_wsmux.connection")
 
 
 def call(callback: Callable[..., object], *args: object) -> None:
-    """Call something; what it raises is counted and logged."""
+    """Call a function; count and log what it raises."""
     try:
         callback(*args)
     except Exception:

@@ -1,4 +1,4 @@
-"""Names of other packages, and what to write instead: for errors."""
+"""Hints for names of other packages, shown in ``AttributeError``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 __all__ = ["OF_SOCKETS", "advise", "is_missing"]
 
-#: What the sockets of ASGI frameworks, ``websockets`` and browsers have.
+#: Attributes of the sockets of ASGI frameworks, ``websockets`` and browsers.
 OF_SOCKETS: Final = {
     "accept": "the handshake is accepted already, or will be when connect() returns None",
     "channel_layer": "use django_wsmux.groups.Group",
@@ -29,11 +29,11 @@ OF_SOCKETS: Final = {
 class _Missing:
     """Stands for an attribute that a class does not have.
 
-    A ``__getattr__()`` would make every access to every attribute of the class dearer.
+    A ``__getattr__()`` would make every attribute access slower.
 
     Args:
         owner: the class.
-        name: of the attribute.
+        name: the name of the attribute.
         advice: what to write instead.
     """
 
@@ -43,10 +43,10 @@ class _Missing:
         self._advice = advice
 
     def __get__(self, instance: Any, kind: type[Any]) -> Any:
-        """Return the attribute of a class further on in the order of inheritance.
+        """Return the attribute of a class further down the MRO.
 
         Raises:
-            AttributeError: there is none.
+            AttributeError: no such class has the attribute.
         """
         following = kind.__mro__[kind.__mro__.index(self._owner) + 1 :]
         if any(self._name in vars(each) for each in following):
@@ -56,10 +56,10 @@ class _Missing:
 
 
 def advise(owner: type[Any], habits: dict[str, str]) -> None:
-    """Have an ``AttributeError`` say what to write instead of another package's names.
+    """Make ``AttributeError`` say what to write instead of another package's names.
 
     Args:
-        owner: a class that has none of them.
+        owner: a class that has none of these names.
         habits: what to write instead, by name.
     """
     for name, advice in habits.items():
@@ -67,5 +67,5 @@ def advise(owner: type[Any], habits: dict[str, str]) -> None:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a value of a class's namespace stands for what is not there."""
+    """Return whether a value of a class's namespace only stands for a missing attribute."""
     return type(value) is _Missing

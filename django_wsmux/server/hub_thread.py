@@ -1,8 +1,8 @@
-"""The thread of gevent's hub, to which the sockets of a process belong.
+"""The thread of gevent's hub, which owns the sockets of a process.
 
-Native threads (gevent's ``threadpool``, unpatched ``threading``, a library's own) run beside it.
-Two threads that write to one socket would mix their frames, so a socket refuses all but its own. A
-group's messages are handed over, as no one waits for them.
+Native threads (gevent's ``threadpool``, unpatched ``threading``, a library's own) run beside it. If
+two threads wrote to one socket, their frames would be mixed, so a socket refuses all other threads.
+Group messages are handed over to the hub, because no one waits for them.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any, Final
 
 __all__ = ["ADVICE", "adopt", "forget", "hand_over", "is_foreign", "require"]
 
-#: What to do instead.
+#: The advice in the error.
 ADVICE: Final = (
-    "this is not the thread of gevent's hub, to which the socket belongs: send by Group.send(), or "
-    "get hub = gevent.get_hub() in the view and call "
+    "the socket belongs to the thread of gevent's hub, and this is another one: use Group.send(), "
+    "or get hub = gevent.get_hub() in the view and call "
     "hub.loop.run_callback_threadsafe(gevent.spawn, websocket.send, message) here"
 )
 
-# How to tell threads apart, even in a patched process; which one is the hub's; how to call it.
+# Returns the native thread, even in a patched process; the hub's thread; calls into that thread.
 _get_ident: Callable[[], int] | None = None
 _owner = 0
 _call: Callable[..., object] | None = None
 
 
 def adopt(get_ident: Callable[[], int], call: Callable[..., object]) -> None:
-    """Note that sockets belong to the current thread.
+    """Make the current thread the owner of the sockets.
 
     Args:
-        get_ident: returns the number of a native thread.
-        call: has a function called, with arguments, in the current thread soon.
+        get_ident: returns the id of the native thread.
+        call: schedules a call of a function, with arguments, in the current thread.
     """
     global _get_ident, _owner, _call
     _get_ident, _owner, _call = get_ident, get_ident(), call
 
 
 def forget() -> None:
-    """Forget the thread, in a forked child: it may be another one's copy."""
+    """Forget the thread, in a forked child, which may run in a copy of another one."""
     global _get_ident, _call
     _get_ident = _call = None
 
@@ -48,16 +48,16 @@ def is_foreign() -> bool:
 
 
 def require() -> None:
-    """Refuse a thread that sockets do not belong to.
+    """Check that sockets belong to this thread.
 
     Raises:
-        RuntimeError: it is another one.
+        RuntimeError: they belong to another thread.
     """
     if is_foreign():
         raise RuntimeError(ADVICE)
 
 
 def hand_over(function: Callable[..., object], *args: Any) -> None:
-    """Have something called in the thread of the hub; returns at once."""
+    """Schedule a call in the thread of the hub, and return at once."""
     assert _call is not None
     _call(function, *args)

@@ -1,8 +1,9 @@
-"""One thread that does the input and output of all sockets, in a process without gevent.
+"""The thread that does the I/O of all sockets, in a process without gevent.
 
-It is to threads what the hub is to greenlets: it reads, parses and answers while views compute,
-sleep or wait elsewhere, writes on when a slow peer takes more, and keeps time. It is there while
-there are sockets, and runs wherever Python does: ``select()`` and a pair of sockets will do.
+It does for threads what the hub does for greenlets: it reads, parses and answers while views
+compute, sleep or wait elsewhere, continues to write when a slow peer takes more, and runs timers.
+It exists while there are sockets. It only needs ``select()`` and a pair of sockets, so it runs on
+every platform.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["IOThread", "Timer", "enter"]
 
 
 class Timer:
-    """Something that happens later, unless it is cancelled."""
+    """A callback that is called later, unless it is cancelled."""
 
     __slots__ = ("_callback",)
 
@@ -36,22 +37,23 @@ class Timer:
         self._callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Have nothing happen."""
+        """Cancel the callback."""
         self._callback = None
 
     def fire(self) -> None:
-        """Let it happen."""
+        """Call the callback, unless it was cancelled."""
         if self._callback is not None:
             self._callback()
 
 
 class IOThread:
-    """The thread; ``call()``, ``later()`` and ``is_current`` are for any thread, the rest for it.
+    """The I/O thread.
 
-    Callbacks neither wait nor raise.
+    Any thread may use ``call()``, ``later()`` and ``is_current``; everything else is for the I/O
+    thread itself. Callbacks must not wait or raise.
 
     Attributes:
-        keepalive: whom to ping, and whom to give up.
+        keepalive: decides which sockets are pinged and which are given up.
     """
 
     def __init__(self) -> None:
@@ -59,7 +61,7 @@ class IOThread:
         self.users = 0
         self._sweeps_at: float | None = None
         self._calls: deque[Callable[[], None]] = deque()
-        # When, a number that settles who comes first of two at the same time, and what.
+        # The time, a number that orders timers with the same time, and the timer.
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._selector = selectors.DefaultSelector()
@@ -70,28 +72,28 @@ class IOThread:
         self._thread = threading.Thread(target=self._run, name="django_wsmux", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     # From any thread
 
     @property
     def is_current(self) -> bool:
-        """Whether it is this thread that asks."""
+        """Whether the calling thread is this one."""
         return threading.current_thread() is self._thread
 
     def call(self, callback: Callable[[], None]) -> None:
-        """Have something done here, after what else there is to do now."""
+        """Schedule a callback in this thread, after those already scheduled."""
         self._calls.append(callback)
         if not self.is_current:
             try:
                 self._button.send(b"!")
             except OSError:
-                # Rung often enough already; or the last socket is gone, and the thread with it.
+                # The buffer is full, so it wakes anyway; or it ended with the last socket.
                 return
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Have something done here in so many seconds."""
+        """Schedule a callback in this thread after some seconds."""
         timer = Timer(callback)
         due = time.monotonic() + seconds
         self.call(lambda: heapq.heappush(self._timers, (due, next(self._numbers), timer)))
@@ -100,13 +102,13 @@ class IOThread:
     # From this thread
 
     def watch(self, stream: Stream, before: int, events: int, ready: Callable[[int], None]) -> None:
-        """Change what a socket is watched for.
+        """Change the events that a socket is watched for.
 
         Args:
             stream: the socket.
-            before: what it was watched for until now, 0 for nothing.
-            events: what to watch it for from now on.
-            ready: called with those events that have come.
+            before: the events that it was watched for until now, 0 for none.
+            events: the events to watch it for from now on.
+            ready: called with the events that have occurred.
         """
         if not before:
             self._selector.register(stream, events, ready)
@@ -116,7 +118,7 @@ class IOThread:
             self._selector.modify(stream, events, ready)
 
     def keep_alive(self, websocket: Connection) -> None:
-        """Ping a socket that has just opened, from time to time."""
+        """Start to ping a newly opened socket from time to time."""
         due = self.keepalive.add(websocket, time.monotonic())
         if due is not None and (self._sweeps_at is None or due < self._sweeps_at):
             self._sweeps_at = due
@@ -145,7 +147,7 @@ class IOThread:
         self._bell.recv(4096)
 
     def _patience(self) -> float | None:
-        """Return how long nothing but the sockets needs attention."""
+        """Return how long to wait for the sockets, at most."""
         if self._calls:
             return 0
         times = [self._timers[0][0]] if self._timers else []
@@ -158,7 +160,7 @@ class IOThread:
         while self._timers and self._timers[0][0] <= now:
             guard.call(heapq.heappop(self._timers)[2].fire)
         if self._sweeps_at is not None and self._sweeps_at <= now:
-            self._sweeps_at = now + RETRY  # unless the sweep knows better
+            self._sweeps_at = now + RETRY  # unless the sweep returns another time
             guard.call(self._sweep, now)
 
     def _sweep(self, now: float) -> None:
@@ -170,7 +172,7 @@ _current: IOThread | None = None
 
 
 def enter() -> IOThread:
-    """Return the process's thread, for one socket more."""
+    """Return the thread of the process, for one more socket; start it if needed."""
     global _current
     with _guard:
         if _current is None:
@@ -183,13 +185,13 @@ def enter() -> IOThread:
 
 
 def disown() -> None:
-    """Forget the thread in a forked child, where it does not run."""
+    """Forget the thread, in a forked child, where it does not run."""
     global _guard, _current
     _guard = threading.Lock()
     _current = None
 
 
 def leave(thread: IOThread) -> None:
-    """Take leave of it, from within: with the last socket it ends."""
+    """Release the thread, from within it; it ends with the last socket."""
     with _guard:
         thread.users -= 1

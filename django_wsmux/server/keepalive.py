@@ -1,12 +1,12 @@
-"""Pings, and the end of peers that no longer answer: one sweeper for all connections.
+"""Pings connections, and drops those whose peer no longer answers: one sweeper for all.
 
-A peer that vanished without a FIN (a phone in a tunnel, a proxy that forgot) sends nothing and
-refuses nothing, so its socket would stay for ever. Every ``ping_interval`` a connection is sent a
-ping; when nothing at all has come back ``ping_timeout`` later, it is dropped. Any sign of life
-counts, not just the pong.
+A peer that vanished without a FIN (a phone in a tunnel, a proxy that forgot it) sends and refuses
+nothing, so its socket would stay open for ever. Every ``ping_interval`` a connection is sent a
+ping. If nothing at all comes back within ``ping_timeout``, it is dropped. Any sign of life counts,
+not just the pong.
 
-All connections of a process have the same two intervals, so those in each queue fall due in the
-order in which they entered it, and a sweep looks at no others.
+All connections of a process have the same two intervals, so the connections in each queue fall due
+in the order in which they entered it, and a sweep looks at no others.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ RETRY: Final = 1.0
 
 
 class Keepalive:
-    """Which connection is to be pinged, or given up, when; it keeps no time by itself."""
+    """Decides when connections are pinged or given up; its caller keeps the time."""
 
     __slots__ = ("_checks", "_pings")
 
     def __init__(self) -> None:
-        # Connection to the time when it falls due, the soonest first.
+        # Each connection with the time at which it falls due, the soonest first.
         self._pings: dict[Connection, float] = {}
         self._checks: dict[Connection, float] = {}
 
     def add(self, connection: Connection, now: float) -> float | None:
-        """Watch a connection that has just opened; return when it falls due, if ever.
+        """Watch a newly opened connection; return when it falls due, or ``None`` for never.
 
         Args:
-            connection: says in its options how long it may be silent.
-            now: seconds, of whatever clock ``sweep()`` is told.
+            connection: the connection; its options say how long it may be silent.
+            now: the time in seconds, from the same clock as for ``sweep()``.
         """
         interval = connection.options.ping_interval
         if not interval:
@@ -53,10 +53,10 @@ class Keepalive:
         self._checks.pop(connection, None)
 
     def sweep(self, now: float) -> float | None:
-        """Ping and give up whoever is due; return when to come back, ``None`` for never."""
+        """Ping or give up the connections that are due; return when to sweep again, if ever."""
         for connection in self._due(self._checks, now):
             if connection.closed:
-                pass  # by the view of another one that was given up in this very loop
+                pass  # closed by the view of another connection, which this loop has given up
             elif connection.is_heard():
                 pinged = now - connection.options.ping_timeout
                 self._pings[connection] = max(now, pinged + connection.options.ping_interval)

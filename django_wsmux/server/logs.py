@@ -1,8 +1,8 @@
-"""Loggers whose lines never raise.
+"""Loggers that never raise.
 
-A project's logging handler or filter may raise: the broker of its log is away, a record is not what
-it expects. Our lines are logged while a socket is closed, or while one message goes to many
-members, so such an error would leave a socket half closed or a member without the message.
+A project's logging handler or filter may raise: its log server is down, or it does not expect a
+record. We log while a socket is being closed, or while a message is sent to many members, so such
+an error would leave a socket half closed or a member without the message.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Final
 
 __all__ = ["get_logger"]
 
-# Tells of an error in the way of the standard library: to stderr, unless logging.raiseExceptions
-# is off.
+# Reports errors as the standard library does: to stderr, unless logging.raiseExceptions is off.
 _reporter: Final = logging.Handler()
 
 
@@ -27,8 +26,8 @@ class _Logger(logging.Logger):
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name; what its handlers and filters raise stays there."""
+    """Return the logger of this name; errors of its handlers and filters do not leave it."""
     logger = logging.getLogger(name)
-    # Loggers are made by whichever name is asked for first, perhaps by the project's LOGGING.
+    # The logger may exist already, perhaps because of the project's LOGGING.
     logger.__class__ = _Logger
     return logger

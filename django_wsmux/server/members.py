@@ -1,7 +1,7 @@
-"""Who of this process is in which group.
+"""The members of groups in this process.
 
-A group of one, as that of a user with a single window is, has no container of its own: there may be
-as many groups as sockets.
+A group with one member, such as that of a user with a single window, has no container of its own:
+there may be as many groups as sockets.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "Members", "name_of", "prefix_of"]
 
-#: What tells one group from another: its name, or prefix and name where it has a prefix
-#: (``WEBSOCKET_GROUP_PREFIX``). The name alone costs least, and most projects have no prefix.
+#: The key of a group: its name, or prefix and name with ``WEBSOCKET_GROUP_PREFIX``. The name alone
+#: costs least, and most projects have no prefix.
 Key = str | tuple[str, str]
 
 
 def name_of(key: Key) -> str:
-    """Return a group's name, without its prefix."""
+    """Return the name of a group, without its prefix."""
     return key if isinstance(key, str) else key[1]
 
 
 def prefix_of(key: Key) -> str:
-    """Return the prefix of a group; ``""`` for none."""
+    """Return the prefix of a group, or ``""``."""
     return "" if isinstance(key, str) else key[0]
 
 
 class Members:
-    """Groups by key; one that is empty is forgotten."""
+    """The groups by key; empty groups are removed."""
 
     __slots__ = ("_groups", "_infos", "_lock", "closings")
 
     def __init__(self) -> None:
-        # A member, or several in the order in which they joined.
+        # One member, or a dict of several in the order in which they joined.
         self._groups: dict[Key, Any] = {}
-        # What some members show of themselves, by group and member.
+        # The info of members that joined with one, by group and member.
         self._infos: dict[tuple[Key, Connection], Any] = {}
-        # For servers with threads; greenlets do not get in each other's way here.
+        # For servers with threads; greenlets do not switch here.
         self._lock = RLock()
-        #: What closes groups of users and sessions while handshakes are under way.
+        #: Remembers groups of users and sessions that are closed during handshakes.
         self.closings = Closings()
 
     def add(self, key: Key, member: Connection, info: Any = None) -> bool:
-        """Add a member; say whether the group is new."""
+        """Add a member; return whether the group is new."""
         with self._lock:
             return self._add(key, member, info)
 
@@ -69,7 +69,7 @@ class Members:
         return False
 
     def discard(self, key: Key, member: Connection) -> bool:
-        """Remove a member; say whether the group is empty now and was not before."""
+        """Remove a member; return whether that left the group empty."""
         with self._lock:
             return self._discard(key, member)
 
@@ -93,22 +93,22 @@ class Members:
         return list(group) if type(group) is dict else [group]
 
     def info(self, key: Key, member: Connection) -> Any:
-        """Return what a member shows of itself."""
+        """Return the info that a member joined with."""
         return self._infos.get((key, member))
 
     def sizes(self) -> list[tuple[Key, int]]:
-        """Return each group with the number of its members, but for the groups of people."""
+        """Return each group and its size, without the groups of users and sessions."""
         keys = [key for key in in_slices(list(self._groups)) if name_of(key)[0] != "@"]
         return [(key, len(self.of(key))) for key in keys]
 
     def called(self, name: str) -> list[Key]:
-        """Return the groups of that name, one for each prefix."""
+        """Return the groups with that name, one for each prefix."""
         return [key for key in in_slices(list(self._groups)) if name_of(key) == name]
 
     def deliver(self, key: Key, message: Prepared, excluded: Any = ()) -> None:
-        """Send a message to every member but those excluded; does not wait.
+        """Send a message to every member but those excluded; never waits.
 
-        Called in a native thread it is done by the hub, soon.
+        If called in a native thread, the hub does it soon.
         """
         if hub_thread.is_foreign():
             hub_thread.hand_over(self.deliver, key, message, excluded)
@@ -125,13 +125,13 @@ class Members:
         counters["group_deliveries"] += len(members)
 
     def disown(self) -> None:
-        """Forget all members, in a forked child: their sockets are the parent's."""
+        """Forget all members, in a forked child: their sockets belong to the parent."""
         self._groups.clear()
         self._infos.clear()
         self._lock = RLock()
 
     def close(self, key: Key, code: int, reason: str) -> None:
-        """Start the closing handshake with every member, as soon as it is open."""
+        """Start the closing handshake with every member, once it is open."""
         if hub_thread.is_foreign():
             hub_thread.hand_over(self.close, key, code, reason)
             return

@@ -1,4 +1,4 @@
-"""Messages that wait for a view, and what they take of memory."""
+"""Messages that wait for a view, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["MessageQueue"]
 
 
 def _size(message: Any) -> int:
-    # Text with a single wide character takes up to four bytes for each: len() says nothing of it.
+    # One wide character makes all of a text take up to four bytes each, which len() does not show.
     return weight(message) if type(message) is Prepared else getsizeof(message)
 
 
 class MessageQueue(deque[Any]):
-    """Messages in their order; there is one only while messages wait.
+    """A queue of messages; it exists only while messages wait.
 
-    The codec appends to it as to any list, so what is new is measured when somebody asks.
+    The codec appends to it as to a list, so new messages are measured when ``size`` is read.
 
     Attributes:
-        group_bytes: how much of it is messages of groups; see ``intercepting.py``.
+        group_bytes: the size of the group messages in it; see ``intercepting.py``.
     """
 
     __slots__ = ("_measured", "_size", "group_bytes")
@@ -32,12 +32,12 @@ class MessageQueue(deque[Any]):
     def __init__(self, *messages: Any) -> None:
         super().__init__(messages)
         self.group_bytes = 0
-        # How many messages, from the oldest on, are measured, and the bytes that they take.
+        # The number of messages, from the oldest on, that are measured, and their bytes.
         self._measured = self._size = 0
 
     @property
     def size(self) -> int:
-        """How many bytes of memory the messages take."""
+        """The memory of the messages, in bytes."""
         new = len(self) - self._measured
         if new:
             self._size += sum(map(_size, islice(reversed(self), new)))
@@ -53,7 +53,7 @@ class MessageQueue(deque[Any]):
         return message
 
     def put_back(self, message: Any) -> None:
-        """Make a message the oldest again."""
+        """Put a message back as the oldest."""
         self.appendleft(message)
         self._measured += 1
         self._size += _size(message)

@@ -1,7 +1,7 @@
-"""Whether gevent's monkey-patching is in place.
+"""Checks that gevent's monkey-patching is in place.
 
-In a gevent server one view that blocks outside gevent stops every socket of the process, which
-shows only under load. Better to say so before the first one opens.
+In a gevent server, a view that blocks outside gevent stops every socket of the process. That shows
+only under load, so it is reported before the first socket opens.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 __all__ = ["after_preload", "partial_problem", "problem"]
 
-# What a Django project waits in: database drivers, caches, HTTP clients, locks, sleeps.
+# Modules in which a Django project waits: database drivers, caches, HTTP clients, locks, sleeps.
 _MODULES = ("socket", "ssl", "select", "threading", "time")
 
 _REMEDY = (
-    "run it with gunicorn -k django_wsmux.worker.WebSocketWorker, which patches by itself, or make "
+    "run it with gunicorn -k django_wsmux.worker.WebSocketWorker, which patches it, or make "
     '"from gevent import monkey; monkey.patch_all()" the first lines of the program'
 )
 
@@ -29,27 +29,27 @@ def _missing() -> tuple[str, ...]:
 
 
 def problem() -> str | None:
-    """Say what is wrong in a process that serves with gevent, or ``None``."""
+    """Return what is wrong in a process that serves with gevent, or ``None``."""
     if missing := _missing():
         return (
             f"this process serves with gevent, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not monkey-patched, so a view that waits "
-            f"would stop all others: {_REMEDY}"
+            f"would block all others: {_REMEDY}"
         )
     return None
 
 
 def partial_problem() -> str | None:
-    """Say what is wrong in any process: patched in part is wrong everywhere."""
+    """Return what is wrong in any process, or ``None``: partial patching is always wrong."""
     return problem() if 0 < len(_missing()) < len(_MODULES) else None
 
 
 def after_preload(callback: Callable[[], object]) -> None:
-    """Have ``callback`` called in each worker if this is ``gunicorn --preload`` with gevent.
+    """Call ``callback`` in each worker if this is ``gunicorn --preload`` with gevent.
 
     There the application is loaded before the fork, and gunicorn patches after it (27.0,
-    ``ggevent.py``): what the application made until then, such as thread-local storage, knows
-    nothing of greenlets. In the worker the process is patched, then ``callback`` mends that.
+    ``ggevent.py``): objects that the application made before, such as thread-local storage, know
+    nothing of greenlets. In the worker, the process is patched and ``callback`` repairs that.
     """
     if "gunicorn.workers.ggevent" not in sys.modules or not _missing():
         return
