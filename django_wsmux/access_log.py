@@ -1,8 +1,8 @@
-"""One line in gunicorn's access log for each socket that has closed.
+"""A line in gunicorn's access log for each socket that has closed.
 
-gunicorn logs a request when it is over, and a socket is none of its requests any more. The line
+gunicorn logs a request when it ends, but an open socket is no longer one of its requests. The line
 goes to the same place (``--access-logfile``, syslog, a ``logconfig``) through the same logger,
-under whichever of gunicorn's workers; where pages have no lines, sockets have none.
+under any of gunicorn's workers; if pages are not logged, neither are sockets.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .signals import websocket_closed, websocket_opened
 
 __all__ = ["install", "safe"]
 
-# gunicorn 23 to 27, glogging.py: handlers are attached to it where there is an access log.
+# gunicorn 23 to 27, glogging.py: it has handlers if there is an access log.
 logger = logging.getLogger("gunicorn.access")
 
 
-#: gunicorn's own line, with what a socket has beyond a request.
+#: gunicorn's own format, extended by the fields of a socket.
 FORMAT: Final = (
     '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s '
     'in=%(messages_in)s/%(bytes_in)s out=%(messages_out)s/%(bytes_out)s "%(reason)s"'
@@ -38,14 +38,14 @@ FORMAT: Final = (
 
 
 def install() -> None:
-    """Have sockets logged, if this is gunicorn; called when the application is made."""
+    """Log sockets if this process is gunicorn's; called when the application is created."""
     if "gunicorn.arbiter" in sys.modules:
         websocket_opened.connect(_mark, dispatch_uid="django_wsmux.access_log")
         websocket_closed.connect(_log, dispatch_uid="django_wsmux.access_log")
         logger.addFilter(_is_of_page)
 
 
-# Attribute of the greenlet in which a server has answered a handshake with an open socket.
+# Attribute of the greenlet in which a server has accepted a handshake.
 _MARK: Final = "django_wsmux_opened"
 
 
@@ -54,7 +54,7 @@ def _mark(**kwargs: Any) -> None:
 
 
 def _is_of_page(record: logging.LogRecord) -> bool:
-    """Leave out gunicorn's line for the 101 of an open socket, which has a line at its end."""
+    """Drop gunicorn's line for the 101 of an open socket, which is logged when it closes."""
     args = record.args
     is_101 = isinstance(args, Mapping) and args.get("s") == "101"
     return not (is_101 and getattr(getcurrent(), _MARK, False))
@@ -91,12 +91,12 @@ def _log(
         "reason": safe(reason),
         **traffic._asdict(),
     }
-    # One mapping, as gunicorn passes it, for handlers that look at the record's arguments.
+    # A single mapping, as gunicorn passes it, for handlers that read the record's arguments.
     logger.info(conf.get("WEBSOCKET_ACCESS_LOG_FORMAT") or FORMAT, atoms)
 
 
 def safe(value: str) -> str:
-    """Return what a peer has said as it may stand in a log, between quotes and in JSON too."""
+    """Return a peer's text escaped for a log, also between quotes and in JSON."""
     if value.isprintable():
         return json.dumps(value, ensure_ascii=False)[1:-1]
     return json.dumps(value)[1:-1].replace("\x7f", "\\u007f")

@@ -1,11 +1,12 @@
-"""A socket that waits holds no database connection.
+"""Database connections of sockets: a socket that waits holds none.
 
-Greenlets have connections of their own, and one that waits an hour for a message would keep its
-connection for that hour. So whoever waits gives back first. Looking through Django's connections
-costs more than a small message does; instead every greenlet is marked when it connects.
+Each greenlet has its own connections, and one that waits an hour for a message would keep its
+connection for that hour. So a greenlet gives its connections back before it waits. To look through
+Django's connections costs more than a small message; instead each greenlet is marked when it
+connects.
 
-Handshakes leave their connections to one another: see ``reserve.py``. A view under test uses the
-connections of its test, which stay as they are: see ``Loan``.
+Handshakes reuse each other's connections: see ``reserve.py``. A view under test uses the
+connections of its test, which stay open: see ``Loan``.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ __all__ = [
     "separate_greenlets",
 ]
 
-#: On a greenlet that has connected; ``True`` if the connections are its own.
+#: Attribute of a greenlet that has connected; ``True`` if the connections are its own.
 MARK = "_django_wsmux_connected"
 
-#: On a greenlet whose connections go to the reserve when its handshake is over.
+#: Attribute of a greenlet whose connections go to the reserve after its handshake.
 _SHARES = "_django_wsmux_shares"
 
 _reserve = Reserve()
@@ -55,7 +56,7 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class _Borrowed:
-    """Marks a greenlet whose connections are a test's, with how many transactions each was in."""
+    """Marks a greenlet that uses a test's connections, with the depth of their transactions."""
 
     depths: list[tuple[BaseDatabaseWrapper, int]]
 
@@ -69,7 +70,7 @@ def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
         and connection.vendor == "sqlite"
         and connection.close_at is not None
     ):
-        # Else CONN_MAX_AGE = 0 would close it at the end of the handshake that has opened it.
+        # Otherwise CONN_MAX_AGE = 0 would close it at the end of this handshake.
         connection.close_at = max(connection.close_at, time.monotonic() + OLDEST)
 
 
@@ -77,11 +78,11 @@ connection_created.connect(_mark, dispatch_uid="django_wsmux.databases")
 
 
 def release() -> None:
-    """Give the current greenlet's connections back before it waits.
+    """Give back the current greenlet's connections before it waits.
 
     Raises:
-        TransactionManagementError: a transaction is open, and would be for as long as the peer
-            pleases.
+        TransactionManagementError: a transaction is open, and would stay open until the peer sends
+            something.
     """
     mark = getattr(getcurrent(), MARK, None)
     if mark is None:
@@ -99,7 +100,7 @@ def release() -> None:
 
 
 def close() -> None:
-    """Close the current greenlet's connections; a pool gets them back."""
+    """Close the current greenlet's connections, or return them to their pool."""
     current = getcurrent()
     if getattr(current, MARK, None) is True:
         for connection in connections.all(initialized_only=True):
@@ -112,7 +113,7 @@ def close() -> None:
 def discard() -> None:
     """Close the connections of a greenlet that is about to end, and take them apart.
 
-    Threads go on to use their connections, so there nothing more happens.
+    Threads continue to use their connections, so with threads they are only closed.
     """
     close()
     if hasattr(getcurrent(), MARK) or patching.problem():
@@ -123,10 +124,10 @@ def discard() -> None:
 
 
 def begin_handshake() -> None:
-    """Have the current greenlet use the connections of a handshake that is over.
+    """Let the current greenlet use the connections of a handshake that has ended.
 
-    Not one that has connections already: of a page that came before on a connection that is kept
-    alive, or of the test that it runs in.
+    Does nothing if the greenlet already has connections: those of an earlier page on the same
+    kept-alive connection, or those of its test.
     """
     current = getcurrent()
     if hasattr(current, MARK) or patching.problem():
@@ -137,7 +138,7 @@ def begin_handshake() -> None:
 
 
 def end_handshake() -> None:
-    """Leave the current greenlet's connections to the next handshake. May be called twice."""
+    """Pass the current greenlet's connections on to the next handshake. May be called twice."""
     current = getcurrent()
     if not hasattr(current, _SHARES):
         return
@@ -148,10 +149,10 @@ def end_handshake() -> None:
 
 
 def abandon_handshake() -> None:
-    """Keep the current greenlet's connections from the next handshake.
+    """Close the current greenlet's connections instead of passing them on.
 
-    Of one that was stopped, by a ``gevent.Timeout`` say: it may have been in the middle of a query,
-    whose answer is still to come.
+    A handshake that was interrupted, by a ``gevent.Timeout`` say, may have been in the middle of a
+    query, whose answer is still to come.
     """
     current = getcurrent()
     if hasattr(current, _SHARES):
@@ -160,43 +161,43 @@ def abandon_handshake() -> None:
 
 
 def begin_message() -> None:
-    """Begin what is to the database a request: connections that are too old or broken go."""
+    """Begin a message as Django begins a request: close connections that are too old or broken."""
     reset_queries()
     _close_old()
 
 
 def end_message() -> None:
-    """End it: what remains open is what ``CONN_MAX_AGE`` lets remain."""
+    """End a message as Django ends a request: close connections unless ``CONN_MAX_AGE`` allows."""
     _close_old()
     if not any(each.connection for each in connections.all(initialized_only=True)):
         delattr(getcurrent(), MARK)
 
 
 def _close_old() -> None:
-    # As Django's close_old_connections(), which ends at the first that does not close.
+    # Like Django's close_old_connections(), which stops at the first that fails to close.
     for connection in connections.all(initialized_only=True):
         close_if_old(connection)
 
 
 class Loan:
-    """The connections of this greenlet, for others to use: a test's, for the views under test.
+    """Lends the connections of this greenlet to others: those of a test to the views under test.
 
-    They see what the test has written and not committed, and close nothing.
+    The views see what the test has written and not committed, and do not close the connections.
     """
 
     def __init__(self) -> None:
         self._connections = connections.all()
-        # Each greenlet of a patched process looks for connections of its own.
+        # In a patched process each greenlet looks for its own connections.
         self._is_needed = not patching.problem()
         if self._is_needed:
             for connection in self._connections:
                 connection.inc_thread_sharing()
 
     def begin(self) -> None:
-        """Let the current greenlet use them: called each time that it goes on.
+        """Let the current greenlet use them: called whenever it resumes.
 
-        Whoever else uses them meanwhile may open transactions and close them. What this greenlet
-        has opened itself when it comes to wait shows by the difference.
+        Other greenlets may have opened and closed transactions meanwhile. The difference in depth
+        shows which transactions this greenlet has opened when it waits.
         """
         if self._is_needed:
             for connection in self._connections:
@@ -205,7 +206,7 @@ class Loan:
         setattr(getcurrent(), MARK, _Borrowed(depths))
 
     def end(self) -> None:
-        """Have them back for good."""
+        """Take the connections back."""
         if self._is_needed:
             self._is_needed = False
             for connection in self._connections:
@@ -217,15 +218,16 @@ def _depth(connection: BaseDatabaseWrapper) -> int:
     return len(connection.savepoint_ids) + connection.in_atomic_block
 
 
-# Closing a connection that another process inherited as well would end it for both.
+# Keeps storages, and so connections, from being collected: closing a connection that another
+# process has inherited too would end it for both.
 _inherited: list[object] = []
 
 
 def separate_greenlets() -> None:
-    """Give each greenlet its own connections again, in a process patched after Django was loaded.
+    """Give each greenlet its own connections, in a process patched after Django was imported.
 
-    Django 5.2 to 6.1, ``utils/connection.py``: the storage is a ``threading.local`` of the time
-    when Django was imported, so greenlets would share connections and Django would refuse them.
+    In Django 5.2 to 6.1, ``utils/connection.py``, the storage is a ``threading.local`` created when
+    Django was imported, so greenlets would share connections and Django would refuse them.
     """
     _inherited.append(connections._connections)  # type: ignore[attr-defined]
     connections._connections = Local(connections.thread_critical)  # type: ignore[attr-defined]

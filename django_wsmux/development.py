@@ -1,4 +1,4 @@
-"""What ``manage.py runserver`` says of its sockets, and to them when it stops."""
+"""The log lines of ``manage.py runserver`` for sockets, and their closing when it stops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["close_sockets", "log_sockets"]
 #: Seconds that peers have to answer the close frame, and views to end, when the server stops.
 FAREWELL: Final = 0.5
 
-# Django's, with its colours and its time.
+# Django's logger, for its colours and timestamps.
 logger = logging.getLogger("django.server")
 
 _INFO: Final = 101
@@ -27,7 +27,7 @@ _SUCCESS: Final = 200
 _REFUSAL: Final = 400
 _ERROR: Final = 500
 
-# The status whose colour a close code has; codes of a project's own have that of success.
+# HTTP status that gives a close code its colour; a project's own codes get that of success.
 _STATUSES: Final = {
     CloseCode.NORMAL: _SUCCESS,
     CloseCode.GOING_AWAY: _SUCCESS,
@@ -38,7 +38,7 @@ _STATUSES: Final = {
 
 
 def log_sockets() -> None:
-    """Have a line logged for each socket that opens, and one when it has closed.
+    """Log a line when a socket opens, and one when it has closed.
 
     ::
 
@@ -64,13 +64,13 @@ def _log_close(
     status = _STATUSES.get(code, _SUCCESS if code >= 3000 else _REFUSAL)
     line, args = '"WEBSOCKET %s CLOSE" %d %.3fs', [wire_url(websocket.environ), code, duration]
     if reason:
-        # It may be the peer's, who is not to write to the terminal as it likes.
+        # It may come from the peer, which must not write control characters to the terminal.
         line, args = f"{line} %s", [*args, reason if reason.isprintable() else ascii(reason)]
     _log(status, line, *args)
 
 
 def _log(status: int, line: str, *args: object) -> None:
-    """Log at the level that Django logs a response of this status at."""
+    """Log at the level at which Django logs a response of this status."""
     level = logging.INFO
     if status >= _ERROR:
         level = logging.ERROR
@@ -81,5 +81,5 @@ def _log(status: int, line: str, *args: object) -> None:
 
 
 def close_sockets() -> None:
-    """Close all sockets with 1012 "service restart"; give them a moment to end well."""
+    """Close all sockets with 1012 "service restart"; give them a moment to finish."""
     farewell(FAREWELL)

@@ -1,6 +1,6 @@
-"""What this process has seen, as plain numbers.
+"""Counters and gauges of this process, as plain numbers.
 
-``django_wsmux.prometheus`` has them for Prometheus, ``manage.py websockets stats`` for people.
+``django_wsmux.prometheus`` exports them, ``manage.py websockets stats`` prints them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from .server.registry import in_slices, open_sockets
 
 __all__ = ["GAUGES", "snapshot"]
 
-#: What can fall again; everything else in a snapshot only rises while the process lives.
+#: Numbers that can fall; all others in a snapshot only rise while the process lives.
 GAUGES = {
     "open": "sockets that are open",
     "unsent_bytes": "bytes queued for peers, all sockets together",
@@ -26,14 +26,14 @@ GAUGES = {
 def snapshot() -> dict[str, int | float]:
     """Return the counters and gauges of this process.
 
-    Looks at each open socket, a thousand at a time; others have their turn in between.
+    It reads every open socket, a thousand at a time, and lets other greenlets run in between.
 
     Returns:
-        Numbers by name. ``GAUGES`` holds the names of those that can fall, ``COUNTERS`` in
-        ``django_wsmux.server.counters`` what else there is, from the start of the process on;
-        ``handler_calls`` and ``handler_seconds`` are how often event views were called and how
-        long that took in all, ``handler_calls_within_0.1`` how many of the calls took at most so
-        many seconds.
+        Numbers by name. ``GAUGES`` has the names of those that can fall, ``COUNTERS`` in
+        ``django_wsmux.server.counters`` those that count from the start of the process.
+        ``handler_calls`` is the number of calls of event views, ``handler_seconds`` the time that
+        they took in total, and ``handler_calls_within_0.1`` the number of calls that took at most
+        so many seconds.
 
     Example::
 
@@ -41,7 +41,7 @@ def snapshot() -> dict[str, int | float]:
         0
     """
     found: dict[str, int | float] = {**dict.fromkeys(GAUGES, 0), **counters}
-    # Whoever closes from here on is still in the list, and not yet in the counters.
+    # A socket that closes from here on is still in the list, and not yet in the counters.
     sockets = list(open_sockets)
     received = received_bytes = sent = sent_bytes = unsent = unread = 0
     unsent_max = unread_max = 0

@@ -1,4 +1,4 @@
-"""Which processes belong together: those of one namespace hear each other, and no others do."""
+"""Namespaces: only processes of the same namespace exchange messages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .backends import BackendUnavailable, from_url
 
 __all__ = ["backend_problem", "doubts", "namespace", "place"]
 
-#: Folders that hold one folder for each release.
+#: Names of folders that contain a folder for each release.
 _HOLDERS: Final = frozenset({"builds", "deploys", "deployments", "releases", "versions"})
 
-#: What such a folder is called: a time, a hash, a version.
+#: Names of the folders of releases: a time, a hash, a version.
 _RELEASE: Final = re.compile(
     r".*\d{8}.*|.*\d{4}[-_.]\d\d[-_.]\d\d.*|\d{6,}|(?=.*\d)(?=.*[a-f])[0-9a-f]{7,64}"
     r"|v?\d+(\.\d+)+|(v|rel|release|build)[-_]?\d+",
@@ -30,18 +30,18 @@ _RELEASE: Final = re.compile(
 
 
 def namespace() -> str:
-    """Return what tells this project from others on the same machine, or with the same broker."""
+    """Return a name that tells this project from others on the same machine or broker."""
     name: str = conf.get("WEBSOCKET_NAMESPACE")
     if name:
         return name
-    # A second copy of a project has the same key; it is in another folder.
-    # One that serves nothing but sockets has no ROOT_URLCONF.
+    # A second copy of a project has the same SECRET_KEY, but is in another folder.
+    # A project that serves only sockets has no ROOT_URLCONF.
     value = f"{getattr(settings, 'ROOT_URLCONF', '')}|{_folder()}"
     return salted_hmac("django_wsmux.groups", value, algorithm="sha256").hexdigest()[:16]
 
 
 def backend_problem() -> BackendUnavailable | None:
-    """Return why the backend could not listen in a process like this one, if that is known."""
+    """Return why the backend cannot listen in a process like this one, if that is known."""
     url = conf.get("WEBSOCKET_BACKEND")
     if url == "memory://" or (url.startswith("local:") and sys.platform == "win32"):
         return None
@@ -53,12 +53,12 @@ def backend_problem() -> BackendUnavailable | None:
 
 
 def place() -> str:
-    """Return where the processes of this project meet: a directory, or a broker."""
+    """Return the directory or broker through which processes of this project communicate."""
     return from_url(conf.get("WEBSOCKET_BACKEND"), namespace=namespace()).place
 
 
 def doubts() -> Iterator[tuple[str, str]]:
-    """Yield what may keep processes of this project from hearing each other, and the cure."""
+    """Yield what may keep processes of this project from hearing each other, and the remedy."""
     url = urlsplit(conf.get("WEBSOCKET_BACKEND"))
     if url.scheme != "local":
         return
@@ -79,13 +79,13 @@ def doubts() -> Iterator[tuple[str, str]]:
 
 
 def _folder() -> str:
-    """Return the folder of the project; ``""`` where others may be on other machines."""
+    """Return the folder of the project; ``""`` if processes may run on other machines."""
     is_local = conf.get("WEBSOCKET_BACKEND").startswith("local:")
     return str(getattr(settings, "BASE_DIR", "")) if is_local else ""
 
 
 def _link_to(folder: str) -> str | None:
-    """Say through which symbolic link the project is reached, if that is known."""
+    """Return the symbolic link that leads to the project, in words, if that is known."""
     module = sys.modules.get(getattr(settings, "SETTINGS_MODULE", None) or "")
     for path in (os.environ.get("PWD"), getattr(module, "__file__", None)):
         if not path:
@@ -101,7 +101,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _release_in(folder: str) -> str | None:
-    """Say which part of a path looks like that of one release among many."""
+    """Return the part of a path that looks like the name of a release, in words."""
     holder = ""
     for part in folder.split("/"):
         if holder in _HOLDERS or _RELEASE.fullmatch(part):
@@ -111,7 +111,7 @@ def _release_in(folder: str) -> str | None:
 
 
 def _has_private_tmp() -> bool:
-    """Return whether systemd has given this process a temporary directory of its own."""
+    """Return whether systemd gave this process a temporary directory of its own."""
     try:
         with open("/proc/self/mountinfo") as mounts:
             # ID, parent, device, root within the file system, mount point, ...

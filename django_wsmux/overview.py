@@ -1,8 +1,8 @@
-"""What there is in all processes that serve sockets: sockets, groups, counters.
+"""An overview of the sockets, groups and counters of all processes that serve sockets.
 
 Each process answers for itself when it is asked, over ``WEBSOCKET_BACKEND``, as for the members of
-a group; nothing is stored, so nothing is stale. Answers are bounded: a process names some of its
-sockets and its largest groups, and says how many there are. The question is JSON, so are answers.
+a group; nothing is stored, so nothing is stale. Answers are bounded: a process lists some of its
+sockets and its largest groups, with the total numbers. Questions and answers are JSON.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ logger = get_logger("django_wsmux.overview")
 
 T = TypeVar("T")
 
-#: Where every process that serves sockets answers questions about itself.
+#: Channel on which every process that serves sockets answers questions about itself.
 _CHANNEL: Final = "@processes"
 
-#: Sockets, and groups, that a process names at most.
+#: Sockets, and groups, that a process lists at most.
 MOST: Final = 1000
 
-#: Characters of a path that are shown.
+#: Characters of a path to show at most.
 _LONGEST_PATH: Final = 200
 
 
@@ -63,13 +63,13 @@ class OpenSocket:
     """One open socket.
 
     Attributes:
-        path: of the handshake, quoted, with ``SCRIPT_NAME``.
-        user_id: primary key of the signed-in user, as a string; ``None`` for nobody.
-        address: where the handshake came from; empty for a unix socket.
+        path: path of the handshake, quoted, with ``SCRIPT_NAME``.
+        user_id: primary key of the signed-in user, as a string; ``None`` without one.
+        address: address that the handshake came from; empty for a unix socket.
         age: seconds since it opened.
         messages_in, bytes_in, messages_out, bytes_out: see ``server.traffic.Traffic``.
-        unread: messages that wait for the view.
-        unsent: bytes that wait for the peer.
+        unread: messages queued for the view.
+        unsent: bytes queued for the peer.
         latency: seconds that the last answered ping took, or ``None``.
         worker: the process, as in ``Process.name``.
         prefix: of the user's group, see ``WEBSOCKET_GROUP_PREFIX``; ``""`` for none.
@@ -98,10 +98,10 @@ class Process:
         host: name of its machine.
         pid: its process id there.
         counters: see ``metrics.snapshot()``.
-        found: how many sockets were asked for; ``sockets`` may be some of them.
+        found: how many sockets match the question; ``sockets`` may list only some of them.
         group_count: how many groups have members here, without those of users and sessions.
         groups: the largest of them.
-        sockets: those that are open, in no order.
+        sockets: open sockets, in no particular order.
     """
 
     host: str
@@ -120,17 +120,17 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What all processes answered.
+    """The answers of all processes.
 
     Attributes:
-        processes: by name.
-        sockets: of all processes, the oldest first.
-        found: how many sockets there are; those missing in ``sockets`` were left out.
-        groups: of all processes, the largest first.
-        groups_left_out: how many groups were, at least.
-        counters: those of all processes together.
+        processes: the processes, by name.
+        sockets: sockets of all processes, the oldest first.
+        found: how many sockets there are; ``sockets`` may list only some of them.
+        groups: groups of all processes, the largest first.
+        groups_left_out: how many groups are not in ``groups``, at least.
+        counters: totals of all processes.
         problem: why other processes could not be asked, or ``""``.
-        missing: how many processes did not answer in time; ``None`` where that is unknown.
+        missing: how many processes did not answer in time; ``None`` if that is unknown.
     """
 
     processes: Sequence[Process]
@@ -149,7 +149,7 @@ class Overview:
 
     @property
     def rows(self) -> list[tuple[str, list[float]]]:
-        """Each counter by name, with its values: one for each process, and that of all."""
+        """Each counter by name, with its values: one for each process, then the total."""
         tables = [*(process.counters for process in self.processes), self.counters]
         return [
             (name, [round(table.get(name, 0), 3) for table in tables]) for name in self.counters
@@ -162,21 +162,21 @@ def serve() -> None:
 
 
 def is_alone() -> bool:
-    """Say whether this process knows of no other, by ``WEBSOCKET_BACKEND``."""
+    """Return whether ``WEBSOCKET_BACKEND`` connects this process to no other."""
     return relay.backend() is None
 
 
 def look(limit: int = 0, group: str | None = None, prefix: str | None = None) -> Overview:
-    """Ask every process that serves sockets; takes a second where one does not answer.
+    """Ask every process that serves sockets; takes a second if one does not answer.
 
     Args:
-        limit: sockets that each process names, and groups: 0 to 1000. 0 for counters only.
-        group: the name of a group whose members are asked for, instead of all sockets.
-        prefix: of that group, see ``WEBSOCKET_GROUP_PREFIX``; ``None`` for all that there are.
+        limit: how many sockets and groups each process lists: 0 to 1000. 0 for counters only.
+        group: name of a group, to list its members instead of all sockets.
+        prefix: prefix of that group, see ``WEBSOCKET_GROUP_PREFIX``; ``None`` for every prefix.
 
     Returns:
-        What they said, and this process if it serves sockets. Where ``problem`` says that others
-        cannot be asked it is this process alone.
+        The answers, and this process if it serves sockets. If ``problem`` is set, other processes
+        could not be asked and only this process is included.
 
     Example::
 
@@ -213,7 +213,7 @@ def _describe_process(limit: int, group: str | None, prefix: str | None) -> Proc
         keys = [key for key in members.called(group) if prefix in (None, prefix_of(key))]
         found = dict.fromkeys(each for key in keys for each in members.of(key))
         sockets = [each for each in found if each in open_sockets]
-    # There may be a group for each socket: those of people are not shown.
+    # Groups of users and sessions are left out: there may be one for each socket.
     sizes = members.sizes() if limit else []
     groups = [GroupSize(name_of(key), size, prefix_of(key)) for key, size in sizes]
     return Process(
@@ -255,12 +255,12 @@ def _parse(answers: Iterable[bytes]) -> Iterator[Process]:
             found["groups"] = [GroupSize(*each[:3]) for each in found["groups"]]
             yield _read(Process, found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # While a new version is being rolled out.
+            # Happens while a new version is being rolled out.
             logger.warning("skipping a process that runs another version: %s", error)
 
 
 def _read(kind: type[T], found: dict[str, Any]) -> T:
-    """Make an object of what another process knows of it, a newer version more than this one."""
+    """Return an object from another process's data, ignoring fields of a newer version."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     return kind(**{name: value for name, value in found.items() if name in names})
 

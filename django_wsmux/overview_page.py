@@ -1,7 +1,7 @@
-"""The tables of the admin's page, and the socket over which it asks for new ones.
+"""The tables of the admin's page, and the socket over which it requests updates.
 
-The page asks, every two seconds while somebody looks at it, and gets HTML, so there is one template
-for the first time and all others, and nothing here runs while nobody looks.
+The page asks every two seconds while it is visible, and gets HTML. So one template serves the page
+and its updates, and nothing runs here while no one looks at the page.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from .views import WebSocketView
 
 __all__ = ["NAMESPACE", "LiveOverview", "context", "is_permitted", "may_close"]
 
-#: Of the URL of the page's socket.
+#: Namespace of the URL of the page's socket.
 NAMESPACE: Final = "django_wsmux"
 
-#: Sockets and groups that each process names.
+#: Sockets and groups that each process lists.
 _LIMIT: Final = 100
 
-#: Characters that a group's name has at most.
+#: Characters of a group's name at most.
 _LONGEST_NAME: Final = 200
 
 
 def is_permitted(user: Any) -> bool:
-    """Say whether a user may see the page: staff with the permission to view sockets."""
+    """Return whether a user may see the page: staff with the permission to view sockets."""
     return bool(user.is_active and user.is_staff and user.has_perm("django_wsmux.view_socket"))
 
 
 def may_close(user: Any) -> bool:
-    """Return whether a user who may see the page may close sockets, too."""
+    """Return whether a user who may see the page may also close sockets."""
     return bool(user.has_perm("django_wsmux.close_socket"))
 
 
 def context(group: str, user: Any) -> dict[str, Any]:
-    """Return what the tables show.
+    """Return the template context of the tables.
 
     Args:
-        group: whose members to show, by its name, with all prefixes; ``""`` for all sockets.
-        user: who looks at them.
+        group: name of the group whose members to show, with any prefix; ``""`` for all sockets.
+        user: the user who sees the tables.
     """
     group = group[:_LONGEST_NAME]
     overview = look(_LIMIT, group or None)
@@ -57,19 +57,19 @@ def context(group: str, user: Any) -> dict[str, Any]:
 
 
 def _names(user_ids: set[Any]) -> dict[str, str]:
-    """Return the names of users by primary key; a user who is gone has none."""
+    """Return the names of users by primary key, without deleted users."""
     users = get_user_model()._default_manager.all()
     try:
         return {str(user.pk): user.get_username() for user in users.filter(pk__in=user_ids)}
     except (TypeError, ValueError, ValidationError):
-        return {}  # an authenticator of the project has users of another kind
+        return {}  # an authenticator of the project returns users of another kind
 
 
 class LiveOverview(WebSocketView):
-    """Answers the name of a group, or an empty message for all sockets, with the tables."""
+    """Answers a message with the tables: the name of a group, or ``""`` for all sockets."""
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
-        """Let those in who may see the page."""
+        """Accept users who may see the page."""
         if not is_permitted(request.user):
             raise PermissionDenied
         return None

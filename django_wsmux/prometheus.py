@@ -1,9 +1,9 @@
 """Metrics of all processes for Prometheus; ``pip install "django-wsmux[prometheus]"``.
 
-Whichever worker is scraped asks the others, so one target shows them all, with no files and no
-``PROMETHEUS_MULTIPROC_DIR``. Each series belongs to one process, by the label ``worker``: one that
-has ended takes its series along, and nothing is added up that could fall. So in queries take rates
-first and sums then::
+The worker that is scraped asks the others, so one target shows all of them, without files and
+without ``PROMETHEUS_MULTIPROC_DIR``. Each series belongs to one process, named by the label
+``worker``, and ends with it; series are not added up, since such a sum could fall. So in queries,
+compute rates first and sum them::
 
     sum(rate(django_wsmux_messages_received_total[5m]))
 """
@@ -38,23 +38,23 @@ _NAMES: Final = {"open": "open_sockets"}
 
 
 class WebSocketCollector(Collector):
-    """Everything in ``metrics.snapshot()``, of all processes.
+    """Collects ``metrics.snapshot()`` from all processes.
 
     For a project that has metrics of its own::
 
         from prometheus_client import REGISTRY
         REGISTRY.register(WebSocketCollector())
 
-    ``prometheus_client``'s multi-process mode reads files and knows no collectors: there register
-    it with the registry that the ``MultiProcessCollector`` is registered with.
+    ``prometheus_client``'s multi-process mode reads files and ignores collectors in ``REGISTRY``:
+    register it with the registry of the ``MultiProcessCollector`` instead.
     """
 
     def describe(self) -> Iterable[Metric]:
-        """Return what there will be, for a registry that looks for clashes of names."""
+        """Return the metrics without values, for a registry that checks for duplicate names."""
         return list(_families([]))
 
     def collect(self) -> Iterable[Metric]:
-        """Ask all processes. One that does not answer within a second is missing."""
+        """Return the metrics of all processes that answer within a second."""
         return list(_families(look().processes))
 
 
@@ -107,7 +107,7 @@ _registry.register(WebSocketCollector())
 
 @require_safe
 def metrics_view(request: HttpRequest) -> HttpResponse:
-    """Show the metrics to Prometheus; to be mounted where only it gets at them.
+    """Return the metrics for Prometheus; mount it where only Prometheus has access.
 
     ::
 

@@ -1,4 +1,4 @@
-"""The request of a handshake, and what is kept of it while its socket is open."""
+"""The request of a handshake, and the part of it that is kept while its socket is open."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "shed"]
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
 
-# Under these the server puts its own: sockets, parser, buffers, functions that know the request.
+# Prefixes of the server's own keys: sockets, parser, buffers, functions that hold the request.
 _SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
 _PLAIN: Final = (str, int, tuple)
 
-# Differ from socket to socket, so there is nothing to share.
+# Keys whose values differ from socket to socket, so sharing them saves nothing.
 _UNIQUE: Final = frozenset({"HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "REMOTE_PORT", "QUERY_STRING"})
 
 
@@ -36,13 +36,13 @@ class WebSocketRequest(WSGIRequest):
     """The request of a handshake.
 
     Attributes:
-        urlconf: ``WEBSOCKET_URLCONF``, unless middleware has chosen one: that of the site's pages.
-        websocket_urlconf: for middleware to set, where sockets are not those of
-            ``WEBSOCKET_URLCONF``; ``None`` for that.
-        websocket: the socket, also ``META["wsgi.websocket"]``; using it before the view has
-            returned accepts the handshake on the spot, but for an event view. ``None`` when the
-            request did not ask for WebSocket.
-        identity: who has come with a ticket or token; ``None`` when cookies say who it is.
+        urlconf: ``WEBSOCKET_URLCONF``, unless middleware has set another one, for pages.
+        websocket_urlconf: middleware may set it to use another URLconf than ``WEBSOCKET_URLCONF``
+            for this socket; ``None`` otherwise.
+        websocket: the socket, also ``META["wsgi.websocket"]``; its use before the view has
+            returned accepts the handshake at once, except in an event view. ``None`` if the request
+            is not a WebSocket handshake.
+        identity: the user of a ticket or token; ``None`` if the user is that of the cookies.
     """
 
     urlconf: Any
@@ -50,8 +50,8 @@ class WebSocketRequest(WSGIRequest):
     identity: Identity | None = None
     websocket_urlconf: Any = None
 
-    # For the handler: the handshake that this is the request of, the response that the view has
-    # accepted it with, and whether it is refused for its origin or host, and in the log.
+    # For the handler: the handshake of this request, the response with which the view accepted it,
+    # whether its origin or host was refused, and whether a refusal is logged.
     handshake: Any = None
     accepted: SwitchingProtocols | None = None
     is_foreign = False
@@ -63,28 +63,27 @@ class WebSocketRequest(WSGIRequest):
 
 
 def shed(request: WebSocketRequest) -> None:
-    """Drop what no view can use once the socket is open, and share what repeats.
+    """Free per-request state that no view can use any more, and intern header values.
 
-    Thousands of requests are kept that were sent by the same few browsers, so most of their
-    headers are equal.
+    Thousands of requests from the same few browsers are kept, so most of their headers are equal.
     """
     request._stream = _NO_BODY
     state = request.__dict__
-    # No response will carry messages any more; to add one is an error rather than a loss.
+    # No response will carry messages any more: adding one is an error, so that none gets lost.
     state.pop("_messages", None)
     state.pop("accepted", None)
-    # For async views, which sockets have not.
+    # For async views, which do not exist for sockets.
     state.pop("auser", None)
     user = state.get("user")
     if isinstance(user, SimpleLazyObject) and "_cached_user" in state:
-        # It was read, so what would read it is not needed any more.
+        # The user was read, so the lazy object is not needed any more.
         request.user = state["_cached_user"]
     match = request.resolver_match
     if match is not None:
         match.tried = None
     websocket = request.websocket
     assert websocket is not None
-    # In a dictionary of its own: the server is not done with its environ.
+    # In a new dictionary, since the server still uses its environ.
     environ = {
         sys.intern(key): _shared(key, value)
         for key, value in request.META.items()
@@ -102,7 +101,7 @@ def _shared(key: str, value: Any) -> Any:
 
 
 def bare_environ_of(request: WebSocketRequest) -> dict[str, Any]:
-    """Return the environ of a socket that keeps no request: its URL, shared by all from there."""
+    """Return the environ of a socket that keeps no request: its URL only; equal ones are shared."""
     environ = request.META
     return _bare_environ(
         environ["SCRIPT_NAME"],
@@ -130,16 +129,16 @@ def _bare_environ(
 
 
 def bare_request(websocket: WebSocket, address: str) -> WebSocketRequest:
-    """Return a request to report an error with, for a socket that keeps none.
+    """Return a request for an error report, for a socket that keeps none.
 
-    It has all that Django's error reports read of a request, but no headers, session or user.
+    It has everything that Django's error reports need, but no headers, session or user.
 
     Args:
         websocket: the socket.
-        address: where its handshake came from.
+        address: address that its handshake came from.
     """
     environ = dict(websocket.environ)
-    # As a server would write them: the request decodes them again.
+    # In the encoding of WSGI, which the request decodes again.
     for name in ("SCRIPT_NAME", "PATH_INFO"):
         environ[name] = environ[name].encode().decode("latin-1")
     domain, port = split_domain_port(environ["HTTP_HOST"])

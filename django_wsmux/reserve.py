@@ -1,10 +1,10 @@
-"""Database connections that handshakes leave to one another, for a moment.
+"""Database connections that handshakes pass on to each other.
 
-Every handshake runs in a greenlet that is new, and a greenlet has connections of its own. When
-everybody comes back after a deploy, to connect for each of them costs more than all the rest:
-with SQLite twice what session and user cost, with PostgreSQL a process each. So what a handshake
-has used is kept where it may be, and the next one goes on with it. What nobody takes for ``IDLE``
-seconds is closed: a quiet process holds nothing.
+Every handshake runs in a new greenlet, and each greenlet has its own connections. When all clients
+reconnect after a deploy, to open a connection for each of them costs more than everything else:
+with SQLite twice as much as session and user, with PostgreSQL a process each. So the connections
+of a handshake are kept, where that is allowed, and the next handshake uses them. A connection that
+is not used within ``IDLE`` seconds is closed: an idle process holds none.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ logger = get_logger("django_wsmux.databases")
 #: Seconds that a connection waits for the next handshake.
 IDLE: Final = 0.05
 
-#: Seconds after which SQLite is opened anew although handshakes follow each other without end,
-#: where ``CONN_MAX_AGE`` is less.
+#: Seconds after which SQLite is reopened even if handshakes never pause, unless ``CONN_MAX_AGE`` is
+#: longer.
 OLDEST: Final = 1.0
 
 _PARTS: Final = ("client", "creation", "features", "introspection", "ops", "validation")
 
 
 def close(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection; one that fails to, as of a server that has gone, is closed too."""
+    """Close a connection; log it if that fails, because the server is gone for example."""
     try:
         connection.close()
     except Exception:
@@ -41,7 +41,7 @@ def close(connection: BaseDatabaseWrapper) -> None:
 
 
 def close_if_old(connection: BaseDatabaseWrapper) -> bool:
-    """Close a connection that is too old or broken; say whether that went well, if it was."""
+    """Close a connection if it is too old or broken; return whether no error occurred."""
     try:
         connection.close_if_unusable_or_obsolete()
     except Exception:
@@ -55,10 +55,10 @@ def _log_failure() -> None:
 
 
 def take_apart(connection: BaseDatabaseWrapper) -> None:
-    """Make a closed connection go at once, rather than with the garbage collector.
+    """Free a closed connection at once, without the garbage collector.
 
     It and its parts refer to each other (Django 5.2 to 6.1, ``db/backends/base/base.py``): some
-    KiB for each greenlet that has asked a database.
+    KiB for each greenlet that has used a database.
     """
     for name in _PARTS:
         getattr(connection, name).connection = None
@@ -66,11 +66,11 @@ def take_apart(connection: BaseDatabaseWrapper) -> None:
 
 
 def may_stay(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether a connection may outlive the handshake that has used it.
+    """Return whether a connection may outlive its handshake.
 
-    ``CONN_MAX_AGE = 0`` says no, as a role or a search path that is set on a connection is not to
-    reach the next user. SQLite has no such thing. A pool has its own reserve, and others wait for
-    what is not given back to it.
+    It may not with ``CONN_MAX_AGE = 0``, since a role or a search path set on the connection must
+    not reach the next user. SQLite has neither. A pool has its own reserve, and others may wait for
+    a connection that is not returned to it.
     """
     options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     if options.get("pool"):
@@ -79,7 +79,7 @@ def may_stay(connection: BaseDatabaseWrapper) -> bool:
 
 
 class Reserve:
-    """The connections that nobody uses just now, those used last on top."""
+    """The connections that are not in use, the last used ones on top."""
 
     def __init__(self) -> None:
         self._resting: deque[tuple[float, list[BaseDatabaseWrapper]]] = deque()
@@ -87,7 +87,7 @@ class Reserve:
         self._inherited: deque[tuple[float, list[BaseDatabaseWrapper]]] | None = None
 
     def lend(self) -> bool:
-        """Give the current greenlet, which has none, connections that are open; say if it did."""
+        """Give the current greenlet, which has none, open connections; return whether it did."""
         if not self._resting:
             return False
         _, found = self._resting.pop()
@@ -96,7 +96,7 @@ class Reserve:
         return True
 
     def take(self) -> None:
-        """Take the current greenlet's connections away from it, and keep what is open."""
+        """Take the current greenlet's connections, and keep those that are open."""
         kept = []
         for connection in connections.all(initialized_only=True):
             del connections[connection.alias]
@@ -112,34 +112,34 @@ class Reserve:
     def disown(self) -> None:
         """Leave the connections to the parent, in a forked child.
 
-        They are not closed, nor collected as garbage: a driver would tell the database to end the
-        session that the parent goes on with.
+        They are neither closed nor garbage-collected: the driver would tell the database to end the
+        session, which the parent still uses.
         """
         self._inherited = self._resting
         self._resting = deque()
 
     def _is_worth_keeping(self, connection: BaseDatabaseWrapper) -> bool:
-        """Say whether another greenlet can go on with a connection, and nobody lacks it."""
-        # What request_finished does, which comes later where a handshake is refused.
+        """Return whether the connection may be pooled."""
+        # request_finished does this too, but is sent later if a handshake is refused.
         if not close_if_old(connection):
             return False
         if connection.connection is None or connection.in_atomic_block or not may_stay(connection):
             return False
         if not connection.allow_thread_sharing:
-            # Django asks by the greenlet that has made it.
+            # Otherwise Django allows its use only in the greenlet that created it.
             connection.inc_thread_sharing()
         return True
 
     def _sweep_later(self) -> None:
         if not self._is_swept:
             self._is_swept = True
-            # Not before there are greenlets: plain processes need no hub.
+            # Imported only now: processes without greenlets need no hub.
             import gevent
 
             gevent.spawn_later(IDLE, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what nobody has taken."""
+        """Close the connections that have been idle for ``IDLE`` seconds."""
         due = time.monotonic() - IDLE
         try:
             while self._resting and self._resting[0][0] <= due:
@@ -148,7 +148,7 @@ class Reserve:
                     close(connection)
                     take_apart(connection)
         finally:
-            # Also after an error, of a database backend of someone else's.
+            # Also after an error of a third-party database backend.
             self._is_swept = False
             if self._resting:
                 self._sweep_later()

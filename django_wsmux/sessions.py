@@ -1,12 +1,11 @@
-"""``request.session`` of a handshake, read at little cost; and after it, when nobody saves it.
+"""``request.session``: a cheap query for the handshake, and a warning about unsaved changes.
 
-Django's sessions in the database are read by the ORM, which takes more time to put the query
-together than the database to answer it: a quarter of a whole handshake. Here it is put together
-once.
+Django reads sessions from the database with the ORM, which takes longer to build the query than the
+database to answer it: a quarter of a whole handshake. Here the query is built once.
 
-Saving it hours later behind the view's back would bring back what another request has changed
-meanwhile, a sign-out included. So a view that changes the session saves it, and is told when it
-forgets to.
+Once the socket is open, no middleware saves the session. To save it hours later without the view's
+knowledge would undo changes of other requests, such as signing out. So a view that changes the
+session must save it, and a warning is logged if it does not.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ __all__ = ["read_directly", "warn_of_change", "watch"]
 logger = get_logger("django_wsmux.sessions")
 
 
-# Databases whose drivers give a column of text as the text that it is.
+# Databases whose drivers return a text column as ``str``.
 _PLAIN_TEXT: Final = frozenset({"mysql", "postgresql", "sqlite"})
 
 
 @cache
 def _query(alias: str, model: type[Model]) -> str:
-    """Return what asks a database for a session that has not expired."""
+    """Return the SQL query for a session that has not expired."""
     quote, fields = connections[alias].ops.quote_name, model._meta.concrete_fields
     columns = {field.name: quote(field.column) for field in fields if field.column}
     return (
@@ -45,13 +44,13 @@ def _query(alias: str, model: type[Model]) -> str:
 
 
 class SessionStore(db.SessionStore):
-    """Django's own store, with its query written down.
+    """Django's own store, with its query as SQL.
 
-    It has the same name, by which Django signs what is in a session.
+    It must have the same name, which Django uses to sign the content of a session.
     """
 
     def load(self) -> dict[str, Any]:
-        """Return what the session holds; as Django's store does."""
+        """Return the content of the session, as Django's store does."""
         connection = connections[router.db_for_read(self.model)]
         if connection.vendor not in _PLAIN_TEXT:
             return super().load()
@@ -66,20 +65,20 @@ class SessionStore(db.SessionStore):
 
 
 def read_directly(request: HttpRequest) -> None:
-    """Have the session read at less cost, if it is one of Django's own in the database."""
+    """Read the session with our own query, if it is Django's session in the database."""
     session = getattr(request, "session", None)
     if type(session) is db.SessionStore:
-        # The object is known to others already, so it is its class that changes.
+        # Others already hold the object, so change its class.
         session.__class__ = SessionStore
 
 
-# What _watched() has returned.
+# The classes that _watched() has returned.
 _watching: Final[set[type[Any]]] = set()
 
 
 @cache
 def _watched(store: type[Any]) -> type[Any]:
-    """Return a session store that knows whether it has been saved since it was changed."""
+    """Return a subclass of a session store that knows whether changes have been saved."""
 
     def save(self: Any, *args: Any, **kwargs: Any) -> None:
         store.save(self, *args, **kwargs)
@@ -91,20 +90,20 @@ def _watched(store: type[Any]) -> type[Any]:
 
 
 def watch(request: HttpRequest) -> SessionBase | None:
-    """From here on nobody saves the session but the view; return it, if there is one."""
+    """Begin to watch the session for unsaved changes; return it, if there is one."""
     session = getattr(request, "session", None)
     if not isinstance(session, SessionBase):
         return None
     session.modified = False
     store = type(session)
-    if store not in _watching:  # made anew by refresh_user() it is of that class already
-        # The object is known to others already, so it is its class that changes.
+    if store not in _watching:  # refresh_user() creates sessions of that class
+        # Others already hold the object, so change its class.
         session.__class__ = _watched(store)
     return session
 
 
 def warn_of_change(session: SessionBase, request: HttpRequest | None) -> None:
-    """The view has changed the session and not saved it."""
+    """Log that the view has changed the session and not saved it."""
     session.modified = False
     logger.warning(
         "%s: request.session was changed after the handshake and not saved: call "

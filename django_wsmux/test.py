@@ -1,4 +1,4 @@
-"""Test sockets like pages: a client, test cases with assertions, a live server.
+"""Tools to test sockets like pages: a client, test cases with assertions, a live server.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""URLs of WebSockets, for pages and everybody else who wants to connect."""
+"""URLs of WebSockets, for pages and other clients."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def websocket_url(
 ) -> str:
     """Return the URL of a WebSocket view, reversed in ``WEBSOCKET_URLCONF``.
 
-    It names ``WEBSOCKET_SERVER`` when that is set, else the host that ``request`` came to, with
-    ``wss`` where the request is secure (behind a proxy: as ``SECURE_PROXY_SSL_HEADER`` tells).
-    With neither it is the path alone, which a browser's ``new WebSocket()`` completes by itself.
+    The server is ``WEBSOCKET_SERVER`` if set, otherwise the host of ``request``; the scheme is
+    ``wss`` if the request is secure (behind a proxy, according to ``SECURE_PROXY_SSL_HEADER``).
+    With neither it is the path alone, which a browser's ``new WebSocket()`` completes itself.
 
     Args:
         viewname: name of the URL pattern, with its namespaces, or the view itself.
@@ -34,7 +34,7 @@ def websocket_url(
         current_app: see ``django.urls.reverse``.
 
     Raises:
-        NoReverseMatch: no pattern of ``WEBSOCKET_URLCONF`` fits; the message names it.
+        NoReverseMatch: no pattern of ``WEBSOCKET_URLCONF`` matches; the message names that module.
 
     Example:
         >>> websocket_url("chat", kwargs={"room": "lobby"}, request=request)

@@ -1,4 +1,4 @@
-"""The URL of the socket that keeps the admin's page up to date, for ``WEBSOCKET_URLCONF``::
+"""The URL of the socket that updates the admin's page, for ``WEBSOCKET_URLCONF``::
 
 path("admin/sockets/", include("django_wsmux.websocket_urls"))
 """

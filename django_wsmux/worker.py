@@ -29,19 +29,19 @@ from .server.takeover import REQUEST_ATTRIBUTE
 
 __all__ = ["WebSocketWorker"]
 
-#: Seconds by which the worker is gone before the arbiter kills it.
+#: Seconds by which the worker exits before the arbiter would kill it.
 _MARGIN: Final = 1.0
 
-#: Seconds between two looks at what is still under way, while leaving.
+#: Seconds between checks of what is still running, during shutdown.
 _TICK: Final = 0.02
 
-#: Seconds that a connection may go on with its next request while others wait.
+#: Seconds for which a connection may continue with its next request while others wait.
 _SLICE: Final = 0.002
 
-#: Files that a worker has open beside its connections: databases, brokers, logs.
+#: Files that a worker opens in addition to its connections: databases, brokers, logs.
 _FILES: Final = 100
 
-#: Sockets that there should be files for, at least.
+#: Sockets for which files should be available, at least.
 _FEW: Final = 1000
 
 _REQUEST_TIMEOUT: Final = (
@@ -50,7 +50,7 @@ _REQUEST_TIMEOUT: Final = (
 
 
 class _Listener:
-    """What connections need to know of the listener, which may be closed when they are served."""
+    """The address of a listener, for connections that are served after it has closed."""
 
     def __init__(self, listener: Any) -> None:
         self._name = listener.getsockname()
@@ -61,7 +61,7 @@ class _Listener:
 
 
 class _Slots(Pool):
-    """gunicorn's ``worker_connections``; tells when all are taken, as nobody is let in then."""
+    """gunicorn's ``worker_connections``; logs when all are in use and accepting is paused."""
 
     def __init__(self, size: int, log: Any) -> None:
         super().__init__(size)
@@ -69,7 +69,7 @@ class _Slots(Pool):
         self._said_at = -60.0
 
     def full(self) -> bool:
-        """Say whether all are taken; asked before each connection is accepted."""
+        """Return whether all are in use; asked before each connection is accepted."""
         is_full = bool(super().full())
         if is_full:
             count("accepting_paused")
@@ -86,21 +86,21 @@ class _Slots(Pool):
 
 
 class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's gevent worker, which says good-bye to its WebSockets.
+    """gunicorn's gevent worker, extended by a graceful shutdown of WebSockets.
 
     Everything about HTTP is gunicorn's: parser, limits, ``max_requests``, access log. When the
-    worker is told to leave (SIGTERM, SIGHUP, ``max_requests``, ``--reload``) it stops accepting,
-    finishes the requests under way and closes its sockets with 1012 "service restart" within
-    ``WEBSOCKET_DRAIN_SECONDS``, upon which clients come back, to the next worker. It leaves as
-    soon as nothing is under way any more. SIGINT and SIGQUIT close all at once.
+    worker is told to shut down (SIGTERM, SIGHUP, ``max_requests``, ``--reload``), it stops
+    accepting, finishes running requests and closes its sockets with 1012 "service restart" within
+    ``WEBSOCKET_DRAIN_SECONDS``; their clients reconnect to the next worker. It exits as soon as
+    nothing is running any more. SIGINT and SIGQUIT close all sockets at once.
 
     A client that has not sent its first request ``WEBSOCKET_HANDSHAKE_TIMEOUT`` seconds after it
-    connected gets 408: gunicorn's own ``keepalive`` ends it sooner or later than that, or, when
-    it is 0, never.
+    connected gets 408: gunicorn's own ``keepalive`` would end the connection sooner or later than
+    that, or, if it is 0, never.
     """
 
     def load_wsgi(self) -> None:
-        """Load the application, in a process that is ready for it."""
+        """Load the application, in a process that is patched by gevent."""
         if problem := patching.problem():
             raise RuntimeError(problem)
         super().load_wsgi()
@@ -114,14 +114,14 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._answer_questions()
 
     def _look_for_dispatcher(self) -> None:
-        """Log an error if the application answers handshakes as it answers plain requests."""
+        """Log an error if the application answers handshakes like plain requests."""
         from django.core.handlers.wsgi import WSGIHandler
 
         from .server.dispatcher import dispatchers
 
         if getattr(self.wsgi, "__module__", None) == "gunicorn.util":
-            return  # under --reload, in place of a project that cannot be imported now
-        # Middleware may hide one, but an application that is Django's alone has none.
+            return  # with --reload, in place of a project that cannot be imported now
+        # Middleware may wrap one, but Django's own application has none.
         if not dispatchers or type(self.wsgi) is WSGIHandler:
             self.log.error(
                 "No WebSocket can open: this application has no WebSocketDispatcher, so "
@@ -131,13 +131,13 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             )
 
     def _answer_questions(self) -> None:
-        """Be in ``manage.py websockets`` from the start, not from the first handshake on."""
+        """Show up in ``manage.py websockets`` from the start, not only after a handshake."""
         from . import overview
 
         overview.serve()
 
     def _summary(self, options: Options) -> str:
-        """Say what is on."""
+        """Return the main settings in words."""
         from . import conf
         from .namespace import place
 
@@ -159,15 +159,15 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return conf.options() if self._is_configured() else Options()
 
     def _is_configured(self) -> bool:
-        # gunicorn imports this module, then patches the process: Django must not be there yet, as
-        # gevent looks at every object for locks, at the settings that nobody has configured too.
+        # gunicorn imports this module before it patches the process. Django must be imported later:
+        # gevent looks for locks in every object, and would touch settings not configured yet.
         from django.conf import settings
 
-        # Nothing is configured when gunicorn --reload waits for a broken project to be mended.
+        # Not configured while gunicorn --reload waits for a broken project to be fixed.
         return bool(settings.configured)
 
     def _room(self) -> int:
-        """Return how many sockets there are files for; raise the limit if that is possible."""
+        """Return for how many sockets files are available, after raising the limit if possible."""
         before, limit = descriptors.raise_limit()
         if limit > before:
             self.log.info("Limit of open files raised from %d to %d", before, limit)
@@ -185,7 +185,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return max(room, 0)
 
     def _fitting_window(self) -> float:
-        """Return ``WEBSOCKET_DRAIN_SECONDS``, as far as gunicorn gives the worker the time."""
+        """Return ``WEBSOCKET_DRAIN_SECONDS``, or less if it does not fit ``graceful_timeout``."""
         from . import conf
 
         wanted: float = conf.get("WEBSOCKET_DRAIN_SECONDS")
@@ -202,24 +202,24 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             )
         return fitting
 
-    # Connections whose first request is not there yet
+    # Connections that have not sent their first request
 
     def init_process(self) -> None:
-        """Begin."""
-        # By the greenlet that serves the connection.
+        """Initialize the worker and run it."""
+        # Timers by the greenlet that serves the connection.
         self._deadlines: dict[object, Any] = {}
-        # Requests under way.
+        # Running requests.
         self._answering = 0
-        # When some connection has let others go first.
+        # Time when a connection last let others go first.
         self._gave_way_at = 0.0
-        # Set when it is time to leave; and whether others are there already, or nobody shall be.
+        # Set when the worker must shut down; and whether a successor is running or not wanted.
         self._told = Event()
         self._is_relieved = False
         self._window = 0.0
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection: gunicorn calls it in a greenlet of its own."""
+        """Serve one connection; gunicorn calls this in a greenlet of its own."""
         if self._handshake_timeout:
             deadline = gevent.get_hub().loop.timer(self._handshake_timeout)
             deadline.start(self._time_out, client)
@@ -233,7 +233,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         """Answer a request that has arrived."""
         self._met_deadline()
         self._answering += 1
-        # The way to the connection, whatever middleware does to the environ.
+        # Leads to the connection even if middleware replaces the environ.
         setattr(getcurrent(), REQUEST_ATTRIBUTE, (req, sock))
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -242,18 +242,18 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._give_way()
 
     def _give_way(self) -> None:
-        """Let others have their turn, now and then.
+        """Let other greenlets run from time to time.
 
-        gunicorn goes on with a connection as long as its next request is there in time, and all
-        others wait: for 0.3 s and more with twenty of them. To give way after each request would
-        cost a quick page 5 %.
+        gunicorn continues with a connection as long as its next request arrives in time, while all
+        others wait: for 0.3 s and more with twenty such connections. To yield after each request
+        would cost a fast page 5 %.
         """
         if time.monotonic() - self._gave_way_at > _SLICE:
             gevent.sleep(0)
             self._gave_way_at = time.monotonic()
 
     def handle_http2(self, *args: Any, **kwargs: Any) -> None:
-        """Serve a connection that speaks HTTP/2, where gunicorn is told to."""
+        """Serve an HTTP/2 connection, if gunicorn is configured for it."""
         self._met_deadline()
         self._answering += 1
         try:
@@ -271,17 +271,17 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         """End a connection from the hub: gunicorn's parser sees the end of the stream."""
         count("handshake_timed_out")
         try:
-            if getattr(client, "_sslobj", None) is None:  # over TLS there are no plain words
+            if getattr(client, "_sslobj", None) is None:  # plain bytes would break TLS
                 client._sock.send(_REQUEST_TIMEOUT)
             client._sock.shutdown(SHUT_RDWR)
         except OSError:
-            return  # it has gone by itself
+            return  # the client has disconnected
 
-    # The end
+    # Shutdown
 
     @property
     def alive(self) -> bool:
-        """Whether to go on. gunicorn clears it, from several places, to have the worker leave."""
+        """Whether to keep running. gunicorn clears it in several places to shut the worker down."""
         return self._is_alive
 
     @alive.setter
@@ -291,15 +291,15 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._told.set()
 
     def handle_exit(self, *args: Any) -> None:
-        """Take SIGTERM: other workers are there already, or none is to be."""
+        """Handle SIGTERM: other workers are running already, or none is wanted."""
         self._is_relieved = True
         super().handle_exit(*args)
 
     def run(self) -> None:
-        """Serve until told to leave, then leave in good order.
+        """Serve until told to shut down, then shut down gracefully.
 
-        As gunicorn's own (23.0 to 27.0, ``ggevent.py``), which would look whether it is to leave
-        once a second only, and wait for connections that nobody uses.
+        Like gunicorn's own (23.0 to 27.0, ``ggevent.py``), but that checks only once a second
+        whether to shut down, and waits for idle connections.
         """
         servers = [self._listen(listener) for listener in self.sockets]
         try:
@@ -308,7 +308,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 self._told.wait(1.0)
             self._leave(servers)
         except BaseException:
-            # SystemExit, as for SIGQUIT: there is no time for order.
+            # SystemExit, on SIGQUIT for example: there is no time for a graceful shutdown.
             farewell(FAREWELL)
             raise
 
@@ -317,22 +317,22 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         listener.setblocking(True)
         slots = _Slots(self.worker_connections, self.log)
-        # gunicorn asks the listener for its name when a connection's turn comes (27.0,
-        # base_async.py), which would cost those their answer that were let in last.
+        # gunicorn asks the listener for its name when it serves a connection (27.0, base_async.py).
+        # If the listener were closed by then, the connection would get no answer.
         handle = partial(self.handle, _Listener(listener))
         server = StreamServer(listener, handle=handle, spawn=slots, **ssl_args)
         if self.cfg.workers > 1:
-            server.max_accept = 1  # the others are to have their share
+            server.max_accept = 1  # leave the other workers their share
         server.start()
         return server
 
     def _leave(self, servers: list[StreamServer]) -> None:
-        """Stop accepting, close the sockets, and return when nothing is under way any more."""
+        """Stop accepting, close the sockets, and return when nothing is running any more."""
         for server in servers:
             server.close()
         self._warn_of_max_requests()
         began = answered_at = now = time.monotonic()
-        # A successor is started when this worker has gone, so a lone one must be quick.
+        # A successor starts only after this worker has exited, so a single worker must be quick.
         is_missed = not self._is_relieved and self.cfg.workers == 1
         drain = Drain(0.0 if is_missed else self._window, began)
         deadline = began + self.cfg.graceful_timeout - _MARGIN
@@ -341,7 +341,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             is_drained = drain.close_due(now)
             if self._answering:
                 answered_at = now
-            # A connection that is kept alive may bring one request more, which is answered too.
+            # A kept-alive connection may send one more request, which is answered too.
             is_quiet = now > answered_at + FAREWELL or not any(server.pool for server in servers)
             is_closed = now > began + drain.window + FAREWELL or not registry.open_sockets
             if is_drained and is_quiet and is_closed and not registry.conversations:
@@ -362,7 +362,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             )
 
     def _give_up(self, servers: list[StreamServer]) -> None:
-        """End what has not ended by itself; views in requests get to clean up."""
+        """End requests and views that are still running; views of requests can clean up."""
         self.log.warning(
             "graceful_timeout has expired: ending %d requests and %d views of sockets: %s",
             self._answering,

@@ -1,11 +1,11 @@
-"""The applications to put into ``wsgi.py``.
+"""The WSGI applications for ``wsgi.py``.
 
-Either the drop-in::
+Either the drop-in replacement::
 
     from django_wsmux.wsgi import get_wsgi_application
     application = get_wsgi_application()
 
-or around what is there::
+or a wrapper for an existing application::
 
     from django_wsmux.wsgi import WebSocketDispatcher
     application = WebSocketDispatcher(application)
@@ -40,15 +40,15 @@ logger = logging.getLogger("django_wsmux.backends")
 
 
 class WebSocketDispatcher(Dispatcher):
-    """WSGI middleware: WebSocket handshakes go to ``WEBSOCKET_URLCONF``, all else passes through.
+    """WSGI middleware that routes WebSocket handshakes to ``WEBSOCKET_URLCONF``.
 
     Args:
-        application: any WSGI callable; gets every other request with its environ untouched, at
-            the price of one dictionary look-up.
+        application: any WSGI callable; gets every other request with its environ unchanged, at the
+            cost of one dictionary lookup.
 
     Raises:
-        ImproperlyConfigured: the app is not installed, a setting is not right, the backend cannot
-            be used on this machine, or the process is monkey-patched in part.
+        ImproperlyConfigured: the app is not installed, a setting is wrong, the backend cannot be
+            used on this machine, or the process is only partly monkey-patched.
 
     Example::
 
@@ -60,7 +60,7 @@ class WebSocketDispatcher(Dispatcher):
 
 
 def get_wsgi_application() -> WebSocketDispatcher:
-    """Return the project's WSGI application, as Django's function of this name, with WebSockets.
+    """Return the project's WSGI application with WebSockets, like Django's function of this name.
 
     Raises:
         ImproperlyConfigured: see ``WebSocketDispatcher``.
@@ -69,10 +69,10 @@ def get_wsgi_application() -> WebSocketDispatcher:
 
 
 def get_wsgi_websocket_application() -> WSGIApplication:
-    """Return an application for WebSockets only, as django-gevent-websocket had it.
+    """Return an application for WebSockets only, like that of django-gevent-websocket.
 
-    For a second server on a port of its own. A plain request to the URL of a WebSocket gets
-    426, to any other 404.
+    It is for a second server on a port of its own. A plain request to the URL of a WebSocket gets
+    426, to any other URL 404.
 
     Raises:
         ImproperlyConfigured: see ``WebSocketDispatcher``.
@@ -96,7 +96,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
 
 
 def _look_at_backend() -> None:
-    """Say at the start what would keep this process from hearing the others."""
+    """Report at the start what would keep this process from hearing the others."""
     problem = namespace.backend_problem()
     if isinstance(problem, BackendMisconfigured):
         raise ImproperlyConfigured(f"WEBSOCKET_BACKEND cannot be used: {problem}.")

@@ -1,3 +1,3 @@
-"""Commands for ``manage.py``."""
+"""Management commands."""
 
 __all__: list[str] = []

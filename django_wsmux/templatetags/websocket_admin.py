@@ -1,4 +1,4 @@
-"""Filters of the admin's page."""
+"""Template filters for the admin's page."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def age(seconds: float) -> str:
 
 @register.filter
 def user_name(socket: OpenSocket, names: Mapping[str, str]) -> str:
-    """Return the name of a socket's user, the primary key where it has none, a dash for no user."""
+    """Return the name of a socket's user, or else the primary key; a dash for no user."""
     if socket.user_id is None:
         return "-"
     if socket.prefix:
-        return f"{socket.user_id} ({socket.prefix})"  # a key of another tenant, perhaps
+        return f"{socket.user_id} ({socket.prefix})"  # perhaps a key of another tenant
     return names.get(socket.user_id, socket.user_id)
 
 
 @register.filter
 def milliseconds(seconds: float | None) -> str:
-    """Return a short time; a dash for none."""
+    """Return a duration in milliseconds; a dash for ``None``."""
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"

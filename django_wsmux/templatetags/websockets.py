@@ -19,10 +19,10 @@ register = Library()
 
 
 class WebSocketURLNode(URLNode):
-    """``{% url %}`` with another idea of what to reverse in and what to put in front."""
+    """``{% url %}`` for ``WEBSOCKET_URLCONF``, with scheme and server."""
 
     def value(self, request: HttpRequest | None, url: str) -> str:
-        """Return what is to be shown of the URL."""
+        """Return the value to render for the URL."""
         return url
 
     def render(self, context: Context) -> str:
@@ -40,7 +40,7 @@ class WebSocketURLNode(URLNode):
             )
             url = self.value(request, url)
         except NoReverseMatch:
-            # As {% url %} does: only "as" makes a missing URL something to ask about.
+            # Like {% url %}: only with "as" may the URL be missing.
             if self.asvar is None:
                 raise
             url = ""
@@ -51,7 +51,7 @@ class WebSocketURLNode(URLNode):
 
 
 class WebSocketTicketNode(WebSocketURLNode):
-    """A ticket for that URL."""
+    """Renders a ticket for the URL."""
 
     def value(self, request: HttpRequest | None, url: str) -> str:
         """Return a ticket for the user of the page."""
@@ -67,8 +67,8 @@ class WebSocketTicketNode(WebSocketURLNode):
 def websocket_url(parser: Parser, token: Token) -> WebSocketURLNode:
     """Return the absolute URL of a WebSocket view.
 
-    Takes what ``{% url %}`` takes, ``as variable`` included; needs the ``request`` in the
-    context (``django.template.context_processors.request``) to name the host::
+    It takes the arguments of ``{% url %}``, including ``as variable``. To add the host it needs
+    ``request`` in the context (``django.template.context_processors.request``)::
 
         {% load websockets %}
         <script>const socket = new WebSocket("{% websocket_url 'chat' room='lobby' %}")</script>
@@ -81,7 +81,7 @@ def websocket_url(parser: Parser, token: Token) -> WebSocketURLNode:
 def websocket_ticket(parser: Parser, token: Token) -> WebSocketTicketNode:
     """Return a ticket with which the page's user opens a WebSocket once, without cookies.
 
-    Takes what ``{% websocket_url %}`` takes. The page must not be cached::
+    It takes the arguments of ``{% websocket_url %}``. The page must not be cached::
 
         new WebSocket("{% websocket_url 'chat' %}", ["bearer", "{% websocket_ticket 'chat' %}"])
     """

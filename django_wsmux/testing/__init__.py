@@ -1,4 +1,4 @@
-"""How ``django_wsmux.test`` works; tests import from there."""
+"""Implementation of ``django_wsmux.test``; tests import from there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django's test cases with a client that knows sockets, and assertions about them."""
+"""Django's test cases with a client that opens sockets, and assertions about sockets."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 
 class WebSocketTestMixin(_Base):
-    """Goes in front of any test case of Django's: ``self.client`` opens sockets.
+    """Mixin for any of Django's test cases: ``self.client`` opens sockets.
 
-    A socket that a test leaves open is closed when the test is over. Groups end with the process,
-    as e-mail does under test: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test overrides it.
+    A socket that a test leaves open is closed after the test. Groups are limited to the process,
+    like e-mail in tests: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test overrides it.
 
     Example::
 
@@ -42,14 +42,14 @@ class WebSocketTestMixin(_Base):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Keep groups to this process."""
-        # Before Django's own, so that settings which the class overrides come after.
+        """Limit groups to this process."""
+        # Before Django's own, so that settings overridden by the class take precedence.
         cls.enterClassContext(override_settings(WEBSOCKET_BACKEND=ALONE))
         super().setUpClass()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Run the test; then close what it has left open."""
-        self.addCleanup(close_all)  # the first to be added is the last to be called
+        """Run the test; then close the sockets that it left open."""
+        self.addCleanup(close_all)  # added first, so called last
         return super().run(result)
 
     def assertReceives(
@@ -65,7 +65,7 @@ class WebSocketTestMixin(_Base):
         Args:
             websocket: the client's end.
             expected: ``str`` for text, ``bytes`` for binary.
-            msg: to say when it is not.
+            msg: message for a failure.
             timeout: see ``ClientWebSocket.receive()``.
         """
         self.assertEqual(websocket.receive(timeout), expected, msg)
@@ -84,11 +84,11 @@ class WebSocketTestMixin(_Base):
     def assertSilent(
         self, websocket: ClientWebSocket, msg: str | None = None, *, timeout: float = 0
     ) -> None:
-        """Assert that the socket is open and that nothing more has come.
+        """Assert that the socket is open and no message has arrived.
 
         Args:
             websocket: the client's end.
-            msg: to say when something has.
+            msg: message for a failure.
             timeout: seconds to let pass; see ``ClientWebSocket.receive()``.
         """
         unread = websocket.peek(timeout)
@@ -108,9 +108,9 @@ class WebSocketTestMixin(_Base):
 
         Args:
             websocket: the client's end.
-            code: the close code that it should have, if that matters.
-            reason: the reason that it should have, if that matters.
-            msg: to say when it is not so.
+            code: the expected close code; ``None`` for any.
+            reason: the expected reason; ``None`` for any.
+            msg: message for a failure.
         """
         if not websocket.closed:
             self.fail(self._formatMessage(msg, f"not closed: {websocket.describe()}"))
@@ -125,8 +125,8 @@ class WebSocketTestMixin(_Base):
         """Assert that a handshake is refused.
 
         Args:
-            status: the HTTP status that it should be refused with.
-            target: the path for ``self.client.websocket()``, or what to call instead.
+            status: the expected HTTP status.
+            target: the path for ``self.client.websocket()``, or a function to call instead.
             options: passed on to ``self.client.websocket()``.
 
         Returns:
@@ -146,11 +146,11 @@ class WebSocketTestMixin(_Base):
 
 
 class SimpleWebSocketTestCase(WebSocketTestMixin, SimpleTestCase):
-    """``django.test.SimpleTestCase`` with sockets: for views without a database."""
+    """``django.test.SimpleTestCase`` with sockets, for views without a database."""
 
 
 class WebSocketTestCase(WebSocketTestMixin, TestCase):
-    """``django.test.TestCase`` with sockets: views work inside the test's transaction.
+    """``django.test.TestCase`` with sockets; views run inside the test's transaction.
 
     Example::
 
@@ -163,4 +163,4 @@ class WebSocketTestCase(WebSocketTestMixin, TestCase):
 
 
 class WebSocketTransactionTestCase(WebSocketTestMixin, TransactionTestCase):
-    """``django.test.TransactionTestCase`` with sockets: views commit what they write."""
+    """``django.test.TransactionTestCase`` with sockets; views commit what they write."""

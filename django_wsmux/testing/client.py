@@ -1,4 +1,4 @@
-"""The test client, and the socket that it opens."""
+"""The test client and the sockets that it opens."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientWebSocket", "WebSocketClient", "close_all"]
 
-# The sockets that tests have opened and not finished with, in that order.
+# The sockets that tests have opened and not finished, in that order.
 _unfinished: dict[ClientWebSocket, None] = {}
 
 
 class ClientWebSocket:
-    """The client's end of a socket: what ``WebSocketClient.websocket()`` returns.
+    """The client's end of a socket, as ``WebSocketClient.websocket()`` returns it.
 
-    Test and view take turns: every call here lets all views go on until each of them waits or has
-    ended, and returns then. An exception that a view raises on the way is raised here, as
-    ``django.test.Client`` does, unless the client was told ``raise_request_exception=False``;
-    the socket is closed with 1011 in either case.
+    Test and view take turns: every call here runs all views until each of them waits or has ended,
+    and then returns. If a view raises an exception meanwhile, it is raised here, as with
+    ``django.test.Client``, unless the client has ``raise_request_exception=False``; the socket is
+    closed with 1011 in either case.
 
-    To be used in ``with``, whose end closes the socket with 1000.
+    Use it in a ``with`` block, whose end closes the socket with 1000.
 
     Attributes:
         response: the 101 with its ``headers`` and ``cookies``, as ``django.test.Client`` returns
-            responses: ``wsgi_request``, ``context`` and so on are there.
+            responses, with ``wsgi_request``, ``context`` and so on.
     """
 
     def __init__(self, client: WebSocketClient, exchange: Exchange, response: TestResponse) -> None:
@@ -73,10 +73,10 @@ class ClientWebSocket:
     # Sending
 
     def send(self, message: str | bytes) -> None:
-        """Send one message, and let the view see to it.
+        """Send one message and let the view handle it.
 
         Args:
-            message: ``str`` goes as text, ``bytes`` as binary.
+            message: ``str`` is sent as text, ``bytes`` as binary.
 
         Raises:
             ConnectionClosed: the socket is closed.
@@ -93,7 +93,7 @@ class ClientWebSocket:
         """Send a value as JSON text.
 
         Args:
-            value: anything that ``json.dumps`` takes with the encoder of
+            value: anything that ``json.dumps`` accepts with the encoder of
                 ``WEBSOCKET_JSON_ENCODER``.
             options: passed on to ``json.dumps``; ``cls`` is another encoder.
 
@@ -107,16 +107,16 @@ class ClientWebSocket:
     def receive(self, timeout: float = 0) -> str | bytes:
         """Return the next message from the view.
 
-        It is there, or it will not come: when all views wait there is nothing to wait for, so
-        that is an error at once.
+        The message is either available now or will never arrive: once all views wait, none can
+        send anything. So a missing message is an error at once.
 
         Args:
-            timeout: seconds that may pass for views that wait with a limit, such as
-                ``websocket.receive(timeout=30)``; their ``TimeoutError`` comes without any sleep,
-                and clocks show no difference.
+            timeout: seconds to let pass for views that wait with a limit, such as
+                ``websocket.receive(timeout=30)``; their ``TimeoutError`` is raised without a sleep,
+                and clocks do not change.
 
         Raises:
-            AssertionError: the view has sent nothing; says where it waits.
+            AssertionError: the view has sent nothing; the message says where it waits.
             ConnectionClosed: the socket is closed and every message has been received.
         """
         self._take_turns(timeout)
@@ -126,7 +126,7 @@ class ClientWebSocket:
         raise AssertionError(f"nothing received: {self.describe()}")
 
     def receive_json(self, timeout: float = 0) -> Any:
-        """Return the value of the next message, which is JSON; see ``receive()``.
+        """Return the value of the next message, parsed as JSON; see ``receive()``.
 
         Raises:
             AssertionError: the message is not JSON, or there is none.
@@ -139,10 +139,10 @@ class ClientWebSocket:
             raise AssertionError(f"received {message!r}, which is not JSON: {error}") from error
 
     def peek(self, timeout: float = 0) -> list[str | bytes]:
-        """Return the messages that ``receive()`` would return, one after another, without waiting.
+        """Return the messages that ``receive()`` would return now, without removing them.
 
         Args:
-            timeout: see ``receive()``; the time to wait for the first.
+            timeout: see ``receive()``; the time to let pass for the first message.
         """
         self._take_turns(timeout)
         return list(self._peer.messages)
@@ -150,12 +150,12 @@ class ClientWebSocket:
     # Closing
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the socket and let the view see to that; closing twice does nothing.
+        """Close the socket and let the view handle it; closing twice does nothing.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999; 1005 sends
-                none, as ``close()`` without arguments does in a browser.
-            reason: at most 123 bytes in UTF-8, for the view to see.
+            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999; 1005 sends no
+                code, as ``close()`` without arguments does in a browser.
+            reason: text for the view, at most 123 bytes in UTF-8.
 
         Raises:
             ValueError: code or reason may not be sent.
@@ -174,23 +174,23 @@ class ClientWebSocket:
 
     @property
     def close_code(self) -> int | None:
-        """Close code of the side that closed first, 1006 when there was none, ``None`` if open."""
+        """Close code of the side that closed first; 1006 if there was none, ``None`` if open."""
         self._take_turns()
         return self._peer.closed_with and self._peer.closed_with[0]
 
     @property
     def close_reason(self) -> str:
-        """The text beside it, or ``""``."""
+        """The reason sent with it, or ``""``."""
         self._take_turns()
         return self._peer.closed_with[1] if self._peer.closed_with else ""
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol agreed on, or ``None``."""
+        """The negotiated subprotocol, or ``None``."""
         return self._peer.subprotocol
 
     def finish(self) -> None:
-        """Close the socket and end whatever still runs for it: the end of ``with``."""
+        """Close the socket and end its view; the end of a ``with`` block calls it."""
         _unfinished.pop(self, None)
         try:
             self.close()
@@ -199,13 +199,13 @@ class ClientWebSocket:
                 self._exchange.end()
 
     def is_of(self, loop: Loop) -> bool:
-        """Say whether the socket belongs to a thread's loop."""
+        """Return whether the socket belongs to a thread's loop."""
         return self._loop is loop
 
-    # Whose turn it is
+    # Turns
 
     def _take_turns(self, seconds: float = 0) -> None:
-        """Let the views go on until there is nothing left to do."""
+        """Run the views until all of them wait or have ended."""
         with self._client.raising_errors(), connections_kept():
             self._loop.advance(seconds, self._has_news)
 
@@ -216,14 +216,14 @@ class ClientWebSocket:
         if self._peer.closed_with is not None:
             raise ConnectionClosed(*self._peer.closed_with)
 
-    # In words
+    # Descriptions
 
     @property
     def _path(self) -> str:
         return wire_path(self.response.request)
 
     def describe(self) -> str:
-        """Say in words how the socket is and what its view does: for messages of assertions."""
+        """Describe the state of the socket and its view, for the messages of assertions."""
         closed_with = self._peer.closed_with
         if closed_with is not None:
             return f"{self._path!r} is closed with {closed_with[0]} {closed_with[1]!r}"
@@ -237,10 +237,10 @@ class ClientWebSocket:
 
 
 class WebSocketClient(Client):
-    """``django.test.Client``, with sockets.
+    """``django.test.Client`` with sockets.
 
     Pages and sockets share cookies, so ``login()``, ``force_login()``, ``session`` and
-    ``headers=`` do for a socket what they do for a request::
+    ``headers=`` work for sockets as for requests::
 
         client = WebSocketClient()
         client.force_login(user)
@@ -248,8 +248,8 @@ class WebSocketClient(Client):
             ws.send("hi")
             assert ws.receive() == "hi"
 
-    No thread, no event loop and no sleep: see ``ClientWebSocket``. Takes the arguments of
-    ``django.test.Client``.
+    It uses no thread, no event loop and no sleep: see ``ClientWebSocket``. It takes the arguments
+    of ``django.test.Client``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -269,20 +269,21 @@ class WebSocketClient(Client):
         """Open a socket.
 
         Args:
-            path: of the URL, with its query string; see ``django_wsmux.urls.websocket_url()``.
+            path: path of the URL, with its query string; see
+                ``django_wsmux.urls.websocket_url()``.
             subprotocols: names to offer, in order of preference.
-            headers: further headers of the handshake, by their names in HTTP.
-            origin: what to claim to be a page of; a page of this site unless told otherwise, and
-                with ``""`` no page at all but a program.
-            secure: whether the request comes by TLS.
+            headers: further headers of the handshake, by their HTTP names.
+            origin: value of the ``Origin`` header; by default that of this site's pages. ``""``
+                sends none, like a client that is not a browser.
+            secure: whether the request comes over TLS.
             extra: entries of the WSGI environ, as for ``django.test.Client.get()``.
 
         Returns:
             The open socket; the view has run until it waits.
 
         Raises:
-            HandshakeRefused: with Django's response in ``response``.
-            Exception: whatever the view raised; see ``raise_request_exception`` of
+            HandshakeRefused: the handshake was refused; ``response`` is Django's response.
+            Exception: the exception of the view; see ``raise_request_exception`` of
                 ``django.test.Client``.
         """
         peer = MemoryPeer(subprotocols)
@@ -302,7 +303,7 @@ class WebSocketClient(Client):
 
     @contextmanager
     def raising_errors(self) -> Iterator[None]:
-        """Raise what views have raised meanwhile, unless the client was told not to."""
+        """Raise what views raise meanwhile, unless ``raise_request_exception`` is ``False``."""
         errors: list[BaseException | None] = []
 
         def note(**kwargs: Any) -> None:
@@ -318,7 +319,7 @@ class WebSocketClient(Client):
 
 
 def close_all() -> None:
-    """Finish every socket that a test has left open, the last one first."""
+    """Finish every socket that a test left open, the last one first."""
     with ExitStack() as stack:
         for websocket in _unfinished:
             if websocket.is_of(current_loop()):

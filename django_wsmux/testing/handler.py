@@ -1,4 +1,4 @@
-"""How a test's handshake gets to the view: through the handler and middleware of a server."""
+"""Handling of a test's handshake, with the same handler and middleware as under a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .peer import MemoryPeer
 
 __all__ = ["EXCHANGE_KEY", "Exchange", "WebSocketClientHandler", "connections_kept"]
 
-#: Where the environ of a test's handshake holds its ``Exchange``.
+#: Key of the ``Exchange`` in the environ of a test's handshake.
 EXCHANGE_KEY: Final = "django_wsmux.exchange"
 
 
@@ -43,11 +43,11 @@ def connections_kept() -> Iterator[None]:
 
 
 class Exchange:
-    """One handshake: who takes part, and what came of it.
+    """One handshake, with its participants and its outcome.
 
     Args:
         peer: the client's end.
-        has_origin: whether to claim to be a page of this site when nothing else is claimed.
+        has_origin: whether to send this site's ``Origin`` if no other is given.
     """
 
     def __init__(self, peer: MemoryPeer, *, has_origin: bool) -> None:
@@ -59,15 +59,15 @@ class Exchange:
         self.request: HttpRequest | None = None
         self.response: HttpResponseBase | None = None
         self._task: Task | None = None
-        # What a server would be told to send.
+        # Arguments of start_response(), for a server.
         self._started: list[tuple[str, list[tuple[str, str]]]] = []
         self._body: Iterable[bytes] = ()
 
     def begin(self, application: Any, environ: dict[str, Any]) -> None:
-        """Have the handshake answered, as soon as the loop runs."""
+        """Schedule the answer to the handshake for the loop's next run."""
         start: Any = lambda *args: self._started.append(args)  # noqa: E731
 
-        # Language and time zone are the test's, as in a request of Django's client.
+        # Language and time zone of the test, as for a request of Django's client.
         self.around = surroundings.named()
 
         def answer() -> None:
@@ -77,7 +77,7 @@ class Exchange:
         self._task = self.loop.start(answer)
 
     def end(self) -> None:
-        """End whatever still runs for this handshake and its socket."""
+        """End all code that still runs for this handshake and its socket."""
         if self._task is not None:
             self.loop.end(self._task)
         if self.peer.transport is not None:
@@ -89,7 +89,7 @@ class Exchange:
             self._loan.end()
 
     def outcome(self, environ: dict[str, Any]) -> Any:
-        """Return the response: the 101 as the client read it, or what Django answered instead."""
+        """Return the response: the 101 as the client read it, or the refusal."""
         response: Any
         if self.seam.is_taken:
             response = self._switching_protocols()
@@ -97,14 +97,14 @@ class Exchange:
             response = self.response
             conditional_content_removal(self.request, response)  # type: ignore[arg-type]
             if not response.streaming:
-                # Sends request_finished, whatever is put around the response.
+                # Sends request_finished, even if the body is wrapped.
                 close = getattr(self._body, "close", None)
                 if close is not None:
                     close()
                 if not response.closed:
                     response.close()
         else:
-            # Refused before Django was asked.
+            # Refused before Django got the request.
             status, headers = self._started[0]
             response = HttpResponse(b"".join(self._body), headers=dict(headers))
             response.status_code, response.reason_phrase = int(status[:3]), status[4:]
@@ -112,7 +112,7 @@ class Exchange:
         return response
 
     def _is_sent(self, response: HttpResponseBase) -> bool:
-        """Return whether Django's response is what a server would be told to send."""
+        """Return whether Django's response is the one that a server would send."""
         return self._started[0][0].startswith(str(response.status_code))
 
     def _switching_protocols(self) -> HttpResponse:
@@ -127,7 +127,7 @@ class Exchange:
 
 
 class _Handler(WebSocketHandler):
-    """Keeps request and response for the test: a server gets to see their bytes only."""
+    """Keeps request and response for the test; a server sees only their bytes."""
 
     def new_context(self, environ: dict[str, Any]) -> Context:
         """Return a context with the language and time zone of the test."""
@@ -143,7 +143,7 @@ class _Handler(WebSocketHandler):
 
 
 class WebSocketClientHandler(ClientHandler):
-    """Django's handler of test requests, which knows handshakes too."""
+    """Django's handler of test requests, which also handles handshakes."""
 
     _sockets: _Handler | None = None
 
@@ -153,7 +153,7 @@ class WebSocketClientHandler(ClientHandler):
         return super().__call__(environ) if exchange is None else self._open(exchange, environ)
 
     def _open(self, exchange: Exchange, environ: dict[str, Any]) -> Any:
-        # As late as this, since settings may be overridden until here; as ClientHandler does.
+        # Created as late as in ClientHandler, since settings may be overridden until now.
         if self._sockets is None:
             conf.require_valid()
             self._sockets = _Handler()
@@ -170,9 +170,9 @@ class WebSocketClientHandler(ClientHandler):
 
 def own_origin(environ: dict[str, Any]) -> str:
     """Return the origin of the site's own pages."""
-    # A copy, as a request decodes the path in place.
+    # A copy, since a request decodes the path in place.
     request = WSGIRequest(dict(environ))
     try:
         return f"{request.scheme}://{request.get_host()}"
     except DisallowedHost:
-        return f"{request.scheme}://{environ['SERVER_NAME']}"  # to be refused for its host
+        return f"{request.scheme}://{environ['SERVER_NAME']}"  # the host will be refused

@@ -1,4 +1,4 @@
-"""Django's live server with sockets, for browsers and any other client."""
+"""Django's live server with sockets, for browsers and other clients."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ __all__ = [
     "serve_sockets",
 ]
 
-#: Seconds that views have to end when their sockets are closed.
+#: Seconds that views have to end after their sockets are closed.
 _GRACE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LiveServer:
-    """Where a live server listens.
+    """The URLs of a live server.
 
     Attributes:
         url: ``http://localhost:1234``, for pages.
@@ -52,9 +52,9 @@ class LiveServer:
 
 
 def serve_sockets(server: Any) -> None:
-    """Have a running ``ThreadedWSGIServer`` answer handshakes too.
+    """Make a running ``ThreadedWSGIServer`` answer handshakes too.
 
-    So it does not matter who has started it, and for which static files.
+    It does not matter which code started the server, and for which static files.
     """
     websocket_opened.connect(_opened, dispatch_uid="django_wsmux.testing.live")
     handler = server.RequestHandlerClass
@@ -63,7 +63,7 @@ def serve_sockets(server: Any) -> None:
         server.RequestHandlerClass = type(handler.__name__, (UpgradeHandlerMixin, handler), {})
 
 
-# The threads in which the sockets of live servers have their views.
+# The threads that run the views of a live server's sockets.
 _threads: dict[threading.Thread, WebSocket] = {}
 
 
@@ -75,10 +75,10 @@ def _opened(websocket: WebSocket, **kwargs: Any) -> None:
 def close_live_sockets() -> None:
     """Close every socket of a live server with 1001 and wait for its thread to end.
 
-    The next test has the database to itself then, but for helpers that never end.
+    After that only helpers that never end can disturb the next test's database.
 
     Raises:
-        AssertionError: a view goes on regardless.
+        AssertionError: a view does not end.
     """
     registry.close_all(CloseCode.GOING_AWAY, "the test is over")
     deadline = time.monotonic() + conf.options().close_timeout + _GRACE
@@ -92,31 +92,31 @@ def close_live_sockets() -> None:
 
 
 class LiveServerMixin(WebSocketTestMixin, _Base):
-    """Goes in front of a test case with a live server, such as ``StaticLiveServerTestCase``."""
+    """Mixin for a test case with a live server, such as ``StaticLiveServerTestCase``."""
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Have the server that Django has started answer handshakes too."""
+        """Make the server that Django has started answer handshakes too."""
         super().setUpClass()
         serve_sockets(cls.server_thread.httpd)
 
     @classproperty
     def live_server_ws_url(cls) -> str:
-        """The beginning of the URLs of sockets: ``ws://localhost:1234``."""
+        """The base URL of sockets: ``ws://localhost:1234``."""
         return str(cls.live_server_url.replace("http", "ws", 1))
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Run the test; then close what it has left open."""
+        """Run the test; then close the sockets that it left open."""
         self.addCleanup(close_live_sockets)
         return super().run(result)
 
 
 class LiveServerTestCase(LiveServerMixin, test.LiveServerTestCase):
-    """``django.test.LiveServerTestCase`` with sockets, a thread for each.
+    """``django.test.LiveServerTestCase`` with sockets, each in a thread of its own.
 
-    Selenium, Playwright or any other client may connect to ``live_server_url``; a browser's page
-    finds its socket by ``{% websocket_url %}``. What a test leaves open is closed with 1001 when it
-    is over.
+    Selenium, Playwright or any other client may connect to ``live_server_url``; a page finds its
+    socket by ``{% websocket_url %}``. Sockets that a test leaves open are closed with 1001 after
+    it.
 
     Example::
 

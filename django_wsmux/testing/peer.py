@@ -1,7 +1,7 @@
-"""The client's end of a socket in memory: messages to bytes and back.
+"""The client's end of a socket in memory: turns messages into bytes and back.
 
-The protocol is that of the ``websockets`` client, so the handshake, masking, compression and the
-closing handshake are another implementation's view of what the server does. Knows no Django.
+The protocol is that of the ``websockets`` client, so another implementation checks what the server
+does in the handshake, masking, compression and the closing handshake. It does not use Django.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["MemoryPeer"]
 
 
 class MemoryPeer:
-    """One client, as a browser behaves: it offers compression and answers pings and closes.
+    """A client that behaves like a browser: it offers compression and answers pings and closes.
 
     Args:
-        subprotocols: to offer, in order of preference.
+        subprotocols: subprotocols to offer, in order of preference.
 
     Attributes:
-        messages: what has arrived and nobody has received yet.
+        messages: messages that have arrived and were not received yet.
         transport: carries the bytes; ``None`` until the handshake is accepted.
     """
 
@@ -50,10 +50,10 @@ class MemoryPeer:
     # The handshake
 
     def request_headers(self) -> dict[str, str]:
-        """Return the headers of the handshake, but for those that say who and where."""
+        """Return the headers of the handshake, except ``Host``."""
         request = self._protocol.connect()
         self._protocol.send_request(request)
-        self._protocol.data_to_send()  # the request line and these headers, which go another way
+        self._protocol.data_to_send()  # discards the same request as bytes
         headers = dict(request.headers.raw_items())
         del headers["Host"]
         return headers
@@ -62,7 +62,7 @@ class MemoryPeer:
         """Return the headers of the 101.
 
         Raises:
-            websockets.exceptions.InvalidHandshake: the 101 is not right.
+            websockets.exceptions.InvalidHandshake: the 101 is invalid.
         """
         if self._protocol.handshake_exc is not None:
             raise self._protocol.handshake_exc
@@ -71,17 +71,17 @@ class MemoryPeer:
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol agreed on."""
+        """The negotiated subprotocol."""
         return self._protocol.subprotocol
 
     # server.memory.Peer
 
     def connected(self, transport: MemoryTransport) -> None:
-        """The handshake is accepted."""
+        """Take the transport of the accepted handshake."""
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the server; answer what the protocol answers by itself."""
+        """Take bytes from the server; answer pings and closes."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Response):
@@ -101,7 +101,7 @@ class MemoryPeer:
             self.messages.append(payload.decode() if is_text else payload)
 
     def eof_received(self) -> None:
-        """The server has closed the connection."""
+        """Note that the server has closed the connection."""
         self._protocol.receive_eof()
         self._flush()
 
@@ -113,7 +113,7 @@ class MemoryPeer:
             else:
                 self.transport.feed_eof()
 
-    # What the test does
+    # Called by tests
 
     def send(self, message: str | bytes) -> None:
         """Send one message."""
@@ -124,7 +124,7 @@ class MemoryPeer:
         self._flush()
 
     def send_close(self, code: int, reason: str) -> None:
-        """Start the closing handshake; 1005 stands for no code at all (section 7.1.5)."""
+        """Start the closing handshake; 1005 sends no code (section 7.1.5)."""
         self._protocol.send_close(None if code == CloseCode.NO_STATUS else code, reason)
         self._flush()
 

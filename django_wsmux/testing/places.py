@@ -1,4 +1,4 @@
-"""Names of views, and the lines in which they wait: for messages of assertions."""
+"""Names of views, and the lines in which they wait, for the messages of assertions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGE = __name__.partition(".")[0] + "."
 
 
 def view_name(request: HttpRequest) -> str:
-    """Return the dotted path of the view that the request was resolved to."""
+    """Return the dotted path of the view to which the request was resolved."""
     match = request.resolver_match
     if match is None:
         return "its view"
@@ -24,7 +24,7 @@ def view_name(request: HttpRequest) -> str:
 
 
 def place_of(task: greenlet) -> str:
-    """Return where in the project's code a task waits, as the end of a sentence, or ``""``."""
+    """Return the line of the project's code in which a task waits, in words, or ``""``."""
     frame: FrameType | None = task.gr_frame
     while frame is not None:
         if not frame.f_globals.get("__name__", "").startswith(_PACKAGE):

@@ -1,7 +1,7 @@
-"""Fixtures for pytest, in the way of pytest-django's ``client`` and ``live_server``.
+"""Fixtures for pytest, like pytest-django's ``client`` and ``live_server``.
 
-pytest loads this module in every run of every project that has the package installed, so nothing
-of Django is imported before a fixture is used.
+pytest loads this module in every project that has the package installed, so it imports nothing of
+Django before a fixture is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["websocket_client", "websocket_live_server"]
 
-# Fixtures that must be torn down after ours: views use the database until their sockets close.
+# Fixtures to tear down after ours: views use the database until their sockets close.
 _DATABASES = ("transactional_db", "db")
 
 
@@ -38,10 +38,10 @@ def _use_databases(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient]:
-    """A ``django_wsmux.test.WebSocketClient``; what it leaves open is closed after the test.
+    """A ``django_wsmux.test.WebSocketClient``; sockets left open are closed after the test.
 
-    Groups end with the process: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test sets it. It
-    opens no database by itself: mark the test with ``django_db``, as for ``client``.
+    Groups are limited to the process: ``WEBSOCKET_BACKEND`` is ``memory://`` unless the test sets
+    it. For database access mark the test with ``django_db``, as for ``client``.
 
     Example::
 
@@ -65,9 +65,9 @@ def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient
 
 @pytest.fixture
 def websocket_live_server(live_server: Any) -> Iterator[LiveServer]:
-    """pytest-django's ``live_server``, with sockets: ``url`` and ``ws_url`` say where it is.
+    """pytest-django's ``live_server`` with sockets; ``url`` and ``ws_url`` are its URLs.
 
-    What a test leaves open is closed with 1001 after it.
+    Sockets that a test leaves open are closed with 1001 after it.
 
     Example::
 

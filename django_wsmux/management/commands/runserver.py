@@ -1,7 +1,7 @@
 """``manage.py runserver`` with WebSockets: the same views, a thread for each socket, no gevent.
 
-It is the command of the next app in ``INSTALLED_APPS`` that has one (``staticfiles``, WhiteNoise,
-at last Django's own) with all that it can do, on a server whose connections can become WebSockets.
+It extends the command of the next app in ``INSTALLED_APPS`` that has one (``staticfiles``,
+WhiteNoise, or else Django's own) by a server whose connections can become WebSockets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = "runserver"
 
 
 def _next_command() -> type[Any]:
-    """Return the class of the command that would run if this app were not installed here."""
+    """Return the class of the command that would run without this app."""
     names = [config.name for config in apps.get_app_configs()]
     for config in list(apps.get_app_configs())[names.index("django_wsmux") + 1 :]:
         if _NAME in find_commands(os.path.join(config.path, "management")):
@@ -45,7 +45,7 @@ class Command(NextCommand):
     server_cls = type("WSGIServer", (WebSocketServerMixin, NextCommand.server_cls), {})
 
     def get_handler(self, *args: Any, **options: Any) -> Any:
-        """Return the project's application, in a process that is ready for sockets."""
+        """Return the project's application, with WebSockets."""
         handler: Any = super().get_handler(*args, **options)
         if not any(isinstance(each, wsgi.WebSocketDispatcher) for each in dispatchers):
             self.stdout.write(
@@ -58,6 +58,6 @@ class Command(NextCommand):
                 self.style.WARNING("With --nothreading WebSocket handshakes are refused with 501.")
             )
         log_sockets()
-        # However the process ends, and autoreload ends it after each edit.
+        # Runs whenever the process ends; autoreload ends it after each edit.
         atexit.register(close_sockets)
         return handler

@@ -1,4 +1,4 @@
-"""``manage.py websockets``: look at the sockets of all processes, and talk to them.
+"""``manage.py websockets``: list the sockets of all processes, send to them, close them.
 
 ::
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
     help = "List the open sockets and groups of all processes, send to a group, disconnect a user."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Say what may be given."""
+        """Add the command-line arguments."""
         parser.add_argument("--json", action="store_true", help="Print JSON.")
         parser.add_argument("--group", metavar="NAME", help="Only the members of this group.")
         parser.add_argument(
@@ -56,7 +56,7 @@ class Command(BaseCommand):
             type=int,
             default=100,
             metavar="N",
-            help=f"Sockets and groups that each process names: {MOST} at most, 100 by default.",
+            help=f"Sockets and groups that each process lists: at most {MOST}, 100 by default.",
         )
         actions = parser.add_subparsers(dest="action", metavar="stats | send | disconnect")
         stats = actions.add_parser("stats", help="Show the counters of each process.")
@@ -69,7 +69,7 @@ class Command(BaseCommand):
         leave.add_argument("--id", action="store_true", help="USER is a primary key.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do as told."""
+        """Run the action."""
         if is_alone():
             raise CommandError(
                 f"WEBSOCKET_BACKEND is {conf.get('WEBSOCKET_BACKEND')}, which connects no "
@@ -90,7 +90,7 @@ class Command(BaseCommand):
 
     def _disconnect(self, options: dict[str, Any]) -> None:
         name = options["user_name"]
-        # One whose account is gone may have sockets.
+        # A deleted user may still have sockets.
         user = name if options["id"] else _user(name)
         count = Group.for_user(user).count()
         disconnect(user)
@@ -150,7 +150,7 @@ class Command(BaseCommand):
         self._write_left_out(overview.groups_left_out)
 
     def _warn_of_none(self, overview: Overview) -> None:
-        """Say where processes were looked for, if there are none."""
+        """Write where no process was found, if that is the case."""
         if overview.processes or overview.missing:
             return
         backend = relay.backend()

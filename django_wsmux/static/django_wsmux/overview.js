@@ -1,6 +1,6 @@
 "use strict";
 
-// Asks for new tables every two seconds, while somebody looks at them.
+// Requests new tables every two seconds while the page is visible.
 {
     const EVERY = 2000;
     const LONGEST_PAUSE = 30000;
@@ -10,7 +10,7 @@
     let pause = 500;
     let timer = 0;
 
-    // Whoever marks a line or walks through the links is not to lose it.
+    // Do not replace the tables while the user has selected text or focused a link.
     function isInUse() {
         const selection = getSelection();
         const isMarked = !selection.isCollapsed && tables.contains(selection.anchorNode);
