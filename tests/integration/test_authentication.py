@@ -133,6 +133,12 @@ PATHS = ["/function/", "/event/"]
 class TestTickets:
     """A ticket in the list of subprotocols."""
 
+    def test_refusal_ends(self, door: Server, path: str) -> None:
+        """The refusal has a length: some clients wait for the end of the connection otherwise."""
+        answer = door.refused(path, {"Sec-WebSocket-Protocol": "bearer, ticket.wrong"})
+        assert answer.status == 403
+        assert int(answer.headers["Content-Length"]) == len(answer.text.encode())
+
     def test_lets_its_user_in_once(self, door: Server, path: str) -> None:
         """A ticket authenticates its user without cookies, once; a second use is refused."""
         ticket = ticket_for(door, path, sign_in(door))

@@ -347,3 +347,30 @@ def test_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
 def test_off() -> None:
     """Without limits, nothing is counted."""
     assert admission.enter({"REMOTE_ADDR": "192.0.2.1"}, Options()) is None
+
+
+#: What is refused, with which headers, and the status.
+REFUSALS = {
+    "another origin": ("/echo/", {"Origin": "https://evil.example"}, 403),
+    "a bad version": ("/echo/", {"Sec-WebSocket-Version": "12"}, 426),
+    "too many": ("/echo/", {"X-Forwarded-For": "192.0.2.1"}, 429),
+    "a function view": ("/status/403/", {}, 403),
+    "an event view": ("/events/report/caps/?refuse", {}, 418),
+    "denied": ("/denied/", {}, 403),
+    "no such socket": ("/nowhere/", {}, 404),
+    "a redirect": ("/private/", {}, 302),
+    "an error": ("/crash-before/", {}, 500),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_refusals_end(capped: Server, what: str) -> None:
+    """Each refusal has a length: some clients wait for the end of the connection otherwise."""
+    path, headers, status = REFUSALS[what]
+    with ExitStack() as stack:
+        if what == "too many":
+            for _ in range(3):
+                stack.enter_context(capped.upgraded("/echo/", client("192.0.2.1")))
+        answer = turned_away(capped, path, **headers)
+        assert answer.status == status
+        assert int(answer.headers["Content-Length"]) == len(answer.text.encode())
