@@ -35,7 +35,7 @@ from .refusing import (
     refusals_of,
     wants_close,
 )
-from .request import WebSocketRequest
+from .request import WebSocketRequest, require_ours
 from .responses import SwitchingProtocols, add_length
 from .server import admission, dismissal, refusals, registry
 from .server.admission import Place
@@ -409,7 +409,7 @@ class WebSocketHandler(WSGIHandler):
         ``websocket_url()`` is there for the others. Middleware that sets ``request.urlconf``
         chooses the site, and what it has chosen stays.
         """
-        assert isinstance(request, WebSocketRequest)
+        request = require_ours(request)
         default = conf.get("WEBSOCKET_URLCONF")
         chosen, of_thread = getattr(request, "urlconf", default), get_urlconf()
         request.urlconf = request.websocket_urlconf or default

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .responses import SwitchingProtocols
     from .server.websocket import WebSocket
 
-__all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "shed"]
+__all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "require_ours", "shed"]
 
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
@@ -62,6 +62,20 @@ class WebSocketRequest(WSGIRequest):
         self.urlconf = conf.get("WEBSOCKET_URLCONF")
 
 
+def require_ours(request: object) -> WebSocketRequest:
+    """Return the request that middleware has passed on.
+
+    Raises:
+        TypeError: it is an object of another class.
+    """
+    if isinstance(request, WebSocketRequest):
+        return request
+    raise TypeError(
+        f"middleware has passed on {type(request)!r} in place of the request of a "
+        f"WebSocket: pass on the same request, or a copy.copy() of it"
+    )
+
+
 def shed(request: WebSocketRequest) -> None:
     """Free per-request state that no view can use any more, and intern header values.
 
@@ -89,7 +103,7 @@ def shed(request: WebSocketRequest) -> None:
         for key, value in request.META.items()
         if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
     }
-    del request.META["wsgi.websocket"]
+    request.META.pop("wsgi.websocket", None)
     environ["wsgi.input"] = _NO_BODY
     environ["wsgi.errors"] = sys.stderr
     environ["wsgi.websocket"] = websocket

@@ -3,8 +3,8 @@
 Middleware sets them for the length of a request, but a socket outlives its request. So they are
 recorded when the view accepts the handshake, and set for every message:
 
-* language, time zone and script prefix, by name: Django keeps them in ``asgiref.local.Local``,
-  whose values are valid only in the greenlet that has set them;
+* language, time zone, script prefix and URLconf, by name: Django keeps them in
+  ``asgiref.local.Local``, whose values are valid only in the greenlet that has set them;
 * the values of other context variables that were set during the handshake. A copy of its whole
   context would keep alive what Django and agents store there: connections of caches, scopes;
 * the context managers of ``WEBSOCKET_CONTEXT``, for values outside of context variables.
@@ -14,21 +14,22 @@ Each message runs in a copy of a prepared context, so values that a view sets en
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, ContextVar, copy_context
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from django.conf import settings
 from django.http import HttpRequest
-from django.urls import get_script_prefix, set_script_prefix
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
-from . import conf
+from . import agents, conf
+from .server import own_context
 
 __all__ = ["Surroundings", "current", "handshake_context", "managed", "named"]
 
@@ -41,34 +42,29 @@ _NOTHING: Final[dict[Any, Any]] = {}
 #: Contexts that a greenlet keeps at most; with more languages and time zones, it starts over.
 _MOST: Final = 64
 
-#: Monitoring agents, whose context variables belong to one request.
-_AGENTS: Final = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
-
-#: Names of their variables that neither a module nor the type of the value identifies.
-_NAMES_OF_AGENTS: Final = frozenset({"elasticapm_spans_var", "last-seen"})
-
-#: Names of variables to leave out: Django's, whose values are recorded by name, and Python's.
-_NAMES_OF_OTHERS: Final = frozenset({"asgiref.local", "decimal_context", "warnings_context"})
-
 #: Types whose equal values are interchangeable.
 _PLAIN: Final = frozenset({bool, bytes, float, int, str, NoneType, UUID})
 
 
 class Surroundings:
-    """Language, time zone and script prefix; sockets with the same values share one object.
+    """Language, time zone, script prefix and URLconf; sockets with equal values share one object.
 
     Args:
         script_prefix: where the site is mounted.
         time_zone: ``tzinfo``.
         language: language code; ``None`` for no translation.
+        urlconf: for ``reverse()``; ``None`` for ``ROOT_URLCONF``.
     """
 
-    __slots__ = ("_language", "_script_prefix", "_time_zone")
+    __slots__ = ("_language", "_script_prefix", "_time_zone", "_urlconf")
 
-    def __init__(self, script_prefix: str, time_zone: Any, language: str | None) -> None:
+    def __init__(
+        self, script_prefix: str, time_zone: Any, language: str | None, urlconf: Any
+    ) -> None:
         self._script_prefix = script_prefix
         self._time_zone = time_zone
         self._language = language
+        self._urlconf = urlconf
 
     def context(self, greenlet: object) -> Any:
         """Return a context, or an object with its ``run()``, to run code in.
@@ -95,6 +91,8 @@ class Surroundings:
     def _activate(self) -> None:
         set_script_prefix(self._script_prefix)
         timezone.activate(self._time_zone)
+        if self._urlconf is not None:
+            set_urlconf(self._urlconf)
         if self._language is None:
             translation.deactivate_all()
         else:
@@ -105,7 +103,7 @@ class _MoreSurroundings(Surroundings):
     """The same, with values of context variables and with context managers.
 
     Args:
-        base: language, time zone and script prefix.
+        base: language, time zone, script prefix and URLconf.
         values: variables with their values.
         managers: callables that return the context managers to enter, the outermost first.
     """
@@ -165,8 +163,14 @@ _in_use: Final[WeakValueDictionary[tuple[Any, ...], _MoreSurroundings]] = WeakVa
 
 
 def named() -> Surroundings:
-    """Return the language, time zone and script prefix that are active now."""
-    return _shared(get_script_prefix(), timezone.get_current_timezone(), translation.get_language())
+    """Return the language, time zone, script prefix and URLconf that are active now."""
+    urlconf = get_urlconf()
+    return _shared(
+        get_script_prefix(),
+        timezone.get_current_timezone(),
+        translation.get_language(),
+        None if urlconf == settings.ROOT_URLCONF else urlconf,
+    )
 
 
 def current() -> Surroundings:
@@ -206,42 +210,17 @@ def managed(request: HttpRequest, surroundings: Surroundings) -> Surroundings:
 def handshake_context() -> Context:
     """Return a context to run a handshake in.
 
-    It contains only the variables of agents. All requests of a kept-alive connection run in one
-    greenlet, whose context still has the variables of earlier requests.
+    It is a copy of the current one if the server has begun the request in a context of its own,
+    so it contains what WSGI middleware has set. If not, it contains only the variables of agents.
     """
-    context = Context()
-    for variable, value in copy_context().items():
-        if variable.name not in _NAMES_OF_OTHERS and _is_of_agent(variable, value):
-            context.run(variable.set, value)
-    return context
+    return copy_context() if own_context.is_own() else own_context.new()
 
 
 def _values() -> Iterator[tuple[ContextVar[Any], Any]]:
     """Yield the variables of the current context that the project or its middleware set."""
     for variable, value in copy_context().items():
-        if variable.name not in _NAMES_OF_OTHERS and not _is_of_agent(variable, value):
+        if variable.name not in own_context.NAMES_OF_OTHERS and not agents.owns(variable, value):
             yield variable, value
-
-
-def _is_of_agent(variable: ContextVar[Any], value: object) -> bool:
-    return _package(type(value)) in _AGENTS or _is_agents_own(variable)
-
-
-def _package(kind: type) -> str:
-    return str(kind.__module__).partition(".")[0]
-
-
-@cache
-def _is_agents_own(variable: ContextVar[Any]) -> bool:
-    """Return whether a variable is a global variable of an agent's module."""
-    if variable.name in _NAMES_OF_AGENTS:
-        return True
-    return any(
-        candidate is variable
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in _AGENTS
-        for candidate in list(vars(module).values())
-    )
 
 
 def _identity(value: object) -> tuple[type, object]:

@@ -22,7 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
-from .server import descriptors, patching, registry
+from .server import descriptors, own_context, patching, registry
 from .server.counters import count
 from .server.leaving import FAREWELL, Drain, farewell
 from .server.takeover import REQUEST_ATTRIBUTE
@@ -236,7 +236,11 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Leads to the connection even if middleware replaces the environ.
         setattr(getcurrent(), REQUEST_ATTRIBUTE, (req, sock))
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            answer = partial(super().handle_request, listener_name, req, sock, addr)
+            if any(name == "UPGRADE" for name, _ in req.headers):
+                own_context.run(answer)
+            else:
+                answer()
         finally:
             self._answering -= 1
         self._give_way()

@@ -19,11 +19,12 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import getcurrent
 
-from . import forks, patching
+from . import forks, own_context, patching
 from .refusals import is_wsgiref
 from .websocket import WebSocket
 
@@ -275,6 +276,8 @@ def _is_replaced(sock: Any) -> bool:
 def _leave_handshake_to_application(server: object, handler: Any) -> bool:
     if "HTTP_UPGRADE" in handler.environ:
         handler.environ[_HANDLER_KEY] = handler
+        # For this request: pywsgi sets it again for each.
+        handler.application = partial(own_context.run, handler.application)
     return True
 
 

@@ -22,6 +22,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import handshake
+from . import own_context
 from .streams import detach_plain
 from .takeover import WSGIREF_KEY, Takeover, rejects_body
 from .threads import ThreadTransport, ThreadWebSocket
@@ -80,9 +81,19 @@ class UpgradeHandlerMixin(_Handler):
 
     def handle(self) -> None:
         """Answer the requests of a connection; then serve the WebSocket that it has become."""
-        super().handle()
+        try:
+            super().handle()
+        except Exception:
+            if self._transport is None:
+                raise
+            # What is around the application has failed when the socket was open already.
+            self.server.handle_error(self.request, self.client_address)
         if self._transport is not None:
             self._transport.converse()
+
+    def handle_one_request(self) -> None:
+        """Answer a request, in a context of its own."""
+        own_context.run(super().handle_one_request)
 
     def become(self, transport: ThreadTransport) -> None:
         """Serve a WebSocket when the request is answered."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -16,6 +17,8 @@ def choosing(get_response: GetResponse) -> GetResponse:
 
     def middleware(request: HttpRequest) -> Any:
         how = request.headers.get("X-Meddle", "")
+        if how == "replaced":
+            return get_response(WSGIRequest(dict(request.META)))
         before, after = HOW.get(how, (nothing, same))
         before(request)
         return after(get_response(request))
@@ -81,11 +84,17 @@ def forget(request: Any) -> None:
     del request.urlconf
 
 
+def bare(request: Any) -> None:
+    """Leave nothing of the server in the request's META, as those do that log or copy it."""
+    request.META = {key: each for key, each in request.META.items() if "." not in key}
+
+
 HOW: dict[str, tuple[Callable[[Any], None], Callable[[Any], Any]]] = {
     "copied": (nothing, copied),
     "streamed": (nothing, streamed),
     "refused": (nothing, refused),
     "switched": (nothing, switched),
+    "bare": (bare, same),
     "page": (as_page, same),
     "tenant": (as_tenant, same),
     "sockets": (as_other_sockets, same),

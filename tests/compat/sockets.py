@@ -9,6 +9,8 @@ from django.urls import path, reverse
 
 from django_wsmux.decorators import websocket as accept_websocket
 from django_wsmux.server.websocket import WebSocket
+from django_wsmux.views import WebSocketView
+from tests.compat import wrappers
 from tests.project.websocket_urls import urlpatterns as project_urlpatterns
 
 __all__ = ["urlpatterns"]
@@ -19,7 +21,41 @@ def host(request: HttpRequest, websocket: WebSocket) -> None:
     """Send the host that django-hosts has found, and the URL of a page in its URLconf."""
     found: Any = request.host  # type: ignore[attr-defined]
     name = "front" if found.name == "shop" else "login"
-    websocket.send(f"{found.name} {reverse(name, urlconf=found.urlconf)}")
+    websocket.send(f"{found.name} {reverse(name)}")
 
 
-urlpatterns = [path("host/", host), *project_urlpatterns]
+@accept_websocket
+def tag(request: HttpRequest, websocket: WebSocket) -> None:
+    """Send what WSGI middleware has set."""
+    websocket.receive()
+    websocket.send(wrappers.tag.get())
+
+
+class Tag(WebSocketView):
+    """Do the same."""
+
+    def receive(self, message: str | bytes) -> None:
+        self.send(wrappers.tag.get())
+
+
+class Reverse(WebSocketView):
+    """Send where a page is."""
+
+    def receive(self, message: str | bytes) -> None:
+        if message == "helper":
+            self.websocket.spawn(self.tell, message)
+        else:
+            self.tell(message)
+
+    def tell(self, message: str | bytes) -> None:
+        """Look it up."""
+        self.send(f"{message!s} {reverse('only-a-page')}")
+
+
+urlpatterns = [
+    path("host/", host),
+    path("tag/", tag),
+    path("events/tag/", Tag.as_view()),
+    path("events/reverse/", Reverse.as_view()),
+    *project_urlpatterns,
+]

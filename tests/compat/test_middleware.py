@@ -10,8 +10,8 @@ from django.conf import settings
 from websockets.sync.client import ClientConnection
 
 from tests.compat.conftest import StartServer, start_site
-from tests.compat.test_wrappers import VIEWS
-from tests.support import SERVERS, TIMEOUT, Server, handshake
+from tests.compat.test_wrappers import VIEWS, worker_of
+from tests.support import SERVERS, TIMEOUT, Server, frame, handshake
 
 MORE = {
     "MIDDLEWARE": ["tests.compat.middleware.choosing", *settings.MIDDLEWARE],
@@ -21,6 +21,7 @@ MORE = {
             "DIRS": [str(Path(__file__).parent / "templates")],
         }
     ],
+    "WEBSOCKET_URLCONF": "tests.compat.sockets",
     "WSGI_APPLICATION": "tests.compat.site.application",
 }
 
@@ -67,6 +68,45 @@ class TestResponses:
         site.wait_for_log(r"not accepted: HttpResponse has status 101, but no view")
 
 
+class TestRequests:
+    """What middleware does to the request."""
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_taken_out_of_meta(self, site: Server, path: str) -> None:
+        """A socket needs no more of the server's own values than a page does."""
+        with opened(site, path, "bare") as websocket:
+            websocket.send("hello")
+            assert websocket.recv(timeout=TIMEOUT) == "hello"
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_replaced(self, site: Server, path: str) -> None:
+        """Another object than ours is refused, and the log says what to do."""
+        assert site.refused(path, {"X-Meddle": "replaced"}).status == 500
+        site.wait_for_log(r"TypeError: middleware has passed on .*WSGIRequest.* in place of")
+
+
+class TestContext:
+    """What WSGI middleware around the dispatcher sets for a request is there in its socket."""
+
+    @pytest.mark.parametrize("path", ["/tag/", "/events/tag/"])
+    def test_tag(self, site: Server, path: str) -> None:
+        """What an earlier request on the same connection has left is not."""
+        # gunicorn's own worker does not say where a request begins.
+        mine = "none" if worker_of(site) == "gevent" else "mine"
+        for tag, expected in ("mine", mine), ("", "none"):
+            more = f"X-Around: tagging\r\nX-Tag: {tag}\r\n" if tag else ""
+            with site.wire() as wire:
+                wire.send(
+                    b"GET /only-a-page/ HTTP/1.1\r\nHost: localhost\r\n"
+                    b"X-Around: tagging\r\nX-Tag: left\r\n\r\n"
+                )
+                assert wire.response().status == 200
+                wire.send(handshake(path, more))
+                assert wire.head().startswith("HTTP/1.1 101 ")
+                wire.send(frame(0x81, b"x"))
+                assert wire.frame() == (1, expected.encode())
+
+
 class TestURLconfs:
     """Sockets have their own URLconf; reverse() uses the pages that middleware chose."""
 
@@ -91,6 +131,24 @@ class TestURLconfs:
         """The error page of a missing socket reverses in the chosen URLconf."""
         answer = site.refused("/nowhere/", {"X-Meddle": how})
         assert (answer.status, answer.text) == (404, f"{found} has no such page\n")
+
+    @pytest.mark.parametrize(
+        ("how", "found"),
+        [
+            ("", "/only-a-page/"),
+            ("page", "/only-a-page/"),
+            ("default", "/only-a-page/"),
+            ("tenant", "/tenant/only-a-page/"),
+        ],
+    )
+    def test_reverse_in_conversation(self, site: Server, how: str, found: str) -> None:
+        """The pages are the same as in the handshake, for a view of each kind and for helpers."""
+        with opened(site, "/reverse/", how) as websocket:
+            assert websocket.recv(timeout=TIMEOUT) == found
+        with opened(site, "/events/reverse/", how) as websocket:
+            for message in ("one", "helper"):
+                websocket.send(message)
+                assert websocket.recv(timeout=TIMEOUT) == f"{message} {found}"
 
     def test_sockets(self, site: Server) -> None:
         """Middleware can choose the URLconf of sockets, too."""

@@ -173,6 +173,13 @@ class TestAround:
         assert sorted(wait_for_end(clean)) == ["closed", "exhausted"]
 
     @pytest.mark.parametrize("path", VIEWS)
+    def test_raises_at_close(self, site: Server, path: str) -> None:
+        """The socket stays open; the error is in the log."""
+        start = len(site.log)
+        talk(site, path, {"X-Around": "raising-at-close"})
+        site.wait_for_log(rf"(?s).{{{start}}}.*an agent has a bug in close\(\)")
+
+    @pytest.mark.parametrize("path", VIEWS)
     def test_validator(self, clean: Server, path: str) -> None:
         """wsgiref's validator finds nothing wrong.
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 from wsgiref.validate import validator
 
 Application = Callable[..., Any]
+
+#: What middleware sets for a request.
+tag: ContextVar[str] = ContextVar("tag", default="none")
 
 #: Events: bodies that were closed, statuses, errors.
 seen: list[str] = []
@@ -202,6 +206,16 @@ def replacing_socket(inner: Application) -> Application:
     return application
 
 
+def tagging(inner: Application) -> Application:
+    """Set a context variable for the request, and leave it there."""
+
+    def application(environ: Any, start_response: Any) -> Any:
+        tag.set(environ["HTTP_X_TAG"])
+        return inner(environ, start_response)
+
+    return application
+
+
 def plain(inner: Application) -> Application:
     """Do nothing."""
     return inner
@@ -230,6 +244,8 @@ AROUND = {
     "priming": priming,
     "recording": recording,
     "validating": validator,
+    "tagging": tagging,
+    "raising-at-close": raising_at_close,
     "replacing-input": replacing_input,
     "wrapping-input": wrapping_input,
     "replacing-socket": replacing_socket,
