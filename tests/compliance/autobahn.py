@@ -23,13 +23,13 @@ from tests.support import ROOT, Server
 
 __all__ = ["SUITE", "Verdict", "not_strict", "run", "run_wstest", "serve"]
 
-#: The suite's two halves, RFC 6455 and permessage-deflate: patterns, and how many cases they match.
+#: The suite's two halves, RFC 6455 and permessage-deflate: patterns, and the number of cases.
 SUITE = {
     "core": (("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"), 301),
     "deflate": (("12.*", "13.*"), 216),
 }
 
-#: The verdicts that nobody could wish better.
+#: The best possible verdicts.
 STRICT = frozenset({"OK", "INFORMATIONAL"})
 
 _PACKAGES = ("django-wsmux", "django", "gunicorn", "gevent", "gevent-websocket", "kosoku")
@@ -37,7 +37,7 @@ _PACKAGES = ("django-wsmux", "django", "gunicorn", "gevent", "gevent-websocket",
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the suite says of one case: of the messages and of the closing handshake."""
+    """The suite's verdict on one case: on its messages and on its closing handshake."""
 
     case: str
     behavior: str
@@ -76,11 +76,11 @@ def run(server: Server, cases: Iterable[str]) -> list[Verdict]:
 
 
 def run_wstest(program: str, server: Server, cases: Iterable[str]) -> list[Verdict]:
-    """Do the same with the suite's own runner, which is of Python 2.7.
+    """Run the cases with the suite's own runner, which needs Python 2.7.
 
     Args:
-        program: where ``wstest`` is.
-        server: what to test.
+        program: the path of ``wstest``.
+        server: the server to test.
         cases: ids or patterns, anchored at their start only.
     """
     with TemporaryDirectory() as directory:
@@ -94,7 +94,7 @@ def run_wstest(program: str, server: Server, cases: Iterable[str]) -> list[Verdi
         }
         path = Path(directory, "spec.json")
         path.write_text(json.dumps(spec))
-        # It says what it does, at length, and ends with 0 whatever comes out.
+        # Its output is long, and its exit code always 0.
         command = [program, "-m", "fuzzingclient", "-s", str(path)]
         subprocess.run(command, stdout=subprocess.DEVNULL, cwd=directory, check=True)
         index = json.loads(Path(directory, "index.json").read_text())
@@ -102,7 +102,7 @@ def run_wstest(program: str, server: Server, cases: Iterable[str]) -> list[Verdi
 
 
 def _verdict(directory: str, case: str, entry: dict[str, str]) -> Verdict:
-    # Of wire logs, which may hold any bytes, nothing is read.
+    # Wire logs in the report may contain any bytes, and are not used.
     report = json.loads(Path(directory, entry["reportfile"]).read_text(errors="replace"))
     reason = f"{report['result']} {report['resultClose']}"
     return Verdict(case, entry["behavior"], entry["behaviorClose"], reason)
@@ -117,13 +117,13 @@ def not_strict(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if not {verdict.behavior, verdict.close} <= STRICT]
 
 
-# The long form
+# The command-line program
 
 _ROW = "{:9} {:8} {:>5} {:>5}  {:32} {}".format
 
 
 def _counted(values: Iterable[str]) -> str:
-    """Say how often there is what, the most frequent first."""
+    """Return how often each value occurs, the most frequent first."""
     return ", ".join(f"{number} {value}" for value, number in Counter(values).most_common())
 
 

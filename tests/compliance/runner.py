@@ -1,7 +1,7 @@
 """Runs cases with kosoku: ``python -m tests.compliance.runner URL CASE...``.
 
-A process of its own, which prints the verdicts as JSON: kosoku puts stubs of Python 2's libraries,
-``pkg_resources`` among them, in front of all others on ``sys.path``.
+It runs in its own process and prints the verdicts as JSON, because kosoku puts stubs of Python 2's
+libraries, including ``pkg_resources``, in front of all others on ``sys.path``.
 """
 
 from __future__ import annotations

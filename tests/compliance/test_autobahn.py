@@ -1,4 +1,4 @@
-"""Every verdict is as good as there is: OK, or INFORMATIONAL where the RFC leaves it open."""
+"""Every verdict is the best possible: OK, or INFORMATIONAL where the RFC leaves it open."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from tests.support import Server
 
 from .autobahn import SUITE, not_strict, run, serve
 
-#: Of each of the twelve set-ups of permessage-deflate seven sizes, the largest and the smallest.
+#: Seven sizes for each of the twelve set-ups of permessage-deflate, including the largest and the
+#: smallest.
 DEFLATE = tuple(
     f"{group}.{case}"
     for group in (*(f"12.{i}" for i in range(1, 6)), *(f"13.{i}" for i in range(1, 8)))
     for case in (1, 2, 3, 4, 5, 6, 11)
 )
 
-#: What every push runs: cases or patterns, and how many they are.
+#: The cases of each push: ids or patterns, and their number.
 SELECTED = {
     "core": SUITE["core"],
     "deflate": (DEFLATE, 84),
 }
 
 
-#: What each server is put through; the codec of runserver is that of the others.
+#: The cases for each server; the codec of runserver is that of the others.
 RUNS = [
     pytest.param(worker, *SELECTED[name], id=f"{worker}-{name}")
     for worker, names in {
@@ -47,7 +48,7 @@ def site(
 
 @pytest.mark.parametrize(("site", "cases", "number"), RUNS, indirect=["site"])
 def test_strict(site: Server, cases: tuple[str, ...], number: int) -> None:
-    """Behaviour and close alike, and none of the cases is left out."""
+    """Behaviour and close have the best verdict, and no case is left out."""
     verdicts = run(site, cases)
     assert not_strict(verdicts) == []
     assert len(verdicts) == number

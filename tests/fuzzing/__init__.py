@@ -1,1 +1,1 @@
-"""Harnesses that feed the protocol layer what no peer should send; see README.rst."""
+"""Fuzzing harnesses that feed the protocol layer with hostile input; see README.rst."""

@@ -9,12 +9,12 @@ import atheris
 
 __all__ = ["main"]
 
-#: Whose branches tell atheris that an input is interesting.
+#: Packages whose branches tell atheris that an input is interesting.
 _INSTRUMENTED = ["django_wsmux", "websockets"]
 
 
 def main(name: str, *options: str) -> None:
-    """Fuzz until an option says stop or there is a finding; does not return."""
+    """Fuzz until an option stops it or there is a finding; does not return."""
     with atheris.instrument_imports(include=_INSTRUMENTED):
         harness = import_module(f"tests.fuzzing.fuzz_{name}")
     atheris.Setup([name, *options], harness.check)

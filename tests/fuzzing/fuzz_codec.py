@@ -1,10 +1,9 @@
-"""The codec: whatever a peer sends, in whatever pieces.
+"""The codec with any bytes, in any pieces.
 
-* It never raises, and what it reports can be told to the peer.
-* However the bytes are cut, also when a large frame is read to its own space, the same messages
-  and the same end come out.
-* It never holds more than a small multiple of the limit, and never more than that at a time
-  for what it hands over; see ``memory_bound()``.
+* It never raises, and its failures can be sent to the peer.
+* However the bytes are cut, also when a large frame is read into a buffer of its own, the messages
+  and the end are the same.
+* It never holds more than a small multiple of the limit; see ``memory_bound()``.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from .subject import CUTS, Message, Setup, assert_sound, feed, feed_as_read, pie
 
 __all__ = ["check", "memory_bound"]
 
-#: Pieces that a stream is cut into at most: up to so many bytes it is given one by one.
+#: The maximum number of pieces; streams of at most this many bytes are cut into single bytes.
 _PIECES = 2048
 
-#: Bytes of a stream at which no more is added.
+#: Bytes of a stream after which nothing is added.
 _MOST = 2**17
 
-#: Bytes that whoever watches may allocate meanwhile: atheris, coverage.
+#: Bytes that observers may allocate meanwhile: atheris, coverage.
 _SLACK = 2**15
 
 
@@ -33,7 +32,7 @@ def check(data: bytes) -> None:
     """Try one input.
 
     Raises:
-        AssertionError: it makes the codec break a promise.
+        AssertionError: the codec breaks a promise.
     """
     choices = Choices(data)
     setup = Setup.choose(choices)
@@ -54,7 +53,7 @@ def _check_cuts(setup: Setup, stream: bytes, *cuts: list[int]) -> None:
     whole = messages, feed(codec, [stream], messages)
     assert_sound(whole, setup.limit)
     if _is_finished(whole[1]):
-        # Section 1.4: what follows is discarded.
+        # Section 1.4: bytes that follow are discarded.
         after = list[Message]()
         assert feed(codec, [stream], after) == []
         assert after == []
@@ -73,7 +72,7 @@ def _is_finished(controls: list[Control]) -> bool:
 
 
 class _Unkept:
-    """Takes messages and keeps none but their sum."""
+    """Takes messages and keeps only the sum of their sizes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -82,27 +81,27 @@ class _Unkept:
         return 0
 
     def append(self, message: Message) -> None:
-        """Take one."""
+        """Count a message."""
         self.size += len(message)
 
     def pop(self) -> object:
-        """Give the last one back, which nobody asks for here."""
+        """Return the last message, which no test requests."""
         raise NotImplementedError
 
 
 def memory_bound(limit: int, size: int) -> int:
-    """Return how many bytes a codec may hold at any time, its work on one piece included.
+    """Return how many bytes a codec may hold at any time, including its work on one piece.
 
     Args:
-        limit: of a message's size.
-        size: of the piece of the stream that it is given.
+        limit: the limit on a message's size.
+        size: the size of the piece of the stream.
     """
-    # At the worst moment a large frame, its payload unmasked, what that inflates to, and the text
-    # twice, with up to 4 bytes for a character that was one on the wire: 8.0 was measured.
+    # At the worst moment these are a large frame, its unmasked payload, the inflated payload, and
+    # the text twice, with up to 4 bytes for a character that was one on the wire: 8.0 was measured.
     message = 9 * limit
-    # A ping of 6 bytes becomes two objects; what is cut off a piece is a copy.
+    # A ping of 6 bytes becomes two objects; the rest of a piece is copied.
     piece = 20 * size
-    # The stream that inflates has a window of 32 KiB and its tables; then there is the codec.
+    # The stream that inflates has a window of 32 KiB and tables; the rest is the codec.
     return message + piece + 2**16 + _SLACK
 
 
@@ -116,7 +115,8 @@ def _check_memory(setup: Setup, stream: bytes, sizes: list[int]) -> None:
         for piece in pieces:
             tracemalloc.reset_peak()
             messages.size, controls = 0, codec.receive(piece, messages)
-            # Each call hands over what was sent, or one message's worth inflated and one more.
+            # Each call returns the messages that were sent, or those of one limit inflated and one
+            # more.
             assert messages.size <= 2 * setup.limit + len(piece)
             while codec.is_held:
                 messages.size, controls = 0, codec.receive(b"", messages)

@@ -1,27 +1,27 @@
-"""The codec against the engine of ``websockets``: frame by frame, the same comes out.
+"""The codec against the engine of ``websockets``: frame by frame, both find the same.
 
-Messages, control frames, and the close code when the connection fails. And the way back: each
-message, sent as the server would, is read by the engine's client as what it was.
+Compared are messages, control frames, and the close code when the connection fails. In the other
+direction, each message, sent as the server would, must arrive unchanged at the engine's client.
 
-Deliberate differences, each allowed where it is due and nowhere else:
+Deliberate differences, each allowed only where it applies:
 
-1. A length that is not in its shortest form is 1002 (RFC 6455 section 5.2); the engine takes it.
-2. Where a header breaks a rule and announces too much, or has the highest bit of its length set,
-   the codec says 1002; the engine looks at the size first and says 1009.
-3. The engine holds control frames to the limit too, less the fragments before them.
+1. A length that is not in its shortest form is 1002 (RFC 6455 section 5.2); the engine accepts it.
+2. If a header breaks a rule and also announces too much, or the highest bit of its length is set,
+   the codec fails with 1002; the engine checks the size first and fails with 1009.
+3. The engine applies the limit to control frames too, less the fragments before them.
 4. The engine fails a close frame between fragments with 1002; section 5.4 allows it.
 5. The engine leaves reassembly and the check of UTF-8 to its callers: ``Engine`` adds them.
 6. The engine adds the compressed bytes of one fragment to the inflated ones of those before it.
-   Here both sums are held to a limit, each by itself, and compressed bytes to the most that a
-   message of the limit's size may take: ``_Reference`` counts, and the engine
-   has no limit of its own once messages may be compressed. Data that inflates beyond the limit
-   and is broken after it is 1009 here, 1002 there.
-7. A compressed payload that ends in the middle of a block has the tail of RFC 7692 section 7.2.2
-   read as its data. From 2,044 bytes on the engine takes that for too big, below it does not.
+   The codec limits both sums, each by itself, and compressed bytes to the most that a message of
+   the limit's size may take. ``_Reference`` counts them, and the engine has no limit of its own if
+   messages may be compressed. Data that inflates beyond the limit and is broken after it is 1009
+   in the codec, 1002 in the engine.
+7. If a compressed payload ends in the middle of a block, the tail of RFC 7692 section 7.2.2 is
+   read as its data. From 2,044 bytes on the engine reports this as too big, below it does not.
 8. With context takeover, after a stream has ended (section 7.2.3.4) the engine inflates nothing
    more, and each later message is empty; the codec starts a new stream.
-9. Of a close frame whose code may not be sent and whose reason is no UTF-8 the codec says 1002,
-   the engine 1007.
+9. If a close frame has a code that must not be sent and a reason that is not UTF-8, the codec
+   fails with 1002, the engine with 1007.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .subject import Message, Setup, take
 
 __all__ = ["check"]
 
-#: Bytes of a stream at which no more is added.
+#: Bytes of a stream after which nothing is added.
 _MOST = 2**14
 
 
@@ -66,10 +66,10 @@ def check(data: bytes) -> None:
 
 
 def _frames_in(stream: bytes, limit: int) -> Iterator[tuple[bytes, int, bool]]:
-    """Cut a stream into its frames, the last one filled up, as far as anybody would read it.
+    """Yield the frames of a stream, the last one padded, as far as any implementation reads it.
 
     Yields:
-        The frame, the size of its payload, and whether that is in its shortest form.
+        The frame, the size of its payload, and whether its length is in the shortest form.
     """
     position = 0
     while position < len(stream):
@@ -96,10 +96,10 @@ def _engine(deflate: Deflate | None, limit: int | None) -> Protocol:
 
 
 class _Reference(Engine):
-    """What the engine makes of a stream, with what it leaves out.
+    """The engine's result for a stream, with the parts that it leaves out.
 
     Attributes:
-        code: what the connection fails with, by the engine's rules and those here.
+        code: the code of the failure, by the rules of the engine and those of this class.
         is_last: whether nothing can be compared after this frame.
     """
 
@@ -113,7 +113,7 @@ class _Reference(Engine):
         self.is_last = False
 
     def take(self, data: bytes, length: int) -> None:
-        """Take one whole frame with a payload of this size."""
+        """Pass one whole frame, with a payload of this size."""
         is_data = not data[0] & 0x8
         most = max(self._setup.limit, 125)
         announced = 0
@@ -154,7 +154,7 @@ class _Reference(Engine):
         )
 
     def _is_legal(self, data: bytes) -> bool:
-        """Ask an engine of the same state about the same frame without a payload."""
+        """Return whether an engine in the same state accepts the frame without its payload."""
         protocol = _engine(self._setup.deflate, None)
         if self._is_in_message:
             protocol.receive_data(frame(TEXT, fin=False))
@@ -191,7 +191,7 @@ def _check_receiving(setup: Setup, stream: bytes) -> list[Message]:
 
 
 def _is_excused(setup: Setup, data: bytes, codes: list[int | None]) -> bool:
-    """Say whether the codec's code and the engine's may differ, as a frame breaks two rules."""
+    """Return whether the codes may differ, as a frame breaks two rules."""
     if codes == [CloseCode.MESSAGE_TOO_BIG, CloseCode.PROTOCOL_ERROR]:
         return setup.deflate is not None  # difference 6
     is_close = data[0] & 0x0F == CLOSE

@@ -1,12 +1,12 @@
-"""The opening handshake: whatever a peer's headers hold.
+"""The opening handshake with any headers.
 
-* Each function returns what it documents; none raises, but ``switching_protocols()`` for an
+* Each function returns what it documents; none raises, except ``switching_protocols()`` for an
   application's header that HTTP cannot carry.
-* What the server of ``websockets`` accepts is accepted here.
-* No control character gets out, and a 101 has the header lines that it is meant to have.
+* A handshake that the server of ``websockets`` accepts is accepted here.
+* No control character is sent, and a 101 has exactly the header lines that it should have.
 * An answer to an offer of permessage-deflate is one that RFC 7692 section 7.1 allows, and the
-  streams that it describes can be made.
-* An origin that is taken for the same site names its host.
+  streams that it describes can be created.
+* An origin of the same site has the name of its host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Headers = list[tuple[str, str]]
 
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 
-#: What a good handshake has, by name and key in the environ.
+#: The environ of a good handshake.
 _GOOD = {
     "REQUEST_METHOD": "GET",
     "SERVER_PROTOCOL": "HTTP/1.1",
@@ -114,7 +114,7 @@ _HOSTS = ("example.com", "example.com:8000", "127.0.0.1", "[::1]:80", "localhost
 
 _PATTERNS = ("https://example.com", "https://*.example.com", "http://[::1]:80", "https://[", "x")
 
-#: What an application has no say in (RFC 6455 section 4.2.2, RFC 9110 section 8.6).
+#: Headers that an application cannot set (RFC 6455 section 4.2.2, RFC 9110 section 8.6).
 _NOT_ON_101 = (
     "connection",
     "content-length",
@@ -135,7 +135,7 @@ def check(data: bytes) -> None:
     """Try one input.
 
     Raises:
-        AssertionError: it makes the handshake break a promise.
+        AssertionError: the handshake breaks a promise.
     """
     choices = Choices(data)
     extensions = _check_extensions(choices)
@@ -174,7 +174,7 @@ def _check_extensions(choices: Choices) -> str | None:
     assert deflate.local_takeover == ("server_no_context_takeover" not in answered)
     assert deflate.remote_takeover == ("client_no_context_takeover" not in answered)
     assert deflate.local_bits == int(answered.get("server_max_window_bits") or 15)
-    # The client may have been told nothing and use less.
+    # The client may have been told nothing, and then uses less.
     assert deflate.remote_bits <= int(answered.get("client_max_window_bits") or 15)
     stream = deflate.compressor()
     packed = stream.compress(b"hello" * 99) + stream.flush()
@@ -183,7 +183,7 @@ def _check_extensions(choices: Choices) -> str | None:
 
 
 def _answers(offer: dict[str, str | None], answer: dict[str, str | None]) -> bool:
-    """Say whether RFC 7692 section 7.1 allows this answer to that offer."""
+    """Return whether RFC 7692 section 7.1 allows this answer to that offer."""
     if "server_no_context_takeover" in offer and "server_no_context_takeover" not in answer:
         return False
     if "server_max_window_bits" in offer:
@@ -198,7 +198,7 @@ def _answers(offer: dict[str, str | None], answer: dict[str, str | None]) -> boo
 
 
 def _bits(value: str | None) -> int:
-    """Return the size of a window; 0 for what is none."""
+    """Return the size of a window; 0 for an invalid one."""
     return int(value) if value is not None and re.fullmatch(r"\d|1\d", value) else 0
 
 
@@ -224,7 +224,7 @@ def _check_origin(choices: Choices) -> None:
 
 
 def _site(url: str, default: str | None = None) -> tuple[str, str]:
-    """Return host and port of an origin, read by its grammar and nothing else."""
+    """Return host and port of an origin, parsed by its grammar alone."""
     match = re.fullmatch(r"(https?)://([^]\s/?#@:[]+|\[[^][]*\])(?::(\d+))?", url.lower())
     assert match is not None, url
     default = default or {"http": "80", "https": "443"}[match[1]]
@@ -263,7 +263,7 @@ def _check_handshake(choices: Choices, extensions: str | None) -> None:
 
 
 def _assert_well_formed(environ: dict[str, str]) -> None:
-    """Assert what RFC 6455 section 4.2.1 asks of a handshake."""
+    """Assert the requirements of RFC 6455 section 4.2.1 for a handshake."""
     assert environ["REQUEST_METHOD"] == "GET"
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.1"
     assert "upgrade" in environ["HTTP_CONNECTION"].lower()
@@ -274,7 +274,7 @@ def _assert_well_formed(environ: dict[str, str]) -> None:
 
 
 def _engine_accepts(environ: dict[str, str]) -> bool:
-    """Say whether the server of ``websockets`` says 101."""
+    """Return whether the server of ``websockets`` answers with 101."""
     if not all(_FIELD_VALUE.fullmatch(value) for value in environ.values()):
         return False
     if environ.get("REQUEST_METHOD") != "GET" or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
@@ -295,7 +295,7 @@ def _engine_accepts(environ: dict[str, str]) -> bool:
             for event in engine.events_received()
         )
     except UnicodeEncodeError:
-        # websockets 14 refuses, and cannot put into words what.
+        # websockets 14 refuses, but cannot encode the reason.
         return False
 
 
@@ -315,7 +315,7 @@ def _check_answer(choices: Choices, key: str, extensions: str | None) -> None:
 
 
 def _check_headers(choices: Choices, key: str, bare: list[str]) -> None:
-    """Add headers of an application: they come out line by line, or not at all."""
+    """Add an application's headers: each becomes a line, or the call fails."""
     headers = [(_text(choices, _WORDS), _text(choices, _WORDS)) for _ in range(choices.number(3))]
     kept = [
         f"{name}: " + value.strip(" \t")
@@ -339,7 +339,7 @@ def _lines(head: bytes) -> list[str]:
 
 
 def _assert_clean(*texts: str) -> None:
-    """Assert that nothing in these breaks out of its line, or hides in it."""
+    """Assert that no text breaks out of its line or hides characters in it."""
     for text in texts:
         assert not _CONTROL.search(text), text
         assert text.isascii()

@@ -17,14 +17,14 @@ __all__ = ["main"]
 #: Seconds that one input may take; more is a hang.
 _TIMEOUT = 10
 
-#: Bytes of an input at most; a stream that is made of it may be much longer.
+#: Maximum bytes of an input; a stream that is made of it may be much longer.
 _MAX_LENGTH = 1024
 
 _ROW = "{:13} {:>8} {:>12} {:>7} {:>8}  {}".format
 
 
 def _run(name: str, seconds: int, crashes: Path) -> tuple[int, str]:
-    """Run one harness; return its exit code and what it said."""
+    """Run one harness; return its exit code and its output."""
     with TemporaryDirectory() as corpus:
         for number, data in enumerate(seeds(name)):
             Path(corpus, f"seed-{number}").write_bytes(data)
@@ -63,7 +63,7 @@ def _fuzz(names: list[str], seconds: int, crashes: Path) -> int:
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
+    """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(prog="tests/fuzzing/run", description=__doc__)
     parser.add_argument("seconds", nargs="?", type=int, default=60, help="for each harness")
     parser.add_argument("--only", action="append", choices=HARNESSES, help="run this harness")

@@ -1,4 +1,4 @@
-"""Inputs to start from: what the RFCs show, and what has been a mistake somewhere."""
+"""Inputs to start from: examples of the RFCs, and known mistakes of implementations."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def _on_streams(name: str) -> Iterator[bytes]:
         (1, _compressed_streams()),
     ):
         for number, stream in enumerate(streams):
-            # Sizes of reads, and in every other stream whether memory is measured.
+            # Sizes of reads, and for every other stream a measurement of memory.
             more = bytes((3, 8, 11, 3 * (number % 2))) if name == "codec" else b""
-            # The limit of 300 bytes, 64 are large; 0 takes the stream as it is.
+            # The limit is 300 bytes, large is 64; 0 takes the stream unchanged.
             yield bytes((0, deflate, 0)) + more + b"\0" + stream
 
 
 def seeds(name: str) -> list[bytes]:
     """Return the inputs to start from for a harness."""
-    # Without bytes every choice is the first: a good handshake.
+    # Without bytes every choice is the first one: a good handshake.
     drawn = (random.Random(f"{name} {number}").randbytes(number) for number in range(0, 300, 20))
     return [*drawn, *(_on_streams(name) if name != "handshake" else _handshakes())]
 
@@ -92,7 +92,7 @@ def _handshakes() -> Iterator[bytes]:
 
 
 def inputs(name: str, number: int) -> Iterator[bytes]:
-    """Yield the seeds and then as many random inputs, the same ones every time."""
+    """Yield the seeds and then this many random inputs, the same ones every time."""
     yield from seeds(name)
     source = random.Random(name)
     for _ in range(number):

@@ -1,4 +1,4 @@
-"""Streams of frames from choices: a client that mostly keeps to the rules and compresses."""
+"""Streams of frames from choices: a client that mostly follows the rules and compresses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .choices import Choices
 
 __all__ = ["choose_stream"]
 
-#: First bytes that a stream may have anywhere, legal and not.
+#: First bytes of frames, legal and illegal.
 _FIRST = bytes.fromhex("81 82 01 02 80 00 88 89 8a c1 c2 41 42 c0 40 09 c9 83 8b 91 a1 f1")
 
-#: Text where it is delicate: characters of each length, and what only looks like one.
+#: Delicate text: characters of each length, and invalid similar bytes.
 _TEXTS = (
     b"hello ",
     b"\xc3\xa9",
@@ -34,14 +34,14 @@ _CODES = (1000, 999, 1004, 1005, 1006, 1014, 1015, 3000, 4999, 5000)
 
 
 def _masked(payload: bytes, mask: bytes) -> bytes:
-    """Apply a mask, as slowly and surely as section 5.3 has it, but for long runs."""
+    """Apply a mask as in section 5.3, but to the whole payload at once."""
     repeated = mask * (len(payload) // 4 + 1)
     number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[: len(payload)], "big")
     return number.to_bytes(len(payload), "big")
 
 
 class _Client:
-    """Writes frames; what it has compressed before is its context."""
+    """Writes frames; its earlier compressed data is its context."""
 
     def __init__(self, choices: Choices, limit: int, deflate: Deflate | None) -> None:
         self._choices = choices
@@ -49,7 +49,7 @@ class _Client:
         self._deflate = deflate
         self._compressor: zlib._Compress | None = None
         self.stream = bytearray()
-        # What it does next: mostly messages.
+        # Possible steps, mostly messages.
         self._steps: tuple[Callable[[], None], ...] = (
             self._message,
             self._message,
@@ -74,7 +74,7 @@ class _Client:
         self.stream += head + mask + _masked(payload, mask)
 
     def _size(self) -> int:
-        """Choose a length where something changes."""
+        """Choose a length at which something changes."""
         limit = self._limit
         sizes = (limit, limit + 1, limit - 1, 0, 125, 126, 127, limit // 2, 2044, 65535, 65536)
         return self._choices.one_of(sizes)
@@ -92,7 +92,7 @@ class _Client:
         return (pattern * (size // len(pattern) + 1))[:size]
 
     def _fragments(self, first: int, payload: bytes) -> None:
-        """Write a message in one frame or in several, control frames among them."""
+        """Write a message in one or several frames, with control frames between them."""
         choices = self._choices
         at = sorted(choices.number(len(payload) + 1) for _ in range(choices.number(4)))
         start = 0
@@ -116,7 +116,7 @@ class _Client:
             bits = 15 if choices.number(16) == 15 else deflate.remote_bits
             self._compressor = zlib.compressobj(choices.one_of((6, 0, 1)), wbits=-bits)
         data = self._compressor.compress(self._payload())
-        # How it ends (RFC 7692 section 7.2.3): mostly with a flush whose tail stays off the wire.
+        # How it ends (RFC 7692 section 7.2.3): mostly with a flush whose tail is not sent.
         ending = choices.number(8)
         if ending == 7:
             data += self._compressor.flush(zlib.Z_FINISH) + b"\0"
@@ -138,7 +138,7 @@ class _Client:
         self._frame(0x80 | CLOSE, self._payload()[:125])
 
     def _loose(self) -> None:
-        """Write a frame of any kind, its length in any form, masked or not."""
+        """Write a frame of any kind, with its length in any form, masked or not."""
         first, payload = self._choices.one_of(_FIRST), self._payload()
         form = self._choices.one_of((0, 2, 8, 9))
         if form in (2, 8):
@@ -150,7 +150,7 @@ class _Client:
             self.stream[start + 1] &= 0x7F if form == 9 else 0xFF
 
     def _header_only(self) -> None:
-        """Announce a frame of any size and write none of it."""
+        """Announce a frame of any size and write none of its payload."""
         first = self._choices.one_of(_FIRST)
         self.stream += bytes((first, 0xFF)) + self._choices.take(8)
 
@@ -158,19 +158,19 @@ class _Client:
         self.stream += self._choices.take(self._choices.number(32))
 
     def _spoil(self) -> None:
-        """Change a byte of what was written."""
+        """Change a byte of the stream."""
         if self.stream:
             self.stream[self._choices.number(len(self.stream))] ^= self._choices.number(256)
 
 
 def choose_stream(choices: Choices, limit: int, deflate: Deflate | None, most: int) -> bytes:
-    """Return what a client might send.
+    """Return a stream that a client might send.
 
     Args:
         choices: all that is left of them is used.
-        limit: the server's limit of a message's size, for sizes around it.
-        deflate: what is agreed on.
-        most: where to stop, in bytes; the last message may go beyond.
+        limit: the server's limit on a message's size, for sizes around it.
+        deflate: the agreed parameters of permessage-deflate.
+        most: bytes after which the stream ends; the last message may exceed it.
     """
     if choices.number(4) == 0:
         return choices.rest()

@@ -1,6 +1,6 @@
-"""The codec under test: how it is made, how it is fed, and what has to be true of the result.
+"""The codec under test: how to create it, how to feed it, and what must be true of the result.
 
-What a change of the codec's interface would change in the harnesses is in this file.
+Only this file depends on the codec's interface.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 Message = str | bytes
 Result = tuple[list[Message], list[Control]]
 
-#: Limits of a message's size, around each place where the form of a length changes.
+#: Limits on a message's size, around each place where the form of a length changes.
 LIMITS = (300, 1, 10, 125, 126, 4096, 65536, 70_000)
 
 #: Sizes of reads to choose from.
@@ -52,7 +52,7 @@ def _agreed(offer: str, compression: Compression) -> Deflate:
 _NAME = "permessage-deflate"
 _KEEPING = Compression(threshold=0, context_takeover=True)
 
-#: What may be agreed on: nothing, each combination of context takeover, the smallest windows.
+#: Possible agreements: none, each combination of context takeover, the smallest windows.
 DEFLATES: tuple[Deflate | None, ...] = (
     None,
     _agreed(_NAME, Compression(threshold=0)),
@@ -67,14 +67,14 @@ DEFLATES: tuple[Deflate | None, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is agreed on before the first byte.
+    """The parameters of a connection before its first byte.
 
     Attributes:
-        limit: of a message's size.
-        deflate: what is agreed on of permessage-deflate, if anything.
-        room: messages that are taken before the codec stops.
-        large: from how many bytes on a frame gets a buffer of its own; low, so that streams
-            of a fuzzer's size get there.
+        limit: the limit on a message's size.
+        deflate: the agreed parameters of permessage-deflate, if any.
+        room: the number of messages after which the codec stops.
+        large: the size from which a frame gets a buffer of its own; low, so that a fuzzer's streams
+            reach it.
     """
 
     limit: int
@@ -84,7 +84,7 @@ class Setup:
 
     @classmethod
     def choose(cls, choices: Choices) -> Setup:
-        """Choose one."""
+        """Choose the parameters."""
         return cls(
             choices.one_of(LIMITS),
             choices.one_of(DEFLATES),
@@ -93,14 +93,14 @@ class Setup:
         )
 
     def codec(self) -> Codec:
-        """Return a new codec: the one place where one is made."""
+        """Return a new codec; no other code creates one."""
         codec = Codec(self.limit, max_messages=self.room)
         codec.deflate = self.deflate
         return codec
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """Have ``large`` apply."""
+        """Apply ``large`` during the block."""
         before, codec_module.LARGE = codec_module.LARGE, self.large
         try:
             yield
@@ -109,7 +109,7 @@ class Setup:
 
 
 def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
-    """Cut data into pieces of these sizes, again and again."""
+    """Cut data into pieces of these sizes, repeatedly."""
     pieces, position = list[bytes](), 0
     for size in cycle(sizes):
         if position >= len(data):
@@ -120,7 +120,7 @@ def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
 
 
 def take(codec: Codec, data: bytes, messages: list[Message]) -> list[Control]:
-    """Give a codec a piece, and let it go on as often as it stops before the end."""
+    """Pass a piece to a codec, and let it go on whenever it stops before the end."""
     waiting = list[Message]()
     controls = codec.receive(data, waiting)
     return controls + _go_on(codec, waiting, messages)
@@ -137,16 +137,16 @@ def _go_on(codec: Codec, waiting: list[Message], messages: list[Message]) -> lis
 
 
 def feed(codec: Codec, pieces: Iterable[bytes], messages: list[Message]) -> list[Control]:
-    """Give a codec these pieces."""
+    """Pass these pieces to a codec."""
     return [control for piece in pieces for control in take(codec, piece, messages)]
 
 
 def feed_as_read(
     codec: Codec, stream: bytes, sizes: Sequence[int], messages: list[Message]
 ) -> list[Control]:
-    """Give a codec a stream as a server does, reading at most so many bytes at a time.
+    """Pass a stream to a codec as a server does, in reads of at most these sizes.
 
-    A large frame is read to its own space, everything else to a buffer that is used again.
+    A large frame is read into a buffer of its own, everything else into a buffer that is reused.
     """
     controls, waiting = list[Control](), list[Message]()
     buffer, source = bytearray(max(sizes)), BytesIO(stream)
@@ -169,7 +169,7 @@ def feed_as_read(
 
 
 def assert_sound(result: Result, limit: int) -> None:
-    """Assert what is true of any stream's messages and control frames."""
+    """Assert properties that hold for any stream's messages and control frames."""
     messages, controls = result
     for message in messages:
         assert type(message) in (str, bytes)
@@ -182,7 +182,7 @@ def assert_sound(result: Result, limit: int) -> None:
 
 
 def _can_be_told(control: Closed | Failure) -> bool:
-    """Say whether code and reason fit into a close frame to the peer."""
+    """Return whether code and reason fit into a close frame to the peer."""
     try:
         close_payload(control.code, control.reason)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The harnesses over their seeds and some thousand random inputs, without atheris."""
+"""The harnesses with their seeds and some thousand random inputs, without atheris."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUMBER = {"codec": 1000, "differential": 2000, "handshake": 4000}
 
 
 def run(name: str) -> None:
-    """Give a harness its inputs."""
+    """Run a harness with its inputs."""
     check = import_module(f"tests.fuzzing.fuzz_{name}").check
     for data in inputs(name, NUMBER[name]):
         try:
@@ -39,25 +39,25 @@ def test_no_finding(name: str) -> None:
 
 
 def replace_bad_text(data: bytes, start: int, stop: int, text: bool) -> str | bytes:
-    """Stand in for the check of UTF-8."""
+    """Replace the check of UTF-8."""
     payload: bytes = apply_mask(data[start:stop], data[start - 4 : start])
     return payload.decode(errors="replace") if text else payload
 
 
 def take_any_close(payload: bytes) -> Closed:
-    """Stand in for the check of close codes."""
+    """Replace the check of close codes."""
     return Closed(int.from_bytes(payload[:2], "big"), "")
 
 
 def lose_the_mask(self: Codec, data: bytes, start: int, end: int, messages: Any) -> None:
-    """Stand in for a piece of text, its mask not turned."""
+    """Replace the reading of a piece of text: the mask is not rotated."""
     payload = apply_mask(data[start:end], self._mask)
     self._rest -= end - start
     self._add(payload, self._is_final and not self._rest, messages)
 
 
 def inflate_all(self: PartialMessage, inflater: Any, payload: bytes, final: bool) -> bytes:
-    """Stand in for bounded inflating."""
+    """Replace limited inflating."""
     try:
         inflated: bytes = inflater.decompress(payload + deflate.TAIL if final else payload)
     except zlib.error:
@@ -66,12 +66,12 @@ def inflate_all(self: PartialMessage, inflater: Any, payload: bytes, final: bool
 
 
 def stop_parsing_only(self: Codec) -> None:
-    """Stand in for the end of a connection, holding on to what there was."""
+    """Replace the end of a connection: data is kept."""
     self._finished = True
 
 
 def filled_but_the_last(self: Codec, size: int, messages: Any) -> Any:
-    """Stand in for a large frame that is read to its own space, one byte short."""
+    """Replace the reading of a large frame into its own buffer: one byte short."""
     assert self.large is not None
     self._filled += size
     if self._filled < self._needed - 1:
@@ -111,7 +111,7 @@ MISTAKES: list[Mistake] = [
 def test_finds(
     monkeypatch: pytest.MonkeyPatch, name: str, where: object, what: str, mistake: object
 ) -> None:
-    """Each harness finds mistakes of the kinds that it is there for."""
+    """Each harness finds mistakes of its kinds."""
     monkeypatch.setattr(where, what, mistake)
     with pytest.raises(AssertionError):
         run(name)

@@ -1,1 +1,1 @@
-"""The sample site, served and used as a visitor does."""
+"""Tests of the sample site, served and used as by a visitor."""

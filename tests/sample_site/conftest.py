@@ -1,4 +1,4 @@
-"""The sample site behind its documented command."""
+"""Fixtures: the sample site behind its documented command, and browsers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import ROOT, TIMEOUT, Server, unused_port, wait_for_port
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Redis of our own."""
+    """The URL of a Redis for the tests."""
     need("redis-server")
     port = unused_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
@@ -49,7 +49,7 @@ def serve(directory: Path, *options: str, **env: str) -> Server:
     return Server.gunicorn("own", *options, application="sample_site.wsgi", env=env)
 
 
-# Says when the reloader knows of a file: an edit before that is not seen as one.
+# Logs when the reloader knows of a file: it does not notice an earlier edit.
 TELLING = """
 from .settings import *
 
@@ -84,7 +84,7 @@ def edited_site(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The sample site, without a Redis."""
+    """The sample site, without Redis."""
     env = {"REDIS_URL": f"redis://127.0.0.1:{unused_port()}/0"}
     server = serve(tmp_path_factory.mktemp("site"), **env)
     yield server
@@ -93,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def redis_site(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Server]:
-    """The sample site, with one."""
+    """The sample site, with Redis."""
     server = serve(tmp_path_factory.mktemp("redis_site"), REDIS_URL=redis_url)
     yield server
     server.stop()
@@ -109,7 +109,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """What scripts/demo serves."""
+    """The site that scripts/demo serves."""
     directory = tmp_path_factory.mktemp("demo")
     env = {
         "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
@@ -130,7 +130,7 @@ ARGUMENTS = (
     "--disable-component-update --disable-sync --window-size=1100,800"
 )
 
-# Some states last an eighth of a second: too short for somebody who looks every now and then.
+# Some states last an eighth of a second, too short to poll for.
 WATCH = """
 window.shown = [];
 const state = document.getElementById("state");
@@ -180,7 +180,7 @@ def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
 
 
 def wait_for_states(window: webdriver.Chrome, *states: str) -> None:
-    """Wait until the page has shown that it was in these states, in this order."""
+    """Wait until the page has shown these states, in this order."""
 
     def has_shown(_: webdriver.Chrome) -> bool:
         shown = iter(window.execute_script("return window.shown"))

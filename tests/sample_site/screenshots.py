@@ -1,7 +1,7 @@
 """Takes the pictures of ``docs/sample.rst``: ``python -m tests.sample_site.screenshots DIRECTORY``.
 
-The sample site is served as ``scripts/demo`` does it, and used as in the tests. Look at what has
-come out before it goes into the manual.
+The sample site is served as ``scripts/demo`` does, and used as in the tests. Check the results
+before you copy them to the manual.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.sample_site.conftest import new_window, wait_for
 from tests.sample_site.test_admin import PAGE, Site
 from tests.sample_site.test_browser import introduce, say
 
-#: What stands in the pictures for the name of the machine that they were taken on.
+#: Replaces the name of the machine in the pictures.
 RENAME = """
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) {
@@ -29,10 +29,10 @@ RENAME = """
 
 
 class Visitors:
-    """Browsers on the sample site, each with cookies of its own.
+    """Browsers on the sample site, each with its own cookies.
 
     Args:
-        port: of the sample site.
+        port: the port of the sample site.
         directory: for the browsers' profiles.
         stack: ends the browsers.
     """
@@ -44,12 +44,12 @@ class Visitors:
         self._count = 0
 
     def open(self, path: str, height: int, width: int = 900) -> webdriver.Chrome:
-        """Open a page in a new browser, which shows so much of it."""
+        """Open a page in a new browser, with a window of this size."""
         self._count += 1
         window = new_window(self._directory / f"profile{self._count}")
         self._stack.callback(window.quit)
         window.set_window_size(width, height)
-        # A part of it is taken for the frame of the window.
+        # The frame of the window takes a part of it.
         inner = window.execute_script("return window.innerHeight")
         window.set_window_size(width, 2 * height - inner)
         window.get(f"http://127.0.0.1:{self._port}{path}")
@@ -57,7 +57,7 @@ class Visitors:
 
 
 def chat(visitors: Visitors) -> webdriver.Chrome:
-    """Three people talk."""
+    """Let three people talk."""
     windows = []
     people = (("Ada", "#7b3fa0"), ("Grace", "#b3541e"), ("Linus", "#1f6f54"))
     for name, colour in people:
@@ -85,7 +85,7 @@ def sign_in(window: webdriver.Chrome, name: str) -> None:
 
 
 def notify(visitors: Visitors) -> webdriver.Chrome:
-    """Somebody is told something in a window of theirs."""
+    """Notify a user, who sees it in another window."""
     window = visitors.open("/notify/", 480)
     sign_in(window, "ada")
     for text in ("your order has been shipped", "it arrives on Friday"):
@@ -95,7 +95,7 @@ def notify(visitors: Visitors) -> webdriver.Chrome:
 
 
 def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
-    """An operator looks at the sockets of all workers."""
+    """Show the sockets of all workers to an operator."""
     window = visitors.open("/echo/", 600, 1340)
     window.add_cookie({"name": "sessionid", "value": session})
     window.get(window.current_url.replace("/echo/", PAGE))
@@ -107,12 +107,12 @@ def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
 
 
 def main(directory: Path) -> None:
-    """Make all pictures."""
+    """Take all pictures."""
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         site = Site(Path(temporary))
         stack.callback(site.server.stop)
         visitors = Visitors(site.server.port, Path(temporary), stack)
-        # The browsers stay open, so that the operator has something to look at.
+        # The browsers stay open, so that the operator sees their sockets.
         chat(visitors).save_screenshot(directory / "chat.png")
         notify(visitors).save_screenshot(directory / "notify.png")
         admin(visitors, site.keys["chief"]).save_screenshot(directory / "admin.png")

@@ -30,7 +30,7 @@ from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 """
 
-# Four who are signed in. One is no staff, one may not view sockets, one may close them, too.
+# Four signed-in users: one is not staff, one may not view sockets, one may also close them.
 PEOPLE = """
 keys = {}
 for name in ("operator", "clerk", "visitor", "chief"):
@@ -50,7 +50,7 @@ print(json.dumps(keys))
 
 
 class Site:
-    """The sample site with two workers, and the session keys of some who are signed in."""
+    """The sample site with two workers, and the session keys of signed-in users."""
 
     def __init__(self, directory: Path) -> None:
         self._env = {
@@ -62,14 +62,14 @@ class Site:
         self.keys: dict[str, str] = json.loads(self.run(PEOPLE))
 
     def run(self, program: str) -> str:
-        """Run a program of the project; return what it prints."""
+        """Run a program of the project; return its output."""
         command = [sys.executable, "-c", SETUP + program]
         return subprocess.run(
             command, env=self._env, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
 
     def cookie(self, name: str) -> dict[str, str]:
-        """Return the headers of somebody who is signed in; of nobody for ``""``."""
+        """Return the headers of a signed-in user; without a cookie for ``""``."""
         return {"Cookie": f"sessionid={self.keys[name]}"} if name else {}
 
 
@@ -86,7 +86,7 @@ def admin_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     [("operator", 200, 101), ("clerk", 403, 403), ("visitor", 302, 403), ("", 302, 403)],
 )
 def test_permission(admin_site: Site, name: str, page: int, socket: int) -> None:
-    """Page and socket are for staff who may view sockets."""
+    """Page and socket are for staff with the permission to view sockets."""
     headers = admin_site.cookie(name)
     assert admin_site.server.request(PAGE, headers).status == page
     assert admin_site.server.refused(SOCKET, headers).status == socket
@@ -95,7 +95,7 @@ def test_permission(admin_site: Site, name: str, page: int, socket: int) -> None
 
 
 def test_disconnect(admin_site: Site) -> None:
-    """Users have their names; whoever may close sockets can disconnect one, which is noted."""
+    """The page shows user names; with permission, it disconnects a socket, which is logged."""
     server = admin_site.server
     (user_id,) = re.findall(
         r"\d+", admin_site.run("print(User.objects.get(username='visitor').pk)")
@@ -126,7 +126,7 @@ def test_disconnect(admin_site: Site) -> None:
 
 
 def test_no_inline_script(admin_site: Site) -> None:
-    """A Content-Security-Policy that allows the site's own files only is enough."""
+    """The page works with a Content-Security-Policy that allows the site's own files only."""
     text = admin_site.server.get(PAGE, admin_site.cookie("operator"))
     scripts = [part.partition(">")[0] for part in text.split("<script")[1:]]
     assert "/static/django_wsmux/overview.js" in "".join(scripts)
@@ -143,7 +143,7 @@ def shown(window: webdriver.Chrome, selector: str) -> str:
 
 
 def test_live(admin_site: Site, open_window: OpenWindow) -> None:
-    """Sockets come and go on the page, which is not loaded again; so does the permission."""
+    """Sockets come and go on the page without a reload; so does the permission."""
     server = admin_site.server
     address = f"http://127.0.0.1:{server.port}"
     window = open_window(f"{address}/echo/")

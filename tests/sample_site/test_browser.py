@@ -1,4 +1,4 @@
-"""The pages in Chromium."""
+"""The pages of the sample site in Chromium."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_chat(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_redis_chat(redis_site: Server, open_window: OpenWindow) -> None:
-    """The same over Redis."""
+    """The chat works with Redis too."""
     url = f"http://127.0.0.1:{redis_site.port}/redis-chat/"
     chat(open_window(url), open_window(url))
 
 
 def test_echo(site: Server, open_window: OpenWindow) -> None:
-    """What is sent comes back with the time it took."""
+    """A message comes back, with the time that it took."""
     window = open_window(f"http://127.0.0.1:{site.port}/echo/")
     say(window, "are you there")
     wait_for(window, "#log .came", "are you there")
@@ -68,7 +68,7 @@ def test_echo(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_ping(site: Server, open_window: OpenWindow) -> None:
-    """ping is answered, silence is not."""
+    """ping is answered; other messages are not."""
     window = open_window(f"http://127.0.0.1:{site.port}/ping/")
     for text in ("ping", "what", "pong"):
         say(window, text)
@@ -78,7 +78,7 @@ def test_ping(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_reconnects(site: Server, open_window: OpenWindow) -> None:
-    """A restart of the server is shown, and got over without a reload of the page."""
+    """The page shows a restart of the server, and reconnects without a reload."""
     window = open_window(f"http://127.0.0.1:{site.port}/chat/")
     site.signal(signal.SIGHUP)
     wait_for_states(window, "server restarting", "connected")
@@ -87,7 +87,7 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None:
-    """An edit is shown as a restart; then the page talks to the new code."""
+    """The page shows an edit as a restart, then talks to the new code."""
     server, directory = edited_site
     window = open_window(f"http://127.0.0.1:{server.port}/echo/")
     say(window, "before")

@@ -1,4 +1,4 @@
-"""The sample site's own tests, run as its README-reading visitor runs them."""
+"""The sample site's own tests, run as its README says."""
 
 from __future__ import annotations
 

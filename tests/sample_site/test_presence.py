@@ -1,4 +1,4 @@
-"""Who is in the chat, over two workers, and when one of them is killed."""
+"""Presence in the chat, with two workers, one of which is killed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .conftest import Demo
 
 
 def introduce(websocket: ClientConnection, name: str) -> None:
-    """Say a name; wait until that is known."""
+    """Send a name; wait until it is known."""
     websocket.send(json.dumps({"name": name}))
     while json.loads(websocket.recv(timeout=TIMEOUT)) != {"changed": "here"}:
         pass
 
 
 def here(websocket: ClientConnection) -> list[str]:
-    """Ask who is here."""
+    """Ask for the people who are present."""
     websocket.send(json.dumps({"ask": "here"}))
     while True:
         message = json.loads(websocket.recv(timeout=TIMEOUT))
@@ -33,7 +33,7 @@ def here(websocket: ClientConnection) -> list[str]:
 
 
 def test_killed_worker(demo: Demo) -> None:
-    """Its windows are not here any more, though none of them could say so."""
+    """The windows of a killed worker are no longer present, though none of them could leave."""
     server = demo.server
     with ExitStack() as stack:
         windows: dict[str, ClientConnection] = {}

@@ -1,4 +1,4 @@
-"""What README shows from the shell, typed into a shell."""
+"""The shell session of the sample site's README."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def said(websocket: ClientConnection) -> str:
 
 
 def test_shell(demo: Demo) -> None:
-    """The windows of the user show it, and so does the chat."""
+    """The user's windows and the chat show the messages."""
     readme = (ROOT / "README.rst").read_text()
     (command,) = re.findall(r"^    \$ python (\S+/manage.py shell)$", readme, re.MULTILINE)
     lines = re.findall(r"^    >>> (.+)$", readme, re.MULTILINE)

@@ -19,7 +19,7 @@ def size(picture: Path) -> tuple[int, int]:
 
 
 def test_screenshots(tmp_path: Path) -> None:
-    """What comes out is what the manual has, of the same sizes."""
+    """The script takes the pictures of the manual, in the same sizes."""
     need("chromium", "chromedriver")
     main(tmp_path)
     taken = {picture.name: size(picture) for picture in tmp_path.iterdir()}

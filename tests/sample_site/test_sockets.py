@@ -13,7 +13,7 @@ LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
 
 @pytest.mark.parametrize("path", ["/", "/chat/", "/notify/", "/echo/", "/ping/", "/redis-chat/"])
 def test_pages(site: Server, path: str) -> None:
-    """Each page is there, its script and its style too; notifications are for who has signed in."""
+    """Each page exists, with script and style; notifications require a login."""
     page = site.get(path)
     assert f"ws://127.0.0.1:{site.port}{path}" in page or path in ("/", "/notify/")
     assert "function connect" in site.get("/static/sample_site/connection.js")
@@ -29,7 +29,7 @@ def test_echo(site: Server) -> None:
 
 
 def test_ping(site: Server) -> None:
-    """ping and pong answer each other; about anything else it is silent."""
+    """ping and pong answer each other; other messages get no answer."""
     with site.connect("/ping/") as websocket:
         for message in ("ping", "Ping", "", b"ping", "pong"):
             websocket.send(message)
@@ -37,7 +37,7 @@ def test_ping(site: Server) -> None:
 
 
 def test_chat(site: Server) -> None:
-    """Every window is told what is said in one."""
+    """Every window receives a line from any window."""
     with site.connect("/chat/") as one, site.connect("/chat/") as two:
         one.send(json.dumps(LINE))
         assert json.loads(one.recv(timeout=TIMEOUT)) == LINE
@@ -45,7 +45,7 @@ def test_chat(site: Server) -> None:
 
 
 def test_plain_text_is_a_line(site: Server) -> None:
-    """From a terminal client, say."""
+    """Plain text, for example from a terminal client, is a line."""
     with site.connect("/chat/") as websocket:
         websocket.send("just text")
         line = json.loads(websocket.recv(timeout=TIMEOUT))
@@ -56,14 +56,14 @@ def test_plain_text_is_a_line(site: Server) -> None:
     ("change", "field"), [({"text": ""}, "text"), ({"colour": "red"}, "colour")]
 )
 def test_form_errors(site: Server, change: dict[str, str], field: str) -> None:
-    """Who sends nonsense is told, and nobody else."""
+    """Only the sender of an invalid message is told."""
     with site.connect("/chat/") as websocket:
         websocket.send(json.dumps({**LINE, **change}))
         assert list(json.loads(websocket.recv(timeout=TIMEOUT))["errors"]) == [field]
 
 
 def test_redis_chat(redis_site: Server) -> None:
-    """Lines go through Redis, none is lost when several come at once."""
+    """Lines go through Redis; none is lost when several come at once."""
     with redis_site.connect("/redis-chat/") as one, redis_site.connect("/redis-chat/") as two:
         for number in range(50):
             one.send(json.dumps({**LINE, "text": str(number)}))
@@ -73,7 +73,7 @@ def test_redis_chat(redis_site: Server) -> None:
 
 
 def test_redis_chat_without_redis(site: Server) -> None:
-    """The handshake is refused with 503, and the page says why."""
+    """Without Redis, the handshake is refused with 503, and the page says why."""
     assert site.refused("/redis-chat/").status == 503
     page = site.get("/redis-chat/")
     assert "none answers at <code>redis://127.0.0.1:" in page

@@ -31,7 +31,7 @@ def sign_in(server: Server, name: str) -> str:
 
 
 def open_another(browser: webdriver.Chrome, url: str) -> str:
-    """Open one more window of a browser and go there; return its handle."""
+    """Open another window of a browser and go there; return its handle."""
     browser.switch_to.new_window("window")
     browser.get(url)
     wait_for(browser, "#state", "connected")
@@ -39,12 +39,12 @@ def open_another(browser: webdriver.Chrome, url: str) -> str:
 
 
 def shown(browser: webdriver.Chrome, selector: str) -> str:
-    """Return what an element shows."""
+    """Return the text of an element."""
     return browser.find_element(By.CSS_SELECTOR, selector).text
 
 
 def take_picture(browser: webdriver.Chrome, name: str) -> None:
-    """Keep what the window looks like, where that is asked for."""
+    """Save a picture of the window, if requested."""
     if pictures := os.environ.get("SCREENSHOTS"):
         browser.save_screenshot(f"{pictures}/{name}.png")
 
@@ -58,7 +58,7 @@ def worker(browser: webdriver.Chrome) -> int:
 
 
 def test_presence(demo: Demo, open_window: OpenWindow) -> None:
-    """The chat shows who is here: who comes, under which name, and who goes."""
+    """The chat shows who is present: who joins, with which name, and who leaves."""
     url = f"http://127.0.0.1:{demo.server.port}/chat/"
     browser = open_window(url)
     first = browser.current_window_handle
@@ -80,7 +80,7 @@ def test_presence(demo: Demo, open_window: OpenWindow) -> None:
 
 
 def test_signing_out(demo: Demo, open_window: OpenWindow) -> None:
-    """One window is told what another sends; it is closed within a second when another signs out.
+    """One window receives what another sends, and is closed within a second when another signs out.
 
     The two are connected to different workers.
     """
@@ -93,7 +93,7 @@ def test_signing_out(demo: Demo, open_window: OpenWindow) -> None:
     while len(windows) < 2:
         handle = open_another(browser, url)
         windows.setdefault(worker(browser), handle)
-        assert len(browser.window_handles) < 30, "all in one worker"
+        assert len(browser.window_handles) < 30, "all windows are in one worker"
     here, there = windows.values()
 
     browser.switch_to.window(here)
@@ -102,7 +102,7 @@ def test_signing_out(demo: Demo, open_window: OpenWindow) -> None:
     browser.switch_to.window(there)
     wait_for(browser, "#log", "ann: hello <b>you</b>")
     take_picture(browser, "notified")
-    # What the two windows take down they share, as they share the session.
+    # The two windows share what they record, as they share their storage.
     browser.execute_script(
         "new MutationObserver(() => { localStorage.closed = Date.now(); })"
         ".observe(document.getElementById('state'), {attributeFilter: ['data-state']})"
