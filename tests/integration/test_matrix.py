@@ -295,16 +295,16 @@ PROBES: dict[str, Callable[[Target], str]] = {
     "function views": echo("/echo/"),
     "event views": echo("/events/echo/"),
     "a refusal is": refusal,
-    "a quiet event view holds a thread": threads,
+    "an idle event view holds a thread": threads,
     "a socket holds a gunicorn slot": places,
     "groups reach other processes": groups,
-    "compression, where it is on": compression,
+    "compression, if it is on": compression,
     "pings": pings,
     "send() waits for a slow peer": flooded,
     "a line in the log for each socket": lines,
-    "408 for who sends no request": dawdling,
-    "views that compute are logged": computing,
-    "closed at the end with": end,
+    "408 if no request arrives": dawdling,
+    "blocking views are logged": computing,
+    "close code at shutdown": end,
 }
 
 
@@ -393,9 +393,9 @@ CLIENT_PROBES: dict[str, Callable[[WebSocketClient], str]] = {
     "function views": client_echo("/echo/"),
     "event views": client_echo("/events/echo/"),
     "a refusal is": client_refusal,
-    "a quiet event view holds a thread": client_threads,
+    "an idle event view holds a thread": client_threads,
     "groups reach other processes": client_groups,
-    "compression, where it is on": client_compression,
+    "compression, if it is on": client_compression,
     "pings": client_pings,
     "send() waits for a slow peer": client_flooded,
 }
