@@ -5,25 +5,25 @@ django_wsmux   what is wrong
 =============  ==========================================================
 E001           ``WEBSOCKET_URLCONF`` is missing or cannot be imported
 E002           another setting has a value that cannot be used
-E003           the process is monkey-patched by gevent in part
-W004           ``runserver`` is another app's, which refuses sockets
-W005           psycopg2 without psycogreen: a query stops all sockets
+E003           the process is only partly monkey-patched by gevent
+W004           ``runserver`` belongs to another app and refuses sockets
+W005           psycopg2 without psycogreen: a query blocks all sockets
 W006           psycopg older than 3.1.14: the same
 W007           mysqlclient: the same
 W008           a database's connections are kept forever
 E009           a middleware is asynchronous only
 E010           a view of ``WEBSOCKET_URLCONF`` is async
 W011           every origin is allowed (``--deploy``)
-W012           ``local://`` beside a database on another machine (``--deploy``)
+W012           ``local://`` with a database on another machine (``--deploy``)
 W013           tickets in a cache that workers do not share (``--deploy``)
-W014           a package keeps tenant or user where sockets do not see it
+W014           a package keeps tenant or user where sockets cannot see it
 W015           tenants share the groups of users, and all other groups
 W016           processes that belong together may not hear each other
 E017           ``WEBSOCKET_BACKEND`` can never work as it is set up
 W018           ``WEBSOCKET_BACKEND`` does not work now, or not for this user
-W019           ``WSGI_APPLICATION`` is Django's alone, without WebSockets
-W020           a setting has a name that is not known
-W021           pages that name no site may open sockets
+W019           ``WSGI_APPLICATION`` does not serve WebSockets
+W020           a setting has an unknown name
+W021           an origin that names no site is allowed
 =============  ==========================================================
 """
 

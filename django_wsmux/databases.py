@@ -167,7 +167,7 @@ def begin_message() -> None:
 
 
 def end_message() -> None:
-    """End a message as Django ends a request: close connections unless ``CONN_MAX_AGE`` allows."""
+    """End a message as Django ends a request: close connections older than ``CONN_MAX_AGE``."""
     _close_old()
     if not any(each.connection for each in connections.all(initialized_only=True)):
         delattr(getcurrent(), MARK)

@@ -49,7 +49,7 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
                 found.append(
                     Warning(
                         f"psycopg {version} does not cooperate with gevent: while one socket waits "
-                        f"for a query, the worker serves no other.",
+                        f"for a query, the worker serves nothing else.",
                         hint='pip install "psycopg>=3.1.14"',
                         id="django_wsmux.W006",
                     )
@@ -58,7 +58,7 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
             found.append(
                 Warning(
                     "psycopg2 does not cooperate with gevent: while one socket waits for a query, "
-                    "the worker serves no other.",
+                    "the worker serves nothing else.",
                     hint='pip install "psycopg[binary]>=3.1.14", which Django prefers, or patch '
                     "psycopg2 with psycogreen.",
                     id="django_wsmux.W005",
@@ -68,7 +68,7 @@ def check_drivers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         found.append(
             Warning(
                 "mysqlclient does not cooperate with gevent: while one socket waits for a query, "
-                "the worker serves no other.",
+                "the worker serves nothing else.",
                 hint="Use PyMySQL: import pymysql; pymysql.install_as_MySQLdb() in manage.py and "
                 "wsgi.py, and uninstall mysqlclient.",
                 id="django_wsmux.W007",

@@ -68,7 +68,7 @@ class MemberList(list[Member]):
 
         here = Group("room.lobby").members()
         if not here.complete:
-            logger.warning("%s processes did not say who is there", here.missing)
+            logger.warning("%s processes did not answer", here.missing)
     """
 
     def __init__(self, members: Iterable[Member] = (), *, missing: int | None = 0) -> None:

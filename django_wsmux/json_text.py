@@ -14,7 +14,7 @@ def dump_json(value: Any, **options: Any) -> str:
     """Return a value as JSON text.
 
     Args:
-        value: anything that ``json.dumps`` takes with the encoder of ``WEBSOCKET_JSON_ENCODER``.
+        value: anything that ``json.dumps`` accepts with the encoder of ``WEBSOCKET_JSON_ENCODER``.
         options: passed on to ``json.dumps``; ``cls`` is another encoder.
 
     Raises:

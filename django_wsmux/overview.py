@@ -72,7 +72,7 @@ class OpenSocket:
         unsent: bytes queued for the peer.
         latency: seconds that the last answered ping took, or ``None``.
         worker: the process, as in ``Process.name``.
-        prefix: of the user's group, see ``WEBSOCKET_GROUP_PREFIX``; ``""`` for none.
+        prefix: prefix of the user's group, see ``WEBSOCKET_GROUP_PREFIX``; ``""`` for none.
     """
 
     path: str

@@ -153,7 +153,7 @@ def leave(websocket: Connection, keys: tuple[Key, ...]) -> None:
         relay.discard(key, websocket)
 
 
-# What ends a session
+# Ends of sessions
 
 
 def connect_signals() -> None:
@@ -170,7 +170,7 @@ def connect_signals() -> None:
 
 
 def _close(group: Group, reason: str, using: str | None = None) -> None:
-    """Close a group's sockets; if ``using`` is given, when the transaction there commits."""
+    """Close a group's sockets; with ``using``, once that database's transaction commits."""
     if not conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
         return
     # Signing out or saving a user must not fail because the broker is away: log it.

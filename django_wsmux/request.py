@@ -37,8 +37,8 @@ class WebSocketRequest(WSGIRequest):
 
     Attributes:
         urlconf: ``WEBSOCKET_URLCONF``, unless middleware has set another one, for pages.
-        websocket_urlconf: middleware may set it to use another URLconf than ``WEBSOCKET_URLCONF``
-            for this socket; ``None`` otherwise.
+        websocket_urlconf: middleware may set it to a URLconf to use for this socket instead of
+            ``WEBSOCKET_URLCONF``; ``None`` otherwise.
         websocket: the socket, also ``META["wsgi.websocket"]``; its use before the view has
             returned accepts the handshake at once, except in an event view. ``None`` if the request
             is not a WebSocket handshake.

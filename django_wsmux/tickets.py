@@ -40,7 +40,7 @@ _PREFIX: Final = "ticket."
 
 _SALT: Final = "django_wsmux.ticket"
 
-#: Seconds by which the clocks of two machines may differ: a record outlives its ticket by these.
+#: Seconds by which the clocks of two machines may differ; records are kept so much longer.
 _SKEW: Final = 300
 
 

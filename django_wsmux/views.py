@@ -167,7 +167,7 @@ class WebSocketView(View):
         """Drop the request, since ``keep_request`` is ``False``."""
         self.request = _NO_REQUEST
 
-    # What to override
+    # Methods to override
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
         """Accept or refuse the handshake, before the 101 is sent.
@@ -225,7 +225,7 @@ class WebSocketView(View):
         """
         return self.groups
 
-    # What to call
+    # Methods to call
 
     def send(self, message: str | bytes) -> None:
         """Send one message; see ``WebSocket.send()``."""

@@ -146,7 +146,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         where = f" in {place()}" if scheme == "local" else ""
         return (
             f"groups by {scheme}://{where}, "
-            f"codec in {'C' if IS_COMPILED else 'Python, as there was no C compiler'}, "
+            f"codec in {'C' if IS_COMPILED else 'Python, since there was no C compiler'}, "
             f"messages of up to {options.max_message_size} bytes, "
             f"compression {'on' if options.compression else 'off'}, "
             f"pings every {options.ping_interval:g} s, "
@@ -167,7 +167,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return bool(settings.configured)
 
     def _room(self) -> int:
-        """Return for how many sockets files are available, after raising the limit if possible."""
+        """Return how many sockets the limit of open files allows, after raising it if possible."""
         before, limit = descriptors.raise_limit()
         if limit > before:
             self.log.info("Limit of open files raised from %d to %d", before, limit)
@@ -361,7 +361,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         if self.nr >= self.max_requests and 2 * sockets > self.max_requests:
             self.log.warning(
                 "max_requests is reached with %d sockets open. Each of them reconnects with a "
-                "handshake, which is a request too: raise --max-requests to many times as much.",
+                "handshake, which is a request too: raise --max-requests to many times as many.",
                 sockets,
             )
 

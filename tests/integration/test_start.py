@@ -32,7 +32,7 @@ def test_start_line_without_c(start_server: StartServer, tmp_path: Path) -> None
     config = tmp_path / "gunicorn.py"
     config.write_text("import sys; sys.modules['django_wsmux.protocol._speedups'] = None")
     server = start_server("own", "-c", str(config))
-    server.wait_for_log("WebSockets: .* codec in Python, as there was no C compiler, ")
+    server.wait_for_log("WebSockets: .* codec in Python, since there was no C compiler, ")
 
 
 # Code of wsgi.py: applications with and without WebSockets, some wrapped by middleware.

@@ -39,7 +39,7 @@ _HEADINGS: Final = (
 
 
 class Command(BaseCommand):
-    """See the module."""
+    """List the open sockets, send to a group, disconnect a user."""
 
     help = "List the open sockets and groups of all processes, send to a group, disconnect a user."
 
