@@ -31,11 +31,11 @@ from . import conf, people
 from .callables import require_arguments, require_done, require_plain
 from .credentials import AuthenticationFailed, Identity, anonymous, bearer_token, forget
 from .hooks import DjangoHooks
+from .logs import get_logger, suffix
 from .responses import WebSocketResponse
 from .server.counters import count
 from .server.environ import wire_path
-from .server.logs import get_logger
-from .server.refusals import note, suffix
+from .server.refusals import note
 from .server.websocket import WebSocket
 from .tracebacks import raised_at
 

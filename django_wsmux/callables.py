@@ -15,8 +15,7 @@ from typing import Any, Final
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpResponseBase
 
-from .server.logs import get_logger
-from .server.refusals import LogLimit
+from .logs import LogLimit, get_logger
 
 __all__ = [
     "explain",

@@ -21,13 +21,12 @@ from django.utils.crypto import salted_hmac
 from .backends import BackendUnavailable
 from .conf import NO_CONTROLS, group_prefix
 from .json_text import dump_json
+from .logs import LogLimit, get_logger
 from .protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from .protocol.prepared import Prepared
 from .relay import describe, members, relay
 from .server.counters import count
-from .server.logs import get_logger
 from .server.members import Key
-from .server.refusals import LogLimit
 from .server.websocket import WebSocket
 from .shared_calls import SharedCalls
 

@@ -23,6 +23,7 @@ from . import conf, databases, overview, people, sessions, surroundings
 from .callables import explain
 from .exceptions import ConnectionClosed
 from .hooks import DjangoHooks, admit_user, close_for
+from .logs import get_logger, shown
 from .protocol import handshake, origin
 from .protocol.frames import CloseCode
 from .protocol.handshake import Refusal
@@ -43,8 +44,7 @@ from .server.answer import Answer, InContext
 from .server.counters import count
 from .server.dispatcher import TAKEOVER_KEY
 from .server.environ import header, keep_wire_path, wire_path
-from .server.logs import get_logger
-from .server.refusals import is_wsgiref, note, shown
+from .server.refusals import is_wsgiref, note
 from .server.takeover import EmptyBody, Takeover
 from .server.websocket import WebSocket
 

@@ -24,6 +24,7 @@ from . import conf, databases, people, sessions, surroundings
 from .callables import explain, name_of, note_result, require_done
 from .exceptions import ConnectionClosed
 from .json_text import dump_json
+from .logs import get_logger
 from .protocol import handshake
 from .protocol.frames import CloseCode
 from .reporting import describe, note_late_response, notify, report
@@ -34,7 +35,6 @@ from .server.admission import FULL_USER, Place
 from .server.connection import Connection
 from .server.counters import handled
 from .server.environ import wire_path
-from .server.logs import get_logger
 from .server.members import Key, prefix_of
 from .server.takeover import Takeover
 from .server.websocket import WebSocket

@@ -17,8 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError
 from django.utils.translation import gettext_lazy as _
 
-from .server.logs import get_logger
-from .server.refusals import LogLimit
+from .logs import LogLimit, get_logger
 from .tracebacks import raised_at
 
 __all__ = ["is_valid"]

@@ -20,11 +20,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from .backends import BackendUnavailable
 from .hooks import DjangoHooks
+from .logs import get_logger
 from .metrics import snapshot
 from .relay import members, relay
 from .server.connection import Connection
 from .server.environ import wire_path
-from .server.logs import get_logger
 from .server.members import name_of, prefix_of
 from .server.registry import open_sockets
 

@@ -25,8 +25,8 @@ from greenlet import getcurrent
 
 from . import conf
 from .groups import Group
+from .logs import get_logger
 from .relay import members, relay
-from .server.logs import get_logger
 from .server.members import Key, name_of
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from django.utils.http import parse_http_date_safe
 
 from . import conf
 from .hooks import DjangoHooks
+from .logs import SHOWN, shown, suffix
 from .people import SIGNED_OUT
 from .protocol import handshake
 from .protocol.frames import CloseCode
@@ -32,7 +33,6 @@ from .request import WebSocketRequest
 from .responses import refusal_reason
 from .server import dismissal
 from .server.admission import RETRY_AFTER, Place
-from .server.refusals import shown, suffix
 from .server.takeover import Takeover
 from .tracebacks import raised_at
 
@@ -184,9 +184,6 @@ def hint(status: int) -> str:
 #: What Django's loggers of a SuspiciousOperation begin with, before the name of its class.
 _SECURITY: Final = "django.security."
 
-#: Characters of an argument that may stand in a line of Django's as they are.
-_LONG: Final = 200
-
 
 def limit_lines(record: logging.LogRecord) -> bool:
     """Limit Django's own lines about refused handshakes, and what of the client is in them.
@@ -207,7 +204,7 @@ def limit_lines(record: logging.LogRecord) -> bool:
         record.msg, record.args = "%s", (shown(str(record.msg)),)
     elif isinstance(record.args, tuple):
         record.args = tuple(
-            shown(each) if isinstance(each, str) and len(each) > _LONG else each
+            shown(each) if isinstance(each, str) and len(each) > SHOWN else each
             for each in record.args
         )
     error = record.exc_info[1] if record.exc_info else None

@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import conf, envelope
 from .backends import Backend, BackendUnavailable, Gap, Replies, from_url
+from .logs import LogLimit, get_logger
 from .namespace import namespace
 from .protocol.frames import BINARY, CLOSE, TEXT
 from .protocol.prepared import Prepared
 from .reporting import notify
-from .server.logs import get_logger
 from .server.members import Key, Members, name_of, prefix_of
-from .server.refusals import LogLimit
 from .signals import backend_gap
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from django.core.handlers.exception import response_for_exception
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponseBase, HttpResponseServerError
 
+from .logs import LogLimit, get_logger
 from .server.counters import count
-from .server.logs import get_logger
-from .server.refusals import LogLimit
 
 __all__ = ["describe", "note_late_response", "notify", "report"]
 

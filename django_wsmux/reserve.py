@@ -16,7 +16,7 @@ from typing import Any, Final
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .server.logs import get_logger
+from .logs import get_logger
 
 __all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "may_stay", "take_apart"]
 

@@ -20,8 +20,8 @@ from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
 
+from .logs import get_logger
 from .server.environ import wire_path
-from .server.logs import get_logger
 
 __all__ = ["read_directly", "warn_of_change", "watch"]
 

@@ -13,7 +13,6 @@ or a wrapper for an existing application::
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +24,7 @@ from django.utils.log import request_logger
 from . import access_log, conf, databases, namespace
 from .backends import BackendMisconfigured
 from .handler import WebSocketHandler
+from .logs import get_logger
 from .refusing import limit_lines, limit_security
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-logger = logging.getLogger("django_wsmux.backends")
+logger = get_logger("django_wsmux.backends")
 
 
 class WebSocketDispatcher(Dispatcher):

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import logging
 import os
 import threading
 import time
@@ -38,6 +37,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from ..logs import SHOWN, LogLimit, get_logger
 from .asking import Expected, Question, Replies, pack_answer, pack_question, unpack_answer
 from .packets import Kind, Packet, UnreadablePacket, pack, unpack
 from .reports import (
@@ -45,14 +45,13 @@ from .reports import (
     BackendUnavailable,
     Counts,
     Gap,
-    LogLimit,
     Outages,
 )
 from .waiting import Forked, Waiter
 
 __all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "Gap"]
 
-logger = logging.getLogger("django_wsmux.backends")
+logger = get_logger("django_wsmux.backends")
 
 #: Seconds for which the owner hands over messages before it lets others run.
 _SLICE: Final = 0.005
@@ -60,8 +59,8 @@ _SLICE: Final = 0.005
 #: Seconds that close() waits for the owner.
 _LINGER: Final = 3.0
 
-#: Characters of an error that go into a log line: what others send may be part of it.
-_SHOWN: Final = 200
+#: Seconds between two log lines about the same thing.
+_LOG_INTERVAL: Final = 60.0
 
 #: Answers that take their time and may be worked on at the same time.
 _MAX_SLOW_ANSWERS: Final = 4
@@ -415,11 +414,11 @@ class Backend(ABC):
             text = str(problem)
             if not isinstance(problem, UnreadablePacket):
                 text = f"{type(problem).__name__}: {text}"
-            logger.warning("%s: dropped a packet of %s%s", self.name, text[:_SHOWN], suffix)
+            logger.warning("%s: dropped a packet of %s%s", self.name, text[:SHOWN], suffix)
 
     def log_suffix(self, kind: str) -> str | None:
         """Return what to append to a log line of a kind; ``None``: it is to be left out."""
-        return self._limits.setdefault(kind, LogLimit()).suffix()
+        return self._limits.setdefault(kind, LogLimit(1, _LOG_INTERVAL)).suffix()
 
     # Inside
 

@@ -28,7 +28,6 @@ import contextlib
 import errno
 import glob
 import hashlib
-import logging
 import os
 import socket
 import stat
@@ -41,6 +40,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from ..logs import get_logger
 from .asking import Expected
 from .base import Backend
 from .links import MAX_PACKET, SCARCE, BrokenStream, Incoming, Link, StaleSocket, frame
@@ -49,7 +49,7 @@ from .waiting import READ, WRITE, close
 
 __all__ = ["LocalBackend"]
 
-logger = logging.getLogger("django_wsmux.backends")
+logger = get_logger("django_wsmux.backends")
 
 #: Bytes that a socket's path may have: 104 on macOS and the BSDs, 108 on Linux, with a final NUL.
 _MAX_PATH: Final = 103

@@ -7,14 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "LogLimit", "Outages"]
+__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "Outages"]
 
 #: Seconds: the first and the longest wait between two attempts to connect, each times 0 to 1.
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 10.0
-
-#: Seconds between two log lines about the same thing.
-_LOG_INTERVAL: Final = 60.0
 
 
 class BackendUnavailable(Exception):
@@ -79,26 +76,6 @@ class Counts:
     unanswered: int = 0
     failed: int = 0
     accept_paused: int = 0
-
-
-class LogLimit:
-    """Lets one line a minute through, and counts those that are left out."""
-
-    __slots__ = ("_left_out", "_next")
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._left_out = 0
-
-    def suffix(self) -> str | None:
-        """Return what to append to the line, or ``None`` when it is to be left out."""
-        now = time.monotonic()
-        if now < self._next:
-            self._left_out += 1
-            return None
-        self._next = now + _LOG_INTERVAL
-        left_out, self._left_out = self._left_out, 0
-        return f" ({left_out} more like this were not logged)" if left_out else ""
 
 
 class Outages:

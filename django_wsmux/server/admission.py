@@ -12,13 +12,13 @@ from ipaddress import IPv6Address, ip_address
 from threading import Lock
 from typing import Any, Final
 
+from ..logs import LogLimit, get_logger, shown
 from ..protocol.handshake import Refusal
 from ..protocol.options import Options
 from .environ import wire_path
-from .logs import get_logger
-from .refusals import LogLimit, note, shown
+from .refusals import note
 
-__all__ = ["FULL_USER", "RETRY_AFTER", "Place", "address_of", "admit_user", "enter"]
+__all__ = ["FULL_USER", "RETRY_AFTER", "Place", "address_of", "admit_user", "disown", "enter"]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -71,6 +71,12 @@ _users: dict[str, int] = {}
 
 # A setting that does not match the proxies is logged once a minute.
 _misled = LogLimit(1, 60.0)
+
+
+def disown() -> None:
+    """Replace the lock in a forked child: another thread may have held it during the fork."""
+    global _lock
+    _lock = Lock()
 
 
 def _add(counts: dict[str, int], key: str | None, limit: int | None) -> bool:

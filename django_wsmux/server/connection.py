@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConnectionClosed
+from ..logs import get_logger
 from ..protocol.deflate import Compressor, negotiate
 from ..protocol.events import Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
@@ -24,7 +25,6 @@ from .contracts import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
 from .counters import count, counters
 from .held import Held
 from .liveness import Liveness
-from .logs import get_logger
 from .traffic import Traffic
 
 if TYPE_CHECKING:

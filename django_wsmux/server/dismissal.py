@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .takeover import Takeover
     from .websocket import WebSocket
 
-__all__ = ["dismiss", "enter", "frames", "limits"]
+__all__ = ["dismiss", "disown", "enter", "frames", "limits"]
 
 #: The most of these sockets that may wait for their peer's close frame.
 _MOST: Final = 256
@@ -30,6 +30,12 @@ _SECONDS: Final = 2.0
 # For servers with threads; greenlets do not switch here.
 _lock = Lock()
 _taken = 0
+
+
+def disown() -> None:
+    """Replace the lock in a forked child: another thread may have held it during the fork."""
+    global _lock
+    _lock = Lock()
 
 
 class _Slot(Place):

@@ -38,8 +38,8 @@ def _disown() -> None:
     registry.conversations.clear()
     for websocket in sockets:
         websocket.disown()
-    for module in ("transport", "io_thread"):
-        # A process loads only the module of the server in use.
+    for module in ("transport", "io_thread", "admission", "dismissal"):
+        # A process loads only the modules of the server in use.
         loaded = sys.modules.get(f"{__package__}.{module}")
         if loaded is not None:
             loaded.disown()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..logs import get_logger
 from .counters import count
-from .logs import get_logger
 
 __all__ = ["call"]
 

@@ -128,7 +128,9 @@ class Members:
         """Forget all members, in a forked child: their sockets belong to the parent."""
         self._groups.clear()
         self._infos.clear()
+        # Another thread may have held the locks during the fork.
         self._lock = RLock()
+        self.closings = Closings()
 
     def close(self, key: Key, code: int, reason: str) -> None:
         """Start the closing handshake with every member, once it is open."""

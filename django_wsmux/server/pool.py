@@ -16,12 +16,14 @@ from typing import Any, Final
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ..logs import LogLimit, get_logger
 from .counters import count
-from .logs import get_logger
 
 __all__ = ["HandlerPool", "Job"]
 
 logger = get_logger("django_wsmux.connection")
+
+_late: Final = LogLimit()
 
 #: Does one piece of work; returns whether there is another. It is called with ``None``, unless it
 #: begins at once and has been given something to begin with.
@@ -42,11 +44,14 @@ class _Worker(greenlet):
         """Raise an exception in the job, if there is one."""
         if self.dead or self in self._pool._parked:
             count("late_exceptions")
-            logger.warning(
-                "Ignoring %r, which came after its event view had returned: cancel each "
-                "gevent.Timeout and timer before the view returns",
-                args[0] if args else GreenletExit,
-            )
+            suffix = _late.suffix()
+            if suffix is not None:
+                logger.warning(
+                    "Ignoring %r, which came after its event view had returned: cancel each "
+                    "gevent.Timeout and timer before the view returns%s",
+                    args[0] if args else GreenletExit,
+                    suffix,
+                )
             return None
         return super().throw(*args)
 

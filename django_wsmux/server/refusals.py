@@ -1,81 +1,17 @@
-"""Refused handshakes: the response, the counter and the log line.
-
-A flood of handshakes must not fill the disk, so log lines of one kind are limited. The next line
-says how many were left out; the counters count all of them.
-"""
+"""Refused handshakes: the response, the counter and the log line."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
+from ..logs import get_logger, shown, suffix
 from ..protocol.handshake import Refusal
 from .counters import count
-from .logs import get_logger
 
-__all__ = ["LogLimit", "answer", "forget_lines", "is_wsgiref", "note", "shown", "suffix", "tell"]
+__all__ = ["answer", "is_wsgiref", "note", "tell"]
 
 logger = get_logger("django_wsmux.handshake")
-
-#: Lines of one kind that may be logged at once, and seconds for each further one.
-_LINES: Final = 20
-_SECONDS: Final = 10.0
-
-#: Characters that are logged of a value from a client; servers accept 8 KiB and more.
-_SHOWN: Final = 200
-
-
-class LogLimit:
-    """Limits log lines with a token bucket.
-
-    Args:
-        lines: how many may be logged at once.
-        seconds: seconds for each further line.
-    """
-
-    __slots__ = ("_at", "_left", "_left_out", "_lines", "_seconds")
-
-    def __init__(self, lines: int = _LINES, seconds: float = _SECONDS) -> None:
-        self._lines = self._left = float(lines)
-        self._seconds = seconds
-        self._left_out = 0
-        self._at = time.monotonic()
-
-    def suffix(self) -> str | None:
-        """Return the suffix for the line, or ``None`` if it must not be logged."""
-        now = time.monotonic()
-        self._left = min(self._lines, self._left + (now - self._at) / self._seconds)
-        self._at = now
-        if self._left < 1:
-            self._left_out += 1
-            return None
-        self._left -= 1
-        left_out, self._left_out = self._left_out, 0
-        return f" ({left_out} more like this were not logged)" if left_out else ""
-
-
-_limits: Final[dict[str, LogLimit]] = {}
-
-
-def suffix(kind: str) -> str | None:
-    """Return the suffix for a line of this kind, or ``None`` if it must not be logged."""
-    return _limits.setdefault(kind, LogLimit()).suffix()
-
-
-def shown(value: str) -> str:
-    """Return a value from a client, escaped and shortened for the log.
-
-    Example:
-        >>> shown("https://a.example\\r\\nroot logged in")
-        "'https://a.example\\\\r\\\\nroot logged in'"
-    """
-    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
-
-
-def forget_lines() -> None:
-    """Reset the limits, so that each test sees its own lines."""
-    _limits.clear()
 
 
 def note(counter: str, status: str, path: str, reason: str) -> None:

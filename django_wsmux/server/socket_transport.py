@@ -10,10 +10,10 @@ import contextlib
 from socket import SHUT_RDWR, SHUT_WR
 from typing import Any, Final
 
+from ..logs import get_logger
 from ..protocol.frames import FIN, encode, head
 from .connection import Connection
 from .counters import count
-from .logs import get_logger
 from .send_queue import LONG, SendQueue
 from .streams import Stream
 

@@ -17,6 +17,7 @@ from functools import partial, wraps
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+from ..logs import get_logger
 from ..protocol.events import Closed, Control, Failure
 from ..protocol.options import Options
 from . import io_thread, registry
@@ -25,7 +26,6 @@ from .contracts import OPEN, Hooks
 from .counters import count
 from .intercepting import InterceptingWebSocket, kinds
 from .io_thread import IOThread, Timer
-from .logs import get_logger
 from .socket_transport import SocketTransport, end_stream
 from .streams import Stream
 from .websocket import WebSocket

@@ -17,7 +17,7 @@ from typing import Any, Final
 import gevent
 from gevent import hub, monkey
 
-from .logs import get_logger
+from ..logs import get_logger
 
 __all__ = ["Watchdog"]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from ..logs import shown
 from ..protocol.frames import BINARY, TEXT, encode_message
 from . import hub_thread
 from .compat import GeventWebSocketNames
@@ -20,7 +21,6 @@ from .habits import OF_SOCKETS, advise
 from .liveness import next_payload
 from .message_queue import MessageQueue
 from .readiness import Readiness
-from .refusals import shown
 
 __all__ = ["WebSocket"]
 

@@ -18,9 +18,9 @@ from greenlet import getcurrent
 from .. import conf, surroundings
 from ..databases import Loan
 from ..handler import WebSocketHandler
+from ..logs import forget_lines
 from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
 from ..server.memory import MemoryTakeover, Task, current_loop
-from ..server.refusals import forget_lines
 from .peer import MemoryPeer
 
 __all__ = ["EXCHANGE_KEY", "Exchange", "WebSocketClientHandler", "connections_kept"]

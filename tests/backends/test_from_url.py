@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -132,3 +133,38 @@ def test_outages() -> None:
     gap = outages.end()
     assert gap is not None
     assert gap.reason == "it took long to connect"
+
+
+class _Raising(logging.Handler):
+    """A logging handler whose server is away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError("no server for logs")
+
+
+class _Late(Null):
+    """Can listen only at the second attempt."""
+
+    attempts = 0
+
+    def listen(self) -> None:
+        """Fail once."""
+        self.attempts += 1
+        if self.attempts == 1:
+            raise self.unavailable("not yet")
+        super().listen()
+
+
+def test_logging_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a logging handler raises does not end the listener."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    logger = logging.getLogger("django_wsmux.backends")
+    handler = _Raising()
+    logger.addHandler(handler)
+    backend = _Late("null://")
+    try:
+        backend.start(lambda channel, payload: None)
+        assert backend.effective.wait(60)
+    finally:
+        logger.removeHandler(handler)
+        backend.close()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from django_wsmux.logs import LogLimit
 from django_wsmux.protocol.handshake import Refusal
 from django_wsmux.protocol.options import Options
 from django_wsmux.server import admission
 from django_wsmux.server.admission import Place, address_of, admit_user, enter
-from django_wsmux.server.refusals import LogLimit
 
 
 def places() -> tuple[Any, ...]:

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from django_wsmux.server import refusals
+from django_wsmux.logs import forget_lines
 from django_wsmux.server.counters import counters
-from django_wsmux.server.refusals import LogLimit, note, shown
+from django_wsmux.server.refusals import note
 
 
 @pytest.fixture
@@ -19,22 +19,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_limit(clock: list[float]) -> None:
-    """A burst of lines, then one now and then, with the number of omitted lines."""
-    limit = LogLimit(2, 10)
-    assert [limit.suffix() for _ in range(5)] == ["", "", None, None, None]
-    clock[0] += 9.9
-    assert limit.suffix() is None
-    clock[0] += 0.2
-    assert limit.suffix() == " (4 more like this were not logged)"
-    assert limit.suffix() is None
-    clock[0] += 3600
-    assert [limit.suffix() for _ in range(3)] == [" (1 more like this were not logged)", "", None]
-
-
 def test_note(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     """All refusals are counted; each kind has a limit of its own."""
-    refusals._limits.clear()
+    forget_lines()
     before = counters["refused_user"], counters["refused_host"]
     for _ in range(100):
         note("refused_user", "429 Too Many Requests", "/chat/", "too many")
@@ -45,18 +32,3 @@ def test_note(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     line = "WebSocket handshake refused with 429 Too Many Requests: '/chat/': too many"
     assert messages[:-1] == [line] * 20
     assert messages[-1] == r"WebSocket handshake refused with 400 Bad Request: '/chat/\n': bad"
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ("https://a.example", "'https://a.example'"),
-        ("a\r\nb\x1b[31m\x9b", r"'a\r\nb\x1b[31m\x9b'"),
-        ("\u202egnp.exe", r"'\u202egnp.exe'"),
-        ("x" * 200, f"'{'x' * 200}'"),
-        ("x" * 201, f"'{'x' * 200}'..."),
-    ],
-)
-def test_shown(value: str, said: str) -> None:
-    """Text is escaped and truncated."""
-    assert shown(value) == said
