@@ -1,4 +1,4 @@
-"""Real servers for the tests: started in a subprocess, spoken to over TCP."""
+"""Real servers for the tests: started in a subprocess, and connected to over TCP."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Where programs are; Debian keeps servers from ordinary users.
+#: The search path of programs; Debian keeps servers out of the PATH of ordinary users.
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 
-#: Seconds after which something that should happen is taken not to.
+#: Seconds after which a test fails if an expected event has not happened.
 TIMEOUT = 60.0
 
 #: The three gunicorn workers that serve the same application object.
@@ -63,12 +63,12 @@ WORKERS = {
     "gevent": "gevent",
 }
 
-#: No control socket, as servers of tests that run at the same time would share it; before 25.1
-#: gunicorn has none, and no such option.
+#: Without a control socket, which servers of concurrent tests would share; gunicorn before 25.1 has
+#: neither the socket nor the option.
 GUNICORN_OPTIONS = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
 
-#: For ``connect()``: the servers are on this machine, and may be slow. Before 15 websockets knows
-#: of neither proxies nor pings.
+#: For ``connect()``: the servers are on this machine, and may be slow. websockets before 15
+#: supports neither proxies nor ``ping_timeout``.
 LOCAL: dict[str, Any] = {
     name: value
     for name, value in {
@@ -79,7 +79,7 @@ LOCAL: dict[str, Any] = {
     if name in signature(connect).parameters
 }
 
-#: What servers say of their address.
+#: The line in which a server shows its address.
 LISTENING = (
     r"(?:Listening at:|development server at) (https?)://(?:127\.0\.0\.1|\[::1\]):(\d+)[ ,/]"
 )
@@ -113,11 +113,12 @@ class Answer:
 
 
 def tls_context(certificate: Path) -> ssl.SSLContext:
-    """Return what a client of ours needs to trust a certificate.
+    """Return a TLS context that trusts a certificate.
 
     TLS 1.3 lets a server send tickets after the handshake. The client of ``websockets`` reads in a
-    thread of its own, which may come upon them while another one writes: Python's ``ssl`` (until
-    3.13) does not keep the two apart, and now and then the first message is lost.
+    separate thread, which may receive them while another thread writes. Python's ``ssl`` (until
+    3.13)
+    does not separate the two, and sometimes the first message is lost.
     """
     context = ssl.create_default_context(cafile=str(certificate))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -125,10 +126,10 @@ def tls_context(certificate: Path) -> ssl.SSLContext:
 
 
 def unused_port() -> int:
-    """Return a port that nobody listens on just now, and that has not been returned before.
+    """Return a port that is free now, and that has not been returned recently.
 
-    Below those that the system gives to outgoing connections: a server that is killed finds its
-    port as it was when it is started again. Tests that run at the same time do not meet.
+    It is below the ports that the system gives to outgoing connections, so that a killed server
+    finds its port free when it is started again. Concurrent tests get different ports.
     """
     while True:
         port = next(_ports)
@@ -138,7 +139,7 @@ def unused_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """Yield again and again, in an order of their own, the ports of this process of pytest's."""
+    """Return an endless iterator, in random order, over the ports of this pytest process."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 20_000 + number % 12 * 1000
     ports = list(range(first, first + 1000))
@@ -150,13 +151,13 @@ _ports = _own_ports()
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until somebody listens; for servers that do not say so."""
+    """Wait until a port accepts connections, for servers that do not announce it."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT).close()
         except ConnectionRefusedError:
-            assert time.monotonic() < deadline, f"nobody listens on port {port}"
+            assert time.monotonic() < deadline, f"no server listens on port {port}"
             time.sleep(0.02)
         else:
             return
@@ -175,12 +176,12 @@ def frame(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> byte
 
 
 class Wire:
-    """A TCP connection to a server, read as what it is expected to say.
+    """A TCP connection to a server, with methods to read what a test expects.
 
     Args:
-        port: of 127.0.0.1.
-        receive_buffer: size of the kernel's buffer; small for a peer that is to be slow, as Linux
-            lets it grow to several MiB else.
+        port: the port at 127.0.0.1.
+        receive_buffer: the size of the kernel's buffer; small for a slow peer, as Linux otherwise
+            grows it to several MiB.
         context: for TLS.
     """
 
@@ -193,7 +194,7 @@ class Wire:
         self.sock = socket.socket()
         self.sock.settimeout(TIMEOUT)
         if receive_buffer is not None:
-            # Before connect(), so that the peer never hears of a larger window.
+            # Before connect(), so that the peer never sees a larger window.
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.connect(("127.0.0.1", port))
         if context is not None:
@@ -212,11 +213,11 @@ class Wire:
         self.sock.sendall(data)
 
     def reset(self) -> None:
-        """Vanish with a RST, whatever is under way; to be followed by the end of ``with``."""
+        """Disconnect with a RST, whatever is in progress; the ``with`` block must end next."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def read(self, size: int) -> bytes:
-        """Read that many bytes; fewer at the end of the stream."""
+        """Read this many bytes; fewer at the end of the stream."""
         return self._reader.read(size)
 
     def head(self) -> str:
@@ -233,7 +234,7 @@ class Wire:
         return Answer(response.status, response.headers, response.read().decode())
 
     def arrived(self, most: int = 2**24) -> bytes:
-        """Return what has come so far, ``most`` bytes of it, without waiting."""
+        """Return ``most`` bytes of what has arrived, without waiting."""
         self.sock.setblocking(False)
         try:
             return self.sock.recv(most)
@@ -247,7 +248,7 @@ class Wire:
         return self._reader.read()
 
     def frame(self) -> tuple[int, bytes]:
-        """Read one of the server's frames: opcode and payload. All of them are final."""
+        """Read one of the server's frames, which are all final; return opcode and payload."""
         first, length = self._reader.read(2)
         assert first & 0x80
         if length == 126:
@@ -257,7 +258,7 @@ class Wire:
         return first & 0x0F, self._reader.read(length)
 
     def closed(self) -> tuple[int, str]:
-        """Read to the close frame and the end of the stream: code and reason."""
+        """Read to the close frame and the end of the stream; return code and reason."""
         opcode, payload = self.frame()
         while opcode != 8:
             opcode, payload = self.frame()
@@ -269,8 +270,8 @@ class Site:
     """An address that speaks HTTP and WebSocket.
 
     Args:
-        port: of 127.0.0.1.
-        scheme: of its pages.
+        port: the port at 127.0.0.1.
+        scheme: the scheme of its pages.
         context: for TLS.
     """
 
@@ -282,14 +283,14 @@ class Site:
         self.context = context
 
     def connect(self, path: str, **options: Any) -> ClientConnection:
-        """Open a WebSocket with the ``websockets`` client; to be used in ``with``."""
+        """Open a WebSocket with the ``websockets`` client; use it in a ``with`` statement."""
         scheme = {"http": "ws", "https": "wss"}[self.scheme]
         options = {"max_size": None, **LOCAL, **options}
         if self.context is not None:
             options.setdefault("ssl", self.context)
         if "ssl" in options:
-            # websockets 14 and 15 set the timeout while another thread reads, which Python's ssl
-            # takes for one that is over: the server's close frame would not be seen.
+            # websockets 14 and 15 set the timeout while another thread reads. Python's ssl treats
+            # it as expired, and the server's close frame would be lost.
             options.setdefault("close_timeout", None)
         url = f"{scheme}://127.0.0.1:{self.port}{path}"
         websocket: ClientConnection = connect(url, **options)
@@ -298,7 +299,7 @@ class Site:
     def request(
         self, path: str, headers: dict[str, str] | None = None, body: str | None = None
     ) -> Answer:
-        """Send a plain request: GET, or POST where there is a body."""
+        """Send a plain request: GET, or POST with a body."""
         connection: http.client.HTTPConnection
         if self.context is not None:
             connection = http.client.HTTPSConnection(
@@ -326,14 +327,14 @@ class Site:
         return self.request(path, headers).text
 
     def sign_in(self, user: str, cookie: str = "") -> str:
-        """Sign in by the test project's page; return the cookie of the session."""
+        """Sign in on the test project's page; return the session cookie."""
         headers = {"Cookie": cookie} if cookie else {}
         lines = self.request(f"/login/?user={user}", headers).headers.get_all("Set-Cookie", [])
         (line,) = (line for line in lines if line.startswith("sessionid="))
         return line.partition(";")[0]
 
     def wire(self, receive_buffer: int | None = None) -> Wire:
-        """Open a TCP connection; to be used in ``with``."""
+        """Open a TCP connection; use it in a ``with`` statement."""
         return Wire(self.port, receive_buffer, self.context)
 
     @contextmanager
@@ -344,7 +345,7 @@ class Site:
         receive_buffer: int | None = None,
         host: str = "localhost",
     ) -> Iterator[Wire]:
-        """Open a WebSocket by hand; what follows is frames."""
+        """Open a WebSocket without a client library; send and receive frames afterwards."""
         with self.wire(receive_buffer) as wire:
             wire.send(handshake(path, more, host))
             head = wire.head()
@@ -352,17 +353,17 @@ class Site:
             yield wire
 
     def refused(self, path: str, headers: dict[str, str] | None = None) -> Answer:
-        """Ask for a WebSocket and return the HTTP response that comes instead."""
+        """Send a handshake that is refused; return the HTTP response."""
         return self.request(path, headers={**HANDSHAKE_HEADERS, **(headers or {})})
 
 
 class Server(Site):
-    """One server under test.
+    """A server under test.
 
     Args:
-        command: what to run; it says where it listens as gunicorn or Django does.
-        env: environment variables on top of this process's.
-        cwd: where to start it.
+        command: what to run; it prints its address like gunicorn or Django.
+        env: environment variables, in addition to those of this process.
+        cwd: the directory to start it in.
     """
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
@@ -371,7 +372,7 @@ class Server(Site):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            # Servers of tests that run at the same time are not to hear each other.
+            # Servers of concurrent tests must not share groups.
             env={
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
@@ -399,25 +400,25 @@ class Server(Site):
         application: str = "tests.project.wsgi",
         env: dict[str, str] | None = None,
     ) -> Server:
-        """Start gunicorn with one of ``WORKERS``, or any other class, as documented."""
+        """Start gunicorn with one of ``WORKERS``, or another worker class, as documented."""
         command = ("-m", "gunicorn", "-k", WORKERS.get(worker, worker), "-b", "127.0.0.1:0")
         return cls(*command, *GUNICORN_OPTIONS, *options, application, env=env)
 
     @classmethod
     def runserver(cls, *options: str, env: dict[str, str] | None = None) -> Server:
-        """Start Django's development server, without autoreload unless options ask for more."""
+        """Start Django's development server, without autoreload unless options enable it."""
         options = options or ("127.0.0.1:0", "--noreload")
-        # Else glibc keeps memory aside for each thread that there was, and no leak would show.
+        # Otherwise glibc keeps memory for each thread that existed, which would hide leaks.
         env = {"MALLOC_ARENA_MAX": "1", **(env or {})}
         return cls("-m", "django", "runserver", *options, env=env)
 
     @property
     def has_threads(self) -> bool:
-        """Say whether threads serve the sockets, not greenlets."""
+        """Return whether threads serve the sockets, not greenlets."""
         assert isinstance(self.process.args, list)
         return "runserver" in self.process.args
 
-    # What it says
+    # Output
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -431,7 +432,7 @@ class Server(Site):
 
     @property
     def log(self) -> str:
-        """All that the server has logged so far."""
+        """The output of the server so far."""
         return "".join(self._lines)
 
     def wait_for_log(self, pattern: str) -> re.Match[str]:
@@ -444,16 +445,16 @@ class Server(Site):
                     raise AssertionError(f"{pattern!r} is not in the log:\n{self.log}")
         return match
 
-    # Ending it
+    # Stopping
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of the workers: of the server itself where it has none."""
+        """The process ids of the workers, or of the server itself if it has none."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()] or [self.process.pid]
 
     def wait_for_replacement(self, killed: int) -> None:
-        """Wait until another worker of ours serves: while it boots it may lose a signal."""
+        """Wait until a new worker of ours serves: while it boots it may lose a signal."""
         killing = rf"Worker \(pid:{killed}\) was sent SIGKILL"
         self.wait_for_log(rf"(?s:{killing}.*\] WebSockets: groups by)")
 
@@ -462,13 +463,13 @@ class Server(Site):
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for the server to end by itself."""
+        """Wait until the server ends by itself; return its exit code."""
         code = self.process.wait(TIMEOUT)
         self._reader.join(TIMEOUT)
         return code
 
     def stop(self) -> None:
-        """Stop the server, gently first."""
+        """Stop the server, gracefully first."""
         self.process.terminate()
         try:
             self.process.wait(TIMEOUT)

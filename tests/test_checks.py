@@ -1,4 +1,4 @@
-"""``manage.py check``."""
+"""The checks of ``manage.py check``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.support import ROOT
 
 
 def found() -> list[tuple[str | None, str]]:
-    """Run all checks; return ids and messages of ours and of the URLs."""
+    """Run all checks; return ids and messages."""
     return [(message.id, str(message.msg)) for message in run_checks()]
 
 
 def test_clean() -> None:
-    """A project that is right hears nothing."""
+    """A correct project gets no messages."""
     assert found() == []
 
 
@@ -60,7 +60,7 @@ def test_value() -> None:
     ],
 )
 def test_misspelt(name: str, hint: str) -> None:
-    """W020 names a setting that is not known, and those that it may mean."""
+    """W020 names an unknown setting, and suggests the known one."""
     with override_settings(**{name: 1}):
         (message,) = run_checks()
     assert (message.id, message.level) == ("django_wsmux.W020", WARNING)
@@ -70,7 +70,7 @@ def test_misspelt(name: str, hint: str) -> None:
 
 @pytest.mark.parametrize("name", ["WEBSOCKET_GREETING", "WEBSOCKET_API_KEY", "SOCKETS"])
 def test_own_settings(name: str) -> None:
-    """A setting that resembles none of ours is the project's own."""
+    """A setting that resembles no setting of the package belongs to the project."""
     with override_settings(**{name: 1}):
         assert found() == []
 
@@ -91,7 +91,7 @@ def test_own_settings(name: str) -> None:
 def test_urlconf_that_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, text: str
 ) -> None:
-    """E001 names the line of the project, and does not blame the setting."""
+    """E001 names the line in the project, and does not blame the setting."""
     module = f"urls_{uuid4().hex}"
     (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -140,7 +140,7 @@ DJANGOS = (
 def test_wsgi(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None, is_warned: bool
 ) -> None:
-    """W019 if wsgi.py has Django's application; it is not imported for that."""
+    """W019 warns if wsgi.py uses Django's application; the check does not import wsgi.py."""
     module = f"wsgi_{uuid4().hex}"
     if source is not None:
         (tmp_path / f"{module}.py").write_text(source)
@@ -160,7 +160,7 @@ def test_wsgi(
     ],
 )
 def test_context(setting: str, value: Any) -> None:
-    """W014 where a package keeps what sockets would not have, unless WEBSOCKET_CONTEXT says how."""
+    """W014 warns of packages whose state sockets would lack, unless WEBSOCKET_CONTEXT is set."""
     with override_settings(**{setting: value}):
         assert [each.id for each in checks.check_context(None)] == ["django_wsmux.W014"]
         with override_settings(WEBSOCKET_CONTEXT=["tests.project.context.around"]):
@@ -169,7 +169,7 @@ def test_context(setting: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["a.b", ["no.such.function"], ["tests.project.context.tenant"]])
 def test_context_functions(value: object) -> None:
-    """E002 if one of WEBSOCKET_CONTEXT cannot be used."""
+    """E002 reports a function of WEBSOCKET_CONTEXT that cannot be used."""
     with override_settings(WEBSOCKET_CONTEXT=value):
         ((number, text),) = found()
     assert number == "django_wsmux.E002"
@@ -177,20 +177,20 @@ def test_context_functions(value: object) -> None:
 
 
 class BadPatterns:
-    """A URLconf with a pattern that Django warns of."""
+    """A URLconf with a pattern that gets a warning of Django."""
 
     urlpatterns = (path("/slash/", lambda request: HttpResponse(), name="a:b"),)
 
 
 def test_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Django's own checks of URLs look at WEBSOCKET_URLCONF too."""
+    """Django's own checks of URLs also check WEBSOCKET_URLCONF."""
     monkeypatch.setitem(sys.modules, "bad_patterns", BadPatterns)
     with override_settings(WEBSOCKET_URLCONF="bad_patterns"):
         assert {number for number, _ in found()} == {"urls.W002", "urls.W003"}
 
 
 def check(prelude: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run ``manage.py check`` in a process of its own, after these lines."""
+    """Run ``manage.py check`` in a process of its own, after this code."""
     program = f"{prelude}\nfrom django.core.management import execute_from_command_line as run\n"
     return subprocess.run(
         [sys.executable, "-c", program + "run(['manage.py', 'check'])"],
@@ -207,18 +207,18 @@ def check(prelude: str, **settings: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("prelude", ["", "from gevent import monkey; monkey.patch_all()"])
 def test_patched_or_not(prelude: str) -> None:
-    """Patched as a whole or not at all is fine for a command."""
+    """A command may run in a process that is fully patched, or not at all."""
     assert check(prelude).returncode == 0
 
 
-def test_patched_in_part() -> None:
-    """E003 names what is missing."""
+def test_partially_patched() -> None:
+    """E003 names what is not patched."""
     result = check("from gevent import monkey; monkey.patch_all(socket=False, ssl=False)")
     assert result.returncode == 1
     assert "(django_wsmux.E003) this process serves with gevent, but socket, ssl" in result.stderr
 
 
-def test_patched_in_part_at_start() -> None:
+def test_partially_patched_at_start() -> None:
     """The application does not start in such a process."""
     program = (
         "from gevent import monkey; monkey.patch_all(thread=False)\n"
@@ -249,13 +249,13 @@ STATIC = "django.contrib.staticfiles"
     [
         (["django_wsmux", STATIC], False),
         ([STATIC, "django_wsmux"], True),
-        # WhiteNoise's command is the next one's with another default, and so is this one.
+        # WhiteNoise's command is a subclass of the next one with another default; so is this one.
         (["tests.project.nostatic", "django_wsmux", STATIC], False),
         (["tests.project.nostatic", STATIC, "django_wsmux"], True),
     ],
 )
 def test_runserver(apps: list[str], warned: bool) -> None:
-    """W004 says which app to move where, unless runserver leads to ours."""
+    """W004 says which app to move, unless runserver leads to the package's command."""
     result = check("", INSTALLED_APPS=[*BASE, *apps], STATIC_URL="static/")
     assert result.returncode == 0
     assert ("(django_wsmux.W004)" in result.stderr) is warned, result.stderr

@@ -1,4 +1,4 @@
-"""What becomes of a worker when its database restarts under ``postgres://``."""
+"""A worker while its database restarts under ``postgres://``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tests.support import Server, frame
 SOCKETS = 100
 RESTARTS = 5
 
-#: Seconds for which the worker is watched.
+#: Seconds for which the worker is observed.
 INTERVAL = 1.0
 
 
 def seconds_of_cpu(pid: int) -> float:
-    """Return the processor time that a process has used so far."""
+    """Return the CPU time that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def paused(server: Server) -> int:
-    """Return how many sockets are not read because their view is behind."""
+    """Return how many sockets are paused because their view is behind."""
     return sum(bool(sizes) for sizes in json.loads(server.get("/unread/")))
 
 
 def test_restarts(postgres: PostgresServer, start_server: StartServer) -> None:
-    """The worker is at rest after each restart, whatever numbers the sockets' descriptors have."""
+    """After each restart the worker is idle, whatever descriptors its sockets have."""
     database = {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": "postgres",
@@ -60,7 +60,7 @@ def test_restarts(postgres: PostgresServer, start_server: StartServer) -> None:
         for restart in range(1, RESTARTS + 1):
             postgres.kill()
             server.wait_for_log(rf"(?s)(not listening.*){{{restart}}}")
-            # The next sockets get the numbers of the descriptors that the database has left.
+            # The next sockets get the descriptors that the database connection has released.
             open_sockets(SOCKETS * (RESTARTS + restart) // (2 * RESTARTS))
             postgres.start()
             server.wait_for_log(rf"(?s)(listening again after.*){{{restart}}}")

@@ -1,4 +1,4 @@
-"""OpenTelemetry's instrumentation: an open socket is a span with status 101, and no error."""
+"""OpenTelemetry's instrumentation: an open socket is a span with status 101, without an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import SERVERS, Server
 @pytest.mark.parametrize("is_around", [False, True], ids=["django", "wsgi"])
 @pytest.mark.parametrize("worker", SERVERS)
 def test_sockets(start_server: StartServer, worker: str, is_around: bool) -> None:
-    """They open, talk and are refused; the spans say so, and none is an error but the crash's."""
+    """Sockets and refusals have spans; only the crash is an error."""
     more = {"OTEL_AROUND": "1"} if is_around else {}
     server = start_site(start_server, worker, COMPAT="opentelemetry_site", **more)
     for path in VIEWS:
@@ -22,7 +22,7 @@ def test_sockets(start_server: StartServer, worker: str, is_around: bool) -> Non
     assert server.refused("/nowhere/").status == 404
     assert server.refused("/crash-before/").status == 500
     server.wait_for_log(r"span .* 500 ERROR .*\n")
-    # To Django a view without a decorator, which has talked, has returned an empty page.
+    # For Django, an undecorated view has returned an empty page after its conversation.
     others = 0 if is_around else 1
     assert len(spans(server, 101)) == len(VIEWS) - others
     assert {status for status, _ in spans(server, 101)} == {"UNSET"}
@@ -32,6 +32,6 @@ def test_sockets(start_server: StartServer, worker: str, is_around: bool) -> Non
 
 
 def spans(server: Server, status: int) -> list[tuple[str, bool]]:
-    """Return the statuses of the spans of answers, and whether they have events."""
+    """Return the statuses of the spans of a response status, and whether they have events."""
     found = re.findall(rf"^span .* {status} (\w+) (\[.*\])$", server.log, re.MULTILINE)
     return [(name, events != "[]") for name, events in found]

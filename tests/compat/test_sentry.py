@@ -1,4 +1,4 @@
-"""Sentry, as its documentation has it: an open socket is no error, an error of a view is one."""
+"""Sentry, set up as in its documentation: open sockets are no errors, exceptions of views are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def site(
 
 
 def test_sockets(site: Server, collector: Collector) -> None:
-    """They open, talk and are refused without an event; what raises is one event."""
+    """Sockets and refusals report no event; an exception reports one."""
     collector.items.clear()
     for path in VIEWS:
         talk(site, path, {})

@@ -1,4 +1,4 @@
-"""What a view raises is one event of Sentry's, with the URL and the user of its socket."""
+"""Each exception of a view is one Sentry event, with URL and user of its socket."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def events(collector: Collector) -> list[dict[str, Any]]:
 
 
 def test_raising(site: Server, collector: Collector) -> None:
-    """One event for each error, whether the view keeps its request or not."""
+    """Each exception is one event, whether the view keeps its request or not."""
     cookie = f"Cookie: {site.sign_in('ann')}\r\n"
     collector.items.clear()
     for path in RAISING:

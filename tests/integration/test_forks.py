@@ -1,4 +1,4 @@
-"""A page that forks: what the process owns stays its own, and the child is a client like others."""
+"""A page that forks: sockets stay with the parent, and the child is a client of its groups."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CLOSE = frame(0x88, (1000).to_bytes(2, "big"))
 
 @pytest.fixture(scope="module", params=[*SERVERS, "direct"])
 def forking(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
-    """A server of its own: what forks do would be felt in the tests of others."""
+    """A separate server, as forks would affect the tests of others."""
     env = {"TEST_CLOSE_TIMEOUT": "20", "TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "60"}
     server: Server = start_lasting_server(request.param, env=env)
     return server
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process lives, and is not only waited for."""
+    """Return whether a process runs, and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -42,8 +42,8 @@ class Child:
     """A child that a page of the server has forked.
 
     Args:
-        server: forks.
-        how: see the page.
+        server: the server that forks.
+        how: how the page forks.
         member: a socket in the group that the child sends to.
         end: the file that the child waits for.
     """
@@ -51,11 +51,11 @@ class Child:
     def __init__(self, server: Server, how: str, member: Wire, end: Path) -> None:
         self._end = end
         self.pid: int = json.loads(server.get(f"/fork/{how}/?key={end}"))["pid"]
-        # Once: the copy of the member in the child must not get it, too.
+        # Once: the copy of the member in the child must not receive it, too.
         assert message(member) == str(self.pid)
 
     def let_end(self) -> None:
-        """Have it end, and wait for that."""
+        """Let the child end, and wait until it has."""
         self._end.touch()
         wait_until(lambda: not is_running(self.pid), "the end of the child")
 
@@ -69,7 +69,7 @@ def message(wire: Wire) -> str:
     return payload.decode()
 
 
-#: Each server with each way to fork there: where there is no gevent nothing has replaced os.fork().
+#: Each server with each way to fork. Without gevent, os.fork() is the original.
 WAYS = [
     (server, how)
     for server in (*SERVERS, "direct")
@@ -80,7 +80,7 @@ WAYS = [
 
 @pytest.mark.parametrize(("forking", "how"), WAYS, indirect=["forking"], scope="module")
 def test_sockets_stay_with_the_parent(forking: Server, how: str, tmp_path: Path) -> None:
-    """While a child lives the parent answers, closes and accepts; the child reaches the group."""
+    """While a child lives, the parent answers, closes and accepts; the child reaches the group."""
     with ExitStack() as stack:
         member = stack.enter_context(forking.upgraded("/group/"))
         paths = PATHS * 5
@@ -99,7 +99,7 @@ def test_sockets_stay_with_the_parent(forking: Server, how: str, tmp_path: Path)
             with forking.upgraded(path) as wire:
                 wire.send(frame(0x81, b"who?"))
                 assert message(wire) == parent
-                # The child has copies of those that were open before.
+                # The child has copies of the sockets that were open before.
         for wire in wires[:2]:
             wire.send(CLOSE)
             opcode, _ = wire.frame()
@@ -112,12 +112,12 @@ def test_sockets_stay_with_the_parent(forking: Server, how: str, tmp_path: Path)
         for wire in wires[2:]:
             wire.send(frame(0x81, b"still there?"))
             assert message(wire) == parent
-        # The parent is still reached: the first child has removed nothing of its own.
+        # The parent can still be reached: the first child has removed no file of the parent.
         Child(forking, how, member, tmp_path / "second").let_end()
 
 
 def test_a_child_can_be_ended(forking: Server, tmp_path: Path) -> None:
-    """SIGTERM ends it, as it would without a server around it: gunicorn's handlers are gone."""
+    """SIGTERM ends the child: it has none of gunicorn's signal handlers."""
     with forking.upgraded("/group/") as member:
         child = Child(forking, "multiprocessing", member, tmp_path / "never")
         os.kill(child.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Tries each cell of the table in ``docs/servers.rst``."""
+"""Tests each cell of the table in ``docs/servers.rst``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ StartServer = Callable[..., Server]
 HEAD = ("what", "own", "gevent", "stock", "pywsgi", "runserver", "live", "client", "other")
 ROWS = table("servers.rst", *HEAD)
 
-#: Each cell, but for those that say nothing.
+#: All cells, without empty ones.
 CELLS = [
     (row[0], HEAD[number], cell)
     for row in ROWS
@@ -50,7 +50,7 @@ CELLS = [
     if number and cell != "-"
 ]
 
-#: What all servers are started with, so that every row can be tried.
+#: Settings of all servers, with which every row can be tested.
 SETTINGS: dict[str, Any] = {
     "WEBSOCKET_PING_INTERVAL": 0.2,
     "WEBSOCKET_COMPRESSION": True,
@@ -58,7 +58,7 @@ SETTINGS: dict[str, Any] = {
 }
 BACKEND = f"local://?namespace={uuid4().hex}"
 
-#: How each is called elsewhere in the tests.
+#: The names of these servers elsewhere in the tests.
 NAMES = {"pywsgi": "direct", "other": "gthread"}
 
 #: Fewer than the sockets that are opened.
@@ -70,9 +70,9 @@ class Target:
     """A server of the table.
 
     Attributes:
-        name: as the table has it.
-        site: where it serves.
-        start: starts another of the same kind.
+        name: its name in the table.
+        site: its address.
+        start: starts another server of the same kind.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Target:
 
     @property
     def server(self) -> Server:
-        """The process."""
+        """The server process."""
         assert isinstance(self.site, Server)
         return self.site
 
@@ -97,7 +97,7 @@ def started(start: StartServer, name: str, *options: str, **settings: Any) -> Se
 
 @pytest.fixture(scope="module")
 def servers(start_lasting_server: StartServer) -> dict[str, Server]:
-    """Those of the table, each started when it is first asked for."""
+    """The servers of the table, each started on first use."""
 
     class Servers(dict[str, Server]):
         def __missing__(self, name: str) -> Server:
@@ -109,7 +109,7 @@ def servers(start_lasting_server: StartServer) -> dict[str, Server]:
 
 @pytest.fixture
 def live_port(transactional_db: None, settings: Any) -> Iterator[int]:
-    """Where a live server listens, as a test case starts it."""
+    """The port of a live server, started as by a test case."""
     settings.STATIC_URL = settings.MEDIA_URL = "files/"
 
     class LiveTests(LiveServerTestCase):
@@ -137,16 +137,16 @@ def target(
     return Target(name, site, lambda **settings: started(start_server, name, **settings))
 
 
-# What is tried; each returns what belongs into the cell
+# Probes; each returns the content of the cell
 
 
 def pages(target: Target) -> str:
-    """A page comes from where sockets do."""
+    """Return whether the port of the sockets serves pages."""
     return "yes" if target.site.get("/").startswith("plain") else "no"
 
 
 def echo(path: str) -> Callable[[Target], str]:
-    """A message comes back."""
+    """Return a probe of whether a message comes back."""
 
     def probe(target: Target) -> str:
         try:
@@ -160,7 +160,7 @@ def echo(path: str) -> Callable[[Target], str]:
 
 
 def refusal(target: Target) -> str:
-    """A view says 403."""
+    """Return how a client sees that a view refuses with 403."""
     with target.site.wire() as wire:
         wire.send(handshake("/status/403/"))
         status = wire.head().split()[1]
@@ -168,18 +168,18 @@ def refusal(target: Target) -> str:
 
 
 def threads(target: Target) -> str:
-    """Twenty sockets of an event view say nothing."""
+    """Return whether twenty quiet sockets of an event view hold threads."""
     before = len(json.loads(target.site.get("/threads/")))
     with ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(target.site.connect("/events/echo/"))
         more = len(json.loads(target.site.get("/threads/"))) - before
-    # Those of earlier sockets may end meanwhile.
+    # Threads of earlier sockets may end meanwhile.
     return "yes" if more >= 10 else "no"
 
 
 def places(target: Target) -> str:
-    """More sockets are open than there are places; a page is asked for."""
+    """Return whether sockets hold slots: open more than there are, then request a page."""
     with ExitStack() as stack:
         for _ in range(FEW + 2):
             stack.enter_context(target.site.connect("/echo/"))
@@ -192,7 +192,7 @@ SENDER += "G('test').send('from another')"
 
 
 def send_from_another_process() -> None:
-    """Tell the group something."""
+    """Send to the group from another process."""
     backend = django_settings.WEBSOCKET_BACKEND
     env = {
         **os.environ,
@@ -203,7 +203,7 @@ def send_from_another_process() -> None:
 
 
 def groups(target: Target) -> str:
-    """Another process tells the group something."""
+    """Return whether a message from another process arrives."""
     with target.site.connect("/group/") as websocket:
         websocket.send("joined")
         assert websocket.recv(timeout=TIMEOUT) == "joined"
@@ -215,19 +215,19 @@ def groups(target: Target) -> str:
 
 
 def compression(target: Target) -> str:
-    """A client offers it."""
+    """Return whether a client that offers compression gets it."""
     with target.site.connect("/echo/") as websocket:
         return "yes" if websocket.protocol.extensions else "no"
 
 
 def pings(target: Target) -> str:
-    """A socket is quiet."""
+    """Return whether a quiet socket is pinged."""
     with target.site.upgraded("/echo/") as wire:
         return "yes" if wire.frame()[0] == 9 else "no"
 
 
 def flooded(target: Target) -> str:
-    """A view sends more than its peer takes."""
+    """Return whether a view waits that sends more than its peer takes."""
     with target.site.upgraded("/flood/", receive_buffer=4096) as wire:
         sent = [-1]
         while sent.count(sent[-1]) < 5:
@@ -238,7 +238,7 @@ def flooded(target: Target) -> str:
 
 
 def lines(target: Target) -> str:
-    """A socket opens and closes."""
+    """Return whether a socket has a line in the log."""
     with target.site.connect("/rooms/lobby/") as websocket:
         websocket.recv(timeout=TIMEOUT)
     if target.name == "pywsgi":
@@ -248,8 +248,8 @@ def lines(target: Target) -> str:
 
 
 def dawdling(target: Target) -> str:
-    """A client sends nothing."""
-    # The limit is short, so nobody else is to be held to it.
+    """Return whether a client that sends nothing gets a 408."""
+    # The limit is short, so other tests must not use this server.
     with target.start(WEBSOCKET_HANDSHAKE_TIMEOUT=0.5).wire() as wire:
         wire.sock.settimeout(TIMEOUT if target.name == "own" else 1.5)
         try:
@@ -259,7 +259,7 @@ def dawdling(target: Target) -> str:
 
 
 def computing(target: Target) -> str:
-    """A view does not wait for anything."""
+    """Return whether a view that blocks the event loop is logged."""
     with target.site.connect("/computing/") as websocket:
         websocket.send("go")
         assert websocket.recv(timeout=TIMEOUT) == "done"
@@ -269,7 +269,7 @@ def computing(target: Target) -> str:
 
 
 def end(target: Target) -> str:
-    """The server is told to stop, or the test is over."""
+    """Return the close code when the server stops or the test ends."""
     if target.name == "live":
         with target.site.upgraded("/echo/") as wire:
             assert registry.open_sockets
@@ -282,7 +282,7 @@ def end(target: Target) -> str:
 
 
 def closing_code(wire: Any) -> str:
-    """Return the code of the close frame, 1006 when there is none."""
+    """Return the code of the close frame; 1006 without one."""
     while head := wire.read(2):
         payload = wire.read(head[1])
         if head[0] & 0x0F == 8:
@@ -313,7 +313,7 @@ PROBES: dict[str, Callable[[Target], str]] = {
     [cell for cell in CELLS if cell[1] != "client" and cell[0] in PROBES],
 )
 def test_server(target: Target, row: str, name: str, expected: str) -> None:
-    """What the table says of it is so."""
+    """The cell is right."""
     assert PROBES[row](target) == expected
 
 
@@ -321,7 +321,7 @@ def test_server(target: Target, row: str, name: str, expected: str) -> None:
     ("name", "expected"), [cell[1:] for cell in CELLS if cell[0] == "TLS ended by the server"]
 )
 def test_tls(start_server: StartServer, certificate: Path, name: str, expected: str) -> None:
-    """A server has a certificate of its own."""
+    """A server with its own certificate serves sockets."""
     assert name in WORKERS
     server = started(start_server, name, "--certfile", str(certificate))
     server.context = tls_context(certificate)
@@ -332,7 +332,7 @@ def test_tls(start_server: StartServer, certificate: Path, name: str, expected: 
 
 
 def client_echo(path: str) -> Callable[[WebSocketClient], str]:
-    """A message comes back."""
+    """Return a probe of whether a message comes back."""
 
     def probe(client: WebSocketClient) -> str:
         with client.websocket(path) as ws:
@@ -343,39 +343,39 @@ def client_echo(path: str) -> Callable[[WebSocketClient], str]:
 
 
 def client_pages(client: WebSocketClient) -> str:
-    """A page comes from the same client."""
+    """Return whether the same client gets pages."""
     return "yes" if client.get("/").status_code == 200 else "no"
 
 
 def client_refusal(client: WebSocketClient) -> str:
-    """A view says 403."""
+    """Return how the client shows that a view refuses with 403."""
     with pytest.raises(HandshakeRefused) as error:
         client.websocket("/status/403/")
     return {403: "HTTP"}[error.value.response.status_code]
 
 
 def client_threads(client: WebSocketClient) -> str:
-    """Sockets of an event view say nothing."""
+    """Return whether quiet sockets of an event view hold threads."""
     before = len(client.get("/threads/").json())
     with client.websocket("/events/echo/"), client.websocket("/events/echo/"):
         return "yes" if len(client.get("/threads/").json()) > before else "no"
 
 
 def client_groups(client: WebSocketClient) -> str:
-    """Another process tells the group something."""
+    """Return whether a message from another process arrives."""
     with client.websocket("/group/") as ws:
         send_from_another_process()
         return "yes" if ws.peek() else "no"
 
 
 def client_compression(client: WebSocketClient) -> str:
-    """It offers it."""
+    """Return whether the client offers compression."""
     with client.websocket("/echo/") as ws:
         return "yes" if ws.response.headers.get("Sec-WebSocket-Extensions") else "no"
 
 
 def client_pings(client: WebSocketClient) -> str:
-    """Time passes, and no ping is answered."""
+    """Return whether a ping is sent while time passes."""
     with client.websocket("/echo/") as ws:
         ws.peek(timeout=60)
         (websocket,) = registry.open_sockets
@@ -383,7 +383,7 @@ def client_pings(client: WebSocketClient) -> str:
 
 
 def client_flooded(client: WebSocketClient) -> str:
-    """A view sends much, and nothing is received."""
+    """Return whether a view waits that sends much to a client that does not receive."""
     with client.websocket("/flood/"):
         return "no" if state.reports["flood"] == "256" else "yes"
 
@@ -406,14 +406,14 @@ CLIENT_PROBES: dict[str, Callable[[WebSocketClient], str]] = {
     ("row", "expected"), [(row, cell) for row, name, cell in CELLS if name == "client"]
 )
 def test_client(websocket_client: WebSocketClient, settings: Any, row: str, expected: str) -> None:
-    """What the table says of the test client is so."""
+    """The cell of the test client is right."""
     for setting, value in SETTINGS.items():
         setattr(settings, setting, value)
     assert CLIENT_PROBES[row](websocket_client) == expected
 
 
 def test_nothing_is_left_out() -> None:
-    """Each row is tried, and each server is told of above the table."""
+    """Each row is tested, and each server is described above the table."""
     assert {row[0] for row in ROWS} == {*PROBES, "TLS ended by the server"}
     text = (ROOT / "docs" / "servers.rst").read_text()
     assert re.findall(r"^\* \*\*(\w+)\*\*:", text, re.MULTILINE) == list(HEAD[1:])

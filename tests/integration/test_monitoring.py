@@ -1,4 +1,4 @@
-"""What an operator sees: access log, counters of all workers, Prometheus, the command."""
+"""Monitoring: access log, counters of all workers, Prometheus, the command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ StartServer = Callable[..., Server]
 
 
 class Site:
-    """Two workers, and what a program of the same project finds out about them."""
+    """Two workers, and a program of the same project that asks them."""
 
     def __init__(self, server: Server, backend: str, env: dict[str, str]) -> None:
         self.server = server
@@ -56,14 +56,14 @@ class Site:
         return counters
 
     def series(self, name: str) -> dict[str, float]:
-        """Return what Prometheus sees of a metric without other labels, by worker."""
+        """Return a metric without other labels as Prometheus sees it, by worker."""
         families = text_string_to_metric_families(self.server.get("/prometheus/"))
         samples = (sample for family in families for sample in family.samples)
         return {each.labels["worker"]: each.value for each in samples if each.name == name}
 
 
 def start_site(worker: str, environment: dict[str, str], *options: str) -> Site:
-    """Start a server and return it as others of its project see it."""
+    """Start a server; return it with its backend."""
     backend = f"local://?namespace={uuid4().hex}"
     env = {**environment, "TEST_BACKEND": backend}
     if worker == "runserver":
@@ -74,18 +74,18 @@ def start_site(worker: str, environment: dict[str, str], *options: str) -> Site:
 
 @pytest.fixture(scope="module")
 def site(environment: dict[str, str]) -> Iterator[Site]:
-    """Two workers of our own."""
+    """Two of our workers."""
     # The view of test_queues() does not end by itself.
     site = start_site("own", environment, "-w", "2", "--graceful-timeout", "1")
     yield site
     site.server.stop()
-    relay.backend()  # closes that of the site
+    relay.backend()  # closes the backend of the site
 
 
 @pytest.fixture
 def both(site: Site) -> Iterator[Site]:
-    """The same, with a socket open in each of the two, at /echo/, and none of other tests."""
-    # There are no counters until the first worker is there.
+    """The site with a socket at /echo/ in each worker, and no sockets of other tests."""
+    # There are no counters before the first worker runs.
     wait_until(lambda: site.counters().get("open") == 0, "the end of other tests' sockets")
     with ExitStack() as stack:
 
@@ -108,7 +108,7 @@ LINE = re.compile(
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_access_log(start_server: StartServer, worker: str) -> None:
-    """A socket is one line, whatever the view, when it has closed; nothing of the peer is raw."""
+    """A closed socket has one line, with any view; text of the peer is escaped."""
     server = start_server(worker, "--access-logfile", "-")
     paths = ["/echo/", "/plain-echo/", "/events/echo/", "/events/lean-echo/", "/events/private/"]
     reason = 'a "quote",\x1b[31m and a\nline'
@@ -133,7 +133,7 @@ def test_access_log(start_server: StartServer, worker: str) -> None:
         assert said == r"a \"quote\",\u001b[31m and a\nline"
     assert "\x1b" not in server.log
     assert '" 101 ' not in server.log
-    if worker != "stock":  # which keeps no such log for pages, nor for refusals
+    if worker != "stock":  # which has no access log for pages and refusals
         server.wait_for_log(r'"GET /nowhere/ HTTP/1\.1" 404')
     if worker == "own":
         with server.connect("/echo/") as websocket:
@@ -143,13 +143,13 @@ def test_access_log(start_server: StartServer, worker: str) -> None:
         assert '"WEBSOCKET /echo/ HTTP/1.1" 1012 0 ' in server.log
 
 
-#: Paths as clients send them: Cyrillic, an emoji, bytes that are not UTF-8, quoted per cents.
+#: Paths as clients send them: Cyrillic, an emoji, bytes that are not UTF-8, escaped percent signs.
 STRANGE = ("%D0%BA", "%F0%9F%98%80", "%FF", "a%25b", "%25D0")
 
 
 @pytest.mark.parametrize("worker", [*WORKERS, "runserver"])
 def test_any_path(environment: dict[str, str], worker: str) -> None:
-    """Whatever the path, its socket has its lines, and its worker is in the list."""
+    """A socket with any path has its lines in the log, and its worker is in the list."""
     settings = {"FORCE_SCRIPT_NAME": "/\N{LATIN SMALL LETTER E WITH ACUTE}"}
     site = start_site(worker, {**environment, "TEST_SETTINGS": json.dumps(settings)})
     prefix = "/%C3%A9"
@@ -169,7 +169,7 @@ def test_any_path(environment: dict[str, str], worker: str) -> None:
                 site.server.wait_for_log(f'"WEBSOCKET {prefix}{path} OPEN" 101')
                 site.server.wait_for_log(f'"WEBSOCKET {prefix}{path} CLOSE"')
             else:
-                # A view that keeps no request keeps no header.
+                # A view that keeps no request keeps no headers.
                 said = "-" if "events" in path else agent
                 line = f'"WEBSOCKET {prefix}{path} HTTP/1.1" 1006 [0-9]+ "-" "{said}" '
                 site.server.wait_for_log(line)
@@ -184,7 +184,7 @@ def test_any_path(environment: dict[str, str], worker: str) -> None:
 
 
 def test_access_log_format(start_server: StartServer) -> None:
-    """It is as the setting says; without an access log there is none."""
+    """The line follows the setting; without an access log there is none."""
     settings = {"WEBSOCKET_ACCESS_LOG_FORMAT": '{"path": "%(U)s", "why": "%(reason)s", "s": %(s)s}'}
     env = {"TEST_SETTINGS": json.dumps(settings)}
     server = start_server("own", "--access-logfile", "-", env=env)
@@ -196,7 +196,7 @@ def test_access_log_format(start_server: StartServer) -> None:
 
 
 def test_counters(both: Site) -> None:
-    """Open and closed sockets of all workers are in the sums, which do not fall at a close."""
+    """Sums include open and closed sockets of all workers, and do not fall when a socket closes."""
     before = both.counters()
     with ExitStack() as stack:
         for path in ("/echo/", "/events/echo/", "/burst/1000/100/"):
@@ -223,7 +223,7 @@ def test_counters(both: Site) -> None:
 
 
 def test_refusals_and_groups(both: Site) -> None:
-    """What Django refuses counts, and what a handshake is not; so does what groups deliver."""
+    """Refusals by Django and malformed handshakes count, and so do deliveries of groups."""
     before = both.counters()
     assert both.server.refused("/nowhere/").status == 404
     assert both.server.refused("/echo/", {"Sec-WebSocket-Version": "12"}).status == 426
@@ -238,7 +238,7 @@ def test_refusals_and_groups(both: Site) -> None:
 
 
 def test_queues(both: Site) -> None:
-    """What waits for a slow peer, and for a slow view, shows while it waits."""
+    """Counters show what waits for a slow peer and for a slow view."""
     with both.server.upgraded("/late-echo/slow/") as wire:
         wire.send(frame(0x81, b"x") * 5)
         wait_until(lambda: both.counters()["unread_messages"] == 5, "messages that wait")
@@ -251,7 +251,7 @@ def test_queues(both: Site) -> None:
 
 
 def test_handlers(both: Site) -> None:
-    """Messages that are being handled show until they are."""
+    """A counter shows the messages that are being handled."""
     with both.server.connect("/events/slow/") as websocket:
         for _ in range(20):
             websocket.send("take your time")
@@ -260,7 +260,7 @@ def test_handlers(both: Site) -> None:
 
 
 def test_prometheus(both: Site) -> None:
-    """Whichever worker is scraped, both are there; one that dies takes its series along."""
+    """Any worker reports the series of both; a worker that dies takes its series along."""
     text = both.server.get("/prometheus/")
     assert "# TYPE django_wsmux_sockets_opened_total counter" in text
     assert "# TYPE django_wsmux_handler_seconds histogram" in text
@@ -277,7 +277,7 @@ def test_prometheus(both: Site) -> None:
 
 
 def test_list(both: Site) -> None:
-    """Sockets of both workers are listed; what is left out is said."""
+    """Sockets of both workers are listed; the number of omitted sockets is shown."""
     with (
         signed_in(both.server, "ann") as headers,
         both.server.connect("/events/private/", additional_headers=headers) as websocket,
@@ -292,7 +292,7 @@ def test_list(both: Site) -> None:
         text = both.command()
         assert re.search(rf"^/events/private/ +{user} +127\.0\.0\.1 +0:00:0\d +1 ", text, re.M)
         limited = json.loads(both.command("--json", "--limit", "1"))
-        # One of each worker.
+        # One from each worker.
         assert len(limited["sockets"]) == 2
         assert len({each["worker"] for each in limited["sockets"]}) == 2
         # Each worker has a socket at /echo/, and one of them has this one, too.
@@ -302,7 +302,7 @@ def test_list(both: Site) -> None:
 
 
 def test_send(both: Site) -> None:
-    """A message goes to the members of a group; a name that is none is refused."""
+    """A message goes to the members of a group; an invalid name is refused."""
     with both.server.connect("/events/room/lobby/") as websocket:
         websocket.recv(timeout=TIMEOUT)
         assert both.command("send", "lobby", "from afar") == "sent to 1 sockets\n"
@@ -312,7 +312,7 @@ def test_send(both: Site) -> None:
 
 
 def test_disconnect(both: Site) -> None:
-    """A user's sockets are closed, by name or by primary key; as a command of its own."""
+    """A user's sockets are closed by name or by primary key, also as a separate command."""
     for by_id in (False, True):
         with (
             signed_in(both.server, "bob") as headers,
@@ -346,7 +346,7 @@ def test_runserver(environment: dict[str, str]) -> None:
 
 
 def test_before_the_first_handshake(environment: dict[str, str]) -> None:
-    """A worker of ours that has served no socket yet is there, also after a reload."""
+    """A worker of ours appears before its first socket, also after a reload."""
     site = start_site("own", environment, "-w", "2")
 
     def processes() -> set[int]:
@@ -367,13 +367,13 @@ def test_before_the_first_handshake(environment: dict[str, str]) -> None:
 
 
 def test_alone() -> None:
-    """A process cannot ask others where there is no backend, and says so."""
+    """Without a backend a process cannot ask others, and says so."""
     with pytest.raises(CommandError, match="WEBSOCKET_BACKEND is memory://"):
         call_command("websockets")
 
 
 def test_broker_away() -> None:
-    """The command says that nobody can be asked."""
+    """The command reports that the broker cannot be reached."""
     with (
         override_settings(WEBSOCKET_BACKEND="redis://127.0.0.1:1/0"),
         pytest.raises(CommandError, match=r"redis://127\.0\.0\.1:1"),

@@ -1,4 +1,4 @@
-"""Event views on a real PostgreSQL: views that wait side by side, and connections given back."""
+"""Event views on a real PostgreSQL: concurrent views, and released connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings(postgres: PostgresServer, **more: object) -> dict[str, str]:
 
 
 def held(postgres: PostgresServer) -> int:
-    """Return how many connections there are besides the one that asks, and asked before."""
+    """Return how many connections there are, without those of psql."""
     return int(
         postgres.ask(
             "SELECT count(*) FROM pg_stat_activity "
@@ -48,7 +48,7 @@ def held(postgres: PostgresServer) -> int:
 
 @contextmanager
 def most_held(postgres: PostgresServer) -> Iterator[list[int]]:
-    """Watch the connections meanwhile."""
+    """Yield a list to which the number of connections is added repeatedly."""
     seen, over = [0], threading.Event()
 
     def watch() -> None:
@@ -65,7 +65,7 @@ def most_held(postgres: PostgresServer) -> Iterator[list[int]]:
 
 
 def ask_all(postgres: PostgresServer, wires: list[Wire], at_once: int) -> None:
-    """Have each socket's view wait in the database until so many do at the same time."""
+    """Let the view of each socket wait in the database, until this many wait at the same time."""
     with psycopg.connect(port=postgres.port, host="127.0.0.1", user="postgres") as lock:
         lock.execute("SET application_name = 'psql'")
         lock.execute("SELECT pg_advisory_lock(1)")
@@ -78,21 +78,21 @@ def ask_all(postgres: PostgresServer, wires: list[Wire], at_once: int) -> None:
 
 
 @pytest.mark.parametrize("worker", ["own", "stock"])
-def test_side_by_side(postgres: PostgresServer, start_server: StartServer, worker: str) -> None:
-    """200 views wait together, on no more connections than there are greenlets; then on none."""
+def test_concurrent_views(postgres: PostgresServer, start_server: StartServer, worker: str) -> None:
+    """200 views wait together with one connection per greenlet at most, and release all of them."""
     env = settings(postgres, WEBSOCKET_HANDLER_GREENLETS=20)
     server = start_server(worker, env=env)
     with ExitStack() as stack:
         wires = [stack.enter_context(server.upgraded("/events/database/")) for _ in range(SOCKETS)]
         with most_held(postgres) as seen:
             ask_all(postgres, wires, at_once=20)
-        # One that is closed is there until its process has ended, and another one is open by then.
+        # A closed one is counted until its process has ended; another one may be open by then.
         assert 1 < max(seen) <= 2 * 20
         wait_until_said(lambda: held(postgres) == 0)
 
 
 def test_pool(postgres: PostgresServer, start_server: StartServer) -> None:
-    """psycopg's pool bounds the connections, whatever the number of greenlets."""
+    """psycopg's pool limits the connections, with any number of greenlets."""
     env = settings(
         postgres,
         WEBSOCKET_HANDLER_GREENLETS=SOCKETS,
@@ -107,12 +107,12 @@ def test_pool(postgres: PostgresServer, start_server: StartServer) -> None:
 
 
 def talk(websocket: ClientConnection) -> str:
-    """Ask for the connection that a message gets."""
+    """Return the connection that a message gets."""
     return str(ask(websocket, "SELECT pg_backend_pid()"))
 
 
 def test_persistent(postgres: PostgresServer, start_server: StartServer) -> None:
-    """``CONN_MAX_AGE`` keeps a connection from message to message, whoever's they are."""
+    """``CONN_MAX_AGE`` keeps a connection for messages of any socket."""
     server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
     with server.connect("/events/database/") as one, server.connect("/events/database/") as two:
         assert len({talk(websocket) for websocket in (one, two, one, two)}) == 1
@@ -120,7 +120,7 @@ def test_persistent(postgres: PostgresServer, start_server: StartServer) -> None
 
 
 def test_restart(postgres: PostgresServer, start_server: StartServer) -> None:
-    """A connection that went stale costs its socket; the next message gets a new one."""
+    """A stale connection ends its socket; the next message gets a new connection."""
     server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
     with server.connect("/events/database/") as one, server.connect("/events/database/") as two:
         before = talk(one)
@@ -132,7 +132,7 @@ def test_restart(postgres: PostgresServer, start_server: StartServer) -> None:
 
 
 def test_function_view(postgres: PostgresServer, start_server: StartServer) -> None:
-    """While a function view waits for a message it holds none either."""
+    """A function view holds no connection while it waits for a message."""
     server = start_server("own", env=settings(postgres, CONN_MAX_AGE=60))
     with server.connect("/database/") as websocket:
         assert json.loads(websocket.recv(timeout=TIMEOUT)) == {"held": False}
@@ -140,7 +140,7 @@ def test_function_view(postgres: PostgresServer, start_server: StartServer) -> N
 
 
 def test_health_checks(postgres: PostgresServer, start_server: StartServer) -> None:
-    """With ``CONN_HEALTH_CHECKS`` nobody notices that a connection went stale."""
+    """With ``CONN_HEALTH_CHECKS`` a stale connection is replaced without an error."""
     env = settings(postgres, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
     server = start_server("own", env=env)
     with server.connect("/events/database/") as websocket:

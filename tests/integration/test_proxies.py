@@ -1,4 +1,4 @@
-"""Behind nginx, Caddy, HAProxy and Apache, with the configurations that the manual shows."""
+"""Sockets behind nginx, Caddy, HAProxy and Apache, with the configurations of the manual."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVIL = "https://evil.example"
 
 
 def starting(directory: Path, certificate: Path) -> Iterator[StartProxy]:
-    """Start proxies; end them with what this is for."""
+    """Yield a function that starts proxies; stop them afterwards."""
     with ExitStack() as stack:
 
         def start(kind: Kind, backend: int | Path, *changes: Change) -> ReverseProxy:
@@ -52,7 +52,7 @@ def starting(directory: Path, certificate: Path) -> Iterator[StartProxy]:
 
 @pytest.fixture
 def start_proxy(tmp_path: Path, certificate: Path) -> Iterator[StartProxy]:
-    """Start a proxy, stopped after the test."""
+    """Start proxies, stopped after the test."""
     yield from starting(tmp_path, certificate)
 
 
@@ -60,13 +60,13 @@ def start_proxy(tmp_path: Path, certificate: Path) -> Iterator[StartProxy]:
 def start_lasting_proxy(
     tmp_path_factory: pytest.TempPathFactory, certificate: Path
 ) -> Iterator[StartProxy]:
-    """The same for fixtures that several tests share; stopped after the module."""
+    """Start proxies that several tests share, stopped after the module."""
     yield from starting(tmp_path_factory.mktemp("proxies"), certificate)
 
 
 @pytest.fixture(scope="module")
 def unix_socket() -> Iterator[Path]:
-    """A place for gunicorn's, with a short path, where nginx's workers may enter."""
+    """A short path for gunicorn's unix socket, in a directory that nginx's workers may enter."""
     directory = Path(tempfile.mkdtemp(prefix="gunicorn-"))
     directory.chmod(0o755)
     yield directory / "socket"
@@ -82,29 +82,29 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def backend(start_lasting_server: StartServer, unix_socket: Path) -> Server:
-    """What stands behind the proxies, at a port and at a unix socket."""
+    """The server behind the proxies, at a port and at a unix socket."""
     env = {"TEST_SETTINGS": json.dumps(SETTINGS)}
-    # As where the proxy is on another machine: gunicorn itself believes nobody.
+    # As if the proxy were on another machine: gunicorn itself trusts no address.
     options = ("-b", f"unix:{unix_socket}", "--forwarded-allow-ips", "192.0.2.1")
     return start_lasting_server("own", *options, env=env)
 
 
 def ready(server: Server) -> Server:
-    """Wait until its worker answers: that may take longer than an impatient proxy waits."""
+    """Wait until its worker answers, which may take longer than an impatient proxy waits."""
     assert server.get("/").startswith("plain ")
     return server
 
 
 @pytest.fixture(scope="module")
 def pinging_backend(start_lasting_server: StartServer) -> Server:
-    """One that pings every half a second."""
+    """A server that pings every half second."""
     env = {"TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "0.5"}
     return ready(start_lasting_server("own", env=env))
 
 
 @pytest.fixture(scope="module")
 def silent_backend(start_lasting_server: StartServer) -> Server:
-    """One that sends no pings."""
+    """A server that sends no pings."""
     return ready(start_lasting_server("own", env={"TEST_PING_INTERVAL": "0"}))
 
 
@@ -116,19 +116,19 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture(scope="module")
 def proxy(start_lasting_proxy: StartProxy, kind: Kind, backend: Server) -> ReverseProxy:
-    """Each of them in front of the same server."""
+    """Each of the proxies, in front of the same server."""
     return start_lasting_proxy(kind, backend.port)
 
 
 def closed(websocket: ClientConnection) -> tuple[int | None, str | None]:
-    """Wait for the end: code and reason."""
+    """Wait for the close; return code and reason."""
     with pytest.raises(ConnectionClosed):
         websocket.recv(timeout=TIMEOUT)
     return websocket.close_code, websocket.close_reason
 
 
 def come_back(proxy: ReverseProxy) -> ClientConnection:
-    """Connect until it is let in, as clients do that are told to come back later."""
+    """Connect until accepted, like clients that are told to come back later."""
     opened: list[ClientConnection] = []
     refusals: set[tuple[int, str | None]] = set()
 
@@ -146,7 +146,7 @@ def come_back(proxy: ReverseProxy) -> ClientConnection:
 
 
 class TestOneAddress:
-    """Pages and sockets, as without a proxy."""
+    """Pages and sockets work as without a proxy."""
 
     def test_pages_and_sockets(self, proxy: ReverseProxy) -> None:
         """One port serves both, in turn."""
@@ -157,21 +157,21 @@ class TestOneAddress:
                 assert websocket.recv(timeout=TIMEOUT) == f"number {number}"
 
     def test_large_messages(self, proxy: ReverseProxy) -> None:
-        """1 MiB goes both ways."""
+        """A message of 1 MiB passes in both directions."""
         message = os.urandom(2**20)
         with proxy.connect("/echo/") as websocket:
             websocket.send(message)
             assert websocket.recv(timeout=TIMEOUT) == message
 
-    def test_plain_visitors_are_sent_to_tls(self, proxy: ReverseProxy, kind: Kind) -> None:
-        """Where there is TLS, that is."""
+    def test_redirect_to_tls(self, proxy: ReverseProxy, kind: Kind) -> None:
+        """A proxy with TLS redirects plain requests to it."""
         if kind.is_secure:
             answer = proxy.plain.request("/page/")
             assert answer.status in (301, 302, 308)
             assert answer.headers["Location"].startswith("https://")
 
     def test_refusals(self, proxy: ReverseProxy) -> None:
-        """What Django says instead of 101 arrives as it was said."""
+        """Responses instead of the 101 arrive unchanged."""
         answer = proxy.refused("/status/403/")
         assert (answer.status, answer.text) == (403, "status 403")
         assert answer.headers["Retry-After"] == "7"
@@ -180,7 +180,7 @@ class TestOneAddress:
 
 
 class TestOutside:
-    """What Django knows of the other side."""
+    """What Django knows about the client's side of the proxy."""
 
     def known(self, proxy: ReverseProxy, **headers: str) -> dict[str, Any]:
         with proxy.connect("/outside/", additional_headers=headers) as websocket:
@@ -188,14 +188,14 @@ class TestOutside:
         return known
 
     def test_host_and_scheme(self, proxy: ReverseProxy, kind: Kind) -> None:
-        """They are the browser's."""
+        """Host and scheme are those of the browser."""
         known = self.known(proxy)
         assert known["host"] == f"127.0.0.1:{proxy.port}"
         assert known["secure"] is kind.is_secure
         assert known["for"] == "127.0.0.1"
 
     def test_claims_of_the_client(self, proxy: ReverseProxy, kind: Kind) -> None:
-        """They do not count: the last address is what the proxy has seen."""
+        """Headers of the client do not count: the last address is the one that the proxy saw."""
         claims = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"}
         known = self.known(proxy, **claims)
         assert known["secure"] is kind.is_secure
@@ -204,12 +204,12 @@ class TestOutside:
         assert self.known(proxy, **claims)["secure"] is kind.is_secure
 
     def test_urls(self, proxy: ReverseProxy) -> None:
-        """They name the proxy."""
+        """URLs have the host of the proxy."""
         scheme = {"http": "ws", "https": "wss"}[proxy.scheme]
         assert proxy.get("/page/").startswith(f"{scheme}://127.0.0.1:{proxy.port}/echo/ ")
 
     def test_origin(self, proxy: ReverseProxy) -> None:
-        """The site's own pages may connect; others, and its own without TLS, may not."""
+        """The site's own pages may connect; other pages, and its own without TLS, may not."""
         own = f"{proxy.scheme}://127.0.0.1:{proxy.port}"
         with proxy.connect("/echo/", origin=own) as websocket:
             websocket.send("own")
@@ -221,7 +221,7 @@ class TestOutside:
             assert proxy.refused("/echo/", {"Origin": origin}).status == 403
 
     def test_session(self, proxy: ReverseProxy) -> None:
-        """Its cookie, which is for TLS only, signs the socket in."""
+        """The session cookie, which is for TLS only, signs the socket in."""
         name = uuid4().hex
         (cookie,) = (
             cookie
@@ -235,7 +235,7 @@ class TestOutside:
 
 
 class TestEnd:
-    """However a socket ends, the other side learns it."""
+    """Each side sees how the other one ends a socket."""
 
     def test_server_closes(self, proxy: ReverseProxy) -> None:
         """Code and reason arrive."""
@@ -250,7 +250,7 @@ class TestEnd:
         assert reported(backend, key) == "4002 bye []"
 
     def test_client_dies(self, proxy: ReverseProxy, backend: Server) -> None:
-        """Without a close frame, by a FIN or by a RST: the view learns 1006."""
+        """After a FIN or RST without a close frame, the view sees 1006."""
         host = f"127.0.0.1:{proxy.port}"
         key = uuid4().hex
         with proxy.upgraded(f"/report/{key}/", host=host):
@@ -263,10 +263,11 @@ class TestEnd:
         assert reported(backend, key).startswith("1006 ")
 
     def test_worker_leaves(self, proxy: ReverseProxy, backend: Server) -> None:
-        """SIGTERM, as gunicorn passes it on: every client is told 1012 and may come back.
+        """When a worker stops, every client gets 1012 and can reconnect.
 
-        The worker that leaves still answers on the connections that a proxy keeps open to it:
-        503, and the client comes back once more.
+        The stopping worker still answers on connections that a proxy keeps open to it, with 503;
+        the
+        client then tries again.
         """
         with ExitStack() as stack:
             sockets = [stack.enter_context(proxy.connect("/echo/")) for _ in range(3)]
@@ -283,7 +284,7 @@ class TestEnd:
 def test_pings_keep_it_open(
     start_proxy: StartProxy, kind: Kind, pinging_backend: Server, silent_backend: Server
 ) -> None:
-    """A proxy cuts a WebSocket on which nothing happens for its limit, here a second."""
+    """A proxy cuts a WebSocket that is idle for its limit, here a second."""
     pinging = start_proxy(kind, pinging_backend.port, kind.timeout)
     silent = start_proxy(kind, silent_backend.port, kind.timeout)
     with silent.connect("/echo/") as idle:
@@ -300,7 +301,7 @@ def test_pings_keep_it_open(
 def test_unix_socket(
     start_proxy: StartProxy, kind: Kind, backend: Server, unix_socket: Path
 ) -> None:
-    """The same over a unix socket, which needs no ports."""
+    """The same works over a unix socket, without ports."""
     proxy = start_proxy(kind, unix_socket)
     assert proxy.get("/").startswith("plain ")
     own = f"{proxy.scheme}://127.0.0.1:{proxy.port}"
@@ -310,7 +311,7 @@ def test_unix_socket(
 
 
 def test_addresses(start_server: StartServer, start_proxy: StartProxy, kind: Kind) -> None:
-    """WEBSOCKET_TRUSTED_PROXIES: what the proxy has seen counts, not what the client claims."""
+    """WEBSOCKET_TRUSTED_PROXIES: the address that the proxy saw counts, not the client's claim."""
     settings = {"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS": 2, "WEBSOCKET_TRUSTED_PROXIES": 1}
     server = start_server("own", env={"TEST_SETTINGS": json.dumps({**SETTINGS, **settings})})
     outside = start_proxy(kind, server.port)
@@ -324,8 +325,8 @@ def test_addresses(start_server: StartServer, start_proxy: StartProxy, kind: Kin
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_least(start_server: StartServer, start_proxy: StartProxy, worker: str) -> None:
-    """One location of nginx, with two headers: whichever worker there is, it does."""
+def test_minimal_nginx(start_server: StartServer, start_proxy: StartProxy, worker: str) -> None:
+    """One location of nginx with two headers is enough for any worker."""
     proxy = start_proxy(LEAST, start_server(worker).port)
     with proxy.connect("/echo/") as websocket:
         websocket.send("through nginx")
@@ -335,7 +336,7 @@ def test_least(start_server: StartServer, start_proxy: StartProxy, worker: str) 
 
 
 def test_two_ports(start_server: StartServer, start_proxy: StartProxy) -> None:
-    """Pages and sockets have servers of their own, as the older package had it, and one address."""
+    """Pages and sockets have separate servers, as with the older package, and one address."""
     pages = start_server("sync")
     sockets = start_server("stock", application="tests.project.wsgi:websocket")
     proxy = start_proxy(TWO_PORTS, pages.port, (SOCKETS_BACKEND, f"127.0.0.1:{sockets.port}"))

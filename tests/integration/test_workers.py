@@ -1,4 +1,4 @@
-"""What gunicorn does with its workers: stop, reload, several, few slots, TLS."""
+"""gunicorn's management of workers: stop, reload, several workers, few slots, TLS."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ each_worker = pytest.mark.parametrize("worker", WORKERS)
 
 
 class TestLeaving:
-    """``WebSocketWorker`` says good-bye; more of it is in ``test_deploys.py``."""
+    """``WebSocketWorker`` closes its sockets; ``test_deploys.py`` tests more of it."""
 
     def test_peers_that_do_not_answer(self, start_server: StartServer) -> None:
-        """They do not hold the worker up for graceful_timeout."""
+        """Peers that do not answer do not delay the worker until graceful_timeout."""
         server = start_server("own", "--graceful-timeout", "300")
         with server.upgraded("/echo/") as wire:
             server.signal(signal.SIGTERM)
             assert server.wait() == 0
             assert wire.closed() == (1012, "service restart")
 
-    def test_views_learn_it(self, start_server: StartServer, tmp_path: Path) -> None:
-        """A view that waits ends as with any close, and its last lines run."""
+    def test_waiting_view(self, start_server: StartServer, tmp_path: Path) -> None:
+        """A waiting view sees the close, and its last lines run."""
         server = start_server("own", env={"TEST_FAREWELL": str(tmp_path / "farewell")})
         with server.connect("/farewell/") as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "ready"
@@ -42,11 +42,11 @@ class TestLeaving:
 
 
 class TestSlots:
-    """An open socket costs the HTTP side nothing."""
+    """An open socket takes no slot of the HTTP side."""
 
     @each_worker
     def test_worker_connections(self, start_server: StartServer, worker: str) -> None:
-        """100 sockets, worker_connections=10: pages are still served, sockets work."""
+        """With worker_connections=10, 100 sockets work and pages are served."""
         server = start_server(worker, "--worker-connections", "10")
         with ExitStack() as stack:
             sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(100)]
@@ -59,7 +59,7 @@ class TestSlots:
 
     @each_worker
     def test_plain_views_hold_a_slot(self, start_server: StartServer, worker: str) -> None:
-        """Only a view without a decorator runs inside its request, as it always did."""
+        """Only a view without a decorator holds a slot, as it runs inside its request."""
         server = start_server(worker)
         with server.connect("/plain-echo/") as websocket:
             websocket.send("x")
@@ -68,7 +68,7 @@ class TestSlots:
 
 
 def test_turns(start_server: StartServer) -> None:
-    """A connection whose next request is always there does not keep the others out."""
+    """A connection that always has another request does not block the others."""
     server = start_server("own")
     request, most = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 100
     with server.wire() as early, server.wire() as busy, server.wire() as late:
@@ -76,7 +76,7 @@ def test_turns(start_server: StartServer) -> None:
             wire.send(request)
             wire.response()
         (worker,) = server.workers
-        # All are there before the worker looks; it may begin at either end.
+        # All requests are there before the worker looks; it may start at either end.
         os.kill(worker, signal.SIGSTOP)
         stat = Path(f"/proc/{worker}/stat")
         wait_until(lambda: ") T " in stat.read_text(), "the worker has stopped")
@@ -107,11 +107,11 @@ class TestProcesses:
 
     @each_worker
     def test_descriptors_are_not_left_behind(self, start_server: StartServer, worker: str) -> None:
-        """500 sockets, closed and vanished, leave the worker as it was; it has not aborted."""
+        """500 sockets, closed or vanished, leave the worker unharmed; it has not aborted."""
         server = start_server(worker)
         server.get("/")
         with server.connect("/echo/"):
-            pass  # the first opens what the process needs for all of them
+            pass  # the first opens descriptors that all of them share
         (pid,) = server.workers
         before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         for _ in range(125):
@@ -137,11 +137,11 @@ class TestProcesses:
 
 
 class TestUnixSocket:
-    """gunicorn behind nginx often listens on a file."""
+    """gunicorn listening on a unix socket, as it often does behind nginx."""
 
     @each_worker
     def test_echo(self, start_server: StartServer, worker: str, tmp_path: Path) -> None:
-        """Sockets are taken over there too."""
+        """Sockets can be taken over there too."""
         path = tmp_path / "socket"
         start_server(worker, "-b", f"unix:{path}")
         with unix_connect(str(path), "ws://localhost/echo/") as websocket:
@@ -150,11 +150,11 @@ class TestUnixSocket:
 
 
 class TestTLS:
-    """TLS ended by gunicorn."""
+    """TLS terminated by gunicorn."""
 
     @each_worker
     def test_echo(self, start_server: StartServer, worker: str, certificate: Path) -> None:
-        """What is decrypted but unread does not wait for the next packet."""
+        """Bytes that are decrypted but unread do not wait for the next packet."""
         server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
         context = tls_context(certificate)
         messages = ["x" * size for size in (0, 1, 1000, 16384, 100_000, 1_000_000)]
@@ -180,7 +180,7 @@ class TestTLS:
     def test_frames_in_the_record_of_the_handshake(
         self, start_server: StartServer, worker: str, certificate: Path
     ) -> None:
-        """What the server's HTTP parser has not read of it does not wait for more to come."""
+        """Bytes that the server's HTTP parser has not read do not wait for more."""
         server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
         server.context = tls_context(certificate)
         messages = [b"%d" % number * 500 for number in range(10, 25)]
@@ -192,7 +192,7 @@ class TestTLS:
 
 
 class TestWrongWorkers:
-    """What cannot work says so."""
+    """Workers that cannot serve sockets say so."""
 
     @pytest.mark.parametrize("worker", ["sync", "gthread"])
     def test_blocking_workers(self, start_server: StartServer, worker: str) -> None:
@@ -213,11 +213,11 @@ class TestWrongWorkers:
 
 
 class TestTwoServers:
-    """``get_wsgi_websocket_application()``: sockets on a port of their own."""
+    """``get_wsgi_websocket_application()``: sockets on a separate port."""
 
     @each_worker
     def test_sockets_only(self, start_server: StartServer, worker: str) -> None:
-        """Sockets open; a plain request gets 426 where one is and 404 elsewhere."""
+        """Sockets open; a plain request gets 426 at their paths and 404 elsewhere."""
         server = start_server(worker, application="tests.project.wsgi:websocket")
         with server.connect("/echo/") as websocket:
             websocket.send("x")
