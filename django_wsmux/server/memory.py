@@ -1,9 +1,9 @@
 """Sockets in memory: a view and its client take turns in one thread.
 
-Each view is a greenlet. While it runs nobody else does; when it waits for a message, control goes
-back to whoever called ``Loop.run()``: a test. Nothing sleeps, and no time passes but what
-``Loop.advance()`` is told to let pass. Bytes go the way they go on a real connection, frame by
-frame in both directions; only the kernel is missing, and with it everything about slow peers.
+Each view is a greenlet. While it runs, nothing else does; when it waits for a message, control
+returns to the test that called ``Loop.run()``. Nothing sleeps, and only ``Loop.advance()`` lets
+time pass. Bytes are processed as on a real connection, frame by frame in both directions. Only the
+kernel is missing, and with it all effects of slow peers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .takeover import Takeover
 
 __all__ = ["Loop", "MemoryTakeover", "MemoryTransport", "Peer", "Task", "current_loop"]
 
-#: Polls with ``receive(timeout=0)`` in a row, while no time passes, that are taken for a loop
-#: without an end.
+#: Consecutive polls with ``receive(timeout=0)``, while no time passes, that are taken for an
+#: endless loop.
 MAX_POLLS: Final = 10_000
 
 
@@ -41,21 +41,21 @@ class _Timer:
 
 
 class Loop:
-    """Runs whatever is ready, in order, on the stack of whoever calls ``run()``."""
+    """Runs ready callbacks in order, on the stack of the caller of ``run()``."""
 
     def __init__(self) -> None:
         self._ready: deque[Callable[[], object]] = deque()
-        # The limits of waits, the soonest first.
+        # The timeouts of waits, the soonest first.
         self._timers: list[_Timer] = []
         self._numbers = count()
         self._now = 0.0
 
     def call(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called when its turn comes."""
+        """Schedule ``callback`` after those already scheduled."""
         self._ready.append(callback)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have ``callback`` called when so much time has passed; return what calls it off."""
+        """Schedule ``callback`` after some time; return a function that cancels it."""
         timer = _Timer(self._now + max(seconds, 0), next(self._numbers), callback)
         heappush(self._timers, timer)
 
@@ -65,19 +65,19 @@ class Loop:
         return cancel
 
     def start(self, function: Callable[[], object]) -> Task:
-        """Have ``function`` run as a task, in an empty context as under a server."""
+        """Run ``function`` as a task, in an empty context as under a server."""
         task = Task(function)
         self.call(lambda: self.switch(task))
         return task
 
     def switch(self, task: Task, *args: object) -> None:
-        """Let a task run until it ends or waits."""
+        """Run a task until it ends or waits."""
         if not task.dead:
             task.parent = getcurrent()
             task.switch(*args)
 
     def end(self, task: Task) -> None:
-        """Have a task end where it waits, or does next."""
+        """End a task where it waits, or where it waits next."""
 
         def throw() -> None:
             if not task.dead:
@@ -87,10 +87,10 @@ class Loop:
         self.call(throw)
 
     def run(self) -> None:
-        """Go on until every task has ended or waits.
+        """Run until every task has ended or waits.
 
         Raises:
-            RuntimeError: a view polls without an end.
+            RuntimeError: a view polls endlessly.
         """
         polls = 0
         while True:
@@ -103,12 +103,12 @@ class Loop:
             if polls > MAX_POLLS:
                 raise RuntimeError(
                     "a view calls receive(timeout=0) again and again, so the test would never "
-                    "go on: let it wait, receive(timeout=0.1)"
+                    "continue: make it wait, receive(timeout=0.1)"
                 )
             callback()
 
     def advance(self, seconds: float, is_enough: Callable[[], bool]) -> None:
-        """Let time pass, for waits that have a limit, until ``is_enough()``; sleeps not at all."""
+        """Let time pass for waits with a timeout, until ``is_enough()``; never sleeps."""
         limit = self._now + seconds
         self.run()
         while not is_enough():
@@ -120,7 +120,7 @@ class Loop:
             self.run()
 
     def _due(self, limit: float) -> Callable[[], object] | None:
-        """Return what is due next, if that is by ``limit``; the time is then what it was due."""
+        """Return the next callback due by ``limit``, and set the time to when it was due."""
         while self._timers and self._timers[0].due <= limit:
             timer = heappop(self._timers)
             if timer.callback is not None:
@@ -141,26 +141,26 @@ def current_loop() -> Loop:
 
 
 class Peer(Protocol):
-    """The other end of a connection; it may answer at once, with ``MemoryTransport.feed()``."""
+    """The other end of a connection; it may answer at once with ``MemoryTransport.feed()``."""
 
     def connected(self, transport: MemoryTransport) -> None:
-        """The socket is taken over: this is what carries it."""
+        """Take the transport, once the connection is taken over."""
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the server."""
+        """Process bytes from the server."""
 
     def eof_received(self) -> None:
-        """The server has sent its last byte."""
+        """Note that the server has sent its last byte."""
 
 
 class MemoryTransport:
     """Carries the bytes of one WebSocket within a process; see ``contracts.Transport``.
 
     Args:
-        loop: says whose turn it is.
-        websocket: gets what the peer sends.
-        peer: gets what the view sends.
-        arrive: called in a task each time that it is given control.
+        loop: schedules the tasks.
+        websocket: receives what the peer sends.
+        peer: receives what the view sends.
+        arrive: called in a task each time it gets control.
     """
 
     #: The peer takes everything at once.
@@ -177,19 +177,19 @@ class MemoryTransport:
         self._is_reading = False
         self._is_closed = False
         self._tasks: list[Task] = []
-        #: The task in ``wait()``, and for how many seconds at most.
+        #: The task in ``wait()``, and its timeout in seconds.
         self.waiter: Task | None = None
         self.limit: float | None = None
 
     # The peer's side
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Receive bytes from the peer."""
         self._incoming += data
         self._loop.call(self._pass_on)
 
     def feed_eof(self) -> None:
-        """The peer has sent its last byte."""
+        """Note that the peer has sent its last byte."""
         self._loop.call(self.abort)
 
     def _pass_on(self) -> None:
@@ -198,14 +198,14 @@ class MemoryTransport:
             self._websocket.data_received(data, len(data))
 
     def end_tasks(self) -> None:
-        """End whatever still runs for this socket, wherever it waits."""
+        """End all tasks of this socket where they wait."""
         for task in self._tasks:
             self._loop.end(task)
 
     # Reading
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self.resume()
 
     def pause(self) -> None:
@@ -213,23 +213,23 @@ class MemoryTransport:
         self._is_reading = False
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._is_reading = True
         self._loop.call(self._pass_on)
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back when others have had their turn."""
+        """Schedule a callback after those already scheduled."""
         self._loop.call(callback)
 
     # Writing
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the peer."""
+        """Pass bytes to the peer."""
         if not self._is_closed:
             self._peer.data_received(data)
 
     def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Hand a message to the peer, in a frame of its own; return the size of the frame."""
+        """Pass a message to the peer in one frame; return the size of the frame."""
         frame = encode(opcode, message.encode() if isinstance(message, str) else message)
         self.write(frame)
         return len(frame)
@@ -240,12 +240,12 @@ class MemoryTransport:
     # Waiting
 
     def wait(self, timeout: float | None) -> bool:
-        """Let the others go on; False when ``timeout`` seconds have passed without a ``wake()``."""
+        """Let other tasks run until ``wake()``; return False if ``timeout`` seconds pass first."""
         task = getcurrent()
         if not isinstance(task, Task):
             raise RuntimeError(
-                f"{self._websocket}: this is the view's end of the socket, and only a view may "
-                f"wait there; what the client is sent comes to the client's receive()"
+                f"{self._websocket}: this is the view's end of the socket, where only a view may "
+                f"wait; call receive() of the test's client instead"
             )
         if self.waiter is not None:
             raise RuntimeError(
@@ -266,7 +266,7 @@ class MemoryTransport:
         return is_awake
 
     def wake(self) -> None:
-        """Let the view go on that waits in ``wait()``, if one does, when its turn comes."""
+        """Schedule the view that waits in ``wait()``, if any."""
         task = self.waiter
         if task is not None:
             self._loop.call(lambda: self._go_on(task, True))
@@ -276,7 +276,7 @@ class MemoryTransport:
             self._loop.switch(task, is_awake)
 
     def submit(self, job: Callable[[], bool]) -> None:
-        """Call ``job``, each time as a task of its own, until it returns False."""
+        """Call ``job``, each time in a new task, until it returns False."""
 
         def run() -> None:
             if job():
@@ -285,7 +285,7 @@ class MemoryTransport:
         self._start(run)
 
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Start ``function`` as a task; return what ends it."""
+        """Start ``function`` as a task; return a function that ends it."""
         task = self._start(function)
         return lambda: self._loop.end(task)
 
@@ -304,7 +304,7 @@ class MemoryTransport:
     # Ending
 
     def close(self, timeout: float, *, linger: bool) -> None:
-        """Tell the peer that this was all; with ``linger`` it ends the connection."""
+        """Send the end of the stream; with ``linger`` the peer ends the connection."""
         if not self._is_closed:
             self._peer.eof_received()
             if not linger:
@@ -318,7 +318,7 @@ class MemoryTransport:
             self._websocket.connection_lost()
 
     def disown(self) -> None:
-        """Let go of the peer in a forked child."""
+        """Give up the peer in a forked child."""
         self._is_closed = True
 
     def close_after(self, timeout: float) -> None:
@@ -326,10 +326,10 @@ class MemoryTransport:
 
 
 class MemoryTakeover(Takeover):
-    """A handshake that came from within the process.
+    """A handshake from within the process.
 
     Args:
-        loop: says whose turn it is.
+        loop: schedules the tasks.
         peer: the client's end.
         arrive: see ``MemoryTransport``.
     """
@@ -341,7 +341,7 @@ class MemoryTakeover(Takeover):
         self._arrive = arrive
 
     def take(self, websocket: Connection) -> tuple[Any, bytes]:
-        """Return what carries ``websocket`` from now on; nothing was read past the request."""
+        """Return the transport of ``websocket``; no bytes were read past the request."""
         self.is_taken = True
         transport = MemoryTransport(self._loop, websocket, self._peer, self._arrive)
         self._peer.connected(transport)

@@ -1,8 +1,8 @@
-"""Greenlets that event views borrow: one for each message that is being handled.
+"""A pool of greenlets for event views: one for each message that is being handled.
 
 A view may leave something behind that raises in its greenlet later: a ``gevent.Timeout`` that it
-did not cancel, or a kill that it scheduled. Whatever does so holds a reference to the greenlet. So
-the pool does not use a greenlet again to which there are more references than its own.
+did not cancel, or a kill that it scheduled. Such an object holds a reference to the greenlet. So
+the pool does not reuse a greenlet to which others hold references.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ logger = get_logger("django_wsmux.connection")
 
 _late: Final = LogLimit()
 
-#: Does one piece of work; returns whether there is another. It is called with ``None``, unless it
-#: begins at once and has been given something to begin with.
+#: Does one piece of work; returns whether there is more. It is called with ``None``, or with the
+#: ``subject`` of ``start()`` if it starts at once.
 Job = Callable[..., bool]
 
-#: Seconds after which a greenlet that nobody needed ends, and gives its stack back.
+#: Seconds after which an unused greenlet ends, which frees its stack.
 IDLE: Final = 10.0
 
 
 class _Worker(greenlet):
-    """A greenlet of a pool, which only takes an exception while it runs a job."""
+    """A greenlet of a pool; it only accepts exceptions while it runs a job."""
 
     def __init__(self, pool: HandlerPool) -> None:
         super().__init__(pool._work, pool._hub)
         self._pool = pool
 
     def throw(self, *args: Any) -> Any:
-        """Raise an exception in the job, if there is one."""
+        """Raise an exception in the job, if one runs."""
         if self.dead or self in self._pool._parked:
             count("late_exceptions")
             suffix = _late.suffix()
@@ -57,14 +57,14 @@ class _Worker(greenlet):
 
 
 class HandlerPool:
-    """Runs jobs in at most so many greenlets; more jobs wait in line.
+    """Runs jobs in a limited number of greenlets; further jobs wait in a queue.
 
-    The greenlet that was used last is used next, so that few of them stay warm: they keep their
+    The greenlet that was used last is used next, so that only a few stay in use: they keep their
     database connections as long as ``CONN_MAX_AGE`` allows.
 
     Args:
-        size: greenlets at most.
-        retire: called in a greenlet that ends as it is not needed any more.
+        size: the largest number of greenlets.
+        retire: called in a greenlet that ends because it is not needed any more.
     """
 
     __slots__ = (
@@ -86,10 +86,10 @@ class HandlerPool:
         self._retire = retire
         self._count = 0
         self._jobs: deque[Job] = deque()
-        # Greenlets without a job; the least that there were of them since the timer looked last.
+        # Greenlets without a job; the smallest number of them since the last call of the timer.
         self._parked: list[_Worker] = []
         self._idle = 0
-        # How many references there are to a greenlet without a job, as start() counts them.
+        # The number of references to a greenlet without a job, as start() counts them.
         self._alone = 0
         self._timer = self._hub.loop.timer(IDLE, IDLE, ref=False)
         self._is_ticking = False
@@ -105,15 +105,15 @@ class HandlerPool:
         return self._count - len(self._parked)
 
     def start(self, job: Job, subject: Any = None) -> bool:
-        """Run a job, at once if a greenlet is free; to be called by the hub.
+        """Run a job, at once if a greenlet is free; must be called in the hub.
 
         Args:
             job: called again and again until it returns False, others in line between; may
                 wait. It should not raise; if it does, the error is logged and the job is over.
-            subject: what it is called with if that is at once.
+            subject: the argument of the first call, if the job starts at once.
 
         Returns:
-            Whether it has begun. If not it waits in line, without its subject.
+            Whether it has started. If not, it waits in the queue, without its subject.
         """
         parked = self._parked
         while parked:
@@ -135,7 +135,7 @@ class HandlerPool:
         return False
 
     def disown(self) -> None:
-        """Start nothing any more, in a forked child: the jobs are the parent's."""
+        """Stop starting jobs, in a forked child: they belong to the parent."""
         self._size = 0
         self._jobs.clear()
         self._parked.clear()
@@ -143,7 +143,7 @@ class HandlerPool:
         self._is_ticking = True  # so that it is never started again
 
     def _start_next(self) -> None:
-        """Run the job that is first in line."""
+        """Run the first job of the queue."""
         jobs = self._jobs
         if jobs and not self.start(jobs.popleft()):
             jobs.appendleft(jobs.pop())
@@ -151,13 +151,13 @@ class HandlerPool:
     def _work(self) -> None:
         worker, jobs = getcurrent(), self._jobs
         assert isinstance(worker, _Worker)
-        # As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
+        # As hub.switch(), without a check for hooks that nothing here has (gevent 24.10 to 26.9).
         wait = MethodType(greenlet.switch, self._hub)
         try:
             job, subject = wait()
             while job is not None:
                 try:
-                    # In a forked child the pool has no size, and goes on with nothing.
+                    # In a forked child the pool has size 0, so the job ends.
                     goes_on = job(subject) and self._size
                 except BaseException:
                     logger.exception("Bug in django_wsmux")
@@ -169,21 +169,21 @@ class HandlerPool:
                     jobs.append(job)
                 self._parked.append(worker)
                 if jobs:
-                    # From the hub, which sees whether this greenlet may be used again.
+                    # In the hub, which checks whether this greenlet may be reused.
                     self._hub.loop.run_callback(self._start_next)
                 elif not self._is_ticking:
                     self._is_ticking = True
                     self._timer.start(self._shrink)
                 job, subject = wait()
         except BaseException as error:
-            # Not between start() and a job, where nothing is thrown: the process ends.
+            # Nothing is thrown between start() and a job, except when the process ends.
             if not isinstance(error, GreenletExit):
                 logger.exception("Bug in django_wsmux")
         finally:
             self._end(worker)
 
     def _end(self, worker: _Worker) -> None:
-        """Take a greenlet out of the pool; the next job in line may have its place."""
+        """Remove a greenlet from the pool; the next job of the queue may take its place."""
         self._count -= 1
         if worker in self._parked:
             self._parked.remove(worker)
@@ -195,7 +195,7 @@ class HandlerPool:
             logger.exception("Bug in django_wsmux")
 
     def _shrink(self) -> None:
-        """End the greenlets that were idle all the time since the last call."""
+        """End the greenlets that have been idle since the last call."""
         idle, self._parked[:] = self._parked[: self._idle], self._parked[self._idle :]
         for worker in idle:
             worker.switch(None, None)

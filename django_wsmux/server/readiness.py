@@ -1,9 +1,8 @@
-"""A descriptor for select() that tells the truth.
+"""A descriptor for select() that is readable exactly while a message, or the close, waits.
 
-A socket's own descriptor says that bytes have arrived, which is not the question: two frames may
-sit in one TCP segment, so that the second waits in memory while the descriptor stays quiet, or
-half a frame may wake a reader that then blocks. This one is readable exactly while a message, or
-the close, is waiting.
+A socket's own descriptor only shows that bytes have arrived. One TCP segment may contain two
+frames, so that the second waits in memory while the descriptor is not readable. Half a frame may
+wake a reader that then blocks.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ class EventReadiness:
             os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        """Make the descriptor quiet."""
+        """Make the descriptor not readable."""
         if self._is_set:
             self._is_set = False
             os.eventfd_read(self._descriptor)
 
     def __del__(self) -> None:
-        # Not before the last user is gone: a greenlet may be in select() on it, and libev aborts
-        # the process when a watched descriptor is closed.
+        # Not earlier: a greenlet may be in select() on it, and libev aborts the process when a
+        # watched descriptor is closed.
         os.close(self._descriptor)
 
 
 class PairReadiness:
-    """The same out of two sockets, which select() can watch on every system."""
+    """The same with a pair of sockets, which select() can watch on every system."""
 
     __slots__ = ("_is_set", "_reader", "_writer")
 
@@ -65,7 +64,7 @@ class PairReadiness:
             self._writer.send(b"!")
 
     def clear(self) -> None:
-        """Make the descriptor quiet."""
+        """Make the descriptor not readable."""
         if self._is_set:
             self._is_set = False
             self._reader.recv(1)

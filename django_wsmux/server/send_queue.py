@@ -1,9 +1,9 @@
-"""Bytes that a peer has not taken yet, kept at what they weigh.
+"""A compact queue of bytes that a peer has not taken yet.
 
-A frame that waits as an object of its own takes some 200 bytes beside its content: a peer that
-reads nothing of many tiny ones would cost a hundred times the limit. So small pieces are joined.
-Large ones are kept by reference: they may be a group's message, which all members share. One that
-no one else holds any more, and of which little is left, is copied so that the rest can be freed.
+A frame that waits as a separate object takes some 200 bytes beside its content: many tiny frames
+for a peer that reads nothing would take a hundred times the limit. So small pieces are joined.
+Large ones are kept by reference, because members of a group may share them. If no one else holds a
+large piece any more and little of it is left, that is copied so that the rest can be freed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["LONG", "SendQueue"]
 
-#: From this many bytes on a piece is not copied.
+#: Pieces of at least this many bytes are not copied.
 LONG: Final = 8192
 
-# Pieces are joined up to this size: one system call sends it, and it grows at little cost.
+# Pieces are joined up to this size: one system call sends it, and growing it is cheap.
 _CHUNK: Final = 2**16
 
-# References to what a memoryview shows where no one else has any: its own and the one that counts.
+# References to the object of a memoryview if no one else has any: its own and getrefcount()'s.
 _ALONE: Final = 2
 
 
 class SendQueue:
-    """The pieces in their order, the small ones joined.
+    """The pieces in order, small ones joined.
 
     Attributes:
-        goal: how many bytes may be left when the time of the peer is over; ``None`` while it need
-            only take something.
-        taken: how many bytes it has taken since there is a goal.
+        goal: how many bytes may be left when the peer's time is over; ``None`` if it is enough
+            that the peer takes something.
+        taken: how many bytes the peer has taken since ``goal`` was set.
     """
 
     __slots__ = ("_chunks", "goal", "taken")
@@ -44,7 +44,7 @@ class SendQueue:
         self.taken = 0
 
     def append(self, data: bytes, start: int) -> None:
-        """Add what is left of ``data`` from ``start`` on."""
+        """Add ``data[start:]``."""
         chunks = self._chunks
         if chunks:
             self._trim()
@@ -59,7 +59,7 @@ class SendQueue:
             chunks.append(bytearray(view))
 
     def _trim(self) -> None:
-        """Copy what is left of the first piece if that frees more than it takes."""
+        """Copy the rest of the first piece if that frees more memory than it takes."""
         first = self._chunks[0]
         if (
             type(first) is memoryview
@@ -71,10 +71,10 @@ class SendQueue:
     def send(self, stream: Stream) -> tuple[int, bool]:
         """Send what the peer takes now.
 
-        What was refused is offered again from the same byte on and no shorter, as TLS demands.
+        Refused bytes are offered again from the same byte on and no fewer, as TLS requires.
 
         Returns:
-            How many bytes that is, and whether it is all.
+            The number of bytes sent, and whether the queue is empty.
 
         Raises:
             OSError: the connection is lost.
@@ -89,7 +89,7 @@ class SendQueue:
             total += sent
             if sent < len(chunk):
                 if type(chunk) is bytearray:
-                    del chunk[:sent]  # moves where it begins, no bytes
+                    del chunk[:sent]  # moves the start, copies nothing
                 else:
                     chunks[0] = chunk[sent:]
                 break

@@ -1,8 +1,8 @@
-"""Non-blocking byte streams over a taken-over descriptor: plain TCP or TLS.
+"""Non-blocking byte streams over a descriptor taken from the server: plain TCP or TLS.
 
-``recv_into()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; waiting is done on the
-hub, in ``transport.py``. gevent's own socket objects are left behind with the server, as they wait
-by themselves and keep two watchers each.
+``recv_into()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; ``transport.py`` waits
+on the hub. gevent's own socket objects stay with the server, because they wait by themselves and
+keep two watchers each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["JoiningSocket", "Stream", "TLSStream", "detach", "detach_plain", "le
 
 
 class Stream(Protocol):
-    """What a transport needs of a socket; ``_socket.socket`` is one."""
+    """The methods of a socket that a transport uses; ``_socket.socket`` has them."""
 
     def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
     def send(self, data: bytes | bytearray | memoryview, /) -> int: ...
@@ -30,16 +30,16 @@ class Stream(Protocol):
 
 
 class TLSStream:
-    """A TLS session that goes on over the descriptor it was negotiated on.
+    """A TLS session that continues on the descriptor on which it was negotiated.
 
     Args:
-        session: the ``_ssl._SSLSocket`` that holds the state of TLS.
-        anchor: the socket object that the session was made for. The session knows it by a weak
-            reference and refuses to work without it, so it is kept here.
-        raw: owns the descriptor.
+        session: the ``_ssl._SSLSocket`` with the state of TLS.
+        anchor: the socket object for which the session was made. The session has a weak reference
+            to it and does not work without it, so it is kept here.
+        raw: the owner of the descriptor.
 
     Attributes:
-        wants_read: the last ``send()`` waits for something to read, as when TLS 1.2 renegotiates.
+        wants_read: the last ``send()`` must read first, as when TLS 1.2 renegotiates.
     """
 
     __slots__ = ("_anchor", "_raw", "_session", "wants_read")
@@ -52,11 +52,11 @@ class TLSStream:
 
     @property
     def pending(self) -> int:
-        """Bytes that are decrypted but not read, of which the descriptor says nothing."""
+        """The number of decrypted but unread bytes, which do not make the descriptor readable."""
         return int(self._session.pending()) if self._session is not None else 0
 
     def recv_into(self, buffer: bytearray | memoryview, /) -> int:
-        """Return how many bytes were read; 0 at the end of the stream."""
+        """Read into a buffer; return the number of bytes, 0 at the end of the stream."""
         try:
             return int(self._session.read(len(buffer), buffer))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
@@ -65,7 +65,7 @@ class TLSStream:
             return 0
 
     def send(self, data: bytes | bytearray | memoryview, /) -> int:
-        """Return how many bytes were taken."""
+        """Send bytes; return how many were taken."""
         self.wants_read = False
         try:
             return int(self._session.write(data))
@@ -74,7 +74,7 @@ class TLSStream:
             raise BlockingIOError from error
 
     def sendmsg(self, parts: tuple[bytes, bytes], /) -> int:
-        """Return how many bytes were taken; TLS copies them anyway."""
+        """Send both parts; return how many bytes were taken. TLS copies them anyway."""
         return self.send(b"".join(parts))
 
     def fileno(self) -> int:
@@ -94,8 +94,8 @@ class TLSStream:
 def detach(sock: Any) -> Stream:
     """Take the descriptor out of a gevent socket and return it as a stream.
 
-    The gevent object is left closed, its watchers stopped, so whatever the server does to it
-    afterwards touches nothing.
+    The gevent object is closed and its watchers are stopped, so the server cannot affect the stream
+    through it.
 
     Args:
         sock: ``gevent.socket.socket`` or ``gevent.ssl.SSLSocket``.
@@ -106,7 +106,7 @@ def detach(sock: Any) -> Stream:
     raw = _socket.socket(family, kind, proto, sock.detach())
     raw.setblocking(False)
     if family != socket.AF_UNIX:
-        # A message is not to wait for the acknowledgement of the one before.
+        # A message must not wait for the acknowledgement of the previous one.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if session is None:
         return raw
@@ -115,10 +115,10 @@ def detach(sock: Any) -> Stream:
 
 
 class _Nowhere:
-    """What a gevent socket has instead of its descriptor, for a server that goes on with it.
+    """Replaces the descriptor of a gevent socket that its server keeps using.
 
-    What the server sends, the end of an answer, goes nowhere. When it then reads the next request
-    it is told that the peer is not connected.
+    The server still sends the end of a response, which is discarded. When it then reads the next
+    request, it gets the error that the peer is not connected.
 
     Args:
         sock: the gevent socket, before its descriptor is taken.
@@ -128,38 +128,38 @@ class _Nowhere:
         self.family, self.type, self.proto = sock.family, sock.type, sock.proto
 
     def getsockopt(self, *args: Any) -> int:
-        """Return a size of 0 for buffers, which gevent asks for to choose its own."""
+        """Return 0 as the buffer size, from which gevent chooses its own."""
         return 0
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Return how many bytes were taken: all of them."""
+        """Discard the bytes; return how many were taken: all of them."""
         return len(data)
 
     def recv(self, *args: Any) -> NoReturn:
-        """Raise, as there is nothing to read.
+        """Raise an error: there is nothing to read.
 
         Raises:
-            OSError: ``ENOTCONN``, which gunicorn (23 to 27, ``base_async.py``) takes for a client
-                that has gone.
+            OSError: ``ENOTCONN``, from which gunicorn (23 to 27, ``base_async.py``) concludes that
+                the client has gone.
         """
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
 
     recv_into = shutdown = getsockname = getpeername = setsockopt = recv
 
     def fileno(self) -> int:
-        """Return what closed sockets return."""
+        """Return -1, as closed sockets do."""
         return -1
 
     def close(self) -> None:
         """Do nothing."""
 
     def __bool__(self) -> bool:
-        # gevent's close() asks whether there is a descriptor.
+        # gevent's close() checks whether there is a descriptor.
         return False
 
 
 def leave_behind(sock: Any) -> Stream:
-    """Take the descriptor out of a gevent socket that its server goes on with.
+    """Take the descriptor out of a gevent socket that its server keeps using.
 
     Args:
         sock: ``gevent.socket.socket`` or ``gevent.ssl.SSLSocket``.
@@ -171,22 +171,22 @@ def leave_behind(sock: Any) -> Stream:
 
 
 class JoiningSocket(_socket.socket):
-    """TCP where the system has no ``sendmsg()``: on Windows."""
+    """A TCP socket for systems without ``sendmsg()``: Windows."""
 
     def sendmsg(self, parts: tuple[bytes, bytes], /) -> int:  # type: ignore[override]
-        """Return how many bytes were taken."""
+        """Send both parts; return how many bytes were taken."""
         return self.send(b"".join(parts))
 
 
 def detach_plain(sock: socket.socket) -> Stream:
     """Take the descriptor out of one of Python's own sockets and return it as a stream.
 
-    The object is left closed, so whatever the server does to it afterwards touches nothing.
+    The object is closed, so the server cannot affect the stream through it.
     """
     kind = _socket.socket if hasattr(_socket.socket, "sendmsg") else JoiningSocket
     raw = kind(sock.family, sock.type, sock.proto, sock.detach())
     raw.setblocking(False)
-    # Refused where the peer is gone already (macOS), which shows soon enough.
+    # Fails if the peer has gone already (macOS), which the stream shows soon.
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return raw

@@ -1,10 +1,10 @@
 """WebSockets in a process without gevent: one thread for each socket.
 
-A socket's own thread is the one that its server has answered the handshake in: the view runs
-there, be it a function or a class. Bytes are read and parsed in the ``IOThread`` that all sockets
-share, so that pings are answered and a close is seen whatever the view is busy with, as under
-gevent. Other threads may send and close at any time; every step that they could disturb takes the
-socket's lock, and nothing that waits or that a project has written runs under it.
+The view runs in the thread in which the server has answered the handshake, whether it is a function
+or a class. All sockets share an ``IOThread``, which reads and parses bytes, so that pings are
+answered and a close is noticed while the view is busy, as under gevent. Other threads may send and
+close at any time. Every step that they could disturb takes the socket's lock; no code of a project
+runs under it, and nothing waits under it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Result = TypeVar("Result")
 
 Job = Callable[[], bool]
 
-#: Seconds that a view has to answer what came before the peer's last word.
+#: Seconds that a view has to answer messages that came before the peer's close.
 _GRACE: Final = 0.1
 
 
 def _locked(
     method: Callable[Concatenate[Any, Params], Result],
 ) -> Callable[Concatenate[Any, Params], Result]:
-    """Make a method that takes the socket's lock first."""
+    """Return a method that takes the socket's lock first."""
 
     @wraps(method)
     def locked(self: Any, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -59,7 +59,7 @@ def _locked(
 def _begun(
     method: Callable[Concatenate[Any, Params], Result],
 ) -> Callable[Concatenate[Any, Params], Result]:
-    """The same for one that accepts the handshake if need be, which is done before."""
+    """Return a method that accepts the handshake if needed, and then takes the socket's lock."""
     locked = _locked(method)
 
     @wraps(method)
@@ -72,7 +72,7 @@ def _begun(
 
 
 class ThreadWebSocket(WebSocket):
-    """A WebSocket that any thread may send on and close; one at a time receives."""
+    """A WebSocket on which any thread may send and close, and one at a time may receive."""
 
     __slots__ = ("lock",)
 
@@ -96,17 +96,17 @@ class ThreadWebSocket(WebSocket):
 
     @_locked
     def on_close(self, key: object, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when nothing can be sent any more; at once if that is so."""
+        """Call ``callback`` once nothing can be sent any more, or now if that is the case."""
         if self.closed:
             callback()
         else:
             super().on_close(key, callback)
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Run ``function`` beside the view, in a thread of its own.
+        """Run ``function`` beside the view, in a new thread.
 
-        Nobody can end a thread: when the socket is closed, the next ``send()`` in it raises
-        ``ConnectionClosed``.
+        A thread cannot be ended from outside: when the socket is closed, the next ``send()`` in it
+        raises ``ConnectionClosed``.
         """
         if self._state != OPEN:
             self._require_open()
@@ -123,15 +123,15 @@ class ThreadWebSocket(WebSocket):
     _conversed = _locked(WebSocket._conversed)
 
     def disown(self) -> None:
-        """Be closed, in a fork of the process that owns the socket."""
-        # The copy of the lock may be held by a thread that is not there.
+        """Mark the socket as closed, in a fork of the process that owns it."""
+        # A thread that does not exist here may hold the copy of the lock.
         self.lock = threading.RLock()
         super().disown()
 
     unsend = _locked(WebSocket.unsend)
 
     def run(self, function: Callable[[], None]) -> None:
-        """Run the view in the socket's own thread, when it comes to that."""
+        """Run the view in the socket's own thread, as soon as that is free."""
         registry.conversations.add(self)
 
         def converse() -> bool:
@@ -158,11 +158,11 @@ class ThreadWebSocket(WebSocket):
     _put_back = _locked(WebSocket._put_back)
 
     def has_news(self) -> bool:
-        """Say whether ``receive()`` has something to return, be it the end."""
+        """Return whether ``receive()`` would return at once, with a message or the end."""
         return bool(self._inbox) or self.closed
 
     def take_turn(self, message: str | bytes | None = None) -> bool:
-        """Have one message handled, or the end; say whether there is more."""
+        """Run the view for one message, or for the end; return whether there is more."""
         with self.lock:
             message = self._next_message() if self._inbox else None
         if message is None:
@@ -174,7 +174,7 @@ class ThreadWebSocket(WebSocket):
 
 
 class InterceptingThreadWebSocket(InterceptingWebSocket, ThreadWebSocket):
-    """The same for a view that sees a group's messages first."""
+    """The same for a view that sees group messages first."""
 
     __slots__ = ()
 
@@ -189,11 +189,11 @@ kinds[ThreadWebSocket] = InterceptingThreadWebSocket
 class ThreadTransport(SocketTransport):
     """Carries the bytes of one WebSocket; see ``contracts.Transport``.
 
-    All of it is called with the websocket's lock held, but ``wait()`` and ``converse()``.
+    All methods but ``wait()`` and ``converse()`` are called with the websocket's lock held.
 
     Args:
-        stream: the taken-over socket.
-        websocket: gets what arrives.
+        stream: the stream taken from the server.
+        websocket: receives what arrives.
     """
 
     __slots__ = (
@@ -213,19 +213,19 @@ class ThreadTransport(SocketTransport):
 
     def __init__(self, stream: Stream, websocket: ThreadWebSocket) -> None:
         super().__init__(stream, websocket)
-        # Said for everything that a thread may wait for.
+        # Notified of everything that a thread may wait for.
         self._changed = threading.Condition(websocket.lock)
         self._io: IOThread = io_thread.enter()
-        # What the socket is to be watched for, and what it is.
+        # The events to watch the socket for, and those it is watched for.
         self._is_reading = self._is_writing = False
         self._watched = 0
-        # Whether a thread is in wait(), and whether the socket's own has nothing else to do.
+        # Whether a thread is in wait(), and whether the socket's own thread is idle.
         self._is_waited_for = self._is_parked = False
-        # What is done when the view has come back, or has had its time.
+        # Callbacks for when the view is done or has had its time.
         self._postponed: list[Callable[[], None]] = []
-        # What the socket's own thread is to do.
+        # Jobs for the socket's own thread.
         self._jobs: deque[Job] = deque()
-        # Ends the connection when the peer has not taken enough by then.
+        # Ends the connection if the peer has not taken enough in time.
         self._stalled: Timer | None = None
         self._stalls_at = 0.0
         self._timer: Timer | None = None
@@ -233,7 +233,7 @@ class ThreadTransport(SocketTransport):
     # Reading
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         if self._stream is not None:
             self._io.call(partial(self._act, self._keep_alive))
             self.resume()
@@ -247,29 +247,29 @@ class ThreadTransport(SocketTransport):
         self._look_out()
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._is_reading = True
         self._look_out()
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back when others have had their turn."""
+        """Schedule a callback in the I/O thread."""
         self._io.call(partial(self._act, callback))
 
     def _act(self, callback: Callable[[], None]) -> None:
-        """Do something in the I/O thread, unless it is too late."""
+        """Call ``callback`` in the I/O thread, unless the connection is gone."""
         with self._changed:
             if self._stream is not None:
                 self._guarded(callback)
 
     def _guarded(self, callback: Callable[..., None], *args: int) -> None:
-        """Call back in the I/O thread; an error drops this socket and harms no other."""
+        """Call ``callback`` in the I/O thread; an error drops this socket and affects no other."""
         try:
             callback(*args)
         except Exception:
             self._fail(self._websocket)
 
     def _look_out(self) -> None:
-        """Have the I/O thread look out for what is wanted now."""
+        """Make the I/O thread watch the socket for the current events."""
         if self._io.is_current:
             self._act(self._watch)
         else:
@@ -297,11 +297,11 @@ class ThreadTransport(SocketTransport):
         self.after_view(super()._end_received)
 
     def after_view(self, callback: Callable[[], None]) -> None:
-        """Do something that ends the conversation when the view is done with what came before.
+        """Call ``callback``, which ends the socket, once the view is done with earlier messages.
 
-        The hub switches to a view when a message has come, and is back when the view waits; here
-        the view runs beside, so it must be given the time: ``_GRACE`` at most, as it may not
-        be about to answer at all.
+        The hub switches to a view when a message has come, and continues when the view waits. Here
+        the view runs in parallel, so it needs time to answer: ``_GRACE`` at most, because it may
+        not answer at all.
         """
         self._postponed.append(callback)
         if self._websocket.closed or self._is_view_at_rest():
@@ -315,7 +315,7 @@ class ThreadTransport(SocketTransport):
         return self._is_parked and not self._jobs
 
     def _catch_up(self) -> None:
-        """Do what was put off, in its order."""
+        """Call the postponed callbacks in order."""
         postponed, self._postponed = self._postponed, []
         for callback in postponed:
             if self._stream is not None:
@@ -359,7 +359,7 @@ class ThreadTransport(SocketTransport):
     # Waiting
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for news; False when ``timeout`` seconds have passed first."""
+        """Wait for a message or the end; return False after ``timeout`` seconds without one."""
         with self._changed:
             websocket: ThreadWebSocket | None = self._websocket
             if websocket is None:
@@ -377,7 +377,7 @@ class ThreadTransport(SocketTransport):
                 self._is_waited_for = False
 
     def wake(self) -> None:
-        """Let the view go on that waits in ``wait()``, if one does."""
+        """Wake the view that waits in ``wait()``, if any."""
         self._changed.notify_all()
 
     def submit(self, job: Job) -> None:
@@ -387,14 +387,14 @@ class ThreadTransport(SocketTransport):
             self._changed.notify_all()
 
     def converse(self) -> None:
-        """Do in this thread what is submitted, until the socket is closed and all is done."""
+        """Run the submitted jobs in this thread, until the socket is closed and all are done."""
         websocket = self._websocket
         while (job := self._next_job()) is not None:
             try:
                 while job():
                     pass
             except BaseException:
-                # SystemExit, say: it ends the view, as it would end a greenlet, and not the server.
+                # SystemExit, say: it ends the view, as it would a greenlet, but not the server.
                 logger.exception("%r: the view was ended", websocket)
 
     def _next_job(self) -> Job | None:
@@ -409,7 +409,7 @@ class ThreadTransport(SocketTransport):
     # Ending
 
     def close_after(self, timeout: float) -> None:
-        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        """Close after ``timeout`` seconds unless ``close()`` has finished before."""
         if self._timer is None and self._stream is not None:
             self._timer = self._io.later(timeout, partial(self._act, self._close_timed_out))
 
@@ -418,7 +418,7 @@ class ThreadTransport(SocketTransport):
         self._drop()
 
     def _drop(self) -> None:
-        """Give the descriptor to the I/O thread to close: it may be watching it."""
+        """Pass the descriptor to the I/O thread, which may be watching it, to close it."""
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -436,8 +436,8 @@ class ThreadTransport(SocketTransport):
         self._changed.notify_all()
 
     def disown(self) -> None:
-        """Let go of the socket in a forked child, where the I/O thread does not run."""
-        # The copy of the lock may be held by a thread that is not there.
+        """Give up the socket, in a forked child, where the I/O thread does not run."""
+        # A thread that does not exist here may hold the copy of the lock.
         self._changed = threading.Condition()
         super().disown()
 
@@ -451,6 +451,6 @@ class ThreadTransport(SocketTransport):
     # Helpers
 
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Start ``function`` in a thread of its own, which nobody can end."""
+        """Start ``function`` in a new thread, which cannot be ended from outside."""
         threading.Thread(target=function, daemon=True).start()
         return lambda: None

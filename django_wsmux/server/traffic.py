@@ -1,4 +1,4 @@
-"""What went over one socket."""
+"""The traffic of one socket."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["Traffic"]
 
 
 class Traffic(NamedTuple):
-    """What went over one socket so far.
+    """The traffic of one socket so far.
 
     Attributes:
         messages_in: messages that the view has received.
-        bytes_in: bytes from the peer, frames and all.
-        messages_out: messages sent, those of groups included.
+        bytes_in: bytes from the peer, including frame headers.
+        messages_out: messages sent, including those of groups.
         bytes_out: bytes of the frames of those messages.
     """
 

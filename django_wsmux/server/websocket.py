@@ -1,6 +1,6 @@
-"""The WebSocket that a view holds: one class, whatever the server beneath.
+"""The WebSocket that a view uses: one class for all servers.
 
-Nothing here blocks except ``receive()``, ``wait()``, ``send()`` and ``ping()``.
+Only ``receive()``, ``wait()``, ``send()`` and ``ping()`` may wait.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class WebSocket(Connection, GeventWebSocketNames):
             for message in websocket:
                 websocket.send(message)
 
-    Messages are ``str`` (text) and ``bytes`` (binary). An empty one is a message like any other:
-    compare with ``is None``, do not test for truth.
+    Messages are ``str`` (text) and ``bytes`` (binary). An empty message is a message like any
+    other: compare with ``is None``, do not test for truth.
 
     Attributes:
         environ: the WSGI environ of the handshake.
-        subprotocol: the subprotocol agreed on, or ``None``.
-        close_code: close code of the side that closed first, 1006 when the connection was lost
-            without one, ``None`` while the socket is open (RFC 6455 section 7.1.5).
-        close_reason: the text beside it; ``""`` when there is none.
-        latency: seconds that the last answered ping took there and back, or ``None``.
-        hooks: what the framework adds to this connection.
+        subprotocol: the negotiated subprotocol, or ``None``.
+        close_code: the close code of the side that closed first; 1006 if the connection was lost
+            without one; ``None`` while the socket is open (RFC 6455 section 7.1.5).
+        close_reason: the close reason, or ``""``.
+        latency: round-trip time of the last answered ping in seconds, or ``None``.
+        hooks: the hooks of the framework.
     """
 
     __slots__ = ()
@@ -62,14 +62,14 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Wait for the next message.
 
         Args:
-            timeout: seconds to wait at most; ``None`` waits as long as it takes.
+            timeout: the longest time to wait in seconds; ``None`` sets no limit.
 
         Returns:
-            ``str`` for a text message, ``bytes`` for a binary one, ``None`` when the socket is
-            closed and every message that came before has been received.
+            ``str`` for a text message, ``bytes`` for a binary one, ``None`` if the socket is closed
+            and all earlier messages have been received.
 
         Raises:
-            TimeoutError: nothing came within ``timeout`` seconds; the socket stays open.
+            TimeoutError: no message came within ``timeout`` seconds; the socket stays open.
             RuntimeError: another greenlet is already waiting on this socket.
 
         Example::
@@ -83,7 +83,7 @@ class WebSocket(Connection, GeventWebSocketNames):
                     self._refuse_to_wait()
                 self.hooks.before_wait()
                 if self._inbox or self._state != OPEN:
-                    continue  # that took a while, and there was nobody yet to be woken
+                    continue  # something came meanwhile, before this view could be woken
                 news = self._transport.wait(timeout)
                 if news is False:
                     raise TimeoutError(f"no message within {timeout} seconds")
@@ -97,7 +97,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         return self._next_message()
 
     def _refuse_to_wait(self) -> None:
-        raise RuntimeError("an event view does not wait: messages come to its receive()")
+        raise RuntimeError("an event view cannot wait: messages are passed to its receive()")
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""
@@ -107,8 +107,8 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Wait for the next message and parse it as JSON.
 
         Returns:
-            The value, or ``None`` at close. As JSON's ``null`` is ``None`` too, ask ``closed``
-            where that matters.
+            The value, or ``None`` at close. JSON's ``null`` is ``None`` too: check ``closed`` where
+            that matters.
 
         Raises:
             ValueError: the message is not JSON.
@@ -124,7 +124,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Wait until ``receive()`` would return a message at once.
 
         Returns:
-            True when a message is waiting, False when the socket is closed and none is left.
+            True if a message is waiting, False if the socket is closed and none is left.
 
         Raises:
             TimeoutError, RuntimeError: see ``receive()``.
@@ -146,9 +146,9 @@ class WebSocket(Connection, GeventWebSocketNames):
     def fileno(self) -> int:
         """Return a descriptor that is readable exactly while a message, or the close, waits.
 
-        Unlike the connection's own it is right when several frames arrive in one TCP segment and
-        when one arrives in pieces. It may be watched, not read from, and lives as long as this
-        object::
+        Unlike the connection's own descriptor, it is also right if several frames arrive in one TCP
+        segment, or one frame in pieces. Watch it, but do not read from it. It stays valid as long
+        as this object exists::
 
             select([websocket, redis_socket], [], [])
         """
@@ -165,20 +165,20 @@ class WebSocket(Connection, GeventWebSocketNames):
     def send(
         self, message: str | bytes | bytearray | memoryview, binary: bool | None = None
     ) -> None:
-        """Send one message; waits only while the peer is too slow to take what came before.
+        """Send a message; wait only while the peer is too slow to take earlier ones.
 
-        Any greenlet may send at any time: frames are never interleaved. While an event view's
-        ``disconnect()`` runs this does nothing.
+        Any greenlet may send at any time: frames are never interleaved. During an event view's
+        ``disconnect()`` this does nothing.
 
         Args:
-            message: ``str`` goes out as text, bytes as binary. May be empty.
+            message: ``str`` is sent as text, bytes as binary. May be empty.
             binary: overrides that choice, as in gevent-websocket.
 
         Raises:
             ConnectionClosed: the socket is closed.
             TypeError: the message is neither text nor bytes.
-            UnicodeEncodeError: the text holds a lone surrogate.
-            RuntimeError: under gevent, it is called in a native thread.
+            UnicodeEncodeError: the text contains a lone surrogate.
+            RuntimeError: it was called in a native thread under gevent.
         """
         kind = type(message)
         if kind is str:
@@ -187,14 +187,14 @@ class WebSocket(Connection, GeventWebSocketNames):
             opcode = BINARY
         else:
             if message is None and self._state != OPEN:
-                # receive() has said that it is closed, and an older view sends that back.
+                # The view sends the None that receive() has returned at close.
                 self._require_open()
             opcode, message = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
         if self._state != OPEN:
             if self._state == CONNECTING and self._is_deferred():
-                _, payload = encode_message(message)  # complain while there is time
+                _, payload = encode_message(message)  # raise errors now, not later
                 self._send_later(partial(self.send, payload, opcode == BINARY), len(payload))
                 return
             if self.hooks.is_disconnecting(self):
@@ -212,10 +212,10 @@ class WebSocket(Connection, GeventWebSocketNames):
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             self._drain(self.options.max_unsent_bytes // 2)
         elif self._state != OPEN:
-            self._require_open()  # lost on the way, which is not to pass for sent
+            self._require_open()  # lost meanwhile: the message was not sent
 
     def _send_compressed(self, message: str | bytes, opcode: int) -> int:
-        """Send a message compressed if that is worth it; return the size of the frame."""
+        """Send a message, compressed if it is large enough; return the size of the frame."""
         compressor = self._compressor
         assert compressor is not None
         hub_thread.require()
@@ -227,16 +227,16 @@ class WebSocket(Connection, GeventWebSocketNames):
         return len(frame)
 
     def _wait_for_room(self, size: int) -> None:
-        """Wait until a message of so many bytes may be queued beside what is unsent.
+        """Wait until a message of this size may be queued.
 
-        One that is larger than ``max_unsent_bytes`` waits until nothing else is.
+        A message larger than ``max_unsent_bytes`` waits until the queue is empty.
         """
         most = self.options.max_unsent_bytes
         if self._transport.unsent + size > most:
             self._drain(max(min(most // 2, most - size), 0))
 
     def _drain(self, limit: int) -> None:
-        """Wait for a peer that is slow to take all but ``limit`` bytes of what is queued for it."""
+        """Wait until a slow peer has taken all but ``limit`` bytes of the queue."""
         hub_thread.require()
         count("send_waited")
         self._transport.drain(limit)
@@ -244,7 +244,7 @@ class WebSocket(Connection, GeventWebSocketNames):
             self._require_open()
 
     def _is_deferred(self) -> bool:
-        """Say whether the 101 is still to come, after having asked for it."""
+        """Accept the handshake; return whether its 101 is still to be sent."""
         self.hooks.open(self)
         return self._state == CONNECTING
 
@@ -252,13 +252,13 @@ class WebSocket(Connection, GeventWebSocketNames):
         """Send a value as JSON text.
 
         Args:
-            value: anything that ``json.dumps`` takes with the encoder of
+            value: anything that ``json.dumps`` accepts with the encoder of
                 ``WEBSOCKET_JSON_ENCODER``.
-            options: passed on to ``json.dumps``; ``cls`` is another encoder.
+            options: passed to ``json.dumps``; ``cls`` selects another encoder.
 
         Raises:
             ConnectionClosed: the socket is closed.
-            TypeError: the encoder does not know what to make of the value.
+            TypeError: the encoder cannot encode the value.
         """
         self.send(self.hooks.dump_json(value, **options))
 
@@ -268,7 +268,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         Waits where ``send()`` would.
 
         Args:
-            payload: at most 125 bytes; ``None`` for one that tells its pong from others.
+            payload: at most 125 bytes; ``None`` for a unique payload.
 
         Raises:
             ConnectionClosed: the socket is closed.
@@ -292,10 +292,10 @@ class WebSocket(Connection, GeventWebSocketNames):
     # Around the view
 
     def refresh_user(self) -> None:
-        """Have ``request.user`` read anew when it is next used, and ``request.session`` with it.
+        """Reload ``request.user`` and ``request.session`` when they are next used.
 
-        Both are those of the handshake, hours ago perhaps: who has signed out since, or is not
-        active any more, is ``AnonymousUser`` after this.
+        Both were read at the handshake, perhaps hours ago. A user who has signed out since, or is
+        no longer active, is ``AnonymousUser`` after this.
 
         Raises:
             RuntimeError: the project has no session middleware, or the view does not keep its
@@ -313,8 +313,8 @@ class WebSocket(Connection, GeventWebSocketNames):
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Run ``function`` beside the view until it returns or the socket closes.
 
-        It gives its database connections back; an error in it is logged and closes the socket
-        with 1011.
+        Its database connections are released when it ends. An error in it is logged and closes the
+        socket with 1011.
 
         Example::
 

@@ -1,7 +1,7 @@
 """WebSockets on Python's own WSGI server, one thread for each: ``runserver``, live server tests.
 
-Mix ``WebSocketServerMixin`` into any server of ``wsgiref`` that has threads, and an application
-with a ``Dispatcher`` in it can take its connections over::
+Mix ``WebSocketServerMixin`` into any ``wsgiref`` server that has threads. Then an application with
+a ``Dispatcher`` can take over its connections::
 
     class Server(WebSocketServerMixin, ThreadingMixIn, WSGIServer):
         daemon_threads = True
@@ -9,9 +9,9 @@ with a ``Dispatcher`` in it can take its connections over::
     server = Server(("127.0.0.1", 8000), WSGIRequestHandler)
     server.set_app(WebSocketDispatcher(application))
 
-Read in Python 3.11 to 3.13 (``wsgiref/handlers.py``, ``wsgiref/simple_server.py``,
+Checked with Python 3.11 to 3.13 (``wsgiref/handlers.py``, ``wsgiref/simple_server.py``,
 ``socketserver.py``) and Django 5.2 to 6.1 (``core/servers/basehttp.py``); the integration tests
-fail when one moves.
+fail if these change.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = ["ThreadTakeover", "UpgradeHandlerMixin", "WebSocketServerMixin"]
 
 
 class _Output(io.BufferedIOBase):
-    """Where a request handler writes to; once its connection is taken that goes nowhere.
+    """The output of a request handler; discards everything once its connection is taken.
 
     Args:
-        output: where it wrote to until then.
+        output: the handler's original output.
     """
 
     def __init__(self, output: Any) -> None:
@@ -55,23 +55,23 @@ class _Output(io.BufferedIOBase):
         self.is_taken = False
 
     def writable(self) -> bool:
-        """Return whether one may write: always."""
+        """Return True."""
         return True
 
     def write(self, data: Any, /) -> int:
-        """Return how many bytes were taken."""
+        """Write bytes; return how many were taken."""
         return len(data) if self.is_taken else int(self._output.write(data))
 
     def flush(self) -> None:
-        """Send what the server's own output holds back."""
+        """Flush the original output."""
         if not self.is_taken:
             self._output.flush()
 
 
 class UpgradeHandlerMixin(_Handler):
-    """For a ``WSGIRequestHandler``: lets the application have the connection of a handshake."""
+    """A mixin for ``WSGIRequestHandler``: lets the application take the connection."""
 
-    # What carries the WebSocket that the connection has become.
+    # The transport, if the connection has become a WebSocket.
     _transport: ThreadTransport | None = None
 
     def setup(self) -> None:
@@ -80,33 +80,33 @@ class UpgradeHandlerMixin(_Handler):
         self.wfile = _Output(self.wfile)
 
     def handle(self) -> None:
-        """Answer the requests of a connection; then serve the WebSocket that it has become."""
+        """Answer the requests of a connection; then serve its WebSocket, if it has become one."""
         try:
             super().handle()
         except Exception:
             if self._transport is None:
                 raise
-            # What is around the application has failed when the socket was open already.
+            # Middleware around the application has failed after the socket was opened.
             self.server.handle_error(self.request, self.client_address)
         if self._transport is not None:
             self._transport.converse()
 
     def handle_one_request(self) -> None:
-        """Answer a request, in a context of its own."""
+        """Answer a request, in its own context."""
         own_context.run(super().handle_one_request)
 
     def become(self, transport: ThreadTransport) -> None:
-        """Serve a WebSocket when the request is answered."""
+        """Serve a WebSocket once the request is answered."""
         self._transport = transport
         self.wfile.is_taken = self.close_connection = True  # type: ignore[attr-defined]
 
     def log_request(self, *args: Any) -> None:
-        """Log a request, unless it has become a WebSocket, which has lines of its own."""
+        """Log a request, unless it has become a WebSocket, which is logged separately."""
         if self._transport is None:
             super().log_request(*args)
 
     def get_environ(self) -> dict[str, Any]:
-        """Return the environ of a request, for a handshake with this handler in it."""
+        """Return the environ of a request; that of a handshake contains this handler."""
         environ: dict[str, Any] = super().get_environ()
         if handshake.is_websocket(environ.get("HTTP_UPGRADE", "")):
             environ[WSGIREF_KEY] = self
@@ -114,7 +114,7 @@ class UpgradeHandlerMixin(_Handler):
 
 
 class WebSocketServerMixin(_Server):
-    """For a ``WSGIServer`` with threads: its connections can become WebSockets."""
+    """A mixin for a ``WSGIServer`` with threads: its connections can become WebSockets."""
 
     def __init__(self, address: Any, handler: type[Any], *args: Any, **kwargs: Any) -> None:
         handler = type(handler.__name__, (UpgradeHandlerMixin, handler), {})
@@ -122,10 +122,10 @@ class WebSocketServerMixin(_Server):
 
 
 class ThreadTakeover(Takeover):
-    """A connection of ``wsgiref``, whose thread becomes the socket's.
+    """Takes over a connection of ``wsgiref``, whose thread becomes the socket's own.
 
     Args:
-        handler: what answers the request.
+        handler: the handler of the request.
     """
 
     def __init__(self, handler: Any) -> None:
@@ -134,30 +134,30 @@ class ThreadTakeover(Takeover):
 
     @classmethod
     def of(cls, environ: dict[str, Any]) -> ThreadTakeover | None:
-        """Return how to take a request's connection, ``None`` where there are no threads."""
+        """Return the takeover for a request, or ``None`` if the server has no threads."""
         if not isinstance(environ[WSGIREF_KEY].server, ThreadingMixIn):
             return None
         return cls(environ.pop(WSGIREF_KEY))
 
     def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
-        """Return a socket that is safe among threads."""
+        """Return a thread-safe socket."""
         return ThreadWebSocket(environ, options, hooks)
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
-        """Return what carries ``websocket`` from now on, and the bytes read past the request."""
+        """Return the transport of ``websocket``, and the bytes read past the request."""
         assert isinstance(websocket, ThreadWebSocket)
         self.is_taken = True
         handler = self._handler
         sock = handler.connection
-        # Without waiting, peek() gives what is buffered or else what can be had at once.
+        # Without waiting, peek() returns buffered bytes, or else those that have arrived.
         sock.settimeout(0)
         unread = b""
-        with contextlib.suppress(OSError):  # the peer is gone, which the transport finds out
+        with contextlib.suppress(OSError):  # the peer has gone, which the transport notices
             unread = bytes(handler.rfile.peek())
         transport = ThreadTransport(detach_plain(sock), websocket)
         handler.become(transport)
         return transport, unread
 
     def has_body(self) -> bool:
-        """Return whether a header that the environ does not show announces a body."""
+        """Return whether a header that is missing in the environ announces a body."""
         return rejects_body(self._handler)

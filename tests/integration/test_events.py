@@ -85,7 +85,7 @@ class TestMessages:
         with server.connect(f"/events/report/{key}/") as websocket:
             websocket.send("wait")
             assert closing(websocket)[0] == 1011
-        server.wait_for_log("RuntimeError: an event view does not wait")
+        server.wait_for_log("RuntimeError: an event view cannot wait")
 
     def test_spawn(self, server: Server) -> None:
         """Helpers run beside the view."""
