@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -34,6 +35,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
     )
     parser.addini("of_no_library", "tests that no library affects", type="paths")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have tests and their servers leave their files in a directory that is removed at the end."""
+    # tmp_path is where it always is.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    # Its path is short, as the paths of Unix sockets are limited.
+    directory = tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True)
+    config.add_cleanup(directory.cleanup)
+    Path(directory.name).chmod(0o755)  # some servers have a user of their own
+    os.environ["TMPDIR"] = tempfile.tempdir = directory.name
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -257,11 +257,19 @@ class Wire:
             length = int.from_bytes(self._reader.read(8), "big")
         return first & 0x0F, self._reader.read(length)
 
-    def closed(self) -> tuple[int, str]:
-        """Read to the close frame and the end of the stream; return code and reason."""
+    def closed(self, *, hangs_up: bool = True) -> tuple[int, str]:
+        """Read to the close frame and the end of the stream; return code and reason.
+
+        Args:
+            hangs_up: end the client's side of the stream after the close frame. Otherwise the
+                server waits for that until WEBSOCKET_CLOSE_TIMEOUT.
+        """
         opcode, payload = self.frame()
         while opcode != 8:
             opcode, payload = self.frame()
+        if hangs_up:
+            with contextlib.suppress(OSError):  # the server was faster
+                self.sock.shutdown(socket.SHUT_WR)
         assert self._reader.read(1) == b""
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
@@ -468,14 +476,26 @@ class Server(Site):
         self._reader.join(TIMEOUT)
         return code
 
+    def _has_ended(self, within: float) -> bool:
+        """Wait that many seconds for the end; return whether it has come."""
+        try:
+            self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> None:
         """Stop the server, gracefully first."""
         self.process.terminate()
-        try:
-            self.process.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(TIMEOUT)
+        deadline = time.monotonic() + TIMEOUT
+        while not self._has_ended(within=1.0):
+            # gunicorn sends SIGTERM once. A worker that is still booting loses it, and gunicorn
+            # then waits until graceful_timeout.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for pid in self.workers:
+                    os.kill(pid, signal.SIGTERM)
+            if time.monotonic() > deadline:
+                self.process.kill()
         self._reader.join(TIMEOUT)
         assert self.process.stdout is not None
         self.process.stdout.close()

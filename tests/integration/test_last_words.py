@@ -73,7 +73,7 @@ def test_a_peer_that_never_closes(start_server: StartServer) -> None:
     server = start_server("own", env={"TEST_CLOSE_TIMEOUT": "1"})
     with server.upgraded("/echo/") as wire:
         wire.send(frame(0xF2, b"x"))
-        assert wire.closed() == (1002, "reserved bits set")
+        assert wire.closed(hangs_up=False) == (1002, "reserved bits set")
     settled(server)
 
 

@@ -187,7 +187,7 @@ def test_close_timeout(limited: Server) -> None:
     """A peer that does not answer the close is dropped, and counted."""
     before = counted(limited, "close_timed_out")
     with limited.upgraded("/closing/4000/x/") as wire:
-        assert wire.closed() == (4000, "x")
+        assert wire.closed(hangs_up=False) == (4000, "x")
     assert counted(limited, "close_timed_out") == before + 1
 
 

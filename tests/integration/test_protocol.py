@@ -67,7 +67,7 @@ class TestClose:
     def test_peer_never_answers(self, server: Server) -> None:
         """The descriptor is closed after WEBSOCKET_CLOSE_TIMEOUT."""
         with server.upgraded("/closing/4000/x/") as wire:
-            assert wire.closed() == (4000, "x")
+            assert wire.closed(hangs_up=False) == (4000, "x")
 
     def test_half_closed(self, server: Server) -> None:
         """A peer that only stops sending still gets the close frame that answers its own."""

@@ -136,7 +136,7 @@ def test_silent_client(closing: Server) -> None:
     with closing.wire() as wire:
         assert ask(wire, "/nowhere/").startswith("HTTP/1.1 101 ")
         wire.send(frame(0x81, b"hello") * 3)
-        assert wire.closed() == (4404, "404 Not Found")
+        assert wire.closed(hangs_up=False) == (4404, "404 Not Found")
 
 
 def test_caps(start_server: StartServer) -> None:
