@@ -38,13 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have tests and their servers leave their files in a directory that is removed at the end."""
-    # tmp_path is where it always is.
+    """Keep all files of tests and servers in a directory that is removed at the end."""
+    # tmp_path stays in its usual place.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     # Its path is short, as the paths of Unix sockets are limited.
     directory = tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True)
     config.add_cleanup(directory.cleanup)
-    Path(directory.name).chmod(0o755)  # some servers have a user of their own
+    Path(directory.name).chmod(0o755)  # some servers run as another user
     os.environ["TMPDIR"] = tempfile.tempdir = directory.name
 
 
@@ -169,7 +169,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def start_postgres() -> PostgresServer:
-    """Start a PostgreSQL; skip the test where there is none, as ``missing()`` does."""
+    """Start PostgreSQL; if it is not installed, skip or fail as ``missing()`` does."""
     if find_postgres() is None:
         missing("PostgreSQL")
     return PostgresServer()

@@ -477,7 +477,7 @@ class Server(Site):
         return code
 
     def _has_ended(self, within: float) -> bool:
-        """Wait that many seconds for the end; return whether it has come."""
+        """Wait this many seconds for the end; return whether the server has ended."""
         try:
             self.process.wait(within)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The limits of log lines, and the values from a client in them."""
+"""Log lines: their rate limit, and client values in them."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class Sender:
         self.told += count
 
     def take_report(self) -> None:
-        """Read its report, which is there."""
+        """Read its report, which has arrived."""
         report = self.report()
         self.is_lost = not report
         self.sent += json.loads(report or "[]")

@@ -136,14 +136,14 @@ def test_outages() -> None:
 
 
 class _Raising(logging.Handler):
-    """A logging handler whose server is away."""
+    """A logging handler whose server is down."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise ConnectionError("no server for logs")
 
 
 class _Late(Null):
-    """Can listen only at the second attempt."""
+    """A backend that fails to listen at the first attempt."""
 
     attempts = 0
 
@@ -156,7 +156,7 @@ class _Late(Null):
 
 
 def test_logging_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a logging handler raises does not end the listener."""
+    """An exception in a logging handler does not end the listener."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     logger = logging.getLogger("django_wsmux.backends")
     handler = _Raising()

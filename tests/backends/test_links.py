@@ -34,7 +34,7 @@ def accept(listener: socket.socket) -> Incoming:
 
 
 def read_all(incoming: Incoming) -> list[bytes]:
-    """Read what is there."""
+    """Return all bytes that have arrived."""
     found: list[bytes] = []
     while packets := incoming.read():
         found += packets

@@ -85,7 +85,7 @@ def forget(request: Any) -> None:
 
 
 def bare(request: Any) -> None:
-    """Leave nothing of the server in the request's META, as those do that log or copy it."""
+    """Remove the server's own values from META, as middleware does that logs or copies it."""
     request.META = {key: each for key, each in request.META.items() if "." not in key}
 
 

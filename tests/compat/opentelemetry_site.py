@@ -1,4 +1,4 @@
-"""The site with OpenTelemetry's instrumentation of Django, or its middleware around all."""
+"""The site with OpenTelemetry's instrumentation of Django, or its WSGI middleware."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 
 
 class Printer(SpanExporter):
-    """Writes a line for each span."""
+    """Prints a line for each span."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Write."""
+        """Print the spans."""
         for span in spans:
             attributes = span.attributes or {}
             status = attributes.get("http.response.status_code", attributes.get("http.status_code"))
@@ -27,7 +27,7 @@ class Printer(SpanExporter):
 
 
 def install() -> Callable[[Any], Any]:
-    """Start tracing; return the middleware where ``OTEL_AROUND`` is set."""
+    """Start tracing; return the middleware if ``OTEL_AROUND`` is set."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(Printer()))
     trace.set_tracer_provider(provider)

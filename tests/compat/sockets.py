@@ -26,20 +26,20 @@ def host(request: HttpRequest, websocket: WebSocket) -> None:
 
 @accept_websocket
 def tag(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send what WSGI middleware has set."""
+    """Send the tag that WSGI middleware has set."""
     websocket.receive()
     websocket.send(wrappers.tag.get())
 
 
 class Tag(WebSocketView):
-    """Do the same."""
+    """Sends the tag from an event view."""
 
     def receive(self, message: str | bytes) -> None:
         self.send(wrappers.tag.get())
 
 
 class Reverse(WebSocketView):
-    """Send where a page is."""
+    """Sends the URL of a page."""
 
     def receive(self, message: str | bytes) -> None:
         if message == "helper":
@@ -48,7 +48,7 @@ class Reverse(WebSocketView):
             self.tell(message)
 
     def tell(self, message: str | bytes) -> None:
-        """Look it up."""
+        """Reverse and send it."""
         self.send(f"{message!s} {reverse('only-a-page')}")
 
 

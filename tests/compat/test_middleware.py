@@ -69,28 +69,28 @@ class TestResponses:
 
 
 class TestRequests:
-    """What middleware does to the request."""
+    """Middleware that changes the request."""
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_taken_out_of_meta(self, site: Server, path: str) -> None:
-        """A socket needs no more of the server's own values than a page does."""
+        """A socket needs no more values of the server in META than a page does."""
         with opened(site, path, "bare") as websocket:
             websocket.send("hello")
             assert websocket.recv(timeout=TIMEOUT) == "hello"
 
     @pytest.mark.parametrize("path", VIEWS)
     def test_replaced(self, site: Server, path: str) -> None:
-        """Another object than ours is refused, and the log says what to do."""
+        """Replacing the request is an error, and the log says what to do."""
         assert site.refused(path, {"X-Meddle": "replaced"}).status == 500
         site.wait_for_log(r"TypeError: middleware has passed on .*WSGIRequest.* in place of")
 
 
 class TestContext:
-    """What WSGI middleware around the dispatcher sets for a request is there in its socket."""
+    """A socket sees the context variables that WSGI middleware sets for its request."""
 
     @pytest.mark.parametrize("path", ["/tag/", "/events/tag/"])
     def test_tag(self, site: Server, path: str) -> None:
-        """What an earlier request on the same connection has left is not."""
+        """It does not see those that an earlier request on the same connection has left."""
         # gunicorn's own worker does not say where a request begins.
         mine = "none" if worker_of(site) == "gevent" else "mine"
         for tag, expected in ("mine", mine), ("", "none"):
@@ -142,7 +142,7 @@ class TestURLconfs:
         ],
     )
     def test_reverse_in_conversation(self, site: Server, how: str, found: str) -> None:
-        """The pages are the same as in the handshake, for a view of each kind and for helpers."""
+        """reverse() uses the pages of the handshake in views of each kind and in helpers."""
         with opened(site, "/reverse/", how) as websocket:
             assert websocket.recv(timeout=TIMEOUT) == found
         with opened(site, "/events/reverse/", how) as websocket:

@@ -207,7 +207,7 @@ def replacing_socket(inner: Application) -> Application:
 
 
 def tagging(inner: Application) -> Application:
-    """Set a context variable for the request, and leave it there."""
+    """Set a context variable for the request, and do not reset it."""
 
     def application(environ: Any, start_response: Any) -> Any:
         tag.set(environ["HTTP_X_TAG"])

@@ -378,7 +378,7 @@ class TestSplitting:
     @pytest.mark.parametrize("name", ["cookie", "header", "subprotocol"])
     @pytest.mark.parametrize("value", ["x\r\nX-Evil: 1", "x\nX-Evil: 1", "x\rX-Evil: 1", "x\0y"])
     def test_line_breaks(self, front: Server, name: str, value: str) -> None:
-        """No header is added, with whatever result of the handshake."""
+        """No header is added, whether the handshake is accepted or refused."""
         path = f"/mirror/?{name}={quote(value)}"
         with front.wire() as wire:
             wire.send(handshake(path, "Sec-WebSocket-Protocol: chat\r\n"))

@@ -335,7 +335,7 @@ class TestSecrecy:
     @pytest.mark.parametrize("token", [f"crash.{TOKEN}", quote(f"crash/={TOKEN}", safe="")])
     @pytest.mark.parametrize("path", ["/function/", "/crash/"])
     def test_pages_of_errors(self, door: Server, path: str, token: str) -> None:
-        """DEBUG's error pages of a view and of an authenticator show none."""
+        """DEBUG's error pages of a view and of an authenticator show no token."""
         headers = {"Sec-WebSocket-Protocol": f"chat.v1, bearer, {token}"}
         response = door.refused(path, headers)
         assert response.status == 500

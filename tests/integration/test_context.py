@@ -32,7 +32,7 @@ def site(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> S
 
 
 def test_event_view(site: Server) -> None:
-    """It holds in handshake, messages, groups' messages, helpers and the end."""
+    """The state holds in handshake, messages, groups' messages, helpers and the end."""
     key = uuid4().hex
     with (
         site.connect(f"/event/?tenant=a&mark={key}") as first,
@@ -56,7 +56,7 @@ def test_event_view(site: Server) -> None:
 
 
 def test_function_view(site: Server) -> None:
-    """It holds in a function view, and in helpers that run concurrently."""
+    """The state holds in a function view, and in helpers that run concurrently."""
     with site.connect("/function/?tenant=a") as websocket:
         assert websocket.recv(timeout=TIMEOUT) == "function a a a"
         for name in ("one", "two"):
@@ -91,7 +91,7 @@ def test_previous_request(site: Server) -> None:
 
 
 def test_shared(start_server: StartServer) -> None:
-    """Sockets with equal values share one object; without values of their own they have none."""
+    """Sockets with equal values share one object; without values they hold none."""
     settings = {**SETTINGS, "WEBSOCKET_CONTEXT": []}
     site = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ class Pair:
                     return websocket.close_code, websocket.close_reason or ""
 
             pool = stack.enter_context(ThreadPoolExecutor())
-            stack.callback((directory / "go").touch)  # whatever happens
+            stack.callback((directory / "go").touch)  # in any case
             outcomes: list[Future[tuple[int | None, str]]] = [
                 pool.submit(outcome, kind) for kind in KINDS
             ]

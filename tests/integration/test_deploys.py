@@ -191,7 +191,7 @@ class TestTable:
         server = start_server(worker)
         with server.wire() as page, server.connect("/echo/") as websocket:
             # pywsgi would wait for a client that keeps its connection.
-            # Either the page sees the sockets close, however long that takes, or it waits in vain.
+            # Either the page sees the sockets close, however long that takes, or it times out.
             seconds = 60 if expected == "1012 meanwhile" else 1
             page.send(b"GET /last-page/%d/ HTTP/1.0\r\nHost: localhost\r\n\r\n" % seconds)
             server.signal(signal.SIGTERM)
@@ -204,7 +204,7 @@ class TestTable:
     def test_handshake(
         self, start_server: StartServer, event: str, worker: str, expected: str
     ) -> None:
-        """On a persistent connection it is refused, or the socket is closed soon."""
+        """On a persistent connection it is refused, or its socket is closed soon."""
         server = start_server(worker, "--graceful-timeout", "60", "--keep-alive", "60")
         with server.wire() as kept, server.wire() as other, server.connect("/echo/") as websocket:
             for wire in (kept, other):

@@ -232,7 +232,7 @@ class TestFloods:
         ids=["messages", "pings", "fragments"],
     )
     def test_delay_no_other(self, gunicorn: Server, first: bytes, unit: bytes, last: bytes) -> None:
-        """At most 4,000 of them are handled before another client has its turn.
+        """At most 4,000 frames are handled before another client has its turn.
 
         With threads, the interpreter decides, and switches every 5 ms at best.
         """

@@ -78,7 +78,7 @@ def test_raising(server: Server, how: str) -> None:
 
 
 def test_surroundings(server: Server) -> None:
-    """The language is that of the handshake, whoever sends."""
+    """The language is that of the handshake, with any sender."""
     path = f"/events/watching/{uuid4().hex}/"
     with (
         server.connect(path, additional_headers={"Accept-Language": "de"}) as german,

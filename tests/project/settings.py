@@ -54,7 +54,7 @@ LANGUAGES = [("en", "English"), ("de", "German")]
 
 WEBSOCKET_BACKEND = os.environ.get("TEST_BACKEND", "memory://")
 WEBSOCKET_COMPRESSION = json.loads(os.environ.get("TEST_COMPRESSION", "false"))
-# A busy machine can make a second of any pause, and tests look for errors in the log.
+# On a busy machine any pause may take a second, and tests look for errors in the log.
 WEBSOCKET_BLOCKED_WARNING = 0
 WEBSOCKET_CLOSE_TIMEOUT = float(os.environ.get("TEST_CLOSE_TIMEOUT", 1))
 WEBSOCKET_HANDSHAKE_TIMEOUT = float(os.environ.get("TEST_HANDSHAKE_TIMEOUT", 10))

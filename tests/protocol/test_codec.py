@@ -690,7 +690,7 @@ class TestTextInPieces:
         assert receive(data[:9]) == ([], [Failure(1007, "invalid UTF-8")])
 
     def test_invalid_after_messages(self) -> None:
-        """It fails in its own call, after the messages before it."""
+        """Invalid text fails in the call that brings it, after the messages before it."""
         stream = frame(TEXT, b"a") + frame(PING) + frame(TEXT, b"\xff" + b"x" * 20)
         messages, controls = receive(stream[:-10])
         assert messages == ["a"]

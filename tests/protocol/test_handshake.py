@@ -165,7 +165,7 @@ class TestSelectSubprotocol:
 
     @pytest.mark.parametrize("name", ["a", "!#$%&'*+-.^_`|~", "v1/a=b;c", "base64url.x.y-_"])
     def test_token(self, name: str) -> None:
-        """Any other name is."""
+        """Any valid token can be agreed on."""
         assert select_subprotocol(name, [name]) == name
 
     def test_none_supported(self) -> None:

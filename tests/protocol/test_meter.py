@@ -94,7 +94,7 @@ class TestWhatCounts:
         assert peer.send(frame(first, b"")) == [TOO_MANY]
 
     def test_together(self, peer: Peer) -> None:
-        """They share one limit; the pings of a batch that exceeds it are not answered."""
+        """All kinds share one limit; the pings of a batch that exceeds it are not answered."""
         controls = peer.send((MESSAGE + frame(0x89, b"p")) * 10)
         assert controls == [Ping(b"p")] * 10
         assert peer.send(frame(0x89, b"p")) == [TOO_MANY]

@@ -144,7 +144,7 @@ class TestIsLoopback:
         ],
     )
     def test_loopback(self, origin: str) -> None:
-        """Its port does not matter."""
+        """The port of a loopback origin does not matter."""
         assert is_loopback(origin)
 
     @pytest.mark.parametrize(

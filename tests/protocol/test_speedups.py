@@ -220,14 +220,14 @@ class TestReadMessage:
         short: int,
         limit: int,
     ) -> None:
-        """It agrees with the codec on frames of all kinds, cut and with bytes behind them."""
+        """The C code agrees with the codec on all frames, cut and with bytes behind them."""
         data = frame(opcode, payload, fin=fin, mask=mask) + more
         self.assert_same(shared_pair, data[: max(len(data) - short, 1)], limit)
 
     @quick
     @given(data=st.binary(min_size=1, max_size=40), limit=st.integers(-1, 40))
     def test_noise(self, shared_pair: Pair, data: bytes, limit: int) -> None:
-        """It agrees with the codec on bytes of any kind."""
+        """The C code agrees with the codec on bytes of any kind."""
         self.assert_same(shared_pair, data, limit)
 
     def test_reads_no_more_than_fits(self, pair: Pair) -> None:
@@ -249,7 +249,7 @@ class TestReadMessage:
         assert speedups.read_message(ours.fileno(), bytearray(9), 100) == (None, 0)
 
     def test_nothing_there(self, pair: Pair) -> None:
-        """It never waits, on a blocking or non-blocking socket."""
+        """The call never waits, on a blocking or non-blocking socket."""
         ours, _ = pair
         for blocks in False, True:
             ours.setblocking(blocks)
@@ -352,7 +352,7 @@ class TestWriteMessage:
 
     @pytest.mark.parametrize("message", [b"x" * 100, b"x" * 10_000, "x" * 300_000, "é" * 300_000])
     def test_full(self, pair: Pair, message: Message) -> None:
-        """The number of sent bytes is returned, in the end none; the sent bytes have arrived."""
+        """The call returns how many bytes it has sent, in the end 0; all of them arrive."""
         ours, peers = pair
         payload = message.encode() if isinstance(message, str) else message
         expected, taken, total = encode(BINARY, payload), -1, 0

@@ -1,4 +1,4 @@
-"""What a forked child gives up."""
+"""State that a forked child resets."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_task(loop: Loop) -> None:
 
 
 def test_task_that_raises(loop: Loop) -> None:
-    """Its exception is raised by run(), and the rest runs the next time."""
+    """A task's exception is raised by run(), and the rest runs the next time."""
     seen: list[int] = []
     loop.start(lambda: [][0])
     loop.call(lambda: seen.append(1))

@@ -102,7 +102,7 @@ assert seen == ["waits", "next"]
 
 
 def test_in_line_when_it_closes() -> None:
-    """It is dropped when the server closes the socket."""
+    """A message that waits for a handler is dropped when the server closes the socket."""
     run(
         WAITING
         + """
@@ -115,7 +115,7 @@ assert not seen
 
 
 def test_in_line_when_it_is_lost() -> None:
-    """It is counted, and still handled, if the peer goes before its turn."""
+    """A waiting message is counted, and still handled, if the peer goes before its turn."""
     run(
         WAITING
         + """

@@ -51,7 +51,7 @@ class AssertionTests(SimpleWebSocketTestCase):
                 self.assertReceivesJSON(ws, [2])
 
     def test_receives_in_time(self) -> None:
-        """Both take a timeout."""
+        """Both assertions take a timeout."""
         with self.client.websocket("/patient/") as ws:
             self.assertSilent(ws, timeout=4)
             self.assertReceives(ws, "nothing for 5 s", timeout=1)

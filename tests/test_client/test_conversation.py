@@ -217,7 +217,7 @@ def test_exception(client: WebSocketClient, path: str) -> None:
 
 
 def test_exception_of_a_helper(client: WebSocketClient, path: str) -> None:
-    """So is an exception of a helper."""
+    """An exception of a helper is raised in the test, too."""
     with client.websocket(path) as ws:
         with pytest.raises(ValueError, match="it broke"):
             ws.send("helpless")

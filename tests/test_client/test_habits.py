@@ -121,7 +121,7 @@ def own(base: Any, name: str, value: Any) -> Any:
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("function", [coroutine, stream, generator])
 def test_methods(hook: str, function: Any) -> None:
-    """So are all such methods of a class, in whatever way they are defined."""
+    """Such methods of a class are refused too, however they are defined."""
     with pytest.raises(TypeError, match=r"is async|is a generator function"):
         own(Chat, hook, function).as_view()
     with pytest.raises(TypeError, match=r"is async|is a generator function"):

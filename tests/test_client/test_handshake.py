@@ -150,7 +150,7 @@ def test_foreign_origin(client: WebSocketClient, path: str) -> None:
 
 @override_settings(ALLOWED_HOSTS=["site.example"])
 def test_foreign_host(client: WebSocketClient, path: str) -> None:
-    """So is the host."""
+    """The host is checked as under a server."""
     assert refusal(client, path).status_code == 400
     with client.websocket(path, headers={"Host": "site.example"}):
         pass
