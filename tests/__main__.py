@@ -21,7 +21,8 @@ PYTHON = (sys.executable, "-X", "dev")
 def side_by_side() -> list[str]:
     """Return the options of pytest-xdist. Tests of a file share servers, so they stay together."""
     # Most of the time goes into starting servers, which takes a core, and some into waiting for
-    # them. More processes would slow each other down. The longest files happen to come first.
+    # them. More processes would slow each other down. tests/conftest.py puts quick tests last,
+    # and pytest-xdist is to keep that order.
     processes = min(len(os.sched_getaffinity(0)) + 1, 8)
     options = ["--dist=loadfile", "--no-loadscope-reorder"]
     return [*options, f"--tx={processes}*popen//python={shlex.join(PYTHON)}"]

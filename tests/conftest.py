@@ -22,6 +22,9 @@ pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends
 
 StartServer = Callable[..., Server]
 
+#: Folders of tests that start no server process.
+QUICK = {ROOT / "tests" / name for name in ("protocol", "server", "test_client")}
+
 # Servers are stopped with SIGINT. A shell that runs the tests in the background makes them ignore
 # it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep all files of tests and servers in a directory that is removed at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # the directory of the process that started this one
     # tmp_path stays in its usual place.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     # Its path is short, as the paths of Unix sockets are limited.
@@ -53,6 +58,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("of_libraries") and collection_path in config.getini("of_no_library"):
         return True
     return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put quick tests last, so that the processes of pytest-xdist end at about the same time."""
+    items.sort(key=lambda item: not QUICK.isdisjoint(item.path.parents))
 
 
 @pytest.fixture(scope="session")
