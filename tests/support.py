@@ -117,8 +117,7 @@ def tls_context(certificate: Path) -> ssl.SSLContext:
 
     TLS 1.3 lets a server send tickets after the handshake. The client of ``websockets`` reads in a
     separate thread, which may receive them while another thread writes. Python's ``ssl`` (until
-    3.13)
-    does not separate the two, and sometimes the first message is lost.
+    3.13) does not separate the two, and sometimes the first message is lost.
     """
     context = ssl.create_default_context(cafile=str(certificate))
     context.maximum_version = ssl.TLSVersion.TLSv1_2

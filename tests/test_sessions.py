@@ -37,7 +37,7 @@ def direct(key: str | None, kind: type[SessionBase] = db.SessionStore) -> Sessio
 
 
 def test_reads() -> None:
-    """The saved data is there, after one query for one column."""
+    """The saved data is loaded with one query for one column."""
     session = direct(saved(name="ann", count=3))
     with CaptureQueriesContext(connection) as queries:
         assert dict(session.items()) == {"name": "ann", "count": 3}

@@ -111,7 +111,7 @@ class TestRequestCycle:
             assert websocket.recv(timeout=TIMEOUT) == "ann"
 
     def test_session(self, server: Server) -> None:
-        """A session that a view saves is there for the next socket."""
+        """The next socket sees a session that a view has saved."""
         with signed_in(server) as headers:
             for count in ("1", "2"):
                 with server.connect("/session/", additional_headers=headers) as websocket:

@@ -265,9 +265,8 @@ class TestEnd:
     def test_worker_leaves(self, proxy: ReverseProxy, backend: Server) -> None:
         """When a worker stops, every client gets 1012 and can reconnect.
 
-        The stopping worker still answers on connections that a proxy keeps open to it, with 503;
-        the
-        client then tries again.
+        The stopping worker still answers on connections that a proxy keeps open to it, with
+        503; the client then tries again.
         """
         with ExitStack() as stack:
             sockets = [stack.enter_context(proxy.connect("/echo/")) for _ in range(3)]
