@@ -117,7 +117,7 @@ def test_unusable_directory(directory: Path, wrong: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "long"])
-def test_commands_of_others(directory: Path, environment: dict[str, str], wrong: str) -> None:
+def test_early_commands(directory: Path, environment: dict[str, str], wrong: str) -> None:
     """A command runs before the directory exists, but not with a path that can never work."""
     settings = {"WEBSOCKET_NAMESPACE": "mysite"}
     result = subprocess.run(

@@ -225,7 +225,7 @@ def test_newer_version(other: Other) -> None:
 
 
 @pytest.mark.parametrize("answer", [7, {"a": 1}, ["x"], [None]])
-def test_answer_of_another_kind(other: Other, answer: Any) -> None:
+def test_unreadable_answer(other: Other, answer: Any) -> None:
     """An answer that cannot be read counts as missing."""
     other.backend.subscribe("room")
     other.answer = answer

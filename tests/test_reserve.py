@@ -123,7 +123,7 @@ assert not is_open(first)
     )
 
 
-def test_what_is_not_kept(tmp_path: Path) -> None:
+def test_connections_that_are_not_kept(tmp_path: Path) -> None:
     """No reuse in a transaction, after an error, with a pool or where CONN_MAX_AGE = 0 counts."""
     run(
         tmp_path,

@@ -69,7 +69,7 @@ def test_third_party() -> None:
         ("builtins.dict", "builtins.dict is not a subclass"),
     ],
 )
-def test_third_party_that_is_none(path: str, problem: str) -> None:
+def test_invalid_dotted_path(path: str, problem: str) -> None:
     """The error says what is wrong with a dotted path."""
     with pytest.raises(ValueError, match=problem):
         from_url(f"{path}://")

@@ -366,6 +366,6 @@ def test_room_for_the_path_on_macos() -> None:
     backend.close()
 
 
-def test_unix_sockets_are_there() -> None:
+def test_unix_sockets_exist() -> None:
     """The platform has unix sockets."""
     assert hasattr(socket, "AF_UNIX")

@@ -34,7 +34,7 @@ class TestRedisBackend(BackendContract):
         """The URL of the server."""
         return redis_server.url
 
-    def test_subscribes_to_what_it_needs(self, peer: MakePeer, redis_server: RedisServer) -> None:
+    def test_subscribes_to_needed_channels(self, peer: MakePeer, redis_server: RedisServer) -> None:
         """The server sends a process only channels for which it has members."""
         listener = peer("room", "hall")
         names = redis_server.ask("PUBSUB", "CHANNELS")

@@ -62,7 +62,7 @@ class TestResponses:
         assert site.refused(path, {"X-Meddle": "refused"}).status == 403
 
     @pytest.mark.parametrize("path", ["/status/200/", "/nowhere/"])
-    def test_101_of_others(self, site: Server, path: str) -> None:
+    def test_101_without_accept(self, site: Server, path: str) -> None:
         """A status 101 without an accepting view becomes a 500; the log names the class."""
         assert site.refused(path, {"X-Meddle": "switched"}).status == 500
         site.wait_for_log(r"not accepted: HttpResponse has status 101, but no view")

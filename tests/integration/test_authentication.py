@@ -139,7 +139,7 @@ class TestTickets:
         assert answer.status == 403
         assert int(answer.headers["Content-Length"]) == len(answer.text.encode())
 
-    def test_lets_its_user_in_once(self, door: Server, path: str) -> None:
+    def test_single_use(self, door: Server, path: str) -> None:
         """A ticket authenticates its user without cookies, once; a second use is refused."""
         ticket = ticket_for(door, path, sign_in(door))
         with enter(door, path, ticket) as websocket:

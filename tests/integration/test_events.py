@@ -210,7 +210,7 @@ class TestErrors:
         with server.connect("/events/echo/") as websocket:
             assert ask(websocket, "others") == "others"
 
-    def test_debug_names_it(self, start_server: StartServer) -> None:
+    def test_debug_shows_error(self, start_server: StartServer) -> None:
         """With DEBUG, the close frame names the error."""
         server = start_server("own", env={"TEST_DEBUG": "1"})
         with server.connect(f"/events/report/{uuid4().hex}/") as websocket:

@@ -69,7 +69,7 @@ def test_closed_by_a_group(server: Server, view: str) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_refused_all_the_same(gunicorn: Server, view: str) -> None:
+def test_refusal_is_not_overridden(gunicorn: Server, view: str) -> None:
     """A group that closes its sockets does not accept a handshake that the view refuses."""
     key = uuid4().hex
     with deciding(gunicorn, view, key, "?refuse") as wire:

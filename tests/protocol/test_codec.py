@@ -573,7 +573,7 @@ class TestOtherLimits:
             assert not codec.receive(bytes((byte,)), messages)
         assert messages == ["x" * 100 + "y" * 100]
 
-    def test_no_limit_of_ours(self) -> None:
+    def test_protocol_error_has_no_counter(self) -> None:
         """A protocol error has no counter of a limit."""
         assert self.failure(frame(0x3), Codec(LIMIT)) == (1002, "")
 
@@ -858,7 +858,7 @@ class TestLarge:
         assert rest == 0
         assert len(messages) == 1
 
-    def test_space_is_what_is_left(self) -> None:
+    def test_unused_space(self) -> None:
         """Unused space is returned again, not allocated twice."""
         codec = arriving(LARGE)
         with codec.space() as space:

@@ -215,7 +215,7 @@ class TestSwitchingProtocols:
             "Upgrade",
         ],
     )
-    def test_headers_with_no_place(self, name: str) -> None:
+    def test_omitted_headers(self, name: str) -> None:
         """Headers of the handshake or of a body are left out, in any case."""
         headers = [(name, "x"), ("Server", "y")]
         assert switching_protocols(KEY, None, headers) == switching_protocols(
@@ -266,7 +266,7 @@ class TestToken:
         assert environ == {"HTTP_SEC_WEBSOCKET_PROTOCOL": left, "HTTP_AUTHORIZATION": header}
 
     @pytest.mark.parametrize("offered", [None, "", "chat.v1", "chat.v1, bearer", "Bearer, x"])
-    def test_none(self, offered: str | None) -> None:
+    def test_without_a_token(self, offered: str | None) -> None:
         """Without a token, nothing changes."""
         environ = {} if offered is None else {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered}
         before = dict(environ)

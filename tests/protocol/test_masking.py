@@ -25,7 +25,7 @@ def test_python_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.unmask_ascii is module._unmask_ascii
 
 
-def test_extension_where_it_is() -> None:
+def test_extension_is_used() -> None:
     """If it can be imported, it is used."""
     speedups = pytest.importorskip(
         "django_wsmux.protocol._speedups",

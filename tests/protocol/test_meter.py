@@ -53,7 +53,7 @@ class TestRate:
             peer.now += 0.1
             assert peer.send(MESSAGE) == []
 
-    def test_beyond(self, peer: Peer) -> None:
+    def test_above_the_rate(self, peer: Peer) -> None:
         """A peer at one and a half times the rate is not."""
         sent = 0
         while not peer.send(MESSAGE):
@@ -93,7 +93,7 @@ class TestWhatCounts:
         assert TOO_MANY not in controls
         assert peer.send(frame(first, b"")) == [TOO_MANY]
 
-    def test_together(self, peer: Peer) -> None:
+    def test_shared_limit(self, peer: Peer) -> None:
         """All kinds share one limit; the pings of a batch that exceeds it are not answered."""
         controls = peer.send((MESSAGE + frame(0x89, b"p")) * 10)
         assert controls == [Ping(b"p")] * 10

@@ -88,7 +88,7 @@ def test_too_many_messages(kept: bytes) -> None:
     assert is_closed(codec)
 
 
-def test_a_length_that_cannot_be() -> None:
+def test_impossible_length() -> None:
     """After an impossible length the next frame cannot be located: nothing is found or kept."""
     codec = Codec(LIMIT)
     assert len(receive(codec, b"\x82\xff" + b"\xff" * 8 + bytes(4))) == 1

@@ -561,7 +561,7 @@ class TestUnmask:
                 speedups.unmask_ascii(*arguments)
 
 
-def test_no_state() -> None:
+def test_import_again() -> None:
     """Every interpreter can import the module, also again."""
     spec = find_spec(speedups.__name__)
     assert spec is not None

@@ -113,13 +113,13 @@ class TestAddressOf:
         assert address_of(environ, proxies) == found
 
     @pytest.mark.parametrize("forwarded", ["", "unknown", "6.6.6.6", "x, 6.6.6.6", "1.2.3.4.5, "])
-    def test_not_said(self, forwarded: str) -> None:
+    def test_header_without_address(self, forwarded: str) -> None:
         """If the header lacks the address, that of the nearest proxy counts."""
         environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": forwarded}
         assert address_of(environ, 2) == "10.0.0.1"
 
     @pytest.mark.parametrize("remote", [{}, {"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "unix:"}])
-    def test_none(self, remote: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    def test_unix_socket(self, remote: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
         """A unix socket has no address: it is not limited, and the log says so now and then."""
         admission._misled = LogLimit(1)
         assert address_of(remote, 0) is None

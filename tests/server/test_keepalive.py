@@ -106,7 +106,7 @@ def test_off() -> None:
     assert watched(Peer(ping_interval=0)).sweep(99) is None
 
 
-def test_an_error_is_felt_by_no_other() -> None:
+def test_error_does_not_affect_others() -> None:
     """If a connection raises, the others are still pinged and dropped in time."""
 
     class Broken(Peer):

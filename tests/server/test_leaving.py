@@ -68,7 +68,7 @@ def test_random_places(sockets: list[Any]) -> None:
     assert closed(sockets) != half
 
 
-def test_a_few(sockets: list[Any]) -> None:
+def test_few_sockets(sockets: list[Any]) -> None:
     """A few sockets do not wait for a window that is meant for many."""
     for socket in sockets[3:]:
         registry.open_sockets.discard(socket)
@@ -78,7 +78,7 @@ def test_a_few(sockets: list[Any]) -> None:
     assert len(closed(sockets)) == 3
 
 
-def test_none(sockets: list[Any]) -> None:
+def test_without_sockets(sockets: list[Any]) -> None:
     """Without sockets, the drain is over at once."""
     registry.open_sockets.clear()
     assert Drain(5, 0).close_due(0)

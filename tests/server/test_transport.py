@@ -86,7 +86,7 @@ assert websocket.unread == 1
 """
 
 
-def test_in_line() -> None:
+def test_waiting_message() -> None:
     """A message that waits for a free handler counts as unread, and comes before the next one."""
     run(
         WAITING
@@ -101,7 +101,7 @@ assert seen == ["waits", "next"]
     )
 
 
-def test_in_line_when_it_closes() -> None:
+def test_waiting_message_when_closed() -> None:
     """A message that waits for a handler is dropped when the server closes the socket."""
     run(
         WAITING
@@ -114,7 +114,7 @@ assert not seen
     )
 
 
-def test_in_line_when_it_is_lost() -> None:
+def test_waiting_message_when_lost() -> None:
     """A waiting message is counted, and still handled, if the peer goes before its turn."""
     run(
         WAITING

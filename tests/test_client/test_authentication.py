@@ -250,7 +250,7 @@ def test_anonymous_ticket(client: WebSocketClient, ann: User) -> None:
         assert ws.receive() == "False "
 
 
-def test_ticket_for_another_session_than_the_users(client: WebSocketClient, ann: User) -> None:
+def test_ticket_ignores_cookies(client: WebSocketClient, ann: User) -> None:
     """A ticket for a user of a token ignores the session of the request's cookies."""
     client.force_login(User.objects.create(username="root"))
     value = issue_ticket(request_of(client, ann), "/ticket/")
@@ -474,7 +474,7 @@ def test_invalid_combination(chosen: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["ticket", User])
-def test_no_authenticator(wrong: Any) -> None:
+def test_invalid_authenticator(wrong: Any) -> None:
     """The error shows the wrong argument."""
     with pytest.raises(TypeError, match=r"is not an authenticator: use a function"):
         authentication(wrong)
@@ -520,7 +520,7 @@ def test_late(waiting: ClientWebSocket, caplog: pytest.LogCaptureFixture) -> Non
     assert "is closed with 4401: no message within 10.0 s" in caplog.text
 
 
-def test_gone(waiting: ClientWebSocket) -> None:
+def test_peer_leaves(waiting: ClientWebSocket) -> None:
     """A peer that leaves without a first message does not count as a failure."""
     before = snapshot()
     waiting.close(1001)
@@ -567,7 +567,7 @@ def test_refused_after_first_message(client: WebSocketClient) -> None:
 
 
 @pytest.mark.parametrize("message", ["[]", "5", "null", '"x"', "[" * 100_000, "{}", "no JSON"])
-def test_json_of_another_shape(
+def test_malformed_first_message(
     client: WebSocketClient, caplog: pytest.LogCaptureFixture, message: str
 ) -> None:
     """A malformed first message is not an error that is logged or mailed."""

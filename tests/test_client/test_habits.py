@@ -208,7 +208,7 @@ def test_arguments_of_functions() -> None:
         ("authenticators", staticmethod(print), r"write authenticators = \[\.\.\.\]"),
     ],
 )
-def test_no_lists(attribute: str, value: Any, text: str) -> None:
+def test_value_instead_of_list(attribute: str, value: Any, text: str) -> None:
     """A single value instead of a list is refused."""
     with pytest.raises(TypeError, match=text):
         own(WebSocketView, attribute, value).as_view()

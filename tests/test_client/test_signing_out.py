@@ -172,7 +172,7 @@ def test_in_handshake(client: WebSocketClient, ann: User, engine: str, url: str)
 
 @committing
 @pytest.mark.parametrize("how", ["logout", "deactivate", "password", "close"])
-def test_other_identities(client: WebSocketClient, ann: User, how: str) -> None:
+def test_other_authenticators(client: WebSocketClient, ann: User, how: str) -> None:
     """Sockets by ticket, token and first message are closed too, and by ``Group.close()``."""
     with override_settings(SESSION_ENGINE=ENGINES[0]):
         client.force_login(ann)
