@@ -106,7 +106,7 @@ class RedisServer:
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the process go on."""
+        """Let the process continue."""
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
@@ -194,7 +194,7 @@ class PostgresServer:
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the processes go on."""
+        """Let the processes continue."""
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:

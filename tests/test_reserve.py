@@ -245,7 +245,7 @@ assert handshake(lambda: ask("other")).get() is other
 
 
 def test_close_fails_between_messages(tmp_path: Path) -> None:
-    """The greenlet that handles messages goes on, and its other connections are closed."""
+    """The greenlet that handles messages continues, and its other connections are closed."""
     run(
         tmp_path,
         FAILING

@@ -32,7 +32,7 @@ class Broker(Protocol):
         """Stop the process; its connections stay open."""
 
     def thaw(self) -> None:
-        """Let the process go on."""
+        """Let the process continue."""
 
 
 class BrokerFaults:
@@ -147,7 +147,7 @@ class BrokerFaults:
         assert [text for _, text in listener.received(1)][-1:] == [b"after"]
 
     def test_publishing_into_nothing(self, through: MakePeer, proxy: Proxy) -> None:
-        """Publishing fails after the timeout, then at once; others go on, and it recovers."""
+        """Publishing fails after the timeout, then at once; other greenlets run; it recovers."""
         sender = through()
         sender.publish("room", b"before")
         sender.call("watch_turns")

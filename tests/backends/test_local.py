@@ -74,7 +74,7 @@ class TestLocalBackend(BackendContract):
         assert listener.received(1) == [("room", b"hello")]
 
     def test_stopped_peer(self, peer: MakePeer) -> None:
-        """A stopped process delays no other; when it goes on, it gets the queued messages."""
+        """A stopped process delays no other; when it continues, it gets the queued messages."""
         stopped, healthy, sender = peer("room"), peer("room"), peer("room")
         stopped.signal(signal.SIGSTOP)
         sender.call("publish_numbers", "room", "0", 10_000, 500)

@@ -120,7 +120,7 @@ def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
 
 
 def take(codec: Codec, data: bytes, messages: list[Message]) -> list[Control]:
-    """Pass a piece to a codec, and let it go on whenever it stops before the end."""
+    """Pass a piece to a codec, and let it continue whenever it stops before the end."""
     waiting = list[Message]()
     controls = codec.receive(data, waiting)
     return controls + _go_on(codec, waiting, messages)

@@ -145,7 +145,7 @@ class TestTickets:
         with enter(door, path, ticket) as websocket:
             seen = read(websocket)
             assert seen["user"] == "ann"
-            # Chromium requires an agreed subprotocol; the view does not set one.
+            # Chromium requires the server to select a subprotocol; the view does not.
             assert websocket.subprotocol == "bearer"
             websocket.send("who")
             assert websocket.recv(timeout=TIMEOUT) == "ann None"
@@ -387,8 +387,8 @@ class TestBrowser:
         return f"http://localhost:{start_server('own', env=site).port}/browser/"
 
     def test_ticket(self, here: str, open_window: OpenWindow) -> None:
-        """The agreed subprotocol is the one that comes before the ticket, or the view's choice."""
-        # Chromium fails the connection if the server agrees to none.
+        """The server selects the subprotocol before the ticket, or that of the view."""
+        # Chromium fails the connection if the server selects none.
         window = open_window(f"{here}?unknown")
         wait_for(window, "#state", "not connected")
         window.get(here.replace("browser/", "login/"))

@@ -64,7 +64,7 @@ class TestSockets:
     """``WEBSOCKET_MAX_SOCKETS``."""
 
     def test_refused_with_503(self, capped: Server) -> None:
-        """A socket over the limit gets Retry-After; pages and open sockets go on."""
+        """A socket over the limit gets Retry-After; pages and open sockets still work."""
         before = counted(capped, "refused_sockets")
         with ExitStack() as stack:
             wires = [

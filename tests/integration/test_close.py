@@ -56,7 +56,7 @@ class TestNoAnswer:
     """A peer that does not answer the server's close frame."""
 
     def test_the_view_goes_on_at_once(self, gunicorn: Server) -> None:
-        """The view goes on without waiting; late messages are dropped, then TCP is closed."""
+        """The view continues without waiting; late messages are dropped, then TCP is closed."""
         key = uuid4().hex
         with gunicorn.upgraded(f"/leaving/{key}/") as wire:
             started = time.monotonic()
@@ -137,7 +137,7 @@ class TestFullQueue:
     """A close while the peer does not read, and much is queued for it."""
 
     def test_peer_never_reads(self, gunicorn: Server) -> None:
-        """The descriptor is closed after WEBSOCKET_CLOSE_TIMEOUT; the view goes on at once."""
+        """The descriptor is closed after WEBSOCKET_CLOSE_TIMEOUT; the view continues at once."""
         settled(gunicorn)
         with overfull(gunicorn, 4001) as (_wire, key):
             assert reported(gunicorn, key) == "4001 full []"
@@ -193,7 +193,7 @@ class TestFullQueue:
 
 
 class TestHalfClosed:
-    """A peer that shuts its sending side down and goes on reading."""
+    """A peer that shuts its sending side down and continues to read."""
 
     @pytest.mark.parametrize(
         "data",

@@ -59,7 +59,7 @@ def ended(websocket: ClientConnection) -> tuple[int | None, str | None, int]:
 
 
 def join(server: Server, stack: ExitStack) -> tuple[ClientConnection, int]:
-    """Open a socket that hears when others end; return it with its process."""
+    """Open a socket that is told when others end; return it with its process."""
     websocket = stack.enter_context(server.connect("/events/leaving/", max_queue=None))
     return websocket, int(websocket.recv(timeout=TIMEOUT))
 
@@ -174,7 +174,7 @@ class TestTable:
     def test_max_requests(
         self, start_server: StartServer, event: str, worker: str, expected: str
     ) -> None:
-        """One worker restarts, the others go on."""
+        """One worker restarts, the others continue."""
         server = start_server(worker, "-w", "2", "--max-requests", "20")
         leaving = re.compile(r"\[(\d+)\] \[INFO\] Autorestarting")
         sockets = []

@@ -162,7 +162,7 @@ class TestHandshake:
         gunicorn.wait_for_log(r"RuntimeError: connect\(\) comes before the 101")
 
     def test_subprotocols(self, gunicorn: Server) -> None:
-        """The first subprotocol that both sides know is agreed, or none."""
+        """The first subprotocol that both sides support is selected, or none."""
         with gunicorn.connect("/events/typed/", subprotocols=["x", "chat.v1"]) as websocket:
             assert websocket.subprotocol == "chat.v1"
             assert ask(websocket, "hi") == "chat.v1 hi"

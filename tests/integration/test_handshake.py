@@ -95,7 +95,7 @@ class TestAccepted:
             assert [wire.frame() for _ in messages] == [(2, data) for data in messages]
 
     def test_subprotocol_by_the_servers_preference(self, front: Server) -> None:
-        """The first subprotocol of the server's list that the client offers is agreed."""
+        """The server selects the first subprotocol of its list that the client offers."""
         with front.connect("/subprotocol/", subprotocols=["chat.v1", "chat.v2"]) as websocket:
             assert websocket.subprotocol == "chat.v2"
             assert websocket.recv() == "chat.v2"

@@ -28,7 +28,7 @@ def deciding(server: Server, view: str, key: str, query: str = "") -> Iterator[W
 
 
 def opened(server: Server, wire: Wire, key: str) -> None:
-    """Let the view go on, and assert that it accepts."""
+    """Let the view continue, and assert that it accepts."""
     server.get(f"/let-go/{key}/")
     head = wire.head()
     assert head.startswith("HTTP/1.1 101 "), head

@@ -103,7 +103,7 @@ def test_foreign_pages_get_http(closing: Server) -> None:
 
 
 def test_subprotocol_and_cookies(closing: Server) -> None:
-    """One of the client's subprotocols is agreed; cookies are set, other headers are not."""
+    """One of the client's subprotocols is selected; cookies are set, other headers are not."""
     offered = "Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n"
     with closing.wire() as wire:
         head = ask(wire, "/nowhere/", BROWSER + offered)

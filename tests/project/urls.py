@@ -235,7 +235,7 @@ def note(request: HttpRequest, key: str) -> HttpResponse:
 
 
 def let_go(request: HttpRequest, key: str) -> HttpResponse:
-    """Let a waiting view go on."""
+    """Let a waiting view continue."""
     state.reports[key] = "go"
     return HttpResponse("gone")
 

@@ -579,7 +579,7 @@ class TestOtherLimits:
 
 
 class TestHolding:
-    """If a segment has more messages than fit, parsing stops and goes on when asked."""
+    """If a segment has more messages than fit, parsing stops and continues when asked."""
 
     STREAM = b"".join(frame(TEXT, b"%d" % number) for number in range(10))
 

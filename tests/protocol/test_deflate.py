@@ -214,7 +214,7 @@ class TestManyBombs:
     BOMB = frame(0xC2, deflated(bytes(LIMIT)))
 
     def test_held(self) -> None:
-        """Parsing stops after the size of one message has been inflated, and goes on when asked."""
+        """Parsing stops once the size of one message is inflated, and continues when asked."""
         subject, messages = codec(self.LIMIT), list[str | bytes]()
         assert subject.receive(self.BOMB * 3 + frame(0x89, b"x"), messages) == []
         assert (len(messages), subject.is_held) == (1, True)

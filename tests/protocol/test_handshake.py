@@ -160,12 +160,12 @@ class TestSelectSubprotocol:
 
     @pytest.mark.parametrize("name", ["a b", "a\rb", "a\0", "\x1b[31m", "\xe9", "a\x7f"])
     def test_not_a_token(self, name: str) -> None:
-        """An invalid token is not agreed on, even if the server accepts any offer."""
+        """An invalid token is never selected, even if the server accepts any offer."""
         assert select_subprotocol(f"{name}, b", [name, "b"]) == "b"
 
     @pytest.mark.parametrize("name", ["a", "!#$%&'*+-.^_`|~", "v1/a=b;c", "base64url.x.y-_"])
     def test_token(self, name: str) -> None:
-        """Any valid token can be agreed on."""
+        """Any valid token can be selected."""
         assert select_subprotocol(name, [name]) == name
 
     def test_none_supported(self) -> None:
@@ -186,7 +186,7 @@ class TestSwitchingProtocols:
         )
 
     def test_subprotocol(self) -> None:
-        """The agreed subprotocol is in the response."""
+        """The selected subprotocol is in the response."""
         response = switching_protocols(KEY, "chat.v1", [])
         assert response.endswith(b"\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n")
 

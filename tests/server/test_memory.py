@@ -41,7 +41,7 @@ def test_order(loop: Loop) -> None:
 
 
 def test_task(loop: Loop) -> None:
-    """A task switches away when it waits, and goes on when it is switched to."""
+    """A task switches away when it waits, and continues when it is switched to."""
     seen: list[object] = []
     task = loop.start(lambda: seen.append(wait()))
     loop.run()

@@ -210,7 +210,7 @@ def deaf(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def stubborn(request: HttpRequest, websocket: WebSocket) -> None:
-    """Go on after the socket is closed, until the test lets go."""
+    """Continue after the socket is closed, until the test releases it."""
     websocket.send("begun")
     released.wait()
 

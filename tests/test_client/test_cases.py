@@ -136,7 +136,7 @@ def run(case: unittest.TestCase) -> list[str]:
 @pytest.mark.django_db
 @SITE
 def test_sockets_left_open() -> None:
-    """Open sockets are closed after the test, the last one first, and no view goes on."""
+    """Open sockets are closed after the test, the last one first, and no view continues."""
     site.ends.clear()
     (error,) = run(Leaving())
     assert "the test failed" in error

@@ -42,7 +42,7 @@ def test_order(client: WebSocketClient, path: str) -> None:
 
 
 def test_more_than_a_view_takes_at_once(client: WebSocketClient, path: str) -> None:
-    """Reading that paused, as the view had enough, goes on."""
+    """Reading that paused, as the view had enough, continues."""
     with override_settings(WEBSOCKET_MAX_UNREAD_MESSAGES=2), client.websocket(path) as ws:
         for number in range(100):
             ws._peer.send(str(number))  # the view has not run yet
@@ -339,7 +339,7 @@ def test_group_closes(client: WebSocketClient, path: str) -> None:
 
 
 def test_exception_of_another(client: WebSocketClient) -> None:
-    """The call that lets a view go on raises its exception."""
+    """The call that lets a view continue raises its exception."""
     with client.websocket("/function/") as ann, client.websocket("/event/") as bob:
         with pytest.raises(ValueError, match="it broke"):
             ann.send("crash")

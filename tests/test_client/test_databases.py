@@ -86,7 +86,7 @@ class FunctionTests(WebSocketTestCase):
         self.assertReceivesJSON(ws, 5)
 
     def test_error_in_the_view(self) -> None:
-        """A failed transaction rolls back the view's writes, and the test goes on."""
+        """A failed transaction rolls back the view's writes, and the test continues."""
         with self.client.websocket(self.path) as ws:
             with pytest.raises(Exception, match="UNIQUE"):
                 ws.send("atomic ann")

@@ -157,7 +157,7 @@ def test_foreign_host(client: WebSocketClient, path: str) -> None:
 
 
 def test_subprotocols(client: WebSocketClient, path: str) -> None:
-    """The first subprotocol of the server that the client offers is agreed, or none."""
+    """The server selects its first subprotocol that the client offers, or none."""
     for offered, chosen in (
         (["chat.v1", "chat.v2"], "chat.v2"),
         (("x", "chat.v1"), "chat.v1"),
@@ -247,7 +247,7 @@ def test_plain_request(client: WebSocketClient) -> None:
 
 
 def test_receiver_of_request_finished_raises(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The socket is already open: the error is logged, and the view goes on."""
+    """The socket is already open: the error is logged, and the view continues."""
 
     def fail(**kwargs: Any) -> None:
         raise RuntimeError("a receiver's bug")

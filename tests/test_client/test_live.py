@@ -117,14 +117,14 @@ class Stubborn(LiveServerTestCase):
         cls.addClassCleanup(site.released.set)
 
     def runTest(self) -> None:
-        """Leave while the view goes on."""
+        """Leave while the view continues."""
         with connect(f"{self.live_server_ws_url}/stubborn/", **LOCAL) as ws:
             ws.recv(timeout=TIMEOUT)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_view_that_goes_on() -> None:
-    """A view that goes on is an error, so that it cannot disturb the next test."""
+    """A view that continues is an error, so that it cannot disturb the next test."""
     site.released.clear()
     result = unittest.TestResult()
     with override_settings(WEBSOCKET_CLOSE_TIMEOUT=0.1):

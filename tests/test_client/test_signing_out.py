@@ -296,7 +296,7 @@ def test_changed_cookie(client: WebSocketClient, ann: User) -> None:
 
 @override_settings(SESSION_ENGINE=ENGINES[0])
 def test_changed_session(client: WebSocketClient, ann: User) -> None:
-    """With other engines the key stays, and other sessions of the user go on."""
+    """With other engines the key stays, and other sessions of the user remain."""
     client.force_login(ann)
     other = WebSocketClient()
     other.force_login(ann)
