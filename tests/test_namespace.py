@@ -244,7 +244,7 @@ def test_releases(releases: Releases, start_server: StartServer) -> None:
         if not releases.name:
             assert "0 sockets" not in output
             assert f"found no process in {releases.directory}/wsmux-" in errors
-            assert "is another project's, or another release's" in errors
+            assert "is of another project or another release" in errors
             assert "found no process" in releases.command("x", "send", "room", "hello")[1]
             assert json.loads(releases.command("x", "--json")[0])["sockets"] == []
 

@@ -1,6 +1,6 @@
-"""Between processes: what carries the messages of groups.
+"""Backends: they carry group messages between processes.
 
-``from_url()`` makes a backend; ``base`` is the contract, ``contract`` its tests.
+``from_url()`` makes a backend; ``base`` is the contract, ``contract`` has its tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "from_url",
 ]
 
-#: Where the backend of a URL's scheme is; imported when it is used.
+#: The backend class for each URL scheme; imported when it is used.
 SCHEMES: Final = {
     "local": "django_wsmux.backends.local.LocalBackend",
     "redis": "django_wsmux.backends.redis.RedisBackend",
@@ -37,21 +37,21 @@ SCHEMES: Final = {
     "postgres": "django_wsmux.backends.postgresql.PostgresBackend",
 }
 
-#: What to install for those that need something.
+#: The extra to install for a missing library.
 _EXTRAS: Final = {"redis": "redis", "psycopg": "postgres"}
 
 
 def from_url(url: str, *, namespace: str = "") -> Backend:
-    """Make the backend that a URL names. Nothing is connected yet.
+    """Make the backend for a URL. It does not connect yet.
 
     Args:
-        url: ``local://``, ``redis://host:6379/0``, ``postgres://?using=default`` and so on, or, for
-            a class of one's own, its dotted path: ``mysite.nats.NatsBackend://host``.
-            ``?namespace=`` in it takes precedence over the argument.
+        url: ``local://``, ``redis://host:6379/0``, ``postgres://?using=default`` and so on, or the
+            dotted path of your own class: ``mysite.nats.NatsBackend://host``. ``?namespace=`` in it
+            takes precedence over the argument.
         namespace: names the project; see ``Backend``.
 
     Raises:
-        ValueError: there is no such backend, or a library that it needs is missing.
+        ValueError: the backend does not exist, or a library that it needs is missing.
     """
     scheme, separator, _ = url.partition("://")
     path = SCHEMES.get(scheme, scheme if "." in scheme else "")
@@ -77,7 +77,7 @@ def from_url(url: str, *, namespace: str = "") -> Backend:
 
 
 def _take_namespace(url: str) -> tuple[str, str | None]:
-    """Take ``namespace`` out of a URL's query, which may be given to a library."""
+    """Remove ``namespace`` from a URL's query, which may be passed to a library; return both."""
     query = urlsplit(url).query
     options = parse_qsl(query, keep_blank_values=True)
     named = dict(options).get("namespace")

@@ -1,4 +1,4 @@
-"""Questions to all processes, and how it is known that every answer has come."""
+"""Questions to all processes, and the tracking of their answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "unpack_answer",
 ]
 
-#: Who must answer: how many, exactly whom, or nobody knows.
+#: The processes that must answer: their number, their ids, or ``None`` if unknown.
 Expected = int | Set[bytes] | None
 
 _NUMBER: Final = struct.Struct("!Q")
@@ -25,11 +25,11 @@ _ANSWER: Final = struct.Struct("!16sQ?")
 
 
 class Replies(list[bytes]):
-    """What the other processes have answered, in no order.
+    """The answers of the other processes, in no particular order.
 
     Attributes:
-        missing: how many processes have not answered in time; ``None`` where it is not known who
-            there is.
+        missing: how many processes have not answered in time; ``None`` if it is unknown how many
+            exist.
     """
 
     def __init__(self, answers: Iterable[bytes] = (), *, missing: int | None) -> None:
@@ -38,7 +38,7 @@ class Replies(list[bytes]):
 
 
 class Answer(NamedTuple):
-    """An answer taken apart; ``text`` is ``None`` where nobody is subscribed."""
+    """A parsed answer; ``text`` is ``None`` if the process is not subscribed."""
 
     asker: bytes
     number: int
@@ -57,13 +57,13 @@ def pack_answer(asker: bytes, question: bytes, text: bytes | None) -> bytes:
 
 
 def unpack_answer(payload: bytes) -> Answer:
-    """Take the payload of an answer packet apart."""
+    """Parse the payload of an answer packet."""
     asker, number, is_subscribed = _ANSWER.unpack_from(payload)
     return Answer(asker, number, payload[_ANSWER.size :] if is_subscribed else None)
 
 
 class Question:
-    """A question under way; the owner thread hands in what arrives."""
+    """A pending question; the owner thread adds the answers."""
 
     HEAD: Final = _NUMBER.size
 
@@ -75,29 +75,29 @@ class Question:
         self._echoes = 0
 
     def expect(self, expected: Expected) -> None:
-        """Say who must answer; answers may have come already."""
+        """Set which processes must answer; answers may have come already."""
         with self._lock:
             self._expected = expected
             self._check()
 
     def add(self, sender: bytes, text: bytes | None) -> None:
-        """Take an answer; ``None`` stands for a process that has none, or has died."""
+        """Add an answer; ``None`` stands for a process that has none, or has died."""
         with self._lock:
             self._answers.setdefault(sender, text)
             self._check()
 
     def echo(self) -> None:
-        """The question reached its own sender, who was counted with the others."""
+        """Note that the question reached its own sender, which was counted with the others."""
         with self._lock:
             self._echoes += 1
             self._check()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until all have answered; False when ``timeout`` seconds passed first."""
+        """Wait until all have answered; return False if ``timeout`` seconds pass first."""
         return self._done.wait(timeout)
 
     def replies(self) -> Replies:
-        """Return the answers of those that are subscribed."""
+        """Return the answers of the subscribed processes."""
         with self._lock:
             answers = [text for text in self._answers.values() if text is not None]
             return Replies(answers, missing=self._missing())

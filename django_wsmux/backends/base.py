@@ -1,16 +1,16 @@
-"""The contract of a backend: what carries publications from one process to the others.
+"""The contract of a backend, which carries publications from one process to the others.
 
-A backend is made by ``from_url()``. Whoever only publishes (a Celery task, a management command)
-calls ``publish()`` and nothing else. Whoever listens calls ``start()`` once and then
-``subscribe()``; one owner thread, which is a greenlet in a process patched by gevent, hands over
-what the other processes publish.
+``from_url()`` makes a backend. Code that only publishes (a Celery task, a management command) calls
+``publish()`` and nothing else. Code that listens calls ``start()`` once and then ``subscribe()``.
+One owner thread, which is a greenlet in a process patched by gevent, delivers the publications of
+the other processes.
 
-To write one, subclass ``Backend``, implement the three abstract methods, and run the contract's
-tests against it (``django_wsmux.backends.contract``)::
+To write a backend, subclass ``Backend``, implement the three abstract methods, and run the tests of
+the contract against it (``django_wsmux.backends.contract``)::
 
     class MyBackend(Backend):
         def listen(self):                      # runs in the owner thread
-            connection = connect(self.url)     # BackendUnavailable: called again after a while
+            connection = connect(self.url)     # after BackendUnavailable it is called again
             self.listening()
             while not self.stopping:
                 self.deliver(connection.read())
@@ -21,7 +21,7 @@ tests against it (``django_wsmux.backends.contract``)::
         def reply(self, asker, packet):        # from any thread; must not wait for a network
             ...                                # to the process with this id, or to every process
 
-No backend may wait in a way that gevent cannot see, run an event loop, or queue without a bound.
+Backends must not wait in a way that gevent cannot see, run an event loop, or queue without limit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "G
 
 logger = get_logger("django_wsmux.backends")
 
-#: Seconds for which the owner hands over messages before it lets others run.
+#: Seconds for which the owner delivers messages before it lets others run.
 _SLICE: Final = 0.005
 
 #: Seconds that close() waits for the owner.
@@ -62,7 +62,7 @@ _LINGER: Final = 3.0
 #: Seconds between two log lines about the same thing.
 _LOG_INTERVAL: Final = 60.0
 
-#: Answers that take their time and may be worked on at the same time.
+#: Slow answers that may be computed at the same time.
 _MAX_SLOW_ANSWERS: Final = 4
 
 
@@ -75,27 +75,28 @@ Answerer = Callable[[str, bytes], bytes | Callable[[], bytes] | None]
 class Backend(ABC):
     """Carries publications between the processes of one project.
 
-    Every method may be called from any thread or greenlet. After a fork the child begins anew: with
-    an id and connections of its own, not started, subscribed to nothing.
+    Every method may be called from any thread or greenlet. A forked child begins again, with its
+    own id and connections, not started and without subscriptions.
 
     Args:
         url: as in ``WEBSOCKET_BACKEND``.
         namespace: names the project; the same in all its processes. Projects with different
-            namespaces never hear each other. ``?namespace=`` in the URL takes precedence.
+            namespaces never receive messages of each other. ``?namespace=`` in the URL takes
+            precedence.
 
     Attributes:
-        url: as given.
+        url: the URL as given.
         name: the URL without user, password and query, for logs and errors.
-        namespace: as given.
-        counts: what happened so far, in this process.
-        id: 16 random bytes: this process, for this backend.
-        channels: what is subscribed to.
-        effective: set while everything that is published is heard.
-        waiter: what the owner waits with.
+        namespace: the namespace as given.
+        counts: the counters of this process.
+        id: 16 random bytes that identify this process for this backend.
+        channels: the subscribed channels.
+        effective: set while all publications are received.
+        waiter: the ``Waiter`` of the owner.
         lock: held while ``follow()`` and ``unfollow()`` are called.
     """
 
-    # Made anew in each process; see _prepare().
+    # Made again in each process; see _prepare().
     id: bytes
     channels: dict[str, threading.Event]
     effective: threading.Event
@@ -109,39 +110,41 @@ class Backend(ABC):
 
     def __init__(self, url: str, *, namespace: str = "") -> None:
         scheme, _, rest = url.partition("://")
-        # A dotted path is no scheme to urlsplit() when it has an underscore.
+        # urlsplit() does not accept a dotted path with an underscore as a scheme.
         parts = urlsplit(f"x://{rest}")
         self.url = url
         self.name = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self.namespace = namespace
         self.counts = Counts()
-        # The process for which the state below was made; None: not made yet.
+        # The process for which the state of _prepare() was made; None before.
         self._pid: int | None = None
         _backends.add(self)
 
-    # For those who use it
+    # For users of the backend
 
     def start(
         self, receive: Receive, gap: OnGap | None = None, answer: Answerer | None = None
     ) -> None:
-        """Begin to listen. Called again, it only takes the new callbacks.
+        """Start listening. A second call only replaces the callbacks.
 
-        The three are called by the owner, one call at a time, and must not wait for anything:
-        meanwhile nothing is received. What they raise is logged.
+        The owner calls the callbacks, one at a time. They must not wait for anything: meanwhile
+        nothing is received. Exceptions that they raise are logged.
 
         Args:
-            receive: ``receive(channel, payload)`` for each publication of another process.
-            gap: ``gap(Gap(...))`` when publications may have been missed, once it works again.
-            answer: ``answer(channel, question)`` gives what ``ask()`` in another process returns;
-                ``None`` for no answer. Where that takes a while it returns a function without
-                arguments, which a thread of its own calls for the answer.
+            receive: ``receive(channel, payload)`` is called for each publication of another
+                process.
+            gap: ``gap(Gap(...))`` is called when publications may have been missed, once the
+                backend works again.
+            answer: ``answer(channel, question)`` returns the answer for ``ask()`` in another
+                process, or ``None`` for no answer. If the answer takes a while, it returns a
+                function without arguments, which a new thread calls for the answer.
 
         Raises:
-            BackendMisconfigured: it can never work as it is set up. Raised once: if that changes
-                after all, the backend listens.
-            BackendUnavailable: this process has no descriptor or thread left for it. A broker that
-                is away, or a disk that is full, is not an error: it is logged, and the backend
-                listens as soon as that is over.
+            BackendMisconfigured: the backend can never work with this configuration. Raised once:
+                if the problem is fixed later, the backend listens.
+            BackendUnavailable: this process has no descriptor or thread left. An unavailable broker
+                or a full disk is not an error: it is logged, and the backend listens as soon as it
+                can.
         """
         self._prepare()
         self._receive, self._on_gap, self._answer = receive, gap, answer
@@ -149,13 +152,13 @@ class Backend(ABC):
         self._start_owner()
 
     def subscribe(self, channel: str) -> threading.Event:
-        """Receive what others publish on a channel. Subscribed already, it changes nothing.
+        """Subscribe to a channel; do nothing if it is subscribed already.
 
-        It does not wait. Calls for one channel take effect in their order.
+        This does not wait. Calls for one channel take effect in their order.
 
         Returns:
-            An event that is set once the subscription is effective: what is published after
-            ``subscribe(channel).wait(timeout)`` has returned True is heard.
+            An event that is set once the subscription is effective: every publication after
+            ``subscribe(channel).wait(timeout)`` has returned True is received.
 
         Raises:
             RuntimeError: ``start()`` has not been called in this process.
@@ -169,7 +172,7 @@ class Backend(ABC):
             return event
 
     def wait_for(self, subscription: threading.Event, timeout: float) -> bool:
-        """Wait until a subscription is effective; not at all while the broker is away.
+        """Wait until a subscription is effective; do not wait while the broker is unavailable.
 
         What is published afterwards is heard, or ``gap()`` is called when it is over.
 
@@ -185,27 +188,27 @@ class Backend(ABC):
         if not self.effective.is_set() and not self._tried.wait(timeout):
             with self._trying:
                 if not self._tried.is_set():
-                    # Those who come later do not wait for what takes so long.
+                    # Later callers do not wait for such a slow attempt.
                     self._tried.set()
                     self._outages.suspect()
         return self.effective.is_set() and subscription.wait(timeout)
 
     def unsubscribe(self, channel: str) -> None:
-        """Receive it no longer. Not subscribed, it changes nothing."""
+        """Unsubscribe from a channel; do nothing if it is not subscribed."""
         if self._pid is not None:
             with self.lock:
                 if self.channels.pop(channel, None) is not None:
                     self.unfollow(channel)
 
     def publish(self, channel: str, payload: bytes) -> None:
-        """Tell all other processes; never the own one. Needs no ``start()``.
+        """Publish to all other processes, but not to this one. Needs no ``start()``.
 
-        What one process publishes arrives everywhere in the order of its calls. It waits for the
-        broker's word where there is a broker, for a bounded time, and never for a receiver.
+        Publications of one process arrive everywhere in the order of its calls. This waits for the
+        reply of the broker, if there is one, for a bounded time, and never for a receiver.
 
         Raises:
-            BackendUnavailable: the broker is away. It was not delivered, or, where the connection
-                was lost after it was sent, that is unknown.
+            BackendUnavailable: the broker is unavailable. The payload was not delivered; if the
+                connection was lost after it was sent, that is unknown.
         """
         self._prepare()
         packet = pack(Kind.MESSAGE, self.id, channel, payload)
@@ -218,12 +221,12 @@ class Backend(ABC):
     def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> Replies:
         """Ask every other process that is subscribed to a channel.
 
-        Returns as soon as all have answered that the transport knows of; one that dies meanwhile is
-        not waited for longer than ``timeout`` seconds. Starts the owner when it does not run.
+        Returns as soon as all processes that the backend knows have answered. A process that dies
+        meanwhile delays it by at most ``timeout`` seconds. Starts the owner if it does not run.
 
         Returns:
-            Their answers, in no order, of processes that lived when they were asked, and how many
-            processes are missing among them.
+            The answers, in no particular order, of processes that were alive when they were asked,
+            and the number of processes whose answer is missing.
 
         Raises:
             BackendUnavailable: the question could not be sent.
@@ -232,7 +235,7 @@ class Backend(ABC):
         deadline = time.monotonic() + timeout
         self._start_owner()
         if not self.effective.wait(timeout):
-            reason = self._outages.reason or "there is none yet"
+            reason = self._outages.reason or "not connected yet"
             raise self.unavailable(f"no connection to receive answers on: {reason}")
         number = next(self._numbers)
         pending = self._questions[number] = Question()
@@ -249,7 +252,7 @@ class Backend(ABC):
             del self._questions[number]
 
     def close(self) -> None:
-        """Send what is queued, for a bounded time, and give everything back."""
+        """Send what is queued, for a bounded time, and release all resources."""
         if self._pid is None:
             return
         self._stop.set()
@@ -267,11 +270,12 @@ class Backend(ABC):
         """Listen until ``self.stopping``; called by the owner.
 
         Connects, subscribes to ``self.channels``, calls ``listening()`` when that is effective, and
-        hands what arrives to ``deliver()``. Waits with ``self.waiter``, or in another way that
-        ends soon after ``self.waiter.wake()``. Returns with nothing left open.
+        passes what arrives to ``deliver()``. Waits with ``self.waiter``, or in another way that
+        ends soon after ``self.waiter.wake()``. Leaves nothing open when it returns.
 
         Raises:
-            BackendUnavailable: no connection, or no longer; it is called again after a while.
+            BackendUnavailable: it cannot connect, or has lost the connection; it is called again
+                after a while.
         """
 
     @abstractmethod
@@ -279,30 +283,30 @@ class Backend(ABC):
         """Send a packet to the other processes that are subscribed to a channel, or to all.
 
         Raises:
-            BackendUnavailable: that is not possible now.
+            BackendUnavailable: this is not possible now.
         """
 
     @abstractmethod
     def reply(self, asker: bytes, packet: bytes) -> None:
         """Send a packet to the process with this id; must not wait for a network.
 
-        It may go to everybody: a process ignores answers that are not for it.
+        It may be sent to all processes: a process ignores answers to others.
         """
 
-    # To be implemented where the default does not do
+    # To be implemented if the default is not sufficient
 
     def query(self, channel: str, packet: bytes) -> Expected:
-        """Like ``transmit()``; return who must answer.
+        """Send a packet as ``transmit()`` does; return which processes must answer.
 
-        A number counts this process too where it is subscribed and the packet comes back to it. A
-        set has the ids of exactly those other processes. ``None``: unknown, so ``ask()`` takes its
-        full time.
+        A number includes this process if it is subscribed and the packet comes back to it. A set
+        contains the ids of exactly the other processes. ``None`` means unknown: ``ask()`` then
+        waits until its timeout.
         """
         self.transmit(channel, packet)
         return None
 
     def follow(self, channel: str) -> threading.Event:
-        """Subscribe at the broker; return the event that says when that is effective."""
+        """Subscribe at the broker; return an event that is set once that is effective."""
         return self.effective
 
     def unfollow(self, channel: str) -> None:
@@ -310,20 +314,20 @@ class Backend(ABC):
 
     @property
     def place(self) -> str:
-        """Where the processes of this project meet, for people: they look for each other there."""
+        """A description of where the processes of this project find each other."""
         return f"{self.name}, namespace {self.namespace}"
 
     def hints(self) -> list[str]:
-        """Return why processes that run may not be found here, as far as this machine shows it."""
+        """Return possible reasons why running processes are not found here."""
         return []
 
     def rehearse(self) -> None:
-        """Try what ``start()`` needs of this machine; connects to nothing and leaves no socket.
+        """Check what ``start()`` needs of this machine; connect to nothing and leave no socket.
 
         ``manage.py check`` and the start of the server call it.
 
         Raises:
-            BackendMisconfigured: it can never work as it is set up.
+            BackendMisconfigured: the backend can never work with this configuration.
             BackendUnavailable: it would not work now.
         """
 
@@ -331,24 +335,24 @@ class Backend(ABC):
         """Do what must be done before ``start()`` returns; called once in each process.
 
         Raises:
-            BackendMisconfigured: it can never work as it is set up.
+            BackendMisconfigured: the backend can never work with this configuration.
             BackendUnavailable: it does not work now; ``listen()`` tries again.
         """
 
     def prepare(self) -> None:
-        """Make what belongs to one process: locks, queues. Called before anything else in it."""
+        """Make the state of one process: locks, queues. Called before anything else in it."""
 
     def release(self) -> None:
-        """Close connections and files; the last call."""
+        """Close connections and files; this is the last call."""
 
     def forget(self) -> None:
-        """Close the descriptors that a fork copied, without a word to the other side."""
+        """Close the descriptors that a fork copied, without telling the other side."""
 
-    # For those who implement it
+    # For subclasses
 
     @property
     def stopping(self) -> bool:
-        """Whether ``listen()`` is to return."""
+        """Whether ``listen()`` must return."""
         return self._stop.is_set()
 
     def unavailable(self, problem: object, advice: str = "") -> BackendUnavailable:
@@ -356,11 +360,11 @@ class Backend(ABC):
         return BackendUnavailable(self.name, str(problem), advice)
 
     def misconfigured(self, problem: object, advice: str = "") -> BackendMisconfigured:
-        """Return the error to raise where trying again is of no use."""
+        """Return the error to raise if another attempt is pointless."""
         return BackendMisconfigured(self.name, str(problem), advice)
 
     def listening(self) -> None:
-        """Say that from now on everything is heard; ends an outage."""
+        """Report that all publications are received from now on; this ends an outage."""
         with self._trying:
             self._tried.set()
             self.effective.set()
@@ -376,14 +380,14 @@ class Backend(ABC):
             self._call(self._on_gap, gap)
 
     def lost_peer(self, peer: bytes) -> None:
-        """Say that a process has gone, so that no question waits for it."""
+        """Report that a process has gone, so that no question waits for it."""
         for question in list(self._questions.values()):
             question.add(peer, None)
 
     def deliver(self, packets: Iterable[bytes]) -> None:
-        """Hand over what arrived; lets others run when that takes long.
+        """Deliver packets that have arrived; let others run if that takes long.
 
-        Whatever is in a packet, it ends neither the listener nor the connection.
+        No packet, whatever it contains, ends the listener or the connection.
         """
         pid = self._pid
         end = time.monotonic() + _SLICE
@@ -407,17 +411,17 @@ class Backend(ABC):
                 end = time.monotonic() + _SLICE
 
     def unreadable(self, problem: Exception) -> None:
-        """Count a packet that cannot be read and is dropped; log it now and then."""
+        """Count a dropped packet that cannot be read; log it within the limit."""
         self.counts.unreadable += 1
         suffix = self.log_suffix("unreadable")
         if suffix is not None:
             text = str(problem)
             if not isinstance(problem, UnreadablePacket):
                 text = f"{type(problem).__name__}: {text}"
-            logger.warning("%s: dropped a packet of %s%s", self.name, text[:SHOWN], suffix)
+            logger.warning("%s: dropped a packet: %s%s", self.name, text[:SHOWN], suffix)
 
     def log_suffix(self, kind: str) -> str | None:
-        """Return what to append to a log line of a kind; ``None``: it is to be left out."""
+        """Return the suffix for a log line of a kind, or ``None`` if it must not be logged."""
         return self._limits.setdefault(kind, LogLimit(1, _LOG_INTERVAL)).suffix()
 
     # Inside
@@ -434,7 +438,7 @@ class Backend(ABC):
             self.counts = Counts()
             self.channels = {}
             self.effective = threading.Event()
-            # Set when the first attempt to listen has succeeded, failed, or taken long.
+            # Set when the first attempt to listen has succeeded, failed, or taken too long.
             self._tried = threading.Event()
             self._trying = threading.Lock()
             try:
@@ -520,9 +524,9 @@ class Backend(ABC):
                 question.add(packet.sender, answer.text)
         elif packet.kind == Kind.GAP:
             missed = int.from_bytes(packet.payload[:8], "big")
-            self.missed(Gap("this process took its messages too slowly", 0.0, missed))
+            self.missed(Gap("this process was too slow to receive its messages", 0.0, missed))
         else:
-            raise UnreadablePacket(f"kind {packet.kind}, which this release does not know")
+            raise UnreadablePacket(f"unknown kind {packet.kind}; a newer release may have sent it")
 
     def _reply_to(self, packet: Packet) -> None:
         answer = None
@@ -558,14 +562,14 @@ class Backend(ABC):
             self.counts.dropped += 1
             suffix = self.log_suffix("answer")
             if suffix is not None:
-                logger.warning("an answer was not sent: %s%s", error, suffix)
+                logger.warning("sending an answer failed: %s%s", error, suffix)
 
     def _call(self, function: Callable[..., T], *args: object) -> T | None:
         try:
             return function(*args)
         except Exception:
             self.counts.failed += 1
-            # Not by the function itself, of which there may be one for each call.
+            # Limited by name, because each call may have a new function.
             suffix = self.log_suffix(getattr(function, "__qualname__", type(function).__name__))
             if suffix is not None:
                 logger.exception("%s: %r failed%s", self.name, function, suffix)

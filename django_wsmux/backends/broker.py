@@ -1,4 +1,4 @@
-"""What backends with a broker have in common: publishing over one connection."""
+"""The common part of backends with a broker: publishing over one connection."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .reports import BackendUnavailable
 
 __all__ = ["BrokerBackend", "Call", "Combiner"]
 
-#: Calls that go to the broker together.
+#: Calls that are sent to the broker together.
 _BATCH: Final = 256
 
-#: Seconds: a failure that took longer than the first makes calls fail at once for the second.
+#: After a failure that took longer than the first, calls fail at once for the second; in seconds.
 _SLOW_FAILURE: Final = 0.5
 _FAIL_FAST: Final = 1.0
 
-#: Answers that may wait for the broker at one time.
+#: Answers that may wait for the broker at the same time.
 _MAX_REPLIES: Final = 64
 
 
 class Call:
-    """Something to be sent, and what came of it.
+    """A packet to send, and the result.
 
     Attributes:
-        channel: where it goes.
-        packet: what goes there.
-        result: the broker's reply, once ``is_done`` and ``error`` is ``None``.
-        error: why it failed.
-        is_done: whether it was sent, or failed.
+        channel: the channel to publish on.
+        packet: the packet to send.
+        result: the broker's reply, if ``is_done`` and ``error`` is ``None``.
+        error: why it failed, or ``None``.
+        is_done: whether it was sent or has failed.
     """
 
     __slots__ = ("awake", "channel", "error", "is_done", "packet", "result")
@@ -45,31 +45,32 @@ class Call:
         self.result: Any = None
         self.error: str | None = None
         self.is_done = False
-        # Where it has to wait: set when it is done, or when it is its turn to send.
+        # If the caller has to wait: set when the call is done, or when it must send.
         self.awake: threading.Event | None = None
 
     def succeed(self, result: Any) -> None:
-        """Note the broker's reply."""
+        """Store the broker's reply."""
         self.result = result
         self.is_done = True
 
     def fail(self, error: str) -> None:
-        """Note what went wrong."""
+        """Store the error."""
         self.error = error
         self.is_done = True
 
 
 class Combiner:
-    """Sends what several threads or greenlets want to send, over one connection, in order.
+    """Sends the calls of several threads or greenlets over one connection, in order.
 
-    While one of them waits for the broker the others queue up; what has queued then goes in one
-    round trip. So the order of a process is kept, one connection is enough, and the queue is no
-    longer than there are callers. (A plain lock would not do: who has sent would take it again
-    before any of those that wait, each time with a queue of one.)
+    While one of them waits for the broker, the others queue up; then all queued calls are sent in
+    one round trip. So the order of a process is kept, one connection is enough, and the queue is
+    never longer than the number of callers. (A plain lock would not be enough: the caller that has
+    just sent would take it again before the waiting ones, each time with a queue of one.)
 
     Args:
-        exchange: sends calls and marks each as done, those too that the broker refuses; raises
-            ``BackendUnavailable`` where the broker is away. What it does not mark has failed.
+        exchange: sends calls and marks each as done, including those that the broker refuses;
+            raises ``BackendUnavailable`` if the broker is unavailable. Calls that it does not mark
+            have failed.
     """
 
     def __init__(self, exchange: Callable[[Sequence[Call]], None]) -> None:
@@ -81,7 +82,7 @@ class Combiner:
         self._last_error = ""
 
     def call(self, channel: str, packet: bytes) -> Call:
-        """Send, and wait until it is done, which takes as long as ``exchange`` may, twice."""
+        """Send a packet, and wait until it is done: at most twice as long as ``exchange`` takes."""
         call = Call(channel, packet)
         with self._lock:
             self._queue.append(call)
@@ -99,7 +100,7 @@ class Combiner:
         return call
 
     def _leave(self, call: Call) -> None:
-        """Stop waiting; somebody else must send when it was this one's turn."""
+        """Stop waiting; if it was this call's turn to send, pass that on."""
         with self._lock:
             if call not in self._queue:
                 return
@@ -109,7 +110,7 @@ class Combiner:
                 self._pass_on()
 
     def _pass_on(self) -> None:
-        """Let the first that waits send next; the lock is held."""
+        """Let the first waiting call send next; the lock must be held."""
         self._is_busy = bool(self._queue)
         if self._queue and self._queue[0].awake is not None:
             self._queue[0].awake.set()
@@ -143,17 +144,17 @@ class Combiner:
                     call.fail(error.problem)
             now = time.monotonic()
             if now - began > _SLOW_FAILURE:
-                # A broker that does not answer must not cost every view a timeout. One that
-                # refuses a call, however late, is there for the others.
+                # A broker that does not answer must not cost every view a timeout. One that refuses
+                # a call, however late, is available.
                 self._fails_until = now + _FAIL_FAST
                 self._last_error = error.problem
 
 
 class BrokerBackend(Backend):
-    """A backend that publishes by asking a broker.
+    """A backend that publishes through a broker.
 
     Attributes:
-        advice: what to check when the broker is away.
+        advice: what to check when the broker is unavailable.
         timeout: seconds to wait for the broker.
     """
 
@@ -162,25 +163,25 @@ class BrokerBackend(Backend):
 
     @abstractmethod
     def exchange(self, calls: Sequence[Call]) -> None:
-        """Send packets in one round trip, marking each call as done.
+        """Send packets in one round trip, and mark each call as done.
 
         A call that the broker refuses is marked with ``Call.fail()``.
 
         Raises:
-            BackendUnavailable: the broker is away; what is not marked was not sent.
+            BackendUnavailable: the broker is unavailable; unmarked calls were not sent.
         """
 
     def prepare(self) -> None:
-        """Make what belongs to one process."""
+        """Make the state of one process."""
         self.combiner = Combiner(self.exchange)
         self._replies = threading.Semaphore(_MAX_REPLIES)
 
     def transmit(self, channel: str, packet: bytes) -> None:
-        """Hand to the broker."""
+        """Send a packet to the broker."""
         self.query(channel, packet)
 
     def query(self, channel: str, packet: bytes) -> Expected:
-        """Hand to the broker; return what it says of the receivers."""
+        """Send a packet to the broker; return what it reports about the receivers."""
         call = self.combiner.call(channel, packet)
         if call.error is not None:
             raise self.unavailable(call.error, self.advice)
@@ -188,7 +189,7 @@ class BrokerBackend(Backend):
         return result
 
     def reply_to(self, channel: str, packet: bytes) -> None:
-        """Hand to the broker without waiting; given up when that is behind by too much."""
+        """Send a packet without waiting for the broker; drop it if too many are waiting."""
         if not self._replies.acquire(blocking=False):
             self.counts.dropped += 1
             return

@@ -1,6 +1,6 @@
-"""The tests that every backend must pass; needs pytest.
+"""The tests that every backend must pass; they need pytest.
 
-To test one of your own, subclass the suite and say where the backend is::
+To test your own backend, subclass the suite and give the URL of the backend::
 
     from django_wsmux.backends.contract import BackendContract
 
@@ -9,8 +9,8 @@ To test one of your own, subclass the suite and say where the backend is::
         def backend_url(self):
             return "mysite.backends.MyBackend://127.0.0.1:4222"
 
-Each test runs in real processes, once plain and once patched by gevent. Failures explain themselves
-after ``pytest.register_assert_rewrite("django_wsmux.backends.contract")`` in a conftest.py.
+Each test runs in real processes, once plain and once patched by gevent. For detailed failures, call
+``pytest.register_assert_rewrite("django_wsmux.backends.contract")`` in a conftest.py.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from .peer import Peer, PeerError
 
 __all__ = ["BackendContract", "MakePeer", "make_peers"]
 
-#: Seconds in which something that must not happen would have happened.
+#: Seconds to wait for something that must not happen.
 A_WHILE = 0.2
 
 
 class MakePeer(Protocol):
-    """Starts a process with the backend under test; all of one test share a namespace."""
+    """Starts a process with the backend under test; all processes of a test share a namespace."""
 
     def __call__(self, *channels: str, url: str = "", namespace: str = "") -> Peer:
-        """Start one; with channels it listens to them."""
+        """Start a process; with channels it listens to them."""
 
 
 @contextmanager
 def make_peers(url: str, env: Mapping[str, str], *, gevent: bool) -> Iterator[MakePeer]:
-    """Yield what starts processes; end them afterwards."""
+    """Yield a function that starts processes; end them afterwards."""
     peers: list[Peer] = []
     common = uuid4().hex[:12]
     backend_url = url
@@ -63,36 +63,36 @@ def make_peers(url: str, env: Mapping[str, str], *, gevent: bool) -> Iterator[Ma
 
 
 def numbers(found: list[tuple[str, bytes]], prefix: str) -> list[int]:
-    """Return the numbers of one sender's messages as they came."""
+    """Return the numbers of one sender's messages in the order of arrival."""
     texts = [payload.decode() for _, payload in found]
     return [int(text.split(":")[1]) for text in texts if text.startswith(f"{prefix}:")]
 
 
 class BackendContract:
-    """What every backend does."""
+    """The tests of a backend."""
 
     @pytest.fixture
     def backend_url(self) -> str:
-        """Where the backend under test is; override it."""
+        """Return the URL of the backend under test; override it."""
         raise NotImplementedError("override the fixture backend_url")
 
     @pytest.fixture
     def backend_env(self) -> Mapping[str, str]:
-        """Environment variables of the processes."""
+        """Return environment variables for the processes."""
         return {}
 
     @pytest.fixture(params=["plain", "gevent"])
     def peer(
         self, request: pytest.FixtureRequest, backend_url: str, backend_env: Mapping[str, str]
     ) -> Iterator[MakePeer]:
-        """Start processes, plain or patched by gevent."""
+        """Yield a function that starts processes, plain or patched by gevent."""
         with make_peers(backend_url, backend_env, gevent=request.param == "gevent") as make:
             yield make
 
     # Publications
 
     def test_reaches_the_others(self, peer: MakePeer) -> None:
-        """Every process that is subscribed hears it once, and nobody else."""
+        """Every subscribed process receives a publication once, and no other process does."""
         one, two, other = peer("room"), peer("room"), peer("elsewhere")
         sender = peer("room")
         sender.publish("room", b"hello")
@@ -104,7 +104,7 @@ class BackendContract:
         assert other.received(1) == [("elsewhere", b"last")]
 
     def test_needs_no_start(self, peer: MakePeer) -> None:
-        """A process that only publishes, and ends at once, is heard."""
+        """A process can publish without start() and end at once; its publications arrive."""
         listener = peer("room")
         sender = peer()
         payloads = [f"{number}".encode() for number in range(50)]
@@ -113,12 +113,12 @@ class BackendContract:
         assert [payload for _, payload in listener.received(50)] == payloads
 
     def test_subscribe_needs_start(self, peer: MakePeer) -> None:
-        """It says what to do first."""
+        """subscribe() without start() raises an error that says what to call first."""
         with pytest.raises(PeerError, match=r"call start\(\) before subscribe"):
             peer().call("subscribe", "room")
 
     def test_sizes(self, peer: MakePeer) -> None:
-        """Any bytes of any size, in order with small ones before and after."""
+        """Payloads of any bytes and any size arrive, in order with small ones before and after."""
         listener, sender = peer("room"), peer()
         for size in (0, 1, 4_000, 5_800, 5_900, 6_000, 8_000, 70_000, 1_048_576):
             large = (bytes(range(256)) * (size // 256 + 1))[:size]
@@ -126,24 +126,24 @@ class BackendContract:
             assert [text for _, text in listener.received(3)] == [b"before", large, b"after"]
 
     def test_names(self, peer: MakePeer) -> None:
-        """Channels have the names that groups may have, and are told apart by every letter."""
+        """Channels may have any name of a group, and differ if one letter differs."""
         names = ["a", "A", "x" * 200, "user:7@example.com_-.", "room.*", "room.1"]
         listener, sender = peer(*names), peer()
         for name in names:
             sender.publish(name, name.encode())
-        # A cluster may have them on different shards, which know no order among them.
+        # A cluster may have them on different shards, which keep no order among each other.
         assert sorted(listener.received(len(names))) == sorted(
             (name, name.encode()) for name in names
         )
 
     def test_equal_messages(self, peer: MakePeer) -> None:
-        """Publications that are equal are as many, also when they go together."""
+        """Equal publications all arrive, even if they are sent together."""
         listener, sender = peer("room"), peer()
         sender.call("publish_at_once", "room", 8, 50, "same")
         assert listener.received(400) == [("room", b"same")] * 400
 
     def test_namespaces(self, peer: MakePeer, backend_url: str) -> None:
-        """Projects with different namespaces, given either way, never hear each other."""
+        """Projects with different namespaces, set either way, receive nothing of each other."""
         query = "&" if "?" in backend_url else "?"
         strangers = [
             peer("room", namespace="stranger"),
@@ -158,7 +158,7 @@ class BackendContract:
     # Order
 
     def test_order(self, peer: MakePeer) -> None:
-        """Three processes publish at once: everybody gets all of each, in its order."""
+        """Three processes publish at once: each receives all of the others, in order."""
         count = 2_000
         peers = [peer("room") for _ in range(3)]
         for index, sender in enumerate(peers):
@@ -173,7 +173,7 @@ class BackendContract:
             assert listener.gaps(0) == []
 
     def test_order_of_each_thread(self, peer: MakePeer) -> None:
-        """Threads of one process publish at once: each one's order is kept, nothing is mixed up."""
+        """Threads of one process publish at once: the order of each thread is kept."""
         listener, sender = peer("room"), peer("room")
         sender.call("publish_at_once", "room", 8, 100)
         found = listener.received(800)
@@ -183,7 +183,7 @@ class BackendContract:
     # Subscriptions
 
     def test_heard_once_effective(self, peer: MakePeer) -> None:
-        """What is published after subscribe() was waited for is heard, every time."""
+        """A publication after subscribe() is effective is received, every time."""
         listener, sender = peer("first"), peer()
         for index in range(50):
             name = f"room.{index}"
@@ -192,7 +192,7 @@ class BackendContract:
             assert listener.received(1) == [(name, b"now")]
 
     def test_unsubscribe(self, peer: MakePeer) -> None:
-        """Nothing comes any more; both calls may be repeated, and their order counts."""
+        """Nothing arrives after unsubscribe(). Calls may be repeated, and their order counts."""
         listener, sender = peer("room", "fence"), peer()
         listener.call("subscribe", "room")
         listener.call("unsubscribe", "room")
@@ -214,7 +214,7 @@ class BackendContract:
     # Questions
 
     def test_ask(self, peer: MakePeer) -> None:
-        """Exactly the other subscribed processes answer, and soon; asking needs no start()."""
+        """Exactly the other subscribed processes answer, and soon; ask() needs no start()."""
         one, two, other = peer("room"), peer("room"), peer("elsewhere")
         answers = sorted(f"{member.process.pid}:who?".encode() for member in (one, two))
         asker = peer()
@@ -225,10 +225,10 @@ class BackendContract:
             assert one.ask("room", b"who?") == [f"{two.process.pid}:who?".encode()]
             assert one.ask("nobody", b"who?") == []
         for each in (asker, other, one):
-            assert each.call("counts")["unanswered"] == 0, "it waited for what could not come"
+            assert each.call("counts")["unanswered"] == 0, "it waited for impossible answers"
 
     def test_start_after_asking(self, peer: MakePeer) -> None:
-        """A process that asked before its first socket joined listens as any other."""
+        """A process can call start() after ask(), and then listens like any other."""
         late, other = peer(), peer("room")
         assert len(late.ask("room", b"?")) == 1
         late.start("room")
@@ -237,7 +237,7 @@ class BackendContract:
         assert len(other.ask("room", b"?")) == 1
 
     def test_ask_after_a_crash(self, peer: MakePeer) -> None:
-        """A process that was killed is neither waited for nor remembered."""
+        """ask() does not wait for a process that was killed."""
         one, two = peer("room"), peer("room")
         asker = peer()
         assert len(asker.ask("room", b"who?")) == 2
@@ -246,7 +246,7 @@ class BackendContract:
             assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
 
     def test_ask_one_that_is_stuck(self, peer: MakePeer) -> None:
-        """A process that does not answer costs the timeout and nothing more; no late answers."""
+        """A process that does not answer costs only the timeout; its late answer is ignored."""
         one, two = peer("room"), peer("room")
         asker = peer("room")
         two.signal(signal.SIGSTOP)
@@ -258,17 +258,17 @@ class BackendContract:
         assert len(asker.ask("room", b"again?")) == 2
 
     def test_answer_that_fails(self, peer: MakePeer) -> None:
-        """An answer that raises is none; it is logged and the process listens on."""
+        """An error in answer() is logged; the asker gets no answer, and the process listens on."""
         listener, asker = peer("room"), peer()
         assert asker.ask("room", b"raise") == []
         assert len(asker.ask("room", b"who?")) == 1
         listener.stop()
         assert "ValueError: told to" in listener.log
 
-    # What may go wrong
+    # Failures
 
     def test_receive_that_fails(self, peer: MakePeer) -> None:
-        """What receive() raises is logged with its traceback; the next message comes."""
+        """If receive() raises, the traceback is logged and the next message arrives."""
         listener, sender = peer("room"), peer()
         sender.publish("room", b"raise", b"next")
         assert listener.received(1) == [("room", b"next")]
@@ -277,7 +277,7 @@ class BackendContract:
         assert "ValueError: told to" in listener.log
 
     def test_unknown_versions(self, peer: MakePeer) -> None:
-        """Packets of another version are counted, logged once, and dropped."""
+        """Packets of another version are counted, logged once and dropped."""
         listener, sender = peer("room"), peer()
         packet = pack(Kind.MESSAGE, b"s" * 16, "room", b"from the future")
         for strange in (bytes([VERSION + 1]) + packet[1:], packet[:12]):
@@ -289,14 +289,14 @@ class BackendContract:
         assert listener.log.count("dropped a packet") == 1
 
     def test_rubbish(self, peer: MakePeer) -> None:
-        """Whatever comes, it is counted, logged once and dropped; the listener goes on."""
+        """Invalid packets are counted, logged once and dropped; the listener continues."""
         listener, sender = peer("room"), peer()
         packet = pack(Kind.MESSAGE, b"s" * 16, "room", b"")
         head = packet[: -len("room")]
         rubbish = [
             packet[:2],  # cut short
             packet[:-1],
-            head + b"\xff\xfe\xfd\xfc",  # no UTF-8
+            head + b"\xff\xfe\xfd\xfc",  # not UTF-8
             bytes((VERSION, 250)) + packet[2:],  # a kind of the future
             bytes((250,)) + packet[1:] + b"x" * 100_000,  # a version of the future
             pack(Kind.QUESTION, b"s" * 16, "room", b"?"),  # no number
@@ -307,7 +307,7 @@ class BackendContract:
             sender.call("inject", "room", b64encode(strange).decode())
             sender.publish("room", b"hello")
             assert listener.received(1) == [("room", b"hello")]
-        # A process need not look into what is for others.
+        # A process need not read packets for others.
         assert 1 <= listener.call("counts")["unreadable"] <= len(rubbish)
         assert listener.gaps(0) == []
         listener.stop()
@@ -315,7 +315,7 @@ class BackendContract:
         assert "not listening" not in listener.log
 
     def test_killed_process(self, peer: MakePeer) -> None:
-        """kill -9 of one while all publish: the others miss nothing of each other."""
+        """One process is killed while all publish: the others miss nothing of each other."""
         count = 1_000
         peers = [peer("room") for _ in range(3)]
         for index, sender in enumerate(peers):
@@ -331,7 +331,7 @@ class BackendContract:
             assert peers[index].gaps(0) == []
 
     def test_fork(self, peer: MakePeer) -> None:
-        """A fork has an id and connections of its own; its parent's go on as if nothing was."""
+        """A fork has its own id and connections; those of its parent keep working."""
         parent, listener = peer("room"), peer("room")
         parent.publish("room", b"parent 1")
         child = parent.call("fork_and_publish", "room", b64encode(b"child").decode())
@@ -344,7 +344,7 @@ class BackendContract:
         assert parent.gaps(0) == []
 
     def test_close(self, peer: MakePeer) -> None:
-        """A closed backend is not heard of any more; it can be started again."""
+        """A closed backend does not answer any more; it can be started again."""
         closed, listener = peer("room"), peer("room")
         closed.call("close")
         assert listener.ask("room", b"who?") == []
@@ -353,7 +353,7 @@ class BackendContract:
         assert closed.received(1) == [("room", b"hello")]
 
     def test_others_run_meanwhile(self, peer: MakePeer) -> None:
-        """Other threads and greenlets of a busy listener are never held up for long."""
+        """Other threads and greenlets of a busy listener are never blocked for long."""
         listener, sender = peer("room"), peer()
         listener.call("watch_turns")
         listener.call("turns")

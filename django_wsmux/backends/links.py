@@ -1,4 +1,4 @@
-"""The ends of the unix stream sockets between the processes of one machine."""
+"""The ends of the unix stream sockets between the processes of a machine."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ __all__ = ["MAX_PACKET", "SCARCE", "BrokenStream", "Incoming", "Link", "StaleSoc
 
 _LENGTH: Final = struct.Struct("!I")
 
-#: Bytes read at once; about what a unix socket holds by default on Linux.
+#: Bytes read at once: about the default buffer of a unix socket on Linux.
 _READ_SIZE: Final = 262_144
 
-#: Frames handed to one writev(); POSIX guarantees 16, Linux and macOS take 1,024.
+#: Frames passed to one writev(); POSIX guarantees 16, Linux and macOS accept 1,024.
 _BATCH: Final = 256
 
-#: Bytes that a packet may have: a length beyond them is rubbish.
+#: Largest size of a packet in bytes: a larger length is garbage.
 MAX_PACKET: Final = 2**28
 
-#: What is wrong when descriptors, memory or buffers have run out, for a while.
+#: Error numbers when descriptors, memory or buffers have run out for a while.
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-#: What is wrong when there is nothing to do for the moment.
+#: Error numbers when nothing can be read or written at the moment.
 _FULL: Final = SCARCE | {errno.EAGAIN, errno.EWOULDBLOCK}
 
 
 class StaleSocket(Exception):
-    """Nobody listens on a socket: its process ended without removing it."""
+    """No process listens on a socket: its process ended without removing it."""
 
 
 class BrokenStream(Exception):
-    """What arrives is no sequence of packets, so nobody knows where the next one begins."""
+    """The stream is not a sequence of packets, so the start of the next one is unknown."""
 
 
 def frame(packet: bytes) -> bytes:
-    """Return a packet as it goes through a stream: its length first, in four bytes."""
+    """Return a packet for the stream: its length in four bytes, then the packet."""
     return _LENGTH.pack(len(packet)) + packet
 
 
 class Link:
-    """The connection on which one process sends to another; never waits.
+    """The connection on which this process sends to another; never waits.
 
-    What the peer does not take at once is queued up to a limit, beyond it dropped and counted, and
-    the peer is told how much in the place where it is missing.
+    Packets that the peer does not take at once are queued up to a limit. Beyond it they are dropped
+    and counted, and a packet with their number is queued in their place.
 
     Args:
-        path: the peer's socket.
-        peer: the peer's id.
-        sender: the own id.
-        limit: bytes to queue at most. One packet is queued however large it is.
+        path: the path of the peer's socket.
+        peer: the id of the peer.
+        sender: the id of this process.
+        limit: most bytes to queue. One packet is always queued, however large it is.
 
     Attributes:
         is_dead: the peer has gone.
-        dropped: packets given up so far.
+        dropped: the number of dropped packets.
     """
 
     def __init__(self, path: str, peer: bytes, sender: bytes, limit: int) -> None:
@@ -80,7 +80,7 @@ class Link:
 
     @property
     def backlog(self) -> int:
-        """Bytes that the peer has not taken."""
+        """The number of queued bytes that the peer has not taken."""
         return self._queued
 
     def _connect(self) -> None:
@@ -95,7 +95,7 @@ class Link:
             self.fd = sock.detach()
 
     def send(self, data: bytes) -> bool:
-        """Send a frame or queue it; False when it was given up."""
+        """Send or queue a frame; return False if it was dropped."""
         if self._untold and self._queued <= self._limit // 2:
             self._tell_gap()
         if self._untold or (self._queue and self._queued + len(data) > self._limit):
@@ -111,14 +111,14 @@ class Link:
         return not self.is_dead
 
     def flush(self) -> None:
-        """Send of the queue what the peer takes."""
+        """Send as much of the queue as the peer takes."""
         if self.fd < 0:
             try:
                 self._connect()
             except StaleSocket:
                 self.is_dead = True
             except OSError as error:
-                # When a descriptor is free again it is tried again.
+                # It is tried again later, when a descriptor may be free.
                 self.is_dead = error.errno not in SCARCE
         while self._queue and self.fd >= 0 and not self.is_dead:
             sent = self._write(tuple(islice(self._queue, _BATCH)))
@@ -130,14 +130,14 @@ class Link:
                 self._tell_gap()
 
     def close(self) -> None:
-        """Close the descriptor; nothing may watch it any more."""
+        """Close the descriptor, which must not be watched any more."""
         self.is_dead = True
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
 
     def _write(self, parts: tuple[bytes | memoryview, ...]) -> int:
-        # os.write and writev are the plain calls in a process patched by gevent, too.
+        # gevent does not patch os.write and os.writev.
         try:
             return os.write(self.fd, parts[0]) if len(parts) == 1 else os.writev(self.fd, parts)
         except OSError as error:
@@ -173,10 +173,10 @@ class Incoming:
         self._needed = _LENGTH.size
 
     def read(self) -> list[bytes] | None:
-        """Return the packets that have arrived whole; ``None`` at the end of the stream.
+        """Return the packets that have arrived completely; ``None`` at the end of the stream.
 
         Raises:
-            BrokenStream: what has arrived is no packet.
+            BrokenStream: the bytes are not a packet.
         """
         try:
             data = os.read(self.fd, _READ_SIZE)
@@ -199,10 +199,10 @@ class Incoming:
             start = position + _LENGTH.size
             size: int = _LENGTH.unpack_from(data, position)[0]
             if size > MAX_PACKET:
-                raise BrokenStream(f"{size} bytes; {MAX_PACKET} are the limit")
+                raise BrokenStream(f"packet of {size} bytes, limit {MAX_PACKET}")
             end = start + size
             if end > len(data):
-                # Nothing is parsed, or copied, again before the whole of a large packet is there.
+                # Nothing is parsed or copied again until all of a large packet has arrived.
                 self._needed = end - position
                 break
             packets.append(data[start:end])
@@ -213,5 +213,5 @@ class Incoming:
         return packets
 
     def close(self) -> None:
-        """Close the descriptor; nothing may watch it any more."""
+        """Close the descriptor, which must not be watched any more."""
         close(self.fd)

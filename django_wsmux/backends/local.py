@@ -1,22 +1,22 @@
 """``local://``: all processes of one user and one project on one machine; nothing to install.
 
-Each process that listens has a unix stream socket in a directory that only its user can enter; who
-publishes connects to each of them once and writes every packet to all.
+Each listening process has a unix stream socket in a directory that only its user can enter. A
+process that publishes connects to each of them once, and writes every packet to all.
 
-Streams and not datagrams, because Linux lets only 11 datagrams wait at a receiver, all senders
-together (``net.unix.max_dgram_qlen``); of streams each sender has a buffer of its own, for some
-hundred packets. Measured with 180 bytes, blasting: 270,000 against 20,000 a second, with 1.0
-against 20 microseconds for the receiver. A stream also has no largest message (datagrams end at 2
-KiB on macOS), and both ends learn at once when the other dies.
+Streams are used instead of datagrams, because on Linux only 11 datagrams of all senders together
+may wait at a receiver (``net.unix.max_dgram_qlen``). With streams each sender has its own buffer
+for some hundred packets. Measured with packets of 180 bytes, as fast as possible: 270,000 a second
+instead of 20,000, and 1.0 microseconds for the receiver instead of 20. A stream also has no maximum
+message size (2 KiB for datagrams on macOS), and both ends notice at once when the other dies.
 
-The directory lies in the temporary directory, not in ``$XDG_RUNTIME_DIR``: that is set in a login
-shell and not in a service, and removed at logout, so it would part a management command from the
-workers. Where the temporary directory is private to a service (systemd's ``PrivateTmp``), name one
-that all share: ``local:///run/mysite``.
+The directory is in the temporary directory, not in ``$XDG_RUNTIME_DIR``: that is set in a login
+shell but not in a service, and removed at logout, so it would separate a management command from
+the workers. If the temporary directory is private to a service (systemd's ``PrivateTmp``), name a
+shared one: ``local:///run/mysite``.
 
-On macOS and the BSDs a process that is stopped while 128 others connect to it looks dead to the
-next one, which removes its socket; it makes a new one within five seconds of going on, and reports
-the gap. Linux tells the two apart.
+On macOS and the BSDs, a process that is stopped while 128 others connect to it looks dead to the
+next one, which removes its socket. Within five seconds of continuing it makes a new one and reports
+the gap. Linux distinguishes the two cases.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ __all__ = ["LocalBackend"]
 
 logger = get_logger("django_wsmux.backends")
 
-#: Bytes that a socket's path may have: 104 on macOS and the BSDs, 108 on Linux, with a final NUL.
+#: Longest path of a socket in bytes: with a final NUL 104 on macOS and the BSDs, 108 on Linux.
 _MAX_PATH: Final = 103
 
-#: Seconds between two looks whether the own socket is still there.
+#: Seconds between two checks that the own socket still exists.
 _TICK: Final = 5.0
 
-#: Seconds until a connection is tried again where the peer's backlog was full.
+#: Seconds until a connection is tried again if the peer's backlog was full.
 _RETRY: Final = 0.1
 
-#: Seconds for which close() goes on sending what is queued.
+#: Seconds for which close() continues to send queued packets.
 _LINGER: Final = 1.0
 
-#: Seconds for which nobody is let in when there was no descriptor for one.
+#: Seconds for which no connection is accepted after descriptors have run out.
 _PAUSE: Final = 1.0
 
-#: Seconds after which a socket that does not listen yet has been left by a crash.
+#: Seconds after which a socket without its final name counts as left by a crash.
 _LEFT_BEHIND: Final = 60.0
 
-#: What is wrong when a directory cannot be used before somebody changes it.
+#: Error numbers when a directory cannot be used until someone changes it.
 _FINAL: Final = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
@@ -77,19 +77,19 @@ _FINAL: Final = frozenset(
     }
 )
 
-#: Bytes queued from which on a publisher lets the owner run.
+#: Queued bytes beyond which a publisher lets the owner run.
 _YIELD: Final = 65_536
 
-#: Nanoseconds for which a listing may be older than what happened since: file systems' clocks tick.
+#: Nanoseconds within which a later change may have the same mtime: clocks of file systems tick.
 _CLOCK_TICK: Final = 2_000_000_000
 
 
 class LocalBackend(Backend):
-    """Unix stream sockets in a private directory; see the module.
+    """A backend with unix stream sockets in a private directory; see the module.
 
     Args:
         url: ``local://``; ``local:///directory`` puts the private directory there.
-            ``?queue=bytes`` sets how much is queued for a process that does not take it: 8 MiB.
+            ``?queue=bytes`` sets how much is queued for a slow process; the default is 8 MiB.
         namespace: see ``Backend``.
     """
 
@@ -113,20 +113,20 @@ class LocalBackend(Backend):
         return self.directory
 
     def hints(self) -> list[str]:
-        """Name directories of other users and other projects beside this one."""
+        """Return the directories of other users and other projects beside this one."""
         found = []
         for path in sorted(glob.glob(os.path.join(glob.escape(self._parent), "wsmux-*-*"))):
             user, _, key = os.path.basename(path).removeprefix("wsmux-").partition("-")
             if path == self.directory or not os.path.isdir(path):
                 continue
             if key == self._key:
-                found.append(f"{path} is the same project's under the user {_owner(path, user)}")
+                found.append(f"{path} is of the same project and the user {_owner(path, user)}")
             elif user == str(os.geteuid()) and glob.glob(os.path.join(glob.escape(path), "*")):
-                found.append(f"{path} is another project's, or another release's")
+                found.append(f"{path} is of another project or another release")
         return found
 
     def rehearse(self) -> None:
-        """Make a socket in the directory, and remove it."""
+        """Make a socket in the directory and remove it."""
         name = _name(os.urandom(16))
         listener = self._listen_at(f".{name}")
         close(listener)
@@ -134,30 +134,30 @@ class LocalBackend(Backend):
             os.unlink(os.path.join(self.directory, f".{name}"))
 
     def prepare(self) -> None:
-        """Make what belongs to one process."""
-        # It may have become another user's since it was imported: gunicorn --preload --user.
+        """Make the state of one process."""
+        # The user may have changed since the import: gunicorn --preload --user.
         self.directory = self._private_directory()
         self._mutex = threading.Lock()
         self._links: dict[str, Link] = {}
-        # Links whose watchers the owner has yet to bring up to date.
+        # Links whose watchers the owner must update.
         self._changed: list[Link] = []
         self._listed: int | None = None
-        # Why some process cannot be reached at the moment.
+        # Why a process cannot be reached at the moment.
         self._problem: OSError | None = None
         self._name = _name(self.id)
         self._path = os.path.join(self.directory, self._name)
         self._listener = -1
-        # When others are let in again, while they are not.
+        # While connections are not accepted: when to accept them again.
         self._accepts_at: float | None = None
         self._incoming: set[Incoming] = set()
 
     def open(self) -> None:
-        """Be found by the others, from before start() returns."""
+        """Make this process visible to the others before start() returns."""
         self._bind()
         self.effective.set()
 
     def listen(self) -> None:
-        """Accept, read, and flush what peers did not take at once."""
+        """Accept connections, read, and flush queued packets."""
         if self._listener < 0:
             self._bind()
         self.waiter.register(self._listener, READ, self._accept)
@@ -169,16 +169,16 @@ class LocalBackend(Backend):
             self.listening()
             self._serve()
         finally:
-            # In a fork nothing here is this process's own.
+            # In a fork all of this belongs to the parent.
             waiter.require_same_process()
             self._let_go()
 
     def transmit(self, channel: str, packet: bytes) -> None:
-        """Send to every process that listens; it looks itself whether it is subscribed."""
+        """Send to every listening process, which ignores channels to which it is not subscribed."""
         self._send(packet)
 
     def query(self, channel: str, packet: bytes) -> Expected:
-        """The directory says who there is."""
+        """Send to every listening process; return the ids of those reached."""
         return self._send(packet)
 
     def reply(self, asker: bytes, packet: bytes) -> None:
@@ -186,7 +186,7 @@ class LocalBackend(Backend):
         self._send(packet, only=asker)
 
     def release(self) -> None:
-        """Remove the own socket; close what is open."""
+        """Remove the own socket, and close everything."""
         if self._listener >= 0:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -207,7 +207,7 @@ class LocalBackend(Backend):
 
     def _send(self, packet: bytes, only: bytes | None = None) -> set[bytes]:
         if len(packet) > MAX_PACKET:
-            raise self.unavailable(f"{len(packet)} bytes in one packet; {MAX_PACKET} are the limit")
+            raise self.unavailable(f"packet of {len(packet)} bytes, limit {MAX_PACKET}")
         data = frame(packet)
         reached = set()
         longest = 0
@@ -227,17 +227,17 @@ class LocalBackend(Backend):
                 self._bury_dead()
                 is_work = False
         if is_work:
-            # Outside the lock: to start a thread is to wait for it.
+            # Outside the lock, because starting a thread waits for it.
             self._start_owner()
             self.waiter.wake()
         if longest > _YIELD:
             time.sleep(0)
         if self._problem is not None:
-            raise self.unavailable(f"not all processes could be told: {self._problem}")
+            raise self.unavailable(f"not all processes were reached: {self._problem}")
         return reached
 
     def _bury_dead(self) -> None:
-        """Where no owner runs: nothing is watched, and it looks at all links when it begins."""
+        """Remove dead links if no owner runs; it checks all others when it starts."""
         for link in self._changed:
             if link.is_dead:
                 self._bury(link)
@@ -250,7 +250,7 @@ class LocalBackend(Backend):
             return ()
         if changed != self._listed:
             self._require_private()
-            # A file made within the same tick of the clock would not show: then list again.
+            # A file made within the same tick of the clock would be missed, so list again later.
             is_settled = time.time_ns() - changed > _CLOCK_TICK
             self._listed = None
             self._refresh()
@@ -262,7 +262,7 @@ class LocalBackend(Backend):
         self._problem = None
         try:
             names = {name for name in os.listdir(self.directory) if not name.startswith(".")}
-        except OSError as error:  # it takes a descriptor
+        except OSError as error:  # listing needs a descriptor
             self._problem = error
             return
         for name in self._links.keys() - names:
@@ -276,7 +276,7 @@ class LocalBackend(Backend):
             except binascii.Error:
                 continue  # not ours
             except StaleSocket:
-                # Only its process makes a name appear, and only when it listens already.
+                # A socket gets its name only once its process listens, so this process is dead.
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             except OSError as error:
@@ -288,7 +288,7 @@ class LocalBackend(Backend):
     # Listening
 
     def _bind(self) -> None:
-        # Under a hidden name first, so that nobody finds a socket that does not listen yet.
+        # Under a hidden name first, so that no one finds a socket that does not listen yet.
         hidden = f".{self._name}"
         listener = self._listen_at(hidden)
         path = os.path.join(self.directory, hidden)
@@ -303,17 +303,17 @@ class LocalBackend(Backend):
         self._sweep()
 
     def _listen_at(self, name: str) -> int:
-        """Return a descriptor that listens under a name in the directory, which may be made for it.
+        """Return a descriptor that listens under a name in the directory; make it if needed.
 
         Raises:
-            BackendMisconfigured: that can never be.
-            BackendUnavailable: that cannot be now.
+            BackendMisconfigured: this can never work.
+            BackendUnavailable: this does not work now.
         """
         path = os.path.join(self.directory, name)
         if len(os.fsencode(path)) > _MAX_PATH:
             raise self.misconfigured(
                 f"{self.directory} is too long for the path of a unix socket",
-                "name a shorter one: local:///run/mysite",
+                "use a shorter directory: local:///run/mysite",
             )
         try:
             with contextlib.suppress(FileExistsError):
@@ -331,12 +331,12 @@ class LocalBackend(Backend):
         if error.errno in _FINAL:
             return self.misconfigured(
                 f"{self.directory}: {error.strerror}",
-                f"{self._parent} must exist and be writable for this user",
+                f"{self._parent} must exist and be writable by this user",
             )
         return self.unavailable(f"{self.directory}: {error.strerror}")
 
     def _sweep(self) -> None:
-        """Remove what processes have left that ended before their socket had its name."""
+        """Remove sockets of processes that died before their socket got its final name."""
         with contextlib.suppress(OSError):
             for entry in os.scandir(self.directory):
                 age = time.time() - entry.stat(follow_symlinks=False).st_mtime
@@ -352,7 +352,7 @@ class LocalBackend(Backend):
         ):
             raise self.misconfigured(
                 f"{self.directory} is not a directory that only this user can enter",
-                "find out who made it, then remove it, or name another: local:///run/mysite",
+                "find out who made it and remove it, or use another directory: local:///run/mysite",
             )
 
     def _serve(self) -> None:
@@ -378,7 +378,7 @@ class LocalBackend(Backend):
                 handle(events)
 
     def _accept(self, events: int) -> None:
-        # C's own class, which needs no descriptor more and leaves this one as it is.
+        # The C class needs no further descriptor and does not change this one.
         listener = _socket.socket(fileno=self._listener)
         try:
             listener.setblocking(False)
@@ -397,9 +397,9 @@ class LocalBackend(Backend):
             listener.detach()
 
     def _pause(self, error: OSError) -> None:
-        """Let nobody in for a moment: it would be asked for again and again until it is possible.
+        """Stop accepting for a moment; otherwise the listener would stay ready in a busy loop.
 
-        Those who are connected stay so, and those who wait lose nothing.
+        Existing connections stay open, and waiting ones lose nothing.
         """
         self.waiter.unregister(self._listener)
         self._accepts_at = time.monotonic() + _PAUSE
@@ -407,7 +407,7 @@ class LocalBackend(Backend):
         suffix = self.log_suffix("accept")
         if suffix is not None:
             logger.warning(
-                "%s: other processes have to wait until they can connect: %s%s",
+                "%s: other processes have to wait before they can connect: %s%s",
                 self.name,
                 error.strerror,
                 suffix,
@@ -429,13 +429,13 @@ class LocalBackend(Backend):
     def _handle_link(self, link: Link, events: int) -> None:
         with self._mutex:
             if events & READ:
-                link.is_dead = True  # a peer says nothing here: this is the end of the stream
+                link.is_dead = True  # a peer sends nothing here: this is the end of the stream
             else:
                 link.flush()
             self._changed.append(link)
 
     def _update(self) -> bool:
-        """Bring the watchers up to date; return whether a link is not connected yet."""
+        """Update the watchers; return whether a link is not connected yet."""
         with self._mutex:
             changed, self._changed = self._changed, []
             for link in dict.fromkeys(changed):
@@ -464,11 +464,11 @@ class LocalBackend(Backend):
         link.close()
         for name in [name for name, other in self._links.items() if other is link]:
             del self._links[name]
-            self._listed = None  # its file may be left
+            self._listed = None  # its file may still exist
         self.lost_peer(link.peer)
 
     def _let_go(self) -> None:
-        """Watch nothing any more, so that everything can be closed or watched again."""
+        """Stop watching everything, so that it can be closed or watched again."""
         if self._accepts_at is None:
             self.waiter.unregister(self._listener)
         for incoming in self._incoming:
@@ -485,7 +485,7 @@ class LocalBackend(Backend):
 
 
 def _owner(path: str, number: str) -> str:
-    """Return the name of the user that a directory belongs to, or the number if there is none."""
+    """Return the name of the owner of a directory, or the number if it has no name."""
     try:
         return Path(path).owner()
     except (KeyError, NotImplementedError, OSError):
@@ -493,5 +493,5 @@ def _owner(path: str, number: str) -> str:
 
 
 def _name(process: bytes) -> str:
-    """Return the name of a process's socket."""
+    """Return the name of the socket of a process."""
     return base64.urlsafe_b64encode(process).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""What travels between processes: a publication with its header.
+"""The packets between processes: a publication with its header.
 
 ::
 
@@ -9,8 +9,9 @@
     channel             UTF-8
     payload             the rest
 
-The version comes first so that a process of an older or a newer release recognises what it cannot
-read. Never pickle: whoever can write to a broker could then run code in every worker.
+The version comes first, so that a process of an older or a newer release recognises packets that it
+cannot read. Never use pickle: anyone who can write to the broker could then run code in every
+worker.
 """
 
 from __future__ import annotations
@@ -30,30 +31,30 @@ __all__ = [
     "unpack",
 ]
 
-#: The version that is written, and the only one that is read.
+#: The version that is written; only this version is read.
 VERSION: Final = 2
 
-#: Bytes that a channel's name may have: a group's name and its prefix, each of 200 characters.
+#: Largest size of a channel's name in bytes: a group's name and its prefix, 200 characters each.
 MAX_CHANNEL: Final = 2_048
 
 _HEAD: Final = struct.Struct("!BB16sH")
 
 
 class Kind(IntEnum):
-    """What a packet is for."""
+    """The purpose of a packet."""
 
     #: A publication.
     MESSAGE = 1
-    #: Every process that is subscribed to the channel answers.
+    #: A question that every process subscribed to the channel answers.
     QUESTION = 2
     #: The answer of one process.
     ANSWER = 3
-    #: The sender could not deliver some packets to this receiver.
+    #: A note that the sender has dropped packets for this receiver.
     GAP = 4
 
 
 class Packet(NamedTuple):
-    """A packet taken apart."""
+    """A parsed packet."""
 
     kind: int
     sender: bytes
@@ -62,7 +63,7 @@ class Packet(NamedTuple):
 
 
 class UnreadablePacket(Exception):
-    """A packet of another version, or no packet at all."""
+    """A packet of another version, or bytes that are not a packet."""
 
 
 def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
@@ -78,10 +79,10 @@ def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> Packet:
-    """Take a packet apart.
+    """Parse a packet.
 
     Raises:
-        UnreadablePacket: it is of another version or has been cut short.
+        UnreadablePacket: it has another version or is truncated.
     """
     if not data or data[0] != VERSION:
         version = data[0] if data else "none"
@@ -97,6 +98,6 @@ def unpack(data: bytes) -> Packet:
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
-    """Return a packet's header, channel included, and its payload."""
+    """Return the header of a packet, including the channel, and its payload."""
     end = _HEAD.size + int.from_bytes(data[_HEAD.size - 2 : _HEAD.size], "big")
     return data[:end], data[end:]

@@ -1,7 +1,7 @@
-"""A process that uses a backend and does as it is told: for the contract's tests.
+"""A process that uses a backend and executes commands: for the contract's tests.
 
-``Peer`` starts it and talks to it; ``python -m django_wsmux.backends.peer`` is the process itself.
-The two exchange lines of JSON over pipes: a command with its arguments, then a result or an error.
+``Peer`` starts and controls it; ``python -m django_wsmux.backends.peer`` is the process itself.
+They exchange lines of JSON over pipes: a command with its arguments, then a result or an error.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, Final
 
 __all__ = ["Peer", "PeerError"]
 
-#: Seconds after which something that should happen is taken not to.
+#: Seconds after which an expected event counts as missing.
 TIMEOUT: Final = 20.0
 
 
 class PeerError(Exception):
-    """What the process raised: the name of the exception and its text.
+    """An exception that the process raised.
 
     Attributes:
-        kind: the exception's class.
-        text: what it says.
+        kind: the name of the exception's class.
+        text: the message of the exception.
         seconds: how long the call took.
     """
 
@@ -41,14 +41,14 @@ class PeerError(Exception):
 
 
 class Peer:
-    """A process with a backend of its own.
+    """A process with its own backend.
 
     Args:
-        url: which backend.
+        url: the URL of the backend.
         namespace: see ``Backend``.
         gevent: whether to patch the process with gevent first, as a worker does.
-        env: environment variables on top of this process's. With ``DJANGO_SETTINGS_MODULE`` among
-            them, Django is set up.
+        env: environment variables in addition to those of this process. If
+            ``DJANGO_SETTINGS_MODULE`` is among them, Django is set up.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Peer:
 
     @property
     def log(self) -> str:
-        """All that the process has logged so far."""
+        """Everything that the process has logged so far."""
         return "".join(self._log)
 
     def wait_for_log(self, text: str, timeout: float = TIMEOUT) -> None:
-        """Wait until the process has logged something."""
+        """Wait until the process has logged a text."""
         with self._logged:
             if not self._logged.wait_for(lambda: text in self.log, timeout):
                 raise AssertionError(f"{text!r} is not in the log:\n{self.log}")
@@ -98,10 +98,10 @@ class Peer:
         self.process.stdin.flush()
 
     def end(self) -> Any:
-        """Return the result of the command that was given.
+        """Wait for the command of ``begin()``, and return its result.
 
         Raises:
-            PeerError: it failed.
+            PeerError: the command raised an exception.
         """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -119,42 +119,42 @@ class Peer:
         return self.end()
 
     def start(self, *channels: str) -> None:
-        """Listen, and wait until it is subscribed to these channels."""
+        """Start the backend, and wait until it is subscribed to these channels."""
         self.call("start", *channels)
 
     def publish(self, channel: str, *payloads: bytes) -> None:
-        """Publish in order."""
+        """Publish payloads in order."""
         self.call("publish", channel, *(b64encode(payload).decode() for payload in payloads))
 
     def received(self, count: int = 0, timeout: float = TIMEOUT) -> list[tuple[str, bytes]]:
-        """Wait for that many publications since the last call; return all, up to now."""
+        """Wait for ``count`` publications since the last call; return all that have arrived."""
         found = self.call("received", count, timeout)
         return [(channel, b64decode(payload)) for channel, payload in found]
 
     def gaps(self, count: int = 1, timeout: float = TIMEOUT) -> list[dict[str, Any]]:
-        """Wait for that many gaps since the last call; return all, up to now."""
+        """Wait for ``count`` gaps since the last call; return all that have been reported."""
         gaps: list[dict[str, Any]] = self.call("gaps", count, timeout)
         return gaps
 
     def ask(self, channel: str, question: bytes, timeout: float = 5.0) -> list[bytes]:
-        """Ask the other processes."""
+        """Ask the other processes; return their sorted answers."""
         answers = self.call("ask", channel, b64encode(question).decode(), timeout)
         return sorted(b64decode(answer) for answer in answers)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process; what SIGSTOP is for has happened when this returns."""
+        """Send a signal to the process; after SIGSTOP, wait until it has stopped."""
         self.process.send_signal(number)
         if number == signal.SIGSTOP:
-            # Until its first thread has run, the others do.
+            # Until its main thread has run, other threads may still run.
             os.waitpid(self.process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
-        """End it as ``kill -9`` does."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.process.wait(TIMEOUT)
 
     def stop(self) -> None:
-        """Let it end; what it queued is sent first."""
+        """End the process; it sends queued packets first."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -172,7 +172,7 @@ class Peer:
 
 
 class Commands:
-    """What the process can be told to do."""
+    """The commands of the process."""
 
     def __init__(self, url: str, namespace: str) -> None:
         from . import Gap, from_url  # not before gevent has patched
@@ -201,18 +201,18 @@ class Commands:
         return b"%d:%b" % (os.getpid(), question)
 
     def start(self, *channels: str) -> None:
-        """Listen to channels."""
+        """Start the backend, and subscribe to channels."""
         self._backend.start(self._receive, self._note_gap, self._answer)
         for event in [self._backend.subscribe(channel) for channel in channels]:
             if not event.wait(TIMEOUT):
                 raise TimeoutError("not subscribed")
 
     def subscribe(self, channel: str, timeout: float = TIMEOUT) -> bool:
-        """Subscribe, and wait for that to be effective."""
+        """Subscribe, and wait until that is effective."""
         return self._backend.subscribe(channel).wait(timeout)
 
     def toggle(self, channel: str, times: int) -> None:
-        """Subscribe and unsubscribe, waiting for nothing."""
+        """Subscribe and unsubscribe repeatedly, without waiting."""
         for _ in range(times):
             self._backend.subscribe(channel)
             self._backend.unsubscribe(channel)
@@ -233,7 +233,7 @@ class Commands:
             self._backend.publish(channel, text.ljust(size if number % 7 == 0 else 0).encode())
 
     def try_to_publish(self, channel: str, size: int, times: int) -> int:
-        """Publish several times; return how often that failed."""
+        """Publish several times; return the number of failures."""
         from . import BackendUnavailable
 
         failed = 0
@@ -245,7 +245,7 @@ class Commands:
         return failed
 
     def try_to_publish_this(self, channel: str, payload: str) -> bool:
-        """Publish; return whether that was possible."""
+        """Publish; return whether that succeeded."""
         from . import BackendUnavailable
 
         try:
@@ -270,7 +270,7 @@ class Commands:
             worker.join()
 
     def publish_within(self, channel: str, payload: str, seconds: float, greenlets: int) -> int:
-        """Publish from greenlets that gevent interrupts; return how many were."""
+        """Publish from greenlets with a gevent timeout; return how many timed out."""
         import gevent
 
         def work() -> bool:
@@ -287,7 +287,7 @@ class Commands:
         return sum(worker.get() for worker in workers)
 
     def inject(self, channel: str, packet: str) -> None:
-        """Send a packet as it is."""
+        """Send a packet unchanged."""
         self._backend._prepare()
         self._backend.transmit(channel, b64decode(packet))
 
@@ -297,14 +297,14 @@ class Commands:
         return [b64encode(answer).decode() for answer in answers]
 
     def received(self, count: int, timeout: float) -> list[tuple[str, str]]:
-        """Return what arrived."""
+        """Return the publications that have arrived."""
         with self._arrived:
             self._arrived.wait_for(lambda: len(self._received) >= count, timeout)
             found, self._received = self._received, []
         return [(channel, b64encode(payload).decode()) for channel, payload in found]
 
     def gaps(self, count: int, timeout: float) -> list[dict[str, Any]]:
-        """Return the gaps."""
+        """Return the gaps that have been reported."""
         with self._arrived:
             self._arrived.wait_for(lambda: len(self._gaps) >= count, timeout)
             found, self._gaps = self._gaps, []
@@ -316,7 +316,7 @@ class Commands:
         return {name: getattr(counts, name) for name in counts.__slots__}
 
     def starve(self) -> None:
-        """Leave the process no descriptor for anything new."""
+        """Leave the process without free descriptors."""
         import resource
 
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -325,7 +325,7 @@ class Commands:
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, self._files[1]))
 
     def feed(self) -> None:
-        """Let it have descriptors again."""
+        """Give the process free descriptors again."""
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
@@ -339,7 +339,7 @@ class Commands:
         return self._backend.namespace
 
     def fork_and_publish(self, channel: str, payload: str) -> str:
-        """Publish from a fork; return its id."""
+        """Publish from a fork; return the id of the fork."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -347,7 +347,7 @@ class Commands:
             try:
                 self._backend.publish(channel, b64decode(payload))
                 self._backend.close()
-                # Greenlets that were copied must not do the parent's work.
+                # Time for copied greenlets, which must not do the work of the parent.
                 time.sleep(0.1)
                 os.write(writer, self._backend.id.hex().encode())
                 code = 0
@@ -367,7 +367,7 @@ class Commands:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
     def watch_turns(self) -> None:
-        """Begin to count how often others have run."""
+        """Start counting how often another thread runs."""
         threading.Thread(target=self._tick, daemon=True).start()
 
     def _tick(self) -> None:
@@ -376,7 +376,7 @@ class Commands:
             self._turns += 1
 
     def turns(self) -> int:
-        """Return how often others have run since the last call: some 200 times a second."""
+        """Return how often the other thread has run since the last call: up to 200 a second."""
         turns, self._turns = self._turns, 0
         return turns
 

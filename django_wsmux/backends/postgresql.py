@@ -1,16 +1,16 @@
-"""``postgres://``: all machines, on the project's own database; psycopg 3.
+"""``postgres://``: all machines, through the project's own database; psycopg 3.
 
-One connection listens and one publishes in each process, beside Django's own and never used for
-anything else: LISTEN needs a session of its own, so a pooler that gives sessions away by
-transaction must not stand between.
+Each process has one connection that listens and one that publishes, in addition to Django's own and
+used for nothing else. LISTEN needs a permanent session, so it does not work through a pooler in
+transaction mode.
 
-All publications of a project go through one channel of PostgreSQL, and a process that has no member
-drops what it need not know. A channel for each group would save that, at the price of a transaction
-for each joining and leaving and of a list that PostgreSQL searches from end to end for each
+All publications of a project go through one channel of PostgreSQL, and a process without members of
+a group drops its publications. A channel for each group would avoid that, but would cost a
+transaction for each join and leave, and a list that PostgreSQL searches completely for each
 notification and each listener.
 
-A notification is text of less than 8,000 bytes: packets go as base64, larger ones into the table of
-``models.Payload`` with only their number in the notification.
+A notification is text of less than 8,000 bytes. Packets are sent as base64; larger ones are stored
+in the table of ``models.Payload``, and the notification only contains their number.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ from .waiting import READ
 
 __all__ = ["PostgresBackend"]
 
-#: Bytes of a packet that still go into the notification: three quarters of 8,000, less its number.
+#: Largest packet in a notification, in bytes: three quarters of 8,000, less its number.
 _INLINE: Final = 5_900
 
-#: Packets in one statement.
+#: Most packets in one statement.
 _BATCH: Final = 100
 
-#: Seconds between two sweeps of the table, and the age at which a row goes.
+#: Seconds between two sweeps of the table.
 _SWEEP: Final = 30.0
 
 _TABLE: Final = b"django_wsmux_payload"
 
 _UNDEFINED_TABLE: Final = "42P01"
 
-#: Parameters of Django's and psycopg's connections that are none of PostgreSQL's.
+#: Parameters of Django's and psycopg's connections that libpq does not know.
 _NOT_LIBPQ: Final = {"context", "cursor_factory", "prepare_threshold", "row_factory", "autocommit"}
 
 
 class PostgresBackend(BrokerBackend):
-    """LISTEN and NOTIFY; see the module.
+    """A backend with LISTEN and NOTIFY; see the module.
 
     Args:
-        url: ``postgres://?using=default``: an alias of ``DATABASES``. ``?timeout=2`` seconds to
-            wait for the database, ``?silence=10`` seconds after which a connection that hears
-            nothing is given up.
+        url: ``postgres://?using=default``: an alias of ``DATABASES``. ``?timeout=2`` sets the
+            seconds to wait for the database, ``?silence=10`` the seconds without any data after
+            which a connection is given up.
         namespace: see ``Backend``.
     """
 
-    advice = "check that the database runs and that DATABASES is right"
+    advice = "check that the database runs and that DATABASES is correct"
 
     def __init__(self, url: str = "postgres://", *, namespace: str = "") -> None:
         super().__init__(url, namespace=namespace)
@@ -75,8 +75,8 @@ class PostgresBackend(BrokerBackend):
         self.silence = float(options.pop("silence", 10.0))
         if parts.netloc or parts.path or options:
             raise ValueError(
-                "the database is one of DATABASES: postgres://?using=default, with ?timeout= and "
-                "?silence= where needed"
+                "name the database by its alias in DATABASES: postgres://?using=default, with "
+                "timeout= and silence= if needed"
             )
         key = hashlib.blake2b(namespace.encode(), digest_size=10).hexdigest()
         self._channel = f"wsmux_{key}"
@@ -84,24 +84,24 @@ class PostgresBackend(BrokerBackend):
     # Publishing
 
     def prepare(self) -> None:
-        """Make what belongs to one process."""
+        """Make the state of one process."""
         super().prepare()
         self._mouth: Session | None = None
         self._ear: Session | None = None
-        # Of two equal notifications in a transaction PostgreSQL drops one.
+        # PostgreSQL drops one of two equal notifications in a transaction.
         self._sequence = itertools.count()
         self._next_sweep = 0.0
 
     def rehearse(self) -> None:
-        """Look whether the alias names a PostgreSQL."""
+        """Check that the alias names a PostgreSQL database."""
         self._conninfo()
 
     def open(self) -> None:
-        """Refuse at once what can never work."""
+        """Check that the alias names a PostgreSQL database."""
         self._conninfo()
 
     def _conninfo(self) -> str:
-        advice = "name one that is PostgreSQL: postgres://?using=..."
+        advice = "name a PostgreSQL database: postgres://?using=..."
         try:
             connection = connections[self.alias]
             if connection.vendor != "postgresql":
@@ -125,7 +125,7 @@ class PostgresBackend(BrokerBackend):
         return session
 
     def exchange(self, calls: Sequence[Call]) -> None:
-        """Notify; as much as can be in one statement, and so in one round trip."""
+        """Send notifications, as many as possible in one statement and so in one round trip."""
         try:
             session = self._session()
             position = 0
@@ -140,13 +140,13 @@ class PostgresBackend(BrokerBackend):
                     else:
                         self._notify(session, batch)
                 except SqlError as error:
-                    # The database has answered: it is there, and may take the next one.
+                    # The database is available, and may accept the next one.
                     _refuse(batch, str(error))
                 position += len(batch)
         except FAILURES as error:
             self._shut()
             raise self.unavailable(error) from error
-        except BaseException:  # gevent.Timeout: a result that nobody waits for is to come
+        except BaseException:  # gevent.Timeout: a result that no one reads would follow
             self._shut()
             raise
 
@@ -160,7 +160,7 @@ class PostgresBackend(BrokerBackend):
             self._shut()
         if self._mouth is None:
             self._mouth = self._connect()
-            # A notification has no need to survive a crash, so it need not wait for the disk.
+            # A notification need not survive a crash, so it does not wait for the disk.
             self._mouth.execute(b"SET synchronous_commit TO off")
         return self._mouth
 
@@ -179,11 +179,11 @@ class PostgresBackend(BrokerBackend):
         else:
             self._notify(session, [call])
         if self.id in before and call.error is None:
-            # Who came or went meanwhile is not waited for.
+            # Do not wait for processes that came or went meanwhile.
             call.succeed((before & self._listeners(session)) - {self.id})
 
     def _listeners(self, session: Session) -> set[bytes]:
-        """Return the ids of the processes that listen; their sessions bear them as names."""
+        """Return the ids of the listening processes, from the names of their sessions."""
         names = session.execute(
             b"SELECT string_agg(application_name, ' ') FROM pg_stat_activity"
             b" WHERE datname = current_database() AND starts_with(application_name, $1)",
@@ -191,7 +191,7 @@ class PostgresBackend(BrokerBackend):
         )
         found = set()
         for name in (names or b"").decode(errors="replace").split():
-            # Others may call their sessions as they like.
+            # Other sessions may have any name.
             with contextlib.suppress(ValueError):
                 found.add(bytes.fromhex(name.partition(":")[2]))
         return found
@@ -210,7 +210,7 @@ class PostgresBackend(BrokerBackend):
         except SqlError as error:
             if error.code != _UNDEFINED_TABLE:
                 raise
-            call.fail(f"{error}; it takes what is larger than 5,900 bytes: run manage.py migrate")
+            call.fail(f"{error}; it stores messages above 5,900 bytes: run manage.py migrate")
 
     def _sweep(self, session: Session) -> None:
         now = time.monotonic()
@@ -220,21 +220,21 @@ class PostgresBackend(BrokerBackend):
             session.execute(b"DELETE FROM " + _TABLE + age)
 
     def reply(self, asker: bytes, packet: bytes) -> None:
-        """Tell everybody; the others drop it."""
+        """Send to all processes; the others drop it."""
         self.reply_to("", packet)
 
     # Listening
 
     def listen(self) -> None:
-        """Listen, then hand over what comes."""
+        """Listen, and deliver what arrives."""
         waiter = self.waiter
-        # The number that is watched: libpq closes the descriptor of a connection that is lost, and
-        # the next socket of a client may get the same number.
+        # The watched descriptor: libpq closes the descriptor of a lost connection, and the next
+        # socket of a client may get the same number.
         watched = -1
         try:
             self._ear = session = self._connect()
             session.execute(f"LISTEN {self._channel}".encode())
-            # Only now is it counted among those that answer; see _listeners().
+            # From now on it is counted among the processes that answer; see _listeners().
             name = f"{self._channel}:{self.id.hex()}"
             session.execute(b"SELECT set_config('application_name', $1, false)", [name.encode()])
             fd = session.fileno()
@@ -249,7 +249,7 @@ class PostgresBackend(BrokerBackend):
         except FAILURES as error:
             raise self.unavailable(error) from error
         finally:
-            # In a fork nothing here is this process's own.
+            # In a fork all of this belongs to the parent.
             waiter.require_same_process()
             try:
                 if watched >= 0:
@@ -260,7 +260,7 @@ class PostgresBackend(BrokerBackend):
                     self._ear = None
 
     def _check(self, session: Session) -> None:
-        """Nothing has come for a time: is there somebody at the other end?"""
+        """Check that the server still answers, after a time without notifications."""
         try:
             session.execute(b"SELECT 1")
         except TimeoutError:
@@ -272,17 +272,17 @@ class PostgresBackend(BrokerBackend):
             try:
                 packet = self._packet(session, text)
             except (UnreadablePacket, ValueError) as error:
-                # Every user of the database may notify on our channel.
+                # Any user of the database may notify on our channel.
                 self.unreadable(error)
             else:
                 if packet is not None:
                     yield packet
 
     def _packet(self, session: Session, text: bytes) -> bytes | None:
-        """Return the packet of a notification; ``None`` for one that this process need not know."""
+        """Return the packet of a notification, or ``None`` if it does not concern this process."""
         fields = text.split(b":")
         if len(fields) not in (2, 3):
-            raise UnreadablePacket("a notification that is not ours")
+            raise UnreadablePacket("a notification of another program")
         packet = b64decode(fields[1], validate=True)
         if len(fields) == 2:
             return packet
@@ -298,10 +298,10 @@ class PostgresBackend(BrokerBackend):
         try:
             data = session.execute(sql, [b"%d" % number])
         except SqlError as error:
-            self.missed(Gap(f"a large message could not be read: {error}", 0.0, 1))
+            self.missed(Gap(f"reading a large message failed: {error}", 0.0, 1))
             return None
         if data is None:
-            self.missed(Gap("a large message was swept before it was read", 0.0, 1))
+            self.missed(Gap("a large message was deleted before it was read", 0.0, 1))
             return None
         return b64decode(data)
 
@@ -311,7 +311,7 @@ class PostgresBackend(BrokerBackend):
         return packet.sender != self.id and not is_for_others
 
     def release(self) -> None:
-        """Close the publishing connection; the owner has closed its own."""
+        """Close the publishing connection; the owner has closed the other."""
         self._shut()
 
     def forget(self) -> None:
@@ -322,12 +322,12 @@ class PostgresBackend(BrokerBackend):
 
 
 def _refuse(calls: Sequence[Call], problem: str) -> None:
-    """Mark what the database has refused; what went out before that stays sent."""
+    """Mark calls that the database has refused; those sent before remain successful."""
     for call in calls:
         if not call.is_done:
             call.fail(problem)
 
 
 def _is_simple(call: Call) -> bool:
-    """Whether it can share a statement."""
+    """Return whether a call can share a statement."""
     return len(call.packet) <= _INLINE and call.packet[1] != Kind.QUESTION

@@ -1,8 +1,8 @@
-"""A connection to PostgreSQL on which no call takes longer than it may.
+"""A connection to PostgreSQL with a timeout for each call.
 
-Through psycopg's libpq layer (``psycopg.pq``) rather than its connections: those cannot give up a
-statement after a time, which on a half-open connection is what counts, and where psycopg was
-imported before gevent patched (``gunicorn --preload``) they wait in a way that stops the worker.
+It uses psycopg's libpq layer (``psycopg.pq``) and not its connections. Those cannot give up a
+statement after a time, which matters on a half-open connection. If psycopg was imported before
+gevent patched (``gunicorn --preload``), they also block the worker while they wait.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["FAILURES", "Session", "SqlError"]
 
 
 class SqlError(Exception):
-    """PostgreSQL refuses a statement.
+    """PostgreSQL has refused a statement.
 
     Attributes:
-        code: its SQLSTATE.
+        code: the SQLSTATE.
     """
 
     def __init__(self, message: str, code: str) -> None:
@@ -31,7 +31,7 @@ class SqlError(Exception):
         super().__init__(message)
 
 
-#: What a session may raise.
+#: The exceptions that a session may raise.
 FAILURES: Final = (OSError, Error, SqlError)
 
 _POLLING: Final = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
@@ -42,12 +42,12 @@ class Session:
     """A connection that commits each statement.
 
     Args:
-        conninfo: libpq's connection string.
-        timeout: seconds to connect, and for each statement.
+        conninfo: the connection string for libpq.
+        timeout: seconds for connecting, and for each statement.
 
     Raises:
-        OperationalError: no connection.
-        TimeoutError: none within the time.
+        OperationalError: connecting failed.
+        TimeoutError: connecting took too long.
     """
 
     def __init__(self, conninfo: str, timeout: float) -> None:
@@ -76,13 +76,13 @@ class Session:
         """Run a statement; return the first value of its first row.
 
         Args:
-            sql: the statement, with ``$1`` and so on.
-            values: as text.
+            sql: the statement, with parameters ``$1`` and so on.
+            values: the parameters as text.
 
         Raises:
-            SqlError: PostgreSQL refuses.
+            SqlError: PostgreSQL refuses the statement.
             OperationalError: the connection is lost.
-            TimeoutError: it does not answer in time.
+            TimeoutError: PostgreSQL does not answer in time.
         """
         deadline = time.monotonic() + self._timeout
         connection = self._connection
@@ -109,7 +109,7 @@ class Session:
         return value
 
     def notifications(self) -> Iterator[bytes]:
-        """Read what has arrived, without waiting; yield the texts of the notifications.
+        """Read without waiting, and yield the texts of the notifications.
 
         Raises:
             OperationalError: the connection is lost.
@@ -119,9 +119,9 @@ class Session:
             yield notification.extra
 
     def is_stale(self) -> bool:
-        """Whether the server has closed it."""
+        """Return whether the server has closed the connection."""
         try:
-            # The first may read the server's last words, the second the end of the stream.
+            # The first call may read a last message, the second the end of the stream.
             self._connection.consume_input()
             self._connection.consume_input()
         except OperationalError:
@@ -129,14 +129,14 @@ class Session:
         return self._connection.status != pq.ConnStatus.OK
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         try:
             self._connection.finish()
         finally:
             self._waiter.close()
 
     def forget(self) -> None:
-        """Close the descriptors that a fork copied, without a word to the server."""
+        """Close the descriptors that a fork copied, without telling the server."""
         self._waiter.close()
         # libpq has closed the descriptor of a connection that was lost.
         with contextlib.suppress(OperationalError):
@@ -146,7 +146,7 @@ class Session:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("no answer in time")
-        # Asked each time: while it connects, libpq may change from one descriptor to another.
+        # Read each time: while connecting, libpq may switch to another descriptor.
         fd = self._connection.socket
         self._waiter.register(fd, events, None)
         try:

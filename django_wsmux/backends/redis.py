@@ -1,8 +1,8 @@
 """``redis://``: all machines that reach one Redis or Valkey, a Sentinel's master, or a cluster.
 
-Publications go through pub/sub: nothing is stored. A process subscribes to the channels that it has
-members of, and to one for the answers to its questions, over one connection (one for each master of
-a cluster), which is checked by pings when nothing comes: one that is half open hears nothing.
+Publications go through pub/sub: nothing is stored. A process subscribes to the channels of its
+members, and to one for the answers to its questions. It uses one connection (one for each master of
+a cluster), and pings it when nothing arrives, to detect half-open connections.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .waiting import READ, Waiter
 
 __all__ = ["RedisBackend"]
 
-#: Channels in one command.
+#: Most channels in one command.
 _BATCH: Final = 500
 
 _PING: Final = command(b"PING")
 
 
 class _Ear:
-    """A subscriber's connection, the descriptor that is watched, and when it was heard last."""
+    """A subscriber's connection, its watched descriptor, and when data last arrived."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -38,13 +38,13 @@ class _Ear:
 
 
 class RedisBackend(BrokerBackend):
-    """Pub/sub of Redis or Valkey; see the module.
+    """A backend with pub/sub of Redis or Valkey; see the module.
 
     Args:
-        url: as redis-py reads it; ``redis+unix:///path``,
-            ``redis+sentinel://host:26379,host:26379/service/db`` and ``redis+cluster://host:6379``
-            beside it. ``?timeout=2`` seconds to wait for the server, ``?silence=10`` seconds after
-            which a connection that hears nothing, not even pongs, is given up.
+        url: a URL of redis-py, or ``redis+unix:///path``,
+            ``redis+sentinel://host:26379,host:26379/service/db`` or ``redis+cluster://host:6379``.
+            ``?timeout=2`` sets the seconds to wait for the server, ``?silence=10`` the seconds
+            without any data, even pongs, after which a connection is given up.
         namespace: see ``Backend``.
     """
 
@@ -68,17 +68,17 @@ class RedisBackend(BrokerBackend):
     # Publishing
 
     def prepare(self) -> None:
-        """Make what belongs to one process."""
+        """Make the state of one process."""
         super().prepare()
         self._mouths: dict[Node, Wire] = {}
         self._ears: dict[Node, _Ear] = {}
-        # What to tell the server; None while there is no connection, which begins with everything.
+        # Commands for the server; None without a connection, which first subscribes to everything.
         self._orders: deque[tuple[bytes, bytes]] | None = None
         self._unconfirmed: dict[bytes, int] = {}
         self._awaited: set[bytes] = set()
 
     def reply(self, asker: bytes, packet: bytes) -> None:
-        """Publish on the asker's own channel."""
+        """Publish on the channel of the asker."""
         self.reply_to(f"@{asker.hex()}", packet)
 
     def _key(self, channel: str) -> bytes:
@@ -86,7 +86,7 @@ class RedisBackend(BrokerBackend):
         return self._prefix + channel.encode()
 
     def exchange(self, calls: Sequence[Call]) -> None:
-        """Publish; the replies say how many received it."""
+        """Publish; the replies are the numbers of receivers."""
         left: Sequence[Call] = calls
         try:
             for attempt in (1, 2):
@@ -98,7 +98,7 @@ class RedisBackend(BrokerBackend):
             raise self.unavailable(error) from error
 
     def _exchange_once(self, calls: Sequence[Call], *, is_last: bool) -> list[Call]:
-        """Publish; return the calls that another server of the cluster is in charge of now."""
+        """Publish; return the calls whose slot has moved to another server of the cluster."""
         groups: dict[Node, list[tuple[Call, bytes]]] = {}
         for call in calls:
             key = self._key(call.channel)
@@ -117,7 +117,7 @@ class RedisBackend(BrokerBackend):
             except FAILURES as error:
                 problem = error
                 self._shut(node)
-            except BaseException:  # gevent.Timeout: replies that nobody waits for are to come
+            except BaseException:  # gevent.Timeout: replies that no one reads would follow
                 self._shut(node)
                 raise
         if problem is not None:
@@ -148,7 +148,7 @@ class RedisBackend(BrokerBackend):
             wire.close()
 
     def release(self) -> None:
-        """Close the publishing connections; the owner has closed its own."""
+        """Close the publishing connections; the owner has closed the others."""
         for node in list(self._mouths):
             self._shut(node)
 
@@ -178,7 +178,7 @@ class RedisBackend(BrokerBackend):
             self.waiter.wake()
 
     def listen(self) -> None:
-        """Subscribe to everything, then hand over what comes."""
+        """Subscribe to everything, and deliver what arrives."""
         waiter = self.waiter
         self._ears = {}
         try:
@@ -190,7 +190,7 @@ class RedisBackend(BrokerBackend):
         except FAILURES as error:
             raise self.unavailable(error) from error
         finally:
-            # In a fork nothing here is this process's own.
+            # In a fork all of this belongs to the parent.
             waiter.require_same_process()
             self._end()
 
@@ -213,7 +213,7 @@ class RedisBackend(BrokerBackend):
             ear.wire.close()
 
     def _send_orders(self) -> None:
-        """Tell the server what has been subscribed and unsubscribed, in few commands."""
+        """Send the subscriptions and unsubscriptions to the server, in few commands."""
         while self._orders:
             what = self._orders[0][0]
             batches: dict[Node, list[bytes]] = {}
@@ -224,7 +224,7 @@ class RedisBackend(BrokerBackend):
                 batches.setdefault(self._servers.node(key), []).append(key)
             for node, keys in batches.items():
                 wire = self._ear(node).wire
-                # Sharded: the channels of one command must be in one slot.
+                # In sharded pub/sub all channels of a command must be in one slot.
                 commands = [[key] for key in keys] if self._servers.is_sharded else [keys]
                 wire.send(b"".join([command(what, *group) for group in commands]))
 
@@ -263,7 +263,7 @@ class RedisBackend(BrokerBackend):
             if isinstance(reply, RespError):
                 raise reply
             if not isinstance(reply, list):
-                continue  # a pong to a connection that is not subscribed yet
+                continue  # a pong on a connection without subscriptions
             if reply[0] in (b"subscribe", b"ssubscribe"):
                 self._confirm(reply[1])
             elif reply[0] == b"sunsubscribe" and self._is_followed(reply[1]):
@@ -285,6 +285,6 @@ class RedisBackend(BrokerBackend):
                 self.listening()
 
     def _is_followed(self, key: bytes) -> bool:
-        """Whether the server unsubscribed by itself; an order to do so is in order."""
+        """Return whether a channel is still subscribed, so the server has ended that by itself."""
         channel = key.removeprefix(self._prefix).decode()
         return channel in self.channels and not self._unconfirmed.get(key)

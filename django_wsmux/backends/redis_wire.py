@@ -1,7 +1,7 @@
 """Connections to Redis or Valkey: a single server, the master of a Sentinel, a cluster.
 
-redis-py reads the URL, connects, authenticates and speaks TLS; from then on the socket is read and
-written here. (``import redis`` imports asyncio; no event loop is made or run.)
+redis-py parses the URL, connects, authenticates and sets up TLS. After that, this module reads and
+writes the socket. (``import redis`` imports asyncio; no event loop is made or run.)
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .waiting import close
 
 __all__ = ["FAILURES", "Cluster", "Node", "Servers", "Single", "Wire", "servers_from_url"]
 
-#: What a connection may raise.
+#: The exceptions that a connection may raise.
 FAILURES: Final = (OSError, RedisError, RespError, ValueError)
 
-#: Where a server is; the same for all channels unless it is a cluster.
+#: Host and port of a server; the same for all channels unless it is a cluster.
 Node = tuple[str, int]
 
 _READ_SIZE: Final = 262_144
@@ -36,14 +36,14 @@ class Wire:
     """A connection to one server.
 
     Args:
-        connection: of redis-py; not connected yet.
-        timeout: seconds for each reading and writing.
+        connection: a connection of redis-py that is not connected yet.
+        timeout: seconds for each read and write.
     """
 
     def __init__(self, connection: Any, timeout: float) -> None:
         connection.connect()
         self._connection = connection
-        # Private, but the same from redis-py 2 to 8.1; a test fails when it goes.
+        # Private, but unchanged from redis-py 2 to 8.1; a test fails if it disappears.
         self._sock = connection._sock
         self._timeout = timeout
         self._sock.settimeout(timeout)
@@ -54,11 +54,11 @@ class Wire:
         return int(self._sock.fileno())
 
     def send(self, data: bytes) -> None:
-        """Send bytes, for a bounded time."""
+        """Send bytes, with the timeout."""
         self._sock.sendall(data)
 
     def receive(self) -> tuple[list[bytes], list[object]]:
-        """Wait for bytes, for a bounded time; return publications and other replies.
+        """Wait for bytes, with the timeout; return publications and other replies.
 
         Raises:
             ConnectionError: the server has closed the connection.
@@ -66,7 +66,7 @@ class Wire:
         data = self._sock.recv(_READ_SIZE)
         if not data:
             raise ConnectionError("the server closed the connection")
-        # What TLS has decrypted already does not make the descriptor readable.
+        # Bytes that TLS has decrypted already do not make the descriptor readable.
         while isinstance(self._sock, ssl.SSLSocket) and (size := self._sock.pending()):
             data += self._sock.recv(size)
         return self._replies.feed(data)
@@ -75,7 +75,7 @@ class Wire:
         """Send a command and return its reply.
 
         Raises:
-            RespError: the server refuses.
+            RespError: the server refuses the command.
         """
         self.send(command(*parts))
         while True:
@@ -86,7 +86,7 @@ class Wire:
                 return replies[0]
 
     def is_stale(self) -> bool:
-        """Whether the server has closed it, or says something that nobody asked for."""
+        """Return whether the server has closed the connection, or sends unexpected data."""
         self._sock.settimeout(0.0)
         try:
             self._sock.recv(1)
@@ -99,24 +99,24 @@ class Wire:
         return True
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._connection.disconnect()
 
     def forget(self) -> None:
-        """Close the descriptor that a fork copied, without a word to the server."""
+        """Close the descriptor that a fork copied, without telling the server."""
         fd = self._sock.detach()
         if fd >= 0:
             close(fd)
 
 
 class Servers(ABC):
-    """Knows where the servers are."""
+    """Finds the servers."""
 
     is_sharded = False
 
     def __init__(self, kwargs: dict[str, Any], timeout: float) -> None:
         self._class = kwargs.pop("connection_class", Connection)
-        # RESP 2, because what is pushed in RESP 3 is more than this package reads.
+        # RESP 2, because this package does not read the push messages of RESP 3.
         self._kwargs = {
             **kwargs,
             "protocol": 2,
@@ -129,14 +129,14 @@ class Servers(ABC):
 
     @abstractmethod
     def connect(self, node: Node) -> Wire:
-        """Connect to one of them."""
+        """Connect to a server."""
 
     @abstractmethod
     def node(self, channel: bytes) -> Node:
-        """Return which of them is in charge of a channel."""
+        """Return the server of a channel."""
 
     def refresh(self) -> None:
-        """Find out anew where they are."""
+        """Find the servers again."""
 
     def _wire(self, **where: Any) -> Wire:
         return Wire(self._class(**{**self._kwargs, **where}), self._timeout)
@@ -146,16 +146,16 @@ class Single(Servers):
     """One server."""
 
     def connect(self, node: Node) -> Wire:
-        """Connect to it."""
+        """Connect to the server."""
         return self._wire()
 
     def node(self, channel: bytes) -> Node:
-        """There is but one."""
+        """Return a placeholder: there is only one server."""
         return "", 0
 
 
 class Master(Servers):
-    """The master that Sentinels name; asked for at each connection."""
+    """The master that Sentinels name; they are asked for each connection."""
 
     def __init__(
         self, kwargs: dict[str, Any], timeout: float, sentinels: list[Node], service: str
@@ -182,7 +182,7 @@ class Master(Servers):
         return self._wire(host=host, port=port)
 
     def node(self, channel: bytes) -> Node:
-        """There is but one."""
+        """Return a placeholder: there is only one server."""
         return "", 0
 
 
@@ -194,15 +194,15 @@ class Cluster(Servers):
     def __init__(self, kwargs: dict[str, Any], timeout: float) -> None:
         super().__init__(kwargs, timeout)
         self._entries: list[Node] = [(kwargs.get("host", "localhost"), kwargs.get("port", 6379))]
-        # Last slot of each range to its master, in order.
+        # The last slot of each range with its master, in order.
         self._ranges: list[tuple[int, Node]] = []
 
     def connect(self, node: Node) -> Wire:
-        """Connect to one of its masters."""
+        """Connect to a master of the cluster."""
         return self._wire(host=node[0], port=node[1])
 
     def node(self, channel: bytes) -> Node:
-        """Return the master of a channel's slot."""
+        """Return the master of the slot of a channel."""
         if not self._ranges:
             self.refresh()
         slot = key_slot(channel)
@@ -212,7 +212,7 @@ class Cluster(Servers):
         raise ConnectionError(f"no server of the cluster serves slot {slot}")
 
     def refresh(self) -> None:
-        """Ask any server that answers for the map of the slots."""
+        """Get the map of slots from any server that answers."""
         problem: Exception | None = None
         for node in self._entries + [node for _, node in self._ranges]:
             try:
@@ -234,13 +234,13 @@ class Cluster(Servers):
 
 
 def servers_from_url(url: str, timeout: float) -> Servers:
-    """Read a URL: ``redis://``, ``redis+unix://``, ``redis+sentinel://``, ``redis+cluster://``.
+    """Parse a URL: ``redis://``, ``redis+unix://``, ``redis+sentinel://``, ``redis+cluster://``.
 
-    ``rediss`` in their place for TLS. The query and the rest are as in redis-py's own URLs;
-    ``redis+sentinel://host:26379,host/service/db`` names the Sentinels.
+    ``rediss`` instead of ``redis`` selects TLS. The query and everything else are as in redis-py's
+    URLs; ``redis+sentinel://host:26379,host/service/db`` lists the Sentinels.
 
     Raises:
-        ValueError: it is not like that.
+        ValueError: the URL is invalid.
     """
     scheme, _, rest = url.partition("://")
     scheme, _, kind = scheme.partition("+")

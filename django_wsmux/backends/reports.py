@@ -1,4 +1,4 @@
-"""What a backend has to say when something is not as it should be."""
+"""Errors, gaps, counters and outages of a backend."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 
 __all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "Outages"]
 
-#: Seconds: the first and the longest wait between two attempts to connect, each times 0 to 1.
+#: The first and the longest delay between two attempts to connect, in seconds, before jitter.
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 10.0
 
 
 class BackendUnavailable(Exception):
-    """What carries the messages cannot be reached.
+    """The backend cannot be reached.
 
     Attributes:
-        backend: its URL, without password.
+        backend: the URL of the backend, without password.
         problem: what went wrong.
         advice: what to check.
     """
@@ -34,7 +34,7 @@ class BackendUnavailable(Exception):
 
 
 class BackendMisconfigured(BackendUnavailable):
-    """What carries the messages can never be reached as it is set up."""
+    """The backend can never be reached with this configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Gap:
     Attributes:
         reason: what happened.
         seconds: how long it lasted.
-        missed: how many publications, at most, or ``None`` where nobody can know.
+        missed: the largest possible number of missed publications, or ``None`` if unknown.
     """
 
     reason: str
@@ -54,17 +54,17 @@ class Gap:
 
 @dataclass(slots=True)
 class Counts:
-    """What a backend did in this process, for monitoring.
+    """Counters of a backend in this process, for monitoring.
 
     Attributes:
-        published: publications that were handed to the transport.
-        received: publications of other processes that were handed over.
-        dropped: packets for other processes that were given up because a queue was full.
-        unreadable: packets of an unknown version, damaged ones, and what is no packet at all.
+        published: publications that were sent.
+        received: publications of other processes that were delivered.
+        dropped: packets for other processes that were dropped because a queue was full.
+        unreadable: packets of an unknown version, damaged packets and other bytes.
         gaps: how often publications may have been missed.
-        unanswered: questions that not everybody answered in time.
+        unanswered: questions that some process did not answer in time.
         failed: calls of ``receive()``, ``gap()`` and ``answer()`` that raised.
-        accept_paused: times that other processes had to wait to connect, as this one had no
+        accept_paused: how often other processes had to wait to connect because this one had no
             descriptor left.
     """
 
@@ -79,25 +79,25 @@ class Counts:
 
 
 class Outages:
-    """Times during which a process heard nothing, and when to try again."""
+    """Tracks outages, and decides when to try again."""
 
     def __init__(self) -> None:
         self._attempts = 0
-        #: Why nothing is heard; empty where that is not so.
+        #: The reason of the current outage, or ``""``.
         self.reason = ""
         self._began: float | None = None
         self._ended = 0.0
 
     def begin(self, reason: str) -> bool:
-        """Note that nothing is heard, and why; return False if that is noted already."""
+        """Begin an outage; return False if it has begun already."""
         if self.reason:
             return False
         self.suspect()
-        self.reason = reason or "an error without a text"
+        self.reason = reason or "an error without a message"
         return True
 
     def suspect(self) -> None:
-        """Note that nothing is heard, where the reason is not known yet."""
+        """Begin an outage whose reason is not known yet."""
         now = time.monotonic()
         if self._began is not None:
             return
@@ -106,20 +106,20 @@ class Outages:
         self._began = now
 
     def delay(self) -> float:
-        """Return how many seconds to wait before the next attempt.
+        """Return the delay before the next attempt, in seconds.
 
-        Exponential with full jitter, so that a thousand workers do not come back at one moment.
+        Exponential with full jitter, so that a thousand workers do not reconnect at the same time.
         A connection that did not last counts as a failed attempt.
         """
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._attempts, 10))
         self._attempts += 1
-        return random.uniform(0, longest)  # noqa: S311  # it is no secret
+        return random.uniform(0, longest)  # noqa: S311  # not a secret
 
     def end(self) -> Gap | None:
-        """Everything is heard from now on; return the outage, if there was one."""
+        """End the outage; return its gap, or ``None`` if there was none."""
         self._ended = now = time.monotonic()
         if self._began is None:
             return None
-        gap = Gap(self.reason or "it took long to connect", now - self._began)
+        gap = Gap(self.reason or "connecting took long", now - self._began)
         self.reason, self._began = "", None
         return gap

@@ -1,4 +1,4 @@
-"""Redis's wire format, RESP 2: only what publishing and subscribing need.
+"""Redis's wire format, RESP 2: only the part for publishing and subscribing.
 
 redis-py makes and authenticates the connections; its own subscriber takes four times as long for
 each publication (``bench/README.rst``).
@@ -19,7 +19,7 @@ class RespError(Exception):
 
 
 class _Incomplete(Exception):
-    """The rest has not arrived."""
+    """The rest of a reply has not arrived yet."""
 
 
 def command(*parts: bytes) -> bytes:
@@ -30,16 +30,16 @@ def command(*parts: bytes) -> bytes:
 
 
 class Replies:
-    """Takes a stream of replies apart."""
+    """Parses a stream of replies."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._needed = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], list[object]]:
-        """Take bytes; return the payloads of publications, and all other replies.
+        """Parse bytes; return the payloads of publications, and all other replies.
 
-        Each of those is ``bytes``, ``int``, ``None``, a ``RespError`` or a list of such.
+        Each other reply is ``bytes``, ``int``, ``None``, a ``RespError`` or a list of these.
         """
         messages: list[bytes] = []
         others: list[object] = []
@@ -63,13 +63,13 @@ class Replies:
                     reply, position = self._reply(data, position)
                     others.append(reply)
         except _Incomplete:
-            # Nothing of a large message is looked at again before all of it is there.
+            # Nothing of a large message is parsed again until all of it has arrived.
             self._needed = max(0, self._needed - position)
             self._rest += data[position:]
         return messages, others
 
     def _message(self, data: bytes, position: int) -> tuple[bytes, int]:
-        """Take ``<length> CRLF channel CRLF $<length> CRLF payload CRLF`` apart."""
+        """Parse ``<length> CRLF channel CRLF $<length> CRLF payload CRLF``."""
         end = data.find(b"\r\n", position)
         if end < 0:
             raise _Incomplete
@@ -109,4 +109,4 @@ class Replies:
                 item, end = self._reply(data, end)
                 items.append(item)
             return items, end
-        raise ValueError(f"no RESP 2: {data[position : position + 40]!r}")
+        raise ValueError(f"not RESP 2: {data[position : position + 40]!r}")

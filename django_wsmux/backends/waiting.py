@@ -1,4 +1,4 @@
-"""Waiting for descriptors in a way that works with and without gevent."""
+"""Waits for descriptors, with and without gevent."""
 
 from __future__ import annotations
 
@@ -15,61 +15,62 @@ READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
 
 
-#: Closes a descriptor now. Patched by gevent, ``os.close`` leaves it for the hub's next turn, which
-#: in a fork may never come; what is closed here is watched no more.
+#: Closes a descriptor now. gevent's ``os.close`` does so in the hub's next turn, which may never
+#: come in a fork. The descriptors that are closed here are not watched any more.
 close: Final = os.close if sys.platform == "win32" else sys.modules["posix"].close
 
 
 class Forked(Exception):
-    """This greenlet was copied by a fork: what it works on belongs to the parent process."""
+    """A fork has copied this greenlet: its objects belong to the parent process."""
 
 
 class Waiter:
     """Waits for descriptors, and for ``wake()`` from any thread.
 
-    A selector rather than select(): descriptors above 1,023 are usual in a worker, and under gevent
-    its watchers stay, which is several times faster. Only the owner registers, waits and closes;
-    under gevent a descriptor must be unregistered before it is closed, or libev ends the process.
+    Uses a selector instead of select(): descriptors above 1,023 are common in a worker, and under
+    gevent its watchers persist, which is several times faster. Only the owner registers, waits and
+    closes. Under gevent a descriptor must be unregistered before it is closed, or libev aborts the
+    process.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        # Looked up now, not at import: gevent may have patched it since (gunicorn --preload).
+        # Looked up now and not at import: gevent may have patched it since (gunicorn --preload).
         self._selector = selectors.DefaultSelector()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._selector.register(self._reader, READ)
-        # A wake() that comes late must not write to a descriptor that was given to somebody else.
+        # A late wake() must not write to a descriptor that has been reused.
         self._lock = threading.Lock()
         self._closed = False
 
     def register(self, fd: int, events: int, data: Any) -> None:
-        """Watch a descriptor; ``data`` comes back from ``wait()``."""
+        """Watch a descriptor; ``wait()`` returns ``data``."""
         self._selector.register(fd, events, data)
 
     def unregister(self, fd: int) -> None:
-        """Watch a descriptor no longer."""
+        """Stop watching a descriptor."""
         self._selector.unregister(fd)
 
     def wake(self) -> None:
-        """Let ``wait()`` return, now or the next time; from any thread."""
+        """Make ``wait()`` return, now or the next time; may be called from any thread."""
         with self._lock:
             if not self._closed:
-                # When the pipe is full of such calls it will wake in any case.
+                # If the pipe is full, wait() returns anyway.
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._writer, b"\0")
 
     def wait(self, timeout: float | None) -> list[tuple[Any, int]]:
-        """Wait until something is ready; return what, with its events.
+        """Wait until descriptors are ready; return their data and events.
 
         Raises:
-            Forked: this is the copy that a fork made of a waiting greenlet.
+            Forked: a fork has copied this greenlet while it waited.
         """
         try:
             ready = self._selector.select(timeout)
         except Exception:
-            # abandon() took its insides away.
+            # close() in a fork has closed the selector.
             self.require_same_process()
             raise
         self.require_same_process()
@@ -82,17 +83,17 @@ class Waiter:
         return found
 
     def require_same_process(self) -> None:
-        """Raise ``Forked`` in a fork of the process that made it."""
+        """Raise ``Forked`` in a fork of the process that made this object."""
         if os.getpid() != self._pid:
             raise Forked
 
     def close(self) -> None:
-        """Give everything back, in the process that made it or in a fork of it.
+        """Release everything, in the process that made this object or in a fork of it.
 
-        Nothing is unregistered one by one: in a fork that would take it from the parent's epoll.
+        Nothing is unregistered: in a fork that would remove it from the parent's epoll.
         """
         if os.getpid() != self._pid:
-            # In a fork the lock may be held by a thread that does not exist there.
+            # In a fork, a thread that does not exist there may hold the lock.
             self._lock = threading.Lock()
         with self._lock:
             if not self._closed:

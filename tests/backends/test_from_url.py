@@ -132,7 +132,7 @@ def test_outages() -> None:
     outages.suspect()
     gap = outages.end()
     assert gap is not None
-    assert gap.reason == "it took long to connect"
+    assert gap.reason == "connecting took long"
 
 
 class _Raising(logging.Handler):

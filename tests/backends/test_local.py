@@ -141,7 +141,7 @@ class TestLocalBackend(BackendContract):
         late = [peer() for _ in range(4)]
         for index, sender in enumerate(late):
             sender.publish("room", b"%d" % index)
-        listener.wait_for_log("have to wait until they can connect")
+        listener.wait_for_log("have to wait before they can connect")
         early.publish("room", b"still here")
         assert listener.received(1) == [("room", b"still here")]
         assert early.received(4) != []
@@ -183,7 +183,7 @@ def test_long_path(directory: Path) -> None:
     deep = directory / ("d" * 80)
     deep.mkdir()
     backend = from_url(f"local://{deep}")
-    with pytest.raises(BackendUnavailable, match="name a shorter one"):
+    with pytest.raises(BackendUnavailable, match="use a shorter directory"):
         backend.start(lambda channel, payload: None)
     backend.close()
 
@@ -327,7 +327,7 @@ def test_rehearsal(directory: Path) -> None:
     (directory / "file").touch()  # a short name, as the path is limited
     with pytest.raises(BackendMisconfigured, match=r"Not a directory.*must exist"):
         from_url(f"local://{directory}/file").rehearse()
-    with pytest.raises(BackendMisconfigured, match="name a shorter one"):
+    with pytest.raises(BackendMisconfigured, match="use a shorter directory"):
         from_url(f"local://{directory}/{'d' * 80}").rehearse()
 
 

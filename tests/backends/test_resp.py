@@ -65,9 +65,9 @@ def test_large() -> None:
 
 def test_not_resp() -> None:
     """Input that is not RESP 2 is an error that says so."""
-    with pytest.raises(ValueError, match="no RESP 2"):
+    with pytest.raises(ValueError, match="not RESP 2"):
         Replies().feed(b"%1\r\n+a\r\n+b\r\n")
-    with pytest.raises(ValueError, match="no RESP 2"):
+    with pytest.raises(ValueError, match="not RESP 2"):
         Replies().feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
