@@ -3,7 +3,7 @@
 It needs only ``django.contrib.admin``. To update itself it opens a socket of its own, whose URL the
 project mounts::
 
-    path("admin/sockets/", include("django_wsmux.websocket_urls"))     # in WEBSOCKET_URLCONF
+    path("admin/sockets/", include("django_wsmux.monitoring.websocket_urls"))     # in WEBSOCKET_URLCONF
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path
 
-from . import overview_page
 from .backends import BackendUnavailable
-from .groups import Group
+from .groups.group import Group
+from .groups.users import disconnect
 from .models import Socket
-from .people import disconnect
+from .monitoring import page
 from .urls import websocket_url
 
 __all__ = ["SocketAdmin"]
@@ -40,7 +40,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may see the page."""
-        return overview_page.is_permitted(request.user)
+        return page.is_permitted(request.user)
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL of the only page."""
@@ -56,13 +56,13 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         if request.method == "POST":
             return self._disconnect(request, request.POST.get("user", ""))
         try:
-            url = websocket_url(f"{overview_page.NAMESPACE}:overview", request=request)
+            url = websocket_url(f"{page.NAMESPACE}:overview", request=request)
         except NoReverseMatch:
             url = ""
         group = request.GET.get("group", "")
         context = {
             **self.admin_site.each_context(request),
-            **overview_page.context(group, request.user),
+            **page.context(group, request.user),
             "title": "Sockets",
             "opts": self.opts,
             "url": url,
@@ -73,7 +73,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
 
     def _disconnect(self, request: HttpRequest, user_id: str) -> HttpResponse:
         """Close the sockets of a user in all processes, and log who did so."""
-        if not overview_page.may_close(request.user):
+        if not page.may_close(request.user):
             raise PermissionDenied
         try:
             count = Group.for_user(user_id).count()

@@ -45,8 +45,9 @@ from django.core.checks.urls import check_resolver
 from django.core.management import get_commands, load_command_class
 from django.urls import get_resolver
 
-from . import conf, namespace
+from . import conf
 from .backends import BackendMisconfigured, BackendUnavailable
+from .groups import namespace
 from .protocol import origin
 from .server import patching
 

@@ -8,9 +8,9 @@ from typing import Any, overload
 
 from django.http import HttpRequest, HttpResponseBase
 
-from .callables import note_result, require_arguments, require_done, require_plain
+from .connection.websocket import WebSocket
+from .handlers.callables import note_result, require_arguments, require_done, require_plain
 from .responses import WebSocketResponse
-from .server.websocket import WebSocket
 
 __all__ = ["websocket", "websocket_loop"]
 

@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
-from .tickets import ticket
+from .auth.tickets import ticket
 
 __all__ = [
     "check_async_middleware",

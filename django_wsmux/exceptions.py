@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .server.environ import wire_path
+from .protocol.environ import wire_path
 
 __all__ = ["ConnectionClosed", "HandshakeRefused", "WebSocketError"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from django.http import HttpResponse, HttpResponseBase
 
-from . import surroundings
-from .server.websocket import WebSocket
+from .connection.websocket import WebSocket
+from .handlers import context
 
 __all__ = [
     "Conversation",
@@ -39,7 +39,7 @@ class SwitchingProtocols(HttpResponse):
         del self.headers["Content-Type"]
         self.subprotocols = subprotocols
         self.compression = compression
-        self.surroundings = surroundings.current()
+        self.surroundings = context.current()
 
 
 class WebSocketResponse(SwitchingProtocols):

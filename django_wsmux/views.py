@@ -21,17 +21,17 @@ from django.utils.decorators import classonlymethod
 from django.utils.functional import cached_property
 from django.views.generic.base import View
 
-from .authentication import authentication
-from .callables import require_arguments, require_plain
+from .auth.authenticators import authentication
+from .connection.group_receive import intercept
+from .connection.habits import advise, is_missing
+from .connection.websocket import WebSocket
 from .decorators import check_refusals
-from .groups import Group
-from .handler import upgrade_required
-from .hooks import DjangoHooks
-from .json_forms import is_valid
+from .groups.group import Group
+from .handlers.callables import require_arguments, require_plain
+from .handlers.handshake import upgrade_required
+from .handlers.json_forms import is_valid
+from .handlers.socket import DjangoHooks
 from .protocol.frames import CloseCode
-from .server.habits import advise, is_missing
-from .server.intercepting import intercept
-from .server.websocket import WebSocket
 
 __all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
 
@@ -103,7 +103,7 @@ class WebSocketView(View):
             ``connect()`` may set it.
         groups: names of groups to join; see also ``get_groups()``.
         authenticators: authenticators to ask before ``dispatch()``, in addition to cookies; see
-            ``django_wsmux.authentication``.
+            ``django_wsmux.auth.authenticators``.
         group_receive: ``None``, or a method that handles the messages of groups: ``str`` for
             text, ``bytes`` for binary.
         refusals: ``"close"`` shows browsers a refusal as a close code, ``"http"`` as a response;

@@ -20,11 +20,12 @@ from greenlet import getcurrent
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from .connection import registry
+from .connection.counters import count
+from .connection.drain import FAREWELL, Drain, farewell
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
-from .server import descriptors, own_context, patching, registry
-from .server.counters import count
-from .server.leaving import FAREWELL, Drain, farewell
+from .server import own_context, patching, rlimit
 from .server.takeover import REQUEST_ATTRIBUTE
 
 __all__ = ["WebSocketWorker"]
@@ -132,14 +133,14 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def _answer_questions(self) -> None:
         """Show up in ``manage.py websockets`` from the start, not only after a handshake."""
-        from . import overview
+        from .monitoring import overview
 
         overview.serve()
 
     def _summary(self, options: Options) -> str:
         """Return the main settings in words."""
         from . import conf
-        from .namespace import place
+        from .groups.namespace import place
 
         origins = ", ".join(conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
         scheme = conf.get("WEBSOCKET_BACKEND").partition("://")[0]
@@ -168,7 +169,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def _room(self) -> int:
         """Return how many sockets the limit of open files allows, after raising it if possible."""
-        before, limit = descriptors.raise_limit()
+        before, limit = rlimit.raise_limit()
         if limit > before:
             self.log.info("Limit of open files raised from %d to %d", before, limit)
         slots: int = self.worker_connections * len(self.sockets)

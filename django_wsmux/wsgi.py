@@ -21,11 +21,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 from django.utils.log import request_logger
 
-from . import access_log, conf, databases, namespace
+from . import conf
 from .backends import BackendMisconfigured
-from .handler import WebSocketHandler
+from .groups import namespace
+from .handlers import databases
+from .handlers.handshake import WebSocketHandler
+from .handlers.refusing import limit_lines, limit_security
 from .logs import get_logger
-from .refusing import limit_lines, limit_security
+from .monitoring import access_log
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 

@@ -12,8 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 from .forms import LineForm, NameForm
 

@@ -164,10 +164,10 @@ def test_modules_of_the_picture() -> None:
 
 #: Names of documented modules that are exported only for other modules of the package.
 INTERNAL = {
-    "django_wsmux.authentication": {"FirstMessage", "bearer_token"},
+    "django_wsmux.auth.authenticators": {"FirstMessage", "bearer_token"},
     "django_wsmux.backends": {"Counts", "SCHEMES"},
     "django_wsmux.overview": {"MOST", "is_alone", "serve"},
-    "django_wsmux.people": {
+    "django_wsmux.groups.users": {
         "connect_signals",
         "begin",
         "closed_since",

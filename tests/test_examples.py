@@ -25,14 +25,14 @@ from django.urls import clear_url_caches, include, path, resolve
 from websockets.sync.client import connect
 
 from django_wsmux import conf
+from django_wsmux.connection.counters import COUNTERS
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.server.counters import COUNTERS
 from django_wsmux.signals import backend_gap
 from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
 from django_wsmux.testing.client import close_all
 from django_wsmux.wsgi import WebSocketDispatcher
-from tests.integration.test_matrix import live_port
+from tests.functional.test_matrix import live_port
 from tests.manual import blocks
 from tests.support import LOCAL, ROOT, TIMEOUT, Server
 from tests.test_client.test_plugin import run_pytest

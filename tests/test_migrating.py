@@ -20,7 +20,7 @@ from django.urls import clear_url_caches
 from websockets.sync.client import ClientConnection
 
 from django_wsmux import conf
-from django_wsmux.handler import WebSocketHandler
+from django_wsmux.handlers.handshake import WebSocketHandler
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from tests.conftest import need

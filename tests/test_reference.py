@@ -17,12 +17,12 @@ from django.urls import clear_url_caches, path
 
 import django_wsmux
 from django_wsmux import checks, conf, signals
-from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.auth import authentication, bearer, first_message
+from django_wsmux.connection import registry
+from django_wsmux.connection.counters import COUNTERS, counters
 from django_wsmux.decorators import websocket
-from django_wsmux.people import SIGNED_OUT, disconnect
+from django_wsmux.groups.users import SIGNED_OUT, disconnect
 from django_wsmux.protocol.frames import CloseCode
-from django_wsmux.server import registry
-from django_wsmux.server.counters import COUNTERS, counters
 from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
 from django_wsmux.testing.client import close_all
 from django_wsmux.views import WebSocketView
@@ -184,8 +184,8 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
     "1003 an event view has no": lambda: fed(frame(0x82, b"\0"), name="texts"),
     "1005 never": codeless,
     "1006 never": dropped,
-    "1006 the peer shows no": "tests/integration/test_keepalive.py::test_silence_ends",
-    "1006 the peer reads none": "tests/integration/test_limits.py::test_send_timeout",
+    "1006 the peer shows no": "tests/functional/test_keepalive.py::test_silence_ends",
+    "1006 the peer reads none": "tests/functional/test_limits.py::test_send_timeout",
     "1007 text is not": lambda: fed(frame(0x81, b"\xff")),
     "1008 the peer exceeds": lambda: fed(TEXT * 3, WEBSOCKET_MAX_MESSAGES_PER_SECOND=1),
     "1008 the refusal comes": lambda: connect("late").close_code,
@@ -196,9 +196,9 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
     ),
     "1011 the view raises": lambda: connect("broken").close_code,
     "1012 the process is": restarted,
-    "1013 the peer, or its": "tests/integration/test_limits.py::test_slow_member",
+    "1013 the peer, or its": "tests/functional/test_limits.py::test_slow_member",
     "1013 the first message": one_too_many,
-    "1013 its user or session": "tests/server/test_closings.py::test_limit",
+    "1013 its user or session": "tests/groups/test_closings.py::test_limit",
     "4401 its session ends": disconnected,
     "4401 no first message": too_late,
     "4401 the first message": lambda: fed(TEXT, name="first"),
@@ -292,16 +292,16 @@ REFUSALS: dict[str, Callable[[], int] | str] = {
     "401, 403 a ticket": lambda: refused(["bearer", "guess"], name="bearer"),
     "403 it comes": lambda: refused(origin="https://evil.example"),
     "405 it is not": lambda: refused(REQUEST_METHOD="POST"),
-    "408 our worker": "tests/integration/test_limits.py::test_handshake_timeout",
+    "408 our worker": "tests/functional/test_limits.py::test_handshake_timeout",
     "426 its version": lambda: refused(headers={"Sec-WebSocket-Version": "8"}),
-    "426 a plain request": "tests/integration/test_workers.py::test_sockets_only",
+    "426 a plain request": "tests/functional/test_workers.py::test_sockets_only",
     "429 WEBSOCKET_MAX_SOCKETS_PER_A": lambda: one_more(
         "WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", WebSocketClient()
     ),
     "429 WEBSOCKET_MAX_SOCKETS_PER_U": lambda: one_more(
         "WEBSOCKET_MAX_SOCKETS_PER_USER", signed_in()
     ),
-    "501 this server's": "tests/integration/test_workers.py::test_blocking_workers",
+    "501 this server's": "tests/functional/test_workers.py::test_blocking_workers",
     "503 WEBSOCKET_MAX_SOCKETS is": lambda: one_more("WEBSOCKET_MAX_SOCKETS", WebSocketClient()),
     "503 the process": ending,
 }

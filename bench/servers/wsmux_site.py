@@ -22,8 +22,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 from django_pages import urlpatterns as pages  # noqa: E402
 
-from django_wsmux import metrics  # noqa: E402
-from django_wsmux.groups import Group  # noqa: E402
+from django_wsmux.groups.group import Group  # noqa: E402
+from django_wsmux.monitoring import metrics  # noqa: E402
 from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
 
 __all__ = ["application", "gauge", "say", "urlpatterns"]

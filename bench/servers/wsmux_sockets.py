@@ -13,8 +13,8 @@ from django_site import block
 
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 __all__ = ["urlpatterns"]
 

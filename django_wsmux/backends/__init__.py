@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .asking import Replies
 from .base import Backend
-from .reports import BackendMisconfigured, BackendUnavailable, Counts, Gap
+from .outages import BackendMisconfigured, BackendUnavailable, Counts, Gap
 
 __all__ = [
     "SCHEMES",

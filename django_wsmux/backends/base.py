@@ -38,16 +38,23 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from ..logs import SHOWN, LogLimit, get_logger
-from .asking import Expected, Question, Replies, pack_answer, pack_question, unpack_answer
-from .packets import Kind, Packet, UnreadablePacket, pack, unpack
-from .reports import (
+from .asking import (
+    Expected,
+    Question,
+    Replies,
+    pack_answer,
+    pack_question,
+    unpack_answer,
+)
+from .outages import (
     BackendMisconfigured,
     BackendUnavailable,
     Counts,
     Gap,
     Outages,
 )
-from .waiting import Forked, Waiter
+from .packets import Kind, Packet, UnreadablePacket, pack, unpack
+from .selector import Forked, Waiter
 
 __all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "Gap"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .asking import Expected
 from .base import Backend
-from .reports import BackendUnavailable
+from .outages import BackendUnavailable
 
 __all__ = ["BrokerBackend", "Call", "Combiner"]
 

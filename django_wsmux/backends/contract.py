@@ -25,8 +25,8 @@ from uuid import uuid4
 
 import pytest
 
+from ..testing.backend_process import Peer, PeerError
 from .packets import VERSION, Kind, pack
-from .peer import Peer, PeerError
 
 __all__ = ["BackendContract", "MakePeer", "make_peers"]
 

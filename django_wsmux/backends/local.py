@@ -43,9 +43,17 @@ from urllib.parse import parse_qs, urlsplit
 from ..logs import get_logger
 from .asking import Expected
 from .base import Backend
-from .links import MAX_PACKET, SCARCE, BrokenStream, Incoming, Link, StaleSocket, frame
-from .reports import BackendUnavailable
-from .waiting import READ, WRITE, close
+from .outages import BackendUnavailable
+from .selector import READ, WRITE, close
+from .unix_stream import (
+    MAX_PACKET,
+    SCARCE,
+    BrokenStream,
+    Incoming,
+    Link,
+    StaleSocket,
+    frame,
+)
 
 __all__ = ["LocalBackend"]
 

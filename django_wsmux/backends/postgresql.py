@@ -30,10 +30,10 @@ from django.utils.connection import ConnectionDoesNotExist
 from psycopg.conninfo import make_conninfo
 
 from .broker import BrokerBackend, Call
+from .outages import Gap
 from .packets import Kind, UnreadablePacket, split, unpack
-from .postgresql_session import FAILURES, Session, SqlError
-from .reports import Gap
-from .waiting import READ
+from .postgresql_connection import FAILURES, Session, SqlError
+from .selector import READ
 
 __all__ = ["PostgresBackend"]
 

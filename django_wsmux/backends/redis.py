@@ -15,9 +15,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .broker import BrokerBackend, Call
-from .redis_wire import FAILURES, Node, Wire, servers_from_url
+from .redis_connection import FAILURES, Node, Wire, servers_from_url
 from .resp import RespError, command
-from .waiting import READ, Waiter
+from .selector import READ, Waiter
 
 __all__ = ["RedisBackend"]
 

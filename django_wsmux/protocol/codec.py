@@ -17,6 +17,7 @@ import sys
 import zlib
 from typing import cast
 
+from .assembler import PartialMessage
 from .deflate import FLUSH, Deflate, max_deflated_size
 from .events import Control, Failure, Ping, Pong, Sink, Violation
 from .frames import (
@@ -31,7 +32,6 @@ from .frames import (
 )
 from .masking import apply_mask, unmask, unmask_ascii
 from .parsing import check_header, extended_length, parse_close
-from .partial import PartialMessage
 from .remainder import Remainder
 
 __all__ = ["LARGE", "Codec"]

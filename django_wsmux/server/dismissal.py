@@ -10,14 +10,14 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from ..connection.counters import count
 from ..protocol.frames import CLOSE, TEXT, close_payload, encode
-from .admission import Place
-from .counters import count
+from .limits import Place
 
 if TYPE_CHECKING:
+    from ..connection.websocket import WebSocket
     from ..protocol.options import Options
     from .takeover import Takeover
-    from .websocket import WebSocket
 
 __all__ = ["dismiss", "disown", "enter", "frames", "limits"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
 from ..protocol import handshake
+from ..protocol.environ import wire_path
 from . import forks, refusals, takeover
-from .environ import wire_path
 
 __all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
 

@@ -22,7 +22,7 @@ from weakref import WeakSet
 
 from greenlet import getcurrent, greenlet
 
-from . import registry
+from ..connection import registry
 
 __all__ = ["install", "listeners"]
 
@@ -38,9 +38,9 @@ def _disown() -> None:
     registry.conversations.clear()
     for websocket in sockets:
         websocket.disown()
-    for module in ("transport", "io_thread", "admission", "dismissal"):
+    for module in ("transports.gevent", "transports.io_thread", "server.limits", "server.dismissal"):
         # A process loads only the modules of the server in use.
-        loaded = sys.modules.get(f"{__package__}.{module}")
+        loaded = sys.modules.get(f"django_wsmux.{module}")
         if loaded is not None:
             loaded.disown()
     _silence(listeners)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
-from ..agents import owns
+from .agents import owns
 
 __all__ = ["NAMES_OF_OTHERS", "is_own", "new", "run"]
 

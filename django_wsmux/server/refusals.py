@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..connection.counters import count
 from ..logs import get_logger, shown, suffix
 from ..protocol.handshake import Refusal
-from .counters import count
 
 __all__ = ["answer", "is_wsgiref", "note", "tell"]
 

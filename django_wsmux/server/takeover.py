@@ -6,7 +6,7 @@ forgets the connection.
 
 Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
-(``handler.py``); the integration tests fail when one moves. Python's own server is in
+(``handlers/handshake.py``); the integration tests fail when one moves. Python's own server is in
 ``wsgiref_server.py``.
 
 To the WSGI middleware around the dispatcher an open socket is an answer like any other: status
@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import getcurrent
 
+from ..connection.websocket import WebSocket
 from . import forks, own_context, patching
 from .refusals import is_wsgiref
-from .websocket import WebSocket
 
 if TYPE_CHECKING:
+    from ..connection.connection import Connection
+    from ..connection.interfaces import Hooks, Transport
     from ..protocol.options import Options
-    from .connection import Connection
-    from .contracts import Hooks, Transport
-    from .streams import Stream
+    from ..transports.streams import Stream
 
 __all__ = [
     "REQUEST_ATTRIBUTE",
@@ -99,7 +99,7 @@ class Takeover:
         self.is_taken = True
         stream, unread = self._take()
         # Not before a gevent server has called: plain processes need no hub.
-        from .transport import transport_for
+        from ..transports.gevent import transport_for
 
         return transport_for(stream, websocket), unread
 
@@ -129,7 +129,7 @@ class GunicornTakeover(Takeover):
         self._unreader = unreader
 
     def _take(self) -> tuple[Stream, bytes]:
-        from .streams import leave_behind
+        from ..transports.streams import leave_behind
 
         # take_buffered() of gunicorn 27; 26.1 has the same buffer without it.
         unread = self._unreader.buf.getvalue()
@@ -157,7 +157,7 @@ class PyWSGITakeover(Takeover):
         return rejects_body(self._handler)
 
     def _take(self) -> tuple[Stream, bytes]:
-        from .streams import leave_behind
+        from ..transports.streams import leave_behind
 
         handler = self._handler
         forks.listeners.add(handler.server.socket)
@@ -198,7 +198,7 @@ def find(environ: dict[str, Any]) -> Takeover | None:
     """
     if WSGIREF_KEY in environ:
         # Not before it is asked for: gevent's servers need none of it.
-        from .wsgiref_server import ThreadTakeover
+        from .wsgiref import ThreadTakeover
 
         return ThreadTakeover.of(environ)
     takeover = _find(environ)

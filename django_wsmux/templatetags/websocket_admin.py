@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from django.template import Library
 
-from ..overview import OpenSocket
+from ..monitoring.overview import OpenSocket
 
 __all__ = ["age", "milliseconds", "register", "user_name"]
 

@@ -10,7 +10,7 @@ from django.template.defaulttags import url as parse_url
 from django.urls import NoReverseMatch
 from django.utils.html import conditional_escape
 
-from ..tickets import issue_ticket
+from ..auth.tickets import issue_ticket
 from ..urls import websocket_url as websocket_url_for
 
 __all__ = ["register"]

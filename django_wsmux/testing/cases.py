@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 
 from ..exceptions import HandshakeRefused
-from ..relay import ALONE
+from ..groups.pubsub import ALONE
 from .client import ClientWebSocket, WebSocketClient, close_all
 
 if TYPE_CHECKING:

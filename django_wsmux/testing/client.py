@@ -12,12 +12,17 @@ from django.core.signals import got_request_exception
 from django.test import Client
 
 from ..exceptions import ConnectionClosed, HandshakeRefused
-from ..json_text import dump_json
+from ..groups.json_text import dump_json
+from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode, close_payload
-from ..server.environ import wire_path
-from ..server.memory import Loop, current_loop
-from .handler import EXCHANGE_KEY, Exchange, WebSocketClientHandler, connections_kept
-from .peer import MemoryPeer
+from .handler import (
+    EXCHANGE_KEY,
+    Exchange,
+    WebSocketClientHandler,
+    connections_kept,
+)
+from .memory import Loop, current_loop
+from .memory_client import MemoryPeer
 from .places import place_of, view_name
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.test.client import ClientHandler, conditional_content_removal
 from greenlet import getcurrent
 
-from .. import conf, surroundings
-from ..databases import Loan
-from ..handler import WebSocketHandler
+from .. import conf
+from ..handlers import context
+from ..handlers.databases import Loan
+from ..handlers.handshake import WebSocketHandler
 from ..logs import forget_lines
 from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
-from ..server.memory import MemoryTakeover, Task, current_loop
-from .peer import MemoryPeer
+from .memory import MemoryTakeover, Task, current_loop
+from .memory_client import MemoryPeer
 
 __all__ = ["EXCHANGE_KEY", "Exchange", "WebSocketClientHandler", "connections_kept"]
 
@@ -68,7 +69,7 @@ class Exchange:
         start: Any = lambda *args: self._started.append(args)  # noqa: E731
 
         # Language and time zone of the test, as for a request of Django's client.
-        self.around = surroundings.named()
+        self.around = context.named()
 
         def answer() -> None:
             self._loan.begin()

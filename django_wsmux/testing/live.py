@@ -12,12 +12,12 @@ from django import test
 from django.utils.functional import classproperty
 
 from .. import conf
+from ..connection import registry
+from ..connection.websocket import WebSocket
 from ..protocol.frames import CloseCode
-from ..server import registry
-from ..server.threads import ThreadWebSocket
-from ..server.websocket import WebSocket
-from ..server.wsgiref_server import UpgradeHandlerMixin
+from ..server.wsgiref import UpgradeHandlerMixin
 from ..signals import websocket_opened
+from ..transports.threads import ThreadWebSocket
 from ..wsgi import WebSocketDispatcher
 from .cases import WebSocketTestMixin
 

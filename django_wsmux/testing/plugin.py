@@ -54,7 +54,7 @@ def websocket_client(request: pytest.FixtureRequest) -> Iterator[WebSocketClient
     _use_databases(request)
     from django.test import override_settings
 
-    from ..relay import ALONE
+    from ..groups.pubsub import ALONE
     from ..test import WebSocketClient
     from .client import close_all
 
@@ -80,7 +80,7 @@ def websocket_live_server(live_server: Any) -> Iterator[LiveServer]:
     """
     from django.test import override_settings
 
-    from ..relay import ALONE
+    from ..groups.pubsub import ALONE
     from .live import LiveServer, close_live_sockets, serve_sockets
 
     with override_settings(WEBSOCKET_BACKEND=ALONE):

@@ -7,7 +7,7 @@ members may miss only messages in a reported gap (``backend_gap``), and messages
 was told were not published.
 
 In full: ``python -m tests.backends.endurance local redis postgres``; in short it is the last test
-of ``tests/integration/test_groups.py``.
+of ``tests/functional/test_groups.py``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from django_wsmux.backends.contract import MakePeer, make_peers, numbers
-from django_wsmux.backends.peer import Peer, PeerError
+from django_wsmux.testing.backend_process import Peer, PeerError
 from tests.services import Proxy, proxy_to, wait_until_said
 from tests.support import TIMEOUT
 

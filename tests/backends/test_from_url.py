@@ -11,7 +11,7 @@ import pytest
 
 from django_wsmux.backends import SCHEMES, Backend, BackendUnavailable, Gap, from_url
 from django_wsmux.backends.local import LocalBackend
-from django_wsmux.backends.reports import Outages
+from django_wsmux.backends.outages import Outages
 
 
 class Null(Backend):

@@ -19,7 +19,7 @@ import pytest
 from django_wsmux.backends import BackendMisconfigured, BackendUnavailable, from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers, numbers
 from django_wsmux.backends.local import LocalBackend
-from django_wsmux.backends.peer import PeerError
+from django_wsmux.testing.backend_process import PeerError
 from tests.support import TIMEOUT
 
 

@@ -14,8 +14,8 @@ from django.core.management import call_command
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from django_wsmux.backends.packets import Kind, pack
-from django_wsmux.backends.peer import PeerError
 from django_wsmux.models import Payload
+from django_wsmux.testing.backend_process import PeerError
 from tests.conftest import start_postgres
 from tests.services import PostgresServer
 from tests.support import ROOT

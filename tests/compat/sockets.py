@@ -8,8 +8,8 @@ from django.http import HttpRequest
 from django.urls import path, reverse
 
 from django_wsmux.decorators import websocket as accept_websocket
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 from tests.compat import wrappers
 from tests.project.websocket_urls import urlpatterns as project_urlpatterns
 

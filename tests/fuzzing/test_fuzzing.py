@@ -11,9 +11,9 @@ import pytest
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
 from django_wsmux.protocol import codec, deflate, handshake, origin, parsing
+from django_wsmux.protocol.assembler import PartialMessage
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Closed
-from django_wsmux.protocol.partial import PartialMessage
 
 from .seeds import HARNESSES, inputs
 

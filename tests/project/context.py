@@ -17,8 +17,8 @@ from django.urls import path
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 from . import state, urls
 
@@ -140,7 +140,7 @@ def leave(request: HttpRequest) -> HttpResponse:
 
 def around_sockets(request: HttpRequest) -> HttpResponse:
     """Show the classes of the different context objects that open sockets hold."""
-    from django_wsmux.server import registry
+    from django_wsmux.connection import registry
 
     found = {id(each.hooks._surroundings): each.hooks for each in registry.open_sockets}  # type: ignore[attr-defined]
     names = [type(each._surroundings).__name__ for each in found.values()]  # type: ignore[attr-defined]

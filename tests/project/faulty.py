@@ -13,9 +13,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from django_wsmux.decorators import websocket
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.signals import websocket_closed, websocket_opened
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 from . import events, state, urls
 

@@ -13,11 +13,11 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.auth import authentication, bearer, first_message
 from django_wsmux.decorators import websocket
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 
 def wait(gate: str, name: str) -> None:

@@ -22,12 +22,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
-from django_wsmux.authentication import authentication, bearer
+from django_wsmux.auth import authentication, bearer
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.server.websocket import WebSocket
+from django_wsmux.websocket import WebSocket
 
 from . import state
 

@@ -19,11 +19,10 @@ from django.urls import path
 from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
-from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.auth import authentication, bearer, first_message, issue_ticket, ticket
 from django_wsmux.decorators import websocket
-from django_wsmux.server.websocket import WebSocket
-from django_wsmux.tickets import issue_ticket, ticket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 from . import urls
 

@@ -21,11 +21,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
 from django.urls import path
 
-from django_wsmux import metrics
+from django_wsmux.auth import disconnect
+from django_wsmux.connection import registry
 from django_wsmux.groups import Group
-from django_wsmux.people import disconnect
-from django_wsmux.prometheus import metrics_view
-from django_wsmux.server import admission, registry
+from django_wsmux.monitoring import metrics
+from django_wsmux.monitoring.prometheus import metrics_view
+from django_wsmux.server import limits
 
 from . import state
 
@@ -188,7 +189,7 @@ def show_metrics(request: HttpRequest) -> JsonResponse:
 
 def places(request: HttpRequest) -> JsonResponse:
     """Show the places that are taken."""
-    return JsonResponse([admission._places, admission._addresses, admission._users], safe=False)
+    return JsonResponse([limits._places, limits._addresses, limits._users], safe=False)
 
 
 def unread(request: HttpRequest) -> JsonResponse:

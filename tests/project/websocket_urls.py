@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from django_wsmux.authentication import authentication, first_message
+from django_wsmux.auth import authentication, first_message
 
 from . import events, gates, sockets, speaking
 

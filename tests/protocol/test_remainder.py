@@ -6,7 +6,7 @@ import pytest
 
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Failure
-from django_wsmux.protocol.meter import MeteredCodec
+from django_wsmux.protocol.rate_limit import MeteredCodec
 from tests.support import frame
 
 LIMIT = 1000

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from django_wsmux.server import admission, dismissal
+from django_wsmux.server import dismissal, limits
 
 
 def test_slots() -> None:
     """There are 256 slots; each is released once, and none counts as an open socket."""
-    places = admission._places
+    places = limits._places
     slots = [dismissal.enter() for _ in range(256)]
     try:
         assert None not in slots
@@ -21,7 +21,7 @@ def test_slots() -> None:
     assert again is not None
     again.release()
     assert dismissal._taken == 0
-    assert admission._places == places
+    assert limits._places == places
 
 
 def test_frames() -> None:

@@ -9,7 +9,7 @@ from tests.support import ROOT
 
 LOCKS = """
 import os
-from django_wsmux.server import admission, dismissal, forks, members
+from django_wsmux.server import limits as admission, dismissal, forks; from django_wsmux.groups import members
 
 groups = members.Members()
 os.register_at_fork(after_in_child=groups.disown)

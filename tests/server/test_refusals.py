@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from django_wsmux.connection.counters import counters
 from django_wsmux.logs import forget_lines
-from django_wsmux.server.counters import counters
 from django_wsmux.server.refusals import note
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.test import override_settings
 
-from django_wsmux.server import registry
+from django_wsmux.connection import registry
 from django_wsmux.test import WebSocketClient
 from django_wsmux.testing.client import close_all
 

@@ -12,7 +12,7 @@ from django.urls import path
 
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.server.websocket import WebSocket
+from django_wsmux.websocket import WebSocket
 
 from . import site
 

@@ -17,8 +17,8 @@ from django.utils import timezone, translation
 
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 #: What happened at the end of each socket.
 ends: list[str] = []

@@ -26,7 +26,8 @@ from django.test import RequestFactory, override_settings
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
-from django_wsmux.authentication import (
+from django_wsmux.auth import issue_ticket, ticket
+from django_wsmux.auth.authenticators import (
     AuthenticationFailed,
     authentication,
     bearer,
@@ -36,11 +37,10 @@ from django_wsmux.authentication import (
 from django_wsmux.decorators import websocket
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
-from django_wsmux.metrics import snapshot
-from django_wsmux.server.websocket import WebSocket
+from django_wsmux.monitoring.metrics import snapshot
 from django_wsmux.test import ClientWebSocket, WebSocketClient
-from django_wsmux.tickets import issue_ticket, ticket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 from tests.support import ROOT
 
 from .test_plugin import run_pytest

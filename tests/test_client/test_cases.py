@@ -10,7 +10,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from django_wsmux import conf
-from django_wsmux.server import registry
+from django_wsmux.connection import registry
 from django_wsmux.test import (
     ClientWebSocket,
     SimpleWebSocketTestCase,

@@ -8,12 +8,12 @@ import pytest
 from django.test import override_settings
 from django.utils import timezone, translation
 
+from django_wsmux.connection import registry
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group, Member
-from django_wsmux.metrics import snapshot
-from django_wsmux.server import registry
-from django_wsmux.server.websocket import WebSocket
+from django_wsmux.monitoring.metrics import snapshot
 from django_wsmux.test import ClientWebSocket, WebSocketClient
+from django_wsmux.websocket import WebSocket
 
 from . import site
 

@@ -21,11 +21,11 @@ from django.test import override_settings
 from django.urls import path
 
 from django_wsmux.checks import check_group_prefix
+from django_wsmux.connection.counters import counters
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group, Member
-from django_wsmux.overview import look, serve
-from django_wsmux.relay import members, relay
-from django_wsmux.server.counters import counters
+from django_wsmux.groups.pubsub import members, relay
+from django_wsmux.monitoring.overview import look, serve
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 

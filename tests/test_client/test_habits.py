@@ -19,14 +19,14 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.utils.functional import cached_property
 
-from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.auth import authentication, bearer, first_message
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import FormWebSocketView, WebSocketView
+from django_wsmux.websocket import WebSocket
 from django_wsmux.wsgi import WebSocketDispatcher, get_wsgi_websocket_application
 
 # Refused where it is defined

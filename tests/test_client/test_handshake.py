@@ -12,11 +12,11 @@ from django.http import HttpRequest
 from django.test import override_settings
 from django.urls import path as django_path
 
-from django_wsmux import people
+from django_wsmux.connection.connection import Connection
 from django_wsmux.exceptions import HandshakeRefused
+from django_wsmux.groups import users
+from django_wsmux.groups.members import Key
 from django_wsmux.server import dismissal
-from django_wsmux.server.connection import Connection
-from django_wsmux.server.members import Key
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -302,7 +302,7 @@ def test_closed_while_it_joins(
     client: WebSocketClient, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that ends while the socket joins its groups closes it as soon as it is open."""
-    join, joined = people.join, []
+    join, joined = users.join, []
 
     def join_slowly(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
         joined.append(websocket)
@@ -310,7 +310,7 @@ def test_closed_while_it_joins(
             websocket.close(4401, "signed out")
         return join(websocket, request)
 
-    monkeypatch.setattr(people, "join", join_slowly)
+    monkeypatch.setattr(users, "join", join_slowly)
     with client.websocket(path) as ws:
         assert (ws.close_code, ws.close_reason) == (4401, "signed out")
     assert site.ends == ["4401 signed out"]

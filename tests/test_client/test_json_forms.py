@@ -20,7 +20,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from django_wsmux import json_forms
+from django_wsmux.handlers import json_forms
 from django_wsmux.logs import LogLimit
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import FormWebSocketView, JSONWebSocketView

@@ -14,7 +14,7 @@ from django.test import override_settings
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from django_wsmux.server import registry
+from django_wsmux.connection import registry
 from django_wsmux.test import LiveServerMixin, LiveServerTestCase
 from django_wsmux.testing.live import close_live_sockets
 from tests.support import LOCAL, TIMEOUT, Site

@@ -22,7 +22,7 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 from websockets.sync.client import connect
 from django_wsmux import conf
-from django_wsmux.server import registry
+from django_wsmux.connection import registry
 from django_wsmux.test import SimpleWebSocketTestCase, WebSocketClient
 
 pytestmark = pytest.mark.usefixtures("sockets")

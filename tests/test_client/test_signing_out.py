@@ -16,14 +16,13 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
 
-from django_wsmux.authentication import authentication, bearer, first_message
+from django_wsmux.auth import authentication, bearer, first_message, issue_ticket, ticket
 from django_wsmux.decorators import websocket
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group
-from django_wsmux.relay import members
+from django_wsmux.groups.pubsub import members
 from django_wsmux.responses import WebSocketResponse
 from django_wsmux.test import ClientWebSocket, WebSocketClient
-from django_wsmux.tickets import issue_ticket, ticket
 from django_wsmux.views import WebSocketView
 
 from .test_handshake import refusal

@@ -14,9 +14,9 @@ from django.apps import apps
 from django.core.management import find_commands, load_command_class
 
 from ... import wsgi
-from ...development import close_sockets, log_sockets
+from ...monitoring.runserver_log import close_sockets, log_sockets
 from ...server.dispatcher import dispatchers
-from ...server.wsgiref_server import WebSocketServerMixin
+from ...server.wsgiref import WebSocketServerMixin
 
 if TYPE_CHECKING:
     from django.core.management.commands.runserver import Command as NextCommand

@@ -20,14 +20,14 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import conf
-from ...access_log import safe
 from ...backends import BackendUnavailable
-from ...groups import Group
-from ...namespace import doubts
-from ...overview import MOST, OpenSocket, Overview, is_alone, look
-from ...people import disconnect
-from ...relay import relay
-from ...server.members import name_of, prefix_of
+from ...groups.group import Group
+from ...groups.members import name_of, prefix_of
+from ...groups.namespace import doubts
+from ...groups.pubsub import relay
+from ...groups.users import disconnect
+from ...monitoring.access_log import safe
+from ...monitoring.overview import MOST, OpenSocket, Overview, is_alone, look
 from ...templatetags.websocket_admin import age
 
 __all__ = ["Command"]

@@ -12,8 +12,8 @@ from django.urls import path
 
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.server.websocket import WebSocket
 from django_wsmux.views import WebSocketView
+from django_wsmux.websocket import WebSocket
 
 __all__ = ["LOBBY", "last_words", "rows", "urlpatterns"]
 

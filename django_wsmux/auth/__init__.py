@@ -1,0 +1,7 @@
+"""Identify the user of a socket, with or without cookies, and end what a user has open."""
+
+from ..groups.users import disconnect
+from .authenticators import authentication, bearer, first_message
+from .tickets import issue_ticket, ticket
+
+__all__ = ["authentication", "bearer", "disconnect", "first_message", "issue_ticket", "ticket"]

@@ -1,0 +1,164 @@
+"""A connection to PostgreSQL with a timeout for each call.
+
+It uses psycopg's libpq layer (``psycopg.pq``) and not its connections. Those cannot give up a
+statement after a time, which matters on a half-open connection. If psycopg was imported before
+gevent patched (``gunicorn --preload``), they also block the worker while they wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from psycopg import Error, OperationalError, pq
+
+from .selector import READ, WRITE, Waiter, close
+
+__all__ = ["FAILURES", "Session", "SqlError"]
+
+
+class SqlError(Exception):
+    """PostgreSQL has refused a statement.
+
+    Attributes:
+        code: the SQLSTATE.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+#: The exceptions that a session may raise.
+FAILURES: Final = (OSError, Error, SqlError)
+
+_POLLING: Final = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
+_GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+
+class Session:
+    """A connection that commits each statement.
+
+    Args:
+        conninfo: the connection string for libpq.
+        timeout: seconds for connecting, and for each statement.
+
+    Raises:
+        OperationalError: connecting failed.
+        TimeoutError: connecting took too long.
+    """
+
+    def __init__(self, conninfo: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._waiter = Waiter()
+        deadline = time.monotonic() + timeout
+        self._connection = pq.PGconn.connect_start(conninfo.encode())
+        try:
+            # Writing first: libpq's manual, "PQconnectPoll".
+            state = pq.PollingStatus.WRITING
+            while state != pq.PollingStatus.OK:
+                if state == pq.PollingStatus.FAILED or self._connection.status == pq.ConnStatus.BAD:
+                    raise OperationalError(self._message())
+                self._wait(_POLLING[state], deadline)
+                state = pq.PollingStatus(self._connection.connect_poll())
+        except BaseException:
+            self.close()
+            raise
+        self._connection.nonblocking = 1
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._connection.socket
+
+    def execute(self, sql: bytes, values: Sequence[bytes] = ()) -> bytes | None:
+        """Run a statement; return the first value of its first row.
+
+        Args:
+            sql: the statement, with parameters ``$1`` and so on.
+            values: the parameters as text.
+
+        Raises:
+            SqlError: PostgreSQL refuses the statement.
+            OperationalError: the connection is lost.
+            TimeoutError: PostgreSQL does not answer in time.
+        """
+        deadline = time.monotonic() + self._timeout
+        connection = self._connection
+        connection.send_query_params(sql, list(values))
+        while connection.flush():
+            self._wait(READ | WRITE, deadline)
+            connection.consume_input()
+        value: bytes | None = None
+        error: SqlError | None = None
+        while True:
+            while connection.is_busy():
+                self._wait(READ, deadline)
+                connection.consume_input()
+            result = connection.get_result()
+            if result is None:
+                break
+            if result.status not in _GOOD:
+                error = _error(result)
+            elif result.ntuples:
+                value = result.get_value(0, 0)
+            result.clear()
+        if error is not None:
+            raise error
+        return value
+
+    def notifications(self) -> Iterator[bytes]:
+        """Read without waiting, and yield the texts of the notifications.
+
+        Raises:
+            OperationalError: the connection is lost.
+        """
+        self._connection.consume_input()
+        while (notification := self._connection.notifies()) is not None:
+            yield notification.extra
+
+    def is_stale(self) -> bool:
+        """Return whether the server has closed the connection."""
+        try:
+            # The first call may read a last message, the second the end of the stream.
+            self._connection.consume_input()
+            self._connection.consume_input()
+        except OperationalError:
+            return True
+        return self._connection.status != pq.ConnStatus.OK
+
+    def close(self) -> None:
+        """Close the connection."""
+        try:
+            self._connection.finish()
+        finally:
+            self._waiter.close()
+
+    def forget(self) -> None:
+        """Close the descriptors that a fork copied, without telling the server."""
+        self._waiter.close()
+        # libpq has closed the descriptor of a connection that was lost.
+        with contextlib.suppress(OperationalError):
+            close(self._connection.socket)
+
+    def _wait(self, events: int, deadline: float) -> None:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("no answer in time")
+        # Read each time: while connecting, libpq may switch to another descriptor.
+        fd = self._connection.socket
+        self._waiter.register(fd, events, None)
+        try:
+            self._waiter.wait(seconds)
+        finally:
+            self._waiter.unregister(fd)
+
+    def _message(self) -> str:
+        return self._connection.error_message.decode(errors="replace").strip()
+
+
+def _error(result: pq.abc.PGresult) -> SqlError:
+    code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+    message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"no message"
+    return SqlError(message.decode(errors="replace"), code.decode())

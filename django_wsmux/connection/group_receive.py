@@ -1,0 +1,97 @@
+"""Sockets whose event view sees a group's message before the client does.
+
+The view runs for each message and each member, which costs far more than writing the same bytes to
+all members. So the class of the socket is chosen once, at the handshake; other sockets know nothing
+of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..protocol.prepared import Prepared
+from .held import weight
+from .interfaces import OPEN
+from .message_queue import MessageQueue
+from .websocket import WebSocket
+
+__all__ = ["InterceptingWebSocket", "intercept", "kinds"]
+
+
+class InterceptingWebSocket(WebSocket):
+    """A socket whose group messages wait for the view, in one queue with those of the peer.
+
+    Here a slow view is treated like a slow peer: when it falls behind by more than
+    ``max_unsent_bytes``, the policy for slow clients applies.
+
+    The class of an existing socket is changed to this one, so it has no slots of its own.
+    """
+
+    __slots__ = ()
+
+    def deliver(self, message: Prepared) -> None:
+        """Queue a group message for the view; never waits."""
+        if self._held is not None or self._state != OPEN:
+            self._deliver_later(message)
+            return
+        waiting = self._inbox.group_bytes if self._inbox else 0
+        if waiting > self.options.max_unsent_bytes:
+            self._fall_behind(f"its view is behind by {waiting} bytes of its groups")
+        else:
+            self._forward(message)
+
+    def _forward(self, message: Prepared) -> None:
+        """Add a group message to the queue."""
+        if self._inbox is None:
+            self._inbox = MessageQueue()
+        self._inbox.append(message)
+        self._inbox.group_bytes += weight(message)
+        self._wake()
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """Refuse in event views, which do not wait; the queue may begin with a group message."""
+        if self._state == OPEN and self.is_served:
+            self._refuse_to_wait()
+        return super().receive(timeout)
+
+    def take_turn(self, message: str | bytes | None = None) -> bool:
+        """Run the view for one message, of the peer or of a group, or for the end."""
+        told = self._next_group_message() if message is None else None
+        if told is None:
+            return super().take_turn(message)
+        self.hooks.group_receive(self, told.message)
+        return self._goes_on()
+
+    def _next_group_message(self) -> Prepared | None:
+        """Take the oldest message if it is a group message."""
+        inbox = self._inbox
+        if not inbox or type(inbox[0]) is not Prepared:
+            return None
+        message = inbox[0]
+        inbox.group_bytes -= weight(message)
+        self._next_message()
+        self._messages_in -= 1  # it did not come from the peer
+        return message
+
+    def _goes_on(self) -> bool:
+        """Return, after the view has returned, whether there is more to do."""
+        self._is_busy = bool(self._inbox) or self._state > OPEN
+        return self._is_busy
+
+    def _leave_open(self, code: int, reason: str) -> None:
+        """Discard queued group messages: the peer cannot receive replies any more."""
+        if self._inbox:
+            peers = (each for each in self._inbox if type(each) is not Prepared)
+            self._inbox = MessageQueue(*peers)
+        super()._leave_open(code, reason)
+
+
+#: The intercepting class for each class of socket.
+kinds: Final[dict[type[WebSocket], type[InterceptingWebSocket]]] = {
+    WebSocket: InterceptingWebSocket
+}
+
+
+def intercept(websocket: WebSocket) -> None:
+    """Make a socket's event view see group messages before the peer does."""
+    websocket.__class__ = kinds[type(websocket)]

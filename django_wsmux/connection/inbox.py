@@ -1,0 +1,227 @@
+"""Messages on their way from the codec to the view, and how many of them may wait.
+
+A function view takes them in ``receive()``, which waits on the transport. An event view has no
+greenlet to wait in: its messages are given to the framework one at a time, each in a greenlet
+that is borrowed for it.
+"""
+
+from __future__ import annotations
+
+from sys import getsizeof
+from typing import Final, cast
+
+from ..protocol.codec import Codec
+from ..protocol.events import Sink
+from ..protocol.options import Options
+from ..protocol.rate_limit import MeteredCodec
+from . import registry
+from .counters import count
+from .interfaces import CLOSED, CONNECTING, OPEN, Hooks, Transport
+from .message_queue import MessageQueue
+from .readable import EventReadiness, PairReadiness
+
+__all__ = ["Inbox"]
+
+
+# What a message takes in memory at least.
+_LEAST: Final = getsizeof(b"")
+
+
+class _Nowhere:
+    """Takes the messages that come while a socket is closing."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def append(self, message: str | bytes) -> None:
+        pass
+
+    def pop(self) -> object:
+        raise IndexError("nothing is kept")
+
+
+_nowhere = _Nowhere()
+
+
+class Inbox:
+    """The receiving side of a connection, which ``Connection`` completes.
+
+    Args:
+        options: the limits to hold it to.
+        hooks: what the framework adds.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_is_busy",
+        "_is_paused",
+        "_messages_in",
+        "_readiness",
+        "_state",
+        "_transport",
+        "codec",
+        "hooks",
+        "is_served",
+        "options",
+    )
+
+    _transport: Transport
+
+    def __init__(self, options: Options, hooks: Hooks) -> None:
+        self.options = options
+        self.hooks = hooks
+        limits = (
+            options.max_message_size,
+            options.max_frame_size,
+            options.max_fragments,
+            # More than that are over the limit in bytes, however short.
+            min(options.max_unread_messages, options.max_unread_bytes // _LEAST + 1),
+        )
+        rate = options.max_messages_per_second
+        self.codec = Codec(*limits) if rate is None else MeteredCodec(rate, *limits)
+        self._state = CONNECTING
+        # Messages that the view has not received yet, once there was one.
+        self._inbox: MessageQueue | None = None
+        self._messages_in = 0
+        self._is_paused = False
+        self._readiness: EventReadiness | PairReadiness | None = None
+        # Whether messages go to an event view, and whether one is in its hands.
+        self.is_served = False
+        self._is_busy = False
+
+    def data_received(self, data: bytes | bytearray, size: int) -> None:
+        """Take the first ``size`` bytes of ``data`` from the peer."""
+        raise NotImplementedError
+
+    # Arrivals
+
+    def message_received(self, message: str | bytes) -> None:
+        """Take a message that was ``heard()``."""
+        if self._state == OPEN:
+            self._take_whole(message)
+
+    def _take_whole(self, message: str | bytes) -> None:
+        if self._inbox is None:
+            self._inbox = MessageQueue(message)
+        else:
+            self._inbox.append(message)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the view have the messages that are there; read on as far as it follows."""
+        if self._readiness is not None:
+            self._readiness.set()
+        if self.is_served:
+            self._wake()
+        else:
+            self._transport.wake()
+        # Whether the view has taken them shows only now.
+        if self._inbox or self.codec.is_held:
+            self._limit_reading()
+        else:
+            self._inbox = None  # quiet again, for long perhaps
+
+    # Event views
+
+    def serve(self) -> None:
+        """Give messages to an event view, each when its turn comes, and at last the close."""
+        self.is_served = True
+        if self._state > OPEN:
+            registry.conversations.add(self)  # type: ignore[arg-type]  # a Connection
+        self._wake()
+
+    def _wake(self) -> None:
+        """Something has come, or it is over: let the view know."""
+        if not self.is_served:
+            self._transport.wake()
+        elif not self._is_busy and (self._inbox or self._state > OPEN):
+            self._is_busy = True
+            self._transport.submit(self.take_turn)
+
+    def take_turn(self, message: str | bytes | None = None) -> bool:
+        """Have one message handled, or the end; say whether there is more.
+
+        Args:
+            message: one that has not waited in line.
+        """
+        if message is not None:
+            self._messages_in += 1
+            self.hooks.receive(self, message)  # type: ignore[arg-type]  # a Connection
+        elif self._inbox:
+            self.hooks.receive(self, self._next_message())  # type: ignore[arg-type]  # a Connection
+        else:
+            # Stays busy for ever, so that this comes once.
+            self.hooks.disconnect(self)  # type: ignore[arg-type]  # a Connection
+            registry.conversations.discard(self)
+            return False
+        self._is_busy = bool(self._inbox) or self._state > OPEN
+        return self._is_busy
+
+    def _next_message(self) -> str | bytes:
+        """Take the oldest message; read on when there is room for others."""
+        inbox = self._inbox
+        assert inbox
+        message = cast("str | bytes", inbox.take())
+        self._messages_in += 1
+        if self._readiness is not None and not inbox and self._state == OPEN:
+            self._readiness.clear()
+        if self._is_paused and self._has_room(
+            self.options.max_unread_messages // 2 + 1, self.options.max_unread_bytes // 2 + 1
+        ):
+            self._resume_reading()
+        return message
+
+    # Forks
+
+    def disown(self) -> None:
+        """Be closed, in a fork of the process that owns the socket.
+
+        Nothing is sent, and no one is told: the view and its helpers run in the parent.
+        """
+        self._state = CLOSED
+        self._inbox = None
+        self._transport.disown()
+
+    # Room
+
+    def _sink(self) -> Sink:
+        """Return where messages go; those that come while the socket closes, nowhere."""
+        if self._state != OPEN:
+            return _nowhere
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = MessageQueue()
+        return inbox
+
+    def _pause_reading(self) -> None:
+        self._is_paused = True
+        self._transport.pause()
+
+    def _resume_reading(self) -> None:
+        """Read again, what the codec holds back first."""
+        if self._is_paused and self._state != CLOSED:
+            self._is_paused = False
+            if isinstance(self.codec, MeteredCodec):
+                self.codec.forgive()
+            self._transport.resume()
+            if self.codec.is_held:
+                self.data_received(b"", 0)
+
+    def _limit_reading(self) -> None:
+        """Stop reading while the view has enough to do, or others are to have their turn."""
+        options = self.options
+        if self._state == OPEN and not self._has_room(
+            options.max_unread_messages, options.max_unread_bytes
+        ):
+            count("reading_paused")
+            self._pause_reading()
+        elif self.codec.is_held:
+            self._pause_reading()
+            self._transport.soon(self._resume_reading)
+
+    def _has_room(self, messages: int, size: int) -> bool:
+        """Return whether fewer messages wait for the view, and fewer bytes of them."""
+        inbox = self._inbox
+        return not inbox or (len(inbox) < messages and inbox.size < size)

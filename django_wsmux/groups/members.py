@@ -1,0 +1,143 @@
+"""The members of groups in this process.
+
+A group with one member, such as that of a user with a single window, has no container of its own:
+there may be as many groups as sockets.
+"""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from ..connection import hub_thread
+from ..connection.counters import count, counters
+from ..connection.registry import in_slices
+from .closings import Closings
+
+if TYPE_CHECKING:
+    from ..connection.connection import Connection
+    from ..protocol.prepared import Prepared
+
+__all__ = ["Key", "Members", "name_of", "prefix_of"]
+
+#: The key of a group: its name, or prefix and name with ``WEBSOCKET_GROUP_PREFIX``. The name alone
+#: costs least, and most projects have no prefix.
+Key = str | tuple[str, str]
+
+
+def name_of(key: Key) -> str:
+    """Return the name of a group, without its prefix."""
+    return key if isinstance(key, str) else key[1]
+
+
+def prefix_of(key: Key) -> str:
+    """Return the prefix of a group, or ``""``."""
+    return "" if isinstance(key, str) else key[0]
+
+
+class Members:
+    """The groups by key; empty groups are removed."""
+
+    __slots__ = ("_groups", "_infos", "_lock", "closings")
+
+    def __init__(self) -> None:
+        # One member, or a dict of several in the order in which they joined.
+        self._groups: dict[Key, Any] = {}
+        # The info of members that joined with one, by group and member.
+        self._infos: dict[tuple[Key, Connection], Any] = {}
+        # For servers with threads; greenlets do not switch here.
+        self._lock = RLock()
+        #: Remembers groups of users and sessions that are closed during handshakes.
+        self.closings = Closings()
+
+    def add(self, key: Key, member: Connection, info: Any = None) -> bool:
+        """Add a member; return whether the group is new."""
+        with self._lock:
+            return self._add(key, member, info)
+
+    def _add(self, key: Key, member: Connection, info: Any) -> bool:
+        if info is not None:
+            self._infos[key, member] = info
+        group = self._groups.get(key)
+        if group is None:
+            self._groups[key] = member
+            return True
+        if type(group) is dict:
+            group[member] = None
+        elif group is not member:
+            self._groups[key] = {group: None, member: None}
+        return False
+
+    def discard(self, key: Key, member: Connection) -> bool:
+        """Remove a member; return whether that left the group empty."""
+        with self._lock:
+            return self._discard(key, member)
+
+    def _discard(self, key: Key, member: Connection) -> bool:
+        self._infos.pop((key, member), None)
+        group = self._groups.get(key)
+        if type(group) is dict:
+            group.pop(member, None)
+            if group:
+                return False
+        elif group is not member:
+            return False
+        del self._groups[key]
+        return True
+
+    def of(self, key: Key) -> list[Connection]:
+        """Return the members in the order in which they joined."""
+        group = self._groups.get(key)
+        if group is None:
+            return []
+        return list(group) if type(group) is dict else [group]
+
+    def info(self, key: Key, member: Connection) -> Any:
+        """Return the info that a member joined with."""
+        return self._infos.get((key, member))
+
+    def sizes(self) -> list[tuple[Key, int]]:
+        """Return each group and its size, without the groups of users and sessions."""
+        keys = [key for key in in_slices(list(self._groups)) if name_of(key)[0] != "@"]
+        return [(key, len(self.of(key))) for key in keys]
+
+    def called(self, name: str) -> list[Key]:
+        """Return the groups with that name, one for each prefix."""
+        return [key for key in in_slices(list(self._groups)) if name_of(key) == name]
+
+    def deliver(self, key: Key, message: Prepared, excluded: Any = ()) -> None:
+        """Send a message to every member but those excluded; never waits.
+
+        If called in a native thread, the hub does it soon.
+        """
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.deliver, key, message, excluded)
+            return
+        group = self._groups.get(key)
+        if group is None:
+            return
+        members = list(group) if type(group) is dict else [group]
+        if excluded:
+            members = [member for member in members if member not in excluded]
+        for member in members:
+            member.deliver(message)
+        count("group_messages")
+        counters["group_deliveries"] += len(members)
+
+    def disown(self) -> None:
+        """Forget all members, in a forked child: their sockets belong to the parent."""
+        self._groups.clear()
+        self._infos.clear()
+        # Another thread may have held the locks during the fork.
+        self._lock = RLock()
+        self.closings = Closings()
+
+    def close(self, key: Key, code: int, reason: str) -> None:
+        """Start the closing handshake with every member, once it is open."""
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.close, key, code, reason)
+            return
+        if name_of(key)[0] == "@":
+            self.closings.add(key, code, reason)
+        for member in self.of(key):
+            member.close_from_group(code, reason)

@@ -1,0 +1,346 @@
+"""Groups beyond this process: what is published to the others, and what they publish.
+
+The backend of ``WEBSOCKET_BACKEND`` is made when it is first needed. Groups of people, of which
+there may be as many as sockets, share one channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from threading import Event, Lock, RLock
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import conf
+from ..backends import Backend, BackendUnavailable, Gap, Replies, from_url
+from ..handlers.reporting import notify
+from ..logs import LogLimit, get_logger
+from ..protocol.frames import BINARY, CLOSE, TEXT
+from ..protocol.prepared import Prepared
+from ..signals import backend_gap
+from . import envelope
+from .members import Key, Members, name_of, prefix_of
+from .namespace import namespace
+
+if TYPE_CHECKING:
+    from ..connection.connection import Connection
+
+__all__ = ["Relay", "describe", "members", "relay"]
+
+logger = get_logger("django_wsmux.groups")
+
+#: The setting's value for groups that end with the process: for tests.
+ALONE: Final = "memory://"
+
+#: Where all groups of people are; no group of one's own may be called so.
+_PEOPLE: Final = "@people"
+
+#: Seconds that a join waits for the broker, and a question for its answers.
+_PATIENCE: Final = 1.0
+
+#: The members of this process.
+members: Final = Members()
+
+
+#: Between prefix and name in a channel's name: a control character, which is in neither.
+_SEPARATOR: Final = "\x1f"
+
+#: Seconds until a process that cannot be asked about itself tries again to be.
+_RETRY: Final = 5.0
+
+
+def _channel(key: Key) -> str:
+    if isinstance(key, str):
+        return _PEOPLE if key.startswith("@") else key
+    prefix, name = key
+    return _PEOPLE if name.startswith("@") else f"{prefix}{_SEPARATOR}{name}"
+
+
+def _url() -> str:
+    url: str = conf.get("WEBSOCKET_BACKEND")
+    return url
+
+
+def describe(key: Key) -> list[dict[str, Any]]:
+    """Return what a group's members in this process show of themselves: ``groups.Member``."""
+    return [
+        {"user_id": each.hooks.user_id, "info": members.info(key, each)} for each in members.of(key)
+    ]
+
+
+class Relay:
+    """The way to the other processes."""
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._made_for: str | None = None
+        # How many groups with members a channel has here, and channels that have none any more.
+        self._watched: dict[str, int] = {}
+        self._deserted: set[str] = set()
+        # Channels that are subscribed to; each event is set once that is effective.
+        self._subscribed: dict[str, Event] = {}
+        # Who answers questions about the process itself, by channel, and when the next attempt to
+        # be asked at all may be made after one that failed.
+        self._answers: dict[str, Callable[[bytes], bytes]] = {}
+        self._retry_at = 0.0
+        # Channels that are heard whether they have members here or not.
+        self._kept: set[str] = set()
+        # Held while these change: under runserver sockets come and go in threads. Nothing waits
+        # with it, as it is asked for on the hub.
+        self._lock = RLock()
+        # Held while subscriptions change, so that they do so in order; never asked for on the hub.
+        # It belongs to one process: what is made before a fork, or before gevent's patching, would
+        # block all of it.
+        self._subscribing: tuple[int, threading.Lock] | None = None
+        self._making = Lock()
+        self._unreadable = LogLimit()
+
+    def backend(self) -> Backend | None:
+        """Return the backend of the settings, ``None`` for a process that is alone."""
+        url = _url()
+        if url != self._made_for:
+            with self._making:
+                self._make(url)
+        return self._backend
+
+    def _make(self, url: str) -> None:
+        if url != self._made_for:
+            if self._backend is not None:
+                self._backend.close()
+            self._answers.clear()
+            self._subscribed.clear()
+            # Windows has no unix sockets: there one process serves alone.
+            is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
+            self._backend = None if is_alone else from_url(url, namespace=namespace())
+            self._made_for = url
+
+    def disown(self) -> None:
+        """Begin again in a forked child: what it sends goes to the parent as to any process."""
+        members.disown()
+        self._watched.clear()
+        self._deserted.clear()
+        self._answers.clear()
+        self._subscribed.clear()
+        self._kept.clear()
+        # Copies of locks that nothing in this process would release.
+        self._lock = RLock()
+        self._making = Lock()
+
+    def counts(self) -> dict[str, int]:
+        """Return what the backend has counted in this process, by the names of ``COUNTERS``."""
+        backend = self._backend
+        if backend is None:
+            return {}
+        return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
+
+    def publish(self, key: Key, opcode: int, data: bytes) -> None:
+        """Tell the other processes.
+
+        Args:
+            key: of the group.
+            opcode: TEXT or BINARY for a message, CLOSE to close the members.
+            data: the message, or the body of a close frame.
+
+        Raises:
+            BackendUnavailable: the broker is away.
+        """
+        backend = self.backend()
+        if backend is not None:
+            payload = envelope.pack(opcode, name_of(key), data, prefix_of(key))
+            backend.publish(_channel(key), payload)
+
+    def add(self, key: Key, member: Connection, info: Any = None) -> None:
+        """Put a socket into a group; what others publish for it is heard when this returns.
+
+        Args:
+            key: of the group.
+            member: the socket.
+            info: what it shows of itself.
+
+        Raises:
+            BackendUnavailable: others can never be heard. Then it is not in the group.
+        """
+        channel = _channel(key)
+        with self._lock:
+            if members.add(key, member, info):
+                self._watched[channel] = self._watched.get(channel, 0) + 1
+        try:
+            self._hear(channel)
+        except BaseException:
+            self.discard(key, member)
+            raise
+
+    def discard(self, key: Key, member: Connection) -> None:
+        """Remove a socket from a group; never waits.
+
+        Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
+        ``add()``. What is published until then reaches no member.
+        """
+        with self._lock:
+            if members.discard(key, member):
+                channel = _channel(key)
+                groups = self._watched[channel] = self._watched[channel] - 1
+                if not groups:
+                    del self._watched[channel]
+                    self._deserted.add(channel)
+
+    def hear_people(self) -> None:
+        """Hear what others publish for groups of people, although they have no member here yet.
+
+        Every handshake calls it, before session and user are read. When the broker is away it
+        returns at once: a signed-in socket meets the error when it joins its groups.
+        """
+        self._kept.add(_PEOPLE)
+        with contextlib.suppress(BackendUnavailable, OSError):
+            self._hear(_PEOPLE)
+
+    def _hear(self, channel: str) -> None:
+        """Wait until a channel is subscribed to, for a bounded time.
+
+        Every joining socket does so, not only the first: another one may be the first while the
+        broker has yet to confirm, and that one may fail. The first of a process waits until the
+        backend is connected.
+        """
+        backend = self.backend()
+        if backend is None:
+            return
+        event = self._subscribed.get(channel)
+        if event is None:
+            event = self._subscribe(backend, channel)
+        backend.wait_for(event, _PATIENCE)
+
+    def _subscribe(self, backend: Backend, channel: str) -> Event:
+        """Subscribe to a channel, and unsubscribe from those that have no members any more."""
+        with self._lock:
+            if self._subscribing is None or self._subscribing[0] != os.getpid():
+                self._subscribing = os.getpid(), threading.Lock()
+            turn = self._subscribing[1]
+        with turn:
+            with self._lock:
+                deserted = self._deserted - self._watched.keys() - self._kept
+                self._deserted.clear()
+                for other in deserted:
+                    self._subscribed.pop(other, None)
+                event = self._subscribed.get(channel)
+            for other in deserted:
+                backend.unsubscribe(other)
+            if event is None:
+                backend.start(self._receive, self._report_gap, self._answer)
+                event = self._subscribed[channel] = backend.subscribe(channel)
+            return event
+
+    def answer(self, channel: str, function: Callable[[bytes], bytes]) -> None:
+        """Have other processes' questions answered, if they are not yet; called often.
+
+        Args:
+            channel: of our own: it begins with ``@``.
+            function: gives the answer to a question; may take its time.
+        """
+        backend = self.backend()
+        if channel in self._subscribed:
+            return
+        self._answers[channel] = function
+        self._kept.add(channel)
+        if backend is None or time.monotonic() < self._retry_at:
+            return
+        try:
+            self._subscribe(backend, channel)
+        except (BackendUnavailable, OSError):
+            # No one who connects is to suffer from it.
+            self._retry_at = time.monotonic() + _RETRY
+            logger.exception(
+                "this process cannot be asked about its sockets; it tries again in %g s", _RETRY
+            )
+
+    def answers(self, channel: str) -> bool:
+        """Say whether this process answers questions on a channel."""
+        return channel in self._answers
+
+    def ask_all(self, channel: str, question: bytes) -> Replies:
+        """Return the answers of the other processes.
+
+        Raises:
+            BackendUnavailable: they cannot be asked.
+        """
+        backend = self.backend()
+        return (
+            Replies([], missing=0) if backend is None else backend.ask(channel, question, _PATIENCE)
+        )
+
+    def ask(self, key: Key) -> tuple[list[dict[str, Any]], int | None]:
+        """Return what the members in other processes show of themselves.
+
+        Returns:
+            The members, and how many processes did not answer: ``None`` where that is unknown.
+
+        Raises:
+            BackendUnavailable: they cannot be asked.
+        """
+        question = json.dumps({"group": name_of(key), "prefix": prefix_of(key)}).encode()
+        replies = self.ask_all(_channel(key), question)
+        found: list[dict[str, Any]] = []
+        missing = replies.missing
+        for reply in replies:
+            try:
+                found += [dict(each) for each in json.loads(reply)]
+            except (TypeError, ValueError) as error:
+                missing = None if missing is None else missing + 1
+                self._report_unreadable(f"the answer to a question: {error}")
+        return found, missing
+
+    def _report_unreadable(self, problem: object) -> None:
+        suffix = self._unreadable.suffix()
+        if suffix is not None:
+            logger.warning("ignoring what another process has sent: %s%s", problem, suffix)
+
+    # Called by the backend's owner
+
+    def _receive(self, channel: str, payload: bytes) -> None:
+        try:
+            opcode, name, data, fields = found = envelope.unpack(payload)
+            prefix = found.prefix if fields else ""
+        except envelope.UnreadableEnvelope as error:
+            assert self._backend is not None
+            self._backend.counts.unreadable += 1
+            self._report_unreadable(error)
+            return
+        key = (prefix, name) if prefix else name
+        if opcode in (TEXT, BINARY):
+            members.deliver(key, Prepared(opcode, data))
+        elif opcode == CLOSE:
+            members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
+        else:
+            self._report_unreadable(f"opcode {opcode} for {name!r}, of a newer version perhaps")
+
+    def _answer(self, channel: str, question: bytes) -> bytes | Callable[[], bytes]:
+        if channel in self._answers:
+            return partial(self._answers[channel], question)
+        asked = json.loads(question)
+        name, prefix = asked["group"], asked.get("prefix", "")
+        return json.dumps(describe((prefix, name) if prefix else name)).encode()
+
+    def _report_gap(self, gap: Gap) -> None:
+        # A handshake under way has read its session, which may have ended unheard.
+        members.closings.lose()
+        notify(
+            backend_gap,
+            type(self._backend),
+            reason=gap.reason,
+            seconds=gap.seconds,
+            missed=gap.missed,
+        )
+
+
+#: The one of this process.
+relay: Final = Relay()
+
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=relay.disown)

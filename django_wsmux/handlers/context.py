@@ -1,0 +1,233 @@
+"""Language, time zone and context variables that are active while a view handles a message.
+
+Middleware sets them for the length of a request, but a socket outlives its request. So they are
+recorded when the view accepts the handshake, and set for every message:
+
+* language, time zone, script prefix and URLconf, by name: Django keeps them in
+  ``asgiref.local.Local``, whose values are valid only in the greenlet that has set them;
+* the values of other context variables that were set during the handshake. A copy of its whole
+  context would keep alive what Django and agents store there: connections of caches, scopes;
+* the context managers of ``WEBSOCKET_CONTEXT``, for values outside of context variables.
+
+Each message runs in a copy of a prepared context, so values that a view sets end with the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import Context, ContextVar, copy_context
+from functools import lru_cache
+from types import NoneType
+from typing import Any, Final
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+from django.utils import timezone, translation
+
+from .. import conf
+from ..server import agents, own_context
+
+__all__ = ["Surroundings", "current", "handshake_context", "managed", "named"]
+
+Manager = Callable[[], AbstractContextManager[object]]
+
+_PREPARED = "_django_wsmux_surroundings"
+
+_NOTHING: Final[dict[Any, Any]] = {}
+
+#: Contexts that a greenlet keeps at most; with more languages and time zones, it starts over.
+_MOST: Final = 64
+
+#: Types whose equal values are interchangeable.
+_PLAIN: Final = frozenset({bool, bytes, float, int, str, NoneType, UUID})
+
+
+class Surroundings:
+    """Language, time zone, script prefix and URLconf; sockets with equal values share one object.
+
+    Args:
+        script_prefix: where the site is mounted.
+        time_zone: ``tzinfo``.
+        language: language code; ``None`` for no translation.
+        urlconf: for ``reverse()``; ``None`` for ``ROOT_URLCONF``.
+    """
+
+    __slots__ = ("_language", "_script_prefix", "_time_zone", "_urlconf")
+
+    def __init__(
+        self, script_prefix: str, time_zone: Any, language: str | None, urlconf: Any
+    ) -> None:
+        self._script_prefix = script_prefix
+        self._time_zone = time_zone
+        self._language = language
+        self._urlconf = urlconf
+
+    def context(self, greenlet: object) -> Any:
+        """Return a context, or an object with its ``run()``, to run code in.
+
+        Args:
+            greenlet: the current greenlet. Values in a context are valid only in the greenlet that
+                set them (asgiref 3.11, ``local.py``), so each greenlet prepares its own.
+        """
+        prepared: dict[Surroundings, Context] = getattr(greenlet, _PREPARED, _NOTHING)
+        context = prepared.get(self)
+        if context is None:
+            context = self._prepare(greenlet)
+        return context.copy()
+
+    def _prepare(self, greenlet: object) -> Context:
+        prepared: dict[Surroundings, Context] | None = getattr(greenlet, _PREPARED, None)
+        if prepared is None or len(prepared) >= _MOST:
+            prepared = {}
+            setattr(greenlet, _PREPARED, prepared)
+        context = prepared[self] = Context()
+        context.run(self._activate)
+        return context
+
+    def _activate(self) -> None:
+        set_script_prefix(self._script_prefix)
+        timezone.activate(self._time_zone)
+        if self._urlconf is not None:
+            set_urlconf(self._urlconf)
+        if self._language is None:
+            translation.deactivate_all()
+        else:
+            translation.activate(self._language)
+
+
+class _MoreSurroundings(Surroundings):
+    """The same, with values of context variables and with context managers.
+
+    Args:
+        base: language, time zone, script prefix and URLconf.
+        values: variables with their values.
+        managers: callables that return the context managers to enter, the outermost first.
+    """
+
+    __slots__ = ("__weakref__", "_base", "_managers", "_values")
+
+    def __init__(
+        self,
+        base: Surroundings,
+        values: tuple[tuple[ContextVar[Any], Any], ...],
+        managers: tuple[Manager, ...] = (),
+    ) -> None:
+        self._base = base
+        self._values = values
+        self._managers = managers
+
+    def context(self, greenlet: object) -> Any:
+        """Return a context, or an object with its ``run()``, to run code in."""
+        context = self._base.context(greenlet)
+        for variable, value in self._values:
+            context.run(variable.set, value)
+        return _Entering(context, self._managers) if self._managers else context
+
+    def with_managers(self, managers: tuple[Manager, ...]) -> Surroundings:
+        """Return the same with these context managers."""
+        return _MoreSurroundings(self._base, self._values, managers)
+
+
+class _Entering:
+    """A context that enters context managers around the code that it runs.
+
+    Attributes:
+        plain: the context without them.
+    """
+
+    __slots__ = ("_managers", "plain")
+
+    def __init__(self, context: Context, managers: tuple[Manager, ...]) -> None:
+        self.plain = context
+        self._managers = managers
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the function, as ``Context.run()`` does."""
+        return self.plain.run(self._run, function, args)
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        with ExitStack() as stack:
+            for manager in self._managers:
+                stack.enter_context(manager())
+            return function(*args)
+
+
+_shared = lru_cache(maxsize=256)(Surroundings)
+
+# The objects in use, by the values that they hold.
+_in_use: Final[WeakValueDictionary[tuple[Any, ...], _MoreSurroundings]] = WeakValueDictionary()
+
+
+def named() -> Surroundings:
+    """Return the language, time zone, script prefix and URLconf that are active now."""
+    urlconf = get_urlconf()
+    return _shared(
+        get_script_prefix(),
+        timezone.get_current_timezone(),
+        translation.get_language(),
+        None if urlconf == settings.ROOT_URLCONF else urlconf,
+    )
+
+
+def current() -> Surroundings:
+    """Return what is active now, in a handshake that runs in a ``handshake_context()``."""
+    base = named()
+    values = tuple(_values())
+    if not values:
+        return base
+    key = (base, *((variable, *_identity(value)) for variable, value in values))
+    found = _in_use.get(key)
+    if found is None:
+        found = _in_use[key] = _MoreSurroundings(base, values)
+    return found
+
+
+def managed(request: HttpRequest, surroundings: Surroundings) -> Surroundings:
+    """Add what the functions of ``WEBSOCKET_CONTEXT`` return for a request.
+
+    Raises:
+        TypeError: one of them returned something other than a callable.
+    """
+    functions = conf.context_functions()
+    if not functions:
+        return surroundings
+    managers = tuple(function(request) for function in functions)
+    for function, manager in zip(functions, managers, strict=True):
+        if not callable(manager):
+            raise TypeError(
+                f"{function!r} of WEBSOCKET_CONTEXT returned {manager!r}, not a callable that "
+                f"returns a context manager"
+            )
+    if isinstance(surroundings, _MoreSurroundings):
+        return surroundings.with_managers(managers)
+    return _MoreSurroundings(surroundings, (), managers)
+
+
+def handshake_context() -> Context:
+    """Return a context to run a handshake in.
+
+    It is a copy of the current one if the server has begun the request in a context of its own,
+    so it contains what WSGI middleware has set. If not, it contains only the variables of agents.
+    """
+    return copy_context() if own_context.is_own() else own_context.new()
+
+
+def _values() -> Iterator[tuple[ContextVar[Any], Any]]:
+    """Yield the variables of the current context that the project or its middleware set."""
+    for variable, value in copy_context().items():
+        if variable.name not in own_context.NAMES_OF_OTHERS and not agents.owns(variable, value):
+            yield variable, value
+
+
+def _identity(value: object) -> tuple[type, object]:
+    """Return a key that two values share if they are interchangeable.
+
+    Objects of other than plain types are compared by identity: two equal objects may differ, such
+    as model instances with the same key, and comparing them runs code of the project.
+    """
+    kind = type(value)
+    return kind, value if kind in _PLAIN else id(value)

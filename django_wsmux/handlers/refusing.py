@@ -1,0 +1,226 @@
+"""How a refusal reaches the client: as the HTTP response that it is, or as a close code.
+
+A page's script cannot see the HTTP answer to a handshake: whatever it was, ``onclose`` says 1006.
+So clients may have the handshake accepted and closed at once, with a code that says why:
+those that offer our own subprotocol always, browsers where ``WEBSOCKET_REFUSALS`` or the view says
+so. All others get plain HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import resolve_url
+from django.urls import NoReverseMatch
+from django.utils.http import parse_http_date_safe
+
+from .. import conf
+from ..groups.users import SIGNED_OUT
+from ..logs import SHOWN, shown, suffix
+from ..protocol import handshake
+from ..protocol.frames import CloseCode
+from ..protocol.handshake import Refusal
+from ..responses import refusal_reason
+from ..server import dismissal
+from ..server.limits import RETRY_AFTER, Place
+from ..server.takeover import Takeover
+from .request import WebSocketRequest
+from .socket import DjangoHooks
+from .tracebacks import raised_at
+
+__all__ = [
+    "close_code",
+    "dismiss",
+    "hint",
+    "limit_lines",
+    "limit_security",
+    "refusal_response",
+    "refusals_of",
+    "wants_close",
+]
+
+#: What a refusal is closed with: this and its status, but for those with codes of their own.
+_OWN_CODES: Final = 4000
+
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return a refusal that is counted and logged already as Django's response."""
+    status, _, reason = refusal.status.partition(" ")
+    response = HttpResponse(
+        refusal.reason,
+        status=int(status),
+        reason=reason,
+        headers=dict(refusal.headers),
+        content_type="text/plain; charset=utf-8",
+    )
+    # django.utils.log.log_response(): a flood is not to be logged a second time.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+
+def wants_close(environ: Mapping[str, Any], mode: str) -> bool:
+    """Return whether a client is to see a close code where it is refused.
+
+    Args:
+        environ: of the handshake.
+        mode: as in ``WEBSOCKET_REFUSALS``.
+    """
+    if handshake.V1 in _offered(environ):
+        return True
+    return mode == "close" and _is_browser(environ)
+
+
+def _is_browser(environ: Mapping[str, Any]) -> bool:
+    """Return whether a page has asked. Chromium sends no Sec-Fetch-Mode with a handshake."""
+    is_marked = environ.get("HTTP_SEC_FETCH_MODE") == "websocket"
+    is_named = environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+    return "HTTP_ORIGIN" in environ and (is_marked or is_named)
+
+
+def _offered(environ: Mapping[str, Any]) -> list[str]:
+    names = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")
+    return [name.strip() for name in names]
+
+
+def refusals_of(request: HttpRequest) -> str:
+    """Return what the view says of its refusals, or else ``WEBSOCKET_REFUSALS``."""
+    match = request.resolver_match
+    view: Any = match.func if match is not None else None
+    options = getattr(view, "view_initkwargs", {})
+    view_class = getattr(view, "view_class", view)
+    mode: str | None = options.get("refusals", getattr(view_class, "refusals", None))
+    return mode or str(conf.get("WEBSOCKET_REFUSALS"))
+
+
+def close_code(response: HttpResponseBase) -> int:
+    """Return the close code that tells a script what the response would tell a person."""
+    status = response.status_code
+    if status == 401 or (status in _REDIRECTS and _leads_to_login(response)):
+        return SIGNED_OUT
+    if status in (429, 503):
+        return CloseCode.TRY_AGAIN_LATER
+    if status >= 500:
+        return CloseCode.INTERNAL_ERROR
+    return _OWN_CODES + status
+
+
+def _leads_to_login(response: HttpResponseBase) -> bool:
+    """Return whether a redirect asks to sign in."""
+    try:
+        target = urlsplit(response.headers.get("Location", ""))
+        if REDIRECT_FIELD_NAME in parse_qs(target.query, keep_blank_values=True):
+            return True
+        login = urlsplit(resolve_url(settings.LOGIN_URL))
+    except (NoReverseMatch, ValueError):
+        return False
+    hosts = {target.netloc, login.netloc} - {""}
+    return target.path == login.path and len(hosts) < 2
+
+
+def _retry_after(response: HttpResponseBase, is_later: bool) -> float | None:
+    """Return after how many seconds a client should try again (RFC 9110 section 10.2.3).
+
+    Args:
+        response: the refusal.
+        is_later: whether it should, and understands it.
+    """
+    if not is_later:
+        return None
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    date = parse_http_date_safe(value) if value else None
+    return RETRY_AFTER if date is None else max(round(date - time.time(), 1), 0.0)
+
+
+def dismiss(
+    request: WebSocketRequest,
+    seam: Takeover,
+    response: HttpResponseBase,
+    headers: Iterable[tuple[str, str]],
+    slot: Place,
+) -> None:
+    """Accept the handshake and close it with what a script can act on.
+
+    Args:
+        request: the handshake.
+        seam: how to get the socket from the server.
+        response: the refusal.
+        headers: those of the refusal, of which cookies go out on the 101.
+        slot: from ``dismissal.enter()``.
+    """
+    meta = request.META
+    offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+    # Browsers that offer something give up when nothing is answered.
+    subprotocol = handshake.select_subprotocol(offered, (handshake.V1, *_offered(meta)))
+    cookies = [header for header in headers if header[0].lower() == "set-cookie"]
+    head = handshake.switching_protocols(meta["HTTP_SEC_WEBSOCKET_KEY"], subprotocol, cookies)
+    code = close_code(response)
+    is_later = code == CloseCode.TRY_AGAIN_LATER and subprotocol == handshake.V1
+    frames = dismissal.frames(code, refusal_reason(response), _retry_after(response, is_later))
+    websocket = seam.websocket(meta, dismissal.limits(conf.options()), DjangoHooks(request, seam))
+    dismissal.dismiss(websocket, seam, slot, head + frames)
+
+
+def hint(status: int) -> str:
+    """Return what to change where a status looks like a mistake of the project, else ``""``."""
+    if 200 <= status < 300:
+        return "the view has returned a page; does it lack @websocket?"
+    if status == 301:
+        return "clients do not follow; if it is APPEND_SLASH, use the URL with the slash"
+    return ""
+
+
+#: What Django's loggers of a SuspiciousOperation begin with, before the name of its class.
+_SECURITY: Final = "django.security."
+
+
+def limit_lines(record: logging.LogRecord) -> bool:
+    """Limit Django's own lines about refused handshakes, and what of the client is in them.
+
+    Errors of the project are all logged. What ``django.security`` calls errors are the client's.
+    """
+    request = getattr(record, "request", None)
+    if not isinstance(request, WebSocketRequest):
+        return True
+    is_security = record.name.startswith(_SECURITY)
+    if record.levelno >= logging.ERROR and not is_security:
+        return True
+    # The text of a SuspiciousOperation may quote the client.
+    end = suffix(record.name if is_security else record.msg)
+    if end is None:
+        return False
+    if is_security:
+        record.msg, record.args = "%s", (shown(str(record.msg)),)
+    elif isinstance(record.args, tuple):
+        record.args = tuple(
+            shown(each) if isinstance(each, str) and len(each) > SHOWN else each
+            for each in record.args
+        )
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        # The traceback would end with the text.
+        end = f" ({raised_at(error)}){end}"
+        record.exc_info = None
+    record.msg += end.replace("%", "%%")
+    return True
+
+
+def limit_security(kind: type[SuspiciousOperation] = SuspiciousOperation) -> None:
+    """Limit Django's lines about errors of a class, and of all that are known to derive from it.
+
+    Django has a logger for each, and a filter holds for its own logger only.
+    """
+    logging.getLogger(f"{_SECURITY}{kind.__name__}").addFilter(limit_lines)
+    for derived in kind.__subclasses__():
+        limit_security(derived)

@@ -1,0 +1,168 @@
+"""The request of a handshake, and the part of it that is kept while its socket is open."""
+
+from __future__ import annotations
+
+import io
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.handlers.wsgi import WSGIRequest
+from django.http.request import split_domain_port
+from django.utils.functional import SimpleLazyObject
+
+from .. import conf
+from ..protocol.environ import WIRE_PATH_KEY
+
+if TYPE_CHECKING:
+    from ..connection.websocket import WebSocket
+    from ..groups.identity import Identity
+    from ..responses import SwitchingProtocols
+
+__all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "require_ours", "shed"]
+
+# The body of every handshake.
+_NO_BODY: Final = io.BytesIO()
+
+# Prefixes of the server's own keys: sockets, parser, buffers, functions that hold the request.
+_SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
+_PLAIN: Final = (str, int, tuple)
+
+# Keys whose values differ from socket to socket, so sharing them saves nothing.
+_UNIQUE: Final = frozenset({"HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "REMOTE_PORT", "QUERY_STRING"})
+
+
+class WebSocketRequest(WSGIRequest):
+    """The request of a handshake.
+
+    Attributes:
+        urlconf: ``WEBSOCKET_URLCONF``, unless middleware has set another one, for pages.
+        websocket_urlconf: middleware may set it to a URLconf to use for this socket instead of
+            ``WEBSOCKET_URLCONF``; ``None`` otherwise.
+        websocket: the socket, also ``META["wsgi.websocket"]``; its use before the view has
+            returned accepts the handshake at once, except in an event view. ``None`` if the request
+            is not a WebSocket handshake.
+        identity: the user of a ticket or token; ``None`` if the user is that of the cookies.
+    """
+
+    urlconf: Any
+    websocket: WebSocket | None = None
+    identity: Identity | None = None
+    websocket_urlconf: Any = None
+
+    # For the handler: the handshake of this request, the response with which the view accepted it,
+    # whether its origin or host was refused, and whether a refusal is logged.
+    handshake: Any = None
+    accepted: SwitchingProtocols | None = None
+    is_foreign = False
+    is_refusal_logged = False
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__(environ)
+        self.urlconf = conf.get("WEBSOCKET_URLCONF")
+
+
+def require_ours(request: object) -> WebSocketRequest:
+    """Return the request that middleware has passed on.
+
+    Raises:
+        TypeError: it is an object of another class.
+    """
+    if isinstance(request, WebSocketRequest):
+        return request
+    raise TypeError(
+        f"middleware has passed on {type(request)!r} in place of the request of a "
+        f"WebSocket: pass on the same request, or a copy.copy() of it"
+    )
+
+
+def shed(request: WebSocketRequest) -> None:
+    """Free per-request state that no view can use any more, and intern header values.
+
+    Thousands of requests from the same few browsers are kept, so most of their headers are equal.
+    """
+    request._stream = _NO_BODY
+    state = request.__dict__
+    # No response will carry messages any more: adding one is an error, so that none gets lost.
+    state.pop("_messages", None)
+    state.pop("accepted", None)
+    # For async views, which do not exist for sockets.
+    state.pop("auser", None)
+    user = state.get("user")
+    if isinstance(user, SimpleLazyObject) and "_cached_user" in state:
+        # The user was read, so the lazy object is not needed any more.
+        request.user = state["_cached_user"]
+    match = request.resolver_match
+    if match is not None:
+        match.tried = None
+    websocket = request.websocket
+    assert websocket is not None
+    # In a new dictionary, since the server still uses its environ.
+    environ = {
+        sys.intern(key): _shared(key, value)
+        for key, value in request.META.items()
+        if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
+    }
+    request.META.pop("wsgi.websocket", None)
+    environ["wsgi.input"] = _NO_BODY
+    environ["wsgi.errors"] = sys.stderr
+    environ["wsgi.websocket"] = websocket
+    request.META = request.environ = websocket.environ = environ
+
+
+def _shared(key: str, value: Any) -> Any:
+    return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
+
+
+def bare_environ_of(request: WebSocketRequest) -> dict[str, Any]:
+    """Return the environ of a socket that keeps no request: its URL only; equal ones are shared."""
+    environ = request.META
+    return _bare_environ(
+        environ["SCRIPT_NAME"],
+        environ["PATH_INFO"],
+        environ.get(WIRE_PATH_KEY),
+        request.get_host(),
+        request.scheme or "http",
+    )
+
+
+@lru_cache(maxsize=1024)
+def _bare_environ(
+    script_name: str, path_info: str, wire_path: str | None, host: str, scheme: str
+) -> dict[str, Any]:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": script_name,
+        "PATH_INFO": path_info,
+        "HTTP_HOST": sys.intern(host),
+        "wsgi.url_scheme": scheme,
+    }
+    if wire_path is not None:
+        environ[WIRE_PATH_KEY] = wire_path
+    return environ
+
+
+def bare_request(websocket: WebSocket, address: str) -> WebSocketRequest:
+    """Return a request for an error report, for a socket that keeps none.
+
+    It has everything that Django's error reports need, but no headers, session or user.
+
+    Args:
+        websocket: the socket.
+        address: address that its handshake came from.
+    """
+    environ = dict(websocket.environ)
+    # In the encoding of WSGI, which the request decodes again.
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        environ[name] = environ[name].encode().decode("latin-1")
+    domain, port = split_domain_port(environ["HTTP_HOST"])
+    environ |= {
+        "SERVER_NAME": domain or environ["HTTP_HOST"],
+        "SERVER_PORT": port or ("443" if environ["wsgi.url_scheme"] == "https" else "80"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": address,
+        "QUERY_STRING": "",
+        "wsgi.input": _NO_BODY,
+        "wsgi.errors": sys.stderr,
+    }
+    return WebSocketRequest(environ)

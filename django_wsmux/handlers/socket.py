@@ -1,0 +1,569 @@
+"""The Django side of an open socket.
+
+What a view raises is logged and signalled as Django does for a request, and ends its own socket
+only. Each message of an event view is to the database what a request is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+from greenlet import GreenletExit, getcurrent
+
+from .. import conf
+from ..connection.connection import Connection
+from ..connection.counters import handled
+from ..connection.websocket import WebSocket
+from ..exceptions import ConnectionClosed
+from ..groups import users
+from ..groups.json_text import dump_json
+from ..groups.members import Key, prefix_of
+from ..logs import get_logger
+from ..protocol import handshake
+from ..protocol.environ import wire_path
+from ..protocol.frames import CloseCode
+from ..responses import (
+    Conversation,
+    SwitchingProtocols,
+    WebSocketResponse,
+    refusal_reason,
+)
+from ..server import limits
+from ..server.limits import FULL_USER, Place
+from ..server.takeover import Takeover
+from ..signals import websocket_closed, websocket_opened
+from . import context, databases, sessions
+from .callables import explain, name_of, note_result, require_done
+from .context import Surroundings
+from .reporting import describe, note_late_response, notify, report
+from .request import WebSocketRequest, bare_environ_of, bare_request, shed
+
+__all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
+
+logger = get_logger("django_wsmux.connection")
+
+Headers = Iterable[tuple[str, str]]
+
+#: Sockets whose ``disconnect()`` runs.
+_disconnecting: set[Connection] = set()
+
+
+class EventView(Protocol):
+    """What is called of a ``WebSocketView`` once its socket is open."""
+
+    keep_request: bool
+    subprotocols: Sequence[str]
+    compression: bool
+    #: Handles a message of a group, where the view looks at them.
+    group_receive: Any
+
+    def connect(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
+        """Decide on the handshake: ``None`` is yes."""
+
+    def receive(self, message: str | bytes) -> object:
+        """Handle a message."""
+
+    def disconnect(self, code: int, reason: str) -> object:
+        """The socket is closed."""
+
+    def release_request(self) -> None:
+        """Let go of the request."""
+
+
+class DjangoHooks:
+    """What Django adds to one socket: ``server.contracts.Hooks``.
+
+    Args:
+        request: the handshake.
+        seam: how to get the socket from the server.
+    """
+
+    __slots__ = (
+        "_address",
+        "_opened_at",
+        "_people",
+        "_request",
+        "_seam",
+        "_session",
+        "_surroundings",
+        "_view",
+    )
+
+    _address: str
+    _opened_at: float
+
+    def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
+        self._request: WebSocketRequest | None = request
+        self._seam: Takeover | None = seam
+        # The groups of the user who is signed in, and of the session.
+        self._people: tuple[Key, ...] = ()
+        # The session, once nobody saves it any more but the view.
+        self._session: SessionBase | None = None
+        # The event view, and what its messages are handled in once it has said yes.
+        self._view: EventView | None = None
+        self._surroundings: Surroundings | None = None
+
+    # The handshake
+
+    def connect(self, view: EventView, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Let an event view decide on the handshake; what it sends meanwhile waits for the 101."""
+        self._view = view
+        try:
+            refusal = view.connect(self._request, *args, **kwargs)
+        except TypeError as error:
+            explain(error)
+            raise
+        if refusal is not None:
+            if isinstance(refusal, HttpResponseBase):
+                return refusal
+            require_done(refusal, view.connect)
+            raise TypeError(
+                f"{name_of(view.connect)} returned {refusal!r}: return None to accept, or an "
+                f"HttpResponse to refuse"
+            )
+        response = SwitchingProtocols(subprotocols=view.subprotocols, compression=view.compression)
+        if self._request is not None:
+            self._request.accepted = response
+        self._surroundings = response.surroundings
+        return response
+
+    def open(self, websocket: Connection) -> None:
+        """Accept on the spot, unless an event view leaves it to us, or it is under way."""
+        request, seam, place = self._request, self._seam, websocket.place
+        if self._view is not None or seam is None:
+            return
+        assert request is not None
+        # For helpers: the view itself runs inside its request.
+        self._surroundings = context.managed(request, context.current())
+        if place is not None and not admit_user(request, place):
+            if not seam.is_switched:
+                websocket.abandon()
+                raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
+            place.is_refused = False  # with a response, as it is
+            self.accept(websocket)
+            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
+        else:
+            self.accept(websocket)
+
+    def surround(self, response: SwitchingProtocols) -> None:
+        """Add what ``WEBSOCKET_CONTEXT`` says to what is around the view that has accepted."""
+        assert self._request is not None
+        self._surroundings = response.surroundings = context.managed(
+            self._request, response.surroundings
+        )
+
+    def accept(
+        self,
+        websocket: Connection,
+        subprotocols: Sequence[str] = (),
+        headers: Headers = (),
+        *,
+        compression: bool = True,
+        is_joined: bool = False,
+    ) -> None:
+        """Send the 101 and take the socket over.
+
+        Args:
+            websocket: the socket.
+            subprotocols: those that the view speaks.
+            headers: of the response that accepts.
+            compression: whether the view agrees to it.
+            is_joined: ``join()`` has been called.
+        """
+        request, seam = self._request, self._seam
+        assert request is not None
+        assert seam is not None
+        head = b""
+        if not seam.is_switched:
+            meta = request.META
+            offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+            websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
+            # Browsers that offer something give up when nothing is answered.
+            answer = websocket.subprotocol or handshake.select_subprotocol(
+                offered, (handshake.BEARER,)
+            )
+            key = meta["HTTP_SEC_WEBSOCKET_KEY"]
+            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS") if compression else None
+            extensions = websocket.negotiate(offer)
+            head = handshake.switching_protocols(key, answer, headers, extensions)
+        # One string for all sockets from there.
+        self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
+        if not is_joined:
+            self.join(websocket)
+        self._seam = None
+        closed = users.closed_since(seam, self._people)
+        users.end(seam)
+        if closed is not None:
+            # What the view has sent was for a user who is no longer signed in.
+            websocket.unsend()
+            websocket.close(*closed)
+        transport, unread = seam.take(websocket)
+        self._opened_at = time.monotonic()
+        websocket.opened(transport, head, unread)
+        notify(websocket_opened, WebSocket, websocket=websocket, request=request)
+
+    def join(self, websocket: Connection) -> None:
+        """Read the session, and join the groups of session and user."""
+        request, seam = self._request, self._seam
+        assert request is not None
+        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
+        self._seam = None
+        try:
+            self._people = users.join_within(self._surroundings, websocket, request)
+        finally:
+            self._seam = seam
+
+    def refuse(self, websocket: WebSocket) -> None:
+        """The socket will not open, though an event view may have said yes to it."""
+        websocket.abandon()
+        if self._view is not None and self._surroundings is not None:
+            self._tell_of_close(websocket)
+        self._view = None
+        self._part(websocket)
+
+    # The conversation
+
+    def begin(self, websocket: WebSocket, accepted: SwitchingProtocols) -> None:
+        """The socket is open and the request is over: go on with the view."""
+        request = self._request
+        assert request is not None
+        self._surroundings = accepted.surroundings
+        try:
+            # Of the server's greenlet, which ends.
+            databases.end_handshake()
+            databases.discard()
+            self._session = sessions.watch(request)
+            shed(request)
+        except BaseException as error:
+            # A session store or database backend of the project's. The view goes on with a socket
+            # that is closed, so it is told.
+            self._failed(websocket, error)
+        if isinstance(accepted, WebSocketResponse):
+            websocket.run(lambda: self._converse(websocket, accepted))
+        else:
+            self._serve(websocket)
+
+    def _serve(self, websocket: WebSocket) -> None:
+        """From here on messages go to the event view."""
+        assert self._view is not None
+        if not self._view.keep_request:
+            try:
+                self._release_request(websocket)
+            except BaseException as error:
+                self._failed(websocket, error)
+        websocket.serve()
+
+    def identify(self, websocket: Connection) -> bool:
+        """The first message has said whose socket this is: be in the groups of that user.
+
+        Returns:
+            False if the socket is closed: with 1013 as the user has too many sockets, or because
+            the user's sockets were closed while the message was judged.
+        """
+        assert self._request is not None
+        if websocket.place is not None and not admit_user(self._request, websocket.place):
+            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
+            return False
+        users.leave(websocket, self._people)
+        self._people = users.join(websocket, self._request)
+        closed = users.closed_since(websocket, self._people)
+        if closed is not None:
+            websocket.close(*closed)
+        if websocket.closed:
+            # The socket closed meanwhile, so this is the only place that takes it out.
+            users.leave(websocket, self._people)
+        return closed is None
+
+    def _release_request(self, websocket: WebSocket) -> None:
+        view, request = self._view, self._request
+        assert view is not None
+        assert request is not None
+        environ = bare_environ_of(request)
+        self._part(websocket)
+        websocket.environ = environ
+        view.release_request()
+
+    def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
+        """Run a function view's conversation to its end and close the socket.
+
+        It may end with a yes: that of a view which could not be asked before the 101, and has the
+        socket from then on.
+        """
+        answer: object = response
+        is_served = False
+        try:
+            while isinstance(answer, WebSocketResponse):
+                calls_view = answer.calls_view
+                talk = partial(self._talk, websocket, answer.conversation)
+                answer = self._run(websocket, answer.surroundings, talk)
+            is_served = isinstance(answer, SwitchingProtocols)
+            if is_served:
+                self._serve(websocket)
+            elif isinstance(answer, HttpResponseBase):
+                if not calls_view:
+                    note_late_response(websocket, answer)
+                close_for(websocket, answer)
+            else:
+                note_result(answer, response.conversation)
+                websocket.close()
+        finally:
+            if not is_served:
+                # Killed in the middle: the process is going.
+                websocket.close(CloseCode.SERVICE_RESTART)
+                self.end(websocket)
+
+    def _talk(self, websocket: WebSocket, conversation: Conversation) -> object:
+        answer = require_done(conversation(websocket), conversation)
+        if isinstance(answer, SwitchingProtocols):
+            self.surround(answer)
+        return answer
+
+    def end(self, websocket: WebSocket) -> None:
+        """The view is done with the socket."""
+        notify(
+            websocket_closed,
+            WebSocket,
+            websocket=websocket,
+            request=self._request,
+            code=websocket.close_code,
+            reason=websocket.close_reason,
+            duration=self.age,
+            traffic=websocket.traffic,
+        )
+        self._part(websocket)
+
+    def _part(self, websocket: WebSocket) -> None:
+        """Part request and socket, so that both go at once and not with the garbage collector."""
+        if self._request is not None:
+            self._request.websocket = None
+            self._request = self._session = None
+        websocket.environ.pop("wsgi.websocket", None)
+
+    # contracts.Hooks
+
+    #: Whoever waits for a message gives the database connections back first.
+    before_wait = staticmethod(databases.release)
+
+    #: A greenlet that ends gives them back too.
+    retire = staticmethod(databases.discard)
+
+    dump_json = staticmethod(dump_json)
+
+    def receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message."""
+        self._in_view(websocket, self._view.receive, message)  # type: ignore[union-attr]
+
+    def group_receive(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message of a group."""
+        self._in_view(websocket, self._view.group_receive, message)  # type: ignore[union-attr]
+
+    def disconnect(self, websocket: Connection) -> None:
+        """Tell an event view of the close, once."""
+        assert isinstance(websocket, WebSocket)
+        self._tell_of_close(websocket)
+        self._view = None
+        self.end(websocket)
+
+    def _tell_of_close(self, websocket: Connection) -> None:
+        assert self._view is not None
+        code = websocket.close_code or CloseCode.ABNORMAL
+        _disconnecting.add(websocket)
+        try:
+            self._in_view(websocket, partial(self._view.disconnect, code), websocket.close_reason)
+        finally:
+            _disconnecting.discard(websocket)
+
+    def is_disconnecting(self, websocket: Connection) -> bool:
+        """Return whether the view is being told of the close."""
+        return websocket in _disconnecting
+
+    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
+        """Run a helper in the view's surroundings; only its failure ends the socket."""
+        self._run(websocket, self._surroundings, function)
+
+    @property
+    def user_id(self) -> str | None:
+        """Primary key of the signed-in user, as a string."""
+        return users.user_id(self._people)
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the user's group: see ``WEBSOCKET_GROUP_PREFIX``."""
+        return prefix_of(self._people[0]) if self._people else ""
+
+    @property
+    def address(self) -> str:
+        """Where the handshake came from: the proxy where there is one, empty for a unix socket."""
+        return self._address
+
+    @property
+    def age(self) -> float:
+        """Seconds since the 101."""
+        return time.monotonic() - self._opened_at
+
+    def leave(self, websocket: Connection) -> None:
+        """Leave the groups of user and session."""
+        users.leave(websocket, self._people)
+
+    def refresh_user(self) -> None:
+        """Read session and user anew; ``request.user`` is evaluated when it is next used."""
+        request = self._request
+        if request is None:
+            raise RuntimeError(
+                "the request is gone: a view with keep_request = False has no request.user"
+            )
+        if request.identity is not None:
+            request.__dict__.pop("_cached_user", None)
+            request.user = SimpleLazyObject(request.identity.read_anew)  # type: ignore[assignment]
+            return
+        session = getattr(request, "session", None)
+        if session is None:
+            raise RuntimeError(
+                "refresh_user() needs SessionMiddleware and AuthenticationMiddleware in MIDDLEWARE"
+            )
+        store: Any = type(session)
+        request.session = store(session.session_key)
+        self._session = sessions.watch(request)
+        request.__dict__.pop("_cached_user", None)
+        request.user = SimpleLazyObject(  # type: ignore[assignment]
+            lambda: auth.get_user(request)
+        )
+
+    # Running views
+
+    def _in_view(
+        self, websocket: Connection, function: Callable[[Any], object], subject: Any
+    ) -> None:
+        """Call an event view. Never raises: the greenlet has other sockets to serve."""
+        current = getcurrent()
+        started = perf_counter()
+        context: Any = None
+        try:
+            try:
+                if getattr(current, databases.MARK, None) is True:
+                    databases.begin_message()
+                context = self._surroundings.context(current)  # type: ignore[union-attr]
+                result = context.run(function, subject)
+                if result is not None:
+                    note_result(require_done(result, function), function)
+            except BaseException as error:
+                self._failed(websocket, error, context)
+            handled(perf_counter() - started)
+            if getattr(current, databases.MARK, None) is True:
+                databases.end_message()
+            if self._session is not None and self._session.modified:
+                sessions.warn_of_change(self._session, self._request)
+        except BaseException:
+            logger.exception("%r: what follows a message failed", websocket)
+
+    def _run(
+        self,
+        websocket: Connection,
+        around: Surroundings | None,
+        function: Callable[[], object],
+    ) -> object:
+        """Run a conversation or a helper; only GreenletExit gets out.
+
+        Args:
+            websocket: the socket.
+            around: ``None`` if there is nothing around it.
+            function: what to run.
+        """
+        context: Any = None
+        try:
+            if around is None:
+                return require_done(function(), function)
+            context = around.context(getcurrent())
+            return require_done(context.run(function), function)
+        except GreenletExit:
+            raise  # killed, as its socket has closed or the process is going
+        except BaseException as error:
+            # SystemExit would end the worker with all of its sockets.
+            self._failed(websocket, error, context)
+            return None
+        finally:
+            self._clear_up(websocket)
+
+    def _clear_up(self, websocket: Connection) -> None:
+        """Do what follows a conversation or a helper."""
+        try:
+            databases.discard()
+            if self._session is not None and self._session.modified:
+                sessions.warn_of_change(self._session, self._request)
+        except BaseException:
+            logger.exception("%r: what follows a message failed", websocket)
+
+    def report(
+        self, websocket: Connection, error: BaseException, context: Any = None
+    ) -> HttpResponseBase:
+        """Log and signal an error as Django does for a view; return what a page would show.
+
+        Args:
+            websocket: the socket.
+            error: what the view raised, while it is handled.
+            context: what the view ran in, if it did: its request id is to be in the log.
+        """
+        assert isinstance(websocket, WebSocket)
+
+        def find_request() -> HttpRequest:
+            return self._request or bare_request(websocket, self._address)
+
+        if context is None:
+            return report(websocket.path, error, find_request, self.user_id)
+        plain = getattr(context, "plain", context)
+        found: HttpResponseBase = plain.run(
+            report, websocket.path, error, find_request, self.user_id
+        )
+        return found
+
+    def _failed(self, websocket: Connection, error: BaseException, context: Any = None) -> None:
+        """Report an error of the view, and close the socket accordingly."""
+        if (
+            isinstance(error, ConnectionClosed)
+            and websocket.closed
+            and websocket not in _disconnecting
+        ):
+            return  # the peer has gone in the middle, which is no failure
+        explain(error)
+        response = self.report(websocket, error, context)
+        if websocket.connecting:
+            return
+        if settings.DEBUG:
+            response.reason_phrase = describe(error)
+        close_for(websocket, response)
+
+
+def admit_user(request: HttpRequest, place: Place) -> bool:
+    """Say whether the user of a handshake, if one is signed in, may have another socket.
+
+    ``request.user`` is read, which asks the database, only where there is a cap.
+    """
+    limit = conf.options().max_sockets_per_user
+    user = getattr(request, "user", None) if limit is not None else None
+    if limit is None or user is None or not user.is_authenticated:
+        return True
+    # Each tenant may have a user of that primary key.
+    name = f"{prefix} {user.pk}" if (prefix := conf.group_prefix()) else str(user.pk)
+    return limits.admit_user(place, name, limit, wire_path(request.META))
+
+
+def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:
+    """Close an open socket with what would have been an HTTP response.
+
+    An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason
+    names the status.
+    """
+    if code is None:
+        is_ours = response.status_code >= 500
+        code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
+    websocket.close(code, refusal_reason(response))

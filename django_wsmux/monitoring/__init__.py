@@ -1,0 +1,3 @@
+"""Counters, an overview of all processes, and where they are shown."""
+
+__all__: list[str] = []

@@ -1,0 +1,481 @@
+"""A connection on gevent's hub: a raw non-blocking socket and one persistent read watcher.
+
+What arrives is read, parsed and answered in the hub itself; a greenlet is switched to only when
+there is a message for the view that it runs. Nothing waits in the hub, and nothing that a peer
+sends raises there.
+
+libev aborts the process when a descriptor is closed that an active watcher still watches, so
+``_drop()`` is the one place where descriptors are closed, and it stops the watchers first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+from greenlet import getcurrent, greenlet
+
+from ..connection import guard, hub_thread, registry
+from ..connection.connection import Connection
+from ..connection.counters import count, gauges
+from ..connection.drain import FAREWELL, farewell
+from ..connection.keepalive import RETRY, Keepalive
+from ..protocol.frames import FIN, head
+from .base import SocketTransport, arrived, end_stream
+from .handler_pool import HandlerPool, Job
+from .streams import Stream, TLSStream
+from .watchdog import Watchdog
+
+try:
+    from ..protocol._speedups import read_message, write_message
+
+    _is_fast = True
+except ImportError:  # there was no compiler
+    _is_fast = False
+
+try:
+    from ..protocol._speedups import keep_to_thread
+except ImportError:  # or it was compiled before this was there
+
+    def keep_to_thread() -> None:
+        """Leave it to the transport."""
+
+
+__all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
+
+# As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
+_switch: Final = greenlet.switch
+
+_READ: Final = 1
+_WRITE: Final = 2
+
+
+class _Sweeper:
+    """Runs the keepalive on the hub, with one timer that is set to whoever is due next."""
+
+    def __init__(self) -> None:
+        self.keepalive = Keepalive()
+        self._timer: Any = None
+        self._wakes_at = 0.0
+        self._due: float | None = None
+
+    def watch(self, websocket: Connection) -> None:
+        due = self.keepalive.add(websocket, time.monotonic())
+        if due is not None and (self._timer is None or due < self._wakes_at):
+            self._wake_at(due)
+
+    def stop(self) -> None:
+        """Wake no more."""
+        self._wake_at(None)
+
+    def _sweep(self) -> None:
+        self._due = time.monotonic() + RETRY  # unless the sweep knows better
+        guard.call(self._sweep_now)
+        self._wake_at(self._due)
+
+    def _sweep_now(self) -> None:
+        self._due = self.keepalive.sweep(time.monotonic())
+
+    def _wake_at(self, due: float | None) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        if due is not None:
+            self._wakes_at = due
+            self._timer = gevent.get_hub().loop.timer(max(due - time.monotonic(), 0.01))
+            self._timer.start(self._sweep)
+
+
+_sweeper = _Sweeper()
+
+# The greenlets that handle the messages of event views; made with the first connection.
+_handlers: HandlerPool | None = None
+
+# Looks for views that do not wait, where that is asked for.
+_watchdog: Watchdog | None = None
+
+
+def handlers_for(websocket: Connection) -> HandlerPool:
+    """Return the process's pool, of the size that the options ask for; watch that it gets on."""
+    global _handlers, _watchdog
+    if _handlers is None:
+        _keep_to_thread()
+        options = websocket.options
+        pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        # Servers that know nothing of sockets end the process when they have no request left.
+        atexit.register(_bid_farewell, os.getpid())
+        gauges["handlers_running"] = lambda: pool.running
+        gauges["handlers_waiting"] = lambda: pool.waiting
+        if options.blocked_warning:
+            _watchdog = Watchdog(options.blocked_warning)
+            _watchdog.start()
+    return _handlers
+
+
+def _bid_farewell(process: int) -> None:
+    """Close what is open; the sockets of a process are not for its forks to close."""
+    if os.getpid() == process and not registry.is_stopping():
+        farewell(FAREWELL)
+
+
+def disown() -> None:
+    """Forget in a forked child what served the sockets of the parent."""
+    global _sweeper, _handlers, _watchdog
+    hub_thread.forget()
+    _sweeper.stop()
+    _sweeper = _Sweeper()
+    if _handlers is not None:
+        _handlers.disown()
+        _handlers = None
+    if _watchdog is not None:
+        _watchdog.stop()
+        _watchdog = None
+
+
+def _keep_to_thread() -> None:
+    """Have sockets refuse all threads but this one."""
+    get_ident = monkey.get_original("_thread", "get_ident")
+    hub_thread.adopt(get_ident, gevent.get_hub().loop.run_callback_threadsafe)
+    keep_to_thread()
+
+
+class GeventTransport(SocketTransport):
+    """Carries the bytes of one WebSocket; see ``contracts.Transport``.
+
+    Args:
+        stream: the taken-over socket.
+        websocket: gets what arrives.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_handlers",
+        "_hub",
+        "_reader",
+        "_stalled",
+        "_timer",
+        "_waiter",
+        "_writer",
+    )
+
+    def __init__(self, stream: Stream, websocket: Connection) -> None:
+        super().__init__(stream, websocket)
+        self._hub = gevent.get_hub()
+        self._handlers = handlers_for(websocket)
+        self._reader = self._hub.loop.io(stream.fileno(), _READ)
+        # Says when the peer takes more of what is queued.
+        self._writer: Any = None
+        # Ends the connection when the peer does not take enough of it in time.
+        self._stalled: Any = None
+        # The greenlet in wait(), and the event for those in drain().
+        self._waiter: Any = None
+        self._drained: Event | None = None
+        self._timer: Any = None
+
+    # Reading
+
+    def start(self) -> None:
+        """Begin to read."""
+        if self._stream is not None:
+            self._reader.start(self._readable)
+            _sweeper.watch(self._websocket)
+
+    def pause(self) -> None:
+        """Stop reading, so that TCP pushes back on the peer."""
+        if self._stream is not None:
+            self._reader.stop()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._stream is not None:
+            self._reader.start(self._readable)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back from the hub when others have had their turn.
+
+        A timer, as callbacks of the loop run fifty at a time before it looks for input.
+        """
+        timer = self._hub.loop.timer(0)
+
+        def fire() -> None:
+            timer.close()
+            self._guarded(callback)
+
+        timer.start(fire)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        """Call back from the hub; an error drops this socket and harms no other."""
+        try:
+            callback()
+        except Exception:
+            self._fail(self._websocket)
+
+    # Writing
+
+    def _start_writing(self) -> None:
+        if self._writer is None:
+            assert self._stream is not None
+            self._writer = self._hub.loop.io(self._stream.fileno(), _WRITE)
+            timeout = self._websocket.options.send_timeout
+            if timeout:
+                self._stalled = self._hub.loop.timer(0, timeout)
+        self._writer.start(self._guarded, self._writable)
+
+    def _stop_writing(self) -> None:
+        self._writer.stop()
+        if self._stalled is not None:
+            self._stalled.stop()
+
+    def _note_progress(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+
+    def _expect_progress(self) -> None:
+        if self._stalled is not None:
+            self._stalled.again(self._guarded, self._time_out)
+
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        hub_thread.require()
+        return super().send_message(message, opcode)
+
+    def drain(self, limit: int) -> None:
+        """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
+        if self._drained is None:
+            self._drained = Event()
+        self._demand(limit)
+        while self.unsent > limit:
+            self._drained.clear()
+            self._drained.wait()
+
+    # Waiting
+
+    def wait(self, timeout: float | None) -> bool | str | bytes:
+        """Wait for ``wake()``, or for the next message; False after ``timeout`` seconds."""
+        if self._waiter is not None:
+            raise RuntimeError(
+                f"another greenlet is already waiting for a message on {self._websocket}"
+            )
+        current = getcurrent()
+        if current is self._hub:
+            raise RuntimeError("receive() in a callback of the hub would stop the whole process")
+        timer = None
+        self._waiter = current
+        try:
+            if timeout is not None:
+                timer = self._hub.loop.timer(max(timeout, 0))
+                timer.start(self._switch, False)
+            news: bool | str | bytes = _switch(self._hub)
+            return news
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.stop()
+                timer.close()
+
+    def wake(self) -> None:
+        """Let the greenlet in ``wait()`` go on, if there is one."""
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if getcurrent() is self._hub:
+            self._waiter = None
+            waiter.switch(True)
+        else:
+            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            self._hub.loop.run_callback(self._switch, True)
+
+    def _switch(self, result: bool) -> None:
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.switch(result)
+
+    def submit(self, job: Job) -> None:
+        """Call ``job`` in one of the greenlets that all sockets share."""
+        if getcurrent() is self._hub:
+            self._handlers.start(job)
+        else:
+            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            self._hub.loop.run_callback(self._handlers.start, job)
+
+    # Ending
+
+    def close_after(self, timeout: float) -> None:
+        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        if self._timer is None and self._stream is not None:
+            self._timer = self._hub.loop.timer(timeout)
+            self._timer.start(self._guarded, self._close_timed_out)
+
+    def _close_timed_out(self) -> None:
+        count("close_timed_out")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Close the descriptor, its watchers first."""
+        if self._stream is None:
+            return
+        self._close_watchers()
+        stream, self._stream = self._stream, None
+        end_stream(stream)
+        self._queue, self.unsent = None, 0
+        if self._drained is not None:
+            self._drained.set()
+        # Cut the circle, so that both objects go at once and not with the garbage collector.
+        websocket, self._websocket = self._websocket, None
+        _sweeper.keepalive.discard(websocket)
+        websocket.connection_lost()
+
+    def _close_watchers(self) -> None:
+        for watcher in (self._reader, self._writer, self._timer, self._stalled):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+
+    def disown(self) -> None:
+        """Let go of the socket in a forked child; a greenlet that waits here waits for ever."""
+        if self._stream is not None:
+            self._close_watchers()
+        self._waiter = None
+        super().disown()
+
+    # Helpers
+
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Start ``function`` in a greenlet of its own; return what ends it."""
+        return partial(gevent.spawn(function).kill, block=False)
+
+
+class PlainTransport(GeventTransport):
+    """The same over plain TCP with our own C, where a message is one call there and one back."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, stream: Stream, websocket: Connection) -> None:
+        super().__init__(stream, websocket)
+        self._descriptor = stream.fileno()
+
+    def _readable(self) -> None:
+        if self._stream is None:
+            return
+        largest = self._codec.alone
+        if largest < 0:
+            super()._readable()
+            return
+        try:
+            message, size = read_message(self._descriptor, arrived, largest)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The peer is gone: reset, timed out, unreachable.
+            self._drop()
+            return
+        except Exception:
+            self._fail(self._websocket)
+            return
+        if message is None:
+            self._received(size, False)
+            return
+        websocket, waiter = self._websocket, self._waiter
+        try:
+            is_next = websocket.heard(size)
+            if is_next and waiter is not None:
+                self._waiter = None
+                waiter.switch(message)
+            elif not (
+                is_next
+                and websocket.is_served
+                and self._handlers.start(websocket.take_turn, message)
+            ):
+                websocket.message_received(message)
+        except Exception:
+            self._fail(websocket)
+
+    def send_message(self, message: str | bytes, opcode: int) -> int:
+        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        if self.unsent or self._stream is None:
+            return super().send_message(message, opcode)
+        try:
+            size, sent = write_message(self._descriptor, message, opcode)
+        except OSError:
+            self._drop()
+            return 0
+        except RuntimeError:
+            raise RuntimeError(hub_thread.ADVICE) from None
+        if sent < size:
+            payload = message.encode() if isinstance(message, str) else message
+            self._enqueue_parts(head(FIN | opcode, len(payload)), payload, sent)
+        return size
+
+
+class TLSTransport(GeventTransport):
+    """The same over TLS, where bytes may be waiting that the descriptor says nothing of.
+
+    A record is decrypted as a whole; what was not read of it sits in memory.
+    """
+
+    __slots__ = ()
+
+    _stream: TLSStream | None
+
+    def start(self) -> None:
+        """Begin to read, what the server has left of a record first."""
+        super().start()
+        self._expect_pending()
+
+    def resume(self) -> None:
+        """Read again, what is decrypted already first."""
+        super().resume()
+        self._expect_pending()
+
+    def _expect_pending(self) -> None:
+        if self._stream is not None and self._stream.pending:
+            self._hub.loop.run_callback(self._guarded, self._read_pending)
+
+    def _start_writing(self) -> None:
+        super()._start_writing()
+        self._watch_for_what_is_wanted()
+
+    def _writable(self) -> None:
+        super()._writable()
+        if self._stream is not None and self.unsent:
+            self._watch_for_what_is_wanted()
+
+    def _watch_for_what_is_wanted(self) -> None:
+        """Try to write again when something has come, if that is what TLS waits for.
+
+        The descriptor is writable all the time then.
+        """
+        assert self._stream is not None
+        events = _READ if self._stream.wants_read else _WRITE
+        if self._writer.events != events:
+            self._writer.stop()
+            self._writer.events = events
+            self._writer.start(self._guarded, self._writable)
+
+    def _is_reading(self) -> bool:
+        # Read in gevent 26.9; its type stubs do not know it.
+        return bool(self._reader.active)  # type: ignore[attr-defined]
+
+    def _readable(self) -> None:
+        super()._readable()
+        self._guarded(self._read_pending)
+
+    def _read_pending(self) -> None:
+        while self._stream is not None and self._is_reading() and self._stream.pending:
+            super()._readable()
+
+
+def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
+    """Return the transport that suits the stream."""
+    if isinstance(stream, TLSStream):
+        return TLSTransport(stream, websocket)
+    kind = PlainTransport if _is_fast else GeventTransport
+    return kind(stream, websocket)

@@ -1,0 +1,52 @@
+"""Envelopes: encoding, decoding, and fields of later releases."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_wsmux.groups.envelope import PREFIX, Envelope, UnreadableEnvelope, pack, unpack
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
+
+
+@given(st.integers(0, 255), ANY_TEXT, st.binary(max_size=300), st.text(max_size=200))
+def test_round_trip(opcode: int, name: str, data: bytes, prefix: str) -> None:
+    """Name and prefix of any length and language survive a round trip."""
+    envelope = unpack(pack(opcode, name, data, prefix))
+    assert (envelope.opcode, envelope.name, envelope.data) == (opcode, name, data)
+    assert envelope.prefix == prefix
+
+
+def test_layout() -> None:
+    """The bytes stay the same: other releases rely on them."""
+    assert pack(1, "é", b"d") == b"\x01\x00\x00\x00\x00\x02\xc3\xa9d"
+    assert pack(1, "a", b"d", "p") == b"\x01\x01\x00\x00\x00\x01a\x01\x00\x00\x00\x01pd"
+
+
+def test_unknown_field() -> None:
+    """A field of a later release is kept, and the known fields beside it are read."""
+    later = b"\xc8\x00\x00\x00\x03new"
+    packed = pack(2, "a", b"d", "p")
+    envelope = unpack(b"\x02\x02" + packed[2:7] + later + packed[7:])
+    assert envelope == Envelope(2, "a", b"d", {200: b"new", PREFIX: b"p"})
+
+
+@given(st.binary(max_size=60))
+def test_anything(data: bytes) -> None:
+    """Any bytes are an envelope or unreadable; there is no other error."""
+    try:
+        envelope = unpack(data)
+    except UnreadableEnvelope:
+        return
+    assert data.endswith(envelope.data)
+
+
+@pytest.mark.parametrize("size", range(13))
+def test_cut_short(size: int) -> None:
+    """A truncated envelope is not taken for a shorter one."""
+    whole = pack(1, "a", b"", "p")
+    assert len(whole) == 13
+    with pytest.raises(UnreadableEnvelope):
+        unpack(whole[:size])

@@ -1,0 +1,242 @@
+"""Sockets on gevent's hub while no view waits, or no handler is free."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support import ROOT
+
+#: A patched process with hooks that do nothing; ``opened()`` returns a socket and its peer.
+PREPARED = """
+from gevent import monkey
+monkey.patch_all()
+from types import SimpleNamespace
+import gevent
+from gevent import event, socket
+from django_wsmux.protocol.options import Options
+from django_wsmux.transports import gevent as transport
+from django_wsmux.transports.streams import detach
+from django_wsmux.websocket import WebSocket
+from tests.support import frame
+
+def nothing(*args):
+    pass
+
+def opened(**hooks):
+    framework = dict.fromkeys(
+        ("before_wait", "receive", "disconnect", "leave", "retire", "open"), nothing
+    )
+    options = Options(handler_greenlets=1, blocked_warning=0, close_timeout=0.1)
+    websocket = WebSocket({"PATH_INFO": "/"}, options, SimpleNamespace(**framework | hooks))
+    ours, peer = socket.socketpair()
+    websocket.opened(transport.transport_for(detach(ours), websocket), b"", b"")
+    return websocket, peer
+"""
+
+
+def run(program: str) -> None:
+    """Run a program in a process of its own."""
+    command = [sys.executable, "-W", "error", "-c", PREPARED + program]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+
+
+def test_message_before_the_wait() -> None:
+    """A message that arrives while database connections are released is not missed."""
+    run("""
+def come():
+    peer.sendall(frame(0x81, b"hello"))
+    gevent.sleep(0.01)
+
+websocket, peer = opened(before_wait=come)
+assert websocket.receive(1) == "hello"
+""")
+
+
+def test_close_before_the_wait() -> None:
+    """A socket that closes meanwhile is not waited for."""
+    run("""
+def leave():
+    peer.close()
+    gevent.sleep(0.01)
+
+websocket, peer = opened(before_wait=leave)
+assert websocket.receive(1) is None
+""")
+
+
+#: All handlers are busy, and a message of another socket waits.
+WAITING = """
+from django_wsmux.connection.counters import counters
+
+seen, over = [], event.Event()
+busy, other = opened(receive=lambda websocket, message: over.wait())
+busy.serve()
+websocket, peer = opened(receive=lambda websocket, message: seen.append(message))
+websocket.serve()
+other.sendall(frame(0x81, b"long"))
+gevent.sleep(0.01)
+peer.sendall(frame(0x81, b"waits"))
+gevent.sleep(0.01)
+assert websocket.unread == 1
+"""
+
+
+def test_waiting_message() -> None:
+    """A message that waits for a free handler counts as unread, and comes before the next one."""
+    run(
+        WAITING
+        + """
+peer.sendall(frame(0x81, b"next"))
+gevent.sleep(0.01)
+assert websocket.unread == 2
+over.set()
+gevent.sleep(0.01)
+assert seen == ["waits", "next"]
+"""
+    )
+
+
+def test_waiting_message_when_closed() -> None:
+    """A message that waits for a handler is dropped when the server closes the socket."""
+    run(
+        WAITING
+        + """
+websocket.close()
+over.set()
+gevent.sleep(0.01)
+assert not seen
+"""
+    )
+
+
+def test_waiting_message_when_lost() -> None:
+    """A waiting message is counted, and still handled, if the peer goes before its turn."""
+    run(
+        WAITING
+        + """
+peer.close()
+gevent.sleep(0.01)
+assert counters["messages_received"] == 1
+over.set()
+gevent.sleep(0.01)
+assert seen == ["waits"]
+"""
+    )
+
+
+#: ``elsewhere()`` calls a function in a native thread and returns the text of its exception.
+NATIVE = """
+def elsewhere(function, *args):
+    def call():
+        try:
+            function(*args)
+        except RuntimeError as error:
+            return str(error)
+    return gevent.get_hub().threadpool.apply(call)
+
+websocket, peer = opened()
+"""
+
+
+def test_native_thread() -> None:
+    """A call from another thread than the hub's is refused, with advice."""
+    run(
+        NATIVE
+        + """
+for call in (lambda: websocket.send("x"), lambda: websocket.send(b"x" * 9000), websocket.ping,
+             websocket.close):
+    assert "run_callback_threadsafe(gevent.spawn, websocket.send" in elsewhere(call)
+assert not websocket.closed
+loop = gevent.get_hub().loop
+elsewhere(loop.run_callback_threadsafe, gevent.spawn, websocket.send, "as advised")
+assert peer.recv(100) == b"\\x81\\x0aas advised"
+"""
+    )
+
+
+def test_native_thread_and_groups() -> None:
+    """Messages to groups from another thread are passed on by the hub."""
+    run(
+        NATIVE
+        + """
+from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.groups.members import Members
+
+members = Members()
+members.add("room", websocket)
+assert elsewhere(members.deliver, "room", Prepared(1, b"hello")) is None
+assert peer.recv(100) == b"\\x81\\x05hello"
+assert elsewhere(members.close, "room", 4000, "bye") is None
+assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
+"""
+    )
+
+
+def test_held() -> None:
+    """Groups' messages are held until the last release, in order, behind those of the view."""
+    run("""
+from django_wsmux.protocol.prepared import Prepared
+
+websocket, peer = opened()
+websocket.hold()
+websocket.hold()
+for text in (b"1", b"2"):
+    websocket.deliver(Prepared(1, text))
+websocket.send("own")
+websocket.release()
+assert peer.recv(100) == b"\\x81\\x03own"
+websocket.release()
+websocket.deliver(Prepared(1, b"3"))
+assert peer.recv(100) == b"\\x81\\x011\\x81\\x012\\x81\\x013"
+websocket.hold()
+websocket.deliver(Prepared(1, b"lost"))
+websocket.close()
+websocket.release()
+assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
+""")
+
+
+def test_tls_that_waits_for_the_peer() -> None:
+    """If TLS must read before it can write, as in a new handshake, it does not retry in a loop."""
+    run("""
+import ssl
+from django_wsmux.transports.streams import TLSStream
+
+class Renegotiating:
+    # What a session of _ssl does when the client has asked for a new handshake: OpenSSL 3 refuses.
+    tries = 0
+    def __init__(self, raw):
+        self.raw = raw
+    def pending(self):
+        return 0
+    def read(self, size, buffer):
+        return self.raw.recv_into(buffer, size)
+    def write(self, data):
+        self.tries += 1
+        try:
+            self.raw.recv(1)
+        except BlockingIOError:
+            raise ssl.SSLWantReadError from None
+        return self.raw.send(data)
+
+ours, peer = socket.socketpair()
+raw = detach(ours)
+session = Renegotiating(raw)
+framework = dict.fromkeys(("leave", "retire"), nothing)
+websocket = WebSocket({"PATH_INFO": "/"}, Options(blocked_warning=0), SimpleNamespace(**framework))
+websocket.opened(transport.transport_for(TLSStream(session, None, raw), websocket), b"", b"")
+websocket._transport.pause()
+websocket.send("hello")
+gevent.sleep(0.1)
+assert session.tries < 5, session.tries
+peer.send(b"!")
+with gevent.Timeout(30):
+    assert peer.recv(100) == b"\\x81\\x05hello"
+peer.close()
+websocket._transport.abort()
+""")
