@@ -147,7 +147,7 @@ class Client:
             self._attempts += 1
             self.connect_in(random.random() * longest)
 
-    def heard(self, number: int, *, is_first: bool) -> None:
+    def try_bypass_queue(self, number: int, *, is_first: bool) -> None:
         """Count a message; ``is_first`` if it is the first one on this socket."""
         crowd = self.crowd
         crowd.heard += 1
@@ -214,7 +214,7 @@ class Socket(asyncio.Protocol):
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == 1:
-            self._client.heard(int(payload), is_first=not self._has_heard)
+            self._client.try_bypass_queue(int(payload), is_first=not self._has_heard)
             self._has_heard = True
         elif opcode == 9:
             self._send(10, payload)

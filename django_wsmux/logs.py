@@ -69,8 +69,8 @@ class LogLimit:
             self._left_out += 1
             return None
         self._left -= 1
-        left_out, self._left_out = self._left_out, 0
-        return f" ({left_out} more like this were not logged)" if left_out else ""
+        omitted, self._left_out = self._left_out, 0
+        return f" ({omitted} more like this were not logged)" if omitted else ""
 
 
 _limits: Final[dict[str, LogLimit]] = {}

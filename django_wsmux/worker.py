@@ -22,7 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from .connection import registry
 from .connection.counters import count
-from .connection.drain import FAREWELL, Drain, farewell
+from .connection.drain import CLOSE_GRACE, Drain, farewell
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
 from .server import own_context, patching, rlimit
@@ -191,7 +191,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
         wanted: float = conf.get("WEBSOCKET_DRAIN_SECONDS")
         grace = self.cfg.graceful_timeout
-        fitting: float = min(wanted, max(grace - FAREWELL - _MARGIN, 0.0))
+        fitting: float = min(wanted, max(grace - CLOSE_GRACE - _MARGIN, 0.0))
         if fitting < wanted:
             self.log.warning(
                 "WEBSOCKET_DRAIN_SECONDS is %g, but only %g fit into graceful_timeout (%g): raise "
@@ -199,7 +199,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 wanted,
                 fitting,
                 grace,
-                wanted + FAREWELL + _MARGIN,
+                wanted + CLOSE_GRACE + _MARGIN,
             )
         return fitting
 
@@ -314,7 +314,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._leave(servers)
         except BaseException:
             # SystemExit, on SIGQUIT for example: there is no time for a graceful shutdown.
-            farewell(FAREWELL)
+            farewell(CLOSE_GRACE)
             raise
 
     def _listen(self, listener: Any) -> StreamServer:
@@ -347,9 +347,9 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             if self._answering:
                 answered_at = now
             # A kept-alive connection may send one more request, which is answered too.
-            is_quiet = now > answered_at + FAREWELL or not any(server.pool for server in servers)
-            is_closed = now > began + drain.window + FAREWELL or not registry.open_sockets
-            if is_drained and is_quiet and is_closed and not registry.conversations:
+            is_quiet = now > answered_at + CLOSE_GRACE or not any(server.pool for server in servers)
+            is_closed = now > began + drain.window + CLOSE_GRACE or not registry.open_sockets
+            if is_drained and is_quiet and is_closed and not registry.running_views:
                 return
             if now > deadline:
                 break
@@ -371,8 +371,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self.log.warning(
             "graceful_timeout has expired: ending %d requests and %d views of sockets: %s",
             self._answering,
-            len(registry.conversations),
-            ", ".join(sorted({repr(each) for each in registry.conversations})[:10]) or "-",
+            len(registry.running_views),
+            ", ".join(sorted({repr(each) for each in registry.running_views})[:10]) or "-",
         )
         for server in servers:
             assert server.pool is not None

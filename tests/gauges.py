@@ -50,7 +50,7 @@ def settled(server: Server) -> None:
 
     def is_settled() -> bool:
         state = json.loads(server.get("/report/none/"))
-        return bool(state["open"] == state["conversations"] == state["inside"] == 0)
+        return bool(state["open"] == state["running_views"] == state["inside"] == 0)
 
     wait_until(is_settled, "no socket open and no view running")
 

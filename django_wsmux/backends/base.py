@@ -51,10 +51,10 @@ from .outages import (
     BackendUnavailable,
     Counts,
     Gap,
-    Outages,
+    ReconnectBackoff,
 )
-from .packets import Kind, Packet, UnreadablePacket, pack, unpack
-from .selector import Forked, Waiter
+from .packets import Envelope, Kind, UnreadableEnvelope, pack, unpack
+from .selector import Forked, WakeableSelector
 
 __all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "Gap"]
 
@@ -99,7 +99,7 @@ class Backend(ABC):
         id: 16 random bytes that identify this process for this backend.
         channels: the subscribed channels.
         effective: set while all publications are received.
-        waiter: the ``Waiter`` of the owner.
+        waiter: the ``WakeableSelector`` of the owner.
         lock: held while ``follow()`` and ``unfollow()`` are called.
     """
 
@@ -107,7 +107,7 @@ class Backend(ABC):
     id: bytes
     channels: dict[str, threading.Event]
     effective: threading.Event
-    waiter: Waiter
+    waiter: WakeableSelector
     lock: threading.Lock
     _owner: threading.Thread | None
     _receive: Receive | None
@@ -423,7 +423,7 @@ class Backend(ABC):
         suffix = self.log_suffix("unreadable")
         if suffix is not None:
             text = str(problem)
-            if not isinstance(problem, UnreadablePacket):
+            if not isinstance(problem, UnreadableEnvelope):
                 text = f"{type(problem).__name__}: {text}"
             logger.warning("%s: dropped a packet: %s%s", self.name, text[:SHOWN], suffix)
 
@@ -449,7 +449,7 @@ class Backend(ABC):
             self._tried = threading.Event()
             self._trying = threading.Lock()
             try:
-                self.waiter = Waiter()
+                self.waiter = WakeableSelector()
             except OSError as error:  # no descriptor is left
                 raise self.unavailable(error) from error
             self.lock = threading.Lock()
@@ -462,7 +462,7 @@ class Backend(ABC):
             self._questions = {}
             self._slow_answers = threading.Semaphore(_MAX_SLOW_ANSWERS)
             self._numbers = itertools.count()
-            self._outages = Outages()
+            self._outages = ReconnectBackoff()
             self._limits: dict[str, LogLimit] = {}
             self.prepare()
             self._pid = os.getpid()
@@ -517,7 +517,7 @@ class Backend(ABC):
                 "%s: not listening: %s; trying again", self.name, reason, exc_info=exc_info
             )
 
-    def _handle(self, packet: Packet) -> None:
+    def _handle(self, packet: Envelope) -> None:
         if packet.kind == Kind.QUESTION:
             if packet.sender != self.id:
                 self._reply_to(packet)
@@ -533,9 +533,11 @@ class Backend(ABC):
             missed = int.from_bytes(packet.payload[:8], "big")
             self.missed(Gap("this process was too slow to receive its messages", 0.0, missed))
         else:
-            raise UnreadablePacket(f"unknown kind {packet.kind}; a newer release may have sent it")
+            raise UnreadableEnvelope(
+                f"unknown kind {packet.kind}; a newer release may have sent it"
+            )
 
-    def _reply_to(self, packet: Packet) -> None:
+    def _reply_to(self, packet: Envelope) -> None:
         answer = None
         if packet.channel in self.channels and self._answer is not None:
             answer = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
@@ -552,7 +554,7 @@ class Backend(ABC):
         else:
             self.counts.dropped += 1
 
-    def _reply_later(self, packet: Packet, answer: Callable[[], bytes]) -> None:
+    def _reply_later(self, packet: Envelope, answer: Callable[[], bytes]) -> None:
         pid = self._pid
         try:
             text = self._call(answer)
@@ -561,7 +563,7 @@ class Backend(ABC):
         finally:
             self._slow_answers.release()
 
-    def _send_answer(self, packet: Packet, text: bytes | None) -> None:
+    def _send_answer(self, packet: Envelope, text: bytes | None) -> None:
         payload = pack_answer(packet.sender, packet.payload, text)
         try:
             self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))

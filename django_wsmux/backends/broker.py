@@ -13,7 +13,7 @@ from .asking import Expected
 from .base import Backend
 from .outages import BackendUnavailable
 
-__all__ = ["BrokerBackend", "Call", "Combiner"]
+__all__ = ["BrokerBackend", "Call", "PublishBatcher"]
 
 #: Calls that are sent to the broker together.
 _BATCH: Final = 256
@@ -59,7 +59,7 @@ class Call:
         self.is_done = True
 
 
-class Combiner:
+class PublishBatcher:
     """Sends the calls of several threads or greenlets over one connection, in order.
 
     While one of them waits for the broker, the others queue up; then all queued calls are sent in
@@ -173,7 +173,7 @@ class BrokerBackend(Backend):
 
     def prepare(self) -> None:
         """Make the state of one process."""
-        self.combiner = Combiner(self.exchange)
+        self.combiner = PublishBatcher(self.exchange)
         self._replies = threading.Semaphore(_MAX_REPLIES)
 
     def transmit(self, channel: str, packet: bytes) -> None:

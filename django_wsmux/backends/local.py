@@ -248,7 +248,7 @@ class LocalBackend(Backend):
         """Remove dead links if no owner runs; it checks all others when it starts."""
         for link in self._changed:
             if link.is_dead:
-                self._bury(link)
+                self._remove(link)
         self._changed.clear()
 
     def _peers(self) -> Iterable[Link]:
@@ -450,7 +450,7 @@ class LocalBackend(Backend):
                 if link.fd < 0 and not link.is_dead:
                     link.flush()
                 if link.is_dead:
-                    self._bury(link)
+                    self._remove(link)
                 elif link.fd >= 0:
                     self._watch(link, READ | WRITE if link.backlog else READ)
                 else:
@@ -466,7 +466,7 @@ class LocalBackend(Backend):
             self.waiter.register(link.fd, events, partial(self._handle_link, link))
         link.watched_for = events
 
-    def _bury(self, link: Link) -> None:
+    def _remove(self, link: Link) -> None:
         if link.fd >= 0:
             self._watch(link, 0)
         link.close()

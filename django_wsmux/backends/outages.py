@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "Outages"]
+__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "ReconnectBackoff"]
 
 #: The first and the longest delay between two attempts to connect, in seconds, before jitter.
 _FIRST_DELAY: Final = 0.2
@@ -78,7 +78,7 @@ class Counts:
     accept_paused: int = 0
 
 
-class Outages:
+class ReconnectBackoff:
     """Tracks outages, and decides when to try again."""
 
     def __init__(self) -> None:

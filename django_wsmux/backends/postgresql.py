@@ -31,7 +31,7 @@ from psycopg.conninfo import make_conninfo
 
 from .broker import BrokerBackend, Call
 from .outages import Gap
-from .packets import Kind, UnreadablePacket, split, unpack
+from .packets import Kind, UnreadableEnvelope, split, unpack
 from .postgresql_connection import FAILURES, Session, SqlError
 from .selector import READ
 
@@ -86,7 +86,7 @@ class PostgresBackend(BrokerBackend):
     def prepare(self) -> None:
         """Make the state of one process."""
         super().prepare()
-        self._mouth: Session | None = None
+        self._publisher: Session | None = None
         self._ear: Session | None = None
         # PostgreSQL drops one of two equal notifications in a transaction.
         self._sequence = itertools.count()
@@ -151,18 +151,18 @@ class PostgresBackend(BrokerBackend):
             raise
 
     def _shut(self) -> None:
-        if self._mouth is not None:
-            self._mouth.close()
-            self._mouth = None
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
 
     def _session(self) -> Session:
-        if self._mouth is not None and self._mouth.is_stale():
+        if self._publisher is not None and self._publisher.is_stale():
             self._shut()
-        if self._mouth is None:
-            self._mouth = self._connect()
+        if self._publisher is None:
+            self._publisher = self._connect()
             # A notification need not survive a crash, so it does not wait for the disk.
-            self._mouth.execute(b"SET synchronous_commit TO off")
-        return self._mouth
+            self._publisher.execute(b"SET synchronous_commit TO off")
+        return self._publisher
 
     def _notify(self, session: Session, calls: Sequence[Call]) -> None:
         texts = [b"%d:%b" % (next(self._sequence), b64encode(call.packet)) for call in calls]
@@ -271,7 +271,7 @@ class PostgresBackend(BrokerBackend):
         for text in session.notifications():
             try:
                 packet = self._packet(session, text)
-            except (UnreadablePacket, ValueError) as error:
+            except (UnreadableEnvelope, ValueError) as error:
                 # Any user of the database may notify on our channel.
                 self.unreadable(error)
             else:
@@ -282,7 +282,7 @@ class PostgresBackend(BrokerBackend):
         """Return the packet of a notification, or ``None`` if it does not concern this process."""
         fields = text.split(b":")
         if len(fields) not in (2, 3):
-            raise UnreadablePacket("a notification of another program")
+            raise UnreadableEnvelope("a notification of another program")
         packet = b64decode(fields[1], validate=True)
         if len(fields) == 2:
             return packet
@@ -316,7 +316,7 @@ class PostgresBackend(BrokerBackend):
 
     def forget(self) -> None:
         """Close all descriptors."""
-        for session in (self._mouth, self._ear):
+        for session in (self._publisher, self._ear):
             if session is not None:
                 session.forget()
 

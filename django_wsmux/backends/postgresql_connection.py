@@ -14,7 +14,7 @@ from typing import Final
 
 from psycopg import Error, OperationalError, pq
 
-from .selector import READ, WRITE, Waiter, close
+from .selector import READ, WRITE, WakeableSelector, close
 
 __all__ = ["FAILURES", "Session", "SqlError"]
 
@@ -52,7 +52,7 @@ class Session:
 
     def __init__(self, conninfo: str, timeout: float) -> None:
         self._timeout = timeout
-        self._waiter = Waiter()
+        self._waiter = WakeableSelector()
         deadline = time.monotonic() + timeout
         self._connection = pq.PGconn.connect_start(conninfo.encode())
         try:

@@ -15,9 +15,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .broker import BrokerBackend, Call
-from .redis_connection import FAILURES, Node, Wire, servers_from_url
+from .redis_connection import FAILURES, Node, RedisConnection, servers_from_url
 from .resp import RespError, command
-from .selector import READ, Waiter
+from .selector import READ, WakeableSelector
 
 __all__ = ["RedisBackend"]
 
@@ -27,10 +27,10 @@ _BATCH: Final = 500
 _PING: Final = command(b"PING")
 
 
-class _Ear:
+class _Subscriber:
     """A subscriber's connection, its watched descriptor, and when data last arrived."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: RedisConnection) -> None:
         self.wire = wire
         self.fd = wire.fileno()
         self.heard = time.monotonic()
@@ -70,10 +70,10 @@ class RedisBackend(BrokerBackend):
     def prepare(self) -> None:
         """Make the state of one process."""
         super().prepare()
-        self._mouths: dict[Node, Wire] = {}
-        self._ears: dict[Node, _Ear] = {}
+        self._publishers: dict[Node, RedisConnection] = {}
+        self._ears: dict[Node, _Subscriber] = {}
         # Commands for the server; None without a connection, which first subscribes to everything.
-        self._orders: deque[tuple[bytes, bytes]] | None = None
+        self._pending_commands: deque[tuple[bytes, bytes]] | None = None
         self._unconfirmed: dict[bytes, int] = {}
         self._awaited: set[bytes] = set()
 
@@ -108,7 +108,7 @@ class RedisBackend(BrokerBackend):
         problem: Exception | None = None
         for node, group in groups.items():
             try:
-                wire = self._mouth(node)
+                wire = self._publisher(node)
                 wire.send(b"".join([text for _, text in group]))
                 waiting = deque(call for call, _ in group)
                 while waiting:
@@ -133,30 +133,30 @@ class RedisBackend(BrokerBackend):
         else:
             call.succeed(reply)
 
-    def _mouth(self, node: Node) -> Wire:
-        wire = self._mouths.get(node)
+    def _publisher(self, node: Node) -> RedisConnection:
+        wire = self._publishers.get(node)
         if wire is not None and wire.is_stale():
             self._shut(node)
             wire = None
         if wire is None:
-            wire = self._mouths[node] = self._servers.connect(node)
+            wire = self._publishers[node] = self._servers.connect(node)
         return wire
 
     def _shut(self, node: Node) -> None:
-        wire = self._mouths.pop(node, None)
+        wire = self._publishers.pop(node, None)
         if wire is not None:
             wire.close()
 
     def release(self) -> None:
         """Close the publishing connections; the owner has closed the others."""
-        for node in list(self._mouths):
+        for node in list(self._publishers):
             self._shut(node)
 
     def forget(self) -> None:
         """Close all descriptors."""
-        for wire in (*self._mouths.values(), *(ear.wire for ear in self._ears.values())):
+        for wire in (*self._publishers.values(), *(ear.wire for ear in self._ears.values())):
             wire.forget()
-        self._mouths.clear()
+        self._publishers.clear()
 
     # Listening
 
@@ -170,11 +170,11 @@ class RedisBackend(BrokerBackend):
         self._order(self._unsubscribe, channel)
 
     def _order(self, what: bytes, channel: str) -> None:
-        if self._orders is not None:
+        if self._pending_commands is not None:
             key = self._key(channel)
             if what == self._subscribe:
                 self._unconfirmed[key] = self._unconfirmed.get(key, 0) + 1
-            self._orders.append((what, key))
+            self._pending_commands.append((what, key))
             self.waiter.wake()
 
     def listen(self) -> None:
@@ -197,13 +197,13 @@ class RedisBackend(BrokerBackend):
     def _begin(self) -> None:
         with self.lock:
             keys = [self._key(name) for name in (f"@{self.id.hex()}", *self.channels)]
-            self._orders = deque((self._subscribe, key) for key in keys)
+            self._pending_commands = deque((self._subscribe, key) for key in keys)
             self._unconfirmed = dict.fromkeys(keys, 1)
             self._awaited = set(keys)
 
     def _end(self) -> None:
         with self.lock:
-            self._orders = None
+            self._pending_commands = None
             for event in self.channels.values():
                 event.clear()
         ears, self._ears = self._ears, {}
@@ -214,13 +214,13 @@ class RedisBackend(BrokerBackend):
 
     def _send_orders(self) -> None:
         """Send the subscriptions and unsubscriptions to the server, in few commands."""
-        while self._orders:
-            what = self._orders[0][0]
+        while self._pending_commands:
+            what = self._pending_commands[0][0]
             batches: dict[Node, list[bytes]] = {}
             for _ in range(_BATCH):
-                if not self._orders or self._orders[0][0] != what:
+                if not self._pending_commands or self._pending_commands[0][0] != what:
                     break
-                key = self._orders.popleft()[1]
+                key = self._pending_commands.popleft()[1]
                 batches.setdefault(self._servers.node(key), []).append(key)
             for node, keys in batches.items():
                 wire = self._ear(node).wire
@@ -228,10 +228,10 @@ class RedisBackend(BrokerBackend):
                 commands = [[key] for key in keys] if self._servers.is_sharded else [keys]
                 wire.send(b"".join([command(what, *group) for group in commands]))
 
-    def _ear(self, node: Node) -> _Ear:
+    def _ear(self, node: Node) -> _Subscriber:
         ear = self._ears.get(node)
         if ear is None:
-            ear = _Ear(self._servers.connect(node))
+            ear = _Subscriber(self._servers.connect(node))
             try:
                 self.waiter.register(ear.fd, READ, ear)
             except BaseException:
@@ -240,7 +240,7 @@ class RedisBackend(BrokerBackend):
             self._ears[node] = ear
         return ear
 
-    def _serve(self, waiter: Waiter) -> None:
+    def _serve(self, waiter: WakeableSelector) -> None:
         ready = {ear for ear, _ in waiter.wait(self.silence / 4)}
         for ear in ready:
             messages, replies = ear.wire.receive()

@@ -21,7 +21,15 @@ from redis.sentinel import Sentinel
 from .resp import Replies, RespError, command
 from .selector import close
 
-__all__ = ["FAILURES", "Cluster", "Node", "Servers", "Single", "Wire", "servers_from_url"]
+__all__ = [
+    "FAILURES",
+    "Cluster",
+    "Node",
+    "RedisConnection",
+    "Servers",
+    "Single",
+    "servers_from_url",
+]
 
 #: The exceptions that a connection may raise.
 FAILURES: Final = (OSError, RedisError, RespError, ValueError)
@@ -32,7 +40,7 @@ Node = tuple[str, int]
 _READ_SIZE: Final = 262_144
 
 
-class Wire:
+class RedisConnection:
     """A connection to one server.
 
     Args:
@@ -128,7 +136,7 @@ class Servers(ABC):
         self._timeout = timeout
 
     @abstractmethod
-    def connect(self, node: Node) -> Wire:
+    def connect(self, node: Node) -> RedisConnection:
         """Connect to a server."""
 
     @abstractmethod
@@ -138,14 +146,14 @@ class Servers(ABC):
     def refresh(self) -> None:
         """Find the servers again."""
 
-    def _wire(self, **where: Any) -> Wire:
-        return Wire(self._class(**{**self._kwargs, **where}), self._timeout)
+    def _wire(self, **where: Any) -> RedisConnection:
+        return RedisConnection(self._class(**{**self._kwargs, **where}), self._timeout)
 
 
 class Single(Servers):
     """One server."""
 
-    def connect(self, node: Node) -> Wire:
+    def connect(self, node: Node) -> RedisConnection:
         """Connect to the server."""
         return self._wire()
 
@@ -171,7 +179,7 @@ class Master(Servers):
             "retry": Retry(NoBackoff(), 0),
         }
 
-    def connect(self, node: Node) -> Wire:
+    def connect(self, node: Node) -> RedisConnection:
         """Ask the Sentinels for the master, and connect to it."""
         sentinel = Sentinel(self._sentinels, sentinel_kwargs=self._sentinel_kwargs)
         try:
@@ -197,7 +205,7 @@ class Cluster(Servers):
         # The last slot of each range with its master, in order.
         self._ranges: list[tuple[int, Node]] = []
 
-    def connect(self, node: Node) -> Wire:
+    def connect(self, node: Node) -> RedisConnection:
         """Connect to a master of the cluster."""
         return self._wire(host=node[0], port=node[1])
 

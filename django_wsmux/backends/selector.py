@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any, Final
 
-__all__ = ["READ", "WRITE", "Forked", "Waiter", "close"]
+__all__ = ["READ", "WRITE", "Forked", "WakeableSelector", "close"]
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
@@ -24,7 +24,7 @@ class Forked(Exception):
     """A fork has copied this greenlet: its objects belong to the parent process."""
 
 
-class Waiter:
+class WakeableSelector:
     """Waits for descriptors, and for ``wake()`` from any thread.
 
     Uses a selector instead of select(): descriptors above 1,023 are common in a worker, and under

@@ -74,7 +74,7 @@ class Link:
         self._limit = limit
         self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
-        self._untold = 0
+        self._unreported = 0
         self.fd = -1
         self._connect()
 
@@ -96,10 +96,10 @@ class Link:
 
     def send(self, data: bytes) -> bool:
         """Send or queue a frame; return False if it was dropped."""
-        if self._untold and self._queued <= self._limit // 2:
+        if self._unreported and self._queued <= self._limit // 2:
             self._tell_gap()
-        if self._untold or (self._queue and self._queued + len(data) > self._limit):
-            self._untold += 1
+        if self._unreported or (self._queue and self._queued + len(data) > self._limit):
+            self._unreported += 1
             self.dropped += 1
             return False
         if self._queue or self.fd < 0:
@@ -126,7 +126,7 @@ class Link:
                 return
             self._queued -= sent
             self._take_off(sent)
-            if not self._queue and self._untold:
+            if not self._queue and self._unreported:
                 self._tell_gap()
 
     def close(self) -> None:
@@ -158,8 +158,8 @@ class Link:
             self._queue.popleft()
 
     def _tell_gap(self) -> None:
-        missed = self._untold.to_bytes(8, "big")
-        self._untold = 0
+        missed = self._unreported.to_bytes(8, "big")
+        self._unreported = 0
         self._append(frame(pack(Kind.GAP, self._sender, "", missed)))
 
 

@@ -18,7 +18,7 @@ from ..protocol.deflate import Compressor, negotiate
 from ..protocol.events import Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 from . import guard, hub_thread, registry
 from .counters import count, counters
 from .held import Held
@@ -28,7 +28,7 @@ from .malloc import keep_freed_memory
 from .traffic import Traffic
 
 if TYPE_CHECKING:
-    from ..server.limits import Place
+    from ..server.limits import Permit
 
 __all__ = ["Connection"]
 
@@ -72,7 +72,7 @@ class Connection(Liveness):
         self.close_code: int | None = None
         self.close_reason = ""
         # What it takes up of the caps, where there are some.
-        self.place: Place | None = None
+        self.place: Permit | None = None
         # What waits for the 101, or for release().
         self._held: Held | None = None
         self._compressor: Compressor | None = None
@@ -166,20 +166,20 @@ class Connection(Liveness):
         """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
         self._transport.close_after(self.options.close_timeout)
-        if self.is_served:
+        if self.is_event_driven:
             # An event view that has closed is done.
             self._inbox = None
-        self._leave_open(code, reason)
+        self._set_closing(code, reason)
 
-    def _leave_open(self, code: int, reason: str) -> None:
+    def _set_closing(self, code: int, reason: str) -> None:
         """Note how the socket closed and tell everybody who waits."""
         self._state = CLOSING
         self.close_code, self.close_reason = code, reason
         # The peer's answer is to be read; messages that come before it have nobody to go to.
-        self.codec.discards = True
-        if self.is_served:
+        self.codec.is_discarding = True
+        if self.is_event_driven:
             # Until its disconnect() has run.
-            registry.conversations.add(self)
+            registry.running_views.add(self)
         self._held = None
         self._tell_of_close()
         self._resume_reading()
@@ -245,7 +245,7 @@ class Connection(Liveness):
                 f"goes out before the 101: join the messages to one, or send them in receive()"
             )
 
-    def _deliver_later(self, message: Prepared) -> None:
+    def _deliver_later(self, message: PreparedMessage) -> None:
         """Keep back a message of a group, as many as a slow peer may have waiting."""
         if self._state > OPEN:
             return
@@ -266,14 +266,14 @@ class Connection(Liveness):
     def _drop(self, what: str, reason: str) -> None:
         was_open = self._state == OPEN
         if was_open:
-            self._leave_open(CloseCode.ABNORMAL, reason)
+            self._set_closing(CloseCode.ABNORMAL, reason)
         self._transport.abort()
         if was_open:
             logger.info("%r is dropped: %s", self, what)
 
     # Sending for others than the view
 
-    def deliver(self, message: Prepared) -> None:
+    def deliver(self, message: PreparedMessage) -> None:
         """Send a message that goes to many.
 
         Never waits and never raises: a peer that is behind already and has no room for it is closed
@@ -288,7 +288,7 @@ class Connection(Liveness):
         else:
             self._forward(message)
 
-    def _frame_size(self, message: Prepared) -> int:
+    def _frame_size(self, message: PreparedMessage) -> int:
         compressor = self._compressor
         if (
             compressor is None
@@ -299,7 +299,7 @@ class Connection(Liveness):
             return len(message.plain)
         return len(message.compressed(compressor))
 
-    def _forward(self, message: Prepared) -> None:
+    def _forward(self, message: PreparedMessage) -> None:
         """Hand a message of a group to the transport."""
         compressor = self._compressor
         if compressor is None or len(message.payload) < compressor.threshold:
@@ -384,7 +384,7 @@ class Connection(Liveness):
         """
         self._transport = transport
         self._state = CLOSING
-        self.codec.discards = True
+        self.codec.is_discarding = True
         transport.write(data)
         transport.close_after(self.options.close_timeout)
         transport.start()
@@ -393,26 +393,26 @@ class Connection(Liveness):
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""
-        registry.conversations.add(self)
+        registry.running_views.add(self)
 
         def converse() -> None:
             try:
                 function()
             finally:
-                self._conversed()
+                self._view_ended()
 
         self._transport.spawn(converse)
 
-    def _conversed(self) -> None:
+    def _view_ended(self) -> None:
         """The view that ran is done; the socket may be an event view's by now, and closed."""
-        if not (self.is_served and self._state > OPEN):
-            registry.conversations.discard(self)
+        if not (self.is_event_driven and self._state > OPEN):
+            registry.running_views.discard(self)
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Take the first ``size`` bytes of ``data`` from the peer."""
-        self._is_heard = True
+        self._is_alive = True
         self._bytes_in += size
-        message = self.codec.whole(data, size) if self._state == OPEN else None
+        message = self.codec.decode_single_frame(data, size) if self._state == OPEN else None
         if message is None:
             if size >= _MUCH:
                 keep_freed_memory()
@@ -420,7 +420,7 @@ class Connection(Liveness):
         else:
             self._take_whole(message)
 
-    def heard(self, size: int) -> bool:
+    def try_bypass_queue(self, size: int) -> bool:
         """Note a message that came alone, in a frame of ``size`` bytes (see ``Codec.alone``).
 
         Returns:
@@ -428,19 +428,19 @@ class Connection(Liveness):
             have it, and of an event view (``is_served``) ``take_turn()`` must be called, with it or
             without. What they do not get goes to ``message_received()``.
         """
-        self._is_heard = True
+        self._is_alive = True
         self._bytes_in += size
         if self._state != OPEN or self._inbox or self._is_busy:
             return False
-        self._is_busy = self.is_served
+        self._is_busy = self.is_event_driven
         return True
 
     def space_filled(self, size: int) -> None:
-        """Take bytes that were read to ``codec.space()``."""
+        """Take bytes that were read to ``codec.get_buffer()``."""
         keep_freed_memory()
-        self._is_heard = True
+        self._is_alive = True
         self._bytes_in += size
-        self._take(self.codec.filled(size, self._sink()))
+        self._take(self.codec.buffer_updated(size, self._sink()))
 
     def _take(self, controls: list[Control]) -> None:
         """See to what the codec has made of the peer's bytes.
@@ -455,7 +455,7 @@ class Connection(Liveness):
                 self._note_pong(control.payload)
         if self._inbox and self._state == OPEN:
             self._hand_over()
-        elif self._inbox or self.codec.is_held:
+        elif self._inbox or self.codec.is_suspended:
             self._limit_reading()
         else:
             self._inbox = None
@@ -471,7 +471,7 @@ class Connection(Liveness):
             if self._state == OPEN:
                 # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
                 self._transport.write(encode(CLOSE, close_payload(control.code)))
-                self._leave_open(control.code, control.reason)
+                self._set_closing(control.code, control.reason)
             has_failed = self.codec.remainder is not None
             self._transport.close(self.options.close_timeout, linger=has_failed)
         elif type(control) is Failure:
@@ -479,14 +479,14 @@ class Connection(Liveness):
             if self._state == OPEN:
                 logger.info("%r is closed with %d: %s", self, control.code, control.reason)
                 self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
-                self._leave_open(control.code, control.reason)
+                self._set_closing(control.code, control.reason)
             # The peer may still be sending: see ``Remainder``.
             self._transport.close_after(self.options.close_timeout)
 
     def connection_lost(self) -> None:
         """The descriptor is closed, or about to be, and nothing more can be sent."""
         if self._state == OPEN:
-            self._leave_open(CloseCode.ABNORMAL, "")
+            self._set_closing(CloseCode.ABNORMAL, "")
         self._state = CLOSED
         if self.place is not None:
             self.place.release()

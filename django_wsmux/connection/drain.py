@@ -13,11 +13,11 @@ from typing import Final
 from ..protocol.frames import CloseCode
 from . import registry
 
-__all__ = ["FAREWELL", "RATE", "Drain", "farewell"]
+__all__ = ["CLOSE_GRACE", "RATE", "Drain", "farewell"]
 
 #: Seconds that peers have to answer the close frame, and clients whose HTTP connection is kept
 #: alive to send another request.
-FAREWELL: Final = 2.0
+CLOSE_GRACE: Final = 2.0
 
 #: Sockets closed in a second, at least: so many handshakes more are no burden to whoever gets
 #: them, and a few sockets need not wait for a window that is meant for thousands.
@@ -69,5 +69,5 @@ def farewell(seconds: float) -> None:
     """
     registry.stop(CloseCode.SERVICE_RESTART, _REASON)
     deadline = time.monotonic() + seconds
-    while registry.open_sockets | registry.conversations and time.monotonic() < deadline:
+    while registry.open_sockets | registry.running_views and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 from .held import weight
 from .interfaces import OPEN
 from .message_queue import MessageQueue
@@ -29,7 +29,7 @@ class InterceptingWebSocket(WebSocket):
 
     __slots__ = ()
 
-    def deliver(self, message: Prepared) -> None:
+    def deliver(self, message: PreparedMessage) -> None:
         """Queue a group message for the view; never waits."""
         if self._held is not None or self._state != OPEN:
             self._deliver_later(message)
@@ -40,7 +40,7 @@ class InterceptingWebSocket(WebSocket):
         else:
             self._forward(message)
 
-    def _forward(self, message: Prepared) -> None:
+    def _forward(self, message: PreparedMessage) -> None:
         """Add a group message to the queue."""
         if self._inbox is None:
             self._inbox = MessageQueue()
@@ -50,7 +50,7 @@ class InterceptingWebSocket(WebSocket):
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """Refuse in event views, which do not wait; the queue may begin with a group message."""
-        if self._state == OPEN and self.is_served:
+        if self._state == OPEN and self.is_event_driven:
             self._refuse_to_wait()
         return super().receive(timeout)
 
@@ -62,10 +62,10 @@ class InterceptingWebSocket(WebSocket):
         self.hooks.group_receive(self, told.message)
         return self._goes_on()
 
-    def _next_group_message(self) -> Prepared | None:
+    def _next_group_message(self) -> PreparedMessage | None:
         """Take the oldest message if it is a group message."""
         inbox = self._inbox
-        if not inbox or type(inbox[0]) is not Prepared:
+        if not inbox or type(inbox[0]) is not PreparedMessage:
             return None
         message = inbox[0]
         inbox.group_bytes -= weight(message)
@@ -78,12 +78,12 @@ class InterceptingWebSocket(WebSocket):
         self._is_busy = bool(self._inbox) or self._state > OPEN
         return self._is_busy
 
-    def _leave_open(self, code: int, reason: str) -> None:
+    def _set_closing(self, code: int, reason: str) -> None:
         """Discard queued group messages: the peer cannot receive replies any more."""
         if self._inbox:
-            peers = (each for each in self._inbox if type(each) is not Prepared)
+            peers = (each for each in self._inbox if type(each) is not PreparedMessage)
             self._inbox = MessageQueue(*peers)
-        super()._leave_open(code, reason)
+        super()._set_closing(code, reason)
 
 
 #: The intercepting class for each class of socket.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 
 __all__ = ["Held", "weight"]
 
@@ -16,7 +16,7 @@ _OVERHEAD: Final = 128
 _OVERHEAD_OF_OWN: Final = 512
 
 
-def weight(message: Prepared) -> int:
+def weight(message: PreparedMessage) -> int:
     """Return for how many bytes a waiting message of a group counts."""
     return len(message) + _OVERHEAD
 
@@ -36,7 +36,7 @@ class Held:
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.acts: list[Callable[[], None]] = []
-        self.messages: list[Prepared] = []
+        self.messages: list[PreparedMessage] = []
         self.closing: tuple[int, str] | None = None
         self._size = self._own_size = 0
 
@@ -54,7 +54,7 @@ class Held:
         self._own_size += size + _OVERHEAD_OF_OWN
         return True
 
-    def add(self, message: Prepared, limit: int) -> bool:
+    def add(self, message: PreparedMessage, limit: int) -> bool:
         """Keep a message, if it is the only one or there is room for it; return whether it is kept.
 
         Args:

@@ -13,7 +13,7 @@ from typing import Final, cast
 from ..protocol.codec import Codec
 from ..protocol.events import Sink
 from ..protocol.options import Options
-from ..protocol.rate_limit import MeteredCodec
+from ..protocol.rate_limit import RateLimitedCodec
 from . import registry
 from .counters import count
 from .interfaces import CLOSED, CONNECTING, OPEN, Hooks, Transport
@@ -63,7 +63,7 @@ class Inbox:
         "_transport",
         "codec",
         "hooks",
-        "is_served",
+        "is_event_driven",
         "options",
     )
 
@@ -80,7 +80,7 @@ class Inbox:
             min(options.max_unread_messages, options.max_unread_bytes // _LEAST + 1),
         )
         rate = options.max_messages_per_second
-        self.codec = Codec(*limits) if rate is None else MeteredCodec(rate, *limits)
+        self.codec = Codec(*limits) if rate is None else RateLimitedCodec(rate, *limits)
         self._state = CONNECTING
         # Messages that the view has not received yet, once there was one.
         self._inbox: MessageQueue | None = None
@@ -88,7 +88,7 @@ class Inbox:
         self._is_paused = False
         self._readiness: EventReadiness | PairReadiness | None = None
         # Whether messages go to an event view, and whether one is in its hands.
-        self.is_served = False
+        self.is_event_driven = False
         self._is_busy = False
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
@@ -113,12 +113,12 @@ class Inbox:
         """Let the view have the messages that are there; read on as far as it follows."""
         if self._readiness is not None:
             self._readiness.set()
-        if self.is_served:
+        if self.is_event_driven:
             self._wake()
         else:
             self._transport.wake()
         # Whether the view has taken them shows only now.
-        if self._inbox or self.codec.is_held:
+        if self._inbox or self.codec.is_suspended:
             self._limit_reading()
         else:
             self._inbox = None  # quiet again, for long perhaps
@@ -127,14 +127,14 @@ class Inbox:
 
     def serve(self) -> None:
         """Give messages to an event view, each when its turn comes, and at last the close."""
-        self.is_served = True
+        self.is_event_driven = True
         if self._state > OPEN:
-            registry.conversations.add(self)  # type: ignore[arg-type]  # a Connection
+            registry.running_views.add(self)  # type: ignore[arg-type]  # a Connection
         self._wake()
 
     def _wake(self) -> None:
         """Something has come, or it is over: let the view know."""
-        if not self.is_served:
+        if not self.is_event_driven:
             self._transport.wake()
         elif not self._is_busy and (self._inbox or self._state > OPEN):
             self._is_busy = True
@@ -154,7 +154,7 @@ class Inbox:
         else:
             # Stays busy for ever, so that this comes once.
             self.hooks.disconnect(self)  # type: ignore[arg-type]  # a Connection
-            registry.conversations.discard(self)
+            registry.running_views.discard(self)
             return False
         self._is_busy = bool(self._inbox) or self._state > OPEN
         return self._is_busy
@@ -203,10 +203,10 @@ class Inbox:
         """Read again, what the codec holds back first."""
         if self._is_paused and self._state != CLOSED:
             self._is_paused = False
-            if isinstance(self.codec, MeteredCodec):
-                self.codec.forgive()
+            if isinstance(self.codec, RateLimitedCodec):
+                self.codec.refill()
             self._transport.resume()
-            if self.codec.is_held:
+            if self.codec.is_suspended:
                 self.data_received(b"", 0)
 
     def _limit_reading(self) -> None:
@@ -217,7 +217,7 @@ class Inbox:
         ):
             count("reading_paused")
             self._pause_reading()
-        elif self.codec.is_held:
+        elif self.codec.is_suspended:
             self._pause_reading()
             self._transport.soon(self._resume_reading)
 

@@ -57,7 +57,7 @@ class Keepalive:
         for connection in self._due(self._checks, now):
             if connection.closed:
                 pass  # closed by the view of another connection, which this loop has given up
-            elif connection.is_heard():
+            elif connection.is_alive():
                 pinged = now - connection.options.ping_timeout
                 self._pings[connection] = max(now, pinged + connection.options.ping_interval)
             else:

@@ -35,7 +35,7 @@ class Liveness(Inbox):
         latency: round-trip time of the last answered ping in seconds, or ``None``.
     """
 
-    __slots__ = ("_is_heard", "_ping_sent", "_pong_due", "latency")
+    __slots__ = ("_is_alive", "_ping_sent", "_pong_due", "latency")
 
     def __init__(self, options: Options, hooks: Hooks) -> None:
         super().__init__(options, hooks)
@@ -44,7 +44,7 @@ class Liveness(Inbox):
         self._ping_sent: tuple[bytes, float] | None = None
         self._pong_due: bytes | None = None
         # Whether the peer has shown a sign of life since the last keepalive ping.
-        self._is_heard = True
+        self._is_alive = True
 
     def _drop(self, what: str, reason: str) -> None:
         raise NotImplementedError
@@ -62,16 +62,16 @@ class Liveness(Inbox):
 
     def send_keepalive_ping(self) -> None:
         """Ping the peer, and expect a sign of life."""
-        self._is_heard = False
+        self._is_alive = False
         if self._state == OPEN and not self._transport.unsent:
             self._send_ping(next_payload())
 
-    def is_heard(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the peer is alive, as far as is known.
 
         While reading is paused, a pong would not be read, so the peer counts as alive.
         """
-        return self._is_heard or self._is_paused
+        return self._is_alive or self._is_paused
 
     def give_up(self) -> None:
         """Drop a peer that has shown no sign of life."""
@@ -105,7 +105,7 @@ class Liveness(Inbox):
 
     def progressed(self) -> None:
         """Note that the peer has taken some of the queued bytes."""
-        self._is_heard = True
+        self._is_alive = True
 
     def drained(self) -> None:
         """Send a pending pong, once all queued bytes are sent."""

@@ -7,7 +7,7 @@ from itertools import islice
 from sys import getsizeof
 from typing import Any
 
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 from .held import weight
 
 __all__ = ["MessageQueue"]
@@ -15,7 +15,7 @@ __all__ = ["MessageQueue"]
 
 def _size(message: Any) -> int:
     # One wide character makes all of a text take up to four bytes each, which len() does not show.
-    return weight(message) if type(message) is Prepared else getsizeof(message)
+    return weight(message) if type(message) is PreparedMessage else getsizeof(message)
 
 
 class MessageQueue(deque[Any]):

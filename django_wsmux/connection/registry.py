@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "close_all",
-    "conversations",
-    "in_slices",
     "is_stopping",
     "open_sockets",
     "refuse_handshakes",
+    "running_views",
     "stop",
+    "yielding_every",
 ]
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ _SLICE: Final = 1000
 open_sockets: set[Connection] = set()
 
 #: Every socket whose view is still running, be the socket open or not.
-conversations: set[Connection] = set()
+running_views: set[Connection] = set()
 
 
 def close_all(code: int, reason: str) -> None:
@@ -39,7 +39,7 @@ def close_all(code: int, reason: str) -> None:
             websocket.close(code, reason)
 
 
-def in_slices(items: Sequence[T]) -> Iterator[T]:
+def yielding_every(items: Sequence[T]) -> Iterator[T]:
     """Yield what there may be very many of, and let other greenlets run in between."""
     for start in range(0, len(items), _SLICE):
         if start:

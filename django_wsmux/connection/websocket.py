@@ -79,7 +79,7 @@ class WebSocket(Connection, GeventWebSocketNames):
         """
         while not self._inbox:
             if self._state == OPEN:
-                if self.is_served:
+                if self.is_event_driven:
                     self._refuse_to_wait()
                 self.hooks.before_wait()
                 if self._inbox or self._state != OPEN:

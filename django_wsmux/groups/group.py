@@ -24,7 +24,7 @@ from ..connection.counters import count
 from ..connection.websocket import WebSocket
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 from .json_text import dump_json
 from .members import Key
 from .pubsub import describe, members, relay
@@ -40,7 +40,7 @@ _NAME: Final = re.compile(rf"(?!@){NO_CONTROLS}{{1,200}}")
 _SESSION: Final = "@session:"
 
 # For failures to publish.
-_untold: Final = LogLimit()
+_unreported: Final = LogLimit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Group:
 
             Group.for_user(order.customer).send_json({"type": "shipped"})
         """
-        return cls._of_people(f"@user:{getattr(user, 'pk', user)}")
+        return cls._automatic(f"@user:{getattr(user, 'pk', user)}")
 
     @classmethod
     def for_session(cls, session_key: str) -> Group:
@@ -139,10 +139,10 @@ class Group:
         """
         # The key is as good as a password: keep it out of logs and brokers.
         digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
-        return cls._of_people(f"{_SESSION}{digest[:20]}")
+        return cls._automatic(f"{_SESSION}{digest[:20]}")
 
     @classmethod
-    def _of_people(cls, name: str) -> Group:
+    def _automatic(cls, name: str) -> Group:
         group = cls.__new__(cls)
         group.name = name
         return group
@@ -264,7 +264,7 @@ class Group:
 
         def send(fail_silently: bool) -> None:
             count("group_publishes")
-            members.deliver(key, Prepared(opcode, payload), excluded)
+            members.deliver(key, PreparedMessage(opcode, payload), excluded)
             self._publish(key, opcode, payload, fail_silently)
 
         _do(send, on_commit, fail_silently)
@@ -319,7 +319,7 @@ class Group:
             count("group_publish_failed")
             if not fail_silently:
                 raise
-            suffix = _untold.suffix()
+            suffix = _unreported.suffix()
             if suffix is not None:
                 logger.error("%r: other processes cannot be reached: %s%s", self, error, suffix)
 

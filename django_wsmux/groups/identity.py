@@ -53,7 +53,7 @@ class Identity:
     user: Any
     session_key: str | None = field(default=None, repr=False)  # as good as a password
 
-    def read_anew(self) -> Any:
+    def reload(self) -> Any:
         """Return the user as now stored; ``AnonymousUser`` if the user is gone or not active."""
         if self.session_key is not None:
             return session_user(self.session_key)

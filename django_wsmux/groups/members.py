@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import hub_thread
 from ..connection.counters import count, counters
-from ..connection.registry import in_slices
+from ..connection.registry import yielding_every
 from .closings import Closings
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
-    from ..protocol.prepared import Prepared
+    from ..protocol.prepared import PreparedMessage
 
 __all__ = ["Key", "Members", "name_of", "prefix_of"]
 
@@ -98,14 +98,14 @@ class Members:
 
     def sizes(self) -> list[tuple[Key, int]]:
         """Return each group and its size, without the groups of users and sessions."""
-        keys = [key for key in in_slices(list(self._groups)) if name_of(key)[0] != "@"]
+        keys = [key for key in yielding_every(list(self._groups)) if name_of(key)[0] != "@"]
         return [(key, len(self.of(key))) for key in keys]
 
     def called(self, name: str) -> list[Key]:
         """Return the groups with that name, one for each prefix."""
-        return [key for key in in_slices(list(self._groups)) if name_of(key) == name]
+        return [key for key in yielding_every(list(self._groups)) if name_of(key) == name]
 
-    def deliver(self, key: Key, message: Prepared, excluded: Any = ()) -> None:
+    def deliver(self, key: Key, message: PreparedMessage, excluded: Any = ()) -> None:
         """Send a message to every member but those excluded; never waits.
 
         If called in a native thread, the hub does it soon.

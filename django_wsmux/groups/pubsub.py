@@ -23,7 +23,7 @@ from ..backends import Backend, BackendUnavailable, Gap, Replies, from_url
 from ..handlers.reporting import notify
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import BINARY, CLOSE, TEXT
-from ..protocol.prepared import Prepared
+from ..protocol.prepared import PreparedMessage
 from ..signals import backend_gap
 from . import envelope
 from .members import Key, Members, name_of, prefix_of
@@ -313,7 +313,7 @@ class Relay:
             return
         key = (prefix, name) if prefix else name
         if opcode in (TEXT, BINARY):
-            members.deliver(key, Prepared(opcode, data))
+            members.deliver(key, PreparedMessage(opcode, data))
         elif opcode == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:

@@ -31,7 +31,7 @@ from .pubsub import members, relay
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
-    from ..handlers.context import Surroundings
+    from ..handlers.context import RequestContext
     from .identity import Identity
 
 __all__ = [
@@ -111,7 +111,7 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
 
 
 def join_within(
-    around: Surroundings | None, websocket: Connection, request: HttpRequest
+    around: RequestContext | None, websocket: Connection, request: HttpRequest
 ) -> tuple[Key, ...]:
     """Call ``join()`` in the context of the view, after the middleware that knows the tenant."""
     if around is None or not conf.has_group_prefix():

@@ -31,7 +31,7 @@ from django.utils import timezone, translation
 from .. import conf
 from ..server import agents, own_context
 
-__all__ = ["Surroundings", "current", "handshake_context", "managed", "named"]
+__all__ = ["RequestContext", "current", "handshake_context", "managed", "named"]
 
 Manager = Callable[[], AbstractContextManager[object]]
 
@@ -46,7 +46,7 @@ _MOST: Final = 64
 _PLAIN: Final = frozenset({bool, bytes, float, int, str, NoneType, UUID})
 
 
-class Surroundings:
+class RequestContext:
     """Language, time zone, script prefix and URLconf; sockets with equal values share one object.
 
     Args:
@@ -73,14 +73,14 @@ class Surroundings:
             greenlet: the current greenlet. Values in a context are valid only in the greenlet that
                 set them (asgiref 3.11, ``local.py``), so each greenlet prepares its own.
         """
-        prepared: dict[Surroundings, Context] = getattr(greenlet, _PREPARED, _NOTHING)
+        prepared: dict[RequestContext, Context] = getattr(greenlet, _PREPARED, _NOTHING)
         context = prepared.get(self)
         if context is None:
             context = self._prepare(greenlet)
         return context.copy()
 
     def _prepare(self, greenlet: object) -> Context:
-        prepared: dict[Surroundings, Context] | None = getattr(greenlet, _PREPARED, None)
+        prepared: dict[RequestContext, Context] | None = getattr(greenlet, _PREPARED, None)
         if prepared is None or len(prepared) >= _MOST:
             prepared = {}
             setattr(greenlet, _PREPARED, prepared)
@@ -99,7 +99,7 @@ class Surroundings:
             translation.activate(self._language)
 
 
-class _MoreSurroundings(Surroundings):
+class _MoreSurroundings(RequestContext):
     """The same, with values of context variables and with context managers.
 
     Args:
@@ -112,7 +112,7 @@ class _MoreSurroundings(Surroundings):
 
     def __init__(
         self,
-        base: Surroundings,
+        base: RequestContext,
         values: tuple[tuple[ContextVar[Any], Any], ...],
         managers: tuple[Manager, ...] = (),
     ) -> None:
@@ -127,7 +127,7 @@ class _MoreSurroundings(Surroundings):
             context.run(variable.set, value)
         return _Entering(context, self._managers) if self._managers else context
 
-    def with_managers(self, managers: tuple[Manager, ...]) -> Surroundings:
+    def with_managers(self, managers: tuple[Manager, ...]) -> RequestContext:
         """Return the same with these context managers."""
         return _MoreSurroundings(self._base, self._values, managers)
 
@@ -156,13 +156,13 @@ class _Entering:
             return function(*args)
 
 
-_shared = lru_cache(maxsize=256)(Surroundings)
+_shared = lru_cache(maxsize=256)(RequestContext)
 
 # The objects in use, by the values that they hold.
 _in_use: Final[WeakValueDictionary[tuple[Any, ...], _MoreSurroundings]] = WeakValueDictionary()
 
 
-def named() -> Surroundings:
+def named() -> RequestContext:
     """Return the language, time zone, script prefix and URLconf that are active now."""
     urlconf = get_urlconf()
     return _shared(
@@ -173,7 +173,7 @@ def named() -> Surroundings:
     )
 
 
-def current() -> Surroundings:
+def current() -> RequestContext:
     """Return what is active now, in a handshake that runs in a ``handshake_context()``."""
     base = named()
     values = tuple(_values())
@@ -186,7 +186,7 @@ def current() -> Surroundings:
     return found
 
 
-def managed(request: HttpRequest, surroundings: Surroundings) -> Surroundings:
+def managed(request: HttpRequest, surroundings: RequestContext) -> RequestContext:
     """Add what the functions of ``WEBSOCKET_CONTEXT`` return for a request.
 
     Raises:

@@ -6,7 +6,7 @@ Django's connections costs more than a small message; instead each greenlet is m
 connects.
 
 Handshakes reuse each other's connections: see ``handlers/reserve.py``. A view under test uses the
-connections of its test, which stay open: see ``Loan``.
+connections of its test, which stay open: see ``SharedConnections``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from greenlet import getcurrent
 
 from ..server import patching
 from . import reserve
-from .reserve import OLDEST, Reserve, close_if_old, take_apart
+from .reserve import OLDEST, Reserve, break_cycles, close_if_old
 
 __all__ = [
     "MARK",
-    "Loan",
+    "SharedConnections",
     "abandon_handshake",
     "begin_handshake",
     "begin_message",
@@ -55,7 +55,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @dataclass(frozen=True, slots=True)
-class _Borrowed:
+class _SharedConnections:
     """Marks a greenlet that uses a test's connections, with the depth of their transactions."""
 
     depths: list[tuple[BaseDatabaseWrapper, int]]
@@ -87,7 +87,7 @@ def release() -> None:
     mark = getattr(getcurrent(), MARK, None)
     if mark is None:
         return
-    if isinstance(mark, _Borrowed):
+    if isinstance(mark, _SharedConnections):
         is_inside = any(_depth(connection) > depth for connection, depth in mark.depths)
     else:
         is_inside = any(each.in_atomic_block for each in connections.all(initialized_only=True))
@@ -120,7 +120,7 @@ def discard() -> None:
         return
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
-        take_apart(connection)
+        break_cycles(connection)
 
 
 def begin_handshake() -> None:
@@ -179,7 +179,7 @@ def _close_old() -> None:
         close_if_old(connection)
 
 
-class Loan:
+class SharedConnections:
     """Lends the connections of this greenlet to others: those of a test to the views under test.
 
     The views see what the test has written and not committed, and do not close the connections.
@@ -203,7 +203,7 @@ class Loan:
             for connection in self._connections:
                 connections[connection.alias] = connection
         depths = [(connection, _depth(connection)) for connection in self._connections]
-        setattr(getcurrent(), MARK, _Borrowed(depths))
+        setattr(getcurrent(), MARK, _SharedConnections(depths))
 
     def end(self) -> None:
         """Take the connections back."""

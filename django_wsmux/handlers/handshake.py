@@ -35,7 +35,7 @@ from ..responses import SwitchingProtocols, add_length
 from ..server import dismissal, limits, refusals
 from ..server.answer import Answer, InContext
 from ..server.dispatcher import TAKEOVER_KEY
-from ..server.limits import Place
+from ..server.limits import Permit
 from ..server.refusals import is_wsgiref, note
 from ..server.takeover import EmptyBody, Takeover
 from . import context, databases, sessions
@@ -105,7 +105,7 @@ class _Handshake:
     the environ may be a copy.
 
     Args:
-        seam: how to get the socket from the server.
+        takeover: how to get the socket from the server.
         place: what it takes up of the caps, where there are some.
 
     Attributes:
@@ -113,8 +113,8 @@ class _Handshake:
         response: what Django has answered, past all middleware.
     """
 
-    def __init__(self, seam: Takeover, place: Place | None = None) -> None:
-        self.seam = seam
+    def __init__(self, takeover: Takeover, place: Permit | None = None) -> None:
+        self.seam = takeover
         self.place = place
         self.request: WebSocketRequest | None = None
         self.response: HttpResponseBase | None = None
@@ -177,8 +177,8 @@ class WebSocketHandler(WSGIHandler):
     request_class = staticmethod(build_request)  # type: ignore[assignment]  # as good as a class
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        seam: Takeover | None = environ.pop(TAKEOVER_KEY, None)
-        if seam is None:
+        takeover: Takeover | None = environ.pop(TAKEOVER_KEY, None)
+        if takeover is None:
             return super().__call__(environ, start_response)
         handshake.take_token(environ)
         overview.serve()
@@ -187,24 +187,24 @@ class WebSocketHandler(WSGIHandler):
             # process.
             path = wire_path(environ)
             note("refused_handshake", _STOPPING.status, path, _STOPPING.reason)
-            return self._turn_away(_STOPPING, environ, start_response, seam)
+            return self._refuse_early(_STOPPING, environ, start_response, takeover)
         place = limits.enter(environ, conf.options())
         if isinstance(place, Refusal):
-            return self._turn_away(place, environ, start_response, seam)
+            return self._refuse_early(place, environ, start_response, takeover)
         try:
-            return self._answer_in_context(environ, start_response, _Handshake(seam, place))
+            return self._answer_in_context(environ, start_response, _Handshake(takeover, place))
         finally:
             # An open socket has it until its end.
             if place is not None and not place.is_open:
                 place.release()
 
-    def _turn_away(
-        self, refusal: Refusal, environ: dict[str, Any], start_response: Any, seam: Takeover
+    def _refuse_early(
+        self, refusal: Refusal, environ: dict[str, Any], start_response: Any, takeover: Takeover
     ) -> Iterable[bytes]:
         """Refuse before Django is asked; at little cost, unless the client is to be told more."""
-        if not seam.is_switched and not wants_close(environ, conf.get("WEBSOCKET_REFUSALS")):
+        if not takeover.is_switched and not wants_close(environ, conf.get("WEBSOCKET_REFUSALS")):
             return refusals.answer(refusal, environ, start_response)
-        shake = _Handshake(seam)
+        shake = _Handshake(takeover)
         environ[_HANDSHAKE_KEY] = shake
         request = build_request(environ)
         request.is_refusal_logged = True

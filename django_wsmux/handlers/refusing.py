@@ -30,7 +30,7 @@ from ..protocol.frames import CloseCode
 from ..protocol.handshake import Refusal
 from ..responses import refusal_reason
 from ..server import dismissal
-from ..server.limits import RETRY_AFTER, Place
+from ..server.limits import RETRY_AFTER, Permit
 from ..server.takeover import Takeover
 from .request import WebSocketRequest
 from .socket import DjangoHooks
@@ -145,16 +145,16 @@ def _retry_after(response: HttpResponseBase, is_later: bool) -> float | None:
 
 def dismiss(
     request: WebSocketRequest,
-    seam: Takeover,
+    takeover: Takeover,
     response: HttpResponseBase,
     headers: Iterable[tuple[str, str]],
-    slot: Place,
+    slot: Permit,
 ) -> None:
     """Accept the handshake and close it with what a script can act on.
 
     Args:
         request: the handshake.
-        seam: how to get the socket from the server.
+        takeover: how to get the socket from the server.
         response: the refusal.
         headers: those of the refusal, of which cookies go out on the 101.
         slot: from ``dismissal.enter()``.
@@ -168,8 +168,10 @@ def dismiss(
     code = close_code(response)
     is_later = code == CloseCode.TRY_AGAIN_LATER and subprotocol == handshake.V1
     frames = dismissal.frames(code, refusal_reason(response), _retry_after(response, is_later))
-    websocket = seam.websocket(meta, dismissal.limits(conf.options()), DjangoHooks(request, seam))
-    dismissal.dismiss(websocket, seam, slot, head + frames)
+    websocket = takeover.websocket(
+        meta, dismissal.limits(conf.options()), DjangoHooks(request, takeover)
+    )
+    dismissal.dismiss(websocket, takeover, slot, head + frames)
 
 
 def hint(status: int) -> str:

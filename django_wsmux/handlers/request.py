@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..groups.identity import Identity
     from ..responses import SwitchingProtocols
 
-__all__ = ["WebSocketRequest", "bare_environ_of", "bare_request", "require_ours", "shed"]
+__all__ = ["WebSocketRequest", "bare_environ_of", "minimal_request", "require_ours", "shed"]
 
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
@@ -142,7 +142,7 @@ def _bare_environ(
     return environ
 
 
-def bare_request(websocket: WebSocket, address: str) -> WebSocketRequest:
+def minimal_request(websocket: WebSocket, address: str) -> WebSocketRequest:
     """Return a request for an error report, for a socket that keeps none.
 
     It has everything that Django's error reports need, but no headers, session or user.

@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..logs import get_logger
 
-__all__ = ["IDLE", "OLDEST", "Reserve", "close", "close_if_old", "may_stay", "take_apart"]
+__all__ = ["IDLE", "OLDEST", "Reserve", "break_cycles", "close", "close_if_old", "is_poolable"]
 
 logger = get_logger("django_wsmux.databases")
 
@@ -54,7 +54,7 @@ def _log_failure() -> None:
     logger.warning("Closing a database connection failed", exc_info=True)
 
 
-def take_apart(connection: BaseDatabaseWrapper) -> None:
+def break_cycles(connection: BaseDatabaseWrapper) -> None:
     """Free a closed connection at once, without the garbage collector.
 
     It and its parts refer to each other (Django 5.2 to 6.1, ``db/backends/base/base.py``): some
@@ -65,7 +65,7 @@ def take_apart(connection: BaseDatabaseWrapper) -> None:
     vars(connection).pop("wrap_database_errors", None)
 
 
-def may_stay(connection: BaseDatabaseWrapper) -> bool:
+def is_poolable(connection: BaseDatabaseWrapper) -> bool:
     """Return whether a connection may outlive its handshake.
 
     It may not with ``CONN_MAX_AGE = 0``, since a role or a search path set on the connection must
@@ -104,7 +104,7 @@ class Reserve:
                 kept.append(connection)
             else:
                 close(connection)
-                take_apart(connection)
+                break_cycles(connection)
         if kept:
             self._resting.append((time.monotonic(), kept))
             self._sweep_later()
@@ -123,7 +123,11 @@ class Reserve:
         # request_finished does this too, but is sent later if a handshake is refused.
         if not close_if_old(connection):
             return False
-        if connection.connection is None or connection.in_atomic_block or not may_stay(connection):
+        if (
+            connection.connection is None
+            or connection.in_atomic_block
+            or not is_poolable(connection)
+        ):
             return False
         if not connection.allow_thread_sharing:
             # Otherwise Django allows its use only in the greenlet that created it.
@@ -146,7 +150,7 @@ class Reserve:
                 _, found = self._resting.popleft()
                 for connection in found:
                     close(connection)
-                    take_apart(connection)
+                    break_cycles(connection)
         finally:
             # Also after an error of a third-party database backend.
             self._is_swept = False

@@ -39,14 +39,14 @@ from ..responses import (
     refusal_reason,
 )
 from ..server import limits
-from ..server.limits import FULL_USER, Place
+from ..server.limits import FULL_USER, Permit
 from ..server.takeover import Takeover
 from ..signals import websocket_closed, websocket_opened
 from . import context, databases, sessions
 from .callables import explain, name_of, note_result, require_done
-from .context import Surroundings
+from .context import RequestContext
 from .reporting import describe, note_late_response, notify, report
-from .request import WebSocketRequest, bare_environ_of, bare_request, shed
+from .request import WebSocketRequest, bare_environ_of, minimal_request, shed
 
 __all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
@@ -85,33 +85,33 @@ class DjangoHooks:
 
     Args:
         request: the handshake.
-        seam: how to get the socket from the server.
+        takeover: how to get the socket from the server.
     """
 
     __slots__ = (
         "_address",
         "_opened_at",
-        "_people",
         "_request",
-        "_seam",
         "_session",
         "_surroundings",
+        "_takeover",
+        "_user_groups",
         "_view",
     )
 
     _address: str
     _opened_at: float
 
-    def __init__(self, request: WebSocketRequest, seam: Takeover) -> None:
+    def __init__(self, request: WebSocketRequest, takeover: Takeover) -> None:
         self._request: WebSocketRequest | None = request
-        self._seam: Takeover | None = seam
+        self._takeover: Takeover | None = takeover
         # The groups of the user who is signed in, and of the session.
-        self._people: tuple[Key, ...] = ()
+        self._user_groups: tuple[Key, ...] = ()
         # The session, once nobody saves it any more but the view.
         self._session: SessionBase | None = None
         # The event view, and what its messages are handled in once it has said yes.
         self._view: EventView | None = None
-        self._surroundings: Surroundings | None = None
+        self._surroundings: RequestContext | None = None
 
     # The handshake
 
@@ -139,14 +139,14 @@ class DjangoHooks:
 
     def open(self, websocket: Connection) -> None:
         """Accept on the spot, unless an event view leaves it to us, or it is under way."""
-        request, seam, place = self._request, self._seam, websocket.place
-        if self._view is not None or seam is None:
+        request, takeover, place = self._request, self._takeover, websocket.place
+        if self._view is not None or takeover is None:
             return
         assert request is not None
         # For helpers: the view itself runs inside its request.
         self._surroundings = context.managed(request, context.current())
         if place is not None and not admit_user(request, place):
-            if not seam.is_switched:
+            if not takeover.is_switched:
                 websocket.abandon()
                 raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
             place.is_refused = False  # with a response, as it is
@@ -180,11 +180,11 @@ class DjangoHooks:
             compression: whether the view agrees to it.
             is_joined: ``join()`` has been called.
         """
-        request, seam = self._request, self._seam
+        request, takeover = self._request, self._takeover
         assert request is not None
-        assert seam is not None
+        assert takeover is not None
         head = b""
-        if not seam.is_switched:
+        if not takeover.is_switched:
             meta = request.META
             offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
             websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
@@ -200,28 +200,28 @@ class DjangoHooks:
         self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
         if not is_joined:
             self.join(websocket)
-        self._seam = None
-        closed = users.closed_since(seam, self._people)
-        users.end(seam)
+        self._takeover = None
+        closed = users.closed_since(takeover, self._user_groups)
+        users.end(takeover)
         if closed is not None:
             # What the view has sent was for a user who is no longer signed in.
             websocket.unsend()
             websocket.close(*closed)
-        transport, unread = seam.take(websocket)
+        transport, unread = takeover.take(websocket)
         self._opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
         notify(websocket_opened, WebSocket, websocket=websocket, request=request)
 
     def join(self, websocket: Connection) -> None:
         """Read the session, and join the groups of session and user."""
-        request, seam = self._request, self._seam
+        request, takeover = self._request, self._takeover
         assert request is not None
         # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
-        self._seam = None
+        self._takeover = None
         try:
-            self._people = users.join_within(self._surroundings, websocket, request)
+            self._user_groups = users.join_within(self._surroundings, websocket, request)
         finally:
-            self._seam = seam
+            self._takeover = takeover
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""
@@ -249,7 +249,7 @@ class DjangoHooks:
             # that is closed, so it is told.
             self._failed(websocket, error)
         if isinstance(accepted, WebSocketResponse):
-            websocket.run(lambda: self._converse(websocket, accepted))
+            websocket.run(lambda: self._run_view(websocket, accepted))
         else:
             self._serve(websocket)
 
@@ -274,14 +274,14 @@ class DjangoHooks:
         if websocket.place is not None and not admit_user(self._request, websocket.place):
             websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
             return False
-        users.leave(websocket, self._people)
-        self._people = users.join(websocket, self._request)
-        closed = users.closed_since(websocket, self._people)
+        users.leave(websocket, self._user_groups)
+        self._user_groups = users.join(websocket, self._request)
+        closed = users.closed_since(websocket, self._user_groups)
         if closed is not None:
             websocket.close(*closed)
         if websocket.closed:
             # The socket closed meanwhile, so this is the only place that takes it out.
-            users.leave(websocket, self._people)
+            users.leave(websocket, self._user_groups)
         return closed is None
 
     def _release_request(self, websocket: WebSocket) -> None:
@@ -293,7 +293,7 @@ class DjangoHooks:
         websocket.environ = environ
         view.release_request()
 
-    def _converse(self, websocket: WebSocket, response: WebSocketResponse) -> None:
+    def _run_view(self, websocket: WebSocket, response: WebSocketResponse) -> None:
         """Run a function view's conversation to its end and close the socket.
 
         It may end with a yes: that of a view which could not be asked before the 101, and has the
@@ -394,12 +394,12 @@ class DjangoHooks:
     @property
     def user_id(self) -> str | None:
         """Primary key of the signed-in user, as a string."""
-        return users.user_id(self._people)
+        return users.user_id(self._user_groups)
 
     @property
     def prefix(self) -> str:
         """Prefix of the user's group: see ``WEBSOCKET_GROUP_PREFIX``."""
-        return prefix_of(self._people[0]) if self._people else ""
+        return prefix_of(self._user_groups[0]) if self._user_groups else ""
 
     @property
     def address(self) -> str:
@@ -413,7 +413,7 @@ class DjangoHooks:
 
     def leave(self, websocket: Connection) -> None:
         """Leave the groups of user and session."""
-        users.leave(websocket, self._people)
+        users.leave(websocket, self._user_groups)
 
     def refresh_user(self) -> None:
         """Read session and user anew; ``request.user`` is evaluated when it is next used."""
@@ -424,7 +424,7 @@ class DjangoHooks:
             )
         if request.identity is not None:
             request.__dict__.pop("_cached_user", None)
-            request.user = SimpleLazyObject(request.identity.read_anew)  # type: ignore[assignment]
+            request.user = SimpleLazyObject(request.identity.reload)  # type: ignore[assignment]
             return
         session = getattr(request, "session", None)
         if session is None:
@@ -469,7 +469,7 @@ class DjangoHooks:
     def _run(
         self,
         websocket: Connection,
-        around: Surroundings | None,
+        around: RequestContext | None,
         function: Callable[[], object],
     ) -> object:
         """Run a conversation or a helper; only GreenletExit gets out.
@@ -516,7 +516,7 @@ class DjangoHooks:
         assert isinstance(websocket, WebSocket)
 
         def find_request() -> HttpRequest:
-            return self._request or bare_request(websocket, self._address)
+            return self._request or minimal_request(websocket, self._address)
 
         if context is None:
             return report(websocket.path, error, find_request, self.user_id)
@@ -543,7 +543,7 @@ class DjangoHooks:
         close_for(websocket, response)
 
 
-def admit_user(request: HttpRequest, place: Place) -> bool:
+def admit_user(request: HttpRequest, place: Permit) -> bool:
     """Say whether the user of a handshake, if one is signed in, may have another socket.
 
     ``request.user`` is read, which asks the database, only where there is a cap.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ..connection.counters import counters, gauges, handler_snapshot
-from ..connection.registry import in_slices, open_sockets
+from ..connection.registry import open_sockets, yielding_every
 from ..groups.pubsub import relay
 
 __all__ = ["GAUGES", "snapshot"]
@@ -45,7 +45,7 @@ def snapshot() -> dict[str, int | float]:
     sockets = list(open_sockets)
     received = received_bytes = sent = sent_bytes = unsent = unread = 0
     unsent_max = unread_max = 0
-    for websocket in in_slices(sockets):
+    for websocket in yielding_every(sockets):
         received += websocket._messages_in
         received_bytes += websocket._bytes_in
         sent += websocket._messages_out

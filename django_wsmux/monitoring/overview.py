@@ -143,7 +143,7 @@ class Overview:
     missing: int | None = 0
 
     @property
-    def left_out(self) -> int:
+    def omitted(self) -> int:
         """How many sockets are not in ``sockets``."""
         return self.found - len(self.sockets)
 

@@ -17,7 +17,7 @@ from ..signals import websocket_closed, websocket_opened
 __all__ = ["close_sockets", "log_sockets"]
 
 #: Seconds that peers have to answer the close frame, and views to end, when the server stops.
-FAREWELL: Final = 0.5
+CLOSE_GRACE: Final = 0.5
 
 # Django's logger, for its colours and timestamps.
 logger = logging.getLogger("django.server")
@@ -82,4 +82,4 @@ def _log(status: int, line: str, *args: object) -> None:
 
 def close_sockets() -> None:
     """Close all sockets with 1012 "service restart"; give them a moment to finish."""
-    farewell(FAREWELL)
+    farewell(CLOSE_GRACE)

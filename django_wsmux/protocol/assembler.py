@@ -73,7 +73,7 @@ class PartialMessage:
         self.is_ascii = False
         self._text.write(self._utf8.decode(payload, final))
 
-    def whole(self) -> str | bytes:
+    def decode_single_frame(self) -> str | bytes:
         """Return the message."""
         return self._text.getvalue() if self.is_text else bytes(self._bytes)
 

@@ -95,11 +95,11 @@ class Codec:
         "_needed",
         "_rest",
         "_start",
-        "alone",
         "deflate",
-        "discards",
-        "is_held",
+        "is_discarding",
+        "is_suspended",
         "large",
+        "max_single_frame",
         "remainder",
     )
 
@@ -132,8 +132,8 @@ class Codec:
         self._inflated = 0
         # Fragments and control frames handled by this call.
         self._frames = 0
-        self.is_held = False
-        self.discards = False
+        self.is_suspended = False
+        self.is_discarding = False
         # The rest of a text frame: bytes to come, their mask, and whether it ends the message.
         self._rest = 0
         self._mask = b""
@@ -142,9 +142,9 @@ class Codec:
         self._finished = False
         self.remainder: Remainder | None = None
         # -1 unless the next byte begins a message.
-        self.alone = min(self._max_frame_size, max_message_size)
+        self.max_single_frame = min(self._max_frame_size, max_message_size)
 
-    def whole(self, data: bytes | bytearray, size: int) -> str | bytes | None:
+    def decode_single_frame(self, data: bytes | bytearray, size: int) -> str | bytes | None:
         """Return the message, if these bytes are exactly one message in one plain frame.
 
         Nearly always they are, and this costs a fraction of ``receive()``, which handles the rest.
@@ -164,7 +164,7 @@ class Codec:
             length, start = data[2] << 8 | data[3], 8
             if not is_medium or length < 126:
                 return None
-        if size != start + length or first not in _WHOLE_MESSAGE or length > self.alone:
+        if size != start + length or first not in _WHOLE_MESSAGE or length > self.max_single_frame:
             return None
         try:
             return unmask(data, start, size, first != _FINAL_BINARY)
@@ -201,7 +201,7 @@ class Codec:
                 return []
             data, self._buffer, self._start = kept, None, 0
         controls: list[Control] = []
-        self._inflated, self._frames, self.is_held = 0, 0, False
+        self._inflated, self._frames, self.is_suspended = 0, 0, False
         try:
             if self._rest:
                 position = self._start = min(self._rest, end)
@@ -209,7 +209,7 @@ class Codec:
                 self._start = 0
             if position < end:
                 self._parse(data, position, end, messages, controls)
-                if self.is_held:
+                if self.is_suspended:
                     self._hold(data, end, kept)
         except (Violation, UnicodeDecodeError) as error:
             start = end if self._rest else self._start
@@ -223,10 +223,10 @@ class Codec:
             or self._rest
             or self._finished
         )
-        self.alone = -1 if is_inside else min(self._max_frame_size, self._max_size)
+        self.max_single_frame = -1 if is_inside else min(self._max_frame_size, self._max_size)
         return controls
 
-    def space(self) -> memoryview:
+    def get_buffer(self) -> memoryview:
         """Return the memory to read into directly while ``large`` is not ``None``.
 
         The buffer of a large frame grows as it fills, up to the size of the frame, so a claimed
@@ -238,7 +238,7 @@ class Codec:
             self.large.extend(bytes(size - self._filled))
         return memoryview(self.large)[self._filled :]
 
-    def filled(self, size: int, messages: Sink) -> list[Control]:
+    def buffer_updated(self, size: int, messages: Sink) -> list[Control]:
         """Process the bytes that were read into ``space()``; see ``receive()``."""
         assert self.large is not None
         self._filled += size
@@ -249,10 +249,10 @@ class Codec:
 
     def _receive_large(self, data: bytes | bytearray, end: int, messages: Sink) -> list[Control]:
         """Copy bytes into ``space()``, for callers that have not read into it."""
-        with self.space() as space:
+        with self.get_buffer() as space:
             size = min(len(space), end)
             space[:size] = data[:size]
-        controls = self.filled(size, messages)
+        controls = self.buffer_updated(size, messages)
         if size < end:
             controls += self.receive(data[size:end], messages)
         return controls
@@ -276,7 +276,7 @@ class Codec:
                     or self._inflated >= self._max_size > 0
                     or self._frames >= _MANY
                 ):
-                    self.is_held, self._start = True, position
+                    self.is_suspended, self._start = True, position
                     return
                 first = data[position]
                 # Section 5.2: the mask bit is the high bit of the second byte.
@@ -412,13 +412,13 @@ class Codec:
     def _add(self, payload: str | bytes, final: bool, messages: Sink) -> None:
         message = self._message
         assert message is not None
-        if not self.discards:
+        if not self.is_discarding:
             message.add(payload, final)
         if final:
             self._message = None
-            if self.discards:
+            if self.is_discarding:
                 return
-            whole = message.whole()
+            whole = message.decode_single_frame()
             if message.inflated:
                 # As text it may take four times the memory.
                 self._inflated += sys.getsizeof(whole)
@@ -458,6 +458,6 @@ class Codec:
 
     def _finish(self) -> None:
         self._finished = True
-        self.is_held = False
+        self.is_suspended = False
         self._rest = 0
         self._buffer = self.large = self._message = self._inflater = None

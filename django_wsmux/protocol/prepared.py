@@ -5,10 +5,10 @@ from __future__ import annotations
 from .deflate import Compressor, Deflate
 from .frames import TEXT, encode
 
-__all__ = ["Prepared"]
+__all__ = ["PreparedMessage"]
 
 
-class Prepared:
+class PreparedMessage:
     """The frames of one message.
 
     Args:

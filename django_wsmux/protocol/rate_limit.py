@@ -14,7 +14,7 @@ from .events import Closed, Control, Failure, Sink
 from .frames import CloseCode
 from .remainder import Remainder
 
-__all__ = ["MeteredCodec"]
+__all__ = ["RateLimitedCodec"]
 
 #: Seconds' worth of messages that may come at once: networks deliver some in bursts.
 _BURST: Final = 2.0
@@ -23,7 +23,7 @@ _BURST: Final = 2.0
 _FRAGMENTS: Final = 16
 
 
-class MeteredCodec(Codec):
+class RateLimitedCodec(Codec):
     """A codec that limits the peer to a number of messages a second (a token bucket).
 
     Control frames count like messages; fragments count a little, because they make work too. All
@@ -35,7 +35,7 @@ class MeteredCodec(Codec):
         limits: the limits of ``Codec``.
 
     Example:
-        >>> codec, messages = MeteredCodec(1, 1024), []
+        >>> codec, messages = RateLimitedCodec(1, 1024), []
         >>> codec.receive(b"\\x81\\x80\\x00\\x00\\x00\\x00" * 3, messages)[-1].code
         1008
         >>> messages
@@ -46,7 +46,7 @@ class MeteredCodec(Codec):
 
     def __init__(self, rate: int, *limits: Any) -> None:
         super().__init__(*limits)
-        self.alone = -1  # every message must be counted
+        self.max_single_frame = -1  # every message must be counted
         self._rate = rate
         # How many messages may still come now.
         self._left = rate * _BURST
@@ -62,7 +62,7 @@ class MeteredCodec(Codec):
         before = len(messages)
         self._frames = 0
         controls = super().receive(data, messages, size)
-        self.alone = -1
+        self.max_single_frame = -1
         whole = len(messages) - before
         if not whole and not self._frames:
             return controls
@@ -86,7 +86,7 @@ class MeteredCodec(Codec):
         reason = f"more than {self._rate} messages a second"
         return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
 
-    def forgive(self) -> None:
+    def refill(self) -> None:
         """Refill the bucket after a pause in reading: the peer may have sent messages meanwhile."""
         self._refill(float("inf"))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..connection.counters import count
 from ..protocol.frames import CLOSE, TEXT, close_payload, encode
-from .limits import Place
+from .limits import Permit
 
 if TYPE_CHECKING:
     from ..connection.websocket import WebSocket
@@ -38,7 +38,7 @@ def disown() -> None:
     _lock = Lock()
 
 
-class _Slot(Place):
+class _Slot(Permit):
     """One of ``_MOST`` slots; given back when the descriptor is closed."""
 
     __slots__ = ("_is_given_back",)
@@ -56,7 +56,7 @@ class _Slot(Place):
                 _taken -= 1
 
 
-def enter() -> Place | None:
+def enter() -> Permit | None:
     """Return a slot for one socket, or ``None`` if all are taken."""
     global _taken
     with _lock:
@@ -85,16 +85,16 @@ def frames(code: int, reason: str, after: float | None) -> bytes:
     return encode(TEXT, json.dumps({"bye": {"after": after}}).encode()) + close
 
 
-def dismiss(websocket: WebSocket, seam: Takeover, slot: Place, data: bytes) -> None:
+def dismiss(websocket: WebSocket, takeover: Takeover, slot: Permit, data: bytes) -> None:
     """Accept a handshake and close the socket.
 
     Args:
         websocket: the socket, which no view has used.
-        seam: how to get the connection from the server.
+        takeover: how to get the connection from the server.
         slot: from ``enter()``.
         data: the 101 response and ``frames()``.
     """
     websocket.place = slot
-    transport, unread = seam.take(websocket)
+    transport, unread = takeover.take(websocket)
     count("refusals_closed")
     websocket.dismiss(transport, data, unread)

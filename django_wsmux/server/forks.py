@@ -33,12 +33,17 @@ listeners: Final[WeakSet[Any]] = WeakSet()
 def _disown() -> None:
     """Give up, in a forked child, what the parent keeps using."""
     _reinit_loop()
-    sockets = registry.open_sockets | registry.conversations
+    sockets = registry.open_sockets | registry.running_views
     registry.open_sockets.clear()
-    registry.conversations.clear()
+    registry.running_views.clear()
     for websocket in sockets:
         websocket.disown()
-    for module in ("transports.gevent", "transports.io_thread", "server.limits", "server.dismissal"):
+    for module in (
+        "transports.gevent",
+        "transports.io_thread",
+        "server.limits",
+        "server.dismissal",
+    ):
         # A process loads only the modules of the server in use.
         loaded = sys.modules.get(f"django_wsmux.{module}")
         if loaded is not None:

@@ -1,6 +1,6 @@
 """Caps on the WebSockets of this process: in all, per address, per user.
 
-Each handshake takes a ``Place`` before the framework is called, and keeps it until it is refused or
+Each handshake takes a ``Permit`` before the framework is called, and keeps it until it is refused or
 its socket's descriptor is closed, so handshakes in progress count too. Without a cap there are no
 places.
 """
@@ -18,7 +18,7 @@ from ..protocol.handshake import Refusal
 from ..protocol.options import Options
 from .refusals import note
 
-__all__ = ["FULL_USER", "RETRY_AFTER", "Place", "address_of", "admit_user", "disown", "enter"]
+__all__ = ["FULL_USER", "RETRY_AFTER", "Permit", "address_of", "admit_user", "disown", "enter"]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -35,7 +35,7 @@ _FULL_ADDRESS = Refusal("429 Too Many Requests", "Too many WebSockets from this 
 FULL_USER: Final = Refusal("429 Too Many Requests", "Too many WebSockets of this user.", _RETRY)
 
 
-class Place:
+class Permit:
     """The share of one WebSocket in the caps.
 
     Attributes:
@@ -97,7 +97,7 @@ def _remove(counts: dict[str, int], key: str | None) -> None:
             del counts[key]
 
 
-def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
+def enter(environ: dict[str, Any], options: Options) -> Permit | Refusal | None:
     """Take a place for a handshake.
 
     Returns:
@@ -110,7 +110,7 @@ def enter(environ: dict[str, Any], options: Options) -> Place | Refusal | None:
     address = None if per_address is None else address_of(environ, options.trusted_proxies)
     refusal = _take_place(address, most, per_address)
     if refusal is None:
-        return Place(address)
+        return Permit(address)
     if refusal is _FULL:
         counter, reason = "refused_sockets", f"WEBSOCKET_MAX_SOCKETS ({most}) is reached"
     else:
@@ -131,7 +131,7 @@ def _take_place(address: str | None, most: int | None, per_address: int | None) 
     return None
 
 
-def admit_user(place: Place, user: str, limit: int, path: str) -> bool:
+def admit_user(place: Permit, user: str, limit: int, path: str) -> bool:
     """Count a handshake for its user; return whether it is within the limit.
 
     Args:

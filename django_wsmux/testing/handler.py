@@ -17,7 +17,7 @@ from greenlet import getcurrent
 
 from .. import conf
 from ..handlers import context
-from ..handlers.databases import Loan
+from ..handlers.databases import SharedConnections
 from ..handlers.handshake import WebSocketHandler
 from ..logs import forget_lines
 from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
@@ -55,7 +55,7 @@ class Exchange:
         self.peer = peer
         self.has_origin = has_origin
         self.loop = current_loop()
-        self._loan = Loan()
+        self._loan = SharedConnections()
         self.seam = MemoryTakeover(self.loop, peer, self._loan.begin)
         self.request: HttpRequest | None = None
         self.response: HttpResponseBase | None = None

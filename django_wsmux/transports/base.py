@@ -111,7 +111,7 @@ class SocketTransport:
         is_large = codec.large is not None
         try:
             if is_large:
-                with codec.space() as space:
+                with codec.get_buffer() as space:
                     size = stream.recv_into(space)
             else:
                 size = stream.recv_into(arrived)

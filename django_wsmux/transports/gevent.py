@@ -25,7 +25,7 @@ from greenlet import getcurrent, greenlet
 from ..connection import guard, hub_thread, registry
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
-from ..connection.drain import FAREWELL, farewell
+from ..connection.drain import CLOSE_GRACE, farewell
 from ..connection.keepalive import RETRY, Keepalive
 from ..protocol.frames import FIN, head
 from .base import SocketTransport, arrived, end_stream
@@ -111,7 +111,7 @@ def handlers_for(websocket: Connection) -> HandlerPool:
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
         # Servers that know nothing of sockets end the process when they have no request left.
-        atexit.register(_bid_farewell, os.getpid())
+        atexit.register(_close_and_wait, os.getpid())
         gauges["handlers_running"] = lambda: pool.running
         gauges["handlers_waiting"] = lambda: pool.waiting
         if options.blocked_warning:
@@ -120,10 +120,10 @@ def handlers_for(websocket: Connection) -> HandlerPool:
     return _handlers
 
 
-def _bid_farewell(process: int) -> None:
+def _close_and_wait(process: int) -> None:
     """Close what is open; the sockets of a process are not for its forks to close."""
     if os.getpid() == process and not registry.is_stopping():
-        farewell(FAREWELL)
+        farewell(CLOSE_GRACE)
 
 
 def disown() -> None:
@@ -365,7 +365,7 @@ class PlainTransport(GeventTransport):
     def _readable(self) -> None:
         if self._stream is None:
             return
-        largest = self._codec.alone
+        largest = self._codec.max_single_frame
         if largest < 0:
             super()._readable()
             return
@@ -385,13 +385,13 @@ class PlainTransport(GeventTransport):
             return
         websocket, waiter = self._websocket, self._waiter
         try:
-            is_next = websocket.heard(size)
+            is_next = websocket.try_bypass_queue(size)
             if is_next and waiter is not None:
                 self._waiter = None
                 waiter.switch(message)
             elif not (
                 is_next
-                and websocket.is_served
+                and websocket.is_event_driven
                 and self._handlers.start(websocket.take_turn, message)
             ):
                 websocket.message_received(message)

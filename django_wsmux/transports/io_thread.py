@@ -65,10 +65,10 @@ class IOThread:
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._selector = selectors.DefaultSelector()
-        self._bell, self._button = socket.socketpair()
-        for sock in (self._bell, self._button):
+        self._wake_r, self._wake_w = socket.socketpair()
+        for sock in (self._wake_r, self._wake_w):
             sock.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ, self._heard_bell)
+        self._selector.register(self._wake_r, selectors.EVENT_READ, self._heard_bell)
         self._thread = threading.Thread(target=self._run, name="django_wsmux", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class IOThread:
         self._calls.append(callback)
         if not self.is_current:
             try:
-                self._button.send(b"!")
+                self._wake_w.send(b"!")
             except OSError:
                 # The buffer is full, so it wakes anyway; or it ended with the last socket.
                 return
@@ -131,8 +131,8 @@ class IOThread:
                 guard.call(self._calls.popleft())
             self._keep_time()
         self._selector.close()
-        self._bell.close()
-        self._button.close()
+        self._wake_r.close()
+        self._wake_w.close()
 
     def _is_over(self) -> bool:
         global _current
@@ -144,7 +144,7 @@ class IOThread:
             return True
 
     def _heard_bell(self, events: int) -> None:
-        self._bell.recv(4096)
+        self._wake_r.recv(4096)
 
     def _patience(self) -> float | None:
         """Return how long to wait for the sockets, at most."""

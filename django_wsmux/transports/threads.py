@@ -121,7 +121,7 @@ class ThreadWebSocket(WebSocket):
     dismiss = _locked(WebSocket.dismiss)
     serve = _locked(WebSocket.serve)
     abandon = _locked(WebSocket.abandon)
-    _conversed = _locked(WebSocket._conversed)
+    _view_ended = _locked(WebSocket._view_ended)
 
     def disown(self) -> None:
         """Mark the socket as closed, in a fork of the process that owns it."""
@@ -133,13 +133,13 @@ class ThreadWebSocket(WebSocket):
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view in the socket's own thread, as soon as that is free."""
-        registry.conversations.add(self)
+        registry.running_views.add(self)
 
         def converse() -> bool:
             try:
                 function()
             finally:
-                self._conversed()
+                self._view_ended()
             return False
 
         self._transport.submit(converse)

@@ -11,7 +11,7 @@ import pytest
 
 from django_wsmux.backends import SCHEMES, Backend, BackendUnavailable, Gap, from_url
 from django_wsmux.backends.local import LocalBackend
-from django_wsmux.backends.outages import Outages
+from django_wsmux.backends.outages import ReconnectBackoff
 
 
 class Null(Backend):
@@ -113,7 +113,7 @@ def test_error_text() -> None:
 
 def test_outages() -> None:
     """Retries come later and later, at random; the whole outage is one gap."""
-    outages = Outages()
+    outages = ReconnectBackoff()
     assert outages.end() is None
     assert outages.begin("gone") is True
     assert outages.begin("still gone") is False

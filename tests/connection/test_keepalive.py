@@ -20,7 +20,7 @@ class Peer:
         self.given_up = False
         self.closed = False
 
-    def is_heard(self) -> bool:
+    def is_alive(self) -> bool:
         return self.alive
 
     def send_keepalive_ping(self) -> None:

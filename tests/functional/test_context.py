@@ -97,7 +97,7 @@ def test_shared(start_server: StartServer) -> None:
     with ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(site.connect("/lean/"))
-        assert json.loads(site.get("/around/")) == ["Surroundings"]
+        assert json.loads(site.get("/around/")) == ["RequestContext"]
 
 
 def test_idle_sockets_hold_no_connection_of_a_cache(

@@ -210,7 +210,7 @@ class TestEnd:
             pass
         reported(server, key)
         state = json.loads(server.get("/report/none/"))
-        assert (state["open"], state["conversations"], state["inside"]) == (0, 0, 0)
+        assert (state["open"], state["running_views"], state["inside"]) == (0, 0, 0)
 
 
 def reported(server: Server, key: str) -> str:

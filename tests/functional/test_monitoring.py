@@ -296,9 +296,9 @@ def test_list(both: Site) -> None:
         assert len(limited["sockets"]) == 2
         assert len({each["worker"] for each in limited["sockets"]}) == 2
         # Each worker has a socket at /echo/, and one of them has this one, too.
-        left_out = both.counters()["open"] - 2
-        assert limited["left_out"] == left_out >= 1
-        assert f"and {left_out:g} more" in both.command("--limit", "1")
+        omitted = both.counters()["open"] - 2
+        assert limited["omitted"] == omitted >= 1
+        assert f"and {omitted:g} more" in both.command("--limit", "1")
 
 
 def test_send(both: Site) -> None:

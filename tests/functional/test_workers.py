@@ -128,9 +128,9 @@ class TestProcesses:
                 wire.closed()
         for _ in range(100):
             state = json.loads(server.get("/report/none/"))
-            if state["open"] == state["conversations"] == 0:
+            if state["open"] == state["running_views"] == 0:
                 break
-        assert (state["open"], state["conversations"]) == (0, 0)
+        assert (state["open"], state["running_views"]) == (0, 0)
         assert server.workers == [pid]
         # The database file of a request may be open or not.
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before + 2

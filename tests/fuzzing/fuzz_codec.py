@@ -118,7 +118,7 @@ def _check_memory(setup: Setup, stream: bytes, sizes: list[int]) -> None:
             # Each call returns the messages that were sent, or those of one limit inflated and one
             # more.
             assert messages.size <= 2 * setup.limit + len(piece)
-            while codec.is_held:
+            while codec.is_suspended:
                 messages.size, controls = 0, codec.receive(b"", messages)
                 assert messages.size <= 2 * setup.limit + len(piece)
             peak = tracemalloc.get_traced_memory()[1] - before

@@ -37,7 +37,7 @@ from websockets.protocol import Protocol, Side, State
 from django_wsmux.protocol.deflate import FLUSH, Compressor, Deflate, max_deflated_size
 from django_wsmux.protocol.events import Control, Failure
 from django_wsmux.protocol.frames import CLOSE, RSV1, TEXT, CloseCode, encode_message
-from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.protocol.prepared import PreparedMessage
 from tests.protocol.test_codec import frame, header
 from tests.protocol.test_codec_streams import Engine
 
@@ -202,7 +202,7 @@ def _sent(deflate: Deflate | None, messages: Iterable[Message]) -> Iterator[byte
     """Yield the frames of messages as ``server.connection`` sends them."""
     compressor = None if deflate is None else Compressor(deflate)
     for message in messages:
-        prepared = Prepared(*encode_message(message))
+        prepared = PreparedMessage(*encode_message(message))
         yield prepared.plain if compressor is None else prepared.compressed(compressor)
 
 

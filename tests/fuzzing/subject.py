@@ -131,7 +131,7 @@ def _go_on(codec: Codec, waiting: list[Message], messages: list[Message]) -> lis
     while True:
         messages += waiting
         waiting.clear()
-        if not codec.is_held:
+        if not codec.is_suspended:
             return controls
         controls += codec.receive(b"", waiting)
 
@@ -153,15 +153,15 @@ def feed_as_read(
     for most in cycle(sizes):
         if codec.large is None:
             size = source.readinto(memoryview(buffer)[:most])
-            message = codec.whole(buffer, size)
+            message = codec.decode_single_frame(buffer, size)
             if message is None:
                 controls += codec.receive(buffer, waiting, size)
             else:
                 waiting.append(message)
         else:
-            with codec.space() as space:
+            with codec.get_buffer() as space:
                 size = source.readinto(space[:most])
-            controls += codec.filled(size, waiting)
+            controls += codec.buffer_updated(size, waiting)
         controls += _go_on(codec, waiting, messages)
         if not size:
             return controls

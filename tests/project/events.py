@@ -270,7 +270,7 @@ class Ann(UserPassesTestMixin, WebSocketView):
         return self.request.user.get_username() == "ann"
 
 
-class Surroundings(WebSocketView):
+class RequestContext(WebSocketView):
     """Sends what is active; changes it on request."""
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:

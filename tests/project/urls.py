@@ -159,7 +159,7 @@ def report(request: HttpRequest, key: str) -> JsonResponse:
         {
             "report": state.reports.get(key),
             "open": len(registry.open_sockets),
-            "conversations": len(registry.conversations),
+            "running_views": len(registry.running_views),
             "inside": state.inside - 1,
         },
         json_dumps_params={"default": json.dumps},

@@ -90,7 +90,7 @@ urlpatterns = [
     path("events/private/", events.Private.as_view()),
     path("events/staff/", events.Staff.as_view()),
     path("events/ann/", events.Ann.as_view()),
-    path("events/surroundings/", events.Surroundings.as_view()),
+    path("events/surroundings/", events.RequestContext.as_view()),
     path("events/session/", events.Session.as_view()),
     path("events/lean/", events.Lean.as_view()),
     path("events/slow/", events.Slow.as_view()),

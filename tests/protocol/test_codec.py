@@ -49,7 +49,7 @@ def receive_fast(*pieces: bytes, limit: int) -> tuple[list[Message], list[Contro
     """Return the same as a connection reads it, which tries ``whole()`` first."""
     codec, messages, controls = Codec(limit), list[Message](), list[Control]()
     for piece in pieces:
-        message = codec.whole(piece, len(piece))
+        message = codec.decode_single_frame(piece, len(piece))
         if message is None:
             controls += codec.receive(piece, messages)
         else:
@@ -71,9 +71,9 @@ def receive_as_read(
             size = source.readinto(memoryview(buffer)[:most])
             controls += codec.receive(buffer, messages, size)
         else:
-            with codec.space() as space:
+            with codec.get_buffer() as space:
                 size = source.readinto(space[:most])
-            controls += codec.filled(size, messages)
+            controls += codec.buffer_updated(size, messages)
         if not size:
             break
     return messages, controls
@@ -131,9 +131,9 @@ class TestWhole:
         codec = Codec(65535)
         for opcode, message in (TEXT, "x" * length), (BINARY, b"x" * length):
             data = frame(opcode, b"x" * length)
-            assert codec.whole(data, len(data)) == message
+            assert codec.decode_single_frame(data, len(data)) == message
             # Like the buffer that a server reads into, with old bytes behind.
-            assert codec.whole(bytearray(data + b"before"), len(data)) == message
+            assert codec.decode_single_frame(bytearray(data + b"before"), len(data)) == message
 
     @pytest.mark.parametrize(
         "data",
@@ -153,7 +153,7 @@ class TestWhole:
     )
     def test_anything_else(self, data: bytes) -> None:
         """Fewer or more bytes, a message too large or wrong: all of these are left to receive()."""
-        assert Codec(1024).whole(data, len(data)) is None
+        assert Codec(1024).decode_single_frame(data, len(data)) is None
 
     @pytest.mark.parametrize(
         "data", [b"\x82", frame(TEXT, fin=False), frame(TEXT, b"x" * 9)[:-1], frame(8)]
@@ -162,7 +162,7 @@ class TestWhole:
         """After half a frame, half a message or the end, a frame is not a whole message."""
         codec, messages, whole = Codec(1024), list[Message](), frame(BINARY, b"x")
         codec.receive(data, messages)
-        assert codec.whole(whole, len(whole)) is None
+        assert codec.decode_single_frame(whole, len(whole)) is None
         assert messages == []
 
 
@@ -587,15 +587,15 @@ class TestHolding:
         """Messages that do not fit into the sink stay bytes."""
         codec, messages = Codec(LIMIT, max_messages=4), list[Message]()
         assert not codec.receive(self.STREAM, messages)
-        assert (messages, codec.is_held) == (list("0123"), True)
+        assert (messages, codec.is_suspended) == (list("0123"), True)
         assert not codec.receive(b"", messages)
-        assert (messages, codec.is_held) == (list("0123"), True)
+        assert (messages, codec.is_suspended) == (list("0123"), True)
         del messages[:3]
         assert not codec.receive(b"", messages)
-        assert (messages, codec.is_held) == (list("3456"), True)
+        assert (messages, codec.is_suspended) == (list("3456"), True)
         messages.clear()
         assert not codec.receive(b"", messages)
-        assert (messages, codec.is_held) == (list("789"), False)
+        assert (messages, codec.is_suspended) == (list("789"), False)
 
     @pytest.mark.parametrize("cut", range(0, 75, 7))
     def test_more_arrives(self, cut: int) -> None:
@@ -605,7 +605,7 @@ class TestHolding:
         taken = list(messages)
         messages.clear()
         assert not codec.receive(self.STREAM[cut:], messages)
-        while codec.is_held:
+        while codec.is_suspended:
             taken += messages
             messages.clear()
             assert not codec.receive(b"", messages)
@@ -625,13 +625,13 @@ class TestHolding:
         """Nothing is held if nothing is left."""
         codec, messages = Codec(LIMIT, max_messages=10), list[Message]()
         assert not codec.receive(self.STREAM, messages)
-        assert (len(messages), codec.is_held) == (10, False)
+        assert (len(messages), codec.is_suspended) == (10, False)
 
     def test_control_frames(self) -> None:
         """A thousand pings are reported by the hundred."""
         codec, count = Codec(LIMIT), 0
         controls = codec.receive(frame(PING) * 1000 + frame(CLOSE), [])
-        while codec.is_held:
+        while codec.is_suspended:
             assert controls == [Ping(b"")] * 256
             count += 256
             controls = codec.receive(b"", [])
@@ -642,7 +642,7 @@ class TestHolding:
         codec, messages, rounds = Codec(LIMIT), list[Message](), 1
         stream = frame(TEXT, b"x", fin=False) + frame(CONTINUATION, fin=False) * 1000
         assert not codec.receive(stream + frame(CONTINUATION, b"y"), messages)
-        while codec.is_held:
+        while codec.is_suspended:
             assert not codec.receive(b"", messages)
             rounds += 1
         assert (messages, rounds) == (["xy"], 4)
@@ -829,11 +829,11 @@ class TestLarge:
         assert codec.large is not None
         assert len(codec.large) == arrived
         while codec.large is not None and arrived < 2**21:
-            with codec.space() as space:
+            with codec.get_buffer() as space:
                 assert 0 < len(space) <= max(arrived, LARGE // 2)
                 size = min(len(space), 50000)
             assert len(codec.large) <= min(max(2 * arrived, LARGE // 2), total(length))
-            codec.filled(size, messages)
+            codec.buffer_updated(size, messages)
             arrived += size
         assert (codec.large is None) == (arrived == total(length))
         assert [len(message) for message in messages] == [length] * (codec.large is None)
@@ -851,21 +851,21 @@ class TestLarge:
         """The space never extends into the next frame."""
         codec, messages, rest = arriving(LARGE), list[Message](), LARGE - 100
         while codec.large is not None:
-            with codec.space() as space:
+            with codec.get_buffer() as space:
                 size = len(space)
             rest -= size
-            codec.filled(size, messages)
+            codec.buffer_updated(size, messages)
         assert rest == 0
         assert len(messages) == 1
 
     def test_unused_space(self) -> None:
         """Unused space is returned again, not allocated twice."""
         codec = arriving(LARGE)
-        with codec.space() as space:
+        with codec.get_buffer() as space:
             size = len(space)
-        codec.filled(10, [])
+        codec.buffer_updated(10, [])
         for _ in range(2):
-            with codec.space() as space:
+            with codec.get_buffer() as space:
                 assert len(space) == size - 10
 
     def test_fragments(self) -> None:

@@ -15,7 +15,7 @@ from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.deflate import Compression, Compressor, Deflate, negotiate
 from django_wsmux.protocol.events import Closed, Control, Failure, Ping
 from django_wsmux.protocol.frames import BINARY, TEXT
-from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.protocol.prepared import PreparedMessage
 from tests.support import frame
 
 OFFER = "permessage-deflate; client_max_window_bits"
@@ -128,10 +128,10 @@ class TestReceiving:
         assert subject.receive(data[:70_000], messages) == []
         rest = data[70_000:]
         while subject.large is not None and rest:
-            with subject.space() as space:
+            with subject.get_buffer() as space:
                 size = min(len(space), len(rest))
                 space[:size] = rest[:size]
-            subject.filled(size, messages)
+            subject.buffer_updated(size, messages)
             rest = rest[size:]
         assert messages == [text]
 
@@ -217,19 +217,19 @@ class TestManyBombs:
         """Parsing stops once the size of one message is inflated, and continues when asked."""
         subject, messages = codec(self.LIMIT), list[str | bytes]()
         assert subject.receive(self.BOMB * 3 + frame(0x89, b"x"), messages) == []
-        assert (len(messages), subject.is_held) == (1, True)
+        assert (len(messages), subject.is_suspended) == (1, True)
         assert subject.receive(b"", messages) == []
-        assert (len(messages), subject.is_held) == (2, True)
+        assert (len(messages), subject.is_suspended) == (2, True)
         assert subject.receive(b"", messages) == []
-        assert (len(messages), subject.is_held) == (3, True)
+        assert (len(messages), subject.is_suspended) == (3, True)
         assert subject.receive(b"", messages) == [Ping(b"x")]
-        assert (len(messages), subject.is_held) == (3, False)
+        assert (len(messages), subject.is_suspended) == (3, False)
 
     def test_more_arrives(self) -> None:
         """Held bytes come first."""
         subject, messages = codec(self.LIMIT), list[str | bytes]()
         subject.receive(self.BOMB + frame(0x81, b"first"), messages)
-        assert subject.is_held
+        assert subject.is_suspended
         subject.receive(frame(0x81, b"second"), messages)
         assert messages == [bytes(self.LIMIT), "first", "second"]
 
@@ -237,15 +237,15 @@ class TestManyBombs:
         """Nothing is held if nothing follows."""
         subject = codec(self.LIMIT)
         subject.receive(self.BOMB, [])
-        assert not subject.is_held
+        assert not subject.is_suspended
 
     def test_failure_ends_it(self) -> None:
         """After a failure, nothing is left to parse."""
         subject = codec(self.LIMIT)
         subject.receive(self.BOMB + frame(0x83, b""), [])
-        assert subject.is_held
+        assert subject.is_suspended
         assert subject.receive(b"", []) == [Failure(1002, "reserved opcode")]
-        assert not subject.is_held
+        assert not subject.is_suspended
 
 
 class TestDiscarding:
@@ -254,7 +254,7 @@ class TestDiscarding:
     def test_not_inflated(self) -> None:
         """Bombs are not inflated, and the close frame behind them is found at once."""
         subject, messages = codec(2000), list[str | bytes]()
-        subject.discards = True
+        subject.is_discarding = True
         bomb = frame(0xC2, deflated(bytes(10**6)))
         assert subject.receive(bomb * 3 + frame(0x88, b""), messages) == [Closed(1005, "")]
         assert messages == []
@@ -263,7 +263,7 @@ class TestDiscarding:
         """The current message ends, and the next one begins."""
         subject, messages = codec(), list[str | bytes]()
         subject.receive(frame(0x01, b"a"), messages)
-        subject.discards = True
+        subject.is_discarding = True
         stream = frame(0x00, b"\xff") + frame(0x80, b"b") + frame(0x01, b"c") + frame(0x80, b"")
         assert subject.receive(stream + frame(0x89, b""), messages) == [Ping(b"")]
         assert messages == []
@@ -284,14 +284,14 @@ class TestSending:
 
     def test_compressed_once(self) -> None:
         """Members with the same parameters get the same bytes."""
-        message = Prepared(TEXT, b"to many " * 100)
+        message = PreparedMessage(TEXT, b"to many " * 100)
         first, second = Compressor(agreed()), Compressor(agreed("permessage-deflate"))
         assert message.compressed(first) is message.compressed(second)
         assert message.compressed(first) != message.plain
 
     def test_context(self) -> None:
         """With context takeover each connection has its own, and a repeated message is shorter."""
-        message = Prepared(TEXT, b"to many " * 100)
+        message = PreparedMessage(TEXT, b"to many " * 100)
         compressor = Compressor(agreed("permessage-deflate", KEEPING))
         first, second = message.compressed(compressor), message.compressed(compressor)
         assert len(second) < len(first)

@@ -8,7 +8,7 @@ import pytest
 
 from django_wsmux.protocol.codec import LARGE, Codec
 from django_wsmux.protocol.events import Closed, Control, Failure, Ping
-from django_wsmux.protocol.rate_limit import MeteredCodec
+from django_wsmux.protocol.rate_limit import RateLimitedCodec
 from tests.support import frame
 
 RATE = 10
@@ -24,7 +24,7 @@ class Peer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *limits: int) -> None:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        self.codec = MeteredCodec(RATE, *(limits or (2**20,)))
+        self.codec = RateLimitedCodec(RATE, *(limits or (2**20,)))
         self.messages: list[str | bytes] = []
 
     def send(self, data: bytes) -> list[Control]:
@@ -71,7 +71,7 @@ class TestRate:
         """Messages sent while reading was paused may come at once, but no more."""
         assert peer.send(MESSAGE * 20) == []
         peer.now += 60
-        peer.codec.forgive()
+        peer.codec.refill()
         assert peer.send(MESSAGE * 600) == []
         assert peer.send(MESSAGE) == [TOO_MANY]
 
@@ -136,11 +136,11 @@ class TestWhatCounts:
             assert peer.send(large[:100]) == []
             rest = large[100:]
             while rest:
-                with peer.codec.space() as space:
+                with peer.codec.get_buffer() as space:
                     size = min(len(space), len(rest))
                     space[:size] = rest[:size]
                 rest = rest[size:]
-                assert peer.codec.filled(size, peer.messages) == []
+                assert peer.codec.buffer_updated(size, peer.messages) == []
         assert peer.send(MESSAGE) == [TOO_MANY]
 
     def test_bytes_of_a_frame(self, peer: Peer) -> None:
@@ -156,7 +156,7 @@ class TestWhatCounts:
         assert peer.send(MESSAGE * 21) == []
         for _ in range(4):
             peer.messages.clear()
-            assert peer.codec.is_held
+            assert peer.codec.is_suspended
             assert peer.send(b"") == []
         peer.messages.clear()
         assert peer.send(b"") == [TOO_MANY]
@@ -185,4 +185,4 @@ class TestOtherEnds:
 
 def test_is_a_codec() -> None:
     """Within its rate it behaves like any codec."""
-    assert issubclass(MeteredCodec, Codec)
+    assert issubclass(RateLimitedCodec, Codec)

@@ -6,7 +6,7 @@ import pytest
 
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Failure
-from django_wsmux.protocol.rate_limit import MeteredCodec
+from django_wsmux.protocol.rate_limit import RateLimitedCodec
 from tests.support import frame
 
 LIMIT = 1000
@@ -76,7 +76,7 @@ def test_a_broken_close_frame(payload: bytes, cut: int) -> None:
 )
 def test_too_many_messages(kept: bytes) -> None:
     """The rate limit fails between two frames, or in the middle of one."""
-    codec = MeteredCodec(1, LIMIT)
+    codec = RateLimitedCodec(1, LIMIT)
     whole = {3: b"kept", 100: bytes(900)}[len(kept)]
     rest = frame(kept[0], whole)[len(kept) :]
     (failure,) = receive(codec, frame(0x81, b"x") * 5 + kept)

@@ -31,7 +31,7 @@ from django.contrib.sessions.backends.db import SessionStore
 """
 
 # Four signed-in users: one is not staff, one may not view sockets, one may also close them.
-PEOPLE = """
+USERS = """
 keys = {}
 for name in ("operator", "clerk", "visitor", "chief"):
     user = User.objects.create_user(name, is_staff=name != "visitor")
@@ -59,7 +59,7 @@ class Site:
             "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
         }
         self.server: Server = serve(directory, GUNICORN_CMD_ARGS="-w 2")
-        self.keys: dict[str, str] = json.loads(self.run(PEOPLE))
+        self.keys: dict[str, str] = json.loads(self.run(USERS))
 
     def run(self, program: str) -> str:
         """Run a program of the project; return its output."""

@@ -11,7 +11,7 @@ from django_wsmux.logs import LogLimit
 from django_wsmux.protocol.handshake import Refusal
 from django_wsmux.protocol.options import Options
 from django_wsmux.server import limits
-from django_wsmux.server.limits import Place, address_of, admit_user, enter
+from django_wsmux.server.limits import Permit, address_of, admit_user, enter
 
 
 def places() -> tuple[Any, ...]:
@@ -26,10 +26,10 @@ def none_left() -> Iterator[None]:
     assert places() == (0, {}, {})
 
 
-def take(options: Options, address: str = "192.0.2.1") -> Place:
+def take(options: Options, address: str = "192.0.2.1") -> Permit:
     """Take a place."""
     place = enter({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
-    assert isinstance(place, Place)
+    assert isinstance(place, Permit)
     return place
 
 

@@ -36,7 +36,7 @@ def sockets() -> Iterator[None]:
         yield
         close_all()
     assert not registry.open_sockets
-    assert not registry.conversations
+    assert not registry.running_views
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_sockets_left_open() -> None:
     assert site.ends == ["1000 ", "1000 "]
     assert all(socket.closed for socket in Leaving.sockets)
     assert not registry.open_sockets
-    assert not registry.conversations
+    assert not registry.running_views
 
 
 @pytest.mark.django_db
@@ -155,4 +155,4 @@ def test_view_that_breaks_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(errors) == 2
     assert "has no attribute 'append'" in errors[1]
     assert not registry.open_sockets
-    assert not registry.conversations
+    assert not registry.running_views

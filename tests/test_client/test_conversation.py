@@ -423,7 +423,7 @@ def test_nothing_stays(client: WebSocketClient, path: str) -> None:
         ws.send("x")
         assert len(registry.open_sockets) == 1
     assert not registry.open_sockets
-    assert not registry.conversations
+    assert not registry.running_views
     assert not Group("room").members()
 
 
@@ -438,7 +438,7 @@ def test_a_test_that_fails(client: WebSocketClient, path: str) -> None:
     with pytest.raises(KeyError, match="the test failed"), client.websocket(path) as ws:
         use(ws)
     assert ws.closed
-    assert not registry.conversations
+    assert not registry.running_views
 
 
 def test_a_view_that_waits_elsewhere(client: WebSocketClient) -> None:
@@ -448,5 +448,5 @@ def test_a_view_that_waits_elsewhere(client: WebSocketClient) -> None:
     with pytest.raises(LoopExit):
         client.websocket("/deaf/")
     assert site.ends == ["deaf ended"]
-    assert not registry.conversations
+    assert not registry.running_views
     assert not registry.open_sockets

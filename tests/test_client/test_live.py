@@ -94,7 +94,7 @@ def test_sockets_left_open() -> None:
     unittest.TestSuite([Leaving()]).run(result)
     assert result.errors + result.failures == []
     assert site.ends == ["1001 the test is over"] * 2
-    assert not registry.open_sockets | registry.conversations
+    assert not registry.open_sockets | registry.running_views
     with Leaving.clients:
         for ws in Leaving.sockets:
             with pytest.raises(ConnectionClosed) as closed:

@@ -164,12 +164,12 @@ def test_native_thread_and_groups() -> None:
     run(
         NATIVE
         + """
-from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.protocol.prepared import PreparedMessage
 from django_wsmux.groups.members import Members
 
 members = Members()
 members.add("room", websocket)
-assert elsewhere(members.deliver, "room", Prepared(1, b"hello")) is None
+assert elsewhere(members.deliver, "room", PreparedMessage(1, b"hello")) is None
 assert peer.recv(100) == b"\\x81\\x05hello"
 assert elsewhere(members.close, "room", 4000, "bye") is None
 assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
@@ -180,21 +180,21 @@ assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
 def test_held() -> None:
     """Groups' messages are held until the last release, in order, behind those of the view."""
     run("""
-from django_wsmux.protocol.prepared import Prepared
+from django_wsmux.protocol.prepared import PreparedMessage
 
 websocket, peer = opened()
 websocket.hold()
 websocket.hold()
 for text in (b"1", b"2"):
-    websocket.deliver(Prepared(1, text))
+    websocket.deliver(PreparedMessage(1, text))
 websocket.send("own")
 websocket.release()
 assert peer.recv(100) == b"\\x81\\x03own"
 websocket.release()
-websocket.deliver(Prepared(1, b"3"))
+websocket.deliver(PreparedMessage(1, b"3"))
 assert peer.recv(100) == b"\\x81\\x011\\x81\\x012\\x81\\x013"
 websocket.hold()
-websocket.deliver(Prepared(1, b"lost"))
+websocket.deliver(PreparedMessage(1, b"lost"))
 websocket.close()
 websocket.release()
 assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"

@@ -125,7 +125,7 @@ class Command(BaseCommand):
             self._write_json(
                 {
                     "sockets": [asdict(each) for each in overview.sockets],
-                    "left_out": overview.left_out,
+                    "omitted": overview.omitted,
                     "groups": {each.name: each.members for each in plain},
                     "groups_by_prefix": by_prefix,
                     "groups_left_out": overview.groups_left_out,
@@ -138,7 +138,7 @@ class Command(BaseCommand):
             return
         self.stdout.write(f"{overview.found} sockets in {processes} processes\n\n")
         self._write_table(_HEADINGS, map(_row, overview.sockets))
-        self._write_left_out(overview.left_out)
+        self._write_left_out(overview.omitted)
         self.stdout.write("\n")
         if prefixed:
             rows = [(safe(each.prefix), safe(each.name), each.members) for each in overview.groups]
