@@ -3,7 +3,7 @@
 It needs only ``django.contrib.admin``. To update itself it opens a socket of its own, whose URL the
 project mounts::
 
-    path("admin/sockets/", include("django_wsmux.monitoring.websocket_urls"))     # in WEBSOCKET_URLCONF
+    path("admin/sockets/", include("django_wsmux.monitoring.page"))     # in WEBSOCKET_URLCONF
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path
 
-from .backends import BackendUnavailable
+from .exceptions import BackendUnavailable
 from .groups.group import Group
 from .groups.users import disconnect
 from .models import Socket

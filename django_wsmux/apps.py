@@ -15,7 +15,7 @@ class WebSocketsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks and the receivers that watch for ends of sessions."""
-        from . import checks, driver_checks  # noqa: F401
+        from . import checks  # noqa: F401
         from .groups import users
 
         users.connect_signals()

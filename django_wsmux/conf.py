@@ -1,7 +1,8 @@
 """The settings of this package; all other modules read them here.
 
-Values are looked up on each use, so ``override_settings`` works. ``manage.py check`` and the start
-of the server check each value by the same rule.
+A value is looked up on its first use, and again after a setting has changed, so
+``override_settings`` works. ``manage.py check`` and the start of the server check each value by the
+same rule.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ __all__ = [
     "context_functions",
     "get",
     "group_prefix",
-    "has_group_prefix",
+    "has_limits",
     "json_encoder",
     "options",
+    "prefix_function",
     "problems",
     "require_valid",
     "unknown",
@@ -340,6 +342,7 @@ def unknown() -> Iterator[tuple[str, list[str]]]:
             yield name, meant
 
 
+@cache
 def get(name: str) -> Any:
     """Return the value of one of ``SETTINGS``, or its default."""
     return getattr(settings, name, SETTINGS[name].default)
@@ -382,15 +385,11 @@ def json_encoder() -> type[json.JSONEncoder]:
 
 
 @cache
-def _prefix_function() -> Callable[[], Any] | None:
+def prefix_function() -> Callable[[], Any] | None:
+    """Return the callable of ``WEBSOCKET_GROUP_PREFIX``, or ``None``."""
     path = get("WEBSOCKET_GROUP_PREFIX")
     function: Callable[[], Any] | None = None if path is None else import_string(path)
     return function
-
-
-def has_group_prefix() -> bool:
-    """Return whether group names may have a prefix."""
-    return _prefix_function() is not None
 
 
 def group_prefix() -> str:
@@ -400,7 +399,7 @@ def group_prefix() -> str:
         ImproperlyConfigured: the callable of ``WEBSOCKET_GROUP_PREFIX`` fails, or returns something
             that cannot be a prefix.
     """
-    function = _prefix_function()
+    function = prefix_function()
     if function is None:
         return ""
     name = f"WEBSOCKET_GROUP_PREFIX ({get('WEBSOCKET_GROUP_PREFIX')!r})"
@@ -426,13 +425,23 @@ def context_functions() -> tuple[Callable[[Any], Any], ...]:
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in SETTINGS:
+        get.cache_clear()
         options.cache_clear()
+        has_limits.cache_clear()
         json_encoder.cache_clear()
-        _prefix_function.cache_clear()
+        prefix_function.cache_clear()
         context_functions.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")
+
+
+@cache
+def has_limits() -> bool:
+    """Return whether the number of sockets is limited."""
+    given = options()
+    counts = (given.max_sockets, given.max_sockets_per_address, given.max_sockets_per_user)
+    return any(count is not None for count in counts)
 
 
 def problems() -> Iterator[tuple[Setting, str]]:

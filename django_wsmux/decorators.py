@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from .connection.websocket import WebSocket
 from .handlers.callables import note_result, require_arguments, require_done, require_plain
+from .handlers.refusing import check_refusals
 from .responses import WebSocketResponse
 
 __all__ = ["websocket", "websocket_loop"]
@@ -91,16 +92,6 @@ def websocket(
         return wrapper
 
     return decorate if view is None else decorate(view)
-
-
-def check_refusals(refusals: str | None) -> None:
-    """Check the argument ``refusals`` of a view.
-
-    Raises:
-        ValueError: it is neither ``"http"`` nor ``"close"`` nor ``None``.
-    """
-    if refusals not in (None, "http", "close"):
-        raise ValueError(f'refusals must be "http", "close" or None, not {refusals!r}')
 
 
 @overload

@@ -6,6 +6,8 @@
     +-- WebSocketError
         +-- ConnectionClosed                     the socket is closed; code and reason say how
         +-- HandshakeRefused                     in tests: the handshake was refused
+    BackendUnavailable                           other processes cannot be reached
+    +-- BackendMisconfigured                     they never can, as the backend is set up
 
 In a process that has imported gevent-websocket, ``ConnectionClosed`` is also a subclass of its
 ``WebSocketError``, so code written for that package catches it. This module does not import its
@@ -22,7 +24,13 @@ from typing import Any
 
 from .protocol.environ import wire_path
 
-__all__ = ["ConnectionClosed", "HandshakeRefused", "WebSocketError"]
+__all__ = [
+    "BackendMisconfigured",
+    "BackendUnavailable",
+    "ConnectionClosed",
+    "HandshakeRefused",
+    "WebSocketError",
+]
 
 
 class WebSocketError(OSError):
@@ -69,6 +77,29 @@ class HandshakeRefused(WebSocketError):
             f"{response.status_code} {response.reason_phrase}"
             + (f", redirect to {location!r}" if location else "")
         )
+
+
+class BackendUnavailable(Exception):
+    """The backend cannot be reached.
+
+    Attributes:
+        backend: the URL of the backend, without password.
+        problem: what went wrong.
+        advice: what to check.
+    """
+
+    def __init__(self, backend: str, problem: str, advice: str = "") -> None:
+        self.backend = backend
+        self.problem = problem
+        self.advice = advice
+        super().__init__(backend, problem, advice)
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.problem}" + (f"; {self.advice}" if self.advice else "")
+
+
+class BackendMisconfigured(BackendUnavailable):
+    """The backend can never be reached with this configuration."""
 
 
 def _join_gevent_websocket() -> None:

@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Final
 
-__all__ = ["SHOWN", "LogLimit", "forget_lines", "get_logger", "shown", "suffix"]
+__all__ = ["SHOWN", "LogLimit", "forget_lines", "get_logger", "quote", "suffix"]
 
 #: Lines of one kind that may be logged at once, and seconds for each further one.
 _LINES: Final = 20
@@ -86,11 +86,11 @@ def forget_lines() -> None:
     _limits.clear()
 
 
-def shown(value: str) -> str:
+def quote(value: str) -> str:
     """Return a value from a client, escaped and shortened for the log.
 
     Example:
-        >>> shown("https://a.example\\r\\nroot logged in")
+        >>> quote("https://a.example\\r\\nroot logged in")
         "'https://a.example\\\\r\\\\nroot logged in'"
     """
     return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}..."

@@ -39,7 +39,7 @@ class SwitchingProtocols(HttpResponse):
         del self.headers["Content-Type"]
         self.subprotocols = subprotocols
         self.compression = compression
-        self.surroundings = context.current()
+        self.request_context = context.current()
 
 
 class WebSocketResponse(SwitchingProtocols):

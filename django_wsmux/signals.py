@@ -17,7 +17,7 @@ websocket_opened: Final = Signal()
 
 #: Sent once for each opened socket, when its view is done with it. Arguments: ``websocket``;
 #: ``request``, or ``None`` if the view did not keep it; ``code`` and ``reason`` of the close;
-#: ``duration`` in seconds; ``traffic``, see ``server.traffic.Traffic``.
+#: ``duration`` in seconds; ``traffic``, see ``connection.inbox.Traffic``.
 websocket_closed: Final = Signal()
 
 #: Sent when the backend works again after group messages of other processes may have been missed:

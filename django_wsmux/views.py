@@ -25,13 +25,20 @@ from .auth.authenticators import authentication
 from .connection.group_receive import intercept
 from .connection.habits import advise, is_missing
 from .connection.websocket import WebSocket
-from .decorators import check_refusals
 from .groups.group import Group
-from .handlers.callables import require_arguments, require_plain
-from .handlers.handshake import upgrade_required
+from .handlers.callables import (
+    explain,
+    name_of,
+    require_arguments,
+    require_done,
+    require_plain,
+)
+from .handlers.handler import upgrade_required
 from .handlers.json_forms import is_valid
+from .handlers.refusing import check_refusals
 from .handlers.socket import DjangoHooks
 from .protocol.frames import CloseCode
+from .responses import SwitchingProtocols
 
 __all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
 
@@ -78,6 +85,17 @@ _ARGUMENTS: Final = {
     "form_invalid": ("form",),
     "form_valid": ("form",),
 }
+
+
+def _as_refusal(result: Any, connect: Callable[..., Any]) -> HttpResponseBase:
+    """Return what ``connect()`` has returned, if it is a response."""
+    if isinstance(result, HttpResponseBase):
+        return result
+    require_done(result, connect)
+    raise TypeError(
+        f"{name_of(connect)} returned {result!r}: return None to accept, or an HttpResponse to "
+        f"refuse"
+    )
 
 
 class WebSocketView(View):
@@ -161,7 +179,20 @@ class WebSocketView(View):
             )
         for name in names:
             Group(name).join(self.websocket)
-        return hooks.connect(self, *args, **kwargs)
+        # What it sends meanwhile waits for the 101.
+        hooks.view = self
+        try:
+            refusal = self.connect(request, *args, **kwargs)
+        except TypeError as error:
+            explain(error)
+            raise
+        if refusal is not None:
+            return _as_refusal(refusal, self.connect)
+        response = SwitchingProtocols(subprotocols=self.subprotocols, compression=self.compression)
+        if hooks.request is not None:
+            hooks.request.accepted = response
+        hooks.request_context = response.request_context
+        return response
 
     def release_request(self) -> None:
         """Drop the request, since ``keep_request`` is ``False``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from operator import attrgetter
 from socket import SHUT_RDWR
 from typing import Any, Final
 
@@ -22,11 +23,11 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from .connection import registry
 from .connection.counters import count
-from .connection.drain import CLOSE_GRACE, Drain, farewell
+from .connection.drain import CLOSE_GRACE, Drain, close_all_and_wait
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
 from .server import own_context, patching, rlimit
-from .server.takeover import REQUEST_ATTRIBUTE
+from .server.takeover import REQUEST_ATTRIBUTE, TAKEN_ATTRIBUTE
 
 __all__ = ["WebSocketWorker"]
 
@@ -133,9 +134,9 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def _answer_questions(self) -> None:
         """Show up in ``manage.py websockets`` from the start, not only after a handshake."""
-        from .monitoring import overview
+        from .groups.pubsub import pubsub
 
-        overview.serve()
+        pubsub.serve()
 
     def _summary(self, options: Options) -> str:
         """Return the main settings in words."""
@@ -228,7 +229,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         try:
             super().handle(listener, client, addr)
         finally:
-            self._met_deadline()
+            if getcurrent() in self._deadlines:
+                self._met_deadline()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer a request that has arrived."""
@@ -244,7 +246,8 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 answer()
         finally:
             self._answering -= 1
-        self._give_way()
+        if not getattr(getcurrent(), TAKEN_ATTRIBUTE, False):
+            self._give_way()
 
     def _give_way(self) -> None:
         """Let other greenlets run from time to time.
@@ -284,16 +287,17 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     # Shutdown
 
-    @property
-    def alive(self) -> bool:
-        """Whether to keep running. gunicorn clears it in several places to shut the worker down."""
-        return self._is_alive
-
-    @alive.setter
-    def alive(self, value: bool) -> None:
+    def _set_alive(self, value: bool) -> None:
         self._is_alive = value
         if not value:
             self._told.set()
+
+    alive = property(
+        # For each request gunicorn looks at it.
+        attrgetter("_is_alive"),
+        _set_alive,
+        doc="Whether to go on. gunicorn clears it, from several places, to have the worker leave.",
+    )
 
     def handle_exit(self, *args: Any) -> None:
         """Handle SIGTERM: other workers are running already, or none is wanted."""
@@ -314,7 +318,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._leave(servers)
         except BaseException:
             # SystemExit, on SIGQUIT for example: there is no time for a graceful shutdown.
-            farewell(CLOSE_GRACE)
+            close_all_and_wait(CLOSE_GRACE)
             raise
 
     def _listen(self, listener: Any) -> StreamServer:

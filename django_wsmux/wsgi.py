@@ -22,13 +22,13 @@ from django.core.wsgi import get_wsgi_application as django_get_wsgi_application
 from django.utils.log import request_logger
 
 from . import conf
-from .backends import BackendMisconfigured
+from .exceptions import BackendMisconfigured
 from .groups import namespace
 from .handlers import databases
-from .handlers.handshake import WebSocketHandler
+from .handlers.handler import WebSocketHandler
 from .handlers.refusing import limit_lines, limit_security
 from .logs import get_logger
-from .monitoring import access_log
+from .monitoring import access_log, overview
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 
@@ -92,6 +92,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     _look_at_backend()
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
+    overview.install()
     request_logger.addFilter(limit_lines)
     handler = WebSocketHandler()
     limit_security()

@@ -24,7 +24,7 @@ settings.configure(
         "django.contrib.sessions",
         "django_wsmux",
     ],
-    WEBSOCKET_URLCONF="django_wsmux.monitoring.websocket_urls",
+    WEBSOCKET_URLCONF="django_wsmux.monitoring.page",
 )
 django.setup()
 

@@ -11,5 +11,5 @@ urlpatterns = [
     path("echo/", sockets.echo, name="echo"),
     path("ping/", sockets.ping, name="ping"),
     # Keeps the admin's page of sockets up to date.
-    path("admin/sockets/", include("django_wsmux.monitoring.websocket_urls")),
+    path("admin/sockets/", include("django_wsmux.monitoring.page")),
 ]

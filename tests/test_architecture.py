@@ -6,6 +6,7 @@ import ast
 import importlib
 import io
 import pkgutil
+import re
 import subprocess
 import sys
 import tokenize
@@ -21,21 +22,85 @@ import django_wsmux
 PACKAGE = Path(django_wsmux.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# The layers and libraries that each layer must not import.
-FORBIDDEN = {
-    "protocol": {"socket", "_socket", "gevent", "django", "gunicorn", "..server", "..exceptions"},
-    "server": {"django", "gunicorn", "..handler", "..conf", "..groups", "..responses"},
-    "backends": {"gunicorn", "..server", "..handler", "..conf", "..groups", "..responses"},
+#: What each room, or module at the root, may import of the package. Any may import ``logs``, and
+#: itself. Imports for types and in functions count too.
+ALLOWED = {
+    "": "",
+    "logs": "",
+    "protocol": "",
+    "exceptions": "protocol",
+    "signals": "",
+    "connection": "protocol exceptions",
+    "websocket": "connection",
+    "transports": "connection protocol",
+    "server": "transports connection protocol",
+    "backends": "exceptions",
+    "conf": "backends protocol exceptions",
+    "groups": "backends connection protocol conf signals exceptions",
+    "responses": "connection handlers.context",
+    "handlers": "groups server connection protocol responses conf signals exceptions",
+    "auth": "handlers groups responses server connection protocol conf exceptions",
+    "decorators": "auth handlers groups responses connection",
+    "views": "auth handlers groups responses connection protocol",
+    "urls": "conf",
+    "monitoring": "groups server connection protocol views conf signals exceptions",
+    "templatetags": "urls groups auth monitoring",
+    "models": "",
+    "migrations": "",
+    "worker": "groups server connection protocol conf",
+    "checks": "management auth groups server protocol conf exceptions",
+    "apps": "checks groups",
+    "admin": "monitoring groups models urls conf exceptions",
+    "wsgiref": "server",
+    "wsgi": "monitoring handlers groups server conf exceptions",
+    "test": "testing exceptions",
+    "testing": "test wsgi monitoring handlers groups server transports connection protocol conf "
+    "backends signals exceptions",
+    "management": "wsgi templatetags monitoring groups server transports connection conf backends "
+    "testing exceptions",
 }
 
-# The modules of backends/ that may import an optional library or Django. (peer.py is a program for
-# tests.)
-ONLY_IN = {
-    "django": {"postgresql.py", "peer.py"},
-    "psycopg": {"postgresql.py", "postgresql_session.py"},
-    "redis": {"redis_wire.py"},
-    "gevent": {"peer.py"},
+#: Modules that may import more than their room.
+EXCEPTIONS = {
+    # The suite for backends of other people starts processes.
+    "django_wsmux.backends.contract": {"testing"},
+}
+
+#: What a room may not import of the libraries that the package uses.
+NO_LIBRARIES = {
+    "protocol": {"socket", "_socket", "gevent", "django", "gunicorn"},
+    "connection": {"gevent", "django", "gunicorn"},
+    "transports": {"django", "gunicorn"},
+    "server": {"django", "gunicorn"},
+    "backends": {"gunicorn"},
+}
+
+# The modules of backends/ that may import a library which not every project has, or Django.
+ONLY_IN: dict[str, set[str]] = {
+    "django": {"postgresql.py"},
+    "psycopg": {"postgresql.py", "postgresql_connection.py"},
+    "redis": {"redis_connection.py"},
+    "gevent": set(),
     "pytest": {"contract.py"},
+}
+
+#: What projects import. The rooms that are not here are private, and say so.
+PUBLIC = {
+    "decorators",
+    "views",
+    "responses",
+    "websocket",
+    "urls",
+    "signals",
+    "exceptions",
+    "test",
+    "wsgi",
+    "wsgiref",
+    "worker",
+    "backends",
+    "groups",
+    "auth",
+    "monitoring",
 }
 
 
@@ -73,26 +138,46 @@ def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield from run_at_import(handler.body)
 
 
-def needed(path: Path) -> set[str]:
-    """Return the modules, and names in them, that must exist before a module can be imported."""
+def imported(path: Path, *, at_import: bool) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each module of the package that a module imports.
+
+    Args:
+        path: of the module.
+        at_import: leave out imports in functions and for types.
+    """
     package = module_name(path) if path.name == "__init__.py" else module_name(path.parent)
-    found = set()
-    for statement in run_at_import(ast.parse(path.read_text()).body):
-        if isinstance(statement, ast.Import):
-            found |= {name.name for name in statement.names}
-        elif isinstance(statement, ast.ImportFrom):
-            module = "." * statement.level + (statement.module or "")
-            module = resolve_name(module, package).rstrip(".")
-            found |= {module, *(f"{module}.{name.name}" for name in statement.names)}
-    return found
+    tree = ast.parse(path.read_text())
+    for node in run_at_import(tree.body) if at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names if name.name in NAMES)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), package).rstrip(".")
+            for name in node.names:
+                full = f"{source}.{name.name}"
+                if full in NAMES or source in NAMES:
+                    yield node.lineno, full if full in NAMES else source
 
 
-def test_no_cycles() -> None:
-    """Modules can be ordered so that each is imported after those that it needs."""
-    modules = {module_name(path): needed(path) for path in MODULES}
-    graph = {name: (names & modules.keys()) - {name} for name, names in modules.items()}
+def room_of(name: str) -> str:
+    """Return the room of a module, or the name of one at the root."""
+    return name.removeprefix("django_wsmux").lstrip(".").partition(".")[0]
+
+
+NAMES = {module_name(path): path for path in MODULES}
+
+
+@pytest.mark.parametrize("is_for_types", [False, True])
+def test_no_cycles(is_for_types: bool) -> None:
+    """Each module can be read, and imported, after those that it needs."""
+    graph = {
+        name: {other for _, other in imported(path, at_import=not is_for_types)} - {name}
+        for name, path in NAMES.items()
+    }
+    if is_for_types:
+        # A command or a test program is imported by its name; a face imports its room.
+        graph = {name: found - {"django_wsmux"} for name, found in graph.items()}
     assert graph["django_wsmux.wsgi"] >= {
-        "django_wsmux.handlers.handshake",
+        "django_wsmux.handlers.handler",
         "django_wsmux.server.patching",
     }
     try:
@@ -101,14 +186,49 @@ def test_no_cycles() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("layer", FORBIDDEN)
-def test_layers(layer: str) -> None:
-    """protocol/ knows no sockets, server/ no Django, backends/ no layer above it."""
-    for path in (PACKAGE / layer).glob("*.py"):
-        for name in imports(path):
-            parts = name.lstrip(".").split(".")
-            heads = {name, parts[0]} | {name[: len(name) - len(name.lstrip("."))] + parts[0]}
-            assert not heads & FORBIDDEN[layer], f"{path.name} imports {name}"
+@pytest.mark.parametrize("name", NAMES)
+def test_rooms(name: str) -> None:
+    """Imports go one way: a module imports what its room may, and nothing else."""
+    room = room_of(name)
+    allowed = {room, "logs", "", *ALLOWED[room].split(), *EXCEPTIONS.get(name, ())}
+    for line, other in imported(NAMES[name], at_import=False):
+        named = {room_of(other), other.removeprefix("django_wsmux.")}
+        assert named & allowed, f"{name}, line {line}, imports {other}"
+
+
+@pytest.mark.parametrize("room", NO_LIBRARIES)
+def test_libraries(room: str) -> None:
+    """No room below handlers/ knows Django; gevent begins with transports/."""
+    for path in (PACKAGE / room).glob("*.py"):
+        found = {name.split(".")[0] for name in imports(path)} & NO_LIBRARIES[room]
+        assert not found, f"{path.name} imports {found}"
+
+
+@pytest.mark.parametrize("room", sorted(path.name for path in PACKAGE.iterdir() if path.is_dir()))
+def test_private(room: str) -> None:
+    """Each private room says that it is private."""
+    init = PACKAGE / room / "__init__.py"
+    if init.exists() and room in ALLOWED and room not in PUBLIC:
+        doc = ast.get_docstring(ast.parse(init.read_text())) or ""
+        is_for_django = room in ("management", "migrations", "templatetags")
+        assert doc.startswith("Private: ") or is_for_django, doc
+
+
+def test_public_names() -> None:
+    """The manual, the sample site and the examples of the README use public modules only."""
+    root = PACKAGE.parent
+    texts = [
+        root / "README.rst",
+        *(root / "docs").glob("*.rst"),
+        *(root / "sample_site").rglob("*.py"),
+    ]
+    for path in texts:
+        for name in re.findall(r"(?:from|import) (django_wsmux\b[\w.]*)", path.read_text()):
+            parts = name.rstrip(".").split(".")[1:]
+            assert not parts or parts[0] in PUBLIC, f"{path.name}: {name}"
+            is_package = parts and (PACKAGE / parts[0]).is_dir()
+            known = (["monitoring"], ["backends"])
+            assert len(parts) < 2 or (is_package and parts[:1] in known), f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -164,18 +164,14 @@ def test_modules_of_the_picture() -> None:
 
 #: Names of documented modules that are exported only for other modules of the package.
 INTERNAL = {
-    "django_wsmux.auth.authenticators": {"FirstMessage", "bearer_token"},
-    "django_wsmux.backends": {"Counts", "SCHEMES"},
-    "django_wsmux.overview": {"MOST", "is_alone", "serve"},
-    "django_wsmux.groups.users": {
-        "connect_signals",
-        "begin",
-        "closed_since",
-        "end",
-        "join",
-        "join_within",
-        "leave",
+    # The errors are documented with the exceptions.
+    "django_wsmux.backends": {
+        "BackendMisconfigured",
+        "BackendUnavailable",
+        "Counts",
+        "SCHEMES",
     },
+    "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone"},
     "django_wsmux.templatetags.websockets": {"register"},
     "django_wsmux.test": {"HandshakeRefused"},  # documented with the exceptions
 }

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import include, path
 
-from django_wsmux import driver_checks
+from django_wsmux import checks
 
 POSTGRES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}}
 MYSQL = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "x"}}
@@ -26,7 +26,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, version: str, *modules: str) -> N
     def find(name: str) -> ModuleSpec | None:
         return ModuleSpec(name, None) if name in modules else None
 
-    monkeypatch.setattr(driver_checks, "find_spec", find)
+    monkeypatch.setattr(checks, "find_spec", find)
     monkeypatch.setattr(metadata, "version", lambda name: version)
 
 
@@ -54,7 +54,7 @@ def test_drivers(
     """A driver that blocks gevent gets a warning that says what to install instead."""
     installed(monkeypatch, version, *modules)
     monkeypatch.setattr(django_settings, "DATABASES", databases)
-    found = driver_checks.check_drivers(None)
+    found = checks.check_drivers(None)
     assert [message.id for message in found] == ([f"django_wsmux.{number}"] if number else [])
     assert all(message.hint for message in found)
 
@@ -64,7 +64,7 @@ def test_connections_for_ever(monkeypatch: pytest.MonkeyPatch, age: int | None, 
     """Persistent connections get a warning: each greenlet would keep one."""
     databases = {"default": {**POSTGRES["default"], "CONN_MAX_AGE": age}}
     monkeypatch.setattr(django_settings, "DATABASES", databases)
-    found = driver_checks.check_persistent_connections(None)
+    found = checks.check_persistent_connections(None)
     assert [message.id for message in found] == ["django_wsmux.W008"] * count
 
 
@@ -78,7 +78,7 @@ async_only.sync_capable = False  # type: ignore[attr-defined]
 def test_async_middleware(settings: Any) -> None:
     """An async-only middleware is an error: it would start an event loop in a worker."""
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.async_only"]
-    found = driver_checks.check_async_middleware(None)
+    found = checks.check_async_middleware(None)
     assert [message.id for message in found] == ["django_wsmux.E009"]
     assert found[0].msg.startswith(f"{__name__}.async_only is asynchronous only")
 
@@ -129,5 +129,5 @@ def test_one_machine(
     settings.WEBSOCKET_BACKEND = backend
     databases = {"default": {**POSTGRES["default"], "HOST": host}}
     monkeypatch.setattr(django_settings, "DATABASES", databases)
-    found = driver_checks.check_one_machine(None)
+    found = checks.check_one_machine(None)
     assert [message.id for message in found] == ["django_wsmux.W012"] * count

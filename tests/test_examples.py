@@ -454,7 +454,7 @@ class TestMonitoring:
 
     def test_python(self) -> None:
         """The calls work."""
-        run(example("docs/monitoring.rst", "look(limit=10)"))
+        run(example("docs/monitoring.rst", "collect(limit=10)"))
 
 
 def test_server(live_port: int) -> None:

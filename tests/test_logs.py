@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from django_wsmux.logs import LogLimit, shown
+from django_wsmux.logs import LogLimit, quote
 
 
 @pytest.fixture
@@ -40,6 +40,6 @@ def test_limit(clock: list[float]) -> None:
         ("x" * 201, f"'{'x' * 200}'..."),
     ],
 )
-def test_shown(value: str, said: str) -> None:
+def test_quote(value: str, said: str) -> None:
     """Text is escaped and truncated."""
-    assert shown(value) == said
+    assert quote(value) == said

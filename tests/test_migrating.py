@@ -20,7 +20,6 @@ from django.urls import clear_url_caches
 from websockets.sync.client import ClientConnection
 
 from django_wsmux import conf
-from django_wsmux.handlers.handshake import WebSocketHandler
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from tests.conftest import need
@@ -286,7 +285,6 @@ class TestDjangoGeventWebSocket:
                 assert callable(getattr(import_module(f"django_wsmux.{module}"), name))
         for name in ("WEBSOCKET_URLCONF", "WEBSOCKET_SERVER"):
             assert name in conf.SETTINGS
-        assert f"``{WebSocketHandler.__module__}.{WebSocketHandler.__name__}``" in PAGE
         settings.WEBSOCKET_SERVER = "ws.example.com:8001"
         settings.WEBSOCKET_URLCONF = "tests.test_client.site"
         template = engines["django"].from_string(

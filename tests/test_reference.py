@@ -281,7 +281,7 @@ def ending() -> int:
     try:
         return refused()
     finally:
-        registry._stopping.clear()
+        registry.stopping.clear()
 
 
 REFUSALS: dict[str, Callable[[], int] | str] = {
@@ -360,11 +360,10 @@ def test_signals() -> None:
 def test_checks() -> None:
     """The table has each check of the code, with its level."""
     levels: dict[str, str] = {}
-    for name in ("checks.py", "driver_checks.py"):
-        for node in ast.walk(MODULES[PACKAGE / name]):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Error", "Warning"):
-                found = re.findall(r"'django_wsmux\.(\w+)'", ast.unparse(node))
-                levels |= dict.fromkeys(found, ast.unparse(node.func))
+    for node in ast.walk(MODULES[PACKAGE / "checks.py"]):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Error", "Warning"):
+            found = re.findall(r"'django_wsmux\.(\w+)'", ast.unparse(node))
+            levels |= dict.fromkeys(found, ast.unparse(node.func))
     rows = table("signals.rst", "django_wsmux.")
     assert {row[0]: {"E": "Error", "W": "Warning"}[row[0][0]] for row in rows} == levels
     summary = re.sub(r"\n +", " ", (checks.__doc__ or "").replace("``", ""))

@@ -1,7 +1,16 @@
 """Identify the user of a socket, with or without cookies, and end what a user has open."""
 
+from ..groups.identity import AuthenticationFailed
 from ..groups.users import disconnect
 from .authenticators import authentication, bearer, first_message
 from .tickets import issue_ticket, ticket
 
-__all__ = ["authentication", "bearer", "disconnect", "first_message", "issue_ticket", "ticket"]
+__all__ = [
+    "AuthenticationFailed",
+    "authentication",
+    "bearer",
+    "disconnect",
+    "first_message",
+    "issue_ticket",
+    "ticket",
+]

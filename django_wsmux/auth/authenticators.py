@@ -38,6 +38,7 @@ from ..groups.identity import (
     bearer_token,
     forget,
 )
+from ..groups.pubsub import members, pubsub
 from ..handlers.callables import require_arguments, require_done, require_plain
 from ..handlers.socket import DjangoHooks
 from ..handlers.tracebacks import raised_at
@@ -95,7 +96,7 @@ class FirstMessage:
                     )
                 websocket.close(users.SIGNED_OUT, "no first message in time")
                 return None
-            users.begin(websocket)
+            pubsub.watch(websocket)
             try:
                 # Keep the message out of variables: error pages show them.
                 identity = _checked(_find_in_message(self._lookup, websocket.receive()))
@@ -111,7 +112,7 @@ class FirstMessage:
                 websocket.close(users.SIGNED_OUT, "authentication failed")
                 return None
             finally:
-                users.end(websocket)
+                members.closings.end(websocket)
             return view(request, *args, **kwargs)
 
         # Anonymous until then, whatever the cookies say, so it joins no group of their user either.

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from .asking import Replies
+from ..exceptions import BackendMisconfigured, BackendUnavailable
 from .base import Backend
-from .outages import BackendMisconfigured, BackendUnavailable, Counts, Gap
+from .outages import Counts, Gap
+from .request_reply import Replies
 
 __all__ = [
     "SCHEMES",

@@ -37,23 +37,18 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from ..exceptions import BackendMisconfigured, BackendUnavailable
 from ..logs import SHOWN, LogLimit, get_logger
-from .asking import (
+from .outages import Counts, Gap, ReconnectBackoff
+from .packets import Kind, Packet, UnreadablePacket, pack, unpack
+from .request_reply import (
     Expected,
-    Question,
+    PendingRequest,
     Replies,
     pack_answer,
     pack_question,
     unpack_answer,
 )
-from .outages import (
-    BackendMisconfigured,
-    BackendUnavailable,
-    Counts,
-    Gap,
-    ReconnectBackoff,
-)
-from .packets import Envelope, Kind, UnreadableEnvelope, pack, unpack
 from .selector import Forked, WakeableSelector
 
 __all__ = ["Backend", "BackendMisconfigured", "BackendUnavailable", "Counts", "Gap"]
@@ -113,7 +108,7 @@ class Backend(ABC):
     _receive: Receive | None
     _on_gap: OnGap | None
     _answer: Answerer | None
-    _questions: dict[int, Question]
+    _questions: dict[int, PendingRequest]
 
     def __init__(self, url: str, *, namespace: str = "") -> None:
         scheme, _, rest = url.partition("://")
@@ -245,7 +240,7 @@ class Backend(ABC):
             reason = self._outages.reason or "not connected yet"
             raise self.unavailable(f"no connection to receive answers on: {reason}")
         number = next(self._numbers)
-        pending = self._questions[number] = Question()
+        pending = self._questions[number] = PendingRequest()
         try:
             packet = pack(Kind.QUESTION, self.id, channel, pack_question(number, question))
             try:
@@ -423,7 +418,7 @@ class Backend(ABC):
         suffix = self.log_suffix("unreadable")
         if suffix is not None:
             text = str(problem)
-            if not isinstance(problem, UnreadableEnvelope):
+            if not isinstance(problem, UnreadablePacket):
                 text = f"{type(problem).__name__}: {text}"
             logger.warning("%s: dropped a packet: %s%s", self.name, text[:SHOWN], suffix)
 
@@ -517,12 +512,12 @@ class Backend(ABC):
                 "%s: not listening: %s; trying again", self.name, reason, exc_info=exc_info
             )
 
-    def _handle(self, packet: Envelope) -> None:
+    def _handle(self, packet: Packet) -> None:
         if packet.kind == Kind.QUESTION:
             if packet.sender != self.id:
                 self._reply_to(packet)
             else:
-                number = int.from_bytes(packet.payload[: Question.HEAD], "big")
+                number = int.from_bytes(packet.payload[: PendingRequest.HEAD], "big")
                 if question := self._questions.get(number):
                     question.echo()
         elif packet.kind == Kind.ANSWER:
@@ -533,14 +528,12 @@ class Backend(ABC):
             missed = int.from_bytes(packet.payload[:8], "big")
             self.missed(Gap("this process was too slow to receive its messages", 0.0, missed))
         else:
-            raise UnreadableEnvelope(
-                f"unknown kind {packet.kind}; a newer release may have sent it"
-            )
+            raise UnreadablePacket(f"unknown kind {packet.kind}; a newer release may have sent it")
 
-    def _reply_to(self, packet: Envelope) -> None:
+    def _reply_to(self, packet: Packet) -> None:
         answer = None
         if packet.channel in self.channels and self._answer is not None:
-            answer = self._call(self._answer, packet.channel, packet.payload[Question.HEAD :])
+            answer = self._call(self._answer, packet.channel, packet.payload[PendingRequest.HEAD :])
         if not callable(answer):
             self._send_answer(packet, answer)
         elif self._slow_answers.acquire(blocking=False):
@@ -554,7 +547,7 @@ class Backend(ABC):
         else:
             self.counts.dropped += 1
 
-    def _reply_later(self, packet: Envelope, answer: Callable[[], bytes]) -> None:
+    def _reply_later(self, packet: Packet, answer: Callable[[], bytes]) -> None:
         pid = self._pid
         try:
             text = self._call(answer)
@@ -563,7 +556,7 @@ class Backend(ABC):
         finally:
             self._slow_answers.release()
 
-    def _send_answer(self, packet: Envelope, text: bytes | None) -> None:
+    def _send_answer(self, packet: Packet, text: bytes | None) -> None:
         payload = pack_answer(packet.sender, packet.payload, text)
         try:
             self.reply(packet.sender, pack(Kind.ANSWER, self.id, "", payload))

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .asking import Expected
+from ..exceptions import BackendUnavailable
 from .base import Backend
-from .outages import BackendUnavailable
+from .request_reply import Expected
 
 __all__ = ["BrokerBackend", "Call", "PublishBatcher"]
 

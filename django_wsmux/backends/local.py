@@ -40,10 +40,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from ..exceptions import BackendUnavailable
 from ..logs import get_logger
-from .asking import Expected
 from .base import Backend
-from .outages import BackendUnavailable
+from .request_reply import Expected
 from .selector import READ, WRITE, close
 from .unix_stream import (
     MAX_PACKET,

@@ -7,34 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BackendMisconfigured", "BackendUnavailable", "Counts", "Gap", "ReconnectBackoff"]
+__all__ = ["Counts", "Gap", "ReconnectBackoff"]
 
 #: The first and the longest delay between two attempts to connect, in seconds, before jitter.
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 10.0
-
-
-class BackendUnavailable(Exception):
-    """The backend cannot be reached.
-
-    Attributes:
-        backend: the URL of the backend, without password.
-        problem: what went wrong.
-        advice: what to check.
-    """
-
-    def __init__(self, backend: str, problem: str, advice: str = "") -> None:
-        self.backend = backend
-        self.problem = problem
-        self.advice = advice
-        super().__init__(backend, problem, advice)
-
-    def __str__(self) -> str:
-        return f"{self.backend}: {self.problem}" + (f"; {self.advice}" if self.advice else "")
-
-
-class BackendMisconfigured(BackendUnavailable):
-    """The backend can never be reached with this configuration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 __all__ = [
     "MAX_CHANNEL",
     "VERSION",
-    "Envelope",
     "Kind",
-    "UnreadableEnvelope",
+    "Packet",
+    "UnreadablePacket",
     "pack",
     "split",
     "unpack",
@@ -53,7 +53,7 @@ class Kind(IntEnum):
     GAP = 4
 
 
-class Envelope(NamedTuple):
+class Packet(NamedTuple):
     """A parsed packet."""
 
     kind: int
@@ -62,7 +62,7 @@ class Envelope(NamedTuple):
     payload: bytes
 
 
-class UnreadableEnvelope(Exception):
+class UnreadablePacket(Exception):
     """A packet of another version, or bytes that are not a packet."""
 
 
@@ -78,23 +78,23 @@ def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
     return _HEAD.pack(VERSION, kind, sender, len(name)) + name + payload
 
 
-def unpack(data: bytes) -> Envelope:
+def unpack(data: bytes) -> Packet:
     """Parse a packet.
 
     Raises:
-        UnreadableEnvelope: it has another version or is truncated.
+        UnreadablePacket: it has another version or is truncated.
     """
     if not data or data[0] != VERSION:
         version = data[0] if data else "none"
-        raise UnreadableEnvelope(f"version {version}; this release reads version {VERSION}")
+        raise UnreadablePacket(f"version {version}; this release reads version {VERSION}")
     try:
         _, kind, sender, length = _HEAD.unpack_from(data)
         end = _HEAD.size + length
         if end > len(data):
-            raise UnreadableEnvelope("it ends within its header")
-        return Envelope(kind, sender, data[_HEAD.size : end].decode(), data[end:])
+            raise UnreadablePacket("it ends within its header")
+        return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:])
     except (struct.error, UnicodeDecodeError) as error:
-        raise UnreadableEnvelope(str(error)) from None
+        raise UnreadablePacket(str(error)) from None
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:

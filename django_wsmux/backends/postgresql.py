@@ -31,7 +31,7 @@ from psycopg.conninfo import make_conninfo
 
 from .broker import BrokerBackend, Call
 from .outages import Gap
-from .packets import Kind, UnreadableEnvelope, split, unpack
+from .packets import Kind, UnreadablePacket, split, unpack
 from .postgresql_connection import FAILURES, Session, SqlError
 from .selector import READ
 
@@ -271,7 +271,7 @@ class PostgresBackend(BrokerBackend):
         for text in session.notifications():
             try:
                 packet = self._packet(session, text)
-            except (UnreadableEnvelope, ValueError) as error:
+            except (UnreadablePacket, ValueError) as error:
                 # Any user of the database may notify on our channel.
                 self.unreadable(error)
             else:
@@ -282,7 +282,7 @@ class PostgresBackend(BrokerBackend):
         """Return the packet of a notification, or ``None`` if it does not concern this process."""
         fields = text.split(b":")
         if len(fields) not in (2, 3):
-            raise UnreadableEnvelope("a notification of another program")
+            raise UnreadablePacket("a notification of another program")
         packet = b64decode(fields[1], validate=True)
         if len(fields) == 2:
             return packet

@@ -1,7 +1,7 @@
 """The life of a connection between the transport below and the view above.
 
 The closing handshake, and who is told what. How bytes travel and how a view waits is the
-transport's business (``contracts.py``); what bytes mean is the codec's; messages on their way to
+transport's business (``interfaces.py``); what bytes mean is the codec's; messages on their way to
 the view are in ``inbox.py``, pings and pongs in ``liveness.py``. What a view calls is in
 ``websocket.py``. Nothing here blocks.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
 from ..logs import get_logger
@@ -22,13 +22,10 @@ from ..protocol.prepared import PreparedMessage
 from . import guard, hub_thread, registry
 from .counters import count, counters
 from .held import Held
-from .interfaces import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Transport
+from .inbox import Traffic
+from .interfaces import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Releasable, Transport
 from .liveness import Liveness
 from .malloc import keep_freed_memory
-from .traffic import Traffic
-
-if TYPE_CHECKING:
-    from ..server.limits import Permit
 
 __all__ = ["Connection"]
 
@@ -61,7 +58,7 @@ class Connection(Liveness):
         "close_code",
         "close_reason",
         "environ",
-        "place",
+        "permit",
         "subprotocol",
     )
 
@@ -72,7 +69,7 @@ class Connection(Liveness):
         self.close_code: int | None = None
         self.close_reason = ""
         # What it takes up of the caps, where there are some.
-        self.place: Permit | None = None
+        self.permit: Releasable | None = None
         # What waits for the 101, or for release().
         self._held: Held | None = None
         self._compressor: Compressor | None = None
@@ -348,9 +345,9 @@ class Connection(Liveness):
         self._transport = transport
         self._state = OPEN
         registry.open_sockets.add(self)
-        if self.place is not None:
-            self.place.is_open = True
-        count("sockets_opened")
+        if self.permit is not None:
+            self.permit.is_open = True
+        counters["sockets_opened"] += 1
         if head:
             transport.write(head)
         if self._held is not None:
@@ -488,8 +485,8 @@ class Connection(Liveness):
         if self._state == OPEN:
             self._set_closing(CloseCode.ABNORMAL, "")
         self._state = CLOSED
-        if self.place is not None:
-            self.place.release()
+        if self.permit is not None:
+            self.permit.release()
         registry.open_sockets.discard(self)
         # With what the view has yet to take, as nobody looks at it later.
         counters["messages_received"] += self._messages_in + self.unread

@@ -13,7 +13,7 @@ from typing import Final
 from ..protocol.frames import CloseCode
 from . import registry
 
-__all__ = ["CLOSE_GRACE", "RATE", "Drain", "farewell"]
+__all__ = ["CLOSE_GRACE", "RATE", "Drain", "close_all_and_wait"]
 
 #: Seconds that peers have to answer the close frame, and clients whose HTTP connection is kept
 #: alive to send another request.
@@ -61,7 +61,7 @@ class Drain:
         return False
 
 
-def farewell(seconds: float) -> None:
+def close_all_and_wait(seconds: float) -> None:
     """Close all sockets at once; wait until they and their views have ended, but not for long.
 
     Args:

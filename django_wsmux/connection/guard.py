@@ -7,11 +7,12 @@ that all sockets share, or leave a socket without a watcher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..logs import get_logger
 from .counters import count
 
-__all__ = ["call"]
+__all__ = ["call", "notify"]
 
 logger = get_logger("django_wsmux.connection")
 
@@ -23,3 +24,18 @@ def call(callback: Callable[..., object], *args: object) -> None:
     except Exception:
         count("internal_errors")
         logger.exception("Bug in django_wsmux")
+
+
+def notify(signal: Any, sender: Any, **arguments: Any) -> None:
+    """Send a signal of Django. What its receivers raise is logged.
+
+    Args:
+        signal: one of ``django_wsmux.signals``.
+        sender: see ``django.dispatch.Signal.send()``.
+        arguments: for the receivers.
+    """
+    try:
+        signal.send_robust(sender, **arguments)
+    except BaseException:
+        # send_robust() lets SystemExit and its like pass.
+        logger.exception("A receiver of a signal failed")

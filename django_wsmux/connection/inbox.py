@@ -8,7 +8,7 @@ that is borrowed for it.
 from __future__ import annotations
 
 from sys import getsizeof
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from ..protocol.codec import Codec
 from ..protocol.events import Sink
@@ -20,11 +20,27 @@ from .interfaces import CLOSED, CONNECTING, OPEN, Hooks, Transport
 from .message_queue import MessageQueue
 from .readable import EventReadiness, PairReadiness
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Traffic"]
 
 
 # What a message takes in memory at least.
 _LEAST: Final = getsizeof(b"")
+
+
+class Traffic(NamedTuple):
+    """The traffic of one socket so far.
+
+    Attributes:
+        messages_in: messages that the view has received.
+        bytes_in: bytes from the peer, including frame headers.
+        messages_out: messages sent, including those of groups.
+        bytes_out: bytes of the frames of those messages.
+    """
+
+    messages_in: int
+    bytes_in: int
+    messages_out: int
+    bytes_out: int
 
 
 class _Nowhere:
@@ -129,7 +145,7 @@ class Inbox:
         """Give messages to an event view, each when its turn comes, and at last the close."""
         self.is_event_driven = True
         if self._state > OPEN:
-            registry.running_views.add(self)  # type: ignore[arg-type]  # a Connection
+            registry.running_views.add(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -148,12 +164,12 @@ class Inbox:
         """
         if message is not None:
             self._messages_in += 1
-            self.hooks.receive(self, message)  # type: ignore[arg-type]  # a Connection
+            self.hooks.receive(self, message)
         elif self._inbox:
-            self.hooks.receive(self, self._next_message())  # type: ignore[arg-type]  # a Connection
+            self.hooks.receive(self, self._next_message())
         else:
             # Stays busy for ever, so that this comes once.
-            self.hooks.disconnect(self)  # type: ignore[arg-type]  # a Connection
+            self.hooks.disconnect(self)
             registry.running_views.discard(self)
             return False
         self._is_busy = bool(self._inbox) or self._state > OPEN

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hooks", "Transport"]
+__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hooks", "Releasable", "Transport"]
 
 # The states of a connection, in order.
 CONNECTING: Final = 0
 OPEN: Final = 1
 CLOSING: Final = 2
 CLOSED: Final = 3
+
+
+class Releasable(Protocol):
+    """What a WebSocket holds until its descriptor is closed."""
+
+    #: An open socket holds it.
+    is_open: bool
+
+    def release(self) -> None:
+        """Give it back; does nothing the second time."""
 
 
 class Transport(Protocol):
@@ -80,9 +87,12 @@ class Transport(Protocol):
 
 
 class Hooks(Protocol):
-    """What the framework adds to a connection."""
+    """What the framework adds to a connection.
 
-    def open(self, websocket: Connection) -> None:
+    Each ``websocket`` is a ``Connection``, which is not named here: it imports this module.
+    """
+
+    def open(self, websocket: Any) -> None:
         """Accept the handshake: called when a view uses the socket before the 101 is sent.
 
         It may leave the socket as it is: what is sent then waits for the 101.
@@ -91,23 +101,23 @@ class Hooks(Protocol):
     def before_wait(self) -> None:
         """The view is about to wait for a message."""
 
-    def receive(self, websocket: Connection, message: str | bytes) -> None:
+    def receive(self, websocket: Any, message: str | bytes) -> None:
         """Have an event view handle a message. Never raises."""
 
-    def group_receive(self, websocket: Connection, message: str | bytes) -> None:
+    def group_receive(self, websocket: Any, message: str | bytes) -> None:
         """Have an event view handle a message of a group. Never raises."""
 
-    def disconnect(self, websocket: Connection) -> None:
+    def disconnect(self, websocket: Any) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 
-    def is_disconnecting(self, websocket: Connection) -> bool:
+    def is_disconnecting(self, websocket: Any) -> bool:
         """Return whether an event view is just being told of the close."""
 
     @property
     def user_id(self) -> str | None:
         """Primary key of the signed-in user, as a string."""
 
-    def leave(self, websocket: Connection) -> None:
+    def leave(self, websocket: Any) -> None:
         """Nothing can be sent any more; must not wait."""
 
     def refresh_user(self) -> None:
@@ -116,7 +126,7 @@ class Hooks(Protocol):
     def retire(self) -> None:
         """A greenlet that handled messages is about to end."""
 
-    def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
+    def run_helper(self, websocket: Any, function: Callable[[], object]) -> None:
         """Run ``function`` as a helper of the view, and report what it raises."""
 
     def dump_json(self, value: Any, **options: Any) -> str:

@@ -24,7 +24,7 @@ class MessageQueue(deque[Any]):
     The codec appends to it as to a list, so new messages are measured when ``size`` is read.
 
     Attributes:
-        group_bytes: the size of the group messages in it; see ``intercepting.py``.
+        group_bytes: the size of the group messages in it; see ``group_receive.py``.
     """
 
     __slots__ = ("_measured", "_size", "group_bytes")

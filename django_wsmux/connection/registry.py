@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, Final, TypeVar
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from typing import Any, Final, TypeVar
 
 __all__ = [
     "close_all",
-    "is_stopping",
     "open_sockets",
     "refuse_handshakes",
     "running_views",
     "stop",
+    "stopping",
     "yielding_every",
 ]
 
@@ -26,10 +23,10 @@ T = TypeVar("T")
 _SLICE: Final = 1000
 
 #: Every socket from its 101 until its descriptor is closed.
-open_sockets: set[Connection] = set()
+open_sockets: set[Any] = set()
 
 #: Every socket whose view is still running, be the socket open or not.
-running_views: set[Connection] = set()
+running_views: set[Any] = set()
 
 
 def close_all(code: int, reason: str) -> None:
@@ -47,20 +44,16 @@ def yielding_every(items: Sequence[T]) -> Iterator[T]:
         yield from items[start : start + _SLICE]
 
 
-_stopping = Event()
+#: Set when the process is about to end: no socket may open any more.
+stopping: Final = Event()
 
 
 def refuse_handshakes() -> None:
     """Let no socket open any more: the process is about to end."""
-    _stopping.set()
+    stopping.set()
 
 
 def stop(code: int, reason: str) -> None:
     """Close every socket, and let none open any more: the process is about to end."""
     refuse_handshakes()
     close_all(code, reason)
-
-
-def is_stopping() -> bool:
-    """Say whether it is."""
-    return _stopping.is_set()

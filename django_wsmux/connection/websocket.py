@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ..logs import shown
-from ..protocol.frames import BINARY, TEXT, encode_message
+from ..logs import quote
+from ..protocol.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    encode_message,
+)
 from . import hub_thread
-from .compat import GeventWebSocketNames
 from .connection import Connection
 from .counters import count
 from .habits import OF_SOCKETS, advise
@@ -27,7 +34,56 @@ __all__ = ["WebSocket"]
 _STATES = ("connecting", "open", "closing", "closed")
 
 
-class WebSocket(Connection, GeventWebSocketNames):
+class _Handler:
+    """Stands for gevent-websocket's handler, whose ``socket`` is passed to select()."""
+
+    __slots__ = ("socket",)
+
+    def __init__(self, websocket: Any) -> None:
+        self.socket = websocket
+
+
+class _GeventWebSocketNames:
+    """The part of ``geventwebsocket.websocket.WebSocket`` 0.10 that views use."""
+
+    __slots__ = ()
+
+    OPCODE_CONTINUATION = CONTINUATION
+    OPCODE_TEXT = TEXT
+    OPCODE_BINARY = BINARY
+    OPCODE_CLOSE = CLOSE
+    OPCODE_PING = PING
+    OPCODE_PONG = PONG
+
+    environ: dict[str, Any]
+
+    @property
+    def handler(self) -> _Handler:
+        """An object for ``websocket.handler.socket.fileno()``, which is ``websocket.fileno()``."""
+        return _Handler(self)
+
+    @property
+    def path(self) -> str:
+        """The path of the handshake's URL."""
+        return str(self.environ.get("PATH_INFO", ""))
+
+    @property
+    def origin(self) -> str | None:
+        """The ``Origin`` header of the handshake."""
+        return self.environ.get("HTTP_ORIGIN")
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocols that the client offered; ``subprotocol`` is the negotiated one."""
+        return self.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+
+    @property
+    def version(self) -> str | None:
+        """The ``Sec-WebSocket-Version`` header of the handshake."""
+        return self.environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+
+
+class WebSocket(Connection, _GeventWebSocketNames):
     """A server-side WebSocket connection.
 
     A view gets it as its second argument, as ``request.websocket`` or as
@@ -54,7 +110,7 @@ class WebSocket(Connection, GeventWebSocketNames):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<WebSocket {shown(self.path)} {_STATES[self._state]}>"
+        return f"<WebSocket {quote(self.path)} {_STATES[self._state]}>"
 
     # Receiving
 

@@ -45,6 +45,12 @@ class Closings:
         """Stop remembering closes for a handshake. May be called twice."""
         self._began.pop(handshake, None)
 
+    def finish(self, handshake: object, groups: Collection[object]) -> tuple[int, str] | None:
+        """Do ``end()``; return what ``since()`` does."""
+        closed = self.since(handshake, groups)
+        self.end(handshake)
+        return closed
+
     def add(self, group: object, code: int, reason: str) -> None:
         """Remember that a group was closed."""
         with self._lock:

@@ -16,18 +16,17 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import transaction
-from django.utils.crypto import salted_hmac
 
-from ..backends import BackendUnavailable
 from ..conf import NO_CONTROLS, group_prefix
 from ..connection.counters import count
 from ..connection.websocket import WebSocket
+from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from ..protocol.prepared import PreparedMessage
 from .json_text import dump_json
 from .members import Key
-from .pubsub import describe, members, relay
+from .pubsub import describe, key_of, members, pubsub, session_group, user_group
 from .shared_calls import SharedCalls
 
 __all__ = ["Group", "Member", "MemberList"]
@@ -36,10 +35,7 @@ logger = get_logger("django_wsmux.groups")
 
 _NAME: Final = re.compile(rf"(?!@){NO_CONTROLS}{{1,200}}")
 
-#: Prefix of the names of session groups.
-_SESSION: Final = "@session:"
-
-# For failures to publish.
+# For what is sent when a backend is away.
 _unreported: Final = LogLimit()
 
 
@@ -128,7 +124,7 @@ class Group:
 
             Group.for_user(order.customer).send_json({"type": "shipped"})
         """
-        return cls._automatic(f"@user:{getattr(user, 'pk', user)}")
+        return cls._automatic(user_group(getattr(user, "pk", user)))
 
     @classmethod
     def for_session(cls, session_key: str) -> Group:
@@ -137,9 +133,7 @@ class Group:
         Args:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
-        # The key is as good as a password: keep it out of logs and brokers.
-        digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
-        return cls._automatic(f"{_SESSION}{digest[:20]}")
+        return cls._automatic(session_group(session_key))
 
     @classmethod
     def _automatic(cls, name: str) -> Group:
@@ -162,9 +156,7 @@ class Group:
         Raises:
             ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` returns no valid prefix.
         """
-        prefix = group_prefix()
-        # The key of a session is unique without a prefix, and known before its tenant is.
-        return (prefix, self.name) if prefix and not self.name.startswith(_SESSION) else self.name
+        return key_of(self.name, group_prefix())
 
     # Membership
 
@@ -193,11 +185,11 @@ class Group:
             # In the form in which other processes receive it.
             info = json.loads(dump_json(info))
         key = self.key()
-        websocket.on_close(key, partial(relay.discard, key, websocket))
-        relay.add(key, websocket, info)
+        websocket.on_close(key, partial(pubsub.discard, key, websocket))
+        pubsub.add(key, websocket, info)
         if websocket.closed:
             # With threads, it may have closed before it was added.
-            relay.discard(key, websocket)
+            pubsub.discard(key, websocket)
         return key
 
     def leave(self, websocket: WebSocket) -> None:
@@ -314,7 +306,7 @@ class Group:
 
     def _publish(self, key: Key, opcode: int, payload: bytes, fail_silently: bool) -> None:
         try:
-            relay.publish(key, opcode, payload)
+            pubsub.publish(key, opcode, payload)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
@@ -351,7 +343,7 @@ _questions: Final[SharedCalls[Key, tuple[list[Member], int | None]]] = SharedCal
 
 
 def _ask(key: Key) -> tuple[list[Member], int | None]:
-    others, missing = relay.ask(key)
+    others, missing = pubsub.ask(key)
     # A newer version may send more fields of a member, an older one fewer.
     found = [Member(each.get("user_id"), each.get("info")) for each in (*describe(key), *others)]
     return found, missing
@@ -359,7 +351,7 @@ def _ask(key: Key) -> tuple[list[Member], int | None]:
 
 def _leave(websocket: WebSocket, key: Key) -> None:
     websocket.cancel_on_close(key)
-    relay.discard(key, websocket)
+    pubsub.discard(key, websocket)
 
 
 def _require_socket(value: object) -> None:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from ..connection.connection import Connection
     from ..protocol.prepared import PreparedMessage
 
-__all__ = ["Key", "Members", "name_of", "prefix_of"]
+__all__ = [
+    "Key",
+    "Members",
+    "name_of",
+    "prefix_of",
+]
 
 #: The key of a group: its name, or prefix and name with ``WEBSOCKET_GROUP_PREFIX``. The name alone
 #: costs least, and most projects have no prefix.

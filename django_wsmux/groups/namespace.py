@@ -14,7 +14,8 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from .. import conf
-from ..backends import BackendUnavailable, from_url
+from ..backends import from_url
+from ..exceptions import BackendUnavailable
 
 __all__ = ["backend_problem", "doubts", "namespace", "place"]
 

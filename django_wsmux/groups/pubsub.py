@@ -12,15 +12,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import partial
 from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING, Any, Final
 
+from django.utils.crypto import salted_hmac
+
 from .. import conf
-from ..backends import Backend, BackendUnavailable, Gap, Replies, from_url
-from ..handlers.reporting import notify
+from ..backends import Backend, Gap, Replies, from_url
+from ..connection.guard import notify
+from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import BINARY, CLOSE, TEXT
 from ..protocol.prepared import PreparedMessage
@@ -32,7 +35,7 @@ from .namespace import namespace
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
-__all__ = ["Relay", "describe", "members", "relay"]
+__all__ = ["PubSub", "describe", "key_of", "members", "pubsub", "session_group", "user_group"]
 
 logger = get_logger("django_wsmux.groups")
 
@@ -56,6 +59,39 @@ _SEPARATOR: Final = "\x1f"
 _RETRY: Final = 5.0
 
 
+#: What the names of sessions' groups begin with.
+_SESSION: Final = "@session:"
+
+
+def user_group(user_id: object) -> str:
+    """Return the name of a user's group.
+
+    Args:
+        user_id: the primary key.
+    """
+    return f"@user:{user_id}"
+
+
+def session_group(session_key: str) -> str:
+    """Return the name of a session's group."""
+    # The key is as good as a password: it goes into no log and no broker.
+    digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
+    return f"{_SESSION}{digest[:20]}"
+
+
+def key_of(name: str, prefix: str) -> Key:
+    """Return the key of a group.
+
+    Args:
+        name: of the group.
+        prefix: the one that is in force, ``""`` for none. The groups of sessions have none: the
+            key of a session is unique by itself, and known before its tenant is.
+    """
+    if not prefix:
+        return name
+    return name if name.startswith(_SESSION) else (prefix, name)
+
+
 def _channel(key: Key) -> str:
     if isinstance(key, str):
         return _PEOPLE if key.startswith("@") else key
@@ -75,7 +111,7 @@ def describe(key: Key) -> list[dict[str, Any]]:
     ]
 
 
-class Relay:
+class PubSub:
     """The way to the other processes."""
 
     def __init__(self) -> None:
@@ -90,6 +126,9 @@ class Relay:
         # be asked at all may be made after one that failed.
         self._answers: dict[str, Callable[[bytes], bytes]] = {}
         self._retry_at = 0.0
+        # What registers to answer when this process serves sockets, and whether all of it does.
+        self._responders: dict[str, Callable[[bytes], bytes]] = {}
+        self._is_serving = False
         # Channels that are heard whether they have members here or not.
         self._kept: set[str] = set()
         # Held while these change: under runserver sockets come and go in threads. Nothing waits
@@ -115,6 +154,7 @@ class Relay:
             if self._backend is not None:
                 self._backend.close()
             self._answers.clear()
+            self._is_serving = False
             self._subscribed.clear()
             # Windows has no unix sockets: there one process serves alone.
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
@@ -127,6 +167,7 @@ class Relay:
         self._watched.clear()
         self._deserted.clear()
         self._answers.clear()
+        self._is_serving = False
         self._subscribed.clear()
         self._kept.clear()
         # Copies of locks that nothing in this process would release.
@@ -191,15 +232,43 @@ class Relay:
                     del self._watched[channel]
                     self._deserted.add(channel)
 
-    def hear_people(self) -> None:
-        """Hear what others publish for groups of people, although they have no member here yet.
+    def add_all(self, keys: Collection[Key], member: Connection) -> None:
+        """Put a socket into several groups; see ``add()``.
 
-        Every handshake calls it, before session and user are read. When the broker is away it
-        returns at once: a signed-in socket meets the error when it joins its groups.
+        Raises:
+            BackendUnavailable: others can never be heard. Then it is in none of them.
         """
+        backend = self.backend()
+        channels = [_channel(key) for key in keys]
+        with self._lock:
+            for key, channel in zip(keys, channels, strict=True):
+                if members.add(key, member):
+                    self._watched[channel] = self._watched.get(channel, 0) + 1
+        try:
+            for channel in dict.fromkeys(channels):
+                event = self._subscribed.get(channel)
+                if backend is not None and (event is None or not event.is_set()):
+                    self._hear(channel)
+        except BaseException:
+            for key in keys:
+                self.discard(key, member)
+            raise
+
+    def watch(self, handshake: object) -> None:
+        """Note from now on what ends sessions: called before session and user are read.
+
+        Closes are heard although the groups have no member here yet. While the broker is away this
+        returns at once: the socket of a signed-in user meets the error when it joins its groups.
+
+        Args:
+            handshake: any object, for ``members.closings``.
+        """
+        if not self._is_serving:
+            self.serve()
         self._kept.add(_PEOPLE)
         with contextlib.suppress(BackendUnavailable, OSError):
             self._hear(_PEOPLE)
+        members.closings.begin(handshake)
 
     def _hear(self, channel: str) -> None:
         """Wait until a channel is subscribed to, for a bounded time.
@@ -214,7 +283,8 @@ class Relay:
         event = self._subscribed.get(channel)
         if event is None:
             event = self._subscribe(backend, channel)
-        backend.wait_for(event, _PATIENCE)
+        if not event.is_set():
+            backend.wait_for(event, _PATIENCE)
 
     def _subscribe(self, backend: Backend, channel: str) -> Event:
         """Subscribe to a channel, and unsubscribe from those that have no members any more."""
@@ -235,6 +305,19 @@ class Relay:
                 backend.start(self._receive, self._report_gap, self._answer)
                 event = self._subscribed[channel] = backend.subscribe(channel)
             return event
+
+    def register(self, channel: str, function: Callable[[bytes], bytes]) -> None:
+        """Have questions about this process answered once it serves sockets; see ``answer()``."""
+        self._responders[channel] = function
+        self._is_serving = False
+
+    def serve(self) -> None:
+        """Answer questions about this process from now on, as it serves sockets."""
+        for channel, function in self._responders.items():
+            self.answer(channel, function)
+        self._is_serving = self.backend() is None or self._responders.keys() <= (
+            self._subscribed.keys()
+        )
 
     def answer(self, channel: str, function: Callable[[bytes], bytes]) -> None:
         """Have other processes' questions answered, if they are not yet; called often.
@@ -339,8 +422,8 @@ class Relay:
 
 
 #: The one of this process.
-relay: Final = Relay()
+pubsub: Final = PubSub()
 
 if hasattr(os, "register_at_fork"):
     # Windows has no fork.
-    os.register_at_fork(after_in_child=relay.disown)
+    os.register_at_fork(after_in_child=pubsub.disown)

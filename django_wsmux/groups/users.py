@@ -21,28 +21,22 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
-from greenlet import getcurrent
 
 from .. import conf
 from ..logs import get_logger
 from .group import Group
 from .members import Key, name_of
-from .pubsub import members, relay
+from .pubsub import key_of, pubsub, session_group, user_group
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
-    from ..handlers.context import RequestContext
     from .identity import Identity
 
 __all__ = [
     "SIGNED_OUT",
-    "begin",
-    "closed_since",
     "connect_signals",
     "disconnect",
-    "end",
     "join",
-    "join_within",
     "leave",
 ]
 
@@ -66,80 +60,39 @@ def disconnect(user: Any, code: int = SIGNED_OUT, reason: str = "disconnected") 
     Group.for_user(user).close(code, reason)
 
 
-def begin(handshake: object) -> None:
-    """Record ends of sessions from now on; called before session and user are read.
-
-    Args:
-        handshake: any object, for ``closed_since()`` and ``end()``.
-    """
-    members.closings.begin(handshake)
-    relay.hear_people()
-
-
-def closed_since(handshake: object, keys: tuple[Key, ...]) -> tuple[int, str] | None:
-    """Return how the session ended during the handshake, if it did.
-
-    Args:
-        handshake: as for ``begin()``.
-        keys: the result of ``join()``.
-
-    Returns:
-        Close code and reason.
-    """
-    return members.closings.since(handshake, keys)
-
-
-def end(handshake: object) -> None:
-    """Stop recording. May be called twice."""
-    members.closings.end(handshake)
-
-
 def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
     """Add a signed-in user's socket to the groups of user and session; return their keys.
 
     The result is empty if no user is signed in.
     """
-    # All sockets of a session share one string.
-    keys = tuple(_shared(group.key()) for group in _groups_of(request))
-    try:
-        for key in keys:
-            relay.add(key, websocket)
-    except BaseException:
-        leave(websocket, keys)
-        raise
+    names = _groups_of(request)
+    if names and conf.prefix_function() is not None:
+        prefix = conf.group_prefix()
+        keys = tuple(key_of(name, prefix) for name in names)
+    else:
+        # One string for all windows of a session.
+        keys = tuple(map(sys.intern, names))
+    pubsub.add_all(keys, websocket)
     return keys
 
 
-def join_within(
-    around: RequestContext | None, websocket: Connection, request: HttpRequest
-) -> tuple[Key, ...]:
-    """Call ``join()`` in the context of the view, after the middleware that knows the tenant."""
-    if around is None or not conf.has_group_prefix():
-        return join(websocket, request)
-    keys: tuple[Key, ...] = around.context(getcurrent()).run(join, websocket, request)
-    return keys
-
-
-def _shared(key: Key) -> Key:
-    return sys.intern(key) if isinstance(key, str) else key
-
-
-def _groups_of(request: HttpRequest) -> tuple[Group, ...]:
+def _groups_of(request: HttpRequest) -> tuple[str, ...]:
+    """Return the names of the groups that the socket of a request belongs to."""
     identity: Identity | None = getattr(request, "identity", None)
     if identity is not None:
         # A ticket or token takes precedence over cookies.
         if getattr(identity.user, "pk", None) is None:
             return ()
-        group = Group.for_user(identity.user)
+        name = user_group(identity.user.pk)
         key = identity.session_key
-        return (group,) if key is None else (group, Group.for_session(key))
+        return (name,) if key is None else (name, session_group(key))
     session = getattr(request, "session", None)
     if not isinstance(session, SessionBase) or session.session_key is None:
         return ()
     user_id = session.get(SESSION_KEY)
     if user_id is None or session.session_key is None:  # the session no longer exists
         return ()
-    return Group.for_user(user_id), Group.for_session(session.session_key)
+    return user_group(user_id), session_group(session.session_key)
 
 
 def user_id(keys: tuple[Key, ...]) -> str | None:
@@ -150,7 +103,7 @@ def user_id(keys: tuple[Key, ...]) -> str | None:
 def leave(websocket: Connection, keys: tuple[Key, ...]) -> None:
     """Remove a socket from the groups of ``join()``."""
     for key in keys:
-        relay.discard(key, websocket)
+        pubsub.discard(key, websocket)
 
 
 # Ends of sessions

@@ -31,11 +31,11 @@ from django.utils import timezone, translation
 from .. import conf
 from ..server import agents, own_context
 
-__all__ = ["RequestContext", "current", "handshake_context", "managed", "named"]
+__all__ = ["RequestContext", "current", "managed", "named"]
 
 Manager = Callable[[], AbstractContextManager[object]]
 
-_PREPARED = "_django_wsmux_surroundings"
+_PREPARED = "_django_wsmux_context"
 
 _NOTHING: Final[dict[Any, Any]] = {}
 
@@ -99,7 +99,7 @@ class RequestContext:
             translation.activate(self._language)
 
 
-class _MoreSurroundings(RequestContext):
+class _ExtendedContext(RequestContext):
     """The same, with values of context variables and with context managers.
 
     Args:
@@ -129,7 +129,7 @@ class _MoreSurroundings(RequestContext):
 
     def with_managers(self, managers: tuple[Manager, ...]) -> RequestContext:
         """Return the same with these context managers."""
-        return _MoreSurroundings(self._base, self._values, managers)
+        return _ExtendedContext(self._base, self._values, managers)
 
 
 class _Entering:
@@ -159,7 +159,7 @@ class _Entering:
 _shared = lru_cache(maxsize=256)(RequestContext)
 
 # The objects in use, by the values that they hold.
-_in_use: Final[WeakValueDictionary[tuple[Any, ...], _MoreSurroundings]] = WeakValueDictionary()
+_in_use: Final[WeakValueDictionary[tuple[Any, ...], _ExtendedContext]] = WeakValueDictionary()
 
 
 def named() -> RequestContext:
@@ -174,7 +174,7 @@ def named() -> RequestContext:
 
 
 def current() -> RequestContext:
-    """Return what is active now, in a handshake that runs in a ``handshake_context()``."""
+    """Return what is active now, in a handshake that runs in a context of its own."""
     base = named()
     values = tuple(_values())
     if not values:
@@ -182,11 +182,11 @@ def current() -> RequestContext:
     key = (base, *((variable, *_identity(value)) for variable, value in values))
     found = _in_use.get(key)
     if found is None:
-        found = _in_use[key] = _MoreSurroundings(base, values)
+        found = _in_use[key] = _ExtendedContext(base, values)
     return found
 
 
-def managed(request: HttpRequest, surroundings: RequestContext) -> RequestContext:
+def managed(request: HttpRequest, request_context: RequestContext) -> RequestContext:
     """Add what the functions of ``WEBSOCKET_CONTEXT`` return for a request.
 
     Raises:
@@ -194,7 +194,7 @@ def managed(request: HttpRequest, surroundings: RequestContext) -> RequestContex
     """
     functions = conf.context_functions()
     if not functions:
-        return surroundings
+        return request_context
     managers = tuple(function(request) for function in functions)
     for function, manager in zip(functions, managers, strict=True):
         if not callable(manager):
@@ -202,18 +202,9 @@ def managed(request: HttpRequest, surroundings: RequestContext) -> RequestContex
                 f"{function!r} of WEBSOCKET_CONTEXT returned {manager!r}, not a callable that "
                 f"returns a context manager"
             )
-    if isinstance(surroundings, _MoreSurroundings):
-        return surroundings.with_managers(managers)
-    return _MoreSurroundings(surroundings, (), managers)
-
-
-def handshake_context() -> Context:
-    """Return a context to run a handshake in.
-
-    It is a copy of the current one if the server has begun the request in a context of its own,
-    so it contains what WSGI middleware has set. If not, it contains only the variables of agents.
-    """
-    return copy_context() if own_context.is_own() else own_context.new()
+    if isinstance(request_context, _ExtendedContext):
+        return request_context.with_managers(managers)
+    return _ExtendedContext(request_context, (), managers)
 
 
 def _values() -> Iterator[tuple[ContextVar[Any], Any]]:

@@ -5,7 +5,13 @@ connection for that hour. So a greenlet gives its connections back before it wai
 Django's connections costs more than a small message; instead each greenlet is marked when it
 connects.
 
-Handshakes reuse each other's connections: see ``handlers/reserve.py``. A view under test uses the
+Every handshake runs in a new greenlet. When all clients reconnect after a deploy, to open a
+connection for each of them costs more than everything else: with SQLite twice as much as session
+and user, with PostgreSQL a process each. So the connections of a handshake are kept, where that is
+allowed, and the next handshake uses them. A connection that is not used within ``IDLE`` seconds is
+closed: an idle process holds none.
+
+A view under test uses the
 connections of its test, which stay open: see ``SharedConnections``.
 """
 
@@ -13,8 +19,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from asgiref.local import Local
 from django.db import connections, reset_queries
@@ -23,11 +30,11 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
+from ..logs import get_logger
 from ..server import patching
-from . import reserve
-from .reserve import OLDEST, Reserve, break_cycles, close_if_old
 
 __all__ = [
+    "IDLE",
     "MARK",
     "SharedConnections",
     "abandon_handshake",
@@ -41,17 +48,22 @@ __all__ = [
     "separate_greenlets",
 ]
 
+logger = get_logger("django_wsmux.databases")
+
+#: Seconds that a connection waits for the next handshake.
+IDLE: Final = 0.05
+
+#: Seconds after which SQLite is reopened even if handshakes never pause, unless ``CONN_MAX_AGE`` is
+#: longer.
+MAX_AGE: Final = 1.0
+
+_PARTS: Final = ("client", "creation", "features", "introspection", "ops", "validation")
+
 #: Attribute of a greenlet that has connected; ``True`` if the connections are its own.
 MARK = "_django_wsmux_connected"
 
-#: Attribute of a greenlet whose connections go to the reserve after its handshake.
+#: Attribute of a greenlet whose connections are kept after its handshake.
 _SHARES = "_django_wsmux_shares"
-
-_reserve = Reserve()
-
-if hasattr(os, "register_at_fork"):
-    # Windows has no fork.
-    os.register_at_fork(after_in_child=_reserve.disown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
         and connection.close_at is not None
     ):
         # Otherwise CONN_MAX_AGE = 0 would close it at the end of this handshake.
-        connection.close_at = max(connection.close_at, time.monotonic() + OLDEST)
+        connection.close_at = max(connection.close_at, time.monotonic() + MAX_AGE)
 
 
 connection_created.connect(_mark, dispatch_uid="django_wsmux.databases")
@@ -106,7 +118,7 @@ def close() -> None:
         for connection in connections.all(initialized_only=True):
             # A test case keeps its transaction open around the view under test.
             if not connection.in_atomic_block:
-                reserve.close(connection)
+                _close_safely(connection)
         delattr(current, MARK)
 
 
@@ -116,11 +128,147 @@ def discard() -> None:
     Threads continue to use their connections, so with threads they are only closed.
     """
     close()
-    if hasattr(getcurrent(), MARK) or patching.problem():
+    if hasattr(getcurrent(), MARK) or not patching.is_patched():
         return
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
-        break_cycles(connection)
+        _break_cycles(connection)
+
+
+# Connections between handshakes
+
+
+def _close_safely(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection; log it if that fails, because the server is gone for example."""
+    try:
+        connection.close()
+    except Exception:
+        _log_failure()
+
+
+def _close_if_old(connection: BaseDatabaseWrapper) -> bool:
+    """Close a connection if it is too old or broken; return whether no error occurred."""
+    try:
+        connection.close_if_unusable_or_obsolete()
+    except Exception:
+        _log_failure()
+        return False
+    return True
+
+
+def _log_failure() -> None:
+    logger.warning("Closing a database connection failed", exc_info=True)
+
+
+def _break_cycles(connection: BaseDatabaseWrapper) -> None:
+    """Free a closed connection at once, without the garbage collector.
+
+    It and its parts refer to each other (Django 5.2 to 6.1, ``db/backends/base/base.py``): some
+    KiB for each greenlet that has used a database.
+    """
+    for name in _PARTS:
+        getattr(connection, name).connection = None
+    vars(connection).pop("wrap_database_errors", None)
+
+
+def _is_poolable(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a connection may outlive its handshake.
+
+    It may not with ``CONN_MAX_AGE = 0``, since a role or a search path set on the connection must
+    not reach the next user. SQLite has neither. A pool has its own reserve, and others may wait for
+    a connection that is not returned to it.
+    """
+    options: dict[str, Any] = connection.settings_dict["OPTIONS"]
+    if options.get("pool"):
+        return False
+    return connection.vendor == "sqlite" or connection.settings_dict["CONN_MAX_AGE"] != 0
+
+
+class _IdleConnections:
+    """The connections that are not in use, the last used ones on top."""
+
+    def __init__(self) -> None:
+        self._resting: deque[tuple[float, list[BaseDatabaseWrapper]]] = deque()
+        self._is_swept = False
+        self._inherited: deque[tuple[float, list[BaseDatabaseWrapper]]] | None = None
+
+    def check_out(self) -> bool:
+        """Give the current greenlet, which has none, open connections; return whether it did."""
+        if not self._resting:
+            return False
+        _, found = self._resting.pop()
+        for connection in found:
+            connections[connection.alias] = connection
+        return True
+
+    def check_in(self) -> None:
+        """Take the current greenlet's connections, and keep those that are open."""
+        kept = []
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]
+            if self._is_worth_keeping(connection):
+                kept.append(connection)
+            else:
+                _close_safely(connection)
+                _break_cycles(connection)
+        if kept:
+            self._resting.append((time.monotonic(), kept))
+            self._sweep_later()
+
+    def disown(self) -> None:
+        """Leave the connections to the parent, in a forked child.
+
+        They are neither closed nor garbage-collected: the driver would tell the database to end the
+        session, which the parent still uses.
+        """
+        self._inherited = self._resting
+        self._resting = deque()
+
+    def _is_worth_keeping(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return whether the connection may be pooled."""
+        # request_finished does this too, but is sent later if a handshake is refused.
+        if not _close_if_old(connection):
+            return False
+        if (
+            connection.connection is None
+            or connection.in_atomic_block
+            or not _is_poolable(connection)
+        ):
+            return False
+        if not connection.allow_thread_sharing:
+            # Otherwise Django allows its use only in the greenlet that created it.
+            connection.inc_thread_sharing()
+        return True
+
+    def _sweep_later(self) -> None:
+        if not self._is_swept:
+            self._is_swept = True
+            # Imported only now: processes without greenlets need no hub.
+            import gevent
+
+            gevent.spawn_later(IDLE, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close the connections that have been idle for ``IDLE`` seconds."""
+        due = time.monotonic() - IDLE
+        try:
+            while self._resting and self._resting[0][0] <= due:
+                _, found = self._resting.popleft()
+                for connection in found:
+                    _close_safely(connection)
+                    _break_cycles(connection)
+        finally:
+            # Also after an error of a third-party database backend.
+            self._is_swept = False
+            if self._resting:
+                self._sweep_later()
+
+
+_idle = _IdleConnections()
+
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=_idle.disown)
 
 
 def begin_handshake() -> None:
@@ -130,10 +278,10 @@ def begin_handshake() -> None:
     kept-alive connection, or those of its test.
     """
     current = getcurrent()
-    if hasattr(current, MARK) or patching.problem():
+    if hasattr(current, MARK) or not patching.is_patched():
         return
     setattr(current, _SHARES, True)
-    if _reserve.lend():
+    if _idle.check_out():
         setattr(current, MARK, True)
 
 
@@ -144,7 +292,7 @@ def end_handshake() -> None:
         return
     delattr(current, _SHARES)
     if getattr(current, MARK, None) is True:
-        _reserve.take()
+        _idle.check_in()
         delattr(current, MARK)
 
 
@@ -176,7 +324,7 @@ def end_message() -> None:
 def _close_old() -> None:
     # Like Django's close_old_connections(), which stops at the first that fails to close.
     for connection in connections.all(initialized_only=True):
-        close_if_old(connection)
+        _close_if_old(connection)
 
 
 class SharedConnections:
@@ -187,8 +335,8 @@ class SharedConnections:
 
     def __init__(self) -> None:
         self._connections = connections.all()
-        # In a patched process each greenlet looks for its own connections.
-        self._is_needed = not patching.problem()
+        # Each greenlet of a patched process looks for connections of its own.
+        self._is_needed = patching.is_patched()
         if self._is_needed:
             for connection in self._connections:
                 connection.inc_thread_sharing()

@@ -7,52 +7,55 @@ over, anything else is the HTTP answer to the handshake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
+from itertools import chain
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction
-from django.conf import settings
-from django.core.exceptions import DisallowedHost, ImproperlyConfigured, SuspiciousOperation
-from django.core.handlers.wsgi import WSGIHandler
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.urls import get_urlconf, set_urlconf
-from django.views.decorators.csrf import csrf_exempt
+from django.http import HttpResponse, HttpResponseBase
+from greenlet import getcurrent
 
 from .. import conf
 from ..connection import registry
 from ..connection.counters import count
+from ..connection.guard import notify
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
-from ..logs import get_logger, shown
-from ..monitoring import overview
-from ..protocol import handshake, origin
-from ..protocol.environ import header, keep_wire_path, wire_path
+from ..groups.pubsub import members, pubsub
+from ..logs import get_logger
+from ..protocol import handshake
+from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode
 from ..protocol.handshake import Refusal
-from ..responses import SwitchingProtocols, add_length
+from ..responses import SwitchingProtocols
 from ..server import dismissal, limits, refusals
-from ..server.answer import Answer, InContext
-from ..server.dispatcher import TAKEOVER_KEY
-from ..server.limits import Permit
-from ..server.refusals import is_wsgiref, note
+from ..server.answer import BegunBody, InContext
+from ..server.dispatcher import WSGIApplication
+from ..server.limits import FULL_USER, Permit
+from ..server.refusals import note
 from ..server.takeover import EmptyBody, Takeover
+from ..signals import websocket_opened
 from . import context, databases, sessions
-from .callables import explain
 from .refusing import (
     close_code,
     dismiss,
     hint,
-    limit_security,
     refusal_response,
     refusals_of,
     wants_close,
 )
-from .request import WebSocketRequest, require_ours
+from .request import (
+    HANDSHAKE_KEY,
+    WebSocketRequest,
+    build_request,
+    trim,
+)
 from .socket import DjangoHooks, admit_user, close_for
 
-__all__ = ["WebSocketHandler", "upgrade_required"]
+__all__ = ["Handshake"]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -65,473 +68,448 @@ _STOPPING: Final = Refusal(
 _NOT_ACCEPTED: Final = Refusal("500 Internal Server Error", "The handshake was not accepted.")
 
 
-def _switching(headers: Iterable[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
-    """Return status and headers of a 101 as WSGI middleware around us should see them."""
-    # wsgiref's validator asks for a type, though there is no body to have one.
-    content_type = ("Content-Type", "text/plain; charset=utf-8")
-    return "101 Switching Protocols", [*handshake.allowed_on_101(headers), content_type]
+_STATUS: Final = "101 Switching Protocols"
+
+# wsgiref's validator asks for a type, though there is no body to have one.
+_CONTENT_TYPE: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
-@csrf_exempt
-def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-    """Answer a plain request to the URL of a WebSocket."""
-    response = HttpResponse(
-        "This address speaks WebSocket.\n", status=426, content_type="text/plain; charset=utf-8"
-    )
-    if not is_wsgiref(request.META):
-        response.headers["Upgrade"] = "websocket"
-    return response
+class Handshake:
+    """One handshake: all that belongs to it, and its steps in their order.
 
+    ``run()`` takes the first ones and then asks Django, which makes a request (``attach()``), sends
+    it through the middleware to the view, and answers (``start_response()``). The answer decides
+    which way ``_conclude()`` goes: the socket opens, or is closed, or the handshake is refused.
 
-# Where the environ of a handshake has its ``_Handshake`` until Django has made the request.
-_HANDSHAKE_KEY: Final = "django_wsmux.handshake"
-
-
-def build_request(environ: dict[str, Any]) -> WebSocketRequest:
-    """Return the request of an environ, with its socket if that is what it asks for."""
-    path_info = environ.get("PATH_INFO", "")
-    request = WebSocketRequest(environ)
-    keep_wire_path(environ, path_info)
-    shake: _Handshake | None = environ.pop(_HANDSHAKE_KEY, None)
-    if shake is not None:
-        shake.begin(request)
-    return request
-
-
-class _Handshake:
-    """One handshake, and what Django makes of it.
-
-    Agents wrap the methods of Django's handler: what these return is not Django's any more, and
-    the environ may be a copy.
+    Agents wrap the methods of Django's handler. What these return may be theirs, and the environ
+    may be a copy, so all of it is kept here.
 
     Args:
+        application: Django, as a WSGI application.
+        check_origin: returns the refusal of a request of another site, or ``None``.
         takeover: how to get the socket from the server.
-        place: what it takes up of the caps, where there are some.
+        start_response: of the server.
 
     Attributes:
-        request: Django's, once there is one.
+        permit: what it takes up of the limits on the number of sockets, if there are any.
+        request: Django's, once there is one; ``websocket`` and ``hooks`` belong to it.
         response: what Django has answered, past all middleware.
+        status: of the answer; empty until ``start_response()`` is called.
+        headers: of the answer, cookies included.
     """
 
-    def __init__(self, takeover: Takeover, place: Permit | None = None) -> None:
-        self.seam = takeover
-        self.place = place
+    hooks: DjangoHooks
+    websocket: WebSocket
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        check_origin: Callable[[WebSocketRequest], HttpResponse | None],
+        takeover: Takeover,
+        start_response: Callable[..., Any],
+    ) -> None:
+        self.takeover = takeover
+        self.permit: Permit | None = None
         self.request: WebSocketRequest | None = None
         self.response: HttpResponseBase | None = None
-        self._websocket: WebSocket | None = None
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        self._application = application
+        self._check_origin = check_origin
+        self._start_response = start_response
+        self._body: Iterable[bytes] = ()
+        # What is left of the body once some items were needed to learn the status, and those.
+        self._rest: Iterator[bytes] | None = None
+        self._first: list[bytes] = []
+        self._write: Callable[[bytes], object] = self._first.append
+        # Whether a use of the socket may accept, and whether the view has the open socket.
+        self._may_accept = True
+        self._is_over = False
 
-    def begin(self, request: WebSocketRequest) -> None:
+    # Before Django
+
+    def run(self, environ: dict[str, Any], context: Context) -> Iterable[bytes]:
+        """Answer the handshake.
+
+        Args:
+            environ: of the request.
+            context: to run it in. What is set there when the view accepts is set in the
+                conversation.
+        """
+        if "HTTP_SEC_WEBSOCKET_PROTOCOL" in environ:
+            handshake.take_token(environ)
+        if registry.stopping.is_set():
+            # A client that was closed with 1012 comes back at once, and should meet the next
+            # process.
+            path = wire_path(environ)
+            note("refused_handshake", _STOPPING.status, path, _STOPPING.reason)
+            return self._refuse_early(_STOPPING, environ)
+        if conf.has_limits():
+            permit = limits.acquire(environ, conf.options())
+            if isinstance(permit, Refusal):
+                return self._refuse_early(permit, environ)
+            self.permit = permit
+        try:
+            body = context.run(self._ask_django, environ)
+        finally:
+            # An open socket has it until its end.
+            if self.permit is not None and not self.permit.is_open:
+                self.permit.release()
+        return body if isinstance(body, EmptyBody) else InContext(context, body)
+
+    def _refuse_early(self, refusal: Refusal, environ: dict[str, Any]) -> Iterable[bytes]:
+        """Refuse before Django is asked; at little cost, unless the client is to be told more."""
+        if not self.takeover.is_switched and not wants_close(
+            environ, conf.get("WEBSOCKET_REFUSALS")
+        ):
+            return refusals.answer(refusal, environ, self._start_response)
+        environ[HANDSHAKE_KEY] = self
+        request = build_request(environ)
+        request.is_refusal_logged = True
+        self._replace(self._check_origin(request) or refusal_response(refusal))
+        return self._conclude()
+
+    # Django
+
+    def _ask_django(self, environ: dict[str, Any]) -> Iterable[bytes]:
+        """Have Django answer, and do as it says."""
+        environ[HANDSHAKE_KEY] = self
+        databases.begin_handshake()
+        pubsub.watch(self)
+        try:
+            try:
+                self._receive(self._application(environ, self.start_response))
+            except BaseException:
+                self._fail()
+                self._end_request()
+                raise
+            body = self._conclude()
+        except BaseException:
+            databases.abandon_handshake()
+            raise
+        finally:
+            if not self._is_over:
+                members.closings.end(self)
+        if not self._is_over:
+            databases.end_handshake()
+        return body
+
+    def attach(self, request: WebSocketRequest) -> None:
         """Give the request its socket."""
         environ = request.META
-        websocket = self.seam.websocket(environ, conf.options(), DjangoHooks(request, self.seam))
-        websocket.place = self.place
-        self.request, self._websocket = request, websocket
+        self.request, self.hooks = request, DjangoHooks(request, self)
+        websocket = self.takeover.websocket_class(environ, conf.options(), self.hooks)
+        websocket.permit = self.permit
         request.handshake = self
-        environ["wsgi.websocket"] = request.websocket = websocket
+        environ["wsgi.websocket"] = request.websocket = self.websocket = websocket
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """Take status and headers; the last call counts."""
+        self.status, self.headers = status, headers
+        return lambda data: self._write(data)
+
+    def _receive(self, body: Iterable[bytes]) -> None:
+        """Take the body; run what makes it until the status is known.
+
+        Raises:
+            RuntimeError: ``start_response()`` was never called.
+        """
+        self._body = body
+        if self.status:
+            return
+        # A generator, which begins when it is asked for the first item.
+        self._rest = iter(body)
+        while not self.status:
+            try:
+                self._first.append(next(self._rest))
+            except StopIteration:
+                break
+        if not self.status:
+            raise RuntimeError("the application ended without a call of start_response()")
+
+    def accept_early(self) -> None:
+        """Accept on the spot, as a view uses the socket before it has returned.
+
+        Raises:
+            ConnectionClosed: the user has too many sockets.
+        """
+        request, websocket, hooks, permit = self.request, self.websocket, self.hooks, self.permit
+        if not self._may_accept:
+            return
+        assert request is not None
+        # For helpers: the view itself runs inside its request.
+        hooks.request_context = context.managed(request, context.current())
+        if permit is not None and not admit_user(request, permit):
+            if not self.takeover.is_switched:
+                websocket.abandon()
+                raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
+            permit.is_refused = False  # with a response, as it is
+            self._join()
+            self._accept()
+            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
+        else:
+            self._join()
+            self._accept()
+
+    # After Django
 
     @property
-    def websocket(self) -> WebSocket:
-        """The socket of the request."""
-        assert self._websocket is not None
-        return self._websocket
-
-    @property
-    def hooks(self) -> DjangoHooks:
-        """What Django adds to the socket."""
-        hooks = self.websocket.hooks
-        assert isinstance(hooks, DjangoHooks)
-        return hooks
-
-    @property
-    def accepted(self) -> SwitchingProtocols | None:
+    def _accepted(self) -> SwitchingProtocols | None:
         """What the view has accepted with, though middleware may have put a copy in its place."""
         if isinstance(self.response, SwitchingProtocols):
             return self.response
         return self.request.accepted if self.request is not None else None
 
-    def replace(self, response: HttpResponse) -> Answer:
-        """Answer with a response of ours, which Django knows nothing of."""
-        # To close it would end a request that has not begun, or has ended.
-        response.closed = True
-        self.response = response
-        answer = Answer()
-        status = f"{response.status_code} {response.reason_phrase}"
-        answer.start_response(status, list(response.items()))
-        answer.receive([response.content])
-        return answer
-
-    def fail(self) -> None:
-        """Give up the socket: an error goes to the server in place of an answer."""
-        if self._websocket is None:
-            return
-        if self._websocket.connecting:
-            self.hooks.refuse(self._websocket)
-        elif self.seam.is_taken:
-            self._websocket.close(CloseCode.INTERNAL_ERROR)
-            self.hooks.end(self._websocket)
-
-
-class WebSocketHandler(WSGIHandler):
-    """The WSGI application that answers handshakes by ``WEBSOCKET_URLCONF``."""
-
-    request_class = staticmethod(build_request)  # type: ignore[assignment]  # as good as a class
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        takeover: Takeover | None = environ.pop(TAKEOVER_KEY, None)
-        if takeover is None:
-            return super().__call__(environ, start_response)
-        handshake.take_token(environ)
-        overview.serve()
-        if registry.is_stopping():
-            # A client that was closed with 1012 comes back at once, and should meet the next
-            # process.
-            path = wire_path(environ)
-            note("refused_handshake", _STOPPING.status, path, _STOPPING.reason)
-            return self._refuse_early(_STOPPING, environ, start_response, takeover)
-        place = limits.enter(environ, conf.options())
-        if isinstance(place, Refusal):
-            return self._refuse_early(place, environ, start_response, takeover)
-        try:
-            return self._answer_in_context(environ, start_response, _Handshake(takeover, place))
-        finally:
-            # An open socket has it until its end.
-            if place is not None and not place.is_open:
-                place.release()
-
-    def _refuse_early(
-        self, refusal: Refusal, environ: dict[str, Any], start_response: Any, takeover: Takeover
-    ) -> Iterable[bytes]:
-        """Refuse before Django is asked; at little cost, unless the client is to be told more."""
-        if not takeover.is_switched and not wants_close(environ, conf.get("WEBSOCKET_REFUSALS")):
-            return refusals.answer(refusal, environ, start_response)
-        shake = _Handshake(takeover)
-        environ[_HANDSHAKE_KEY] = shake
-        request = build_request(environ)
-        request.is_refusal_logged = True
-        answer = shake.replace(check_origin(request) or refusal_response(refusal))
-        return self._conclude(shake, answer, start_response)
-
-    def _answer_in_context(
-        self, environ: dict[str, Any], start_response: Any, shake: _Handshake
-    ) -> Any:
-        """Have Django answer in a context of the handshake's own.
-
-        What is found there when the view accepts is the handshake's.
-        """
-        context = self.new_context(environ)
-        body = context.run(self._answer, environ, start_response, shake)
-        return body if isinstance(body, EmptyBody) else InContext(context, body)
-
-    def new_context(self, environ: dict[str, Any]) -> Context:
-        """Return the context that a handshake runs in; to be overridden."""
-        return context.handshake_context()
-
-    def _answer(self, environ: dict[str, Any], start_response: Any, shake: _Handshake) -> Any:
-        """Have Django answer, and do as it says."""
-        environ[_HANDSHAKE_KEY] = shake
-        databases.begin_handshake()
-        users.begin(shake.seam)
-        answer = Answer()
-        try:
-            try:
-                answer.receive(super().__call__(environ, answer.start_response))
-            except BaseException:
-                shake.fail()
-                self._end_request(shake, answer)
-                raise
-            body = self._conclude(shake, answer, start_response)
-        except BaseException:
-            databases.abandon_handshake()
-            raise
-        finally:
-            users.end(shake.seam)
-        databases.end_handshake()
-        return body
-
-    def _conclude(self, shake: _Handshake, answer: Answer, start_response: Any) -> Iterable[bytes]:
+    def _conclude(self) -> Iterable[bytes]:
         """Open the socket, close it, or refuse the handshake."""
-        is_101 = answer.status.startswith("101")
-        if shake.request is None:
+        is_101 = self.status.startswith("101")
+        if self.request is None:
             # What is put around Django has answered in its place.
-            return answer.send(start_response)
-        if is_101 and shake.accepted is not None:
-            return self._open(shake, shake.accepted, answer, start_response)
-        if shake.seam.is_taken or shake.seam.is_switched:
-            return self._finish(shake, answer, start_response)
+            return self._send()
+        if is_101 and self._accepted is not None:
+            return self._open(self._accepted)
+        if self.takeover.is_taken or self.takeover.is_switched:
+            return self._close_after_101()
         if is_101:
-            answer = self._correct(shake, answer)
-        return self._refuse(shake, answer, start_response)
+            self._correct()
+        return self._refuse()
 
-    def _open(
-        self,
-        shake: _Handshake,
-        accepted: SwitchingProtocols,
-        answer: Answer,
-        start_response: Any,
-    ) -> Iterable[bytes]:
+    def _open(self, accepted: SwitchingProtocols) -> Iterable[bytes]:
         """Continue on the socket what began as a request."""
-        websocket, hooks = shake.websocket, shake.hooks
-        is_joined = websocket.connecting
-        if is_joined:
-            try:
-                hooks.join(websocket)
-            except Exception as error:
-                # The database or the broker is away, and there is still time to say so.
-                return self._refuse(shake, self._replace(shake, answer, error), start_response)
         try:
-            answer.discard()
-            start_response(*_switching(answer.headers))
-            if websocket.connecting:
-                hooks.accept(
-                    websocket,
-                    accepted.subprotocols,
-                    answer.headers,
-                    compression=accepted.compression,
-                    is_joined=is_joined,
-                )
+            if not self.takeover.is_taken:
+                self._join()
+        except Exception as error:
+            # The database or the broker is away, and there is still time to say so.
+            self._report(error)
+            return self._refuse()
+        try:
+            self._discard()
+            if self.takeover.is_taken:
+                self._tell_server()
+            else:
+                self._accept(accepted.subprotocols, accepted.compression, self._start_response)
         except BaseException:
-            shake.fail()
-            self._end_request(shake, answer)
+            self._fail()
+            self._end_request()
             raise
-        self._end_request(shake, answer)
-        hooks.begin(websocket, accepted)
-        return EmptyBody()
+        self._end_request()
+        self._begin(accepted)
+        return EmptyBody([b""])
 
-    def _finish(self, shake: _Handshake, answer: Answer, start_response: Any) -> Iterable[bytes]:
+    def _join(self) -> None:
+        """Read the session, and join the groups of session and user."""
+        request, hooks = self.request, self.hooks
+        assert request is not None
+        # To join may take a while: what closes all sockets of a user meanwhile must not accept.
+        self._may_accept = False
+        try:
+            if conf.prefix_function() is None or hooks.request_context is None:
+                hooks.groups = users.join(self.websocket, request)
+            else:
+                # The middleware, which knows the tenant, is through.
+                around = hooks.request_context.context(getcurrent())
+                hooks.groups = around.run(users.join, self.websocket, request)
+        finally:
+            self._may_accept = True
+
+    def _accept(
+        self,
+        subprotocols: Sequence[str] = (),
+        compression: bool = True,
+        start_response: Callable[..., Any] = lambda status, headers: None,
+    ) -> None:
+        """Send the 101 and take the socket over.
+
+        Args:
+            subprotocols: those that the view speaks.
+            compression: whether the view agrees to it.
+            start_response: of the server; it is called now unless the view is not through yet.
+        """
+        request, websocket, hooks = self.request, self.websocket, self.hooks
+        assert request is not None
+        meta = request.META
+        head = b""
+        if not self.takeover.is_switched:
+            offered, answer = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), None
+            if offered is not None:
+                websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
+                # Browsers that offer something give up when nothing is answered.
+                answer = websocket.subprotocol or handshake.select_subprotocol(
+                    offered, (handshake.BEARER,)
+                )
+            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS") if compression else None
+            extensions = None if offer is None else websocket.negotiate(offer)
+            key = meta["HTTP_SEC_WEBSOCKET_KEY"]
+            head = handshake.switching_protocols(key, answer, self.headers, extensions)
+        start_response(_STATUS, [*handshake.allowed_on_101(self.headers), _CONTENT_TYPE])
+        self._may_accept = False
+        closed = members.closings.finish(self, hooks.groups)
+        if closed is not None:
+            # What the view has sent was for a user who is no longer signed in.
+            websocket.unsend()
+            websocket.close(*closed)
+        transport, unread = self.takeover.take(websocket)
+        # One string for all sockets from there.
+        hooks.address = sys.intern(str(meta.get("REMOTE_ADDR") or ""))
+        hooks.opened_at = time.monotonic()
+        websocket.opened(transport, head, unread)
+        if websocket_opened.receivers:
+            notify(websocket_opened, WebSocket, websocket=websocket, request=request)
+
+    def _begin(self, accepted: SwitchingProtocols) -> None:
+        """The socket is open and the request is over: go on with the view."""
+        websocket, hooks = self.websocket, self.hooks
+        assert self.request is not None
+        self._is_over = True
+        hooks.request_context = accepted.request_context
+        try:
+            # Those of the server's greenlet, which ends.
+            databases.end_handshake()
+            databases.discard()
+            hooks.session = sessions.watch(self.request)
+            trim(self.request)
+        except BaseException as error:
+            # A session store or database backend of the project's. The view goes on with a socket
+            # that is closed, so it is told.
+            hooks.fail(websocket, error)
+        hooks.begin(websocket, accepted)
+
+    def _close_after_101(self) -> Iterable[bytes]:
         """Close the socket of a request that is answered when the 101 has long gone out."""
-        websocket, hooks, response = shake.websocket, shake.hooks, shake.response
+        websocket, response = self.websocket, self.response
         assert response is not None
         code = None
-        if websocket.connecting:
+        if not self.takeover.is_taken:
             # The server had sent it before Django was asked, and Django says no.
             count("handshakes_refused")
             is_later = response.status_code in (429, 503)
             code = CloseCode.TRY_AGAIN_LATER if is_later else CloseCode.POLICY_VIOLATION
             websocket.unsend()
-            hooks.accept(websocket, (), answer.headers)
+            self._join()
+            self._accept()
         try:
-            answer.discard()
+            self._discard()
         finally:
-            self._end_request(shake, answer)
+            self._end_request()
             if response.status_code < 300:
                 websocket.close()
             else:
                 close_for(websocket, response, code)
-            hooks.end(websocket)
-        start_response(*_switching(answer.headers))
-        return EmptyBody()
+            self.hooks.end(websocket)
+        self._tell_server()
+        return EmptyBody([b""])
 
-    def _replace(self, shake: _Handshake, answer: Answer, error: Exception) -> Answer:
-        """Report an error that came after the view, and return what a page would show."""
-        assert shake.request is not None
-        shake.request.is_refusal_logged = True
-        response = shake.hooks.report(shake.websocket, error)
-        self._end_request(shake, answer)
-        assert isinstance(response, HttpResponse)
-        return shake.replace(response)
-
-    def _correct(self, shake: _Handshake, answer: Answer) -> Answer:
-        """Return an answer in place of a 101 that no view of ours has made."""
-        logger.error(
-            "WebSocket handshake not accepted: %s has status 101, but no view has returned a "
-            "WebSocketResponse: is the view decorated with @websocket?",
-            type(shake.response).__qualname__,
-        )
-        self._end_request(shake, answer)
-        return shake.replace(refusal_response(_NOT_ACCEPTED))
-
-    def _refuse(self, shake: _Handshake, answer: Answer, start_response: Any) -> Iterable[bytes]:
-        """Refuse: the one door that each handshake goes through which Django does not accept."""
-        request = shake.request
+    def _refuse(self) -> Iterable[bytes]:
+        """Refuse: the one door of all handshakes that Django does not accept."""
+        request = self.request
         assert request is not None
         count("handshakes_refused")
         # Also as gevent-websocket takes a request with a socket in its environ for accepted.
-        shake.hooks.refuse(shake.websocket)
+        self._may_accept = False
+        self.hooks.refuse(self.websocket)
         slot = None
         if not request.is_foreign and wants_close(request.META, refusals_of(request)):
             slot = dismissal.enter()
-        status, _, reason = answer.status.partition(" ")
+        status, _, reason = self.status.partition(" ")
         # What is put around Django may have made it another response than Django's.
-        response = HttpResponse(status=int(status), reason=reason, headers=dict(answer.headers))
+        response = HttpResponse(status=int(status), reason=reason, headers=dict(self.headers))
         if not request.is_refusal_logged:
             more = f", as close code {close_code(response)}" if slot is not None else ""
-            refusals.tell(answer.status, wire_path(request.META), more, hint(int(status)))
+            refusals.tell(self.status, wire_path(request.META), more, hint(int(status)))
         if slot is None:
-            return answer.send(start_response)
+            return self._send()
         try:
-            if not getattr(shake.response, "streaming", True):
-                answer.discard()
-            start_response(*_switching(answer.headers))
-            dismiss(request, shake.seam, response, answer.headers, slot)
+            if not getattr(self.response, "streaming", True):
+                self._discard()
+            self._tell_server()
+            dismiss(request, self.takeover, response, self.headers, slot)
         except BaseException:
             slot.release()
             raise
         finally:
-            self._end_request(shake, answer)
-        return EmptyBody()
+            self._end_request()
+        return EmptyBody([b""])
 
-    def _end_request(self, shake: _Handshake, answer: Answer) -> None:
+    # The answer
+
+    def _tell_server(self) -> None:
+        """Give status and headers of the 101 to the server and to WSGI middleware around us."""
+        headers = [*handshake.allowed_on_101(self.headers), _CONTENT_TYPE]
+        self._start_response(_STATUS, headers)
+
+    def _send(self) -> Iterable[bytes]:
+        """Hand status and headers to the server, and return the body for it to send and close."""
+        self._write = self._start_response(self.status, self.headers)
+        if self._rest is None and not self._first:
+            return self._body
+        rest = self._body if self._rest is None else self._rest
+        return BegunBody(chain(self._first, rest), self._close_body)
+
+    def _discard(self) -> None:
+        """Run what makes the body to its end; the items go nowhere."""
+        for _ in self._body if self._rest is None else self._rest:
+            pass
+
+    def _close_body(self) -> None:
+        """Close the body, as a server does."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+
+    def _replace(self, response: HttpResponse) -> None:
+        """Answer with a response of ours, which Django knows nothing of."""
+        # To close it would end a request that has not begun, or has ended.
+        response.closed = True
+        self.response = response
+        self.status = f"{response.status_code} {response.reason_phrase}"
+        self.headers, self._body = list(response.items()), [response.content]
+        self._rest, self._first = None, []
+
+    def _report(self, error: Exception) -> None:
+        """Report an error that came after the view, and answer what a page would show."""
+        assert self.request is not None
+        self.request.is_refusal_logged = True
+        response = self.hooks.report(self.websocket, error)
+        self._end_request()
+        assert isinstance(response, HttpResponse)
+        self._replace(response)
+
+    def _correct(self) -> None:
+        """Answer something else than a 101 that no view of ours has made."""
+        logger.error(
+            "WebSocket handshake not accepted: %s has status 101, but no view has returned a "
+            "WebSocketResponse: is the view decorated with @websocket?",
+            type(self.response).__qualname__,
+        )
+        self._end_request()
+        self._replace(refusal_response(_NOT_ACCEPTED))
+
+    def _end_request(self) -> None:
         """Send request_finished: from here on there is no request that waits for its end.
 
         Once, though what is put around Django may close its response or not.
         """
-        response = shake.response
+        response = self.response
         try:
             try:
-                answer.close()
+                self._close_body()
             finally:
                 if response is not None and not response.closed:
                     response.close()
         except BaseException as error:
             # A receiver's. The answer has gone out, as a page's would have, and holds.
-            shake.hooks.report(shake.websocket, error)
+            self.hooks.report(self.websocket, error)
 
-    def get_response(self, request: HttpRequest) -> HttpResponseBase:
-        """Check the origin, then answer as Django does."""
-        assert isinstance(request, WebSocketRequest)
-        shake: _Handshake | None = request.__dict__.pop("handshake", None)
-        if shake is None:
-            return super().get_response(request)
-        response = check_origin(request) or super().get_response(request)
-        add_length(response)
-        shake.response = response
-        return response
-
-    def _get_response(self, request: HttpRequest) -> HttpResponseBase:
-        """Call the view, as Django does."""
-        try:
-            return super()._get_response(request)  # type: ignore[misc, no-any-return]
-        except SuspiciousOperation as error:
-            # Perhaps the first of its class.
-            limit_security(type(error))
-            raise
-
-    def resolve_request(self, request: HttpRequest) -> Any:
-        """Resolve in the URLconf of sockets; ``reverse()`` and error pages are those of the site.
-
-        So ``LOGIN_URL = "login"`` and ``get_absolute_url()`` work in a socket as everywhere;
-        ``websocket_url()`` is there for the others. Middleware that sets ``request.urlconf``
-        chooses the site, and what it has chosen stays.
-        """
-        request = require_ours(request)
-        default = conf.get("WEBSOCKET_URLCONF")
-        chosen, of_thread = getattr(request, "urlconf", default), get_urlconf()
-        request.urlconf = request.websocket_urlconf or default
-        try:
-            match = super().resolve_request(request)
-        finally:
-            request.urlconf = chosen
-            set_urlconf(of_thread if chosen == default else chosen)
-        if request.websocket is None:
-            return upgrade_required, match.args, match.kwargs
-        sessions.read_directly(request)
-        return match
-
-    def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Never wrap a view in ATOMIC_REQUESTS: its transaction would last as long as the socket.
-
-        A view that has talked over ``request.websocket`` has no response left to return.
-        """
-        if iscoroutinefunction(view):
-            raise ImproperlyConfigured(
-                f"{view!r} is async: a WebSocket view is plain synchronous code, see "
-                f"django_wsmux.decorators.websocket"
-            )
-
-        def call(request: WebSocketRequest, *args: Any, **kwargs: Any) -> Any:
-            websocket = request.websocket
-            place = websocket.place if websocket else None
-            try:
-                response = view(request, *args, **kwargs)
-            except ConnectionClosed:
-                # The peer has left, or a cap refused the socket: either way the view is done.
-                if not (place and place.is_refused) and not (websocket and websocket.closed):
-                    raise
-                response = None
-            except TypeError as error:
-                explain(error)
-                raise
-            if isinstance(response, SwitchingProtocols):
-                request.accepted = response
-            is_101 = getattr(response, "status_code", None) == 101
-            if place is not None:
-                if is_101 and request.accepted is not None and not place.is_open:
-                    # Whoever signs in, be it the view, has done so by now.
-                    admit_user(request, place)
-                if place.is_refused:
-                    request.is_refusal_logged = True
-                    return refusal_response(limits.FULL_USER)
-            if is_101 and request.accepted is not None and websocket:
-                assert isinstance(websocket.hooks, DjangoHooks)
-                websocket.hooks.surround(request.accepted)
-            has_talked = response is None and websocket and not websocket.connecting
-            return HttpResponse() if has_talked else response
-
-        return call
-
-
-def check_origin(request: WebSocketRequest) -> HttpResponse | None:
-    """Refuse a page of another site (RFC 6455 section 10.2); ``None`` lets the request pass."""
-    claimed = header(request.META, "HTTP_ORIGIN")
-    try:
-        host = request.get_host()
-    except DisallowedHost:
-        reason = f"host {shown(header(request.META, 'HTTP_HOST') or '')} is not in ALLOWED_HOSTS"
-        return _refuse_site(request, "refused_host", "400 Bad Request", reason)
-    if claimed is None:
-        # Not a browser, which always sends it.
-        if not conf.get("WEBSOCKET_REQUIRE_ORIGIN"):
-            return None
-        reason = "no Origin header, and WEBSOCKET_REQUIRE_ORIGIN is set"
-    else:
-        if settings.USE_X_FORWARDED_PORT and "HTTP_X_FORWARDED_PORT" in request.META:
-            host = _with_port(host, request.get_port())
-        if (
-            origin.is_same(claimed, host, secure=request.is_secure())
-            or origin.is_allowed(claimed, conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
-            or origin.is_allowed(claimed, settings.CSRF_TRUSTED_ORIGINS)
-            # As ALLOWED_HOSTS does: a front-end's development server has a port of its own.
-            or (settings.DEBUG and origin.is_loopback(claimed))
-        ):
-            return None
-        own = f"{request.scheme}://{host}"
-        reason = (
-            f"origin {shown(claimed)} is not this site's, {shown(own)}; "
-            f"{_advice(request, claimed, host)}"
-        )
-    return _refuse_site(request, "refused_origin", "403 Forbidden", reason)
-
-
-def _refuse_site(request: WebSocketRequest, counter: str, status: str, reason: str) -> HttpResponse:
-    """Refuse a page of another site, or a request to another one, whatever the client offers."""
-    note(counter, status, wire_path(request.META), reason)
-    request.is_refusal_logged = request.is_foreign = True
-    text = reason if settings.DEBUG else "Origin not allowed."
-    if counter == "refused_host" and not settings.DEBUG:
-        text = "Host not allowed."
-    return refusal_response(Refusal(status, f"{text}\n"))
-
-
-def _advice(request: HttpRequest, claimed: str, host: str) -> str:
-    """Return what to do about an origin that is refused."""
-    if request.is_secure() and origin.is_same(claimed, host, secure=False):
-        return (
-            "only the scheme differs: redirect pages to https (SECURE_SSL_REDIRECT), or have the "
-            "proxy tell the true one in the header of SECURE_PROXY_SSL_HEADER; to allow it "
-            "nevertheless, add it to WEBSOCKET_ALLOWED_ORIGINS"
-        )
-    advice = (
-        "if it is yours, add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have "
-        "the proxy pass on the Host header"
-    )
-    if not request.is_secure() and claimed.startswith(("https:", "wss:")):
-        advice += ", and the scheme (SECURE_PROXY_SSL_HEADER)"
-    return advice
-
-
-def _with_port(host: str, port: str) -> str:
-    """Add the port that a proxy tells, where it is not in the host and not the scheme's.
-
-    As ``CsrfViewMiddleware`` has it.
-    """
-    return host if port in ("80", "443") or origin.has_port(host) else f"{host}:{port}"
+    def _fail(self) -> None:
+        """Give up the socket: an error goes to the server in place of an answer."""
+        self._may_accept = False
+        if self.request is None:
+            return
+        if self.takeover.is_taken:
+            self.websocket.close(CloseCode.INTERNAL_ERROR)
+            self.hooks.end(self.websocket)
+        elif self.websocket.connecting:
+            self.hooks.refuse(self.websocket)

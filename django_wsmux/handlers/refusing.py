@@ -24,8 +24,8 @@ from django.utils.http import parse_http_date_safe
 
 from .. import conf
 from ..groups.users import SIGNED_OUT
-from ..logs import SHOWN, shown, suffix
-from ..protocol import handshake
+from ..logs import SHOWN, quote, suffix
+from ..protocol import handshake, origin
 from ..protocol.frames import CloseCode
 from ..protocol.handshake import Refusal
 from ..responses import refusal_reason
@@ -37,6 +37,8 @@ from .socket import DjangoHooks
 from .tracebacks import raised_at
 
 __all__ = [
+    "advice",
+    "check_refusals",
     "close_code",
     "dismiss",
     "hint",
@@ -45,6 +47,7 @@ __all__ = [
     "refusal_response",
     "refusals_of",
     "wants_close",
+    "with_port",
 ]
 
 #: What a refusal is closed with: this and its status, but for those with codes of their own.
@@ -168,8 +171,8 @@ def dismiss(
     code = close_code(response)
     is_later = code == CloseCode.TRY_AGAIN_LATER and subprotocol == handshake.V1
     frames = dismissal.frames(code, refusal_reason(response), _retry_after(response, is_later))
-    websocket = takeover.websocket(
-        meta, dismissal.limits(conf.options()), DjangoHooks(request, takeover)
+    websocket = takeover.websocket_class(
+        meta, dismissal.limits(conf.options()), DjangoHooks(request)
     )
     dismissal.dismiss(websocket, takeover, slot, head + frames)
 
@@ -203,10 +206,10 @@ def limit_lines(record: logging.LogRecord) -> bool:
     if end is None:
         return False
     if is_security:
-        record.msg, record.args = "%s", (shown(str(record.msg)),)
+        record.msg, record.args = "%s", (quote(str(record.msg)),)
     elif isinstance(record.args, tuple):
         record.args = tuple(
-            shown(each) if isinstance(each, str) and len(each) > SHOWN else each
+            quote(each) if isinstance(each, str) and len(each) > SHOWN else each
             for each in record.args
         )
     error = record.exc_info[1] if record.exc_info else None
@@ -226,3 +229,38 @@ def limit_security(kind: type[SuspiciousOperation] = SuspiciousOperation) -> Non
     logging.getLogger(f"{_SECURITY}{kind.__name__}").addFilter(limit_lines)
     for derived in kind.__subclasses__():
         limit_security(derived)
+
+
+def check_refusals(refusals: str | None) -> None:
+    """Check what a view says of its refusals.
+
+    Raises:
+        ValueError: it is neither ``"http"`` nor ``"close"`` nor ``None``.
+    """
+    if refusals not in (None, "http", "close"):
+        raise ValueError(f'refusals must be "http", "close" or None, not {refusals!r}')
+
+
+def advice(request: HttpRequest, claimed: str, host: str) -> str:
+    """Return what to do about an origin that is refused."""
+    if request.is_secure() and origin.is_same(claimed, host, secure=False):
+        return (
+            "only the scheme differs: redirect pages to https (SECURE_SSL_REDIRECT), or have the "
+            "proxy tell the true one in the header of SECURE_PROXY_SSL_HEADER; to allow it "
+            "nevertheless, add it to WEBSOCKET_ALLOWED_ORIGINS"
+        )
+    advice = (
+        "if it is yours, add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have "
+        "the proxy pass on the Host header"
+    )
+    if not request.is_secure() and claimed.startswith(("https:", "wss:")):
+        advice += ", and the scheme (SECURE_PROXY_SSL_HEADER)"
+    return advice
+
+
+def with_port(host: str, port: str) -> str:
+    """Add the port that a proxy tells, where it is not in the host and not the scheme's.
+
+    As ``CsrfViewMiddleware`` has it.
+    """
+    return host if port in ("80", "443") or origin.has_port(host) else f"{host}:{port}"

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.handlers.exception import response_for_exception
-from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponseBase, HttpResponseServerError
 
 from ..connection.counters import count
 from ..logs import LogLimit, get_logger
 
-__all__ = ["describe", "note_late_response", "notify", "report"]
+__all__ = ["describe", "note_late_response", "report"]
 
 logger = get_logger("django_wsmux.connection")
 
@@ -82,15 +81,6 @@ def _sentry_scope(request: HttpRequest, user_id: str | None) -> Iterator[None]:
         if user_id is not None:
             scope.set_user({"id": user_id})
         yield
-
-
-def notify(signal: Signal, sender: Any, **arguments: Any) -> None:
-    """Send a signal and log what its receivers raise. Never raises."""
-    try:
-        signal.send_robust(sender, **arguments)
-    except BaseException:
-        # send_robust() does not catch SystemExit and the like, and logging handlers may raise too.
-        logger.exception("A receiver of a signal failed")
 
 
 def describe(error: BaseException) -> str:

@@ -12,14 +12,25 @@ from django.http.request import split_domain_port
 from django.utils.functional import SimpleLazyObject
 
 from .. import conf
-from ..protocol.environ import WIRE_PATH_KEY
+from ..protocol.environ import WIRE_PATH_KEY, keep_wire_path
 
 if TYPE_CHECKING:
     from ..connection.websocket import WebSocket
     from ..groups.identity import Identity
     from ..responses import SwitchingProtocols
 
-__all__ = ["WebSocketRequest", "bare_environ_of", "minimal_request", "require_ours", "shed"]
+__all__ = [
+    "HANDSHAKE_KEY",
+    "WebSocketRequest",
+    "build_request",
+    "foreign_request",
+    "minimal_environ_of",
+    "minimal_request",
+    "trim",
+]
+
+#: Where the environ of a handshake has its ``Handshake`` until Django has made the request.
+HANDSHAKE_KEY: Final = "django_wsmux.handshake"
 
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
@@ -62,21 +73,27 @@ class WebSocketRequest(WSGIRequest):
         self.urlconf = conf.get("WEBSOCKET_URLCONF")
 
 
-def require_ours(request: object) -> WebSocketRequest:
-    """Return the request that middleware has passed on.
+def build_request(environ: dict[str, Any]) -> WebSocketRequest:
+    """Return the request of an environ, with its socket if that is what it asks for."""
+    path_info = environ.get("PATH_INFO", "")
+    request = WebSocketRequest(environ)
+    if environ["PATH_INFO"] != path_info or not environ["SCRIPT_NAME"].isascii():
+        keep_wire_path(environ, path_info)
+    shake: Any = environ.pop(HANDSHAKE_KEY, None)
+    if shake is not None:
+        shake.attach(request)
+    return request
 
-    Raises:
-        TypeError: it is an object of another class.
-    """
-    if isinstance(request, WebSocketRequest):
-        return request
-    raise TypeError(
+
+def foreign_request(request: object) -> TypeError:
+    """Return the error for an object that middleware has passed on in place of the request."""
+    return TypeError(
         f"middleware has passed on {type(request)!r} in place of the request of a "
         f"WebSocket: pass on the same request, or a copy.copy() of it"
     )
 
 
-def shed(request: WebSocketRequest) -> None:
+def trim(request: WebSocketRequest) -> None:
     """Free per-request state that no view can use any more, and intern header values.
 
     Thousands of requests from the same few browsers are kept, so most of their headers are equal.
@@ -114,10 +131,10 @@ def _shared(key: str, value: Any) -> Any:
     return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
 
 
-def bare_environ_of(request: WebSocketRequest) -> dict[str, Any]:
+def minimal_environ_of(request: WebSocketRequest) -> dict[str, Any]:
     """Return the environ of a socket that keeps no request: its URL only; equal ones are shared."""
     environ = request.META
-    return _bare_environ(
+    return _minimal_environ(
         environ["SCRIPT_NAME"],
         environ["PATH_INFO"],
         environ.get(WIRE_PATH_KEY),
@@ -127,7 +144,7 @@ def bare_environ_of(request: WebSocketRequest) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _bare_environ(
+def _minimal_environ(
     script_name: str, path_info: str, wire_path: str | None, host: str, scheme: str
 ) -> dict[str, Any]:
     environ = {

@@ -6,7 +6,6 @@ only. Each message of an event view is to the database what a request is.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,13 +22,14 @@ from greenlet import GreenletExit, getcurrent
 from .. import conf
 from ..connection.connection import Connection
 from ..connection.counters import handled
+from ..connection.guard import notify
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
 from ..groups.json_text import dump_json
 from ..groups.members import Key, prefix_of
+from ..groups.pubsub import members
 from ..logs import get_logger
-from ..protocol import handshake
 from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode
 from ..responses import (
@@ -40,13 +40,12 @@ from ..responses import (
 )
 from ..server import limits
 from ..server.limits import FULL_USER, Permit
-from ..server.takeover import Takeover
-from ..signals import websocket_closed, websocket_opened
+from ..signals import websocket_closed
 from . import context, databases, sessions
-from .callables import explain, name_of, note_result, require_done
+from .callables import explain, note_result, require_done
 from .context import RequestContext
-from .reporting import describe, note_late_response, notify, report
-from .request import WebSocketRequest, bare_environ_of, minimal_request, shed
+from .reporting import describe, note_late_response, report
+from .request import WebSocketRequest, minimal_environ_of, minimal_request
 
 __all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
 
@@ -56,6 +55,13 @@ Headers = Iterable[tuple[str, str]]
 
 #: Sockets whose ``disconnect()`` runs.
 _disconnecting: set[Connection] = set()
+
+
+class Acceptor(Protocol):
+    """Sends the 101 when a view uses the socket before it has returned."""
+
+    def accept_early(self) -> None:
+        """See ``Handshake``."""
 
 
 class EventView(Protocol):
@@ -81,173 +87,71 @@ class EventView(Protocol):
 
 
 class DjangoHooks:
-    """What Django adds to one socket: ``server.contracts.Hooks``.
+    """What Django adds to one socket: ``connection.interfaces.Hooks``.
 
     Args:
-        request: the handshake.
-        takeover: how to get the socket from the server.
+        request: of the handshake.
+        handshake: opens the socket; ``None`` for one that will never be open.
+
+    Attributes:
+        groups: keys of the groups of user and session.
+        session: of the request, from when no middleware saves it any more.
+        view: the event view.
+        request_context: what is active in each call of the view, once it has accepted.
+        address: where the handshake came from: the proxy where there is one, empty for a unix
+            socket.
+        opened_at: when the 101 was sent, on the clock of ``time.monotonic()``.
     """
 
     __slots__ = (
-        "_address",
-        "_opened_at",
-        "_request",
-        "_session",
-        "_surroundings",
-        "_takeover",
-        "_user_groups",
-        "_view",
+        "_handshake",
+        "address",
+        "groups",
+        "opened_at",
+        "request",
+        "request_context",
+        "session",
+        "view",
     )
 
-    _address: str
-    _opened_at: float
+    address: str
+    opened_at: float
 
-    def __init__(self, request: WebSocketRequest, takeover: Takeover) -> None:
-        self._request: WebSocketRequest | None = request
-        self._takeover: Takeover | None = takeover
-        # The groups of the user who is signed in, and of the session.
-        self._user_groups: tuple[Key, ...] = ()
-        # The session, once nobody saves it any more but the view.
-        self._session: SessionBase | None = None
-        # The event view, and what its messages are handled in once it has said yes.
-        self._view: EventView | None = None
-        self._surroundings: RequestContext | None = None
+    def __init__(self, request: WebSocketRequest, handshake: Acceptor | None = None) -> None:
+        self.request: WebSocketRequest | None = request
+        self._handshake = handshake
+        self.groups: tuple[Key, ...] = ()
+        self.session: SessionBase | None = None
+        self.view: EventView | None = None
+        self.request_context: RequestContext | None = None
 
     # The handshake
 
-    def connect(self, view: EventView, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Let an event view decide on the handshake; what it sends meanwhile waits for the 101."""
-        self._view = view
-        try:
-            refusal = view.connect(self._request, *args, **kwargs)
-        except TypeError as error:
-            explain(error)
-            raise
-        if refusal is not None:
-            if isinstance(refusal, HttpResponseBase):
-                return refusal
-            require_done(refusal, view.connect)
-            raise TypeError(
-                f"{name_of(view.connect)} returned {refusal!r}: return None to accept, or an "
-                f"HttpResponse to refuse"
-            )
-        response = SwitchingProtocols(subprotocols=view.subprotocols, compression=view.compression)
-        if self._request is not None:
-            self._request.accepted = response
-        self._surroundings = response.surroundings
-        return response
-
     def open(self, websocket: Connection) -> None:
         """Accept on the spot, unless an event view leaves it to us, or it is under way."""
-        request, takeover, place = self._request, self._takeover, websocket.place
-        if self._view is not None or takeover is None:
-            return
-        assert request is not None
-        # For helpers: the view itself runs inside its request.
-        self._surroundings = context.managed(request, context.current())
-        if place is not None and not admit_user(request, place):
-            if not takeover.is_switched:
-                websocket.abandon()
-                raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
-            place.is_refused = False  # with a response, as it is
-            self.accept(websocket)
-            websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
-        else:
-            self.accept(websocket)
+        if self.view is None and self._handshake is not None:
+            self._handshake.accept_early()
 
     def surround(self, response: SwitchingProtocols) -> None:
         """Add what ``WEBSOCKET_CONTEXT`` says to what is around the view that has accepted."""
-        assert self._request is not None
-        self._surroundings = response.surroundings = context.managed(
-            self._request, response.surroundings
+        assert self.request is not None
+        self.request_context = response.request_context = context.managed(
+            self.request, response.request_context
         )
-
-    def accept(
-        self,
-        websocket: Connection,
-        subprotocols: Sequence[str] = (),
-        headers: Headers = (),
-        *,
-        compression: bool = True,
-        is_joined: bool = False,
-    ) -> None:
-        """Send the 101 and take the socket over.
-
-        Args:
-            websocket: the socket.
-            subprotocols: those that the view speaks.
-            headers: of the response that accepts.
-            compression: whether the view agrees to it.
-            is_joined: ``join()`` has been called.
-        """
-        request, takeover = self._request, self._takeover
-        assert request is not None
-        assert takeover is not None
-        head = b""
-        if not takeover.is_switched:
-            meta = request.META
-            offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
-            websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
-            # Browsers that offer something give up when nothing is answered.
-            answer = websocket.subprotocol or handshake.select_subprotocol(
-                offered, (handshake.BEARER,)
-            )
-            key = meta["HTTP_SEC_WEBSOCKET_KEY"]
-            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS") if compression else None
-            extensions = websocket.negotiate(offer)
-            head = handshake.switching_protocols(key, answer, headers, extensions)
-        # One string for all sockets from there.
-        self._address = sys.intern(str(request.META.get("REMOTE_ADDR") or ""))
-        if not is_joined:
-            self.join(websocket)
-        self._takeover = None
-        closed = users.closed_since(takeover, self._user_groups)
-        users.end(takeover)
-        if closed is not None:
-            # What the view has sent was for a user who is no longer signed in.
-            websocket.unsend()
-            websocket.close(*closed)
-        transport, unread = takeover.take(websocket)
-        self._opened_at = time.monotonic()
-        websocket.opened(transport, head, unread)
-        notify(websocket_opened, WebSocket, websocket=websocket, request=request)
-
-    def join(self, websocket: Connection) -> None:
-        """Read the session, and join the groups of session and user."""
-        request, takeover = self._request, self._takeover
-        assert request is not None
-        # To join may take a while: who closes all sockets of a user meanwhile is not to accept too.
-        self._takeover = None
-        try:
-            self._user_groups = users.join_within(self._surroundings, websocket, request)
-        finally:
-            self._takeover = takeover
 
     def refuse(self, websocket: WebSocket) -> None:
         """The socket will not open, though an event view may have said yes to it."""
         websocket.abandon()
-        if self._view is not None and self._surroundings is not None:
+        if self.view is not None and self.request_context is not None:
             self._tell_of_close(websocket)
-        self._view = None
-        self._part(websocket)
+        self.view = None
+        self._detach_request(websocket)
 
     # The conversation
 
     def begin(self, websocket: WebSocket, accepted: SwitchingProtocols) -> None:
-        """The socket is open and the request is over: go on with the view."""
-        request = self._request
-        assert request is not None
-        self._surroundings = accepted.surroundings
-        try:
-            # Of the server's greenlet, which ends.
-            databases.end_handshake()
-            databases.discard()
-            self._session = sessions.watch(request)
-            shed(request)
-        except BaseException as error:
-            # A session store or database backend of the project's. The view goes on with a socket
-            # that is closed, so it is told.
-            self._failed(websocket, error)
+        """Go on with the view: the socket is open, and the request is over."""
+        self._handshake = None
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._run_view(websocket, accepted))
         else:
@@ -255,12 +159,12 @@ class DjangoHooks:
 
     def _serve(self, websocket: WebSocket) -> None:
         """From here on messages go to the event view."""
-        assert self._view is not None
-        if not self._view.keep_request:
+        assert self.view is not None
+        if not self.view.keep_request:
             try:
                 self._release_request(websocket)
             except BaseException as error:
-                self._failed(websocket, error)
+                self.fail(websocket, error)
         websocket.serve()
 
     def identify(self, websocket: Connection) -> bool:
@@ -270,26 +174,27 @@ class DjangoHooks:
             False if the socket is closed: with 1013 as the user has too many sockets, or because
             the user's sockets were closed while the message was judged.
         """
-        assert self._request is not None
-        if websocket.place is not None and not admit_user(self._request, websocket.place):
+        assert self.request is not None
+        permit = websocket.permit
+        if isinstance(permit, Permit) and not admit_user(self.request, permit):
             websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
             return False
-        users.leave(websocket, self._user_groups)
-        self._user_groups = users.join(websocket, self._request)
-        closed = users.closed_since(websocket, self._user_groups)
+        users.leave(websocket, self.groups)
+        self.groups = users.join(websocket, self.request)
+        closed = members.closings.since(websocket, self.groups)
         if closed is not None:
             websocket.close(*closed)
         if websocket.closed:
             # The socket closed meanwhile, so this is the only place that takes it out.
-            users.leave(websocket, self._user_groups)
+            users.leave(websocket, self.groups)
         return closed is None
 
     def _release_request(self, websocket: WebSocket) -> None:
-        view, request = self._view, self._request
+        view, request = self.view, self.request
         assert view is not None
         assert request is not None
-        environ = bare_environ_of(request)
-        self._part(websocket)
+        environ = minimal_environ_of(request)
+        self._detach_request(websocket)
         websocket.environ = environ
         view.release_request()
 
@@ -305,7 +210,7 @@ class DjangoHooks:
             while isinstance(answer, WebSocketResponse):
                 calls_view = answer.calls_view
                 talk = partial(self._talk, websocket, answer.conversation)
-                answer = self._run(websocket, answer.surroundings, talk)
+                answer = self._run(websocket, answer.request_context, talk)
             is_served = isinstance(answer, SwitchingProtocols)
             if is_served:
                 self._serve(websocket)
@@ -334,19 +239,20 @@ class DjangoHooks:
             websocket_closed,
             WebSocket,
             websocket=websocket,
-            request=self._request,
+            request=self.request,
             code=websocket.close_code,
             reason=websocket.close_reason,
             duration=self.age,
             traffic=websocket.traffic,
         )
-        self._part(websocket)
+        self._detach_request(websocket)
 
-    def _part(self, websocket: WebSocket) -> None:
+    def _detach_request(self, websocket: WebSocket) -> None:
         """Part request and socket, so that both go at once and not with the garbage collector."""
-        if self._request is not None:
-            self._request.websocket = None
-            self._request = self._session = None
+        self._handshake = None
+        if self.request is not None:
+            self.request.websocket = None
+            self.request = self.session = None
         websocket.environ.pop("wsgi.websocket", None)
 
     # contracts.Hooks
@@ -361,25 +267,25 @@ class DjangoHooks:
 
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
-        self._in_view(websocket, self._view.receive, message)  # type: ignore[union-attr]
+        self._in_view(websocket, self.view.receive, message)  # type: ignore[union-attr]
 
     def group_receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message of a group."""
-        self._in_view(websocket, self._view.group_receive, message)  # type: ignore[union-attr]
+        self._in_view(websocket, self.view.group_receive, message)  # type: ignore[union-attr]
 
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, once."""
         assert isinstance(websocket, WebSocket)
         self._tell_of_close(websocket)
-        self._view = None
+        self.view = None
         self.end(websocket)
 
     def _tell_of_close(self, websocket: Connection) -> None:
-        assert self._view is not None
+        assert self.view is not None
         code = websocket.close_code or CloseCode.ABNORMAL
         _disconnecting.add(websocket)
         try:
-            self._in_view(websocket, partial(self._view.disconnect, code), websocket.close_reason)
+            self._in_view(websocket, partial(self.view.disconnect, code), websocket.close_reason)
         finally:
             _disconnecting.discard(websocket)
 
@@ -388,36 +294,31 @@ class DjangoHooks:
         return websocket in _disconnecting
 
     def run_helper(self, websocket: Connection, function: Callable[[], object]) -> None:
-        """Run a helper in the view's surroundings; only its failure ends the socket."""
-        self._run(websocket, self._surroundings, function)
+        """Run a helper in the context of the view; only its failure ends the socket."""
+        self._run(websocket, self.request_context, function)
 
     @property
     def user_id(self) -> str | None:
         """Primary key of the signed-in user, as a string."""
-        return users.user_id(self._user_groups)
+        return users.user_id(self.groups)
 
     @property
     def prefix(self) -> str:
         """Prefix of the user's group: see ``WEBSOCKET_GROUP_PREFIX``."""
-        return prefix_of(self._user_groups[0]) if self._user_groups else ""
-
-    @property
-    def address(self) -> str:
-        """Where the handshake came from: the proxy where there is one, empty for a unix socket."""
-        return self._address
+        return prefix_of(self.groups[0]) if self.groups else ""
 
     @property
     def age(self) -> float:
         """Seconds since the 101."""
-        return time.monotonic() - self._opened_at
+        return time.monotonic() - self.opened_at
 
     def leave(self, websocket: Connection) -> None:
         """Leave the groups of user and session."""
-        users.leave(websocket, self._user_groups)
+        users.leave(websocket, self.groups)
 
     def refresh_user(self) -> None:
         """Read session and user anew; ``request.user`` is evaluated when it is next used."""
-        request = self._request
+        request = self.request
         if request is None:
             raise RuntimeError(
                 "the request is gone: a view with keep_request = False has no request.user"
@@ -433,7 +334,7 @@ class DjangoHooks:
             )
         store: Any = type(session)
         request.session = store(session.session_key)
-        self._session = sessions.watch(request)
+        self.session = sessions.watch(request)
         request.__dict__.pop("_cached_user", None)
         request.user = SimpleLazyObject(  # type: ignore[assignment]
             lambda: auth.get_user(request)
@@ -452,17 +353,17 @@ class DjangoHooks:
             try:
                 if getattr(current, databases.MARK, None) is True:
                     databases.begin_message()
-                context = self._surroundings.context(current)  # type: ignore[union-attr]
+                context = self.request_context.context(current)  # type: ignore[union-attr]
                 result = context.run(function, subject)
                 if result is not None:
                     note_result(require_done(result, function), function)
             except BaseException as error:
-                self._failed(websocket, error, context)
+                self.fail(websocket, error, context)
             handled(perf_counter() - started)
             if getattr(current, databases.MARK, None) is True:
                 databases.end_message()
-            if self._session is not None and self._session.modified:
-                sessions.warn_of_change(self._session, self._request)
+            if self.session is not None and self.session.modified:
+                sessions.warn_of_change(self.session, self.request)
         except BaseException:
             logger.exception("%r: what follows a message failed", websocket)
 
@@ -489,7 +390,7 @@ class DjangoHooks:
             raise  # killed, as its socket has closed or the process is going
         except BaseException as error:
             # SystemExit would end the worker with all of its sockets.
-            self._failed(websocket, error, context)
+            self.fail(websocket, error, context)
             return None
         finally:
             self._clear_up(websocket)
@@ -498,8 +399,8 @@ class DjangoHooks:
         """Do what follows a conversation or a helper."""
         try:
             databases.discard()
-            if self._session is not None and self._session.modified:
-                sessions.warn_of_change(self._session, self._request)
+            if self.session is not None and self.session.modified:
+                sessions.warn_of_change(self.session, self.request)
         except BaseException:
             logger.exception("%r: what follows a message failed", websocket)
 
@@ -516,7 +417,7 @@ class DjangoHooks:
         assert isinstance(websocket, WebSocket)
 
         def find_request() -> HttpRequest:
-            return self._request or minimal_request(websocket, self._address)
+            return self.request or minimal_request(websocket, self.address)
 
         if context is None:
             return report(websocket.path, error, find_request, self.user_id)
@@ -526,7 +427,7 @@ class DjangoHooks:
         )
         return found
 
-    def _failed(self, websocket: Connection, error: BaseException, context: Any = None) -> None:
+    def fail(self, websocket: Connection, error: BaseException, context: Any = None) -> None:
         """Report an error of the view, and close the socket accordingly."""
         if (
             isinstance(error, ConnectionClosed)
@@ -543,7 +444,7 @@ class DjangoHooks:
         close_for(websocket, response)
 
 
-def admit_user(request: HttpRequest, place: Permit) -> bool:
+def admit_user(request: HttpRequest, permit: Permit) -> bool:
     """Say whether the user of a handshake, if one is signed in, may have another socket.
 
     ``request.user`` is read, which asks the database, only where there is a cap.
@@ -554,7 +455,7 @@ def admit_user(request: HttpRequest, place: Permit) -> bool:
         return True
     # Each tenant may have a user of that primary key.
     name = f"{prefix} {user.pk}" if (prefix := conf.group_prefix()) else str(user.pk)
-    return limits.admit_user(place, name, limit, wire_path(request.META))
+    return limits.admit_user(permit, name, limit, wire_path(request.META))
 
 
 def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:

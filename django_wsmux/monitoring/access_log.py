@@ -19,10 +19,11 @@ from django.http import HttpRequest
 from greenlet import getcurrent
 
 from .. import conf
-from ..connection.traffic import Traffic
+from ..connection.inbox import Traffic
 from ..connection.websocket import WebSocket
 from ..protocol.environ import header, wire_path
-from ..signals import websocket_closed, websocket_opened
+from ..server.takeover import TAKEN_ATTRIBUTE
+from ..signals import websocket_closed
 
 __all__ = ["install", "safe"]
 
@@ -40,24 +41,15 @@ FORMAT: Final = (
 def install() -> None:
     """Log sockets if this process is gunicorn's; called when the application is created."""
     if "gunicorn.arbiter" in sys.modules:
-        websocket_opened.connect(_mark, dispatch_uid="django_wsmux.monitoring.access_log")
         websocket_closed.connect(_log, dispatch_uid="django_wsmux.monitoring.access_log")
         logger.addFilter(_is_of_page)
-
-
-# Attribute of the greenlet in which a server has accepted a handshake.
-_MARK: Final = "django_wsmux_opened"
-
-
-def _mark(**kwargs: Any) -> None:
-    setattr(getcurrent(), _MARK, True)
 
 
 def _is_of_page(record: logging.LogRecord) -> bool:
     """Drop gunicorn's line for the 101 of an open socket, which is logged when it closes."""
     args = record.args
     is_101 = isinstance(args, Mapping) and args.get("s") == "101"
-    return not (is_101 and getattr(getcurrent(), _MARK, False))
+    return not (is_101 and getattr(getcurrent(), TAKEN_ATTRIBUTE, False))
 
 
 def _log(

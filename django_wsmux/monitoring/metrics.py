@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..connection.counters import counters, gauges, handler_snapshot
 from ..connection.registry import open_sockets, yielding_every
-from ..groups.pubsub import relay
+from ..groups.pubsub import pubsub
 
 __all__ = ["GAUGES", "snapshot"]
 
@@ -64,7 +64,7 @@ def snapshot() -> dict[str, int | float]:
     found["sent_bytes"] += sent_bytes
     found["unsent_bytes"], found["unsent_bytes_max"] = unsent, unsent_max
     found["unread_messages"], found["unread_messages_max"] = unread, unread_max
-    found |= relay.counts()
+    found |= pubsub.counts()
     for name, ask in gauges.items():
         found[name] = ask()
     return found | handler_snapshot()

@@ -18,17 +18,24 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ..backends import BackendUnavailable
 from ..connection.connection import Connection
 from ..connection.registry import open_sockets
+from ..exceptions import BackendUnavailable
 from ..groups.members import name_of, prefix_of
-from ..groups.pubsub import members, relay
-from ..handlers.socket import DjangoHooks
+from ..groups.pubsub import members, pubsub
 from ..logs import get_logger
 from ..protocol.environ import wire_path
 from .metrics import snapshot
 
-__all__ = ["MOST", "GroupSize", "OpenSocket", "Overview", "Process", "is_alone", "look", "serve"]
+__all__ = [
+    "MAX_LIMIT",
+    "GroupSize",
+    "OpenSocket",
+    "Overview",
+    "Process",
+    "install",
+    "is_alone",
+]
 
 logger = get_logger("django_wsmux.overview")
 
@@ -38,7 +45,7 @@ T = TypeVar("T")
 _CHANNEL: Final = "@processes"
 
 #: Sockets, and groups, that a process lists at most.
-MOST: Final = 1000
+MAX_LIMIT: Final = 1000
 
 #: Characters of a path to show at most.
 _LONGEST_PATH: Final = 200
@@ -67,7 +74,7 @@ class OpenSocket:
         user_id: primary key of the signed-in user, as a string; ``None`` without one.
         address: address that the handshake came from; empty for a unix socket.
         age: seconds since it opened.
-        messages_in, bytes_in, messages_out, bytes_out: see ``server.traffic.Traffic``.
+        messages_in, bytes_in, messages_out, bytes_out: see ``Traffic``.
         unread: messages queued for the view.
         unsent: bytes queued for the peer.
         latency: seconds that the last answered ping took, or ``None``.
@@ -98,7 +105,7 @@ class Process:
         host: name of its machine.
         pid: its process id there.
         counters: see ``metrics.snapshot()``.
-        found: how many sockets match the question; ``sockets`` may list only some of them.
+        total: how many sockets match the question; ``sockets`` may list only some of them.
         group_count: how many groups have members here, without those of users and sessions.
         groups: the largest of them.
         sockets: open sockets, in no particular order.
@@ -107,7 +114,7 @@ class Process:
     host: str
     pid: int
     counters: dict[str, float]
-    found: int = 0
+    total: int = 0
     group_count: int = 0
     groups: Sequence[GroupSize] = ()
     sockets: Sequence[OpenSocket] = ()
@@ -125,9 +132,9 @@ class Overview:
     Attributes:
         processes: the processes, by name.
         sockets: sockets of all processes, the oldest first.
-        found: how many sockets there are; ``sockets`` may list only some of them.
+        total: how many sockets there are; ``sockets`` may list only some of them.
         groups: groups of all processes, the largest first.
-        groups_left_out: how many groups are not in ``groups``, at least.
+        groups_omitted: how many groups are not in ``groups``, at least.
         counters: totals of all processes.
         problem: why other processes could not be asked, or ``""``.
         missing: how many processes did not answer in time; ``None`` if that is unknown.
@@ -135,9 +142,9 @@ class Overview:
 
     processes: Sequence[Process]
     sockets: Sequence[OpenSocket]
-    found: int
+    total: int
     groups: Sequence[GroupSize]
-    groups_left_out: int
+    groups_omitted: int
     counters: dict[str, float]
     problem: str
     missing: int | None = 0
@@ -145,7 +152,7 @@ class Overview:
     @property
     def omitted(self) -> int:
         """How many sockets are not in ``sockets``."""
-        return self.found - len(self.sockets)
+        return self.total - len(self.sockets)
 
     @property
     def rows(self) -> list[tuple[str, list[float]]]:
@@ -156,17 +163,17 @@ class Overview:
         ]
 
 
-def serve() -> None:
-    """Answer questions about this process from now on; called for every handshake."""
-    relay.answer(_CHANNEL, _answer)
+def install() -> None:
+    """Have this process answer questions about itself, from its first handshake on."""
+    pubsub.register(_CHANNEL, _answer)
 
 
 def is_alone() -> bool:
     """Return whether ``WEBSOCKET_BACKEND`` connects this process to no other."""
-    return relay.backend() is None
+    return pubsub.backend() is None
 
 
-def look(limit: int = 0, group: str | None = None, prefix: str | None = None) -> Overview:
+def collect(limit: int = 0, group: str | None = None, prefix: str | None = None) -> Overview:
     """Ask every process that serves sockets; takes a second if one does not answer.
 
     Args:
@@ -180,14 +187,14 @@ def look(limit: int = 0, group: str | None = None, prefix: str | None = None) ->
 
     Example::
 
-        look(limit=10).sockets[0].path
+        collect(limit=10).sockets[0].path
     """
     question = json.dumps({"limit": limit, "group": group, "prefix": prefix}).encode()
-    answers = [_answer(question)] if relay.answers(_CHANNEL) else []
+    answers = [_answer(question)] if pubsub.answers(_CHANNEL) else []
     problem = ""
     missing: int | None = 0
     try:
-        replies = relay.ask_all(_CHANNEL, question)
+        replies = pubsub.ask_all(_CHANNEL, question)
         answers += replies
         missing = replies.missing
     except BackendUnavailable as error:
@@ -200,7 +207,7 @@ def look(limit: int = 0, group: str | None = None, prefix: str | None = None) ->
 
 def _answer(question: bytes) -> bytes:
     asked = json.loads(question)
-    limit = min(max(int(asked["limit"]), 0), MOST)
+    limit = min(max(int(asked["limit"]), 0), MAX_LIMIT)
     process = _describe_process(limit, asked.get("group"), asked.get("prefix"))
     return json.dumps(asdict(process)).encode()
 
@@ -220,7 +227,7 @@ def _describe_process(limit: int, group: str | None, prefix: str | None) -> Proc
         host,
         pid,
         snapshot(),
-        found=len(sockets),
+        total=len(sockets),
         group_count=len(groups),
         groups=nlargest(limit, groups, key=attrgetter("members")),
         sockets=[_describe(each, f"{host}:{pid}") for each in islice(sockets, limit)],
@@ -228,8 +235,8 @@ def _describe_process(limit: int, group: str | None, prefix: str | None) -> Proc
 
 
 def _describe(websocket: Connection, worker: str) -> OpenSocket:
-    hooks, traffic = websocket.hooks, websocket.traffic
-    assert isinstance(hooks, DjangoHooks)
+    hooks: Any = websocket.hooks
+    traffic = websocket.traffic
     return OpenSocket(
         wire_path(websocket.environ)[:_LONGEST_PATH],
         hooks.user_id,
@@ -277,7 +284,7 @@ def _join(processes: Sequence[Process], problem: str, missing: int | None) -> Ov
     return Overview(
         processes,
         sorted(sockets, key=attrgetter("age"), reverse=True),
-        sum(process.found for process in processes),
+        sum(process.total for process in processes),
         [GroupSize(name, size, prefix) for (prefix, name), size in sizes.most_common()],
         sum(process.group_count - len(process.groups) for process in processes),
         counters,

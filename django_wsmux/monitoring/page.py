@@ -2,6 +2,10 @@
 
 The page asks every two seconds while it is visible, and gets HTML. So one template serves the page
 and its updates, and nothing runs here while no one looks at the page.
+
+The URL of the socket, for ``WEBSOCKET_URLCONF``::
+
+    path("admin/sockets/", include("django_wsmux.monitoring.page"))
 """
 
 from __future__ import annotations
@@ -12,12 +16,21 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponseBase
 from django.template.loader import render_to_string
+from django.urls import path
 
 from ..protocol.frames import CloseCode
 from ..views import WebSocketView
-from .overview import look
+from .overview import collect
 
-__all__ = ["NAMESPACE", "LiveOverview", "context", "is_permitted", "may_close"]
+__all__ = [
+    "NAMESPACE",
+    "LiveOverview",
+    "app_name",
+    "context",
+    "is_permitted",
+    "may_close",
+    "urlpatterns",
+]
 
 #: Namespace of the URL of the page's socket.
 NAMESPACE: Final = "django_wsmux"
@@ -47,7 +60,7 @@ def context(group: str, user: Any) -> dict[str, Any]:
         user: the user who sees the tables.
     """
     group = group[:_LONGEST_NAME]
-    overview = look(_LIMIT, group or None)
+    overview = collect(_LIMIT, group or None)
     return {
         "group": group,
         "overview": overview,
@@ -83,3 +96,9 @@ class LiveOverview(WebSocketView):
             self.send(render_to_string(template, tables, self.request))
         else:
             self.close(CloseCode.POLICY_VIOLATION, "no permission")
+
+
+#: For ``include()``.
+app_name: Final = NAMESPACE
+
+urlpatterns = [path("", LiveOverview.as_view(), name="overview")]

@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from ..connection.counters import COUNTERS, HANDLER_BOUNDS
 from .metrics import GAUGES
-from .overview import Process, look
+from .overview import Process, collect
 
 __all__ = ["WebSocketCollector", "metrics_view"]
 
@@ -55,7 +55,7 @@ class WebSocketCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all processes that answer within a second."""
-        return list(_families(look().processes))
+        return list(_families(collect().processes))
 
 
 def _families(processes: Iterable[Process]) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest
 
-from ..connection.drain import farewell
+from ..connection.drain import close_all_and_wait
 from ..connection.websocket import WebSocket
 from ..protocol.environ import wire_url
 from ..protocol.frames import CloseCode
@@ -82,4 +82,4 @@ def _log(status: int, line: str, *args: object) -> None:
 
 def close_sockets() -> None:
     """Close all sockets with 1012 "service restart"; give them a moment to finish."""
-    farewell(CLOSE_GRACE)
+    close_all_and_wait(CLOSE_GRACE)

@@ -1,3 +1,3 @@
-"""Turns bytes into messages and back: no socket, no gevent, no Django."""
+"""Private: bytes to messages and back. No socket, no gevent, no Django."""
 
 __all__: list[str] = []

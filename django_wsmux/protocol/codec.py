@@ -29,9 +29,11 @@ from .frames import (
     RSV1,
     TEXT,
     CloseCode,
+    check_header,
+    extended_length,
+    parse_close,
 )
 from .masking import apply_mask, unmask, unmask_ascii
-from .parsing import check_header, extended_length, parse_close
 from .remainder import Remainder
 
 __all__ = ["LARGE", "Codec"]

@@ -36,7 +36,7 @@ def _split(url: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  (raises ValueError on a bad port)
+        parts.port  # noqa: B018  # raises ValueError for a bad port
     except ValueError:
         return None
     return parts._replace(scheme=_PAGES.get(parts.scheme, parts.scheme))

@@ -1,3 +1,3 @@
-"""Sockets: from the WSGI server to the messages of a view. No Django."""
+"""Private: the WSGI server, and what belongs to the whole process. No Django."""
 
 __all__: list[str] = []

@@ -94,7 +94,7 @@ def dismiss(websocket: WebSocket, takeover: Takeover, slot: Permit, data: bytes)
         slot: from ``enter()``.
         data: the 101 response and ``frames()``.
     """
-    websocket.place = slot
+    websocket.permit = slot
     transport, unread = takeover.take(websocket)
     count("refusals_closed")
     websocket.dismiss(transport, data, unread)

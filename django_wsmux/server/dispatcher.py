@@ -8,15 +8,12 @@ from weakref import WeakSet
 
 from ..protocol import handshake
 from ..protocol.environ import wire_path
-from . import forks, refusals, takeover
+from . import forks, refusals
+from .takeover import TAKEOVER_KEY, Takeover, find, install_hook, why_not
 
-__all__ = ["TAKEOVER_KEY", "Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
+__all__ = ["Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-#: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
-#: application itself, as the test client does, puts it there.
-TAKEOVER_KEY: Final = "django_wsmux.takeover"
 
 
 def _no_wsgi(*args: object) -> NoReturn:
@@ -35,7 +32,7 @@ class Dispatcher:
         application: gets every request that does not ask for WebSocket, with its environ
             untouched.
         websocket_application: gets every handshake that is well formed, on a server whose
-            sockets can be taken over; the ``Takeover`` is under ``TAKEOVER_KEY``.
+            sockets can be taken over; the ``Takeover`` is under ``takeover.TAKEOVER_KEY``.
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class Dispatcher:
         forks.install()
         self.application = application
         self.websocket_application = websocket_application
-        takeover.install_hook()
+        install_hook()
         dispatchers.add(self)
 
     def __call__(
@@ -56,7 +53,7 @@ class Dispatcher:
         if asgi or start_response is _no_wsgi:
             _no_wsgi()
         upgrade = environ.get("HTTP_UPGRADE")
-        if upgrade is None or not handshake.is_websocket(upgrade):
+        if upgrade is None or (upgrade != "websocket" and not handshake.is_websocket(upgrade)):
             return self.application(environ, start_response)
         return answer_upgrade(self.websocket_application, environ, start_response)
 
@@ -70,18 +67,18 @@ def answer_upgrade(
     application: WSGIApplication, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
     """Answer one handshake; see ``Dispatcher``."""
-    seam: takeover.Takeover | None = environ.get(TAKEOVER_KEY) or takeover.find(environ)
+    takeover: Takeover | None = environ.get(TAKEOVER_KEY) or find(environ)
     refusal = None
-    if seam is None:
-        refusal = handshake.Refusal("501 Not Implemented", takeover.why_not(environ))
-    elif not seam.is_switched and seam.has_body():
+    if takeover is None:
+        refusal = handshake.Refusal("501 Not Implemented", why_not(environ))
+    elif not takeover.is_switched and takeover.has_body():
         refusal = handshake.HAS_BODY
-    if seam is None or not seam.is_switched:
+    if takeover is None or not takeover.is_switched:
         # A server that has switched protocols already has judged the handshake itself.
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
         path = wire_path(environ)
         refusals.note("refused_handshake", refusal.status, path, refusal.reason)
         return refusals.answer(refusal, environ, start_response)
-    environ[TAKEOVER_KEY] = seam
+    environ[TAKEOVER_KEY] = takeover
     return application(environ, start_response)

@@ -1,8 +1,8 @@
 """Caps on the WebSockets of this process: in all, per address, per user.
 
-Each handshake takes a ``Permit`` before the framework is called, and keeps it until it is refused or
-its socket's descriptor is closed, so handshakes in progress count too. Without a cap there are no
-places.
+Each handshake takes a ``Permit`` before the framework is called, and keeps it until it is refused
+or its socket's descriptor is closed, so handshakes in progress count too. Without a limit there are
+no permits.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from ipaddress import IPv6Address, ip_address
 from threading import Lock
 from typing import Any, Final
 
-from ..logs import LogLimit, get_logger, shown
+from ..logs import LogLimit, get_logger, quote
 from ..protocol.environ import wire_path
 from ..protocol.handshake import Refusal
 from ..protocol.options import Options
 from .refusals import note
 
-__all__ = ["FULL_USER", "RETRY_AFTER", "Permit", "address_of", "admit_user", "disown", "enter"]
+__all__ = ["FULL_USER", "RETRY_AFTER", "Permit", "acquire", "address_of", "admit_user", "disown"]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -52,20 +52,20 @@ class Permit:
         self.is_open = self.is_refused = False
 
     def release(self) -> None:
-        """Give the place back; a second call does nothing."""
-        global _places
+        """Give the permit back; a second call does nothing."""
+        global _count
         with _lock:
             if not self._is_taken:
                 return
             self._is_taken = False
-            _places -= 1
+            _count -= 1
             _remove(_addresses, self._address)
             _remove(_users, self._user)
 
 
 # For servers with threads; greenlets do not switch here.
 _lock = Lock()
-_places = 0
+_count = 0
 _addresses: dict[str, int] = {}
 _users: dict[str, int] = {}
 
@@ -97,16 +97,18 @@ def _remove(counts: dict[str, int], key: str | None) -> None:
             del counts[key]
 
 
-def enter(environ: dict[str, Any], options: Options) -> Permit | Refusal | None:
-    """Take a place for a handshake.
+def acquire(environ: dict[str, Any], options: Options) -> Permit | Refusal:
+    """Take a permit for a handshake.
+
+    Args:
+        environ: of the handshake.
+        options: the limits.
 
     Returns:
-        The place, which must be released if no socket opens; the refusal if a cap is reached; or
-        ``None`` if no cap is set.
+        The permit, which must be released if no socket opens; or the refusal if a limit is
+        reached.
     """
     most, per_address = options.max_sockets, options.max_sockets_per_address
-    if most is per_address is options.max_sockets_per_user is None:
-        return None
     address = None if per_address is None else address_of(environ, options.trusted_proxies)
     refusal = _take_place(address, most, per_address)
     if refusal is None:
@@ -121,33 +123,33 @@ def enter(environ: dict[str, Any], options: Options) -> Permit | Refusal | None:
 
 
 def _take_place(address: str | None, most: int | None, per_address: int | None) -> Refusal | None:
-    global _places
+    global _count
     with _lock:
-        if most is not None and _places >= most:
+        if most is not None and _count >= most:
             return _FULL
         if not _add(_addresses, address, per_address):
             return _FULL_ADDRESS
-        _places += 1
+        _count += 1
     return None
 
 
-def admit_user(place: Permit, user: str, limit: int, path: str) -> bool:
+def admit_user(permit: Permit, user: str, limit: int, path: str) -> bool:
     """Count a handshake for its user; return whether it is within the limit.
 
     Args:
-        place: the place of the handshake.
+        permit: the permit of the handshake.
         user: the primary key.
         limit: how many sockets a user may have.
         path: the quoted path, for the log.
     """
     with _lock:
-        if place._user is not None:
+        if permit._user is not None:
             return True  # asked again
         if _add(_users, user, limit):
-            place._user = user
+            permit._user = user
             return True
-    place.is_refused = True
-    reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER ({limit}) is reached by user {shown(user)}"
+    permit.is_refused = True
+    reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER ({limit}) is reached by user {quote(user)}"
     note("refused_user", FULL_USER.status, path, reason)
     return False
 
@@ -176,7 +178,7 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str | None:
     if suffix is not None:
         logger.warning(
             "X-Forwarded-For is %s and WEBSOCKET_TRUSTED_PROXIES is %d: %s%s",
-            shown(environ.get("HTTP_X_FORWARDED_FOR", "")),
+            quote(environ.get("HTTP_X_FORWARDED_FOR", "")),
             proxies,
             "WebSockets are counted for the address of the nearest proxy"
             if address

@@ -13,15 +13,16 @@ from typing import Any, Final, TypeVar
 
 from .agents import owns
 
-__all__ = ["NAMES_OF_OTHERS", "is_own", "new", "run"]
+__all__ = ["NAMES_OF_OTHERS", "mark", "new", "run"]
 
 Result = TypeVar("Result")
 
-_mark: Final = ContextVar("django_wsmux.own_context", default=False)
+#: Whether all that the current context holds belongs to one request.
+mark: Final = ContextVar("django_wsmux.own_context", default=False)
 
 #: Names of variables to leave out: Django's, whose values are recorded by name, and Python's.
 NAMES_OF_OTHERS: Final = frozenset(
-    {"asgiref.local", "decimal_context", "warnings_context", _mark.name}
+    {"asgiref.local", "decimal_context", "warnings_context", mark.name}
 )
 
 
@@ -37,10 +38,5 @@ def new() -> Context:
 def run(function: Callable[..., Result], *args: Any) -> Result:
     """Call the function in a new context."""
     context = new()
-    context.run(_mark.set, True)
+    context.run(mark.set, True)
     return context.run(function, *args)
-
-
-def is_own() -> bool:
-    """Return whether every variable of the current context belongs to one request."""
-    return _mark.get()

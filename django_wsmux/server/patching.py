@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 
 __all__ = ["after_preload", "partial_problem", "problem"]
 
@@ -26,6 +27,12 @@ def _missing() -> tuple[str, ...]:
     if monkey is None:
         return _MODULES
     return tuple(name for name in _MODULES if not monkey.is_module_patched(name))
+
+
+@cache
+def is_patched() -> bool:
+    """Return whether greenlets can take turns wherever a view waits: this process serves so."""
+    return not _missing()
 
 
 def problem() -> str | None:
@@ -58,6 +65,7 @@ def after_preload(callback: Callable[[], object]) -> None:
         from gevent import monkey
 
         monkey.patch_all()
+        is_patched.cache_clear()
         callback()
 
     os.register_at_fork(after_in_child=in_worker)

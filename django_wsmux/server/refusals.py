@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..connection.counters import count
-from ..logs import get_logger, shown, suffix
+from ..logs import get_logger, quote, suffix
 from ..protocol.handshake import Refusal
 
 __all__ = ["answer", "is_wsgiref", "note", "tell"]
@@ -21,13 +21,13 @@ def note(counter: str, status: str, path: str, reason: str) -> None:
         counter: one of ``COUNTERS``; lines are limited for each counter.
         status: the status of the response.
         path: the path of the handshake, see ``environ.wire_path()``.
-        reason: the reason; values from the client go through ``shown()`` first.
+        reason: the reason; values from the client go through ``quote()`` first.
     """
     count(counter)
     end = suffix(counter)
     if end is not None:
         logger.warning(
-            "WebSocket handshake refused with %s: %s: %s%s", status, shown(path), reason, end
+            "WebSocket handshake refused with %s: %s: %s%s", status, quote(path), reason, end
         )
 
 
@@ -46,10 +46,10 @@ def tell(status: str, path: str, more: str, hint: str) -> None:
     if hint:
         logger.warning(
             "WebSocket handshake answered with %s: %s%s: %s%s",
-            *(status, shown(path), more, hint, end),
+            *(status, quote(path), more, hint, end),
         )
     else:
-        logger.info("WebSocket handshake answered with %s: %s%s%s", status, shown(path), more, end)
+        logger.info("WebSocket handshake answered with %s: %s%s%s", status, quote(path), more, end)
 
 
 def is_wsgiref(environ: dict[str, Any]) -> bool:

@@ -6,8 +6,8 @@ forgets the connection.
 
 Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
-(``handlers/handshake.py``); the integration tests fail when one moves. Python's own server is in
-``wsgiref_server.py``.
+(``handler.py``); the integration tests fail when one moves. Python's own server is in
+``wsgiref.py``.
 
 To the WSGI middleware around the dispatcher an open socket is an answer like any other: status
 101, headers and an empty body. The server sends its own end of that answer to where it goes
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,12 +29,13 @@ from .refusals import is_wsgiref
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
-    from ..connection.interfaces import Hooks, Transport
-    from ..protocol.options import Options
+    from ..connection.interfaces import Transport
     from ..transports.streams import Stream
 
 __all__ = [
     "REQUEST_ATTRIBUTE",
+    "TAKEN_ATTRIBUTE",
+    "TAKEOVER_KEY",
     "WSGIREF_KEY",
     "EmptyBody",
     "GunicornTakeover",
@@ -47,6 +47,10 @@ __all__ = [
     "why_not",
 ]
 
+#: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
+#: application itself, as the test client does, puts it there.
+TAKEOVER_KEY: Final = "django_wsmux.takeover"
+
 _HANDLER_KEY: Final = "django_wsmux.pywsgi_handler"
 
 #: Where ``wsgiref_server.UpgradeHandler`` puts itself.
@@ -56,25 +60,18 @@ WSGIREF_KEY: Final = "django_wsmux.wsgiref_handler"
 #: socket. Middleware may replace what is in the environ, but not this.
 REQUEST_ATTRIBUTE: Final = "django_wsmux_request"
 
+#: Attribute of the greenlet in which a server has answered a handshake with an open socket.
+TAKEN_ATTRIBUTE: Final = "django_wsmux_taken"
 
-class EmptyBody:
+
+class EmptyBody(list[bytes]):
     """The body of an answer that has become a WebSocket, for the middleware around us.
 
-    It yields one empty string, as an empty response of Django does, for middleware that asks for
-    the first item without a thought that there may be none.
+    It holds one empty string, as an empty response of Django does, for middleware that asks for the
+    first item.
     """
 
-    def __init__(self) -> None:
-        self._items = iter((b"",))
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._items)
-
-    def close(self) -> None:
-        """Do nothing: the request is over already."""
+    close = list.clear
 
 
 class Takeover:
@@ -87,16 +84,16 @@ class Takeover:
 
     is_switched = False
 
+    #: The class of sockets that suit the server.
+    websocket_class: type[WebSocket] = WebSocket
+
     def __init__(self) -> None:
         self.is_taken = False
-
-    def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
-        """Return a socket that suits the server, to be opened with ``take()``."""
-        return WebSocket(environ, options, hooks)
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return what carries ``websocket`` from now on, and the bytes read past the request."""
         self.is_taken = True
+        setattr(getcurrent(), TAKEN_ATTRIBUTE, True)
         stream, unread = self._take()
         # Not before a gevent server has called: plain processes need no hub.
         from ..transports.gevent import transport_for
@@ -196,14 +193,9 @@ def find(environ: dict[str, Any]) -> Takeover | None:
     Raises:
         RuntimeError: it is a gevent server, but the process is not monkey-patched.
     """
-    if WSGIREF_KEY in environ:
-        # Not before it is asked for: gevent's servers need none of it.
-        from .wsgiref import ThreadTakeover
-
-        return ThreadTakeover.of(environ)
     takeover = _find(environ)
-    if takeover is not None and (problem := patching.problem()):
-        raise RuntimeError(problem)
+    if takeover is not None and not patching.is_patched():
+        raise RuntimeError(patching.problem())
     return takeover
 
 

@@ -21,19 +21,17 @@ import io
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
-from ..connection.websocket import WebSocket
 from ..protocol import handshake
 from ..transports.streams import detach_plain
 from ..transports.threads import ThreadTransport, ThreadWebSocket
 from . import own_context
-from .takeover import WSGIREF_KEY, Takeover, rejects_body
+from .takeover import TAKEOVER_KEY, WSGIREF_KEY, Takeover, rejects_body
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
     from ..connection.connection import Connection
-    from ..connection.interfaces import Hooks, Transport
-    from ..protocol.options import Options
+    from ..connection.interfaces import Transport
 
     _Handler = WSGIRequestHandler
     _Server = WSGIServer
@@ -109,7 +107,10 @@ class UpgradeHandlerMixin(_Handler):
         """Return the environ of a request; that of a handshake contains this handler."""
         environ: dict[str, Any] = super().get_environ()
         if handshake.is_websocket(environ.get("HTTP_UPGRADE", "")):
-            environ[WSGIREF_KEY] = self
+            if isinstance(self.server, ThreadingMixIn):
+                environ[TAKEOVER_KEY] = ThreadTakeover(self)
+            else:
+                environ[WSGIREF_KEY] = self
         return environ
 
 
@@ -128,20 +129,12 @@ class ThreadTakeover(Takeover):
         handler: the handler of the request.
     """
 
+    #: It is safe among threads.
+    websocket_class = ThreadWebSocket
+
     def __init__(self, handler: Any) -> None:
         super().__init__()
         self._handler = handler
-
-    @classmethod
-    def of(cls, environ: dict[str, Any]) -> ThreadTakeover | None:
-        """Return the takeover for a request, or ``None`` if the server has no threads."""
-        if not isinstance(environ[WSGIREF_KEY].server, ThreadingMixIn):
-            return None
-        return cls(environ.pop(WSGIREF_KEY))
-
-    def websocket(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> WebSocket:
-        """Return a thread-safe socket."""
-        return ThreadWebSocket(environ, options, hooks)
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
         """Return the transport of ``websocket``, and the bytes read past the request."""

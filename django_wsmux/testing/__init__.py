@@ -1,4 +1,4 @@
-"""Implementation of ``django_wsmux.test``; tests import from there."""
+"""Private: how ``django_wsmux.test`` works; tests import from there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A process that uses a backend and executes commands: for the contract's tests.
 
-``Peer`` starts and controls it; ``python -m django_wsmux.testing.backend_process`` is the process itself.
-They exchange lines of JSON over pipes: a command with its arguments, then a result or an error.
+``Peer`` starts and controls it; the process itself runs
+``python -m django_wsmux.testing.backend_process``. They exchange lines of JSON over pipes: a
+command with its arguments, then a result or an error.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class Commands:
 
     def try_to_publish(self, channel: str, size: int, times: int) -> int:
         """Publish several times; return the number of failures."""
-        from ..backends import BackendUnavailable
+        from ..exceptions import BackendUnavailable
 
         failed = 0
         for _ in range(times):
@@ -246,7 +247,7 @@ class Commands:
 
     def try_to_publish_this(self, channel: str, payload: str) -> bool:
         """Publish; return whether that succeeded."""
-        from ..backends import BackendUnavailable
+        from ..exceptions import BackendUnavailable
 
         try:
             self._backend.publish(channel, b64decode(payload))

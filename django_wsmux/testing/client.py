@@ -299,7 +299,7 @@ class WebSocketClient(Client):
         all_headers = {**peer.request_headers(), **(headers or {})}
         try:
             response = self.generic("GET", path, secure=secure, headers=all_headers, **extra)
-            if not exchange.seam.is_taken:
+            if not exchange.takeover.is_taken:
                 raise HandshakeRefused(response)
         except BaseException:
             exchange.end()

@@ -18,9 +18,11 @@ from greenlet import getcurrent
 from .. import conf
 from ..handlers import context
 from ..handlers.databases import SharedConnections
-from ..handlers.handshake import WebSocketHandler
+from ..handlers.handler import WebSocketHandler
 from ..logs import forget_lines
-from ..server.dispatcher import TAKEOVER_KEY, answer_upgrade
+from ..monitoring import overview
+from ..server.dispatcher import answer_upgrade
+from ..server.takeover import TAKEOVER_KEY
 from .memory import MemoryTakeover, Task, current_loop
 from .memory_client import MemoryPeer
 
@@ -56,7 +58,7 @@ class Exchange:
         self.has_origin = has_origin
         self.loop = current_loop()
         self._loan = SharedConnections()
-        self.seam = MemoryTakeover(self.loop, peer, self._loan.begin)
+        self.takeover = MemoryTakeover(self.loop, peer, self._loan.begin)
         self.request: HttpRequest | None = None
         self.response: HttpResponseBase | None = None
         self._task: Task | None = None
@@ -92,7 +94,7 @@ class Exchange:
     def outcome(self, environ: dict[str, Any]) -> Any:
         """Return the response: the 101 as the client read it, or the refusal."""
         response: Any
-        if self.seam.is_taken:
+        if self.takeover.is_taken:
             response = self._switching_protocols()
         elif self.response is not None and self._is_sent(self.response):
             response = self.response
@@ -157,11 +159,12 @@ class WebSocketClientHandler(ClientHandler):
         # Created as late as in ClientHandler, since settings may be overridden until now.
         if self._sockets is None:
             conf.require_valid()
+            overview.install()
             self._sockets = _Handler()
         handler = self._sockets
         if exchange.has_origin and "HTTP_ORIGIN" not in environ:
             environ["HTTP_ORIGIN"] = own_origin(environ)
-        environ[TAKEOVER_KEY] = exchange.seam
+        environ[TAKEOVER_KEY] = exchange.takeover
         forget_lines()
         exchange.begin(handler, environ)
         with connections_kept():

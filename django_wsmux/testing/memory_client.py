@@ -74,7 +74,7 @@ class MemoryPeer:
         """The negotiated subprotocol."""
         return self._protocol.subprotocol
 
-    # server.memory.Peer
+    # testing.memory.Peer
 
     def connected(self, transport: MemoryTransport) -> None:
         """Take the transport of the accepted handshake."""

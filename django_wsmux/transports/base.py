@@ -1,7 +1,7 @@
 """What a transport does with its socket, however it waits: reading, queueing, closing.
 
 The socket never blocks. When to read and when to write again is up to those who derive from
-``SocketTransport``, on gevent's hub (``transport.py``) or in a thread (``threads.py``).
+``SocketTransport``, on gevent's hub (``gevent.py``) or in a thread (``threads.py``).
 """
 
 from __future__ import annotations

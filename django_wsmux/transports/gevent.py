@@ -25,7 +25,7 @@ from greenlet import getcurrent, greenlet
 from ..connection import guard, hub_thread, registry
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
-from ..connection.drain import CLOSE_GRACE, farewell
+from ..connection.drain import CLOSE_GRACE, close_all_and_wait
 from ..connection.keepalive import RETRY, Keepalive
 from ..protocol.frames import FIN, head
 from .base import SocketTransport, arrived, end_stream
@@ -122,8 +122,8 @@ def handlers_for(websocket: Connection) -> HandlerPool:
 
 def _close_and_wait(process: int) -> None:
     """Close what is open; the sockets of a process are not for its forks to close."""
-    if os.getpid() == process and not registry.is_stopping():
-        farewell(CLOSE_GRACE)
+    if os.getpid() == process and not registry.stopping.is_set():
+        close_all_and_wait(CLOSE_GRACE)
 
 
 def disown() -> None:
@@ -167,9 +167,9 @@ class GeventTransport(SocketTransport):
     )
 
     def __init__(self, stream: Stream, websocket: Connection) -> None:
-        super().__init__(stream, websocket)
         self._hub = gevent.get_hub()
         self._handlers = handlers_for(websocket)
+        super().__init__(stream, websocket)
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
         # Says when the peer takes more of what is queued.
         self._writer: Any = None

@@ -1,6 +1,6 @@
 """Non-blocking byte streams over a descriptor taken from the server: plain TCP or TLS.
 
-``recv_into()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; ``transport.py`` waits
+``recv_into()`` and ``send()`` raise ``BlockingIOError`` instead of waiting; ``gevent.py`` waits
 on the hub. gevent's own socket objects stay with the server, because they wait by themselves and
 keep two watchers each.
 """

@@ -10,7 +10,7 @@ from django_wsmux.backends.packets import (
     MAX_CHANNEL,
     VERSION,
     Kind,
-    UnreadableEnvelope,
+    UnreadablePacket,
     pack,
     split,
     unpack,
@@ -38,7 +38,7 @@ def test_anything(data: bytes) -> None:
     """Any bytes are a packet or unreadable; there is no other error."""
     try:
         packet = unpack(data)
-    except UnreadableEnvelope:
+    except UnreadablePacket:
         return
     assert data[0] == VERSION
     assert data.endswith(packet.payload)
@@ -57,7 +57,7 @@ def test_anything(data: bytes) -> None:
 )
 def test_unreadable(data: bytes, problem: str) -> None:
     """The error gives the reason."""
-    with pytest.raises(UnreadableEnvelope, match=problem):
+    with pytest.raises(UnreadablePacket, match=problem):
         unpack(data)
 
 

@@ -29,7 +29,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The open sockets of a simulated process."""
     opened: set[Connection] = set()
     monkeypatch.setattr(registry, "open_sockets", opened)
-    monkeypatch.setattr(registry, "_stopping", threading.Event())
+    monkeypatch.setattr(registry, "stopping", threading.Event())
     made = [Socket() for _ in range(1000)]
     opened.update(cast(list[Connection], made))
     return made
@@ -93,7 +93,7 @@ def test_no_window(sockets: list[Any]) -> None:
 def test_handshakes(sockets: list[Any]) -> None:
     """New handshakes are refused; sockets of earlier ones are closed at the end."""
     drain = Drain(1, 0)
-    assert registry.is_stopping()
+    assert registry.stopping.is_set()
     late = cast(Any, Socket())
     registry.open_sockets.add(late)
     drain.close_due(0.9)

@@ -11,9 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.test import override_settings
 
-from django_wsmux.protocol.options import Options
-from django_wsmux.server import limits
+from django_wsmux import conf
 from tests.functional.test_limits import counted
 from tests.gauges import reported, settled, wait_until
 from tests.support import SERVERS, Answer, Server, frame, handshake
@@ -344,9 +344,13 @@ def test_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
     server.wait_for_log("WEBSOCKET_TRUSTED_PROXIES is 0: .* unknown, so it is not limited")
 
 
-def test_off() -> None:
+@pytest.mark.parametrize(
+    "name", ["", "WEBSOCKET_MAX_SOCKETS_PER_ADDRESS", "WEBSOCKET_MAX_SOCKETS_PER_USER"]
+)
+def test_off(name: str) -> None:
     """Without limits, nothing is counted."""
-    assert limits.enter({"REMOTE_ADDR": "192.0.2.1"}, Options()) is None
+    with override_settings(**({name: 1} if name else {})):
+        assert conf.has_limits() is bool(name)
 
 
 #: What is refused, with which headers, and the status.

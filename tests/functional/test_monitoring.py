@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_wsmux.groups.pubsub import relay
+from django_wsmux.groups.pubsub import pubsub
 from tests.functional.test_conversation import closing, signed_in
 from tests.gauges import wait_until
 from tests.support import ROOT, TIMEOUT, WORKERS, Server, frame
@@ -79,7 +79,7 @@ def site(environment: dict[str, str]) -> Iterator[Site]:
     site = start_site("own", environment, "-w", "2", "--graceful-timeout", "1")
     yield site
     site.server.stop()
-    relay.backend()  # closes the backend of the site
+    pubsub.backend()  # closes the backend of the site
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_any_path(environment: dict[str, str], worker: str) -> None:
         assert "Traceback" not in site.server.log
     finally:
         site.server.stop()
-        relay.backend()
+        pubsub.backend()
 
 
 def test_access_log_format(start_server: StartServer) -> None:
@@ -342,7 +342,7 @@ def test_runserver(environment: dict[str, str]) -> None:
             assert site.series("django_wsmux_open_sockets").popitem()[1] == 1
     finally:
         site.server.stop()
-        relay.backend()
+        pubsub.backend()
 
 
 def test_before_the_first_handshake(environment: dict[str, str]) -> None:
@@ -363,7 +363,7 @@ def test_before_the_first_handshake(environment: dict[str, str]) -> None:
         )
     finally:
         site.server.stop()
-        relay.backend()
+        pubsub.backend()
 
 
 def test_alone() -> None:
@@ -379,4 +379,4 @@ def test_broker_away() -> None:
         pytest.raises(CommandError, match=r"redis://127\.0\.0\.1:1"),
     ):
         call_command("websockets")
-    relay.backend()
+    pubsub.backend()

@@ -33,12 +33,12 @@ class TestLeaving:
 
     def test_waiting_view(self, start_server: StartServer, tmp_path: Path) -> None:
         """A waiting view sees the close, and its last lines run."""
-        server = start_server("own", env={"TEST_FAREWELL": str(tmp_path / "farewell")})
-        with server.connect("/farewell/") as websocket:
+        server = start_server("own", env={"TEST_FAREWELL": str(tmp_path / "close_all_and_wait")})
+        with server.connect("/close_all_and_wait/") as websocket:
             assert websocket.recv(timeout=TIMEOUT) == "ready"
             server.signal(signal.SIGTERM)
             server.wait()
-        assert (tmp_path / "farewell").read_text() == "1012 service restart"
+        assert (tmp_path / "close_all_and_wait").read_text() == "1012 service restart"
 
 
 class TestSlots:

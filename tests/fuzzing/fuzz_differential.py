@@ -199,7 +199,7 @@ def _is_excused(setup: Setup, data: bytes, codes: list[int | None]) -> bool:
 
 
 def _sent(deflate: Deflate | None, messages: Iterable[Message]) -> Iterator[bytes]:
-    """Yield the frames of messages as ``server.connection`` sends them."""
+    """Yield the frames of messages as ``connection/`` sends them."""
     compressor = None if deflate is None else Compressor(deflate)
     for message in messages:
         prepared = PreparedMessage(*encode_message(message))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
-from django_wsmux.protocol import codec, deflate, handshake, origin, parsing
+from django_wsmux.protocol import codec, deflate, frames, handshake, origin
 from django_wsmux.protocol.assembler import PartialMessage
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Closed
@@ -91,7 +91,7 @@ MISTAKES: list[Mistake] = [
     ("codec", Codec, "_check_size", lambda self, *lengths: None),
     ("codec", PartialMessage, "_inflate", inflate_all),
     ("differential", codec, "unmask", replace_bad_text),
-    ("differential", parsing, "is_valid_close_code", lambda code: True),
+    ("differential", frames, "is_valid_close_code", lambda code: True),
     ("differential", Codec, "_check_size", lambda self, *lengths: None),
     ("differential", PartialMessage, "_inflate", inflate_all),
     ("differential", deflate, "RSV1", 0),

@@ -16,9 +16,9 @@ from django_wsmux import conf
 from django_wsmux.backends import Backend as RealBackend
 from django_wsmux.backends import BackendUnavailable, from_url
 from django_wsmux.groups import Group, Member
-from django_wsmux.groups import pubsub as relay_module
-from django_wsmux.groups.pubsub import Relay, members
-from django_wsmux.groups.pubsub import relay as own_relay
+from django_wsmux.groups import pubsub as pubsub_module
+from django_wsmux.groups.pubsub import PubSub, members
+from django_wsmux.groups.pubsub import pubsub as own_pubsub
 
 TIMEOUT = 60.0
 
@@ -55,9 +55,9 @@ def backend() -> Backend:
 
 
 @pytest.fixture
-def relay(backend: Any) -> Iterator[Relay]:
+def relay(backend: Any) -> Iterator[PubSub]:
     """A relay that uses the backend."""
-    relay = Relay()
+    relay = PubSub()
     relay._backend, relay._made_for = backend, conf.get("WEBSOCKET_BACKEND")
     yield relay
     assert not members.of("@user:1")
@@ -66,7 +66,7 @@ def relay(backend: Any) -> Iterator[Relay]:
 
 
 @pytest.mark.parametrize("name", ["@user:1", "@user:2"])
-def test_add_fails(relay: Relay, backend: Backend, name: str) -> None:
+def test_add_fails(relay: PubSub, backend: Backend, name: str) -> None:
     """A socket that could not join is no member, and the next one tries to subscribe again."""
     one: Any = object()
     two: Any = object()
@@ -83,10 +83,10 @@ def test_add_fails(relay: Relay, backend: Backend, name: str) -> None:
 
 @pytest.mark.parametrize("names", [("room", "room"), ("@user:1", "@user:2")])
 def test_second_waits(
-    relay: Relay, backend: Backend, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    relay: PubSub, backend: Backend, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every socket that joins waits until the broker has confirmed the subscription."""
-    monkeypatch.setattr(relay_module, "_PATIENCE", TIMEOUT)
+    monkeypatch.setattr(pubsub_module, "_PATIENCE", TIMEOUT)
     backend.effective.set()
     sockets: list[Any] = [object(), object()]
     with ThreadPoolExecutor(2) as pool:
@@ -95,7 +95,7 @@ def test_second_waits(
             joins.append(pool.submit(relay.add, name, socket))
             while not members.of(name) or socket not in members.of(name):
                 pass
-        event = backend.channels[relay_module._channel(names[0])]
+        event = backend.channels[pubsub_module._channel(names[0])]
         condition: Any = event._cond  # type: ignore[attr-defined]
         deadline = threading.Event()
         for _ in range(int(TIMEOUT / 0.01)):
@@ -110,7 +110,7 @@ def test_second_waits(
         relay.discard(name, socket)
 
 
-def test_second_after_a_failure(relay: Relay, backend: Backend) -> None:
+def test_second_after_a_failure(relay: PubSub, backend: Backend) -> None:
     """A second socket is subscribed if the first one fails while both join."""
     one, two = object(), object()
     first_is_in, may_fail = threading.Event(), threading.Event()
@@ -137,7 +137,7 @@ def test_second_after_a_failure(relay: Relay, backend: Backend) -> None:
     relay.discard("@user:2", two)  # type: ignore[arg-type]
 
 
-def test_count(relay: Relay, backend: Backend) -> None:
+def test_count(relay: PubSub, backend: Backend) -> None:
     """Sockets that join and leave in threads are counted right; a channel without any is left."""
     wrong = []
 
@@ -160,7 +160,7 @@ def test_count(relay: Relay, backend: Backend) -> None:
     relay.discard("@user:1", other)
 
 
-def test_answer_again(relay: Relay, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_again(relay: PubSub, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     """A process that could not start to answer questions tries again, after a while."""
     backend.is_broken = True
     for _ in range(3):
@@ -208,7 +208,7 @@ def other() -> Iterator[Other]:
             yield Other(backend)
         finally:
             backend.close()
-    own_relay.backend()  # closes the backend of the test
+    own_pubsub.backend()  # closes the backend of the test
 
 
 def test_newer_version(other: Other) -> None:
@@ -219,7 +219,7 @@ def test_newer_version(other: Other) -> None:
     assert found == [Member("7", {"a": 1}), Member("8")]
     assert found.complete
     # A question with more fields is answered too.
-    own_relay.answer("@nothing", bytes)
+    own_pubsub.answer("@nothing", bytes)
     question = {"group": "room", "prefix": "", "later": 1}
     assert list(other.backend.ask("room", json.dumps(question).encode())) == []
 
@@ -235,7 +235,7 @@ def test_unreadable_answer(other: Other, answer: Any) -> None:
 
 def test_process_that_does_not_answer(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that does not answer counts as missing."""
-    monkeypatch.setattr(relay_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(pubsub_module, "_PATIENCE", 0.2)
     release = threading.Event()
     other.backend.subscribe("room")
     other._answer = lambda channel, question: release.wait(TIMEOUT) and b"[]"  # type: ignore
@@ -243,7 +243,7 @@ def test_process_that_does_not_answer(other: Other, monkeypatch: pytest.MonkeyPa
     found = Group("room").members()
     release.set()
     assert (found, found.missing, found.complete) == ([], 1, False)
-    assert own_relay.counts()["backend_unanswered"] == 1
+    assert own_pubsub.counts()["backend_unanswered"] == 1
 
 
 def test_any_primary_key(other: Other) -> None:
@@ -264,9 +264,9 @@ def test_any_primary_key(other: Other) -> None:
 
 def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
     """Bytes that are no envelope are counted, logged and dropped; the next message arrives."""
-    own_relay.answer("@nothing", bytes)
+    own_pubsub.answer("@nothing", bytes)
     socket: Any = Socket()
-    own_relay.add("room", socket)
+    own_pubsub.add("room", socket)
     try:
         for payload in (b"", b"\x01", b"\xff" * 20, b"\x01\x00\x00\x00\x00\x01\xff"):
             other.backend.publish("room", payload)
@@ -274,11 +274,11 @@ def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
         other.backend.publish("room", b"\x01\x00\x00\x00\x00\x04roomhello")
         assert socket.has_heard.wait(TIMEOUT)
         assert socket.heard == [b"hello"]
-        assert own_relay.counts()["backend_unreadable"] == 4
+        assert own_pubsub.counts()["backend_unreadable"] == 4
         assert "Traceback" not in caplog.text
         assert "opcode 119" in caplog.text
     finally:
-        own_relay.discard("room", socket)
+        own_pubsub.discard("room", socket)
 
 
 class Socket:

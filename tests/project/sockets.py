@@ -423,7 +423,7 @@ def undecided(request: HttpRequest, key: str) -> HttpResponse:
 
 
 @websocket
-def farewell(request: HttpRequest, websocket: WebSocket) -> None:
+def close_all_and_wait(request: HttpRequest, websocket: WebSocket) -> None:
     """Write a file, slowly, with the code of the close."""
     websocket.send("ready")
     websocket.receive()

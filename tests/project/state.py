@@ -2,7 +2,7 @@
 
 from django.http import HttpRequest
 
-from django_wsmux.connection.traffic import Traffic
+from django_wsmux.connection.inbox import Traffic
 from django_wsmux.signals import websocket_closed, websocket_opened
 
 #: Requests that are inside the middleware chain right now.

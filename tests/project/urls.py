@@ -189,7 +189,7 @@ def show_metrics(request: HttpRequest) -> JsonResponse:
 
 def places(request: HttpRequest) -> JsonResponse:
     """Show the places that are taken."""
-    return JsonResponse([limits._places, limits._addresses, limits._users], safe=False)
+    return JsonResponse([limits._count, limits._addresses, limits._users], safe=False)
 
 
 def unread(request: HttpRequest) -> JsonResponse:

@@ -67,7 +67,7 @@ urlpatterns = [
     path("coming-and-going/", sockets.coming_and_going),
     path("mirror/", sockets.mirror),
     path("undecided/<key>/", sockets.undecided),
-    path("farewell/", sockets.farewell),
+    path("close_all_and_wait/", sockets.close_all_and_wait),
     path("form/", sockets.form),
     path("computing/", sockets.computing),
     re_path(r"^any/", sockets.echo),

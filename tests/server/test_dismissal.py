@@ -7,7 +7,7 @@ from django_wsmux.server import dismissal, limits
 
 def test_slots() -> None:
     """There are 256 slots; each is released once, and none counts as an open socket."""
-    places = limits._places
+    places = limits._count
     slots = [dismissal.enter() for _ in range(256)]
     try:
         assert None not in slots
@@ -21,7 +21,7 @@ def test_slots() -> None:
     assert again is not None
     again.release()
     assert dismissal._taken == 0
-    assert limits._places == places
+    assert limits._count == places
 
 
 def test_frames() -> None:

@@ -9,14 +9,15 @@ from tests.support import ROOT
 
 LOCKS = """
 import os
-from django_wsmux.server import limits as admission, dismissal, forks; from django_wsmux.groups import members
+from django_wsmux.groups import members
+from django_wsmux.server import dismissal, forks, limits
 
 groups = members.Members()
 os.register_at_fork(after_in_child=groups.disown)
 forks.install()
 
 def locks():
-    return admission._lock, dismissal._lock, groups._lock, groups.closings._lock
+    return limits._lock, dismissal._lock, groups._lock, groups.closings._lock
 
 for lock in locks()[:2] + locks()[3:]:
     lock.acquire()

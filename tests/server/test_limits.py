@@ -11,12 +11,12 @@ from django_wsmux.logs import LogLimit
 from django_wsmux.protocol.handshake import Refusal
 from django_wsmux.protocol.options import Options
 from django_wsmux.server import limits
-from django_wsmux.server.limits import Permit, address_of, admit_user, enter
+from django_wsmux.server.limits import Permit, acquire, address_of, admit_user
 
 
 def places() -> tuple[Any, ...]:
     """Return the places that are taken."""
-    return limits._places, limits._addresses, limits._users
+    return limits._count, limits._addresses, limits._users
 
 
 @pytest.fixture(autouse=True)
@@ -28,22 +28,17 @@ def none_left() -> Iterator[None]:
 
 def take(options: Options, address: str = "192.0.2.1") -> Permit:
     """Take a place."""
-    place = enter({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
+    place = acquire({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
     assert isinstance(place, Permit)
     return place
 
 
 def refusal(options: Options, address: str = "192.0.2.1") -> str:
     """Return the status of a refused handshake."""
-    refused = enter({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
+    refused = acquire({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
     assert isinstance(refused, Refusal)
     assert dict(refused.headers) == {"Retry-After": "10"}
     return refused.status
-
-
-def test_off() -> None:
-    """Without limits, nothing is counted."""
-    assert enter({"REMOTE_ADDR": "192.0.2.1"}, Options()) is None
 
 
 def test_sockets() -> None:

@@ -24,8 +24,8 @@ from django_wsmux.checks import check_group_prefix
 from django_wsmux.connection.counters import counters
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group, Member
-from django_wsmux.groups.pubsub import members, relay
-from django_wsmux.monitoring.overview import look, serve
+from django_wsmux.groups.pubsub import members, pubsub
+from django_wsmux.monitoring.overview import collect
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -292,16 +292,16 @@ def test_tenant_of_the_middleware(client: WebSocketClient, url: str) -> None:
 @PREFIXED
 def test_overview(client: WebSocketClient) -> None:
     """Operators see the groups of all tenants, with prefix and name."""
-    serve()
+    pubsub.serve()
     with client.websocket("/lobby/"), active("b"), client.websocket("/lobby/"):
-        seen = look(10)
+        seen = collect(10)
         assert sorted((each.prefix, each.name, each.members) for each in seen.groups) == [
             ("a", "lobby", 1),
             ("b", "lobby", 1),
         ]
-        assert look(10, "lobby").found == 2
-        assert look(10, "lobby", "b").found == 1
-        assert look(10, "lobby", "").found == 0
+        assert collect(10, "lobby").total == 2
+        assert collect(10, "lobby", "b").total == 1
+        assert collect(10, "lobby", "").total == 0
 
 
 @SITE
@@ -359,8 +359,8 @@ def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
             Group("room").send("stored", on_commit=True)
             Group("room").close(4000, on_commit="default")
             transaction.on_commit(lambda: done.append("later"))
-        relay.backend()
-    relay.backend()
+        pubsub.backend()
+    pubsub.backend()
     assert User.objects.filter(username="ann").exists()
     assert done == ["later"]
     assert counters["group_publish_failed"] == before + 2

@@ -20,14 +20,14 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import conf
-from ...backends import BackendUnavailable
+from ...exceptions import BackendUnavailable
 from ...groups.group import Group
 from ...groups.members import name_of, prefix_of
 from ...groups.namespace import doubts
-from ...groups.pubsub import relay
+from ...groups.pubsub import pubsub
 from ...groups.users import disconnect
 from ...monitoring.access_log import safe
-from ...monitoring.overview import MOST, OpenSocket, Overview, is_alone, look
+from ...monitoring.overview import MAX_LIMIT, OpenSocket, Overview, collect, is_alone
 from ...templatetags.websocket_admin import age
 
 __all__ = ["Command"]
@@ -56,7 +56,8 @@ class Command(BaseCommand):
             type=int,
             default=100,
             metavar="N",
-            help=f"Sockets and groups that each process lists: at most {MOST}, 100 by default.",
+            help="Sockets and groups that each process lists: 100 by default, "
+            f"at most {MAX_LIMIT}.",
         )
         actions = parser.add_subparsers(dest="action", metavar="stats | send | disconnect")
         stats = actions.add_parser("stats", help="Show the counters of each process.")
@@ -86,7 +87,7 @@ class Command(BaseCommand):
         group.send(options["message"])
         self.stdout.write(f"sent to {count} sockets")
         if not count:
-            self._warn_of_none(_look(0))
+            self._warn_of_none(_collect(0))
 
     def _disconnect(self, options: dict[str, Any]) -> None:
         name = options["user_name"]
@@ -96,10 +97,10 @@ class Command(BaseCommand):
         disconnect(user)
         self.stdout.write(f"{count} sockets of {safe(name)} closed")
         if not count:
-            self._warn_of_none(_look(0))
+            self._warn_of_none(_collect(0))
 
     def _stats(self, options: dict[str, Any]) -> None:
-        overview = _look(0)
+        overview = _collect(0)
         self._warn_of_none(overview)
         if options["json"]:
             counters = {process.name: process.counters for process in overview.processes}
@@ -114,7 +115,7 @@ class Command(BaseCommand):
         if options["user"]:
             key = Group.for_user(_user(options["user"])).key()
             group, prefix = name_of(key), prefix_of(key)
-        overview = _look(options["limit"], group, prefix)
+        overview = _collect(options["limit"], group, prefix)
         self._warn_of_none(overview)
         plain = [each for each in overview.groups if not each.prefix]
         prefixed = [each for each in overview.groups if each.prefix]
@@ -128,7 +129,7 @@ class Command(BaseCommand):
                     "omitted": overview.omitted,
                     "groups": {each.name: each.members for each in plain},
                     "groups_by_prefix": by_prefix,
-                    "groups_left_out": overview.groups_left_out,
+                    "groups_omitted": overview.groups_omitted,
                 }
             )
             return
@@ -136,9 +137,9 @@ class Command(BaseCommand):
         self._write_missing(overview)
         if not processes:
             return
-        self.stdout.write(f"{overview.found} sockets in {processes} processes\n\n")
+        self.stdout.write(f"{overview.total} sockets in {processes} processes\n\n")
         self._write_table(_HEADINGS, map(_row, overview.sockets))
-        self._write_left_out(overview.omitted)
+        self._write_omitted(overview.omitted)
         self.stdout.write("\n")
         if prefixed:
             rows = [(safe(each.prefix), safe(each.name), each.members) for each in overview.groups]
@@ -147,13 +148,13 @@ class Command(BaseCommand):
             self._write_table(
                 ("group", "members"), [(safe(each.name), each.members) for each in plain]
             )
-        self._write_left_out(overview.groups_left_out)
+        self._write_omitted(overview.groups_omitted)
 
     def _warn_of_none(self, overview: Overview) -> None:
         """Write where no process was found, if that is the case."""
         if overview.processes or overview.missing:
             return
-        backend = relay.backend()
+        backend = pubsub.backend()
         assert backend is not None  # see is_alone()
         lines = [
             f"found no process in {backend.place}",
@@ -172,7 +173,7 @@ class Command(BaseCommand):
                 f"{overview.missing} processes did not answer in time and are not included"
             )
 
-    def _write_left_out(self, count: int) -> None:
+    def _write_omitted(self, count: int) -> None:
         if count:
             self.stdout.write(f"and {count} more; see --limit")
 
@@ -197,8 +198,8 @@ def _user_of(each: OpenSocket) -> str:
     return f"{user} ({each.prefix})" if each.prefix else user
 
 
-def _look(limit: int, group: str | None = None, prefix: str | None = None) -> Overview:
-    overview = look(limit, group, prefix)
+def _collect(limit: int, group: str | None = None, prefix: str | None = None) -> Overview:
+    overview = collect(limit, group, prefix)
     if overview.problem:
         raise CommandError(overview.problem)
     return overview

@@ -1,4 +1,4 @@
-"""Questions to all processes, and the tracking of their answers."""
+"""Requests to all processes, and the tracking of their replies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
 __all__ = [
-    "Answer",
     "Expected",
-    "Question",
+    "PendingRequest",
     "Replies",
+    "Reply",
     "pack_answer",
     "pack_question",
     "unpack_answer",
@@ -37,7 +37,7 @@ class Replies(list[bytes]):
         self.missing = missing
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """A parsed answer; ``text`` is ``None`` if the process is not subscribed."""
 
     asker: bytes
@@ -56,13 +56,13 @@ def pack_answer(asker: bytes, question: bytes, text: bytes | None) -> bytes:
     return _ANSWER.pack(asker, number, text is not None) + (text or b"")
 
 
-def unpack_answer(payload: bytes) -> Answer:
+def unpack_answer(payload: bytes) -> Reply:
     """Parse the payload of an answer packet."""
     asker, number, is_subscribed = _ANSWER.unpack_from(payload)
-    return Answer(asker, number, payload[_ANSWER.size :] if is_subscribed else None)
+    return Reply(asker, number, payload[_ANSWER.size :] if is_subscribed else None)
 
 
-class Question:
+class PendingRequest:
     """A pending question; the owner thread adds the answers."""
 
     HEAD: Final = _NUMBER.size

@@ -22,7 +22,7 @@ settings.configure(WEBSOCKET_BACKEND="memory://", DATABASES=databases)
 django.setup()
 from django.core.signals import request_finished
 from django.db import connection, connections, transaction
-from django_wsmux.handlers import databases, reserve
+from django_wsmux.handlers import databases
 
 closed = []
 
@@ -161,8 +161,9 @@ def test_stopped(tmp_path: Path) -> None:
     run(
         tmp_path,
         """
+from contextvars import copy_context
 from django.core.handlers.wsgi import WSGIHandler
-from django_wsmux.handlers.handshake import WebSocketHandler, _Handshake
+from django_wsmux.handlers.handshake import Handshake
 from django_wsmux.server.takeover import Takeover
 
 def call(self, environ, start_response):
@@ -176,8 +177,8 @@ WSGIHandler.__call__ = call
 
 def answer():
     try:
-        shake = _Handshake(Takeover())
-        WebSocketHandler()._answer({}, lambda *args: None, shake)
+        shake = Handshake(WSGIHandler(), lambda request: None, Takeover(), lambda *args: None)
+        shake.run({}, copy_context())
     except gevent.Timeout:
         assert not connections.all(initialized_only=True)
 
