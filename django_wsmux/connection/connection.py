@@ -8,22 +8,33 @@ the view are in ``inbox.py``, pings and pongs in ``liveness.py``. What a view ca
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
 from ..logs import get_logger
-from ..protocol.deflate import Compressor, negotiate
-from ..protocol.events import Closed, Control, Failure, Ping, Pong
+from ..protocol.deflate import Compression, Compressor, negotiate
+from ..protocol.events import CannotMove, Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage
-from . import guard, hub_thread, registry
+from . import expiry, guard, hub_thread, registry
 from .counters import count, counters
+from .framing import PLAIN, Framing
 from .held import Held
 from .inbox import Traffic
-from .interfaces import CLOSED, CLOSING, CONNECTING, OPEN, Hooks, Releasable, Transport
+from .interfaces import (
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    OPEN,
+    Detached,
+    Hooks,
+    Releasable,
+    Transport,
+)
 from .liveness import Liveness
 from .malloc import keep_freed_memory
 
@@ -51,7 +62,7 @@ class Connection(Liveness):
         "__weakref__",
         "_bytes_in",
         "_bytes_out",
-        "_compressor",
+        "_framing",
         "_held",
         "_messages_out",
         "_on_close",
@@ -72,7 +83,7 @@ class Connection(Liveness):
         self.permit: Releasable | None = None
         # What waits for the 101, or for release().
         self._held: Held | None = None
-        self._compressor: Compressor | None = None
+        self._framing: Framing = PLAIN
         # Who wants to hear that nothing can be sent any more; ends the helpers, too.
         self._on_close: dict[object, Callable[[], None]] | None = None
         self._bytes_in = self._messages_out = self._bytes_out = 0
@@ -110,6 +121,23 @@ class Connection(Liveness):
     def close_keys(self, is_wanted: Callable[[object], bool]) -> list[Any]:
         """Return those keys of ``on_close()`` for which ``is_wanted(key)`` is true."""
         return [key for key in list(self._on_close or ()) if is_wanted(key)]
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the socket is closed with 4401, on the clock of ``time.time()``; may be set."""
+        return expiry.time_of(self)
+
+    @expires_at.setter
+    def expires_at(self, when: float | None) -> None:
+        if self._state <= OPEN:
+            expiry.set_time(self, when)
+        if self._state == OPEN:
+            self._expect_expiry()
+
+    def _expect_expiry(self) -> None:
+        when = expiry.time_of(self)
+        if when is not None:
+            self._transport.sweep_in(when - time.time())
 
     @property
     def traffic(self) -> Traffic:
@@ -161,8 +189,12 @@ class Connection(Liveness):
 
     def _start_closing(self, code: int, reason: str) -> None:
         """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
+        if self.hooks.closing is not None:
+            self.hooks.closing(self, code)
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
         self._transport.close_after(self.options.close_timeout)
+        if self._state != OPEN:
+            return  # lost on the way, which has closed it already
         if self.is_event_driven:
             # An event view that has closed is done.
             self._inbox = None
@@ -286,23 +318,23 @@ class Connection(Liveness):
             self._forward(message)
 
     def _frame_size(self, message: PreparedMessage) -> int:
-        compressor = self._compressor
+        framing = self._framing
         if (
-            compressor is None
-            or len(message.payload) < compressor.threshold
-            # It may not be compressed unless it is sent.
-            or compressor.deflate.local_takeover
+            framing is PLAIN
+            or len(message.payload) < framing.threshold
+            # It may not be encoded unless it is sent.
+            or framing.key is None
         ):
             return len(message.plain)
-        return len(message.compressed(compressor))
+        return len(message.form(framing))
 
     def _forward(self, message: PreparedMessage) -> None:
         """Hand a message of a group to the transport."""
-        compressor = self._compressor
-        if compressor is None or len(message.payload) < compressor.threshold:
+        framing = self._framing
+        if framing is PLAIN or len(message.payload) < framing.threshold:
             frame = message.plain
         else:
-            frame = message.compressed(compressor)
+            frame = message.form(framing)
         self._messages_out += 1
         self._bytes_out += len(frame)
         self._transport.write(frame)
@@ -329,7 +361,7 @@ class Connection(Liveness):
         if agreed is None:
             return None
         answer, self.codec.deflate = agreed
-        self._compressor = Compressor(self.codec.deflate)
+        self._framing = Compressor(self.codec.deflate)
         return answer
 
     # What the transport reports; none of this may block or raise
@@ -342,17 +374,29 @@ class Connection(Liveness):
             head: the 101 response to send first; empty when the server has sent it.
             unread: what the server's HTTP parser had read past the request.
         """
+        counters["sockets_opened"] += 1
+        self._attach(transport, head)
+        if self.hooks.opened is not None:
+            self.hooks.opened(self)
+        self._start(unread)
+
+    def _attach(self, transport: Transport, data: bytes) -> None:
+        """Be open, with bytes to send before all others."""
         self._transport = transport
         self._state = OPEN
         registry.open_sockets.add(self)
         if self.permit is not None:
             self.permit.is_open = True
-        counters["sockets_opened"] += 1
-        if head:
-            transport.write(head)
+        if data:
+            transport.write(data)
+
+    def _start(self, unread: bytes) -> None:
+        """Send what was kept back, then begin to read, ``unread`` before all else."""
         if self._held is not None:
             self._send_held(self._held)
-        transport.start()
+        self._transport.start()
+        if self in expiry.times:
+            self._expect_expiry()
         if unread:
             self.data_received(unread, len(unread))
 
@@ -387,6 +431,53 @@ class Connection(Liveness):
         transport.start()
         if unread:
             self.data_received(unread, len(unread))
+
+    # Going on in another process
+
+    def detached(self) -> tuple[bytes, bytes, dict[str, Any]]:
+        """Be closed, as the socket goes on elsewhere: called by ``Transport.detach()``.
+
+        Returns:
+            Bytes that are not parsed yet, bytes that are still to be sent, the codec's state.
+
+        Raises:
+            CannotMove: the socket is needed here.
+        """
+        if self._state != OPEN:
+            raise CannotMove("it is not open")
+        if self._inbox or self._is_busy:
+            raise CannotMove("its view has messages to handle")
+        if self in registry.running_views:
+            raise CannotMove("its view is running")
+        if self._readiness is not None:
+            raise CannotMove("its fileno() is in use")
+        if self._held is not None:
+            raise CannotMove("messages of its groups are held back")
+        unread, state = self.codec.state()
+        self._state = CLOSED
+        # They are counted where they are parsed.
+        self._bytes_in -= len(unread)
+        self._tell_of_close()
+        self.connection_lost()
+        return unread, self._due_pong(), state
+
+    def restore(self, codec_state: dict[str, Any]) -> None:
+        """Take the place of a socket that was detached; its bytes follow with ``adopted()``."""
+        self.codec.restore(codec_state, self.options.compression or Compression())
+        if self.codec.deflate is not None:
+            self._framing = Compressor(self.codec.deflate)
+
+    def adopted(self, transport: Transport, detached: Detached) -> None:
+        """Go on with a detached socket: send, then read.
+
+        What groups have sent to it since it joined them, here, comes between.
+
+        Args:
+            transport: from ``adopt()`` of its class, which has called ``restore()``.
+            detached: what the transport was made of.
+        """
+        self._attach(transport, detached.unsent)
+        self._start(detached.unread)
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""
@@ -475,7 +566,10 @@ class Connection(Liveness):
             count(control.counter or "protocol_error")
             if self._state == OPEN:
                 logger.info("%r is closed with %d: %s", self, control.code, control.reason)
+                if self.hooks.closing is not None:
+                    self.hooks.closing(self, control.code)
                 self._transport.write(encode(CLOSE, close_payload(control.code, control.reason)))
+            if self._state == OPEN:
                 self._set_closing(control.code, control.reason)
             # The peer may still be sending: see ``Remainder``.
             self._transport.close_after(self.options.close_timeout)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from ..protocol.frames import CloseCode
 from . import registry
 
-__all__ = ["CLOSE_GRACE", "RATE", "Drain", "close_all_and_wait"]
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["CLOSE_GRACE", "RATE", "Drain", "close_all_and_wait", "restart"]
 
 #: Seconds that peers have to answer the close frame, and clients whose HTTP connection is kept
 #: alive to send another request.
@@ -26,6 +30,11 @@ RATE: Final = 100
 _REASON: Final = "service restart"
 
 
+def restart(websocket: Connection) -> None:
+    """Close a socket, whose client comes back at once: how sockets leave by default."""
+    websocket.close(CloseCode.SERVICE_RESTART, _REASON)
+
+
 class Drain:
     """Closes the sockets that are open now, in random order and at a steady pace.
 
@@ -36,11 +45,15 @@ class Drain:
         window: seconds from the first to the last, at most; few sockets take less, as ``RATE``
             has it.
         now: seconds on the clock that ``close_due()`` is told.
+        policy: has a socket leave; see ``registry.leave()``.
     """
 
-    __slots__ = ("_count", "_sockets", "_started", "window")
+    __slots__ = ("_count", "_policy", "_sockets", "_started", "window")
 
-    def __init__(self, window: float, now: float) -> None:
+    def __init__(
+        self, window: float, now: float, policy: Callable[[Connection], None] = restart
+    ) -> None:
+        self._policy = policy
         registry.refuse_handshakes()
         self._sockets = list(registry.open_sockets)
         self._count = len(self._sockets)
@@ -53,11 +66,13 @@ class Drain:
         elapsed = now - self._started
         if elapsed >= self.window:
             self._sockets.clear()
-            registry.close_all(CloseCode.SERVICE_RESTART, _REASON)
+            registry.leave(self._policy)
             return True
         left = self._count - 1 - int(self._count * elapsed / self.window)
         while len(self._sockets) > left:
-            self._sockets.pop().close(CloseCode.SERVICE_RESTART, _REASON)
+            websocket = self._sockets.pop()
+            if not websocket.closed:
+                self._policy(websocket)
         return False
 
 

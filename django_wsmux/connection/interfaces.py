@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hooks", "Releasable", "Transport"]
+__all__ = [
+    "CLOSED",
+    "CLOSING",
+    "CONNECTING",
+    "OPEN",
+    "DefaultHooks",
+    "Detached",
+    "Hooks",
+    "Releasable",
+    "Transport",
+]
 
 # The states of a connection, in order.
 CONNECTING: Final = 0
@@ -22,6 +32,22 @@ class Releasable(Protocol):
 
     def release(self) -> None:
         """Give it back; does nothing the second time."""
+
+
+class Detached(NamedTuple):
+    """A connection between two processes, or two sockets of one: all that its bytes depend on.
+
+    Attributes:
+        fd: the descriptor, which belongs to the owner of this object.
+        unread: bytes of the peer of which no message has been made yet.
+        unsent: bytes for the peer that it has not taken yet. They go out before all else.
+        codec_state: what else the parser knows: values of JSON.
+    """
+
+    fd: int
+    unread: bytes
+    unsent: bytes
+    codec_state: dict[str, Any]
 
 
 class Transport(Protocol):
@@ -45,6 +71,9 @@ class Transport(Protocol):
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
+
+    def sweep_in(self, seconds: float) -> None:
+        """Have the keepalive look at its connections by then."""
 
     def pause(self) -> None:
         """Stop reading."""
@@ -85,6 +114,15 @@ class Transport(Protocol):
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
         """Start ``function`` beside the view; return what ends it."""
 
+    def detach(self) -> Detached:
+        """Let go of the socket so that another process can go on with it.
+
+        It has left its groups then and is closed for its view, which is not told. Nothing is sent.
+
+        Raises:
+            CannotMove: the socket cannot be moved, or not now. Nothing has changed.
+        """
+
 
 class Hooks(Protocol):
     """What the framework adds to a connection.
@@ -97,6 +135,17 @@ class Hooks(Protocol):
 
         It may leave the socket as it is: what is sent then waits for the 101.
         """
+
+    #: Called when the 101 has gone out, and nothing else: what it sends is the first message. Must
+    #: not wait. Not called for a socket that another process has opened. ``None`` sends nothing.
+    opened: Callable[[Any], None] | None
+
+    #: Called with the code before a close frame that the peer has not asked for: what it sends
+    #: comes before that frame. Must neither wait nor raise. ``None`` sends nothing.
+    closing: Callable[[Any, int], None] | None
+
+    def heartbeat(self, websocket: Any) -> bytes:
+        """Return whole frames that go out before a ping of the keepalive, in one write with it."""
 
     def before_wait(self) -> None:
         """The view is about to wait for a message."""
@@ -131,3 +180,16 @@ class Hooks(Protocol):
 
     def dump_json(self, value: Any, **options: Any) -> str:
         """Return a value as JSON text; ``options`` are those of ``json.dumps``."""
+
+
+class DefaultHooks:
+    """What ``Hooks`` may leave out: these send nothing."""
+
+    __slots__ = ()
+
+    opened: Callable[[Any], None] | None = None
+    closing: Callable[[Any, int], None] | None = None
+
+    def heartbeat(self, websocket: Any) -> bytes:
+        """Return nothing to go out before a ping."""
+        return b""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import guard
+from . import expiry, guard
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -53,7 +53,7 @@ class Keepalive:
         self._checks.pop(connection, None)
 
     def sweep(self, now: float) -> float | None:
-        """Ping or give up the connections that are due; return when to sweep again, if ever."""
+        """Ping, give up or close connections that are due; return when to sweep again, if ever."""
         for connection in self._due(self._checks, now):
             if connection.closed:
                 pass  # closed by the view of another connection, which this loop has given up
@@ -66,7 +66,11 @@ class Keepalive:
             if not connection.closed:
                 self._checks[connection] = now + connection.options.ping_timeout
                 guard.call(connection.send_keepalive_ping)
-        return min((next(iter(queue.values())) for queue in self._queues()), default=None)
+        due = [next(iter(queue.values())) for queue in self._queues()]
+        wait = expiry.sweep()
+        if wait is not None:
+            due.append(now + wait)
+        return min(due, default=None)
 
     def _queues(self) -> list[dict[Connection, float]]:
         return [queue for queue in (self._pings, self._checks) if queue]

@@ -51,9 +51,9 @@ class Liveness(Inbox):
 
     # Our pings
 
-    def _send_ping(self, payload: bytes) -> None:
+    def _send_ping(self, payload: bytes, before: bytes = b"") -> None:
         self._ping_sent = (payload, time.monotonic())
-        self._transport.write(encode(PING, payload))
+        self._transport.write(before + encode(PING, payload))
 
     def _note_pong(self, payload: bytes) -> None:
         if self._ping_sent is not None and self._ping_sent[0] == payload:
@@ -64,7 +64,7 @@ class Liveness(Inbox):
         """Ping the peer, and expect a sign of life."""
         self._is_alive = False
         if self._state == OPEN and not self._transport.unsent:
-            self._send_ping(next_payload())
+            self._send_ping(next_payload(), self.hooks.heartbeat(self))
 
     def is_alive(self) -> bool:
         """Return whether the peer is alive, as far as is known.
@@ -109,6 +109,10 @@ class Liveness(Inbox):
 
     def drained(self) -> None:
         """Send a pending pong, once all queued bytes are sent."""
-        if self._pong_due is not None:
-            payload, self._pong_due = self._pong_due, None
-            self._transport.write(encode(PONG, payload))
+        if pong := self._due_pong():
+            self._transport.write(pong)
+
+    def _due_pong(self) -> bytes:
+        """Return the pong that waits its turn, which is now; empty if there is none."""
+        payload, self._pong_due = self._pong_due, None
+        return b"" if payload is None else encode(PONG, payload)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 from typing import Any, Final, TypeVar
 
 __all__ = [
     "close_all",
+    "leave",
     "open_sockets",
     "refuse_handshakes",
     "running_views",
@@ -29,11 +30,21 @@ open_sockets: set[Any] = set()
 running_views: set[Any] = set()
 
 
-def close_all(code: int, reason: str) -> None:
-    """Start the closing handshake on every open socket; returns at once."""
+def leave(policy: Callable[[Any], None]) -> None:
+    """Have every open socket leave this process; returns at once.
+
+    Args:
+        policy: has one socket leave: it closes it, or gives it to another process. Neither waits
+            nor raises.
+    """
     for websocket in list(open_sockets):
         if not websocket.closed:
-            websocket.close(code, reason)
+            policy(websocket)
+
+
+def close_all(code: int, reason: str) -> None:
+    """Start the closing handshake on every open socket; returns at once."""
+    leave(lambda websocket: websocket.close(code, reason))
 
 
 def yielding_every(items: Sequence[T]) -> Iterator[T]:

@@ -20,9 +20,11 @@ from ..protocol.frames import (
     TEXT,
     encode_message,
 )
+from ..protocol.prepared import PreparedMessage
 from . import hub_thread
 from .connection import Connection
 from .counters import count
+from .framing import PLAIN
 from .habits import OF_SOCKETS, advise
 from .interfaces import CONNECTING, OPEN
 from .liveness import next_payload
@@ -260,25 +262,23 @@ class WebSocket(Connection, _GeventWebSocketNames):
         if transport.unsent:
             message = encode_message(message)[1]
             self._wait_for_room(len(message))
-        if self._compressor is None:
+        if self._framing is PLAIN:
             self._bytes_out += transport.send_message(message, opcode)  # type: ignore[arg-type]
         else:
-            self._bytes_out += self._send_compressed(message, opcode)  # type: ignore[arg-type]
+            self._bytes_out += self._send_framed(message, opcode)  # type: ignore[arg-type]
         self._messages_out += 1
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             self._drain(self.options.max_unsent_bytes // 2)
         elif self._state != OPEN:
             self._require_open()  # lost meanwhile: the message was not sent
 
-    def _send_compressed(self, message: str | bytes, opcode: int) -> int:
-        """Send a message, compressed if it is large enough; return the size of the frame."""
-        compressor = self._compressor
-        assert compressor is not None
+    def _send_framed(self, message: str | bytes, opcode: int) -> int:
+        """Send a message as was agreed on; return the size of the frame."""
         hub_thread.require()
         payload = message.encode() if isinstance(message, str) else message
-        if len(payload) < compressor.threshold:
+        if len(payload) < self._framing.threshold:
             return self._transport.send_message(payload, opcode)
-        frame = compressor.frame(opcode, payload)
+        frame = PreparedMessage(opcode, payload).form(self._framing)
         self._transport.write(frame)
         return len(frame)
 

@@ -60,19 +60,28 @@ class UnreadableEnvelope(Exception):
     """It has been cut short, or is not text where text belongs."""
 
 
-def pack(opcode: int, name: str, data: bytes, prefix: str = "") -> bytes:
+def pack(
+    opcode: int,
+    name: str,
+    data: bytes,
+    prefix: str = "",
+    fields: Mapping[int, bytes] = _NO_FIELDS,
+) -> bytes:
     """Return an envelope as bytes.
 
     Args:
         opcode, name, data: see ``Envelope``.
         prefix: of the group's name.
+        fields: what else belongs to it, by tag, 255 of them at most. To pass an envelope on, hand
+            in those that it came with, which include the prefix.
     """
     encoded = name.encode("utf-8", _ERRORS)
-    if not prefix:
-        return _HEAD.pack(opcode, 0, len(encoded)) + encoded + data
-    field = prefix.encode()
-    head = _HEAD.pack(opcode, 1, len(encoded)) + encoded
-    return head + _FIELD.pack(PREFIX, len(field)) + field + data
+    if prefix:
+        fields = {PREFIX: prefix.encode(), **fields}
+    head = _HEAD.pack(opcode, len(fields), len(encoded)) + encoded
+    for tag, value in fields.items():
+        head += _FIELD.pack(tag, len(value)) + value
+    return head + data
 
 
 def unpack(payload: bytes) -> Envelope:

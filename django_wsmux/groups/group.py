@@ -18,6 +18,7 @@ from typing import Any, Final
 from django.db import transaction
 
 from ..conf import NO_CONTROLS, group_prefix
+from ..connection import tracing
 from ..connection.counters import count
 from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
@@ -256,10 +257,13 @@ class Group:
 
         def send(fail_silently: bool) -> None:
             count("group_publishes")
-            members.deliver(key, PreparedMessage(opcode, payload), excluded)
+            members.deliver(key, PreparedMessage(opcode, payload, self.name), excluded)
             self._publish(key, opcode, payload, fail_silently)
 
-        _do(send, on_commit, fail_silently)
+        act: Callable[[bool], None] = send
+        if tracing.tracer is not None:
+            act = partial(tracing.tracer.publish, self.name, send)
+        _do(act, on_commit, fail_silently)
 
     def send_json(
         self,

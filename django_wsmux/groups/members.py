@@ -97,6 +97,11 @@ class Members:
             return []
         return list(group) if type(group) is dict else [group]
 
+    def has(self, key: Key, member: Connection) -> bool:
+        """Return whether a socket is in a group."""
+        group = self._groups.get(key)
+        return group is member or (type(group) is dict and member in group)
+
     def info(self, key: Key, member: Connection) -> Any:
         """Return the info that a member joined with."""
         return self._infos.get((key, member))

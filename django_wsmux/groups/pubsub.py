@@ -12,11 +12,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from threading import Event, Lock, RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.utils.crypto import salted_hmac
 
@@ -29,13 +29,27 @@ from ..protocol.frames import BINARY, CLOSE, TEXT
 from ..protocol.prepared import PreparedMessage
 from ..signals import backend_gap
 from . import envelope
+from .envelope import Envelope
 from .members import Key, Members, name_of, prefix_of
 from .namespace import namespace
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
-__all__ = ["PubSub", "describe", "key_of", "members", "pubsub", "session_group", "user_group"]
+__all__ = [
+    "Observer",
+    "PubSub",
+    "Sequencer",
+    "cut",
+    "describe",
+    "key_of",
+    "members",
+    "membership",
+    "pubsub",
+    "replay",
+    "session_group",
+    "user_group",
+]
 
 logger = get_logger("django_wsmux.groups")
 
@@ -111,10 +125,69 @@ def describe(key: Key) -> list[dict[str, Any]]:
     ]
 
 
+class Observer(Protocol):
+    """Is told who is in the groups of this process: see ``membership``."""
+
+    def joined(self, key: Key, member: Connection, *, is_first: bool) -> None:
+        """A socket is in a group now; ``is_first`` if the group had no member here before.
+
+        What others publish for the group may be heard from the next moment on.
+        """
+
+    def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
+        """A socket is not in a group any more; ``is_last`` if the group has no member here."""
+
+
+#: Those who are told of each join and leave, in order, for as long as they are in this list. They
+#: are called with a lock held, and on the hub: they neither wait nor raise. In a forked child,
+#: whose groups are empty, they are told nothing.
+membership: Final[list[Observer]] = []
+
+
+class Sequencer:
+    """Decides what of the publications that arrive reaches the members, and when: all, at once.
+
+    What numbers publications takes its place, as ``pubsub.sequencer``. It can put them in order,
+    drop those that come twice, and wait for those that are missing.
+
+    Args:
+        deliver: hands a publication to the members of this process.
+    """
+
+    __slots__ = ("_deliver",)
+
+    def __init__(self, deliver: Callable[[Key, Envelope], None]) -> None:
+        self._deliver = deliver
+
+    def accept(self, key: Key, envelope: Envelope) -> None:
+        """Take a publication of another process. Must not wait: others come behind it.
+
+        Args:
+            key: of the group.
+            envelope: the publication.
+        """
+        self._deliver(key, envelope)
+
+    def lose(self, gap: Gap) -> None:
+        """Note that the backend may have missed publications, of any group, up to now."""
+
+    def cut(self) -> dict[str, int]:
+        """Return which publications have reached the members: see ``cut()``."""
+        return {}
+
+    def replay(self, cut: Mapping[str, int], members: Collection[Connection]) -> None:
+        """Hand publications that came after a cut to some members: see ``replay()``."""
+
+
 class PubSub:
-    """The way to the other processes."""
+    """The way to the other processes.
+
+    Attributes:
+        sequencer: what publications of other processes go through.
+    """
 
     def __init__(self) -> None:
+        self.sequencer = Sequencer(self.deliver)
         self._backend: Backend | None = None
         self._made_for: str | None = None
         # How many groups with members a channel has here, and channels that have none any more.
@@ -208,12 +281,10 @@ class PubSub:
         Raises:
             BackendUnavailable: others can never be heard. Then it is not in the group.
         """
-        channel = _channel(key)
         with self._lock:
-            if members.add(key, member, info):
-                self._watched[channel] = self._watched.get(channel, 0) + 1
+            self._enter(key, member, info)
         try:
-            self._hear(channel)
+            self._hear(_channel(key))
         except BaseException:
             self.discard(key, member)
             raise
@@ -225,12 +296,28 @@ class PubSub:
         ``add()``. What is published until then reaches no member.
         """
         with self._lock:
-            if members.discard(key, member):
+            was_member = bool(membership) and members.has(key, member)
+            is_last = members.discard(key, member)
+            if is_last:
                 channel = _channel(key)
                 groups = self._watched[channel] = self._watched[channel] - 1
                 if not groups:
                     del self._watched[channel]
                     self._deserted.add(channel)
+            if was_member:
+                for observer in membership:
+                    observer.left(key, member, is_last=is_last)
+
+    def _enter(self, key: Key, member: Connection, info: Any = None) -> None:
+        """Note a member, with the lock held."""
+        is_new = bool(membership) and not members.has(key, member)
+        is_first = members.add(key, member, info)
+        if is_first:
+            channel = _channel(key)
+            self._watched[channel] = self._watched.get(channel, 0) + 1
+        if is_new:
+            for observer in membership:
+                observer.joined(key, member, is_first=is_first)
 
     def add_all(self, keys: Collection[Key], member: Connection) -> None:
         """Put a socket into several groups; see ``add()``.
@@ -241,9 +328,8 @@ class PubSub:
         backend = self.backend()
         channels = [_channel(key) for key in keys]
         with self._lock:
-            for key, channel in zip(keys, channels, strict=True):
-                if members.add(key, member):
-                    self._watched[channel] = self._watched.get(channel, 0) + 1
+            for key in keys:
+                self._enter(key, member)
         try:
             for channel in dict.fromkeys(channels):
                 event = self._subscribed.get(channel)
@@ -387,16 +473,25 @@ class PubSub:
 
     def _receive(self, channel: str, payload: bytes) -> None:
         try:
-            opcode, name, data, fields = found = envelope.unpack(payload)
-            prefix = found.prefix if fields else ""
+            found = envelope.unpack(payload)
+            prefix = found.prefix if found.fields else ""
         except envelope.UnreadableEnvelope as error:
             assert self._backend is not None
             self._backend.counts.unreadable += 1
             self._report_unreadable(error)
             return
-        key = (prefix, name) if prefix else name
+        self.sequencer.accept((prefix, found.name) if prefix else found.name, found)
+
+    def deliver(self, key: Key, envelope: Envelope) -> None:
+        """Hand a publication to the members of this process; does not wait.
+
+        Args:
+            key: of the group.
+            envelope: the publication.
+        """
+        opcode, name, data, _ = envelope
         if opcode in (TEXT, BINARY):
-            members.deliver(key, PreparedMessage(opcode, data))
+            members.deliver(key, PreparedMessage(opcode, data, name))
         elif opcode == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:
@@ -412,6 +507,7 @@ class PubSub:
     def _report_gap(self, gap: Gap) -> None:
         # A handshake under way has read its session, which may have ended unheard.
         members.closings.lose()
+        self.sequencer.lose(gap)
         notify(
             backend_gap,
             type(self._backend),
@@ -423,6 +519,27 @@ class PubSub:
 
 #: The one of this process.
 pubsub: Final = PubSub()
+
+
+def cut() -> dict[str, int]:
+    """Return how far this process has got, for sockets that go on in another process.
+
+    Returns:
+        The number of the last publication that its members have, for each process that numbers
+        them; nothing as long as none does.
+    """
+    return pubsub.sequencer.cut()
+
+
+def replay(cut: Mapping[str, int], members: Collection[Connection]) -> None:
+    """Hand to sockets that come from another process what they have missed, in one go.
+
+    Args:
+        cut: what ``cut()`` returned there when they left their groups.
+        members: the sockets, which are in their groups here.
+    """
+    pubsub.sequencer.replay(cut, members)
+
 
 if hasattr(os, "register_at_fork"):
     # Windows has no fork.

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, ContextVar, copy_context
 from functools import lru_cache
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -27,6 +27,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
+from greenlet import getcurrent
 
 from .. import conf
 from ..server import agents, own_context
@@ -34,6 +35,8 @@ from ..server import agents, own_context
 __all__ = ["RequestContext", "current", "managed", "named"]
 
 Manager = Callable[[], AbstractContextManager[object]]
+
+Result = TypeVar("Result")
 
 _PREPARED = "_django_wsmux_context"
 
@@ -78,6 +81,14 @@ class RequestContext:
         if context is None:
             context = self._prepare(greenlet)
         return context.copy()
+
+    def enter(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call a function with all this active, and return what it returns.
+
+        For what belongs to a socket and runs outside its view: to read its session and user, say.
+        """
+        result: Result = self.context(getcurrent()).run(function, *args)
+        return result
 
     def _prepare(self, greenlet: object) -> Context:
         prepared: dict[RequestContext, Context] | None = getattr(greenlet, _PREPARED, None)

@@ -15,7 +15,6 @@ from itertools import chain
 from typing import Any, Final
 
 from django.http import HttpResponse, HttpResponseBase
-from greenlet import getcurrent
 
 from .. import conf
 from ..connection import registry
@@ -310,8 +309,7 @@ class Handshake:
                 hooks.groups = users.join(self.websocket, request)
             else:
                 # The middleware, which knows the tenant, is through.
-                around = hooks.request_context.context(getcurrent())
-                hooks.groups = around.run(users.join, self.websocket, request)
+                hooks.groups = hooks.request_context.enter(users.join, self.websocket, request)
         finally:
             self._may_accept = True
 

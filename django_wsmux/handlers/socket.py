@@ -20,9 +20,11 @@ from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from .. import conf
+from ..connection import tracing
 from ..connection.connection import Connection
 from ..connection.counters import handled
 from ..connection.guard import notify
+from ..connection.interfaces import DefaultHooks
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
@@ -86,7 +88,7 @@ class EventView(Protocol):
         """Let go of the request."""
 
 
-class DjangoHooks:
+class DjangoHooks(DefaultHooks):
     """What Django adds to one socket: ``connection.interfaces.Hooks``.
 
     Args:
@@ -267,7 +269,10 @@ class DjangoHooks:
 
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
-        self._in_view(websocket, self.view.receive, message)  # type: ignore[union-attr]
+        handle: Callable[[Any], object] = self.view.receive  # type: ignore[union-attr]
+        if tracing.tracer is not None:
+            handle = partial(tracing.tracer.receive, websocket, handle)
+        self._in_view(websocket, handle, message)
 
     def group_receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message of a group."""

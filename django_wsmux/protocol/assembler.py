@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import zlib
+from typing import Any
 
 from .deflate import TAIL
-from .events import Violation
-from .frames import TEXT, CloseCode
+from .events import CannotMove, Violation
+from .frames import BINARY, TEXT, CloseCode
 
 __all__ = ["PartialMessage"]
 
@@ -76,6 +77,42 @@ class PartialMessage:
     def decode_single_frame(self) -> str | bytes:
         """Return the message."""
         return self._text.getvalue() if self.is_text else bytes(self._bytes)
+
+    def state(self) -> dict[str, Any]:
+        """Return what ``restored()`` needs, as JSON knows it; bytes are Latin-1.
+
+        Raises:
+            CannotMove: the message is compressed.
+        """
+        if self.inflater is not None:
+            raise CannotMove("it is in the middle of a compressed message")
+        content = self._text.getvalue() if self.is_text else self._bytes.decode("latin-1")
+        return {
+            "is_text": self.is_text,
+            "is_ascii": self.is_ascii,
+            "fragments": self.fragments,
+            "announced": self.announced,
+            "content": content,
+            "character": self._utf8.getstate()[0].decode("latin-1"),
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], limit: int) -> PartialMessage:
+        """Return a message that goes on where another one was.
+
+        Args:
+            state: of that one.
+            limit: bytes that the message may have.
+        """
+        message = cls(TEXT if state["is_text"] else BINARY, limit)
+        message.is_ascii = state["is_ascii"]
+        message.fragments, message.announced = state["fragments"], state["announced"]
+        if message.is_text:
+            message._text.write(state["content"])
+        else:
+            message._bytes += state["content"].encode("latin-1")
+        message._utf8.setstate((state["character"].encode("latin-1"), 0))
+        return message
 
     def _inflate(self, inflater: zlib._Decompress, payload: bytes, final: bool) -> bytes:
         """Decompress (RFC 7692 section 7.2.2), never beyond the limit."""

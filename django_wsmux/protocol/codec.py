@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import cast
+from typing import Any, cast
 
 from .assembler import PartialMessage
-from .deflate import FLUSH, Deflate, max_deflated_size
-from .events import Control, Failure, Ping, Pong, Sink, Violation
+from .deflate import FLUSH, Compression, Deflate, max_deflated_size
+from .events import CannotMove, Control, Failure, Ping, Pong, Sink, Violation
 from .frames import (
     BINARY,
     CLOSE,
@@ -457,6 +457,51 @@ class Codec:
             with memoryview(data) as view:
                 payload = apply_mask(view[start:end], mask)
         self._add(payload, self._is_final and not self._rest, messages)
+
+    # Connections that go on in another process
+
+    def state(self) -> tuple[bytes, dict[str, Any]]:
+        """Return what another codec needs to go on from here.
+
+        Returns:
+            The bytes that are not parsed yet, for ``receive()``, and what ``restore()`` takes, as
+            JSON knows it.
+
+        Raises:
+            CannotMove: the peer may refer to what only this codec has, or has ended the stream.
+        """
+        deflate, message, unread = self.deflate, self._message, b""
+        if deflate is not None and (deflate.local_takeover or deflate.remote_takeover):
+            raise CannotMove("its compression keeps a context between messages")
+        if self._finished or self.is_discarding:
+            raise CannotMove("it is closing")
+        if self.large is not None:
+            unread = bytes(self.large[: self._filled])
+        elif self._buffer is not None:
+            unread = bytes(self._buffer[self._start :])
+        return unread, {
+            "deflate": None if deflate is None else [deflate.local_bits, deflate.remote_bits],
+            "message": None if message is None else message.state(),
+            "rest": self._rest,
+            "mask": self._mask.decode("latin-1"),
+            "is_final": self._is_final,
+        }
+
+    def restore(self, state: dict[str, Any], compression: Compression) -> None:
+        """Go on where another codec was; called before the first byte.
+
+        Args:
+            state: from ``state()`` of that one.
+            compression: how to compress, if that was agreed on.
+        """
+        if state["deflate"] is not None:
+            local_bits, remote_bits = state["deflate"]
+            self.deflate = Deflate(compression, local_bits, remote_bits, False, False)
+        if state["message"] is not None:
+            self._message = PartialMessage.restored(state["message"], self._max_size)
+            self.max_single_frame = -1
+        self._rest, self._is_final = state["rest"], state["is_final"]
+        self._mask = state["mask"].encode("latin-1")
 
     def _finish(self) -> None:
         self._finished = True

@@ -16,6 +16,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.headers import build_extension, parse_extension
 
 from .frames import FIN, RSV1, head
+from .prepared import PreparedMessage
 
 __all__ = [
     "FLUSH",
@@ -92,22 +93,28 @@ class Deflate:
 
 
 class Compressor:
-    """Compresses the messages of one connection.
+    """Compresses the messages of one connection: the ``Framing`` of permessage-deflate.
 
     Args:
         deflate: the negotiated parameters.
 
     Attributes:
         threshold: messages of fewer bytes are sent uncompressed.
+        key: the negotiated parameters, unless a message may refer to those before it.
     """
 
-    __slots__ = ("_stream", "deflate", "threshold")
+    __slots__ = ("_stream", "deflate", "key", "threshold")
 
     def __init__(self, deflate: Deflate) -> None:
         self.deflate = deflate
         self.threshold = deflate.compression.threshold
-        # Kept between messages only if context takeover was negotiated.
+        self.key = None if deflate.local_takeover else deflate
+        # With the context of earlier messages, where that was agreed on.
         self._stream: zlib._Compress | None = None
+
+    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+        """Return the whole frame of a message; see ``Framing``."""
+        return self.frame(prepared.opcode, prepared.payload)
 
     def frame(self, opcode: int, payload: bytes) -> bytes:
         """Compress a message and return its frame (RFC 7692 section 7.2.1).

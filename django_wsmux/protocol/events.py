@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Closed", "Control", "Failure", "Ping", "Pong", "Sink", "Violation"]
+__all__ = ["CannotMove", "Closed", "Control", "Failure", "Ping", "Pong", "Sink", "Violation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,10 @@ class Sink(Protocol):
 
     def pop(self) -> object:
         """Remove the last message and return it."""
+
+
+class CannotMove(Exception):
+    """A connection cannot go on in another process, or not now; its text says why."""
 
 
 class Violation(Exception):

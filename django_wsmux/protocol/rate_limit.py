@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any, Final
 
 from .codec import Codec
+from .deflate import Compression
 from .events import Closed, Control, Failure, Sink
 from .frames import CloseCode
 from .remainder import Remainder
@@ -85,6 +86,17 @@ class RateLimitedCodec(Codec):
         self._finish()
         reason = f"more than {self._rate} messages a second"
         return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
+
+    def state(self) -> tuple[bytes, dict[str, Any]]:
+        """Return what another codec needs to go on; see ``Codec``."""
+        unread, state = super().state()
+        self._refill(self._rate * _BURST)
+        return unread, state | {"left": self._left}
+
+    def restore(self, state: dict[str, Any], compression: Compression) -> None:
+        """Go on where another codec was, which may have counted or not; see ``Codec``."""
+        super().restore(state, compression)
+        self._left = min(state.get("left", self._left), self._rate * _BURST)
 
     def refill(self) -> None:
         """Refill the bucket after a pause in reading: the peer may have sent messages meanwhile."""

@@ -63,7 +63,11 @@ def is_wsgiref(environ: dict[str, Any]) -> bool:
 def answer(
     refusal: Refusal, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """Send a refusal as a plain HTTP response."""
+    """Send a refusal as a plain HTTP response.
+
+    All handshakes that are refused before Django has made a request of them end here. The others
+    end in ``Handshake._refuse()`` (``handlers/handshake.py``).
+    """
     count("handshakes_refused")
     body = refusal.reason.encode()
     headers = [

@@ -19,6 +19,8 @@ from typing import Any, Final, Protocol
 from greenlet import getcurrent, greenlet
 
 from ..connection.connection import Connection
+from ..connection.interfaces import Detached
+from ..protocol.events import CannotMove
 from ..protocol.frames import encode
 from ..server.takeover import Takeover
 
@@ -208,6 +210,9 @@ class MemoryTransport:
         """Start reading."""
         self.resume()
 
+    def sweep_in(self, seconds: float) -> None:
+        """Do nothing: there is no keepalive."""
+
     def pause(self) -> None:
         """Stop reading."""
         self._is_reading = False
@@ -320,6 +325,14 @@ class MemoryTransport:
     def disown(self) -> None:
         """Give up the peer in a forked child."""
         self._is_closed = True
+
+    def detach(self) -> Detached:
+        """Refuse: there is no descriptor.
+
+        Raises:
+            CannotMove: always.
+        """
+        raise CannotMove("it is in memory")
 
     def close_after(self, timeout: float) -> None:
         """Do nothing: the peer answers a close frame at once."""

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from ..connection.connection import Connection
 from ..connection.counters import count
+from ..connection.interfaces import Detached
 from ..logs import get_logger
+from ..protocol.events import CannotMove
 from ..protocol.frames import FIN, encode, head
 from .send_queue import LONG, SendQueue
 from .streams import Stream
@@ -101,6 +103,14 @@ class SocketTransport:
         if stream is not None:
             stream.close()
         self._queue, self.unsent, self._websocket = None, 0, None
+
+    def detach(self) -> Detached:
+        """Let go of the socket so that another process can go on with it.
+
+        Raises:
+            CannotMove: always, unless a derived class knows how.
+        """
+        raise CannotMove("this server's sockets cannot be moved")
 
     # Reading
 

@@ -10,8 +10,11 @@ libev aborts the process when a descriptor is closed that an active watcher stil
 
 from __future__ import annotations
 
+import _socket
 import atexit
+import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +29,9 @@ from ..connection import guard, hub_thread, registry
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
 from ..connection.drain import CLOSE_GRACE, close_all_and_wait
+from ..connection.interfaces import Detached
 from ..connection.keepalive import RETRY, Keepalive
+from ..protocol.events import CannotMove
 from ..protocol.frames import FIN, head
 from .base import SocketTransport, arrived, end_stream
 from .handler_pool import HandlerPool, Job
@@ -69,6 +74,11 @@ class _Sweeper:
     def watch(self, websocket: Connection) -> None:
         due = self.keepalive.add(websocket, time.monotonic())
         if due is not None and (self._timer is None or due < self._wakes_at):
+            self._wake_at(due)
+
+    def wake_by(self, due: float) -> None:
+        """Wake at that time at the latest."""
+        if self._timer is None or due < self._wakes_at:
             self._wake_at(due)
 
     def stop(self) -> None:
@@ -147,6 +157,17 @@ def _keep_to_thread() -> None:
     keep_to_thread()
 
 
+def _unregister(loop: Any, descriptor: int) -> None:
+    """Have epoll forget a descriptor of which a copy stays open.
+
+    libev leaves that to the kernel, which forgets a file when its last copy is closed, and would
+    report its events until then.
+    """
+    epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
+    with contextlib.closing(epoll), contextlib.suppress(OSError):  # it was never registered
+        epoll.unregister(descriptor)
+
+
 class GeventTransport(SocketTransport):
     """Carries the bytes of one WebSocket; see ``contracts.Transport``.
 
@@ -187,6 +208,10 @@ class GeventTransport(SocketTransport):
         if self._stream is not None:
             self._reader.start(self._readable)
             _sweeper.watch(self._websocket)
+
+    def sweep_in(self, seconds: float) -> None:
+        """Have the keepalive look at its connections by then."""
+        _sweeper.wake_by(time.monotonic() + seconds)
 
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
@@ -345,6 +370,44 @@ class GeventTransport(SocketTransport):
             self._close_watchers()
         self._waiter = None
         super().disown()
+
+    # Going on in another process
+
+    def detach(self) -> Detached:
+        """Let go of the socket so that another process can go on with it.
+
+        Raises:
+            CannotMove: it has no descriptor of its own, or someone waits for it.
+        """
+        stream, websocket, queue = self._stream, self._websocket, self._queue
+        if not isinstance(stream, _socket.socket):
+            raise CannotMove("it is closed" if stream is None else "it is encrypted here")
+        if self._waiter is not None:
+            raise CannotMove("its view waits for a message")
+        unread, pong, codec_state = websocket.detached()
+        unsent = (b"" if queue is None else queue.rest()) + pong
+        self._close_watchers()
+        _sweeper.keepalive.discard(websocket)
+        self._stream = self._queue = self._websocket = None
+        self.unsent = 0
+        self._note_progress()
+        fd = stream.detach()
+        if sys.platform == "linux":
+            _unregister(self._hub.loop, fd)
+        return Detached(fd, unread, unsent, codec_state)
+
+    @staticmethod
+    def adopt(detached: Detached, websocket: Connection) -> GeventTransport:
+        """Return what carries a detached socket from now on; neither reads nor writes yet.
+
+        Args:
+            detached: the descriptor is the transport's from here on.
+            websocket: to be told with ``adopted()``, when it may send and read.
+        """
+        websocket.restore(detached.codec_state)
+        stream = _socket.socket(fileno=detached.fd)
+        stream.setblocking(False)
+        return transport_for(stream, websocket)
 
     # Helpers
 

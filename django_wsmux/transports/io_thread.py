@@ -120,7 +120,12 @@ class IOThread:
     def keep_alive(self, websocket: Connection) -> None:
         """Start to ping a newly opened socket from time to time."""
         due = self.keepalive.add(websocket, time.monotonic())
-        if due is not None and (self._sweeps_at is None or due < self._sweeps_at):
+        if due is not None:
+            self.sweep_by(due)
+
+    def sweep_by(self, due: float) -> None:
+        """Have the keepalive look at its connections at that time at the latest."""
+        if self._sweeps_at is None or due < self._sweeps_at:
             self._sweeps_at = due
 
     def _run(self) -> None:

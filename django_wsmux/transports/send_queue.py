@@ -68,6 +68,10 @@ class SendQueue:
         ):
             self._chunks[0] = bytearray(first)
 
+    def rest(self) -> bytes:
+        """Return all that is queued."""
+        return b"".join(self._chunks)
+
     def send(self, stream: Stream) -> tuple[int, bool]:
         """Send what the peer takes now.
 

@@ -242,6 +242,10 @@ class ThreadTransport(SocketTransport):
     def _keep_alive(self) -> None:
         self._io.keep_alive(self._websocket)
 
+    def sweep_in(self, seconds: float) -> None:
+        """Have the keepalive look at its connections by then."""
+        self._io.call(partial(self._io.sweep_by, time.monotonic() + seconds))
+
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
         self._is_reading = False

@@ -105,3 +105,21 @@ def test_handshakes(sockets: list[Any]) -> None:
     assert drain.close_due(2)
     assert even_later.closes == [(1012, "service restart")]
     assert late.closes == [(1012, "service restart")]
+
+
+def test_another_policy(sockets: list[Any]) -> None:
+    """Sockets may leave in another way, each once and at the same pace."""
+    left: list[Any] = []
+
+    def leave(socket: Any) -> None:
+        left.append(socket)
+        socket.closed = True
+
+    sockets[0].closed = True
+    drain = Drain(5, 0, leave)
+    assert not drain.close_due(2.5)
+    assert 500 <= len(left) <= 501
+    assert drain.close_due(5)
+    assert len(left) == 999
+    assert set(left) == set(sockets[1:])
+    assert not any(socket.closes for socket in sockets)

@@ -203,7 +203,7 @@ def _sent(deflate: Deflate | None, messages: Iterable[Message]) -> Iterator[byte
     compressor = None if deflate is None else Compressor(deflate)
     for message in messages:
         prepared = PreparedMessage(*encode_message(message))
-        yield prepared.plain if compressor is None else prepared.compressed(compressor)
+        yield prepared.plain if compressor is None else prepared.form(compressor)
 
 
 def _check_sending(deflate: Deflate | None, messages: list[Message]) -> None:

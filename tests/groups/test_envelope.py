@@ -33,6 +33,21 @@ def test_unknown_field() -> None:
     assert envelope == Envelope(2, "a", b"d", {200: b"new", PREFIX: b"p"})
 
 
+@given(
+    st.text(max_size=20),
+    st.binary(max_size=50),
+    st.text(max_size=20),
+    st.dictionaries(st.integers(2, 255), st.binary(max_size=50), max_size=254),
+)
+def test_passed_on(name: str, data: bytes, prefix: str, fields: dict[int, bytes]) -> None:
+    """Fields that this release does not know survive, and so does the order of all."""
+    payload = pack(1, name, data, prefix, fields)
+    envelope = unpack(payload)
+    assert envelope.prefix == prefix
+    assert envelope.fields == ({PREFIX: prefix.encode()} if prefix else {}) | fields
+    assert pack(envelope.opcode, envelope.name, envelope.data, fields=envelope.fields) == payload
+
+
 @given(st.binary(max_size=60))
 def test_anything(data: bytes) -> None:
     """Any bytes are an envelope or unreadable; there is no other error."""

@@ -1,4 +1,4 @@
-"""The relay with a backend that is slow, broken, or of another version."""
+"""The pubsub with a backend that is slow, broken, or of another version."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from django.test import override_settings
 
 from django_wsmux import conf
 from django_wsmux.backends import Backend as RealBackend
-from django_wsmux.backends import BackendUnavailable, from_url
+from django_wsmux.backends import BackendUnavailable, Gap, from_url
 from django_wsmux.groups import Group, Member
 from django_wsmux.groups import pubsub as pubsub_module
-from django_wsmux.groups.pubsub import PubSub, members
+from django_wsmux.groups.envelope import pack
+from django_wsmux.groups.pubsub import PubSub, Sequencer, cut, members, membership, replay
 from django_wsmux.groups.pubsub import pubsub as own_pubsub
 
 TIMEOUT = 60.0
@@ -55,35 +56,35 @@ def backend() -> Backend:
 
 
 @pytest.fixture
-def relay(backend: Any) -> Iterator[PubSub]:
-    """A relay that uses the backend."""
-    relay = PubSub()
-    relay._backend, relay._made_for = backend, conf.get("WEBSOCKET_BACKEND")
-    yield relay
+def pubsub(backend: Any) -> Iterator[PubSub]:
+    """A pubsub that uses the backend."""
+    pubsub = PubSub()
+    pubsub._backend, pubsub._made_for = backend, conf.get("WEBSOCKET_BACKEND")
+    yield pubsub
     assert not members.of("@user:1")
     assert not members.of("room")
-    assert not relay._watched
+    assert not pubsub._watched
 
 
 @pytest.mark.parametrize("name", ["@user:1", "@user:2"])
-def test_add_fails(relay: PubSub, backend: Backend, name: str) -> None:
+def test_add_fails(pubsub: PubSub, backend: Backend, name: str) -> None:
     """A socket that could not join is no member, and the next one tries to subscribe again."""
     one: Any = object()
     two: Any = object()
     backend.is_broken = True
     with pytest.raises(BackendUnavailable):
-        relay.add("@user:1", one)
+        pubsub.add("@user:1", one)
     assert not members.of("@user:1")
     backend.is_broken = False
-    relay.add(name, two)
+    pubsub.add(name, two)
     assert members.of(name) == [two]
     assert list(backend.channels) == ["@people"]
-    relay.discard(name, two)
+    pubsub.discard(name, two)
 
 
 @pytest.mark.parametrize("names", [("room", "room"), ("@user:1", "@user:2")])
 def test_second_waits(
-    relay: PubSub, backend: Backend, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    pubsub: PubSub, backend: Backend, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every socket that joins waits until the broker has confirmed the subscription."""
     monkeypatch.setattr(pubsub_module, "_PATIENCE", TIMEOUT)
@@ -92,7 +93,7 @@ def test_second_waits(
     with ThreadPoolExecutor(2) as pool:
         joins = []
         for name, socket in zip(names, sockets, strict=True):
-            joins.append(pool.submit(relay.add, name, socket))
+            joins.append(pool.submit(pubsub.add, name, socket))
             while not members.of(name) or socket not in members.of(name):
                 pass
         event = backend.channels[pubsub_module._channel(names[0])]
@@ -107,10 +108,10 @@ def test_second_waits(
         for join in joins:
             join.result(TIMEOUT)
     for name, socket in zip(names, sockets, strict=True):
-        relay.discard(name, socket)
+        pubsub.discard(name, socket)
 
 
-def test_second_after_a_failure(relay: PubSub, backend: Backend) -> None:
+def test_second_after_a_failure(pubsub: PubSub, backend: Backend) -> None:
     """A second socket is subscribed if the first one fails while both join."""
     one, two = object(), object()
     first_is_in, may_fail = threading.Event(), threading.Event()
@@ -124,52 +125,52 @@ def test_second_after_a_failure(relay: PubSub, backend: Backend) -> None:
 
     backend.start = fail_late  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(relay.add, "@user:1", one)  # type: ignore[arg-type]
+        first = pool.submit(pubsub.add, "@user:1", one)  # type: ignore[arg-type]
         assert first_is_in.wait(TIMEOUT)
-        second = pool.submit(relay.add, "@user:2", two)  # type: ignore[arg-type]
+        second = pool.submit(pubsub.add, "@user:2", two)  # type: ignore[arg-type]
         while not members.of("@user:2"):
             pass
         may_fail.set()
         assert isinstance(first.exception(TIMEOUT), BackendUnavailable)
         second.result(TIMEOUT)
     assert list(backend.channels) == ["@people"]
-    assert relay._watched == {"@people": 1}
-    relay.discard("@user:2", two)  # type: ignore[arg-type]
+    assert pubsub._watched == {"@people": 1}
+    pubsub.discard("@user:2", two)  # type: ignore[arg-type]
 
 
-def test_count(relay: PubSub, backend: Backend) -> None:
+def test_count(pubsub: PubSub, backend: Backend) -> None:
     """Sockets that join and leave in threads are counted right; a channel without any is left."""
     wrong = []
 
     def come_and_go() -> None:
         socket: Any = object()
         for _ in range(300):
-            relay.add("room", socket)
-            if relay._watched.get("room", 0) != 1 or "room" not in backend.channels:
-                wrong.append(dict(relay._watched))
-            relay.discard("room", socket)
+            pubsub.add("room", socket)
+            if pubsub._watched.get("room", 0) != 1 or "room" not in backend.channels:
+                wrong.append(dict(pubsub._watched))
+            pubsub.discard("room", socket)
 
     with ThreadPoolExecutor(8) as pool:
         for each in [pool.submit(come_and_go) for _ in range(8)]:
             each.result(TIMEOUT)
     assert not wrong
-    assert not relay._watched
+    assert not pubsub._watched
     other: Any = object()
-    relay.add("@user:1", other)
+    pubsub.add("@user:1", other)
     assert list(backend.channels) == ["@people"]
-    relay.discard("@user:1", other)
+    pubsub.discard("@user:1", other)
 
 
-def test_answer_again(relay: PubSub, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_again(pubsub: PubSub, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     """A process that could not start to answer questions tries again, after a while."""
     backend.is_broken = True
     for _ in range(3):
-        relay.answer("@processes", bytes)
+        pubsub.answer("@processes", bytes)
     assert caplog.text.count("cannot be asked about its sockets") == 1
-    assert relay.answers("@processes")
+    assert pubsub.answers("@processes")
     backend.is_broken = False
-    relay._retry_at = 0.0
-    relay.answer("@processes", bytes)
+    pubsub._retry_at = 0.0
+    pubsub.answer("@processes", bytes)
     assert list(backend.channels) == ["@processes"]
 
 
@@ -279,6 +280,138 @@ def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
         assert "opcode 119" in caplog.text
     finally:
         own_pubsub.discard("room", socket)
+
+
+class Holding(Sequencer):
+    """Keeps publications until it is told to go on."""
+
+    __slots__ = ("events",)
+
+    def __init__(self, deliver: Any) -> None:
+        super().__init__(deliver)
+        self.events: list[Any] = []
+
+    def accept(self, key: Any, envelope: Any) -> None:
+        self.events.append((key, envelope))
+
+    def lose(self, gap: Gap) -> None:
+        self.events.append(gap)
+
+    def release(self) -> None:
+        for key, envelope in reversed(self.events):
+            super().accept(key, envelope)
+
+
+def test_sequencer(pubsub: PubSub) -> None:
+    """What takes its place decides when publications reach the members, and hears of gaps."""
+    socket: Any = Socket()
+    pubsub.add("room", socket)
+    pubsub._receive("room", pack(1, "room", b"at once"))
+    assert socket.heard == [b"at once"]
+    holding = pubsub.sequencer = Holding(pubsub.deliver)
+    pubsub._receive("room", pack(1, "room", b"first"))
+    pubsub._receive("room", pack(1, "room", b"second"))
+    pubsub._receive("x", pack(2, "room", b"other", "tenant"))
+    assert socket.heard == [b"at once"]
+    assert [key for key, _ in holding.events] == ["room", "room", ("tenant", "room")]
+    holding.release()
+    assert socket.heard == [b"at once", b"second", b"first"]
+    holding.events.clear()
+    gap = Gap("reconnected", 1.0, None)
+    pubsub._report_gap(gap)
+    assert holding.events == [gap]
+    pubsub.discard("room", socket)
+
+
+def test_name_in_messages(pubsub: PubSub) -> None:
+    """A message knows the name of its group, for framings that tell it."""
+    socket: Any = Socket()
+    socket.deliver = socket.heard.append
+    pubsub.add(("tenant", "room"), socket)
+    pubsub._receive("x", pack(1, "room", b"hello", "tenant"))
+    assert [(each.group, each.position) for each in socket.heard] == [("room", "")]
+    pubsub.discard(("tenant", "room"), socket)
+
+
+def test_cut_and_replay(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is numbered by default; what numbers publications says how far it is."""
+    monkeypatch.setattr(pubsub_module, "pubsub", pubsub)
+    socket: Any = Socket()
+    assert cut() == {}
+    replay({"other": 7}, [socket])
+    assert not socket.heard
+
+    class Numbering(Sequencer):
+        def cut(self) -> dict[str, int]:
+            return {"other": 8}
+
+        def replay(self, cut: Any, members: Any) -> None:
+            for member in members:
+                member.heard.append((dict(cut), self.cut()))
+
+    pubsub.sequencer = Numbering(pubsub.deliver)
+    assert cut() == {"other": 8}
+    replay({"other": 7}, [socket])
+    assert socket.heard == [({"other": 7}, {"other": 8})]
+
+
+class Watcher:
+    """Notes who joins and who leaves."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def joined(self, key: Any, member: Any, *, is_first: bool) -> None:
+        self.seen.append(("joined", key, member, is_first))
+
+    def left(self, key: Any, member: Any, *, is_last: bool) -> None:
+        self.seen.append(("left", key, member, is_last))
+
+
+@pytest.fixture
+def watcher() -> Iterator[Watcher]:
+    """Is told while a test runs."""
+    watcher = Watcher()
+    membership.append(watcher)
+    yield watcher
+    membership.remove(watcher)
+
+
+def test_membership(pubsub: PubSub, watcher: Watcher) -> None:
+    """Each join and each leave is told once, with who is the first and the last."""
+    one, two = object(), object()
+    key = ("tenant", "room")
+    pubsub.add(key, one)  # type: ignore[arg-type]
+    pubsub.add(key, one, {"new": "info"})  # type: ignore[arg-type]
+    pubsub.add(key, two)  # type: ignore[arg-type]
+    pubsub.discard(key, one)  # type: ignore[arg-type]
+    pubsub.discard(key, one)  # type: ignore[arg-type]
+    pubsub.discard(key, two)  # type: ignore[arg-type]
+    assert watcher.seen == [
+        ("joined", key, one, True),
+        ("joined", key, two, False),
+        ("left", key, one, False),
+        ("left", key, two, True),
+    ]
+
+
+def test_membership_of_several(pubsub: PubSub, backend: Backend, watcher: Watcher) -> None:
+    """The groups of a user and of a session are told too; what fails is taken back."""
+    one: Any = object()
+    keys = ("@user:1", "@session:a")
+    pubsub.add_all(keys, one)
+    for key in keys:
+        pubsub.discard(key, one)
+    told = [
+        *(("joined", key, one, True) for key in keys),
+        *(("left", key, one, True) for key in keys),
+    ]
+    assert watcher.seen == told
+    pubsub._subscribed.clear()
+    backend.is_broken = True
+    with pytest.raises(BackendUnavailable):
+        pubsub.add_all(keys, one)
+    assert watcher.seen == told * 2
 
 
 class Socket:

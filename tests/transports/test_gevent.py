@@ -11,9 +11,9 @@ from tests.support import ROOT
 PREPARED = """
 from gevent import monkey
 monkey.patch_all()
-from types import SimpleNamespace
 import gevent
 from gevent import event, socket
+from django_wsmux.connection.interfaces import DefaultHooks
 from django_wsmux.protocol.options import Options
 from django_wsmux.transports import gevent as transport
 from django_wsmux.transports.streams import detach
@@ -23,12 +23,16 @@ from tests.support import frame
 def nothing(*args):
     pass
 
+class Framework(DefaultHooks):
+    def __init__(self, **hooks):
+        vars(self).update(hooks)
+
 def opened(**hooks):
     framework = dict.fromkeys(
         ("before_wait", "receive", "disconnect", "leave", "retire", "open"), nothing
     )
     options = Options(handler_greenlets=1, blocked_warning=0, close_timeout=0.1)
-    websocket = WebSocket({"PATH_INFO": "/"}, options, SimpleNamespace(**framework | hooks))
+    websocket = WebSocket({"PATH_INFO": "/"}, options, Framework(**framework | hooks))
     ours, peer = socket.socketpair()
     websocket.opened(transport.transport_for(detach(ours), websocket), b"", b"")
     return websocket, peer
@@ -201,6 +205,25 @@ assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
 """)
 
 
+def test_lost_while_closing() -> None:
+    """A socket whose close frame cannot be sent is lost, and its view is told of that once."""
+    run("""
+import struct
+from django_wsmux.connection import registry
+
+told = []
+websocket, peer = opened(disconnect=lambda websocket: told.append(websocket.close_code))
+websocket.serve()
+peer.close()
+websocket._transport._reader.stop()  # it has not been noticed yet
+websocket.close_from_group(4000, "")
+gevent.sleep(0.01)
+assert told == [1006], told
+assert not registry.running_views
+assert not registry.open_sockets
+""")
+
+
 def test_tls_that_waits_for_the_peer() -> None:
     """If TLS must read before it can write, as in a new handshake, it does not retry in a loop."""
     run("""
@@ -228,7 +251,7 @@ ours, peer = socket.socketpair()
 raw = detach(ours)
 session = Renegotiating(raw)
 framework = dict.fromkeys(("leave", "retire"), nothing)
-websocket = WebSocket({"PATH_INFO": "/"}, Options(blocked_warning=0), SimpleNamespace(**framework))
+websocket = WebSocket({"PATH_INFO": "/"}, Options(blocked_warning=0), Framework(**framework))
 websocket.opened(transport.transport_for(TLSStream(session, None, raw), websocket), b"", b"")
 websocket._transport.pause()
 websocket.send("hello")

@@ -1,0 +1,113 @@
+"""Sockets that end at a time of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_wsmux.connection import expiry
+from django_wsmux.connection.keepalive import Keepalive
+from tests.transports.test_gevent import run
+
+CLOSED = b"\x88\x09\x11\x31expired"
+
+
+class Clock:
+    """The time, as a test has it."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """A clock of its own, and no sockets of others."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", lambda: clock.now)
+    monkeypatch.setattr(expiry, "_times", {})
+    monkeypatch.setattr(expiry, "_soonest", float("inf"))
+    yield clock
+    assert not expiry.times
+
+
+def test_none(connect: Callable[..., Any], clock: Clock) -> None:
+    """By default a socket does not expire, and the keepalive does not wake for it."""
+    pair = connect()
+    pair.open()
+    assert pair.websocket.expires_at is None
+    assert Keepalive().sweep(0) is None
+
+
+def test_in_time(connect: Callable[..., Any], clock: Clock) -> None:
+    """Each is closed at its time and not before; the sweep knows when it comes."""
+    first, second = connect(), connect()
+    for pair, seconds in ((second, 60), (first, 10)):
+        pair.open()
+        pair.websocket.expires_at = clock.now + seconds
+    assert first.websocket.expires_at == clock.now + 10
+    keepalive = Keepalive()
+    assert keepalive.sweep(500) == 510
+    assert first.sent == second.sent == b"101 "
+    clock.now += 10
+    assert keepalive.sweep(510) == 560
+    assert (first.sent, second.sent) == (CLOSED, b"")
+    assert first.websocket.close_code == expiry.EXPIRED
+    assert first.websocket.expires_at is None
+    clock.now += 50
+    assert keepalive.sweep(560) is None
+    assert second.sent == CLOSED
+
+
+def test_put_off(connect: Callable[..., Any], clock: Clock) -> None:
+    """A later time holds from then on, and so does none; a closed socket is forgotten."""
+    later, never, closed = connect(), connect(), connect()
+    for pair in (later, never, closed):
+        pair.open()
+        pair.websocket.expires_at = clock.now + 10
+    later.websocket.expires_at = clock.now + 20
+    never.websocket.expires_at = None
+    closed.websocket.close()
+    closed.websocket.expires_at = clock.now + 10
+    clock.now += 19
+    assert Keepalive().sweep(0) == 1
+    assert later.sent == never.sent == b"101 "
+    clock.now += 1
+    assert Keepalive().sweep(1) is None
+    assert later.sent == CLOSED
+
+
+def test_before_the_101(connect: Callable[..., Any], clock: Clock) -> None:
+    """A time may be set while the handshake is under way, and may pass before it is over."""
+    pair, refused = connect(), connect()
+    for each in (pair, refused):
+        each.websocket.expires_at = clock.now + 1
+    refused.websocket.abandon()
+    clock.now += 1
+    Keepalive().sweep(0)
+    pair.open()
+    assert pair.sent == b"101 " + CLOSED
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_on_the_hub(is_late: bool) -> None:
+    """The sweeper wakes for it, though there is nothing to ping, and whenever the time is set."""
+    run(f"""
+import time
+options = Options(handler_greenlets=1, blocked_warning=0, ping_interval=0)
+framework = Framework(**dict.fromkeys(("before_wait", "leave", "retire", "open"), nothing))
+websocket = WebSocket({{"PATH_INFO": "/"}}, options, framework)
+ours, peer = socket.socketpair()
+carrier = transport.transport_for(detach(ours), websocket)
+if not {is_late}:
+    websocket.expires_at = time.time() + 0.2
+websocket.opened(carrier, b"", b"")
+if {is_late}:
+    websocket.expires_at = time.time() + 0.2
+with gevent.Timeout(30):
+    assert peer.recv(100) == {CLOSED!r}
+carrier.abort()
+peer.close()
+""")

@@ -1,0 +1,87 @@
+"""What a socket keeps back: before the 101, and while it is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django_wsmux.connection.held import Held, weight
+from django_wsmux.protocol.frames import TEXT
+from django_wsmux.protocol.prepared import PreparedMessage
+
+
+def text(payload: bytes) -> PreparedMessage:
+    """Return a message of a group."""
+    return PreparedMessage(TEXT, payload)
+
+
+def test_messages_within_a_limit() -> None:
+    """The first one is kept whatever its size; others as long as there is room."""
+    held = Held(depth=1)
+    large, small = text(b"x" * 1000), text(b"")
+    assert held.add(large, 10)
+    assert not held.add(small, weight(large) + weight(small) - 1)
+    assert held.add(small, weight(large) + weight(small))
+    assert held.messages == [large, small]
+
+
+def test_own_within_a_limit() -> None:
+    """What the view sends is kept until more than the limit waits."""
+    held = Held(depth=1)
+    assert held.postpone(lambda: None, 1000, 10)
+    assert not held.postpone(lambda: None, 0, 10)
+    assert len(held.acts) == 1
+
+
+def test_nested(connect: Callable[..., Any]) -> None:
+    """As many releases as holds, before and after the 101, and in the order of arrival."""
+    pair = connect()
+    websocket = pair.websocket
+    websocket.hold()
+    websocket.deliver(text(b"1"))
+    pair.open()
+    assert pair.sent == b"101 "
+    websocket.hold()
+    websocket.deliver(text(b"2"))
+    websocket.release()
+    assert pair.sent == b""
+    websocket.deliver(text(b"3"))
+    websocket.release()
+    websocket.deliver(text(b"4"))
+    assert pair.sent == b"\x81\x011\x81\x012\x81\x013\x81\x014"
+
+
+def test_held_again(connect: Callable[..., Any]) -> None:
+    """A release that is one too many does nothing, also to the next hold."""
+    pair = connect()
+    pair.open()
+    pair.websocket.release()
+    pair.websocket.hold()
+    pair.websocket.deliver(text(b"1"))
+    assert pair.sent == b"101 "
+    pair.websocket.release()
+    assert pair.sent == b"\x81\x011"
+    assert pair.websocket._held is None
+
+
+def test_closed_by_a_group(connect: Callable[..., Any]) -> None:
+    """Before the 101 a close waits behind the messages; what comes after it is not kept."""
+    pair = connect()
+    pair.websocket.deliver(text(b"1"))
+    pair.websocket.close_from_group(4000, "")
+    pair.websocket.deliver(text(b"2"))
+    pair.open()
+    assert pair.sent == b"101 \x81\x011\x88\x02\x0f\xa0"
+
+
+def test_closed_while_held(connect: Callable[..., Any]) -> None:
+    """What waits is dropped, and neither hold() nor release() brings it back."""
+    pair = connect()
+    pair.open()
+    pair.websocket.hold()
+    pair.websocket.deliver(text(b"1"))
+    pair.websocket.close()
+    pair.websocket.hold()
+    pair.websocket.release()
+    pair.websocket.release()
+    assert pair.sent == b"101 \x88\x02\x03\xe8"

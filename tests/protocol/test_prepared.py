@@ -1,0 +1,39 @@
+"""Messages to many: each form is made once."""
+
+from __future__ import annotations
+
+from django_wsmux.protocol.frames import BINARY, TEXT
+from django_wsmux.protocol.prepared import PreparedMessage
+
+
+class Framing:
+    """Notes what it is given."""
+
+    threshold = 0
+
+    def __init__(self, key: str | None) -> None:
+        self.key = key
+        self.seen: list[tuple[PreparedMessage, str, str]] = []
+
+    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+        """Return a new object each time."""
+        self.seen.append((prepared, group, position))
+        return bytearray(prepared.payload)  # type: ignore[return-value]
+
+
+def test_made_once_for_equal_keys() -> None:
+    """Two framings with equal keys share what the first has made; another one makes its own."""
+    message = PreparedMessage(TEXT, b"hi", "room", "e-7")
+    first, same, other = Framing("a"), Framing("a"), Framing("b")
+    assert message.form(first) is message.form(same) is message.form(first)
+    assert message.form(other) is not message.form(first)
+    assert first.seen == [(message, "room", "e-7")]
+    assert not same.seen
+    assert len(other.seen) == 1
+
+
+def test_never_shared() -> None:
+    """A framing without a key makes a frame each time that one is sent."""
+    message, framing = PreparedMessage(BINARY, b"hi"), Framing(None)
+    assert message.form(framing) is not message.form(framing)
+    assert framing.seen == [(message, "", "")] * 2
