@@ -388,14 +388,14 @@ MEASURES = (
     ),
     Measure(
         "fanout",
-        "A group, in one process",
+        "Group messages in one process",
         (Column("rate", "deliveries/s"), CPU, P99),
         True,
         fanout_cases(1),
     ),
     Measure(
         "redis",
-        "A group, in two processes, through Redis",
+        "Group messages between two processes, through Redis",
         (Column("rate", "deliveries/s"), CPU, P99),
         True,
         fanout_cases(2),
@@ -403,7 +403,7 @@ MEASURES = (
     Measure("pages", "Plain pages", (Column("rate", "requests/s"), CPU, P99), True, page_cases),
     Measure(
         "latency",
-        "Latency of an echo under even load",
+        "Echo latency under a steady load",
         (P99, Column("p50_ms", "p50, ms", 2), Column("p999_ms", "p99.9, ms", 2), SERVED),
         False,
         latency_cases,

@@ -1,4 +1,4 @@
-"""The report: tables in reStructuredText, a chart in SVG, and every round as JSON."""
+"""Writes the report: tables in reStructuredText, a chart in SVG, and all rounds as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from targets import verdict
 
 __all__ = ["Result", "as_json", "as_rst", "as_svg", "lay_out"]
 
-#: The row that the ratios refer to: the kind of view that the manual shows first.
+#: The row that ratios are relative to: the kind of view that the manual introduces first.
 BASE = "wsmux/function"
 
 
@@ -27,7 +27,7 @@ class Result:
         case: title of the load.
         entry: the server and the path.
         rounds: the figures of each round.
-        error: why there are no figures.
+        error: why there are no figures, if the server failed.
     """
 
     measure: Measure
@@ -56,7 +56,7 @@ class Result:
 
 
 def ratio(base: Result | None, other: Result, figure: str, more_is_better: bool) -> float | None:
-    """Return how many times better ours is."""
+    """Return how many times better our result is."""
     if base is None or base.error or other.error or figure not in other.rounds[0]:
         return None
     ours, theirs = base.median(figure), other.median(figure)
@@ -108,8 +108,8 @@ def as_rst(description: dict[str, str], results: Sequence[Result]) -> str:
         "",
         *(f":{name}: {value}" for name, value in description.items()),
         "",
-        "Median (lowest-highest). The ratio says how many times better django_wsmux is, "
-        "by its function view: above 1 it is the better.",
+        "Median (lowest-highest). The ratio compares django_wsmux's function view with the server: "
+        "above 1, django_wsmux is better.",
     ]
     seen: list[str] = []
     for result in results:
@@ -196,7 +196,7 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
 
 # SVG
 
-#: Cases that are drawn, by measure: the most telling loads.
+#: The cases to draw, by measure.
 HEADLINES = {
     "echo": (0, 2),
     "idle": (-1,),
@@ -241,7 +241,7 @@ def as_svg(description: dict[str, str], results: Sequence[Result]) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" role="img">',
-            "<title>django_wsmux side by side</title>",
+            "<title>Benchmarks of django_wsmux and other servers</title>",
             f"<style>{STYLE}</style>",
             *parts,
             f'<text class="note" x="10" y="{height - 12}">{escape(note)}</text>',

@@ -1,6 +1,8 @@
-"""The type of the socket that a view holds, for annotations::
+"""The type of a view's socket, for annotations.
 
-def chat(request: HttpRequest, websocket: WebSocket) -> None: ...
+Example::
+
+    def chat(request: HttpRequest, websocket: WebSocket) -> None: ...
 """
 
 from .connection.websocket import WebSocket

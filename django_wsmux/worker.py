@@ -122,7 +122,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         from .server.dispatcher import dispatchers
 
         if getattr(self.wsgi, "__module__", None) == "gunicorn.util":
-            return  # with --reload, in place of a project that cannot be imported now
+            return  # with --reload, instead of a project that cannot be imported now
         # Middleware may wrap one, but Django's own application has none.
         if not dispatchers or type(self.wsgi) is WSGIHandler:
             self.log.error(

@@ -1,7 +1,9 @@
-"""WebSockets on a threaded server of ``wsgiref``, such as Django's own::
+"""WebSockets on a threaded server of ``wsgiref``, such as Django's own.
 
-class Server(WebSocketServerMixin, ThreadedWSGIServer):
-    pass
+Example::
+
+    class Server(WebSocketServerMixin, ThreadedWSGIServer):
+        pass
 """
 
 from .server.wsgiref import WebSocketServerMixin

@@ -22,8 +22,8 @@ import django_wsmux
 PACKAGE = Path(django_wsmux.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-#: What each room, or module at the root, may import of the package. Any may import ``logs``, and
-#: itself. Imports for types and in functions count too.
+#: What each subpackage, or module at the root, may import from the package. Each may import itself
+#: and ``logs``. Imports for types and in functions count, too.
 ALLOWED = {
     "": "",
     "logs": "",
@@ -60,13 +60,13 @@ ALLOWED = {
     "testing exceptions",
 }
 
-#: Modules that may import more than their room.
+#: Modules that may import more than their subpackage.
 EXCEPTIONS = {
-    # The suite for backends of other people starts processes.
+    # The test suite for third-party backends starts processes.
     "django_wsmux.backends.contract": {"testing"},
 }
 
-#: What a room may not import of the libraries that the package uses.
+#: The libraries that a subpackage must not import.
 NO_LIBRARIES = {
     "protocol": {"socket", "_socket", "gevent", "django", "gunicorn"},
     "connection": {"gevent", "django", "gunicorn"},
@@ -75,7 +75,7 @@ NO_LIBRARIES = {
     "backends": {"gunicorn"},
 }
 
-# The modules of backends/ that may import a library which not every project has, or Django.
+# The modules of backends/ that may import an optional library, or Django.
 ONLY_IN: dict[str, set[str]] = {
     "django": {"postgresql.py"},
     "psycopg": {"postgresql.py", "postgresql_connection.py"},
@@ -84,7 +84,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pytest": {"contract.py"},
 }
 
-#: What projects import. The rooms that are not here are private, and say so.
+#: The public modules. All other subpackages are private, and their docstrings say so.
 PUBLIC = {
     "decorators",
     "views",
@@ -124,7 +124,7 @@ def module_name(path: Path) -> str:
 
 
 def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run at import: no function bodies, nothing for mypy alone."""
+    """Yield the statements that run at import: no function bodies, no imports for types."""
     for statement in statements:
         yield statement
         if isinstance(statement, ast.FunctionDef):
@@ -142,7 +142,7 @@ def imported(path: Path, *, at_import: bool) -> Iterator[tuple[int, str]]:
     """Yield line and name of each module of the package that a module imports.
 
     Args:
-        path: of the module.
+        path: the module's file.
         at_import: leave out imports in functions and for types.
     """
     package = module_name(path) if path.name == "__init__.py" else module_name(path.parent)
@@ -159,7 +159,7 @@ def imported(path: Path, *, at_import: bool) -> Iterator[tuple[int, str]]:
 
 
 def room_of(name: str) -> str:
-    """Return the room of a module, or the name of one at the root."""
+    """Return the subpackage of a module, or the name of a module at the root."""
     return name.removeprefix("django_wsmux").lstrip(".").partition(".")[0]
 
 
@@ -168,13 +168,13 @@ NAMES = {module_name(path): path for path in MODULES}
 
 @pytest.mark.parametrize("is_for_types", [False, True])
 def test_no_cycles(is_for_types: bool) -> None:
-    """Each module can be read, and imported, after those that it needs."""
+    """No module imports itself, directly or indirectly."""
     graph = {
         name: {other for _, other in imported(path, at_import=not is_for_types)} - {name}
         for name, path in NAMES.items()
     }
     if is_for_types:
-        # A command or a test program is imported by its name; a face imports its room.
+        # Commands and test programs are imported by name, and a package imports its modules.
         graph = {name: found - {"django_wsmux"} for name, found in graph.items()}
     assert graph["django_wsmux.wsgi"] >= {
         "django_wsmux.handlers.handler",
@@ -188,7 +188,7 @@ def test_no_cycles(is_for_types: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rooms(name: str) -> None:
-    """Imports go one way: a module imports what its room may, and nothing else."""
+    """Imports go one way: a module imports only what ``ALLOWED`` lists for its subpackage."""
     room = room_of(name)
     allowed = {room, "logs", "", *ALLOWED[room].split(), *EXCEPTIONS.get(name, ())}
     for line, other in imported(NAMES[name], at_import=False):
@@ -198,7 +198,7 @@ def test_rooms(name: str) -> None:
 
 @pytest.mark.parametrize("room", NO_LIBRARIES)
 def test_libraries(room: str) -> None:
-    """No room below handlers/ knows Django; gevent begins with transports/."""
+    """No subpackage below handlers/ imports Django; those below transports/ import no gevent."""
     for path in (PACKAGE / room).glob("*.py"):
         found = {name.split(".")[0] for name in imports(path)} & NO_LIBRARIES[room]
         assert not found, f"{path.name} imports {found}"
@@ -206,7 +206,7 @@ def test_libraries(room: str) -> None:
 
 @pytest.mark.parametrize("room", sorted(path.name for path in PACKAGE.iterdir() if path.is_dir()))
 def test_private(room: str) -> None:
-    """Each private room says that it is private."""
+    """The docstring of each private subpackage says that it is private."""
     init = PACKAGE / room / "__init__.py"
     if init.exists() and room in ALLOWED and room not in PUBLIC:
         doc = ast.get_docstring(ast.parse(init.read_text())) or ""
@@ -215,7 +215,7 @@ def test_private(room: str) -> None:
 
 
 def test_public_names() -> None:
-    """The manual, the sample site and the examples of the README use public modules only."""
+    """The manual, the sample site and the README use public modules only."""
     root = PACKAGE.parent
     texts = [
         root / "README.rst",
@@ -233,7 +233,7 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_libraries_of_backends(library: str) -> None:
-    """A backend's library is imported by that backend only, and gevent by none."""
+    """Only a backend itself imports its library, and none imports gevent."""
     found = {
         path.name
         for path in (PACKAGE / "backends").glob("*.py")

@@ -359,7 +359,7 @@ class TestGeventWebSocket:
             with client.websocket("/chat/") as bob:
                 ann.send("hello")
                 assert (ann.receive(), bob.receive()) == ("hello", "hello")
-            assert capsys.readouterr().out == "somebody has left\n"
+            assert capsys.readouterr().out == "someone has left\n"
 
     def test_before(self) -> None:
         """The code of "before" is a program for the original package."""

@@ -40,14 +40,17 @@ EXTENSION = "django_wsmux/protocol/_speedups" + sysconfig.get_config_var("EXT_SU
 
 #: Can be imported without settings and without a server.
 PUBLIC = (
+    "auth",
+    "backends",
     "decorators",
     "exceptions",
     "groups",
-    "metrics",
+    "monitoring.metrics",
     "signals",
     "test",
     "urls",
     "views",
+    "websocket",
     "wsgi",
 )
 

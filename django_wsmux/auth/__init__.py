@@ -1,4 +1,4 @@
-"""Identify the user of a socket, with or without cookies, and end what a user has open."""
+"""Identify the user of a socket, with or without cookies; close the sockets of a user."""
 
 from ..groups.identity import AuthenticationFailed
 from ..groups.users import disconnect

@@ -1,6 +1,6 @@
 """Backends: they carry group messages between processes.
 
-``from_url()`` makes a backend; ``base`` is the contract, ``contract`` has its tests.
+``from_url()`` creates a backend; ``base`` defines the interface, ``contract`` has its tests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _EXTRAS: Final = {"redis": "redis", "psycopg": "postgres"}
 
 
 def from_url(url: str, *, namespace: str = "") -> Backend:
-    """Make the backend for a URL. It does not connect yet.
+    """Create the backend for a URL. It does not connect yet.
 
     Args:
         url: ``local://``, ``redis://host:6379/0``, ``postgres://?using=default`` and so on, or the

@@ -296,7 +296,7 @@ class LocalBackend(Backend):
     # Listening
 
     def _bind(self) -> None:
-        # Under a hidden name first, so that no one finds a socket that does not listen yet.
+        # Under a hidden name first, so that no process finds a socket that does not listen yet.
         hidden = f".{self._name}"
         listener = self._listen_at(hidden)
         path = os.path.join(self.directory, hidden)

@@ -1,3 +1,3 @@
-"""Private: one socket, whatever carries it. No I/O library and no Django."""
+"""Private: one socket, independent of its transport. No I/O library and no Django."""
 
 __all__: list[str] = []

@@ -1,9 +1,8 @@
-"""The life of a connection between the transport below and the view above.
+"""The life of a connection, from its handshake to its closing handshake.
 
-The closing handshake, and who is told what. How bytes travel and how a view waits is the
-transport's business (``interfaces.py``); what bytes mean is the codec's; messages on their way to
-the view are in ``inbox.py``, pings and pongs in ``liveness.py``. What a view calls is in
-``websocket.py``. Nothing here blocks.
+The transport below moves bytes and makes views wait (``interfaces.py``); the codec parses bytes.
+``inbox.py`` queues messages for the view, ``liveness.py`` handles pings and pongs, and
+``websocket.py`` has the methods that a view calls. Nothing here blocks.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ __all__ = ["Connection"]
 
 logger = get_logger("django_wsmux.connection")
 
-# Bytes that come at once where there are large messages.
+# A read of this many bytes suggests that the peer sends large messages.
 _MUCH: Final = 2**16
 
-# The peer's close frame, when it was closed for breaking a rule.
+# Stands for the peer's close frame after it was closed for breaking a rule.
 _ANSWER: Final = Closed(CloseCode.NO_STATUS, "")
 
 
@@ -54,8 +53,8 @@ class Connection(Liveness):
 
     Args:
         environ: the WSGI environ of the handshake.
-        options: the limits to hold it to.
-        hooks: what the framework adds.
+        options: the limits of the connection.
+        hooks: the hooks of the framework.
     """
 
     __slots__ = (
@@ -79,12 +78,12 @@ class Connection(Liveness):
         self.subprotocol: str | None = None
         self.close_code: int | None = None
         self.close_reason = ""
-        # What it takes up of the caps, where there are some.
+        # Its share of the limits on open sockets, if there are any.
         self.permit: Releasable | None = None
-        # What waits for the 101, or for release().
+        # Messages that wait for the 101, or for release().
         self._held: Held | None = None
         self._framing: Framing = PLAIN
-        # Who wants to hear that nothing can be sent any more; ends the helpers, too.
+        # Callbacks for the moment when nothing can be sent any more; some of them end helpers.
         self._on_close: dict[object, Callable[[], None]] | None = None
         self._bytes_in = self._messages_out = self._bytes_out = 0
 
@@ -92,7 +91,7 @@ class Connection(Liveness):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more, as either side has begun to close."""
+        """Whether nothing can be sent any more, because either side has begun to close."""
         return self._state > OPEN
 
     @property
@@ -101,30 +100,30 @@ class Connection(Liveness):
         return self._state == CONNECTING
 
     def on_close(self, key: object, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called, once, when nothing can be sent any more.
+        """Call ``callback`` once when nothing can be sent any more.
 
         Args:
-            key: under which ``cancel_on_close()`` finds it.
-            callback: neither waits nor raises.
+            key: identifies the callback for ``cancel_on_close()``.
+            callback: must neither wait nor raise.
         """
         if self._on_close is None:
             self._on_close = {}
         self._on_close[key] = callback
 
     def cancel_on_close(self, key: object) -> None:
-        """Have nothing called any more for ``key``."""
+        """Cancel the callback of ``key``, if there is one."""
         if self._on_close is not None:
             self._on_close.pop(key, None)
             if not self._on_close:
                 self._on_close = None
 
     def close_keys(self, is_wanted: Callable[[object], bool]) -> list[Any]:
-        """Return those keys of ``on_close()`` for which ``is_wanted(key)`` is true."""
+        """Return the keys of ``on_close()`` for which ``is_wanted(key)`` is true."""
         return [key for key in list(self._on_close or ()) if is_wanted(key)]
 
     @property
     def expires_at(self) -> float | None:
-        """When the socket is closed with 4401, on the clock of ``time.time()``; may be set."""
+        """The time at which the socket is closed with 4401, as of ``time.time()``; may be set."""
         return expiry.time_of(self)
 
     @expires_at.setter
@@ -141,17 +140,17 @@ class Connection(Liveness):
 
     @property
     def traffic(self) -> Traffic:
-        """What went over the socket so far."""
+        """The traffic of the socket so far."""
         return Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
 
     @property
     def unread(self) -> int:
-        """How many messages wait for the view."""
+        """The number of messages that wait for the view."""
         return len(self._inbox or ())
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait for the peer."""
+        """The number of bytes that wait for the peer."""
         return self._transport.unsent
 
     def _require_open(self) -> None:
@@ -160,11 +159,17 @@ class Connection(Liveness):
             raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
 
     def _require_begun(self) -> None:
-        """See to it that the 101 has gone out."""
+        """Accept the handshake if needed.
+
+        Raises:
+            RuntimeError: the handshake cannot be accepted yet.
+        """
         if self._state == CONNECTING:
             self.hooks.open(self)
         if self._state == CONNECTING:
-            raise RuntimeError("connect() comes before the 101: it may send and close, no more")
+            raise RuntimeError(
+                "the handshake is not accepted yet: connect() may only call send() and close()"
+            )
 
     # Closing
 
@@ -172,13 +177,13 @@ class Connection(Liveness):
         """Start the closing handshake; returns at once. Closing twice does nothing.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014, or one of your own from 3000 to 4999.
-            reason: at most 123 bytes in UTF-8, for the peer to see.
+            code: 1000 to 1003, 1007 to 1014, or your own code from 3000 to 4999.
+            reason: at most 123 bytes in UTF-8, which the peer sees.
 
         Raises:
-            ValueError: code or reason may not be sent.
+            ValueError: the code or the reason may not be sent.
         """
-        close_payload(code, reason)  # complain about the arguments even when it is too late to send
+        close_payload(code, reason)  # check the arguments even if it is too late to send
         hub_thread.require()
         if self._state == CONNECTING:
             self.hooks.open(self)
@@ -188,26 +193,26 @@ class Connection(Liveness):
             self._start_closing(code, reason)
 
     def _start_closing(self, code: int, reason: str) -> None:
-        """Send the first close frame and give the peer its time to answer (section 7.1.2)."""
+        """Send the first close frame and give the peer time to answer (section 7.1.2)."""
         if self.hooks.closing is not None:
             self.hooks.closing(self, code)
         self._transport.write(encode(CLOSE, close_payload(code, reason)))
         self._transport.close_after(self.options.close_timeout)
         if self._state != OPEN:
-            return  # lost on the way, which has closed it already
+            return  # the write has failed, which has closed it already
         if self.is_event_driven:
-            # An event view that has closed is done.
+            # An event view that has closed the socket gets no more messages.
             self._inbox = None
         self._set_closing(code, reason)
 
     def _set_closing(self, code: int, reason: str) -> None:
-        """Note how the socket closed and tell everybody who waits."""
+        """Record how the socket closed; wake the view and call the callbacks."""
         self._state = CLOSING
         self.close_code, self.close_reason = code, reason
-        # The peer's answer is to be read; messages that come before it have nobody to go to.
+        # Read on for the peer's close frame, and discard messages that come before it.
         self.codec.is_discarding = True
         if self.is_event_driven:
-            # Until its disconnect() has run.
+            # The view counts as running until its disconnect() has run.
             registry.running_views.add(self)
         self._held = None
         self._tell_of_close()
@@ -225,7 +230,7 @@ class Connection(Liveness):
     def close_from_group(self, code: int, reason: str) -> None:
         """Start the closing handshake for a group. Never waits, and accepts no handshake.
 
-        A socket that is not open yet is closed when it has opened, if it does.
+        A socket that is not open yet is closed as soon as it opens.
         """
         if self._state == CONNECTING:
             held = self._hold_back()
@@ -234,18 +239,18 @@ class Connection(Liveness):
         elif self._state == OPEN:
             self._start_closing(code, reason)
 
-    # What waits for the 101, or while the socket is held
+    # Messages that wait for the 101, or while the socket is held
 
     def hold(self) -> None:
-        """Keep back what groups send until ``release()`` has been called as often as this.
+        """Hold back group messages until ``release()`` has been called as often as ``hold()``.
 
-        What the view sends itself goes out before it. Before the 101 every socket is held.
+        Messages of the view itself go out before them. Before the 101 every socket is held.
         """
         if self._state <= OPEN:
             self._hold_back().depth += 1
 
     def release(self) -> None:
-        """Send what was kept back, in its order, and keep back nothing more."""
+        """Send the messages held back, in order, if this is the last ``release()``."""
         held = self._held
         if held is None:
             return  # closed in the meantime
@@ -261,21 +266,21 @@ class Connection(Liveness):
 
     def _hold_back(self) -> Held:
         if self._held is None:
-            # opened() is to release a socket that is not open yet.
+            # A socket that is not open yet is released by opened().
             self._held = Held(depth=int(self._state == CONNECTING))
         return self._held
 
     def _send_later(self, act: Callable[[], None], size: int) -> None:
-        """Have a message of the view's own sent when the 101 has gone out."""
+        """Send a message of the view as soon as the 101 has gone out."""
         limit = self.options.max_unsent_bytes
         if not self._hold_back().postpone(act, size, limit):
             raise RuntimeError(
-                f"connect() has sent more than WEBSOCKET_MAX_UNSENT_BYTES, {limit}, and none of it "
-                f"goes out before the 101: join the messages to one, or send them in receive()"
+                f"connect() has sent more than WEBSOCKET_MAX_UNSENT_BYTES ({limit}), and nothing "
+                f"goes out before the 101: join the messages into one, or send them in receive()"
             )
 
     def _deliver_later(self, message: PreparedMessage) -> None:
-        """Keep back a message of a group, as many as a slow peer may have waiting."""
+        """Hold back a group message, up to the limit of a slow peer."""
         if self._state > OPEN:
             return
         held = self._hold_back()
@@ -283,11 +288,11 @@ class Connection(Liveness):
             self._fall_behind(f"{len(held.messages)} messages of its groups are held back")
 
     def unsend(self) -> None:
-        """Forget what was sent before the 101."""
+        """Discard the messages that were sent before the 101."""
         self._held = None
 
     def abandon(self) -> None:
-        """The handshake has come to nothing: the socket will never be open."""
+        """Mark the socket as closed: its handshake was not accepted."""
         self._state, self.close_code = CLOSED, CloseCode.ABNORMAL
         self.unsend()
         self._tell_of_close()
@@ -300,13 +305,13 @@ class Connection(Liveness):
         if was_open:
             logger.info("%r is dropped: %s", self, what)
 
-    # Sending for others than the view
+    # Sending for groups
 
     def deliver(self, message: PreparedMessage) -> None:
-        """Send a message that goes to many.
+        """Send a group message.
 
-        Never waits and never raises: a peer that is behind already and has no room for it is closed
-        with 1013, or goes without. One that has taken everything so far gets a message of any size.
+        Never waits and never raises. A peer that has unsent bytes and no room for the message is
+        closed with 1013, or does not get it. Without unsent bytes, a message of any size is sent.
         """
         if self._held is not None or self._state != OPEN:
             self._deliver_later(message)
@@ -322,14 +327,14 @@ class Connection(Liveness):
         if (
             framing is PLAIN
             or len(message.payload) < framing.threshold
-            # It may not be encoded unless it is sent.
+            # Encoding changes the state of this framing, so only a sent message may be encoded.
             or framing.key is None
         ):
             return len(message.plain)
         return len(message.form(framing))
 
     def _forward(self, message: PreparedMessage) -> None:
-        """Hand a message of a group to the transport."""
+        """Pass a group message to the transport."""
         framing = self._framing
         if framing is PLAIN or len(message.payload) < framing.threshold:
             frame = message.plain
@@ -340,21 +345,21 @@ class Connection(Liveness):
         self._transport.write(frame)
 
     def _fall_behind(self, how: str) -> None:
-        """Do with a socket that cannot take a group's message what the policy says."""
+        """Apply the policy for slow clients to a socket without room for a group message."""
         if not self.options.close_slow_clients:
             count("slow_client_dropped")
             return
         count("slow_client_closed")
         logger.info("%r is closed with 1013: %s", self, how)
         if self._held is not None:
-            # They would be lost anyway, and are what fills memory.
+            # They would be lost anyway, and they take the memory.
             self._held.messages.clear()
         self.close_from_group(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     # Compression
 
     def negotiate(self, offered: str | None) -> str | None:
-        """Agree on extensions; return the header to answer the client's with."""
+        """Negotiate extensions; return the header for the response."""
         if self.options.compression is None:
             return None
         agreed = negotiate(offered, self.options.compression)
@@ -364,24 +369,34 @@ class Connection(Liveness):
         self._framing = Compressor(self.codec.deflate)
         return answer
 
-    # What the transport reports; none of this may block or raise
+    # Called by the transport; none of this may block or raise
 
     def opened(self, transport: Transport, head: bytes, unread: bytes) -> None:
-        """Start: the handshake is accepted.
+        """Start, after the handshake is accepted.
 
         Args:
-            transport: holds the socket.
-            head: the 101 response to send first; empty when the server has sent it.
-            unread: what the server's HTTP parser had read past the request.
+            transport: the transport that holds the socket.
+            head: the 101 response to send first; empty if the server has sent it.
+            unread: bytes that the server's HTTP parser has read past the request.
         """
         counters["sockets_opened"] += 1
-        self._attach(transport, head)
-        if self.hooks.opened is not None:
-            self.hooks.opened(self)
-        self._start(unread)
+        self._open(transport, head, unread, self.hooks.opened)
 
-    def _attach(self, transport: Transport, data: bytes) -> None:
-        """Be open, with bytes to send before all others."""
+    def _open(
+        self,
+        transport: Transport,
+        data: bytes,
+        unread: bytes,
+        announce: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Start to send and read.
+
+        Args:
+            transport: the transport that holds the socket.
+            data: bytes to send before all others.
+            unread: bytes to read before all others.
+            announce: sends the first message, before those that were held back.
+        """
         self._transport = transport
         self._state = OPEN
         registry.open_sockets.add(self)
@@ -389,39 +404,38 @@ class Connection(Liveness):
             self.permit.is_open = True
         if data:
             transport.write(data)
-
-    def _start(self, unread: bytes) -> None:
-        """Send what was kept back, then begin to read, ``unread`` before all else."""
+        if announce is not None:
+            announce(self)
         if self._held is not None:
             self._send_held(self._held)
-        self._transport.start()
+        transport.start()
         if self in expiry.times:
             self._expect_expiry()
         if unread:
             self.data_received(unread, len(unread))
 
     def _send_held(self, held: Held) -> None:
-        """Send what the view sent before the 101, and then what its groups did."""
+        """Send the messages of the view from before the 101, then those of its groups."""
         try:
             for act in held.acts:
                 act()
         except ConnectionClosed:
-            pass  # lost, or closed by an earlier one: the view is told as of any close
+            pass  # lost, or closed by an earlier one: the view learns of it as of any close
         except BaseException:
             self._transport.abort()
             raise
         self.release()
 
     def dismiss(self, transport: Transport, data: bytes, unread: bytes) -> None:
-        """Accept a handshake to close it at once, for a reason that ``data`` tells.
+        """Accept a handshake and close at once, with the close frame in ``data``.
 
-        The socket was never open: nothing counts it, and no view hears of it. It waits for the
+        The socket was never open: it is not counted, and no view learns of it. It waits for the
         peer's close frame.
 
         Args:
-            transport: holds the socket.
+            transport: the transport that holds the socket.
             data: the 101 response, and frames of which the last is a close frame.
-            unread: what the server's HTTP parser had read past the request.
+            unread: bytes that the server's HTTP parser has read past the request.
         """
         self._transport = transport
         self._state = CLOSING
@@ -432,16 +446,16 @@ class Connection(Liveness):
         if unread:
             self.data_received(unread, len(unread))
 
-    # Going on in another process
+    # Moving to another process
 
     def detached(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """Be closed, as the socket goes on elsewhere: called by ``Transport.detach()``.
+        """Close this side of a socket that moves to another; called by ``Transport.detach()``.
 
         Returns:
-            Bytes that are not parsed yet, bytes that are still to be sent, the codec's state.
+            The bytes that are not parsed yet, the bytes to be sent, and the state of the codec.
 
         Raises:
-            CannotMove: the socket is needed here.
+            CannotMove: the socket is in use here.
         """
         if self._state != OPEN:
             raise CannotMove("it is not open")
@@ -462,22 +476,21 @@ class Connection(Liveness):
         return unread, self._due_pong(), state
 
     def restore(self, codec_state: dict[str, Any]) -> None:
-        """Take the place of a socket that was detached; its bytes follow with ``adopted()``."""
+        """Restore the codec of a detached socket; ``adopted()`` passes its bytes."""
         self.codec.restore(codec_state, self.options.compression or Compression())
         if self.codec.deflate is not None:
             self._framing = Compressor(self.codec.deflate)
 
     def adopted(self, transport: Transport, detached: Detached) -> None:
-        """Go on with a detached socket: send, then read.
+        """Continue a detached socket: send its unsent bytes, then read its unread ones.
 
-        What groups have sent to it since it joined them, here, comes between.
+        Group messages that were sent since it joined its groups here go out in between.
 
         Args:
             transport: from ``adopt()`` of its class, which has called ``restore()``.
-            detached: what the transport was made of.
+            detached: the detached socket that the transport was made from.
         """
-        self._attach(transport, detached.unsent)
-        self._start(detached.unread)
+        self._open(transport, detached.unsent, detached.unread)
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""
@@ -492,29 +505,30 @@ class Connection(Liveness):
         self._transport.spawn(converse)
 
     def _view_ended(self) -> None:
-        """The view that ran is done; the socket may be an event view's by now, and closed."""
+        """Note that the view has returned, unless an event view now handles the close."""
         if not (self.is_event_driven and self._state > OPEN):
             registry.running_views.discard(self)
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
-        """Take the first ``size`` bytes of ``data`` from the peer."""
+        """Process the first ``size`` bytes of ``data`` from the peer."""
         self._is_alive = True
         self._bytes_in += size
         message = self.codec.decode_single_frame(data, size) if self._state == OPEN else None
         if message is None:
             if size >= _MUCH:
                 keep_freed_memory()
-            self._take(self.codec.receive(data, self._sink(), size))
+            self._process(self.codec.receive(data, self._sink(), size))
         else:
-            self._take_whole(message)
+            self._queue_message(message)
 
     def try_bypass_queue(self, size: int) -> bool:
-        """Note a message that came alone, in a frame of ``size`` bytes (see ``Codec.alone``).
+        """Count a message that arrived in a frame of ``size`` bytes (``Codec.max_single_frame``).
 
         Returns:
-            Whether nothing stands between it and the view: who waits in ``Transport.wait()`` may
-            have it, and of an event view (``is_served``) ``take_turn()`` must be called, with it or
-            without. What they do not get goes to ``message_received()``.
+            Whether the message may go to the view directly. If so, the caller passes it to the view
+            in ``Transport.wait()``, or calls ``take_turn()`` of an event view
+            (``is_event_driven``), with the message or without. A message that is not passed on in
+            this way goes to ``message_received()``.
         """
         self._is_alive = True
         self._bytes_in += size
@@ -524,17 +538,17 @@ class Connection(Liveness):
         return True
 
     def space_filled(self, size: int) -> None:
-        """Take bytes that were read to ``codec.get_buffer()``."""
+        """Process bytes that were read into ``codec.get_buffer()``."""
         keep_freed_memory()
         self._is_alive = True
         self._bytes_in += size
-        self._take(self.codec.buffer_updated(size, self._sink()))
+        self._process(self.codec.buffer_updated(size, self._sink()))
 
-    def _take(self, controls: list[Control]) -> None:
-        """See to what the codec has made of the peer's bytes.
+    def _process(self, controls: list[Control]) -> None:
+        """Handle the messages and control frames that the codec has parsed.
 
-        The end comes last: a view that is waiting answers what was sent before a close, or
-        before a violation, while it still can.
+        A close comes last, so a waiting view can still answer messages that were sent before the
+        close, or before the violation.
         """
         for control in controls:
             if type(control) is Ping:
@@ -548,13 +562,13 @@ class Connection(Liveness):
         else:
             self._inbox = None
         if controls:
-            self._end(controls[-1])
+            self._handle_control(controls[-1])
         remainder = self.codec.remainder
         if remainder is not None and remainder.is_closed:
-            self._end(_ANSWER)
+            self._handle_control(_ANSWER)
 
-    def _end(self, control: Control) -> None:
-        """Close as the peer asks, or because it broke a rule; other frames end nothing."""
+    def _handle_control(self, control: Control) -> None:
+        """Close if the peer has sent a close frame or broken a rule; ignore other frames."""
         if type(control) is Closed:
             if self._state == OPEN:
                 # Section 5.5.1: echo the code; the server then closes TCP (section 7.1.1).
@@ -575,14 +589,14 @@ class Connection(Liveness):
             self._transport.close_after(self.options.close_timeout)
 
     def connection_lost(self) -> None:
-        """The descriptor is closed, or about to be, and nothing more can be sent."""
+        """Mark the socket as closed: its descriptor is closed, or about to be."""
         if self._state == OPEN:
             self._set_closing(CloseCode.ABNORMAL, "")
         self._state = CLOSED
         if self.permit is not None:
             self.permit.release()
         registry.open_sockets.discard(self)
-        # With what the view has yet to take, as nobody looks at it later.
+        # Include messages that the view has yet to receive: they are not counted later.
         counters["messages_received"] += self._messages_in + self.unread
         counters["received_bytes"] += self._bytes_in
         counters["messages_sent"] += self._messages_out

@@ -1,7 +1,8 @@
-"""How the sockets of a process are closed when it is about to end.
+"""Closes the sockets of a process that is about to end.
 
-Clients come back when they are closed with 1012 "service restart". If all of them were closed at
-the same moment, all would come back at the same moment, so ``Drain`` closes one after the other.
+Clients reconnect when they are closed with 1012 "service restart". If all sockets were
+closed at the same moment, all clients would reconnect at the same moment, so ``Drain`` closes one
+after the other.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSE_GRACE", "RATE", "Drain", "close_all_and_wait", "restart"]
 
-#: Seconds that peers have to answer the close frame, and clients whose HTTP connection is kept
-#: alive to send another request.
+#: Seconds that peers have to answer the close frame, and clients with an HTTP connection that is
+#: kept alive to send another request.
 CLOSE_GRACE: Final = 2.0
 
-#: Sockets closed in a second, at least: so many handshakes more are no burden to whoever gets
-#: them, and a few sockets need not wait for a window that is meant for thousands.
+#: Minimum number of sockets closed per second. Other processes can easily take that many
+#: handshakes, and a few sockets need not wait for a window that is meant for thousands.
 RATE: Final = 100
 
 _REASON: Final = "service restart"
 
 
 def restart(websocket: Connection) -> None:
-    """Close a socket, whose client comes back at once: how sockets leave by default."""
+    """Close a socket with 1012, so that its client reconnects: the default policy."""
     websocket.close(CloseCode.SERVICE_RESTART, _REASON)
 
 
 class Drain:
     """Closes the sockets that are open now, in random order and at a steady pace.
 
-    No handshake is accepted any more from here on. Those that were under way may still open a
-    socket, which is closed at the end.
+    No further handshake is accepted. Handshakes in progress may still open a socket, which is
+    closed at the end.
 
     Args:
-        window: seconds from the first to the last, at most; few sockets take less, as ``RATE``
-            has it.
-        now: seconds on the clock that ``close_due()`` is told.
-        policy: has a socket leave; see ``registry.leave()``.
+        window: maximum number of seconds from the first close to the last; ``RATE`` makes it
+            shorter for few sockets.
+        now: the time in seconds, from the same clock as for ``close_due()``.
+        policy: makes a socket leave; see ``registry.leave()``.
     """
 
     __slots__ = ("_count", "_policy", "_sockets", "_started", "window")
@@ -62,7 +63,7 @@ class Drain:
         self.window = min(window, self._count / RATE)
 
     def close_due(self, now: float) -> bool:
-        """Close the sockets whose time has come; say whether these were the last."""
+        """Close the sockets that are due; return whether these were the last."""
         elapsed = now - self._started
         if elapsed >= self.window:
             self._sockets.clear()
@@ -77,10 +78,10 @@ class Drain:
 
 
 def close_all_and_wait(seconds: float) -> None:
-    """Close all sockets at once; wait until they and their views have ended, but not for long.
+    """Close all sockets at once; wait until they and their views have ended.
 
     Args:
-        seconds: to wait at most.
+        seconds: the longest time to wait.
     """
     registry.stop(CloseCode.SERVICE_RESTART, _REASON)
     deadline = time.monotonic() + seconds

@@ -1,7 +1,7 @@
-"""Sockets that end at a time of their own, such as that of the token which opened them.
+"""Closes sockets that expire, such as when the token that opened them expires.
 
-Few sockets have such a time, so the times are kept here and not with the sockets. The keepalive
-looks at them when it sweeps.
+Few sockets expire, so the times are stored here and not in the sockets. The keepalive checks them
+when it sweeps.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from . import guard
 
 __all__ = ["EXPIRED", "set_time", "sweep", "time_of", "times"]
 
-#: What an expired socket is closed with: its client has to show again who it is.
+#: The close code of an expired socket: its client must authenticate again.
 EXPIRED: Final = 4401
 
-#: Seconds between two looks at all of them, at least.
+#: Minimum number of seconds between two checks of all sockets.
 _TICK: Final = 1.0
 
-#: The key of ``Connection.on_close()``.
+#: The key for ``Connection.on_close()``.
 _KEY: Final = object()
 
-#: When sockets end, on the clock of ``time.time()``.
+#: The times at which sockets expire, as of ``time.time()``.
 times: Final[dict[Any, float]] = {}
-# A time before which none of them comes.
+# No socket expires before this time.
 _soonest = math.inf
 
 
 def time_of(connection: Any) -> float | None:
-    """Return when a socket ends, on the clock of ``time.time()``; ``None`` for no such time."""
+    """Return the time at which a socket expires, as of ``time.time()``; ``None`` for never."""
     return times.get(connection)
 
 
 def set_time(connection: Any, when: float | None) -> None:
-    """Have a socket end at a time, or at none; it is forgotten when the socket closes before."""
+    """Set the time at which a socket expires, ``None`` for never; a close clears it."""
     global _soonest
     connection.cancel_on_close(_KEY)
     _forget(connection)
@@ -51,10 +51,10 @@ def _forget(connection: Any) -> None:
 
 
 def sweep() -> float | None:
-    """Close the sockets whose time has come.
+    """Close the sockets that have expired.
 
     Returns:
-        Seconds until this is to be called again, ``None`` if no socket has such a time.
+        Seconds until the next call is needed; ``None`` if no socket expires.
     """
     global _soonest
     if not times:

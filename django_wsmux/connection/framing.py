@@ -1,7 +1,7 @@
-"""How the messages of a socket become bytes: chosen at the handshake, kept until its end.
+"""The framing of a socket, which turns messages into bytes; it is chosen at the handshake.
 
-A socket has one ``Framing``. ``PLAIN`` is what most have. The compressor of permessage-deflate is
-another one, and a subprotocol that puts more around a message than a frame may bring its own.
+Each socket has one ``Framing``, and most have ``PLAIN``. The compressor of permessage-deflate is
+another one. A subprotocol that adds more to a message than a frame may have its own.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from ..protocol.prepared import Framing, PreparedMessage
+from ..protocol.frames import encode
+from ..protocol.prepared import Framing, SingleMessage
 
 __all__ = ["PLAIN", "Framing"]
 
 
 class _Plain:
-    """Sends each message as it is, in one frame that all share."""
+    """Sends each message as it is, in one frame that all sockets share."""
 
     __slots__ = ()
 
     threshold: Final = sys.maxsize
     key: Final = "plain"
 
-    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return the plain frame."""
-        return prepared.plain
+        return encode(prepared.opcode, prepared.payload)
 
 
-#: Nothing was agreed on. The connection tests for it by identity, before anything else.
+#: The framing if none was negotiated. The connection first compares with it by identity.
 PLAIN: Final[Framing] = _Plain()

@@ -1,8 +1,8 @@
 """Sockets whose event view sees a group's message before the client does.
 
 The view runs for each message and each member, which costs far more than writing the same bytes to
-all members. So the class of the socket is chosen once, at the handshake; other sockets know nothing
-of it.
+all members. So the class of the socket is chosen once, at the handshake; other sockets are not
+affected.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class InterceptingWebSocket(WebSocket):
         return super().receive(timeout)
 
     def take_turn(self, message: str | bytes | None = None) -> bool:
-        """Run the view for one message, of the peer or of a group, or for the end."""
+        """Run the view for one message from the peer or a group, or for the close."""
         told = self._next_group_message() if message is None else None
         if told is None:
             return super().take_turn(message)

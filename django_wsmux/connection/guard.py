@@ -1,7 +1,7 @@
 """Contains errors: a worker's hub has other sockets to serve.
 
-Callbacks on the hub or in the I/O thread call code of others. An exception must not end a timer
-that all sockets share, or leave a socket without a watcher.
+Callbacks on the hub or in the I/O thread call other people's code. An exception must not end a
+timer that all sockets share, or leave a socket without a watcher.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ def notify(signal: Any, sender: Any, **arguments: Any) -> None:
     try:
         signal.send_robust(sender, **arguments)
     except BaseException:
-        # send_robust() lets SystemExit and its like pass.
+        # send_robust() does not catch SystemExit and the like.
         logger.exception("A receiver of a signal failed")

@@ -67,5 +67,5 @@ def advise(owner: type[Any], habits: dict[str, str]) -> None:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a value of a class's namespace only stands for a missing attribute."""
+    """Return whether a value in a class's namespace stands for a missing attribute."""
     return type(value) is _Missing

@@ -1,4 +1,4 @@
-"""What waits for a socket to open, or for as long as it is held."""
+"""Messages that wait until a socket opens, or until it is released."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ..protocol.prepared import PreparedMessage
 
 __all__ = ["Held", "weight"]
 
-# What a waiting message takes beside its payload, as many small ones add up too.
+# Memory of a waiting message beside its payload, because many small ones add up too.
 _OVERHEAD: Final = 128
 
-# The same for one of the view's own.
+# The same for a message of the view itself.
 _OVERHEAD_OF_OWN: Final = 512
 
 
 def weight(message: PreparedMessage) -> int:
-    """Return for how many bytes a waiting message of a group counts."""
+    """Return how many bytes a waiting group message counts for."""
     return len(message) + _OVERHEAD
 
 
 class Held:
-    """What one socket keeps back.
+    """The messages that one socket holds back.
 
     Attributes:
-        depth: how many calls of ``Connection.release()`` are to come.
-        acts: what the view itself has sent before the 101.
-        messages: what groups have sent since.
-        closing: code and reason, when a group has closed the socket.
+        depth: the number of calls of ``Connection.release()`` until they are sent.
+        acts: calls that send the messages of the view from before the 101.
+        messages: messages of groups.
+        closing: code and reason if a group has closed the socket.
     """
 
     __slots__ = ("_own_size", "_size", "acts", "closing", "depth", "messages")
@@ -41,12 +41,12 @@ class Held:
         self._size = self._own_size = 0
 
     def postpone(self, act: Callable[[], None], size: int, limit: int) -> bool:
-        """Keep what the view itself sends, unless too much waits; return whether it is kept.
+        """Add a message of the view, unless too much waits; return whether it was added.
 
         Args:
-            act: sends it.
-            size: of the message, which may be any.
-            limit: bytes that may wait before it.
+            act: sends the message.
+            size: the size of the message, which is not limited.
+            limit: maximum number of bytes that may already wait.
         """
         if self._own_size > limit:
             return False
@@ -55,11 +55,11 @@ class Held:
         return True
 
     def add(self, message: PreparedMessage, limit: int) -> bool:
-        """Keep a message, if it is the only one or there is room for it; return whether it is kept.
+        """Add a group message if it is the first or fits; return whether it was added.
 
         Args:
-            message: comes after those that are there.
-            limit: bytes that may wait.
+            message: the message.
+            limit: maximum number of bytes that may wait.
         """
         size = self._size + weight(message)
         if self.messages and size > limit:

@@ -1,8 +1,8 @@
-"""Messages on their way from the codec to the view, and how many of them may wait.
+"""Queues messages from the codec for the view, and limits how many may wait.
 
 A function view takes them in ``receive()``, which waits on the transport. An event view has no
-greenlet to wait in: its messages are given to the framework one at a time, each in a greenlet
-that is borrowed for it.
+greenlet of its own to wait in: its messages are passed to the framework one at a time, each in a
+greenlet borrowed from a pool.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .readable import EventReadiness, PairReadiness
 __all__ = ["Inbox", "Traffic"]
 
 
-# What a message takes in memory at least.
+# Minimum memory of a message.
 _LEAST: Final = getsizeof(b"")
 
 
@@ -44,7 +44,7 @@ class Traffic(NamedTuple):
 
 
 class _Nowhere:
-    """Takes the messages that come while a socket is closing."""
+    """Discards the messages that arrive while a socket is closing."""
 
     __slots__ = ()
 
@@ -62,11 +62,11 @@ _nowhere = _Nowhere()
 
 
 class Inbox:
-    """The receiving side of a connection, which ``Connection`` completes.
+    """The receiving side of a connection; a base of ``Connection``.
 
     Args:
-        options: the limits to hold it to.
-        hooks: what the framework adds.
+        options: the limits of the connection.
+        hooks: the hooks of the framework.
     """
 
     __slots__ = (
@@ -92,33 +92,33 @@ class Inbox:
             options.max_message_size,
             options.max_frame_size,
             options.max_fragments,
-            # More than that are over the limit in bytes, however short.
+            # More messages exceed the limit in bytes, however short they are.
             min(options.max_unread_messages, options.max_unread_bytes // _LEAST + 1),
         )
         rate = options.max_messages_per_second
         self.codec = Codec(*limits) if rate is None else RateLimitedCodec(rate, *limits)
         self._state = CONNECTING
-        # Messages that the view has not received yet, once there was one.
+        # Messages that the view has not received yet; None or empty if there are none.
         self._inbox: MessageQueue | None = None
         self._messages_in = 0
         self._is_paused = False
         self._readiness: EventReadiness | PairReadiness | None = None
-        # Whether messages go to an event view, and whether one is in its hands.
+        # Whether messages go to an event view, and whether it is handling one.
         self.is_event_driven = False
         self._is_busy = False
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
-        """Take the first ``size`` bytes of ``data`` from the peer."""
+        """Process the first ``size`` bytes of ``data`` from the peer."""
         raise NotImplementedError
 
     # Arrivals
 
     def message_received(self, message: str | bytes) -> None:
-        """Take a message that was ``heard()``."""
+        """Queue a message that could not bypass the queue; see ``try_bypass_queue()``."""
         if self._state == OPEN:
-            self._take_whole(message)
+            self._queue_message(message)
 
-    def _take_whole(self, message: str | bytes) -> None:
+    def _queue_message(self, message: str | bytes) -> None:
         if self._inbox is None:
             self._inbox = MessageQueue(message)
         else:
@@ -126,30 +126,30 @@ class Inbox:
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Let the view have the messages that are there; read on as far as it follows."""
+        """Wake the view for the queued messages; limit reading if it leaves some."""
         if self._readiness is not None:
             self._readiness.set()
         if self.is_event_driven:
             self._wake()
         else:
             self._transport.wake()
-        # Whether the view has taken them shows only now.
+        # Only now is it known whether the view has taken them.
         if self._inbox or self.codec.is_suspended:
             self._limit_reading()
         else:
-            self._inbox = None  # quiet again, for long perhaps
+            self._inbox = None  # frees memory: the next message may be far off
 
     # Event views
 
     def serve(self) -> None:
-        """Give messages to an event view, each when its turn comes, and at last the close."""
+        """Pass messages to an event view, each in its turn, and finally the close."""
         self.is_event_driven = True
         if self._state > OPEN:
             registry.running_views.add(self)
         self._wake()
 
     def _wake(self) -> None:
-        """Something has come, or it is over: let the view know."""
+        """Wake the view: a message has arrived, or the socket is closing."""
         if not self.is_event_driven:
             self._transport.wake()
         elif not self._is_busy and (self._inbox or self._state > OPEN):
@@ -157,10 +157,10 @@ class Inbox:
             self._transport.submit(self.take_turn)
 
     def take_turn(self, message: str | bytes | None = None) -> bool:
-        """Have one message handled, or the end; say whether there is more.
+        """Run the view for one message, or for the close; return whether there is more.
 
         Args:
-            message: one that has not waited in line.
+            message: a message that has bypassed the queue.
         """
         if message is not None:
             self._messages_in += 1
@@ -168,7 +168,7 @@ class Inbox:
         elif self._inbox:
             self.hooks.receive(self, self._next_message())
         else:
-            # Stays busy for ever, so that this comes once.
+            # Stays busy for ever, so that this happens only once.
             self.hooks.disconnect(self)
             registry.running_views.discard(self)
             return False
@@ -176,7 +176,7 @@ class Inbox:
         return self._is_busy
 
     def _next_message(self) -> str | bytes:
-        """Take the oldest message; read on when there is room for others."""
+        """Remove the oldest message and return it; resume reading if there is room again."""
         inbox = self._inbox
         assert inbox
         message = cast("str | bytes", inbox.take())
@@ -192,18 +192,18 @@ class Inbox:
     # Forks
 
     def disown(self) -> None:
-        """Be closed, in a fork of the process that owns the socket.
+        """Mark the socket as closed, in a fork of the process that owns it.
 
-        Nothing is sent, and no one is told: the view and its helpers run in the parent.
+        Nothing is sent, and no callback is called: the view and its helpers run in the parent.
         """
         self._state = CLOSED
         self._inbox = None
         self._transport.disown()
 
-    # Room
+    # Limits
 
     def _sink(self) -> Sink:
-        """Return where messages go; those that come while the socket closes, nowhere."""
+        """Return the queue for messages; while the socket closes, one that discards them."""
         if self._state != OPEN:
             return _nowhere
         inbox = self._inbox
@@ -216,7 +216,7 @@ class Inbox:
         self._transport.pause()
 
     def _resume_reading(self) -> None:
-        """Read again, what the codec holds back first."""
+        """Resume reading, first with the bytes that the codec holds back."""
         if self._is_paused and self._state != CLOSED:
             self._is_paused = False
             if isinstance(self.codec, RateLimitedCodec):
@@ -226,7 +226,7 @@ class Inbox:
                 self.data_received(b"", 0)
 
     def _limit_reading(self) -> None:
-        """Stop reading while the view has enough to do, or others are to have their turn."""
+        """Pause reading while the view is behind, or while others have their turn."""
         options = self.options
         if self._state == OPEN and not self._has_room(
             options.max_unread_messages, options.max_unread_bytes
@@ -238,6 +238,6 @@ class Inbox:
             self._transport.soon(self._resume_reading)
 
     def _has_room(self, messages: int, size: int) -> bool:
-        """Return whether fewer messages wait for the view, and fewer bytes of them."""
+        """Return whether fewer than these messages wait for the view, and fewer bytes."""
         inbox = self._inbox
         return not inbox or (len(inbox) < messages and inbox.size < size)

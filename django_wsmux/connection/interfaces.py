@@ -1,4 +1,4 @@
-"""What a WebSocket asks of the layer below it and of the framework above."""
+"""The interfaces between a WebSocket, the transport below it and the framework above it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ CLOSED: Final = 3
 
 
 class Releasable(Protocol):
-    """What a WebSocket holds until its descriptor is closed."""
+    """A resource that a WebSocket holds until its descriptor is closed."""
 
-    #: An open socket holds it.
+    #: Whether the socket that holds it is open.
     is_open: bool
 
     def release(self) -> None:
-        """Give it back; does nothing the second time."""
+        """Release the resource; does nothing the second time."""
 
 
 class Detached(NamedTuple):
-    """A connection between two processes, or two sockets of one: all that its bytes depend on.
+    """The state of a connection that moves to another process, or to another object.
 
     Attributes:
         fd: the descriptor, which belongs to the owner of this object.
-        unread: bytes of the peer of which no message has been made yet.
-        unsent: bytes for the peer that it has not taken yet. They go out before all else.
-        codec_state: what else the parser knows: values of JSON.
+        unread: bytes from the peer that are not parsed yet.
+        unsent: bytes that the peer has not taken yet. They are sent before all others.
+        codec_state: further state of the parser, as values of JSON.
     """
 
     fd: int
@@ -51,73 +51,73 @@ class Detached(NamedTuple):
 
 
 class Transport(Protocol):
-    """How a WebSocket reaches its peer and its view; ``GeventTransport`` is one."""
+    """The link from a WebSocket to its peer and its view, such as ``GeventTransport``."""
 
     #: Bytes handed to ``write()`` that the peer has not taken yet.
     unsent: int
 
     def start(self) -> None:
-        """Begin to read; what arrives goes to ``Connection.data_received``."""
+        """Start reading; bytes are passed to ``Connection.data_received()``."""
 
     def write(self, data: bytes) -> None:
-        """Send now what the peer takes now, queue the rest. Never waits, never raises."""
+        """Send what the peer takes now, and queue the rest. Never waits, never raises."""
 
     def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Do the same with a message in a frame of its own; return the size of the frame.
+        """Write a message in one frame; return the size of the frame.
 
         Raises:
-            UnicodeEncodeError: the text holds a lone surrogate.
+            UnicodeEncodeError: the text contains a lone surrogate.
         """
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
 
     def sweep_in(self, seconds: float) -> None:
-        """Have the keepalive look at its connections by then."""
+        """Make the keepalive check its connections in ``seconds`` at the latest."""
 
     def pause(self) -> None:
         """Stop reading."""
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back when others have had their turn."""
+        """Call ``callback`` after other sockets have had their turn."""
 
     def wait(self, timeout: float | None) -> bool | str | bytes:
-        """Wait for ``wake()``; False when ``timeout`` seconds have passed first.
+        """Wait for ``wake()``; return False if ``timeout`` seconds pass first.
 
-        A transport may return the next message itself rather than have it wait in line.
+        A transport may return the next message itself instead of queueing it.
         """
 
     def wake(self) -> None:
-        """Let the view go on that waits in ``wait()``, if one does."""
+        """Wake the view that waits in ``wait()``, if any."""
 
     def submit(self, job: Callable[..., bool]) -> None:
-        """Call ``job`` where it may wait, beside other sockets' jobs, until it returns False."""
+        """Call ``job`` until it returns False, where it may wait beside jobs of other sockets."""
 
     def close(self, timeout: float, *, linger: bool) -> None:
-        """Send what is queued, then close; with ``linger`` the peer is heard out first.
+        """Send what is queued, then close; with ``linger``, first wait for the peer to close.
 
         After ``timeout`` seconds the descriptor is closed in any case.
         """
 
     def abort(self) -> None:
-        """Close at once, whatever is queued."""
+        """Close at once, and discard what is queued."""
 
     def close_after(self, timeout: float) -> None:
-        """Close in ``timeout`` seconds unless ``close()`` comes before."""
+        """Close after ``timeout`` seconds unless ``close()`` has finished before."""
 
     def disown(self) -> None:
-        """Let go of the socket in a forked child, without a word to the peer or the view."""
+        """Give up the socket in a forked child, without notice to the peer or the view."""
 
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Start ``function`` beside the view; return what ends it."""
+        """Start ``function`` beside the view; return a function that ends it."""
 
     def detach(self) -> Detached:
-        """Let go of the socket so that another process can go on with it.
+        """Give up the socket so that another process can continue it.
 
-        It has left its groups then and is closed for its view, which is not told. Nothing is sent.
+        The socket leaves its groups and is closed for its view, which is not told. Nothing is sent.
 
         Raises:
             CannotMove: the socket cannot be moved, or not now. Nothing has changed.
@@ -125,55 +125,56 @@ class Transport(Protocol):
 
 
 class Hooks(Protocol):
-    """What the framework adds to a connection.
+    """The part of a connection that the framework provides.
 
-    Each ``websocket`` is a ``Connection``, which is not named here: it imports this module.
+    Each ``websocket`` is a ``Connection``. The type is not named here because its module imports
+    this one.
     """
 
     def open(self, websocket: Any) -> None:
         """Accept the handshake: called when a view uses the socket before the 101 is sent.
 
-        It may leave the socket as it is: what is sent then waits for the 101.
+        It may leave the socket as it is; messages then wait for the 101.
         """
 
-    #: Called when the 101 has gone out, and nothing else: what it sends is the first message. Must
-    #: not wait. Not called for a socket that another process has opened. ``None`` sends nothing.
+    #: Called when only the 101 has been sent, so that it can send the first message. Must not wait.
+    #: Not called for a socket that another process has opened. ``None`` sends nothing.
     opened: Callable[[Any], None] | None
 
-    #: Called with the code before a close frame that the peer has not asked for: what it sends
-    #: comes before that frame. Must neither wait nor raise. ``None`` sends nothing.
+    #: Called with the code before a close frame that is not an answer to the peer's, so that it can
+    #: send a last message. Must neither wait nor raise. ``None`` sends nothing.
     closing: Callable[[Any, int], None] | None
 
     def heartbeat(self, websocket: Any) -> bytes:
-        """Return whole frames that go out before a ping of the keepalive, in one write with it."""
+        """Return whole frames to send before a ping of the keepalive, in one write with it."""
 
     def before_wait(self) -> None:
-        """The view is about to wait for a message."""
+        """Prepare for the view's wait for a message."""
 
     def receive(self, websocket: Any, message: str | bytes) -> None:
-        """Have an event view handle a message. Never raises."""
+        """Pass a message to an event view. Never raises."""
 
     def group_receive(self, websocket: Any, message: str | bytes) -> None:
-        """Have an event view handle a message of a group. Never raises."""
+        """Pass a group message to an event view. Never raises."""
 
     def disconnect(self, websocket: Any) -> None:
         """Tell an event view of the close, after its last message. Never raises."""
 
     def is_disconnecting(self, websocket: Any) -> bool:
-        """Return whether an event view is just being told of the close."""
+        """Return whether an event view is in its ``disconnect()``."""
 
     @property
     def user_id(self) -> str | None:
-        """Primary key of the signed-in user, as a string."""
+        """The primary key of the signed-in user, as a string."""
 
     def leave(self, websocket: Any) -> None:
-        """Nothing can be sent any more; must not wait."""
+        """Leave the groups: nothing can be sent any more. Must not wait."""
 
     def refresh_user(self) -> None:
-        """Have the request's user read anew."""
+        """Reload the request's user."""
 
     def retire(self) -> None:
-        """A greenlet that handled messages is about to end."""
+        """Clean up in a greenlet that handled messages and is about to end."""
 
     def run_helper(self, websocket: Any, function: Callable[[], object]) -> None:
         """Run ``function`` as a helper of the view, and report what it raises."""
@@ -183,7 +184,7 @@ class Hooks(Protocol):
 
 
 class DefaultHooks:
-    """What ``Hooks`` may leave out: these send nothing."""
+    """Defaults for the optional part of ``Hooks``: they send nothing."""
 
     __slots__ = ()
 
@@ -191,5 +192,5 @@ class DefaultHooks:
     closing: Callable[[Any, int], None] | None = None
 
     def heartbeat(self, websocket: Any) -> bytes:
-        """Return nothing to go out before a ping."""
+        """Return no frames to send before a ping."""
         return b""

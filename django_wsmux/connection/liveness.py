@@ -113,6 +113,6 @@ class Liveness(Inbox):
             self._transport.write(pong)
 
     def _due_pong(self) -> bytes:
-        """Return the pong that waits its turn, which is now; empty if there is none."""
+        """Remove the pending pong and return its frame; empty if there is none."""
         payload, self._pong_due = self._pong_due, None
         return b"" if payload is None else encode(PONG, payload)

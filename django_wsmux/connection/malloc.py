@@ -1,6 +1,6 @@
 """Tunes glibc's allocator for large messages.
 
-glibc returns free memory at the end of the heap to the system, and takes it again for the next
+glibc returns free memory at the end of the heap to the system, and requests it again for the next
 message. For a message of 1 MiB that means a thousand page faults, as much work as the rest of its
 echo.
 """

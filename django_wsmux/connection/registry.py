@@ -20,22 +20,22 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: Sockets that are looked at before others have their turn: for a millisecond or two.
+#: Number of sockets to process before others have their turn: takes a millisecond or two.
 _SLICE: Final = 1000
 
 #: Every socket from its 101 until its descriptor is closed.
 open_sockets: set[Any] = set()
 
-#: Every socket whose view is still running, be the socket open or not.
+#: Every socket with a view that is still running, whether the socket is open or not.
 running_views: set[Any] = set()
 
 
 def leave(policy: Callable[[Any], None]) -> None:
-    """Have every open socket leave this process; returns at once.
+    """Make every open socket leave this process; returns at once.
 
     Args:
-        policy: has one socket leave: it closes it, or gives it to another process. Neither waits
-            nor raises.
+        policy: makes one socket leave: closes it, or passes it to another process. Must neither
+            wait nor raise.
     """
     for websocket in list(open_sockets):
         if not websocket.closed:
@@ -48,23 +48,23 @@ def close_all(code: int, reason: str) -> None:
 
 
 def yielding_every(items: Sequence[T]) -> Iterator[T]:
-    """Yield what there may be very many of, and let other greenlets run in between."""
+    """Yield the items of a long sequence, and let other greenlets run in between."""
     for start in range(0, len(items), _SLICE):
         if start:
             time.sleep(0)
         yield from items[start : start + _SLICE]
 
 
-#: Set when the process is about to end: no socket may open any more.
+#: Set when the process is about to end: no further socket may open.
 stopping: Final = Event()
 
 
 def refuse_handshakes() -> None:
-    """Let no socket open any more: the process is about to end."""
+    """Refuse all further handshakes: the process is about to end."""
     stopping.set()
 
 
 def stop(code: int, reason: str) -> None:
-    """Close every socket, and let none open any more: the process is about to end."""
+    """Close every socket and refuse all further handshakes: the process is about to end."""
     refuse_handshakes()
     close_all(code, reason)

@@ -1,7 +1,7 @@
-"""Where messages can be traced, by a tracer of the application's monitoring.
+"""The hook for a tracer of the application's monitoring.
 
-There is none by default, and each message asks whether there is. A tracer is set before sockets
-open, by assigning to ``tracer`` in this module.
+There is no tracer by default; this is checked for each message. To set a tracer, assign to
+``tracer`` in this module before sockets open.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Tracer(Protocol):
     def receive(
         self, websocket: Any, handle: Callable[[Any], object], message: str | bytes
     ) -> object:
-        """Return what ``handle(message)`` returns, which must be called once.
+        """Call ``handle(message)`` once and return its result.
 
-        It is called in the context of the view. What the view raises passes through.
+        Called in the context of the view. Must not catch the exceptions of the view.
         """
 
     def publish(self, name: str, send: Callable[[bool], None], fail_silently: bool) -> None:
-        """Call ``send(fail_silently)``, which sends a message to the group of that name."""
+        """Call ``send(fail_silently)``, which sends a message to the group ``name``."""
 
 
 #: The tracer of this process.

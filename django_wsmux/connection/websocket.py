@@ -20,7 +20,7 @@ from ..protocol.frames import (
     TEXT,
     encode_message,
 )
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import SingleMessage
 from . import hub_thread
 from .connection import Connection
 from .counters import count
@@ -37,7 +37,7 @@ _STATES = ("connecting", "open", "closing", "closed")
 
 
 class _Handler:
-    """Stands for gevent-websocket's handler, whose ``socket`` is passed to select()."""
+    """Replaces gevent-websocket's handler; its ``socket`` is passed to select()."""
 
     __slots__ = ("socket",)
 
@@ -141,7 +141,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
                     self._refuse_to_wait()
                 self.hooks.before_wait()
                 if self._inbox or self._state != OPEN:
-                    continue  # something came meanwhile, before this view could be woken
+                    continue  # something arrived while this view could not be woken
                 news = self._transport.wait(timeout)
                 if news is False:
                     raise TimeoutError(f"no message within {timeout} seconds")
@@ -245,7 +245,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
             opcode = BINARY
         else:
             if message is None and self._state != OPEN:
-                # The view sends the None that receive() has returned at close.
+                # The view sends the None that receive() has returned at the close.
                 self._require_open()
             opcode, message = encode_message(message)
         if binary is not None:
@@ -273,12 +273,12 @@ class WebSocket(Connection, _GeventWebSocketNames):
             self._require_open()  # lost meanwhile: the message was not sent
 
     def _send_framed(self, message: str | bytes, opcode: int) -> int:
-        """Send a message as was agreed on; return the size of the frame."""
+        """Send a message with the negotiated framing; return the size of the frame."""
         hub_thread.require()
         payload = message.encode() if isinstance(message, str) else message
         if len(payload) < self._framing.threshold:
             return self._transport.send_message(payload, opcode)
-        frame = PreparedMessage(opcode, payload).form(self._framing)
+        frame = self._framing.encode(SingleMessage(opcode, payload), "", "")
         self._transport.write(frame)
         return len(frame)
 

@@ -1,9 +1,9 @@
 """Remembers groups that were closed during handshakes.
 
-A socket joins the groups of its user and its session when its handshake is accepted. User and
-session were read earlier. A close between the two would miss the socket, which would stay open
-although its session has ended. So each close is remembered while any handshake is in progress that
-began before it.
+A socket joins the groups of its user and its session when its handshake is accepted, but user and
+session were read earlier. A close in between would miss the socket, which would stay open although
+its session has ended. So each close is remembered as long as a handshake that began before it is in
+progress.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..protocol.frames import CloseCode
 
 __all__ = ["Closings"]
 
-#: The most closes to remember. A handshake during which more happen is refused.
+#: Maximum number of closes to remember; a handshake during which more happen is refused.
 _MOST: Final = 10_000
 
 
@@ -34,7 +34,7 @@ class Closings:
         self._last = 0
         # The number of the last close that was dropped or never seen.
         self._forgotten = 0
-        # Only closes take it: each method for handshakes is a single step.
+        # Only ``add()`` and ``lose()`` acquire it: the methods for handshakes are single steps.
         self._lock = Lock()
 
     def begin(self, handshake: object) -> None:
@@ -76,7 +76,7 @@ class Closings:
     def since(self, handshake: object, groups: Collection[object]) -> tuple[int, str] | None:
         """Return code and reason if one of the groups was closed since a handshake began.
 
-        If that is not known, they ask the client to try again.
+        If that is unknown, code and reason ask the client to try again.
         """
         began = self._began.get(handshake, self._last)
         if began == self._last:

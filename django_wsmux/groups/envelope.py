@@ -1,16 +1,16 @@
-"""What one process tells the others about a group: the payload of a publication.
+"""The payload of a message for a group, as one process sends it to the others.
 
 ::
 
     opcode   1 byte     TEXT, BINARY or CLOSE
-    count    1 byte     of the fields
-    length   4 bytes    of the group's name, big-endian
+    count    1 byte     number of fields
+    length   4 bytes    length of the group's name, big-endian
     name                UTF-8
     fields              each: tag, 1 byte; length, 4 bytes; value
     data                the rest: a message, or the body of a close frame
 
-A field that a process does not know is kept and otherwise ignored, so a later release can add one.
-What changes in another way takes a new version of ``backends.packets``, which carries this.
+Unknown fields are kept and otherwise ignored, so a later release can add fields. Any other change
+needs a new version of ``backends.packets``, which carries this payload.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["PREFIX", "Envelope", "UnreadableEnvelope", "pack", "unpack"]
 
-#: Tag of the field that holds the prefix of a group's name: see ``WEBSOCKET_GROUP_PREFIX``.
+#: Tag of the field with the prefix of a group's name; see ``WEBSOCKET_GROUP_PREFIX``.
 PREFIX: Final = 1
 
 _HEAD: Final = struct.Struct("!BBI")
@@ -30,18 +30,18 @@ _FIELD: Final = struct.Struct("!BI")
 
 _NO_FIELDS: Final[Mapping[int, bytes]] = MappingProxyType({})
 
-# Names of users' groups are made of primary keys, which may be any text: nothing is refused here.
+# Names of users' groups contain primary keys, which may be any text: refuse no name.
 _ERRORS: Final = "surrogatepass"
 
 
 class Envelope(NamedTuple):
-    """A publication for a group, taken apart.
+    """A parsed message for a group.
 
     Attributes:
         opcode: TEXT or BINARY for a message, CLOSE to close the members.
         name: the group's name.
         data: the message, or the body of a close frame.
-        fields: what else belongs to it, by tag.
+        fields: further fields, by tag.
     """
 
     opcode: int
@@ -57,7 +57,7 @@ class Envelope(NamedTuple):
 
 
 class UnreadableEnvelope(Exception):
-    """It has been cut short, or is not text where text belongs."""
+    """The envelope is truncated, or a text is not valid UTF-8."""
 
 
 def pack(
@@ -71,9 +71,9 @@ def pack(
 
     Args:
         opcode, name, data: see ``Envelope``.
-        prefix: of the group's name.
-        fields: what else belongs to it, by tag, 255 of them at most. To pass an envelope on, hand
-            in those that it came with, which include the prefix.
+        prefix: the prefix of the group's name.
+        fields: other fields by tag, at most 255. To forward an envelope, pass the fields that it
+            arrived with, which include the prefix.
     """
     encoded = name.encode("utf-8", _ERRORS)
     if prefix:
@@ -85,10 +85,10 @@ def pack(
 
 
 def unpack(payload: bytes) -> Envelope:
-    """Take an envelope apart.
+    """Parse an envelope.
 
     Raises:
-        UnreadableEnvelope: it is damaged.
+        UnreadableEnvelope: the envelope is damaged.
     """
     try:
         opcode, count, length = _HEAD.unpack_from(payload)
@@ -104,9 +104,9 @@ def unpack(payload: bytes) -> Envelope:
                 position = begin + length
                 found[tag] = payload[begin:position]
         if position > len(payload):
-            raise UnreadableEnvelope("it ends within its header")
+            raise UnreadableEnvelope("the envelope is truncated")
         envelope = Envelope(opcode, name, payload[position:], fields)
-        envelope.prefix  # noqa: B018  # it is text, too
+        envelope.prefix  # noqa: B018  # raises unless it is UTF-8
     except (struct.error, UnicodeDecodeError) as error:
         raise UnreadableEnvelope(str(error)) from None
     return envelope

@@ -260,10 +260,10 @@ class Group:
             members.deliver(key, PreparedMessage(opcode, payload, self.name), excluded)
             self._publish(key, opcode, payload, fail_silently)
 
-        act: Callable[[bool], None] = send
-        if tracing.tracer is not None:
-            act = partial(tracing.tracer.publish, self.name, send)
-        _do(act, on_commit, fail_silently)
+        if tracing.tracer is None:
+            _do(send, on_commit, fail_silently)
+        else:
+            _do(partial(tracing.tracer.publish, self.name, send), on_commit, fail_silently)
 
     def send_json(
         self,

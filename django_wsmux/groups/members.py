@@ -1,7 +1,7 @@
 """The members of groups in this process.
 
-A group with one member, such as that of a user with a single window, has no container of its own:
-there may be as many groups as sockets.
+A group with one member, such as that of a user with a single window, has no container, since there
+may be as many groups as sockets.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Members:
         counters["group_deliveries"] += len(members)
 
     def disown(self) -> None:
-        """Forget all members, in a forked child: their sockets belong to the parent."""
+        """Forget all members, in a forked child: the sockets belong to the parent."""
         self._groups.clear()
         self._infos.clear()
         # Another thread may have held the locks during the fork.
@@ -143,7 +143,7 @@ class Members:
         self.closings = Closings()
 
     def close(self, key: Key, code: int, reason: str) -> None:
-        """Start the closing handshake with every member, once it is open."""
+        """Start the closing handshake with every member once its socket is open."""
         if hub_thread.is_foreign():
             hub_thread.hand_over(self.close, key, code, reason)
             return

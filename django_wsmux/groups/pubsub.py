@@ -1,7 +1,7 @@
-"""Groups beyond this process: what is published to the others, and what they publish.
+"""Groups across processes: publishes messages to other processes and delivers theirs.
 
-The backend of ``WEBSOCKET_BACKEND`` is made when it is first needed. Groups of people, of which
-there may be as many as sockets, share one channel.
+The backend of ``WEBSOCKET_BACKEND`` is created when it is first needed. The groups of users and
+sessions share one channel, since there may be as many groups as sockets.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ __all__ = [
 
 logger = get_logger("django_wsmux.groups")
 
-#: The setting's value for groups that end with the process: for tests.
+#: The value of the setting for groups within one process, for tests.
 ALONE: Final = "memory://"
 
-#: Where all groups of people are; no group of one's own may be called so.
+#: The channel of all groups of users and sessions; no other group may have this name.
 _PEOPLE: Final = "@people"
 
-#: Seconds that a join waits for the broker, and a question for its answers.
+#: Seconds to wait for the broker when a socket joins, and for the answers to a question.
 _PATIENCE: Final = 1.0
 
 #: The members of this process.
 members: Final = Members()
 
 
-#: Between prefix and name in a channel's name: a control character, which is in neither.
+#: Separates prefix and name in a channel's name: a control character, which neither contains.
 _SEPARATOR: Final = "\x1f"
 
-#: Seconds until a process that cannot be asked about itself tries again to be.
+#: Seconds until a process that failed to subscribe for questions tries again.
 _RETRY: Final = 5.0
 
 
-#: What the names of sessions' groups begin with.
+#: Prefix of the names of sessions' groups.
 _SESSION: Final = "@session:"
 
 
@@ -88,7 +88,7 @@ def user_group(user_id: object) -> str:
 
 def session_group(session_key: str) -> str:
     """Return the name of a session's group."""
-    # The key is as good as a password: it goes into no log and no broker.
+    # The key is as good as a password, so it must not reach a log or a broker.
     digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
     return f"{_SESSION}{digest[:20]}"
 
@@ -97,9 +97,9 @@ def key_of(name: str, prefix: str) -> Key:
     """Return the key of a group.
 
     Args:
-        name: of the group.
-        prefix: the one that is in force, ``""`` for none. The groups of sessions have none: the
-            key of a session is unique by itself, and known before its tenant is.
+        name: the group's name.
+        prefix: the current prefix, ``""`` for none. Groups of sessions have none: a session's key
+            is unique, and known before its tenant is.
     """
     if not prefix:
         return name
@@ -119,39 +119,39 @@ def _url() -> str:
 
 
 def describe(key: Key) -> list[dict[str, Any]]:
-    """Return what a group's members in this process show of themselves: ``groups.Member``."""
+    """Return the fields of ``groups.Member`` for a group's members in this process."""
     return [
         {"user_id": each.hooks.user_id, "info": members.info(key, each)} for each in members.of(key)
     ]
 
 
 class Observer(Protocol):
-    """Is told who is in the groups of this process: see ``membership``."""
+    """Follows who is in the groups of this process; see ``membership``."""
 
     def joined(self, key: Key, member: Connection, *, is_first: bool) -> None:
-        """A socket is in a group now; ``is_first`` if the group had no member here before.
+        """Note that a socket has joined a group; ``is_first`` if it is the only member here.
 
-        What others publish for the group may be heard from the next moment on.
+        Publications of other processes for the group may arrive from now on.
         """
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
-        """A socket is not in a group any more; ``is_last`` if the group has no member here."""
+        """Note that a socket has left a group; ``is_last`` if no member is left here."""
 
 
-#: Those who are told of each join and leave, in order, for as long as they are in this list. They
-#: are called with a lock held, and on the hub: they neither wait nor raise. In a forked child,
-#: whose groups are empty, they are told nothing.
+#: Observers of each join and leave, called in this order while they are in this list. They are
+#: called with a lock held, and on the hub, so they must neither wait nor raise. They are not told
+#: that the groups of a forked child are empty.
 membership: Final[list[Observer]] = []
 
 
 class Sequencer:
-    """Decides what of the publications that arrive reaches the members, and when: all, at once.
+    """Passes publications of other processes to the members; this one passes each at once.
 
-    What numbers publications takes its place, as ``pubsub.sequencer``. It can put them in order,
-    drop those that come twice, and wait for those that are missing.
+    To number publications, assign another sequencer to ``pubsub.sequencer``. It can reorder
+    publications, drop duplicates, and wait for missing ones.
 
     Args:
-        deliver: hands a publication to the members of this process.
+        deliver: passes a publication to the members of this process.
     """
 
     __slots__ = ("_deliver",)
@@ -160,62 +160,62 @@ class Sequencer:
         self._deliver = deliver
 
     def accept(self, key: Key, envelope: Envelope) -> None:
-        """Take a publication of another process. Must not wait: others come behind it.
+        """Accept a publication of another process. Must not wait: others follow it.
 
         Args:
-            key: of the group.
+            key: the group's key.
             envelope: the publication.
         """
         self._deliver(key, envelope)
 
     def lose(self, gap: Gap) -> None:
-        """Note that the backend may have missed publications, of any group, up to now."""
+        """Note that the backend may have missed publications of any group until now."""
 
     def cut(self) -> dict[str, int]:
-        """Return which publications have reached the members: see ``cut()``."""
+        """Return the numbers of the last publications that reached the members; see ``cut()``."""
         return {}
 
     def replay(self, cut: Mapping[str, int], members: Collection[Connection]) -> None:
-        """Hand publications that came after a cut to some members: see ``replay()``."""
+        """Pass publications that followed a cut to some members; see ``replay()``."""
 
 
 class PubSub:
-    """The way to the other processes.
+    """The subscriptions of this process, and its messages to the others.
 
     Attributes:
-        sequencer: what publications of other processes go through.
+        sequencer: passes publications of other processes to the members.
     """
 
     def __init__(self) -> None:
         self.sequencer = Sequencer(self.deliver)
         self._backend: Backend | None = None
         self._made_for: str | None = None
-        # How many groups with members a channel has here, and channels that have none any more.
+        # Number of groups with members here, by channel; and channels without such groups.
         self._watched: dict[str, int] = {}
         self._deserted: set[str] = set()
-        # Channels that are subscribed to; each event is set once that is effective.
+        # Subscribed channels; each event is set once the subscription is effective.
         self._subscribed: dict[str, Event] = {}
-        # Who answers questions about the process itself, by channel, and when the next attempt to
-        # be asked at all may be made after one that failed.
+        # Functions that answer questions about the process itself, by channel, and the time of the
+        # next attempt after subscribing for them has failed.
         self._answers: dict[str, Callable[[bytes], bytes]] = {}
         self._retry_at = 0.0
-        # What registers to answer when this process serves sockets, and whether all of it does.
+        # Functions that answer once this process serves sockets, and whether all of them do.
         self._responders: dict[str, Callable[[bytes], bytes]] = {}
         self._is_serving = False
-        # Channels that are heard whether they have members here or not.
+        # Channels that stay subscribed even without members here.
         self._kept: set[str] = set()
-        # Held while these change: under runserver sockets come and go in threads. Nothing waits
-        # with it, as it is asked for on the hub.
+        # Held while these change: under runserver, sockets come and go in threads. Its holder never
+        # waits, since it is also acquired on the hub.
         self._lock = RLock()
-        # Held while subscriptions change, so that they do so in order; never asked for on the hub.
-        # It belongs to one process: what is made before a fork, or before gevent's patching, would
-        # block all of it.
+        # Held while subscriptions change, so that they change in order; never acquired on the hub.
+        # Belongs to one process: a lock from before a fork, or before gevent's patching, would
+        # block the whole process.
         self._subscribing: tuple[int, threading.Lock] | None = None
         self._making = Lock()
         self._unreadable = LogLimit()
 
     def backend(self) -> Backend | None:
-        """Return the backend of the settings, ``None`` for a process that is alone."""
+        """Return the backend of the settings; ``None`` if groups stay within this process."""
         url = _url()
         if url != self._made_for:
             with self._making:
@@ -229,13 +229,13 @@ class PubSub:
             self._answers.clear()
             self._is_serving = False
             self._subscribed.clear()
-            # Windows has no unix sockets: there one process serves alone.
+            # Windows has no unix sockets, so groups stay within the process there.
             is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
             self._backend = None if is_alone else from_url(url, namespace=namespace())
             self._made_for = url
 
     def disown(self) -> None:
-        """Begin again in a forked child: what it sends goes to the parent as to any process."""
+        """Start over in a forked child, which sends to its parent as to any other process."""
         members.disown()
         self._watched.clear()
         self._deserted.clear()
@@ -243,27 +243,27 @@ class PubSub:
         self._is_serving = False
         self._subscribed.clear()
         self._kept.clear()
-        # Copies of locks that nothing in this process would release.
+        # Another thread may have held the locks during the fork.
         self._lock = RLock()
         self._making = Lock()
 
     def counts(self) -> dict[str, int]:
-        """Return what the backend has counted in this process, by the names of ``COUNTERS``."""
+        """Return the counts of the backend in this process, by the names of ``COUNTERS``."""
         backend = self._backend
         if backend is None:
             return {}
         return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
 
     def publish(self, key: Key, opcode: int, data: bytes) -> None:
-        """Tell the other processes.
+        """Send a message for a group to the other processes.
 
         Args:
-            key: of the group.
+            key: the group's key.
             opcode: TEXT or BINARY for a message, CLOSE to close the members.
             data: the message, or the body of a close frame.
 
         Raises:
-            BackendUnavailable: the broker is away.
+            BackendUnavailable: the broker cannot be reached.
         """
         backend = self.backend()
         if backend is not None:
@@ -271,15 +271,15 @@ class PubSub:
             backend.publish(_channel(key), payload)
 
     def add(self, key: Key, member: Connection, info: Any = None) -> None:
-        """Put a socket into a group; what others publish for it is heard when this returns.
+        """Add a socket to a group, and subscribe to the messages of other processes.
 
         Args:
-            key: of the group.
+            key: the group's key.
             member: the socket.
-            info: what it shows of itself.
+            info: the member's ``info``.
 
         Raises:
-            BackendUnavailable: others can never be heard. Then it is not in the group.
+            BackendUnavailable: subscribing failed; the socket is not in the group.
         """
         with self._lock:
             self._enter(key, member, info)
@@ -292,8 +292,8 @@ class PubSub:
     def discard(self, key: Key, member: Connection) -> None:
         """Remove a socket from a group; never waits.
 
-        Sockets close on the hub, where nothing may wait: unsubscribing is left to the next
-        ``add()``. What is published until then reaches no member.
+        Sockets close on the hub, where nothing may wait, so the next ``add()`` unsubscribes.
+        Messages that arrive until then have no member to reach.
         """
         with self._lock:
             was_member = bool(membership) and members.has(key, member)
@@ -309,7 +309,7 @@ class PubSub:
                     observer.left(key, member, is_last=is_last)
 
     def _enter(self, key: Key, member: Connection, info: Any = None) -> None:
-        """Note a member, with the lock held."""
+        """Record a member; the lock must be held."""
         is_new = bool(membership) and not members.has(key, member)
         is_first = members.add(key, member, info)
         if is_first:
@@ -320,16 +320,19 @@ class PubSub:
                 observer.joined(key, member, is_first=is_first)
 
     def add_all(self, keys: Collection[Key], member: Connection) -> None:
-        """Put a socket into several groups; see ``add()``.
+        """Add a socket to several groups; see ``add()``.
 
         Raises:
-            BackendUnavailable: others can never be heard. Then it is in none of them.
+            BackendUnavailable: subscribing failed; the socket is in none of them.
         """
         backend = self.backend()
         channels = [_channel(key) for key in keys]
         with self._lock:
-            for key in keys:
-                self._enter(key, member)
+            for key, channel in zip(keys, channels, strict=True):
+                if membership:
+                    self._enter(key, member)
+                elif members.add(key, member):
+                    self._watched[channel] = self._watched.get(channel, 0) + 1
         try:
             for channel in dict.fromkeys(channels):
                 event = self._subscribed.get(channel)
@@ -341,10 +344,10 @@ class PubSub:
             raise
 
     def watch(self, handshake: object) -> None:
-        """Note from now on what ends sessions: called before session and user are read.
+        """Start recording closes for a handshake, before session and user are read.
 
-        Closes are heard although the groups have no member here yet. While the broker is away this
-        returns at once: the socket of a signed-in user meets the error when it joins its groups.
+        The channel is subscribed to although the groups have no member here yet. If the broker is
+        down, this returns at once: joining the groups of a signed-in user raises the error.
 
         Args:
             handshake: any object, for ``members.closings``.
@@ -357,11 +360,11 @@ class PubSub:
         members.closings.begin(handshake)
 
     def _hear(self, channel: str) -> None:
-        """Wait until a channel is subscribed to, for a bounded time.
+        """Wait for a bounded time until a channel is subscribed to.
 
-        Every joining socket does so, not only the first: another one may be the first while the
-        broker has yet to confirm, and that one may fail. The first of a process waits until the
-        backend is connected.
+        Every joining socket waits, not only the first: the broker may not have confirmed the
+        subscription of the first one yet, and it may fail. The first socket of a process waits
+        until the backend is connected.
         """
         backend = self.backend()
         if backend is None:
@@ -373,7 +376,7 @@ class PubSub:
             backend.wait_for(event, _PATIENCE)
 
     def _subscribe(self, backend: Backend, channel: str) -> Event:
-        """Subscribe to a channel, and unsubscribe from those that have no members any more."""
+        """Subscribe to a channel, and unsubscribe from channels without members."""
         with self._lock:
             if self._subscribing is None or self._subscribing[0] != os.getpid():
                 self._subscribing = os.getpid(), threading.Lock()
@@ -393,12 +396,12 @@ class PubSub:
             return event
 
     def register(self, channel: str, function: Callable[[bytes], bytes]) -> None:
-        """Have questions about this process answered once it serves sockets; see ``answer()``."""
+        """Register a function that answers once this process serves sockets; see ``answer()``."""
         self._responders[channel] = function
         self._is_serving = False
 
     def serve(self) -> None:
-        """Answer questions about this process from now on, as it serves sockets."""
+        """Start answering questions about this process, since it serves sockets."""
         for channel, function in self._responders.items():
             self.answer(channel, function)
         self._is_serving = self.backend() is None or self._responders.keys() <= (
@@ -406,11 +409,11 @@ class PubSub:
         )
 
     def answer(self, channel: str, function: Callable[[bytes], bytes]) -> None:
-        """Have other processes' questions answered, if they are not yet; called often.
+        """Start answering questions of other processes on a channel; called often.
 
         Args:
-            channel: of our own: it begins with ``@``.
-            function: gives the answer to a question; may take its time.
+            channel: one of our own channels, which begin with ``@``.
+            function: returns the answer to a question; may wait.
         """
         backend = self.backend()
         if channel in self._subscribed:
@@ -422,21 +425,22 @@ class PubSub:
         try:
             self._subscribe(backend, channel)
         except (BackendUnavailable, OSError):
-            # No one who connects is to suffer from it.
+            # A handshake must not fail because of this.
             self._retry_at = time.monotonic() + _RETRY
             logger.exception(
-                "this process cannot be asked about its sockets; it tries again in %g s", _RETRY
+                "monitoring is unavailable in this process: subscribing failed, next try in %g s",
+                _RETRY,
             )
 
     def answers(self, channel: str) -> bool:
-        """Say whether this process answers questions on a channel."""
+        """Return whether this process answers questions on a channel."""
         return channel in self._answers
 
     def ask_all(self, channel: str, question: bytes) -> Replies:
         """Return the answers of the other processes.
 
         Raises:
-            BackendUnavailable: they cannot be asked.
+            BackendUnavailable: the other processes cannot be reached.
         """
         backend = self.backend()
         return (
@@ -444,13 +448,13 @@ class PubSub:
         )
 
     def ask(self, key: Key) -> tuple[list[dict[str, Any]], int | None]:
-        """Return what the members in other processes show of themselves.
+        """Return the group's members in other processes, as ``describe()`` does.
 
         Returns:
-            The members, and how many processes did not answer: ``None`` where that is unknown.
+            The members, and how many processes did not answer; ``None`` if that is unknown.
 
         Raises:
-            BackendUnavailable: they cannot be asked.
+            BackendUnavailable: the other processes cannot be reached.
         """
         question = json.dumps({"group": name_of(key), "prefix": prefix_of(key)}).encode()
         replies = self.ask_all(_channel(key), question)
@@ -467,9 +471,9 @@ class PubSub:
     def _report_unreadable(self, problem: object) -> None:
         suffix = self._unreadable.suffix()
         if suffix is not None:
-            logger.warning("ignoring what another process has sent: %s%s", problem, suffix)
+            logger.warning("ignoring a message of another process: %s%s", problem, suffix)
 
-    # Called by the backend's owner
+    # Called by the backend
 
     def _receive(self, channel: str, payload: bytes) -> None:
         try:
@@ -483,10 +487,10 @@ class PubSub:
         self.sequencer.accept((prefix, found.name) if prefix else found.name, found)
 
     def deliver(self, key: Key, envelope: Envelope) -> None:
-        """Hand a publication to the members of this process; does not wait.
+        """Pass a publication to the members of this process; does not wait.
 
         Args:
-            key: of the group.
+            key: the group's key.
             envelope: the publication.
         """
         opcode, name, data, _ = envelope
@@ -495,7 +499,7 @@ class PubSub:
         elif opcode == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:
-            self._report_unreadable(f"opcode {opcode} for {name!r}, of a newer version perhaps")
+            self._report_unreadable(f"unknown opcode {opcode} for {name!r} (a newer version?)")
 
     def _answer(self, channel: str, question: bytes) -> bytes | Callable[[], bytes]:
         if channel in self._answers:
@@ -505,7 +509,7 @@ class PubSub:
         return json.dumps(describe((prefix, name) if prefix else name)).encode()
 
     def _report_gap(self, gap: Gap) -> None:
-        # A handshake under way has read its session, which may have ended unheard.
+        # A handshake in progress may have read a session whose end was missed.
         members.closings.lose()
         self.sequencer.lose(gap)
         notify(
@@ -517,25 +521,25 @@ class PubSub:
         )
 
 
-#: The one of this process.
+#: The instance of this process.
 pubsub: Final = PubSub()
 
 
 def cut() -> dict[str, int]:
-    """Return how far this process has got, for sockets that go on in another process.
+    """Return how far the members of this process are, for sockets that move to another process.
 
     Returns:
-        The number of the last publication that its members have, for each process that numbers
-        them; nothing as long as none does.
+        The number of the last publication that reached them, for each process that numbers its
+        publications; empty if no process does.
     """
     return pubsub.sequencer.cut()
 
 
 def replay(cut: Mapping[str, int], members: Collection[Connection]) -> None:
-    """Hand to sockets that come from another process what they have missed, in one go.
+    """Pass missed publications to sockets that come from another process, all at once.
 
     Args:
-        cut: what ``cut()`` returned there when they left their groups.
+        cut: the result of ``cut()`` there when they left their groups.
         members: the sockets, which are in their groups here.
     """
     pubsub.sequencer.replay(cut, members)

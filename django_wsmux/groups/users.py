@@ -126,7 +126,7 @@ def _close(group: Group, reason: str, using: str | None = None) -> None:
     """Close a group's sockets; with ``using``, once that database's transaction commits."""
     if not conf.get("WEBSOCKET_CLOSE_SIGNED_OUT"):
         return
-    # Signing out or saving a user must not fail because the broker is away: log it.
+    # Signing out or saving a user must not fail because the broker is down: log it.
     try:
         group.close(SIGNED_OUT, reason, on_commit=using or False, fail_silently=True)
     except ImproperlyConfigured as error:

@@ -1,3 +1,3 @@
-"""Private: Django's side of handshakes and of open sockets."""
+"""Private: handshakes and open sockets, on the side of Django."""
 
 __all__: list[str] = []

@@ -1,8 +1,8 @@
 """Checks of the functions that a project defines, and of their results.
 
-All of them must be synchronous code. A call of an ``async def``, or of a generator function, runs
-none of its code, so a socket would be open and silent for no visible reason. Both raise an error
-when they are passed in, or else when their result comes back.
+All of them must be synchronous code. Calling an ``async def`` or a generator function runs none of
+its code, so a socket would be open and silent for no visible reason. Both raise an error when they
+are passed in, or else when they return.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def name_of(function: Any) -> str:
 
 
 def require_plain(function: Any) -> None:
-    """Raise if a call of a function would run none of its code.
+    """Raise if calling a function would run none of its code.
 
     Raises:
         TypeError: the function is async, or has ``yield`` in it.
@@ -130,7 +130,7 @@ def _of(result: Any) -> str:
     return f" of {name}()" if name else ""
 
 
-#: Notes on code written for other packages, by a part of Python's error message.
+#: Notes on code written for other packages, by part of Python's error message.
 _HABITS: Final = {
     "argument 'text_data'": "send(text_data=...) belongs to Django Channels: write send(text)",
     "argument 'bytes_data'": "send(bytes_data=...) belongs to Django Channels: write send(data)",

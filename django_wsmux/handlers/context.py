@@ -7,7 +7,7 @@ recorded when the view accepts the handshake, and set for every message:
   ``asgiref.local.Local``, whose values are valid only in the greenlet that has set them;
 * the values of other context variables that were set during the handshake. A copy of its whole
   context would keep alive what Django and agents store there: connections of caches, scopes;
-* the context managers of ``WEBSOCKET_CONTEXT``, for values outside of context variables.
+* the context managers of ``WEBSOCKET_CONTEXT``, for values kept outside of context variables.
 
 Each message runs in a copy of a prepared context, so values that a view sets end with the message.
 """
@@ -42,7 +42,7 @@ _PREPARED = "_django_wsmux_context"
 
 _NOTHING: Final[dict[Any, Any]] = {}
 
-#: Contexts that a greenlet keeps at most; with more languages and time zones, it starts over.
+#: Maximum number of contexts that a greenlet keeps; beyond it, the greenlet starts over.
 _MOST: Final = 64
 
 #: Types whose equal values are interchangeable.
@@ -83,9 +83,9 @@ class RequestContext:
         return context.copy()
 
     def enter(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Call a function with all this active, and return what it returns.
+        """Call a function with these values active, and return its result.
 
-        For what belongs to a socket and runs outside its view: to read its session and user, say.
+        For code that belongs to a socket but runs outside its view, such as reading its session.
         """
         result: Result = self.context(getcurrent()).run(function, *args)
         return result
@@ -111,7 +111,7 @@ class RequestContext:
 
 
 class _ExtendedContext(RequestContext):
-    """The same, with values of context variables and with context managers.
+    """A ``RequestContext`` with values of context variables and context managers.
 
     Args:
         base: language, time zone, script prefix and URLconf.
@@ -185,7 +185,7 @@ def named() -> RequestContext:
 
 
 def current() -> RequestContext:
-    """Return what is active now, in a handshake that runs in a context of its own."""
+    """Return all values that are active now, in a handshake that runs in its own context."""
     base = named()
     values = tuple(_values())
     if not values:
@@ -226,7 +226,7 @@ def _values() -> Iterator[tuple[ContextVar[Any], Any]]:
 
 
 def _identity(value: object) -> tuple[type, object]:
-    """Return a key that two values share if they are interchangeable.
+    """Return a key that is equal for two values if they are interchangeable.
 
     Objects of other than plain types are compared by identity: two equal objects may differ, such
     as model instances with the same key, and comparing them runs code of the project.

@@ -2,17 +2,15 @@
 
 Each greenlet has its own connections, and one that waits an hour for a message would keep its
 connection for that hour. So a greenlet gives its connections back before it waits. To look through
-Django's connections costs more than a small message; instead each greenlet is marked when it
-connects.
+Django's connections costs more than a small message, so each greenlet is marked when it connects.
 
-Every handshake runs in a new greenlet. When all clients reconnect after a deploy, to open a
-connection for each of them costs more than everything else: with SQLite twice as much as session
-and user, with PostgreSQL a process each. So the connections of a handshake are kept, where that is
-allowed, and the next handshake uses them. A connection that is not used within ``IDLE`` seconds is
-closed: an idle process holds none.
+Every handshake runs in a new greenlet. When all clients reconnect after a deploy, opening a
+connection for each of them costs more than everything else: with SQLite twice as much as reading
+session and user, with PostgreSQL a process each. So the connections of a handshake are kept, where
+that is allowed, and the next handshake uses them. A connection that is not used within ``IDLE``
+seconds is closed: an idle process holds none.
 
-A view under test uses the
-connections of its test, which stay open: see ``SharedConnections``.
+A view under test uses the connections of its test, which stay open: see ``SharedConnections``.
 """
 
 from __future__ import annotations
@@ -139,7 +137,7 @@ def discard() -> None:
 
 
 def _close_safely(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection; log it if that fails, because the server is gone for example."""
+    """Close a connection; log a failure, for example because the database is gone."""
     try:
         connection.close()
     except Exception:
@@ -174,9 +172,9 @@ def _break_cycles(connection: BaseDatabaseWrapper) -> None:
 def _is_poolable(connection: BaseDatabaseWrapper) -> bool:
     """Return whether a connection may outlive its handshake.
 
-    It may not with ``CONN_MAX_AGE = 0``, since a role or a search path set on the connection must
-    not reach the next user. SQLite has neither. A pool has its own reserve, and others may wait for
-    a connection that is not returned to it.
+    It may not with ``CONN_MAX_AGE = 0``: a role or a search path that is set on the connection must
+    not reach the next user. SQLite has neither. It may not with a pool, which keeps connections
+    itself: others may wait for one that is not returned.
     """
     options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     if options.get("pool"):
@@ -185,7 +183,7 @@ def _is_poolable(connection: BaseDatabaseWrapper) -> bool:
 
 
 class _IdleConnections:
-    """The connections that are not in use, the last used ones on top."""
+    """The connections that are not in use, the most recently used ones on top."""
 
     def __init__(self) -> None:
         self._resting: deque[tuple[float, list[BaseDatabaseWrapper]]] = deque()
@@ -299,8 +297,8 @@ def end_handshake() -> None:
 def abandon_handshake() -> None:
     """Close the current greenlet's connections instead of passing them on.
 
-    A handshake that was interrupted, by a ``gevent.Timeout`` say, may have been in the middle of a
-    query, whose answer is still to come.
+    A handshake that was interrupted, for example by a ``gevent.Timeout``, may have been in the
+    middle of a query, whose result is still to come.
     """
     current = getcurrent()
     if hasattr(current, _SHARES):
@@ -322,7 +320,7 @@ def end_message() -> None:
 
 
 def _close_old() -> None:
-    # Like Django's close_old_connections(), which stops at the first that fails to close.
+    # close_old_connections() of Django would stop at the first failure.
     for connection in connections.all(initialized_only=True):
         _close_if_old(connection)
 

@@ -1,7 +1,7 @@
 """Django's request cycle for handshakes.
 
 ``WebSocketHandler`` is Django's own WSGI handler with another URLconf: middleware, resolving, views
-and error pages are Django's code. The steps around it are in ``handshake.py``.
+and error pages are Django's code. ``handshake.py`` has the steps before and after it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ __all__ = ["WebSocketHandler", "upgrade_required"]
 def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
     """Answer a plain request to the URL of a WebSocket."""
     response = HttpResponse(
-        "This address speaks WebSocket.\n", status=426, content_type="text/plain; charset=utf-8"
+        "This URL accepts WebSocket connections only.\n",
+        status=426,
+        content_type="text/plain; charset=utf-8",
     )
     if not is_wsgiref(request.META):
         response.headers["Upgrade"] = "websocket"
@@ -60,7 +62,7 @@ def upgrade_required(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpRes
 
 
 def _refuse_site(request: WebSocketRequest, counter: str, status: str, reason: str) -> HttpResponse:
-    """Refuse a page of another site, or a request to another one, whatever the client offers."""
+    """Refuse a page of another site, or a request for another host, with an HTTP response."""
     note(counter, status, wire_path(request.META), reason)
     request.is_refusal_logged = request.is_foreign = True
     text = reason if settings.DEBUG else "Origin not allowed."
@@ -72,7 +74,7 @@ def _refuse_site(request: WebSocketRequest, counter: str, status: str, reason: s
 class WebSocketHandler(WSGIHandler):
     """The WSGI application that answers handshakes by ``WEBSOCKET_URLCONF``."""
 
-    request_class = staticmethod(build_request)  # type: ignore[assignment]  # as good as a class
+    request_class = staticmethod(build_request)  # type: ignore[assignment]  # called like a class
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         takeover: Takeover | None = environ.pop(TAKEOVER_KEY, None)
@@ -83,10 +85,10 @@ class WebSocketHandler(WSGIHandler):
         return shake.run(environ, context)
 
     def new_context(self, environ: dict[str, Any]) -> Context:
-        """Return the context that a handshake runs in; to be overridden.
+        """Return the context that a handshake runs in; subclasses may override this.
 
-        Where the server has begun the request in a context of its own, it is a copy of that, with
-        what WSGI middleware has set.
+        If the server runs each request in its own context, this is a copy of that context,
+        including variables that WSGI middleware has set.
         """
         return copy_context() if own_context.mark.get() else own_context.new()
 
@@ -104,7 +106,7 @@ class WebSocketHandler(WSGIHandler):
             )
             return _refuse_site(request, "refused_host", "400 Bad Request", reason)
         if claimed is None:
-            # Not a browser, which always sends it.
+            # Not a browser: browsers always send the header.
             if not conf.get("WEBSOCKET_REQUIRE_ORIGIN"):
                 return None
             reason = "no Origin header, and WEBSOCKET_REQUIRE_ORIGIN is set"
@@ -115,7 +117,7 @@ class WebSocketHandler(WSGIHandler):
                 origin.is_same(claimed, host, secure=request.is_secure())
                 or origin.is_allowed(claimed, conf.get("WEBSOCKET_ALLOWED_ORIGINS"))
                 or origin.is_allowed(claimed, settings.CSRF_TRUSTED_ORIGINS)
-                # As ALLOWED_HOSTS does: a front-end's development server has a port of its own.
+                # Like ALLOWED_HOSTS: a front-end's development server has its own port.
                 or (settings.DEBUG and origin.is_loopback(claimed))
             ):
                 return None
@@ -143,16 +145,16 @@ class WebSocketHandler(WSGIHandler):
         try:
             return super()._get_response(request)  # type: ignore[misc, no-any-return]
         except SuspiciousOperation as error:
-            # Perhaps the first of its class.
+            # Perhaps the first error of its class.
             limit_security(type(error))
             raise
 
     def resolve_request(self, request: HttpRequest) -> Any:
-        """Resolve in the URLconf of sockets; ``reverse()`` and error pages are those of the site.
+        """Resolve in the URLconf of sockets; ``reverse()`` and error pages use the site's URLconf.
 
-        So ``LOGIN_URL = "login"`` and ``get_absolute_url()`` work in a socket as everywhere;
-        ``websocket_url()`` is there for the others. Middleware that sets ``request.urlconf``
-        chooses the site, and what it has chosen stays.
+        So ``LOGIN_URL = "login"`` and ``get_absolute_url()`` work in a socket as in a page, and
+        ``websocket_url()`` reverses URLs of sockets. Middleware may choose the site's URLconf with
+        ``request.urlconf``, which is not changed.
         """
         if not isinstance(request, WebSocketRequest):
             raise foreign_request(request)
@@ -169,14 +171,14 @@ class WebSocketHandler(WSGIHandler):
         session: Any = getattr(request, "session", None)
         direct = sessions.DIRECT.get(type(session))
         if direct is not None:
-            # The object is known to others already, so it is its class that changes.
+            # Others already hold the object, so change its class.
             session.__class__ = direct
         return match
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Never wrap a view in ATOMIC_REQUESTS: its transaction would last as long as the socket.
 
-        A view that has talked over ``request.websocket`` has no response left to return.
+        A view that has used ``request.websocket`` need not return a response.
         """
         if iscoroutinefunction(view):
             raise ImproperlyConfigured(
@@ -190,7 +192,7 @@ class WebSocketHandler(WSGIHandler):
             try:
                 response = view(request, *args, **kwargs)
             except ConnectionClosed:
-                # The peer has left, or a cap refused the socket: either way the view is done.
+                # The peer has left, or a limit refused the socket: either way the view is done.
                 if not (isinstance(permit, Permit) and permit.is_refused) and not (
                     websocket and websocket.closed
                 ):
@@ -204,7 +206,7 @@ class WebSocketHandler(WSGIHandler):
             is_101 = getattr(response, "status_code", None) == 101
             if isinstance(permit, Permit):
                 if is_101 and request.accepted is not None and not permit.is_open:
-                    # The view, too, may have signed the user in.
+                    # The view itself may have signed the user in.
                     admit_user(request, permit)
                 if permit.is_refused:
                     request.is_refusal_logged = True

@@ -1,8 +1,7 @@
-"""Django's request cycle for handshakes.
+"""The steps of a handshake before and after Django's request cycle.
 
-``WebSocketHandler`` is Django's own WSGI handler with another URLconf: middleware, resolving, views
-and error pages are Django's code. What comes out decides: ``SwitchingProtocols`` takes the socket
-over, anything else is the HTTP answer to the handshake.
+``WebSocketHandler`` (``handler.py``) runs the request cycle. A ``SwitchingProtocols`` opens the
+socket; any other response refuses the handshake.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ logger = get_logger("django_wsmux.handshake")
 
 _STOPPING: Final = Refusal(
     "503 Service Unavailable",
-    "This server is about to start again, or to stop.",
+    "This server is restarting or shutting down.",
     (("Retry-After", "1"),),
 )
 
@@ -69,32 +68,33 @@ _NOT_ACCEPTED: Final = Refusal("500 Internal Server Error", "The handshake was n
 
 _STATUS: Final = "101 Switching Protocols"
 
-# wsgiref's validator asks for a type, though there is no body to have one.
+# wsgiref's validator requires a content type, even without a body.
 _CONTENT_TYPE: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class Handshake:
-    """One handshake: all that belongs to it, and its steps in their order.
+    """One handshake: its state, and its steps in order.
 
-    ``run()`` takes the first ones and then asks Django, which makes a request (``attach()``), sends
-    it through the middleware to the view, and answers (``start_response()``). The answer decides
-    which way ``_conclude()`` goes: the socket opens, or is closed, or the handshake is refused.
+    ``run()`` takes the first steps and calls Django, which creates the request (``attach()``), runs
+    middleware and view, and answers (``start_response()``). Depending on the answer,
+    ``_conclude()`` opens the socket, closes it, or refuses the handshake.
 
-    Agents wrap the methods of Django's handler. What these return may be theirs, and the environ
-    may be a copy, so all of it is kept here.
+    Agents wrap the methods of Django's handler. The results may be their own objects, and the
+    environ may be a copy, so the state is kept here.
 
     Args:
-        application: Django, as a WSGI application.
-        check_origin: returns the refusal of a request of another site, or ``None``.
-        takeover: how to get the socket from the server.
-        start_response: of the server.
+        application: calls Django.
+        check_origin: returns the refusal of a request from another site, or ``None``.
+        takeover: takes the socket from the server.
+        start_response: the server's function.
 
     Attributes:
-        permit: what it takes up of the limits on the number of sockets, if there are any.
-        request: Django's, once there is one; ``websocket`` and ``hooks`` belong to it.
-        response: what Django has answered, past all middleware.
-        status: of the answer; empty until ``start_response()`` is called.
-        headers: of the answer, cookies included.
+        permit: the share of this handshake in the limits on the number of sockets; ``None``
+            without limits.
+        request: Django's request, once it exists; ``websocket`` and ``hooks`` belong to it.
+        response: Django's response, after all middleware.
+        status: status of the answer; empty until ``start_response()`` is called.
+        headers: headers of the answer, including cookies.
     """
 
     hooks: DjangoHooks
@@ -117,11 +117,11 @@ class Handshake:
         self._check_origin = check_origin
         self._start_response = start_response
         self._body: Iterable[bytes] = ()
-        # What is left of the body once some items were needed to learn the status, and those.
+        # The rest of the body if items were read to learn the status, and those items.
         self._rest: Iterator[bytes] | None = None
         self._first: list[bytes] = []
         self._write: Callable[[bytes], object] = self._first.append
-        # Whether a use of the socket may accept, and whether the view has the open socket.
+        # Whether using the socket accepts the handshake, and whether the view has the open socket.
         self._may_accept = True
         self._is_over = False
 
@@ -131,14 +131,14 @@ class Handshake:
         """Answer the handshake.
 
         Args:
-            environ: of the request.
-            context: to run it in. What is set there when the view accepts is set in the
-                conversation.
+            environ: the environ of the request.
+            context: the context to run in. Variables that are set in it when the view accepts are
+                set in the conversation, too.
         """
         if "HTTP_SEC_WEBSOCKET_PROTOCOL" in environ:
             handshake.take_token(environ)
         if registry.stopping.is_set():
-            # A client that was closed with 1012 comes back at once, and should meet the next
+            # A client that was closed with 1012 reconnects at once, and should reach the next
             # process.
             path = wire_path(environ)
             note("refused_handshake", _STOPPING.status, path, _STOPPING.reason)
@@ -151,13 +151,13 @@ class Handshake:
         try:
             body = context.run(self._ask_django, environ)
         finally:
-            # An open socket has it until its end.
+            # An open socket keeps its permit until it is closed.
             if self.permit is not None and not self.permit.is_open:
                 self.permit.release()
         return body if isinstance(body, EmptyBody) else InContext(context, body)
 
     def _refuse_early(self, refusal: Refusal, environ: dict[str, Any]) -> Iterable[bytes]:
-        """Refuse before Django is asked; at little cost, unless the client is to be told more."""
+        """Refuse before Django is called: cheaply, unless the client gets a close code."""
         if not self.takeover.is_switched and not wants_close(
             environ, conf.get("WEBSOCKET_REFUSALS")
         ):
@@ -171,7 +171,7 @@ class Handshake:
     # Django
 
     def _ask_django(self, environ: dict[str, Any]) -> Iterable[bytes]:
-        """Have Django answer, and do as it says."""
+        """Call Django, and act on its answer."""
         environ[HANDSHAKE_KEY] = self
         databases.begin_handshake()
         pubsub.watch(self)
@@ -194,7 +194,7 @@ class Handshake:
         return body
 
     def attach(self, request: WebSocketRequest) -> None:
-        """Give the request its socket."""
+        """Create the socket of the request."""
         environ = request.META
         self.request, self.hooks = request, DjangoHooks(request, self)
         websocket = self.takeover.websocket_class(environ, conf.options(), self.hooks)
@@ -205,12 +205,12 @@ class Handshake:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
-        """Take status and headers; the last call counts."""
+        """Record status and headers; the last call counts."""
         self.status, self.headers = status, headers
         return lambda data: self._write(data)
 
     def _receive(self, body: Iterable[bytes]) -> None:
-        """Take the body; run what makes it until the status is known.
+        """Record the body; iterate over it until the status is known.
 
         Raises:
             RuntimeError: ``start_response()`` was never called.
@@ -218,7 +218,7 @@ class Handshake:
         self._body = body
         if self.status:
             return
-        # A generator, which begins when it is asked for the first item.
+        # A generator runs no code before its first item is read.
         self._rest = iter(body)
         while not self.status:
             try:
@@ -226,10 +226,10 @@ class Handshake:
             except StopIteration:
                 break
         if not self.status:
-            raise RuntimeError("the application ended without a call of start_response()")
+            raise RuntimeError("the application returned without calling start_response()")
 
     def accept_early(self) -> None:
-        """Accept on the spot, as a view uses the socket before it has returned.
+        """Accept at once: a view uses the socket before it has returned.
 
         Raises:
             ConnectionClosed: the user has too many sockets.
@@ -244,7 +244,7 @@ class Handshake:
             if not self.takeover.is_switched:
                 websocket.abandon()
                 raise ConnectionClosed(websocket.close_code or CloseCode.ABNORMAL)
-            permit.is_refused = False  # with a response, as it is
+            permit.is_refused = False  # closed, since the 101 has been sent
             self._join()
             self._accept()
             websocket.close(CloseCode.TRY_AGAIN_LATER, FULL_USER.status)
@@ -256,7 +256,7 @@ class Handshake:
 
     @property
     def _accepted(self) -> SwitchingProtocols | None:
-        """What the view has accepted with, though middleware may have put a copy in its place."""
+        """The response with which the view accepted; middleware may have replaced it by a copy."""
         if isinstance(self.response, SwitchingProtocols):
             return self.response
         return self.request.accepted if self.request is not None else None
@@ -265,7 +265,7 @@ class Handshake:
         """Open the socket, close it, or refuse the handshake."""
         is_101 = self.status.startswith("101")
         if self.request is None:
-            # What is put around Django has answered in its place.
+            # Code that wraps Django has answered instead of it.
             return self._send()
         if is_101 and self._accepted is not None:
             return self._open(self._accepted)
@@ -276,12 +276,12 @@ class Handshake:
         return self._refuse()
 
     def _open(self, accepted: SwitchingProtocols) -> Iterable[bytes]:
-        """Continue on the socket what began as a request."""
+        """Open the socket and continue with the view."""
         try:
             if not self.takeover.is_taken:
                 self._join()
         except Exception as error:
-            # The database or the broker is away, and there is still time to say so.
+            # The database or the broker is down, and the handshake can still be refused.
             self._report(error)
             return self._refuse()
         try:
@@ -302,13 +302,13 @@ class Handshake:
         """Read the session, and join the groups of session and user."""
         request, hooks = self.request, self.hooks
         assert request is not None
-        # To join may take a while: what closes all sockets of a user meanwhile must not accept.
+        # Joining may take a while. Closing the user's sockets meanwhile must not accept this one.
         self._may_accept = False
         try:
             if conf.prefix_function() is None or hooks.request_context is None:
                 hooks.groups = users.join(self.websocket, request)
             else:
-                # The middleware, which knows the tenant, is through.
+                # The middleware, which knows the tenant, has returned.
                 hooks.groups = hooks.request_context.enter(users.join, self.websocket, request)
         finally:
             self._may_accept = True
@@ -322,9 +322,9 @@ class Handshake:
         """Send the 101 and take the socket over.
 
         Args:
-            subprotocols: those that the view speaks.
-            compression: whether the view agrees to it.
-            start_response: of the server; it is called now unless the view is not through yet.
+            subprotocols: the view's subprotocols.
+            compression: whether the view allows it.
+            start_response: the server's function, if the view has returned.
         """
         request, websocket, hooks = self.request, self.websocket, self.hooks
         assert request is not None
@@ -334,7 +334,7 @@ class Handshake:
             offered, answer = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), None
             if offered is not None:
                 websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
-                # Browsers that offer something give up when nothing is answered.
+                # Browsers that offer subprotocols give up if none is selected.
                 answer = websocket.subprotocol or handshake.select_subprotocol(
                     offered, (handshake.BEARER,)
                 )
@@ -346,11 +346,11 @@ class Handshake:
         self._may_accept = False
         closed = members.closings.finish(self, hooks.groups)
         if closed is not None:
-            # What the view has sent was for a user who is no longer signed in.
+            # The view sent its messages to a user who is no longer signed in.
             websocket.unsend()
             websocket.close(*closed)
         transport, unread = self.takeover.take(websocket)
-        # One string for all sockets from there.
+        # One string for all sockets from that address.
         hooks.address = sys.intern(str(meta.get("REMOTE_ADDR") or ""))
         hooks.opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
@@ -358,30 +358,30 @@ class Handshake:
             notify(websocket_opened, WebSocket, websocket=websocket, request=request)
 
     def _begin(self, accepted: SwitchingProtocols) -> None:
-        """The socket is open and the request is over: go on with the view."""
+        """Continue with the view: the socket is open and the request has ended."""
         websocket, hooks = self.websocket, self.hooks
         assert self.request is not None
         self._is_over = True
         hooks.request_context = accepted.request_context
         try:
-            # Those of the server's greenlet, which ends.
+            # The connections of the server's greenlet, which ends.
             databases.end_handshake()
             databases.discard()
             hooks.session = sessions.watch(self.request)
             trim(self.request)
         except BaseException as error:
-            # A session store or database backend of the project's. The view goes on with a socket
-            # that is closed, so it is told.
+            # Raised by the project's session store or database backend. The view still runs, with
+            # a closed socket, so that it learns of the close.
             hooks.fail(websocket, error)
         hooks.begin(websocket, accepted)
 
     def _close_after_101(self) -> Iterable[bytes]:
-        """Close the socket of a request that is answered when the 101 has long gone out."""
+        """Close the socket of a request whose answer comes after the 101."""
         websocket, response = self.websocket, self.response
         assert response is not None
         code = None
         if not self.takeover.is_taken:
-            # The server had sent it before Django was asked, and Django says no.
+            # The server sent the 101 before it called Django, and Django refuses.
             count("handshakes_refused")
             is_later = response.status_code in (429, 503)
             code = CloseCode.TRY_AGAIN_LATER if is_later else CloseCode.POLICY_VIOLATION
@@ -401,18 +401,18 @@ class Handshake:
         return EmptyBody([b""])
 
     def _refuse(self) -> Iterable[bytes]:
-        """Refuse: the one door of all handshakes that Django does not accept."""
+        """Refuse the handshake; every handshake that Django does not accept ends here."""
         request = self.request
         assert request is not None
         count("handshakes_refused")
-        # Also as gevent-websocket takes a request with a socket in its environ for accepted.
+        # gevent-websocket, too, regards a request with a socket in its environ as accepted.
         self._may_accept = False
         self.hooks.refuse(self.websocket)
         slot = None
         if not request.is_foreign and wants_close(request.META, refusals_of(request)):
             slot = dismissal.enter()
         status, _, reason = self.status.partition(" ")
-        # What is put around Django may have made it another response than Django's.
+        # Code that wraps Django may have replaced Django's response.
         response = HttpResponse(status=int(status), reason=reason, headers=dict(self.headers))
         if not request.is_refusal_logged:
             more = f", as close code {close_code(response)}" if slot is not None else ""
@@ -439,7 +439,7 @@ class Handshake:
         self._start_response(_STATUS, headers)
 
     def _send(self) -> Iterable[bytes]:
-        """Hand status and headers to the server, and return the body for it to send and close."""
+        """Pass status and headers to the server; return the body, which it sends and closes."""
         self._write = self._start_response(self.status, self.headers)
         if self._rest is None and not self._first:
             return self._body
@@ -447,7 +447,7 @@ class Handshake:
         return BegunBody(chain(self._first, rest), self._close_body)
 
     def _discard(self) -> None:
-        """Run what makes the body to its end; the items go nowhere."""
+        """Iterate over the body and discard its items."""
         for _ in self._body if self._rest is None else self._rest:
             pass
 
@@ -458,8 +458,8 @@ class Handshake:
             close()
 
     def _replace(self, response: HttpResponse) -> None:
-        """Answer with a response of ours, which Django knows nothing of."""
-        # To close it would end a request that has not begun, or has ended.
+        """Answer with a response of our own, unknown to Django."""
+        # Closing it would end a request that has not begun, or has ended already.
         response.closed = True
         self.response = response
         self.status = f"{response.status_code} {response.reason_phrase}"
@@ -467,7 +467,7 @@ class Handshake:
         self._rest, self._first = None, []
 
     def _report(self, error: Exception) -> None:
-        """Report an error that came after the view, and answer what a page would show."""
+        """Report an error that occurred after the view; answer with the response of a page."""
         assert self.request is not None
         self.request.is_refusal_logged = True
         response = self.hooks.report(self.websocket, error)
@@ -476,9 +476,9 @@ class Handshake:
         self._replace(response)
 
     def _correct(self) -> None:
-        """Answer something else than a 101 that no view of ours has made."""
+        """Replace a 101 that is not the response of a WebSocket view."""
         logger.error(
-            "WebSocket handshake not accepted: %s has status 101, but no view has returned a "
+            "WebSocket handshake not accepted: %s has status 101, but no view returned a "
             "WebSocketResponse: is the view decorated with @websocket?",
             type(self.response).__qualname__,
         )
@@ -486,9 +486,9 @@ class Handshake:
         self._replace(refusal_response(_NOT_ACCEPTED))
 
     def _end_request(self) -> None:
-        """Send request_finished: from here on there is no request that waits for its end.
+        """Send ``request_finished``, exactly once.
 
-        Once, though what is put around Django may close its response or not.
+        Code that wraps Django may have closed the response already.
         """
         response = self.response
         try:
@@ -498,11 +498,13 @@ class Handshake:
                 if response is not None and not response.closed:
                     response.close()
         except BaseException as error:
-            # A receiver's. The answer has gone out, as a page's would have, and holds.
+            if self.request is None:
+                raise  # there is no request to report it with
+            # Raised by a receiver. As with a page, the answer has been sent and stays valid.
             self.hooks.report(self.websocket, error)
 
     def _fail(self) -> None:
-        """Give up the socket: an error goes to the server in place of an answer."""
+        """Give up the socket: the server gets an error instead of an answer."""
         self._may_accept = False
         if self.request is None:
             return

@@ -1,8 +1,8 @@
 """Forms filled in with JSON instead of the data of an HTML form.
 
 A form field expects text, or a list of texts, since HTML forms send nothing else. For other types
-some fields raise, and others accept a value that was not meant: ``true`` as the primary key 1, a
-list as the text "['a']". Here both are errors of the form.
+some fields raise, and others accept an unintended value: ``true`` as the primary key 1, a list as
+the text "['a']". Here both are errors of the form.
 """
 
 from __future__ import annotations

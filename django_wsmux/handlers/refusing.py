@@ -1,9 +1,9 @@
-"""How a refusal reaches the client: as the HTTP response that it is, or as a close code.
+"""Sends a refusal to the client: as an HTTP response or as a close code.
 
-A page's script cannot see the HTTP answer to a handshake: whatever it was, ``onclose`` says 1006.
-So clients may have the handshake accepted and closed at once, with a code that says why:
-those that offer our own subprotocol always, browsers where ``WEBSOCKET_REFUSALS`` or the view says
-so. All others get plain HTTP.
+A script cannot see the HTTP response to a handshake: ``onclose`` always reports 1006. So a
+handshake can be accepted and closed at once, with a code that tells the cause. Clients that offer
+our own subprotocol always get the code, browsers if ``WEBSOCKET_REFUSALS`` or the view says so. All
+others get the HTTP response.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ __all__ = [
     "with_port",
 ]
 
-#: What a refusal is closed with: this and its status, but for those with codes of their own.
+#: The close code of a refusal is this plus its status, unless the status has its own code.
 _OWN_CODES: Final = 4000
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 def refusal_response(refusal: Refusal) -> HttpResponse:
-    """Return a refusal that is counted and logged already as Django's response."""
+    """Return a Django response for a refusal that has already been counted and logged."""
     status, _, reason = refusal.status.partition(" ")
     response = HttpResponse(
         refusal.reason,
@@ -66,17 +66,17 @@ def refusal_response(refusal: Refusal) -> HttpResponse:
         headers=dict(refusal.headers),
         content_type="text/plain; charset=utf-8",
     )
-    # django.utils.log.log_response(): a flood is not to be logged a second time.
+    # django.utils.log.log_response() must not log a flood a second time.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
 
 def wants_close(environ: Mapping[str, Any], mode: str) -> bool:
-    """Return whether a client is to see a close code where it is refused.
+    """Return whether a refused client gets a close code.
 
     Args:
-        environ: of the handshake.
-        mode: as in ``WEBSOCKET_REFUSALS``.
+        environ: the environ of the handshake.
+        mode: a value of ``WEBSOCKET_REFUSALS``.
     """
     if handshake.V1 in _offered(environ):
         return True
@@ -84,7 +84,7 @@ def wants_close(environ: Mapping[str, Any], mode: str) -> bool:
 
 
 def _is_browser(environ: Mapping[str, Any]) -> bool:
-    """Return whether a page has asked. Chromium sends no Sec-Fetch-Mode with a handshake."""
+    """Return whether the client is a browser. Chromium sends no ``Sec-Fetch-Mode`` here."""
     is_marked = environ.get("HTTP_SEC_FETCH_MODE") == "websocket"
     is_named = environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
     return "HTTP_ORIGIN" in environ and (is_marked or is_named)
@@ -96,7 +96,7 @@ def _offered(environ: Mapping[str, Any]) -> list[str]:
 
 
 def refusals_of(request: HttpRequest) -> str:
-    """Return what the view says of its refusals, or else ``WEBSOCKET_REFUSALS``."""
+    """Return the view's ``refusals``, or else ``WEBSOCKET_REFUSALS``."""
     match = request.resolver_match
     view: Any = match.func if match is not None else None
     options = getattr(view, "view_initkwargs", {})
@@ -106,7 +106,7 @@ def refusals_of(request: HttpRequest) -> str:
 
 
 def close_code(response: HttpResponseBase) -> int:
-    """Return the close code that tells a script what the response would tell a person."""
+    """Return the close code that corresponds to a response."""
     status = response.status_code
     if status == 401 or (status in _REDIRECTS and _leads_to_login(response)):
         return SIGNED_OUT
@@ -118,7 +118,7 @@ def close_code(response: HttpResponseBase) -> int:
 
 
 def _leads_to_login(response: HttpResponseBase) -> bool:
-    """Return whether a redirect asks to sign in."""
+    """Return whether a redirect leads to the login page."""
     try:
         target = urlsplit(response.headers.get("Location", ""))
         if REDIRECT_FIELD_NAME in parse_qs(target.query, keep_blank_values=True):
@@ -135,7 +135,7 @@ def _retry_after(response: HttpResponseBase, is_later: bool) -> float | None:
 
     Args:
         response: the refusal.
-        is_later: whether it should, and understands it.
+        is_later: whether the client should try again and understands the value.
     """
     if not is_later:
         return None
@@ -153,18 +153,18 @@ def dismiss(
     headers: Iterable[tuple[str, str]],
     slot: Permit,
 ) -> None:
-    """Accept the handshake and close it with what a script can act on.
+    """Accept the handshake and close it with a code that a script can read.
 
     Args:
         request: the handshake.
-        takeover: how to get the socket from the server.
+        takeover: takes the socket from the server.
         response: the refusal.
-        headers: those of the refusal, of which cookies go out on the 101.
-        slot: from ``dismissal.enter()``.
+        headers: the headers of the refusal, whose cookies are sent with the 101.
+        slot: the result of ``dismissal.enter()``.
     """
     meta = request.META
     offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
-    # Browsers that offer something give up when nothing is answered.
+    # Browsers that offer subprotocols give up if none is selected.
     subprotocol = handshake.select_subprotocol(offered, (handshake.V1, *_offered(meta)))
     cookies = [header for header in headers if header[0].lower() == "set-cookie"]
     head = handshake.switching_protocols(meta["HTTP_SEC_WEBSOCKET_KEY"], subprotocol, cookies)
@@ -178,22 +178,22 @@ def dismiss(
 
 
 def hint(status: int) -> str:
-    """Return what to change where a status looks like a mistake of the project, else ``""``."""
+    """Return advice for a status that looks like a mistake of the project, else ``""``."""
     if 200 <= status < 300:
-        return "the view has returned a page; does it lack @websocket?"
+        return "the view returned a page; does it lack @websocket?"
     if status == 301:
-        return "clients do not follow; if it is APPEND_SLASH, use the URL with the slash"
+        return "clients do not follow; if the cause is APPEND_SLASH, use the URL with the slash"
     return ""
 
 
-#: What Django's loggers of a SuspiciousOperation begin with, before the name of its class.
+#: Prefix of Django's loggers for a SuspiciousOperation; the name of its class follows.
 _SECURITY: Final = "django.security."
 
 
 def limit_lines(record: logging.LogRecord) -> bool:
-    """Limit Django's own lines about refused handshakes, and what of the client is in them.
+    """Limit Django's log lines about refused handshakes, and the client's data in them.
 
-    Errors of the project are all logged. What ``django.security`` calls errors are the client's.
+    All errors of the project are logged. Those of ``django.security`` are caused by clients.
     """
     request = getattr(record, "request", None)
     if not isinstance(request, WebSocketRequest):
@@ -201,7 +201,7 @@ def limit_lines(record: logging.LogRecord) -> bool:
     is_security = record.name.startswith(_SECURITY)
     if record.levelno >= logging.ERROR and not is_security:
         return True
-    # The text of a SuspiciousOperation may quote the client.
+    # The text of a SuspiciousOperation may quote the client's data.
     end = suffix(record.name if is_security else record.msg)
     if end is None:
         return False
@@ -214,7 +214,7 @@ def limit_lines(record: logging.LogRecord) -> bool:
         )
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        # The traceback would end with the text.
+        # The traceback would repeat that text.
         end = f" ({raised_at(error)}){end}"
         record.exc_info = None
     record.msg += end.replace("%", "%%")
@@ -222,9 +222,9 @@ def limit_lines(record: logging.LogRecord) -> bool:
 
 
 def limit_security(kind: type[SuspiciousOperation] = SuspiciousOperation) -> None:
-    """Limit Django's lines about errors of a class, and of all that are known to derive from it.
+    """Limit Django's log lines about errors of a class and of its subclasses.
 
-    Django has a logger for each, and a filter holds for its own logger only.
+    Django has a logger for each class, and a filter applies to one logger only.
     """
     logging.getLogger(f"{_SECURITY}{kind.__name__}").addFilter(limit_lines)
     for derived in kind.__subclasses__():
@@ -232,22 +232,22 @@ def limit_security(kind: type[SuspiciousOperation] = SuspiciousOperation) -> Non
 
 
 def check_refusals(refusals: str | None) -> None:
-    """Check what a view says of its refusals.
+    """Check the ``refusals`` of a view.
 
     Raises:
-        ValueError: it is neither ``"http"`` nor ``"close"`` nor ``None``.
+        ValueError: the value is neither ``"http"`` nor ``"close"`` nor ``None``.
     """
     if refusals not in (None, "http", "close"):
         raise ValueError(f'refusals must be "http", "close" or None, not {refusals!r}')
 
 
 def advice(request: HttpRequest, claimed: str, host: str) -> str:
-    """Return what to do about an origin that is refused."""
+    """Return advice about an origin that is refused."""
     if request.is_secure() and origin.is_same(claimed, host, secure=False):
         return (
             "only the scheme differs: redirect pages to https (SECURE_SSL_REDIRECT), or have the "
-            "proxy tell the true one in the header of SECURE_PROXY_SSL_HEADER; to allow it "
-            "nevertheless, add it to WEBSOCKET_ALLOWED_ORIGINS"
+            "proxy send the client's scheme in the header of SECURE_PROXY_SSL_HEADER; to allow the "
+            "origin anyway, add it to WEBSOCKET_ALLOWED_ORIGINS"
         )
     advice = (
         "if it is yours, add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS, and have "
@@ -259,8 +259,8 @@ def advice(request: HttpRequest, claimed: str, host: str) -> str:
 
 
 def with_port(host: str, port: str) -> str:
-    """Add the port that a proxy tells, where it is not in the host and not the scheme's.
+    """Add a port from the proxy to a host that has none, unless it is a default port.
 
-    As ``CsrfViewMiddleware`` has it.
+    ``CsrfViewMiddleware`` does the same.
     """
     return host if port in ("80", "443") or origin.has_port(host) else f"{host}:{port}"

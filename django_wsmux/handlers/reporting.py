@@ -1,8 +1,8 @@
-"""Reports of errors of WebSocket views, made as Django makes those of pages.
+"""Reports errors of WebSocket views as Django reports those of pages.
 
 A report runs third-party code: receivers of ``got_request_exception``, ``handler500``, logging
-handlers, error trackers. After it the socket must be closed and the greenlet must go on with the
-next one, so no exception leaves it.
+handlers, error trackers. Afterwards the socket must be closed, and the greenlet must continue with
+the next one, so no exception leaves a report.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def report(
         user_id: primary key of the signed-in user, as a string.
 
     Returns:
-        The response that a page would get; an empty 500 if reporting fails.
+        The response of a page with this error; an empty 500 if reporting fails.
     """
     try:
         request = find_request()

@@ -1,4 +1,4 @@
-"""The request of a handshake, and the part of it that is kept while its socket is open."""
+"""The request of a handshake, and the part of it that is kept with the open socket."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
     "trim",
 ]
 
-#: Where the environ of a handshake has its ``Handshake`` until Django has made the request.
+#: Key of the ``Handshake`` in its environ, until Django has created the request.
 HANDSHAKE_KEY: Final = "django_wsmux.handshake"
 
 # The body of every handshake.
 _NO_BODY: Final = io.BytesIO()
 
-# Prefixes of the server's own keys: sockets, parser, buffers, functions that hold the request.
+# Prefixes of the server's own keys: sockets, parser, buffers, functions that refer to the request.
 _SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
 _PLAIN: Final = (str, int, tuple)
 
@@ -74,7 +74,7 @@ class WebSocketRequest(WSGIRequest):
 
 
 def build_request(environ: dict[str, Any]) -> WebSocketRequest:
-    """Return the request of an environ, with its socket if that is what it asks for."""
+    """Return the request of an environ, with a socket if it is a handshake."""
     path_info = environ.get("PATH_INFO", "")
     request = WebSocketRequest(environ)
     if environ["PATH_INFO"] != path_info or not environ["SCRIPT_NAME"].isascii():
@@ -86,9 +86,9 @@ def build_request(environ: dict[str, Any]) -> WebSocketRequest:
 
 
 def foreign_request(request: object) -> TypeError:
-    """Return the error for an object that middleware has passed on in place of the request."""
+    """Return the error for an object that middleware has passed on instead of the request."""
     return TypeError(
-        f"middleware has passed on {type(request)!r} in place of the request of a "
+        f"middleware has passed on {type(request)!r} instead of the request of a "
         f"WebSocket: pass on the same request, or a copy.copy() of it"
     )
 

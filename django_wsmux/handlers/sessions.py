@@ -1,9 +1,9 @@
 """``request.session``: a cheap query for the handshake, and a warning about unsaved changes.
 
-Django reads sessions from the database with the ORM, which takes longer to build the query than the
+Django reads sessions from the database with the ORM, which needs longer to build the query than the
 database to answer it: a quarter of a whole handshake. Here the query is built once.
 
-Once the socket is open, no middleware saves the session. To save it hours later without the view's
+Once the socket is open, no middleware saves the session. Saving it hours later without the view's
 knowledge would undo changes of other requests, such as signing out. So a view that changes the
 session must save it, and a warning is logged if it does not.
 """
@@ -64,7 +64,7 @@ class SessionStore(db.SessionStore):
         return self.decode(row[0])
 
 
-#: Session stores of Django, and what reads the same at less cost.
+#: Session stores of Django, and classes that read the same data at less cost.
 DIRECT: Final[dict[type[SessionBase], type[SessionBase]]] = {db.SessionStore: SessionStore}
 
 
@@ -86,7 +86,7 @@ def _watched(store: type[Any]) -> type[Any]:
 
 
 def watch(request: HttpRequest) -> SessionBase | None:
-    """Begin to watch the session for unsaved changes; return it, if there is one."""
+    """Start watching the session for unsaved changes; return the session, if any."""
     session = getattr(request, "session", None)
     if not isinstance(session, SessionBase):
         return None
@@ -99,7 +99,7 @@ def watch(request: HttpRequest) -> SessionBase | None:
 
 
 def warn_of_change(session: SessionBase, request: HttpRequest | None) -> None:
-    """Log that the view has changed the session and not saved it."""
+    """Log that the view changed the session and did not save it."""
     session.modified = False
     logger.warning(
         "%s: request.session was changed after the handshake and not saved: call "

@@ -1,7 +1,7 @@
 """The Django side of an open socket.
 
-What a view raises is logged and signalled as Django does for a request, and ends its own socket
-only. Each message of an event view is to the database what a request is.
+An exception of a view is logged and signalled as Django does for a request, and closes only that
+socket. For the database, each message of an event view is like a request.
 """
 
 from __future__ import annotations
@@ -60,49 +60,48 @@ _disconnecting: set[Connection] = set()
 
 
 class Acceptor(Protocol):
-    """Sends the 101 when a view uses the socket before it has returned."""
+    """Sends the 101 when a view uses the socket before returning."""
 
     def accept_early(self) -> None:
         """See ``Handshake``."""
 
 
 class EventView(Protocol):
-    """What is called of a ``WebSocketView`` once its socket is open."""
+    """The methods of a ``WebSocketView`` that are called for its socket."""
 
     keep_request: bool
     subprotocols: Sequence[str]
     compression: bool
-    #: Handles a message of a group, where the view looks at them.
+    #: Handles a group's message, if the view defines it.
     group_receive: Any
 
     def connect(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
-        """Decide on the handshake: ``None`` is yes."""
+        """Decide on the handshake: ``None`` accepts."""
 
     def receive(self, message: str | bytes) -> object:
         """Handle a message."""
 
     def disconnect(self, code: int, reason: str) -> object:
-        """The socket is closed."""
+        """Handle the close of the socket."""
 
     def release_request(self) -> None:
-        """Let go of the request."""
+        """Drop the request."""
 
 
 class DjangoHooks(DefaultHooks):
     """What Django adds to one socket: ``connection.interfaces.Hooks``.
 
     Args:
-        request: of the handshake.
-        handshake: opens the socket; ``None`` for one that will never be open.
+        request: the request of the handshake.
+        handshake: opens the socket; ``None`` if the socket will never open.
 
     Attributes:
         groups: keys of the groups of user and session.
-        session: of the request, from when no middleware saves it any more.
+        session: the session, once no middleware saves it any more.
         view: the event view.
         request_context: what is active in each call of the view, once it has accepted.
-        address: where the handshake came from: the proxy where there is one, empty for a unix
-            socket.
-        opened_at: when the 101 was sent, on the clock of ``time.monotonic()``.
+        address: address of the peer, or of the proxy if there is one; empty for a unix socket.
+        opened_at: when the 101 was sent, by ``time.monotonic()``.
     """
 
     __slots__ = (
@@ -130,19 +129,19 @@ class DjangoHooks(DefaultHooks):
     # The handshake
 
     def open(self, websocket: Connection) -> None:
-        """Accept on the spot, unless an event view leaves it to us, or it is under way."""
+        """Accept at once, except for an event view or if accepting is in progress."""
         if self.view is None and self._handshake is not None:
             self._handshake.accept_early()
 
     def surround(self, response: SwitchingProtocols) -> None:
-        """Add what ``WEBSOCKET_CONTEXT`` says to what is around the view that has accepted."""
+        """Add the context managers of ``WEBSOCKET_CONTEXT`` to the context of a view."""
         assert self.request is not None
         self.request_context = response.request_context = context.managed(
             self.request, response.request_context
         )
 
     def refuse(self, websocket: WebSocket) -> None:
-        """The socket will not open, though an event view may have said yes to it."""
+        """Give up a socket that does not open, even if an event view has accepted it."""
         websocket.abandon()
         if self.view is not None and self.request_context is not None:
             self._tell_of_close(websocket)
@@ -152,7 +151,7 @@ class DjangoHooks(DefaultHooks):
     # The conversation
 
     def begin(self, websocket: WebSocket, accepted: SwitchingProtocols) -> None:
-        """Go on with the view: the socket is open, and the request is over."""
+        """Continue with the view: the socket is open, and the request has ended."""
         self._handshake = None
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._run_view(websocket, accepted))
@@ -160,7 +159,7 @@ class DjangoHooks(DefaultHooks):
             self._serve(websocket)
 
     def _serve(self, websocket: WebSocket) -> None:
-        """From here on messages go to the event view."""
+        """Pass messages to the event view from now on."""
         assert self.view is not None
         if not self.view.keep_request:
             try:
@@ -170,11 +169,11 @@ class DjangoHooks(DefaultHooks):
         websocket.serve()
 
     def identify(self, websocket: Connection) -> bool:
-        """The first message has said whose socket this is: be in the groups of that user.
+        """Join the groups of the user whom the first message has identified.
 
         Returns:
-            False if the socket is closed: with 1013 as the user has too many sockets, or because
-            the user's sockets were closed while the message was judged.
+            False if the socket is closed: with 1013 because the user has too many sockets, or
+            because the user's sockets were closed during authentication.
         """
         assert self.request is not None
         permit = websocket.permit
@@ -187,7 +186,7 @@ class DjangoHooks(DefaultHooks):
         if closed is not None:
             websocket.close(*closed)
         if websocket.closed:
-            # The socket closed meanwhile, so this is the only place that takes it out.
+            # The socket closed meanwhile, so no other code removes it from the groups.
             users.leave(websocket, self.groups)
         return closed is None
 
@@ -203,7 +202,7 @@ class DjangoHooks(DefaultHooks):
     def _run_view(self, websocket: WebSocket, response: WebSocketResponse) -> None:
         """Run a function view's conversation to its end and close the socket.
 
-        It may end with a yes: that of a view which could not be asked before the 101, and has the
+        It may end by accepting: a view that could not be called before the 101, and that uses the
         socket from then on.
         """
         answer: object = response
@@ -225,7 +224,7 @@ class DjangoHooks(DefaultHooks):
                 websocket.close()
         finally:
             if not is_served:
-                # Killed in the middle: the process is going.
+                # Killed: the process is stopping.
                 websocket.close(CloseCode.SERVICE_RESTART)
                 self.end(websocket)
 
@@ -236,7 +235,7 @@ class DjangoHooks(DefaultHooks):
         return answer
 
     def end(self, websocket: WebSocket) -> None:
-        """The view is done with the socket."""
+        """Send ``websocket_closed``: the view is done with the socket."""
         notify(
             websocket_closed,
             WebSocket,
@@ -250,29 +249,30 @@ class DjangoHooks(DefaultHooks):
         self._detach_request(websocket)
 
     def _detach_request(self, websocket: WebSocket) -> None:
-        """Part request and socket, so that both go at once and not with the garbage collector."""
+        """Separate request and socket, so that both are freed without the garbage collector."""
         self._handshake = None
         if self.request is not None:
             self.request.websocket = None
             self.request = self.session = None
         websocket.environ.pop("wsgi.websocket", None)
 
-    # contracts.Hooks
+    # connection.interfaces.Hooks
 
-    #: Whoever waits for a message gives the database connections back first.
+    #: A greenlet that waits for a message gives its database connections back first.
     before_wait = staticmethod(databases.release)
 
-    #: A greenlet that ends gives them back too.
+    #: A greenlet that ends gives them back, too.
     retire = staticmethod(databases.discard)
 
     dump_json = staticmethod(dump_json)
 
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""
-        handle: Callable[[Any], object] = self.view.receive  # type: ignore[union-attr]
-        if tracing.tracer is not None:
-            handle = partial(tracing.tracer.receive, websocket, handle)
-        self._in_view(websocket, handle, message)
+        if tracing.tracer is None:
+            self._in_view(websocket, self.view.receive, message)  # type: ignore[union-attr]
+        else:
+            view = self.view.receive  # type: ignore[union-attr]
+            self._in_view(websocket, partial(tracing.tracer.receive, websocket, view), message)
 
     def group_receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message of a group."""
@@ -322,11 +322,11 @@ class DjangoHooks(DefaultHooks):
         users.leave(websocket, self.groups)
 
     def refresh_user(self) -> None:
-        """Read session and user anew; ``request.user`` is evaluated when it is next used."""
+        """Reload the session, and the user when ``request.user`` is next used."""
         request = self.request
         if request is None:
             raise RuntimeError(
-                "the request is gone: a view with keep_request = False has no request.user"
+                "refresh_user() needs a request, but a view with keep_request = False keeps none"
             )
         if request.identity is not None:
             request.__dict__.pop("_cached_user", None)
@@ -350,7 +350,7 @@ class DjangoHooks(DefaultHooks):
     def _in_view(
         self, websocket: Connection, function: Callable[[Any], object], subject: Any
     ) -> None:
-        """Call an event view. Never raises: the greenlet has other sockets to serve."""
+        """Call an event view. Never raises, since the greenlet serves other sockets, too."""
         current = getcurrent()
         started = perf_counter()
         context: Any = None
@@ -370,7 +370,7 @@ class DjangoHooks(DefaultHooks):
             if self.session is not None and self.session.modified:
                 sessions.warn_of_change(self.session, self.request)
         except BaseException:
-            logger.exception("%r: what follows a message failed", websocket)
+            logger.exception("%r: error during cleanup after a message", websocket)
 
     def _run(
         self,
@@ -378,12 +378,12 @@ class DjangoHooks(DefaultHooks):
         around: RequestContext | None,
         function: Callable[[], object],
     ) -> object:
-        """Run a conversation or a helper; only GreenletExit gets out.
+        """Run a conversation or a helper; raises only ``GreenletExit``.
 
         Args:
             websocket: the socket.
-            around: ``None`` if there is nothing around it.
-            function: what to run.
+            around: the context to run it in, if any.
+            function: the conversation or helper.
         """
         context: Any = None
         try:
@@ -392,7 +392,7 @@ class DjangoHooks(DefaultHooks):
             context = around.context(getcurrent())
             return require_done(context.run(function), function)
         except GreenletExit:
-            raise  # killed, as its socket has closed or the process is going
+            raise  # killed, since its socket has closed or the process is stopping
         except BaseException as error:
             # SystemExit would end the worker with all of its sockets.
             self.fail(websocket, error, context)
@@ -401,23 +401,23 @@ class DjangoHooks(DefaultHooks):
             self._clear_up(websocket)
 
     def _clear_up(self, websocket: Connection) -> None:
-        """Do what follows a conversation or a helper."""
+        """Clean up after a conversation or a helper."""
         try:
             databases.discard()
             if self.session is not None and self.session.modified:
                 sessions.warn_of_change(self.session, self.request)
         except BaseException:
-            logger.exception("%r: what follows a message failed", websocket)
+            logger.exception("%r: error during cleanup after a message", websocket)
 
     def report(
         self, websocket: Connection, error: BaseException, context: Any = None
     ) -> HttpResponseBase:
-        """Log and signal an error as Django does for a view; return what a page would show.
+        """Log and signal an error as Django does for a view; return the response of a page.
 
         Args:
             websocket: the socket.
-            error: what the view raised, while it is handled.
-            context: what the view ran in, if it did: its request id is to be in the log.
+            error: the exception, while it is being handled.
+            context: the context that the view ran in, if any, so that its request id is logged.
         """
         assert isinstance(websocket, WebSocket)
 
@@ -439,7 +439,7 @@ class DjangoHooks(DefaultHooks):
             and websocket.closed
             and websocket not in _disconnecting
         ):
-            return  # the peer has gone in the middle, which is no failure
+            return  # the peer has left, which is not a failure
         explain(error)
         response = self.report(websocket, error, context)
         if websocket.connecting:
@@ -450,24 +450,24 @@ class DjangoHooks(DefaultHooks):
 
 
 def admit_user(request: HttpRequest, permit: Permit) -> bool:
-    """Say whether the user of a handshake, if one is signed in, may have another socket.
+    """Return whether the user of a handshake, if signed in, may open another socket.
 
-    ``request.user`` is read, which asks the database, only where there is a cap.
+    ``request.user``, which needs a query, is read only if there is a limit.
     """
     limit = conf.options().max_sockets_per_user
     user = getattr(request, "user", None) if limit is not None else None
     if limit is None or user is None or not user.is_authenticated:
         return True
-    # Each tenant may have a user of that primary key.
+    # Each tenant may have a user with that primary key.
     name = f"{prefix} {user.pk}" if (prefix := conf.group_prefix()) else str(user.pk)
     return limits.admit_user(permit, name, limit, wire_path(request.META))
 
 
 def close_for(websocket: Connection, response: HttpResponseBase, code: int | None = None) -> None:
-    """Close an open socket with what would have been an HTTP response.
+    """Close an open socket instead of sending an HTTP response.
 
-    An error of the server is 1011, a refusal 1008, unless ``code`` says otherwise; the reason
-    names the status.
+    Without ``code``, a status from 500 on becomes 1011 and any other 1008. The reason names the
+    status.
     """
     if code is None:
         is_ours = response.status_code >= 500

@@ -1,6 +1,6 @@
-"""The place where an error was raised, in one line and without the error's text.
+"""Shows where an error was raised, in one line and without the error's text.
 
-The text may quote data of a peer: a token, or a megabyte.
+The text may quote a peer's data: a token, or a megabyte.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 
 __all__ = ["raised_at"]
 
-#: Calls to show at most.
+#: Maximum number of calls to show.
 _MOST: Final = 5
 
 
 def raised_at(error: BaseException) -> str:
-    """Return the type of an error and the lines of its traceback, at most the last few.
+    """Return the type of an error and the last lines of its traceback.
 
     The function that catches the error is left out.
 

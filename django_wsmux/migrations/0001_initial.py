@@ -1,4 +1,4 @@
-"""The table for publications that are too large for a PostgreSQL notification."""
+"""The table for messages that are too large for a PostgreSQL notification."""
 
 import django.db.models.functions.datetime
 from django.db import migrations, models
@@ -7,7 +7,7 @@ __all__ = ["Migration"]
 
 
 class Migration(migrations.Migration):
-    """Create it."""
+    """Create the table."""
 
     initial = True
 

@@ -1,4 +1,4 @@
-"""What the admin's page is called by, and the permission to view it. There is no table."""
+"""The model of the admin's page, and the permission to view it; it has no table."""
 
 from django.db import migrations, models
 
@@ -6,7 +6,7 @@ __all__ = ["Migration"]
 
 
 class Migration(migrations.Migration):
-    """Make it known."""
+    """Add the model."""
 
     dependencies = [("django_wsmux", "0001_initial")]
 

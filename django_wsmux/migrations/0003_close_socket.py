@@ -6,7 +6,7 @@ __all__ = ["Migration"]
 
 
 class Migration(migrations.Migration):
-    """Make it known."""
+    """Add the permission."""
 
     dependencies = [("django_wsmux", "0002_socket")]
 

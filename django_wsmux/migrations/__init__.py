@@ -1,3 +1,3 @@
-"""The tables: one, which only the PostgreSQL backend uses."""
+"""The table of the PostgreSQL backend, and the permissions of the admin's page."""
 
 __all__: list[str] = []

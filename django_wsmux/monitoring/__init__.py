@@ -1,3 +1,3 @@
-"""Counters, an overview of all processes, and where they are shown."""
+"""Counters, an overview of all processes, and the pages that show them."""
 
 __all__: list[str] = []

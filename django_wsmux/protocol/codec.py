@@ -232,7 +232,7 @@ class Codec:
         """Return the memory to read into directly while ``large`` is not ``None``.
 
         The buffer of a large frame grows as it fills, up to the size of the frame, so a claimed
-        length costs little. Release the view, then call ``filled()``.
+        length costs little. Release the view, then call ``buffer_updated()``.
         """
         assert self.large is not None
         if self._filled == len(self.large):

@@ -16,7 +16,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.headers import build_extension, parse_extension
 
 from .frames import FIN, RSV1, head
-from .prepared import PreparedMessage
+from .prepared import SingleMessage
 
 __all__ = [
     "FLUSH",
@@ -112,7 +112,7 @@ class Compressor:
         # With the context of earlier messages, where that was agreed on.
         self._stream: zlib._Compress | None = None
 
-    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return the whole frame of a message; see ``Framing``."""
         return self.frame(prepared.opcode, prepared.payload)
 

@@ -36,7 +36,7 @@ class Failure:
 
     Attributes:
         code: for the close frame.
-        reason: for the close frame, and the log.
+        reason: for the close frame and the log.
         counter: the counter of the limit that was exceeded; ``""`` if it is not one of our limits.
     """
 
@@ -62,7 +62,7 @@ class Sink(Protocol):
 
 
 class CannotMove(Exception):
-    """A connection cannot go on in another process, or not now; its text says why."""
+    """A connection cannot move to another process, or not now; the text gives the reason."""
 
 
 class Violation(Exception):

@@ -1,4 +1,4 @@
-"""A message that goes to many: encoded once for all who agreed on the same."""
+"""A message for many sockets, encoded once for all sockets with the same framing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Protocol
 
 from .frames import TEXT, encode
 
-__all__ = ["Framing", "PreparedMessage"]
+__all__ = ["Framing", "PreparedMessage", "SingleMessage"]
 
 
 class Framing(Protocol):
-    """How a message becomes the bytes that one peer gets, as agreed at its handshake.
+    """Encodes messages for one peer, as negotiated at its handshake.
 
     Attributes:
-        threshold: messages of fewer bytes go out as plain frames.
-        key: framings with equal keys make the same bytes of a message, once for all of them;
-            ``None`` for one that depends on what it made before, so its peer shares with no other.
+        threshold: messages of fewer bytes are sent as plain frames.
+        key: framings with equal keys encode a message to the same bytes, so it is encoded once for
+            all of them; ``None`` for a framing that depends on earlier messages.
     """
 
     @property
@@ -24,18 +24,33 @@ class Framing(Protocol):
     @property
     def key(self) -> Hashable | None: ...
 
-    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return the whole frame.
 
         Args:
             prepared: the message.
             group: name of the group that it was sent to; ``""`` for a message to one socket.
-            position: where it stands among the group's messages, if they are numbered, else ``""``.
+            position: its position among the group's messages if they are numbered, else ``""``.
         """
 
 
-class PreparedMessage:
-    """The frames of one message.
+class SingleMessage:
+    """A message for one socket.
+
+    Args:
+        opcode: TEXT or BINARY.
+        payload: the message.
+    """
+
+    __slots__ = ("opcode", "payload")
+
+    def __init__(self, opcode: int, payload: bytes) -> None:
+        self.opcode = opcode
+        self.payload = payload
+
+
+class PreparedMessage(SingleMessage):
+    """The frames of one message for many sockets.
 
     Args:
         opcode: TEXT or BINARY.
@@ -43,10 +58,10 @@ class PreparedMessage:
         group, position: see ``Framing.encode()``.
 
     Attributes:
-        plain: the frame for those who agreed on nothing.
+        plain: the frame for sockets without a negotiated framing.
     """
 
-    __slots__ = ("_forms", "group", "opcode", "payload", "plain", "position")
+    __slots__ = ("_forms", "group", "plain", "position")
 
     def __init__(self, opcode: int, payload: bytes, group: str = "", position: str = "") -> None:
         self.opcode = opcode
@@ -61,11 +76,11 @@ class PreparedMessage:
 
     @property
     def message(self) -> str | bytes:
-        """The message as a view knows it."""
+        """The message as a view gets it: ``str`` or ``bytes``."""
         return self.payload.decode() if self.opcode == TEXT else self.payload
 
     def form(self, framing: Framing) -> bytes:
-        """Return the frame for one connection; those whose framings have equal keys share it."""
+        """Return the frame for one socket; sockets whose framings have equal keys share it."""
         key = framing.key
         if key is None:
             return framing.encode(self, self.group, self.position)

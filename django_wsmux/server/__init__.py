@@ -1,3 +1,3 @@
-"""Private: the WSGI server, and what belongs to the whole process. No Django."""
+"""Private: WSGI servers and state of the whole process. No Django."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Holds the response of a WSGI application until it is decided how it is sent.
+"""Wrappers for the response of a WSGI application that is not sent yet.
 
 Middleware and agents that wrap an application may return any iterable, and may call
 ``start_response()`` late (PEP 3333).
@@ -16,10 +16,10 @@ StartResponse = Callable[..., Any]
 
 
 class BegunBody:
-    """A body of which some items have been read already.
+    """A body that has been read in part.
 
     Args:
-        items: those items and the rest.
+        items: the items that were read, and the rest.
         close: closes the body.
     """
 

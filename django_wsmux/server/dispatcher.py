@@ -1,4 +1,4 @@
-"""WSGI middleware that sorts requests: WebSocket handshakes here, everything else there."""
+"""WSGI middleware that separates WebSocket handshakes from all other requests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 
 
 def _no_wsgi(*args: object) -> NoReturn:
-    """Stands for what a WSGI server gives us and another does not."""
+    """Raise an error: the caller is not a WSGI server."""
     raise TypeError(
-        "this is a WSGI application, and it was called as ASGI servers (uvicorn, daphne, "
-        "hypercorn) call theirs: run gunicorn -k django_wsmux.worker.WebSocketWorker instead, with "
-        "this same application"
+        "an ASGI server (uvicorn, daphne, hypercorn) called this WSGI application: run gunicorn "
+        "-k django_wsmux.worker.WebSocketWorker instead, with the same application"
     )
 
 
@@ -29,10 +28,10 @@ class Dispatcher:
     """Calls one application for WebSocket handshakes and another for everything else.
 
     Args:
-        application: gets every request that does not ask for WebSocket, with its environ
-            untouched.
-        websocket_application: gets every handshake that is well formed, on a server whose
-            sockets can be taken over; the ``Takeover`` is under ``takeover.TAKEOVER_KEY``.
+        application: gets every request that is not a WebSocket handshake, with its environ
+            unchanged.
+        websocket_application: gets every valid handshake on a server whose sockets can be taken
+            over; the environ has the ``Takeover`` under ``takeover.TAKEOVER_KEY``.
     """
 
     def __init__(
@@ -58,8 +57,8 @@ class Dispatcher:
         return answer_upgrade(self.websocket_application, environ, start_response)
 
 
-#: Every dispatcher of this process. A server that was given an application which has none of them
-#: in it, however it is wrapped, can say so.
+#: Every dispatcher of this process. If there is none, a server can warn that its application does
+#: not contain one.
 dispatchers: Final[WeakSet[Dispatcher]] = WeakSet()
 
 
@@ -74,7 +73,7 @@ def answer_upgrade(
     elif not takeover.is_switched and takeover.has_body():
         refusal = handshake.HAS_BODY
     if takeover is None or not takeover.is_switched:
-        # A server that has switched protocols already has judged the handshake itself.
+        # A server that has switched protocols already has checked the handshake itself.
         refusal = handshake.check(environ) or refusal
     if refusal is not None:
         path = wire_path(environ)

@@ -1,8 +1,8 @@
-"""Caps on the WebSockets of this process: in all, per address, per user.
+"""Limits on the number of WebSockets of this process: in total, per address, per user.
 
 Each handshake takes a ``Permit`` before the framework is called, and keeps it until it is refused
-or its socket's descriptor is closed, so handshakes in progress count too. Without a limit there are
-no permits.
+or its socket's descriptor is closed, so handshakes in progress count, too. There are no permits
+without limits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ FULL_USER: Final = Refusal("429 Too Many Requests", "Too many WebSockets of this
 
 
 class Permit:
-    """The share of one WebSocket in the caps.
+    """The permission for one WebSocket, which counts for the limits.
 
     Attributes:
-        is_open: a socket holds it, and releases it when its descriptor is closed.
-        is_refused: its user has reached the limit.
+        is_open: an open socket holds the permit, and releases it when its descriptor is closed.
+        is_refused: the user has reached the limit.
     """
 
     __slots__ = ("_address", "_is_taken", "_user", "is_open", "is_refused")
@@ -101,7 +101,7 @@ def acquire(environ: dict[str, Any], options: Options) -> Permit | Refusal:
     """Take a permit for a handshake.
 
     Args:
-        environ: of the handshake.
+        environ: the environ of the handshake.
         options: the limits.
 
     Returns:
@@ -134,7 +134,7 @@ def _take_place(address: str | None, most: int | None, per_address: int | None) 
 
 
 def admit_user(permit: Permit, user: str, limit: int, path: str) -> bool:
-    """Count a handshake for its user; return whether it is within the limit.
+    """Count a handshake for its user; return whether the limit allows it.
 
     Args:
         permit: the permit of the handshake.

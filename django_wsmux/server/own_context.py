@@ -1,4 +1,4 @@
-"""Contexts of handshakes, which begin where the server begins with the request.
+"""Contexts of handshakes, each of which starts with the server's processing of the request.
 
 All requests of a kept-alive connection run in one greenlet, whose context still has the variables
 of earlier requests. In a new context, every variable belongs to this request, including those that
@@ -17,7 +17,7 @@ __all__ = ["NAMES_OF_OTHERS", "mark", "new", "run"]
 
 Result = TypeVar("Result")
 
-#: Whether all that the current context holds belongs to one request.
+#: Whether all variables of the current context belong to one request.
 mark: Final = ContextVar("django_wsmux.own_context", default=False)
 
 #: Names of variables to leave out: Django's, whose values are recorded by name, and Python's.

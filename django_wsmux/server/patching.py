@@ -31,7 +31,7 @@ def _missing() -> tuple[str, ...]:
 
 @cache
 def is_patched() -> bool:
-    """Return whether greenlets can take turns wherever a view waits: this process serves so."""
+    """Return whether the process is patched, so that greenlets take turns while views wait."""
     return not _missing()
 
 

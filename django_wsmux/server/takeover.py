@@ -1,17 +1,16 @@
-"""Taking the socket out of the hands of a WSGI server.
+"""Takes the socket of a request over from the WSGI server.
 
-One class for each kind of server: how to find the socket, what its HTTP parser has read past the
-request, whether the 101 is on the wire already, and how the WSGI call ends so that the server
-forgets the connection.
+Each kind of server has a class that knows how to find the socket, what the HTTP parser has read
+past the request, whether the 101 has been sent already, and how to end the WSGI call so that the
+server forgets the connection.
 
-Read in gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
+Checked with gunicorn 26.1 and 27.0 (``workers/ggevent.py``, ``workers/base_async.py``,
 ``http/unreader.py``), gevent 24.10 to 26.9 (``pywsgi.py``) and gevent-websocket 0.10.1
-(``handler.py``); the integration tests fail when one moves. Python's own server is in
+(``handler.py``); the integration tests fail if these change. Python's own server is in
 ``wsgiref.py``.
 
-To the WSGI middleware around the dispatcher an open socket is an answer like any other: status
-101, headers and an empty body. The server sends its own end of that answer to where it goes
-nowhere.
+For the WSGI middleware around the dispatcher, an open socket is a response like any other: status
+101, headers and an empty body. Whatever the server sends for it is discarded.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ __all__ = [
     "why_not",
 ]
 
-#: Where the WebSocket application finds the ``Takeover`` of its request; whoever calls the
-#: application itself, as the test client does, puts it there.
+#: Key of the ``Takeover`` in the environ of the WebSocket application. Code that calls the
+#: application itself, such as the test client, sets it.
 TAKEOVER_KEY: Final = "django_wsmux.takeover"
 
 _HANDLER_KEY: Final = "django_wsmux.pywsgi_handler"
 
-#: Where ``wsgiref_server.UpgradeHandler`` puts itself.
+#: Key of the request handler of a ``wsgiref`` server without threads.
 WSGIREF_KEY: Final = "django_wsmux.wsgiref_handler"
 
 #: Attribute of the greenlet in which our own worker answers a request: gunicorn's request and its
-#: socket. Middleware may replace what is in the environ, but not this.
+#: socket. Middleware may replace values in the environ, but not this.
 REQUEST_ATTRIBUTE: Final = "django_wsmux_request"
 
 #: Attribute of the greenlet in which a server has answered a handshake with an open socket.
@@ -65,9 +64,9 @@ TAKEN_ATTRIBUTE: Final = "django_wsmux_taken"
 
 
 class EmptyBody(list[bytes]):
-    """The body of an answer that has become a WebSocket, for the middleware around us.
+    """The body of a response that has become a WebSocket, for the surrounding middleware.
 
-    It holds one empty string, as an empty response of Django does, for middleware that asks for the
+    It contains one empty string, like an empty response of Django, for middleware that reads the
     first item.
     """
 
@@ -78,24 +77,24 @@ class Takeover:
     """A connection that can be taken over.
 
     Attributes:
-        is_switched: the server has sent the 101 before it called the application.
-        is_taken: the socket is no longer the server's.
+        is_switched: the server sent the 101 before it called the application.
+        is_taken: the socket no longer belongs to the server.
     """
 
     is_switched = False
 
-    #: The class of sockets that suit the server.
+    #: The class of sockets for this server.
     websocket_class: type[WebSocket] = WebSocket
 
     def __init__(self) -> None:
         self.is_taken = False
 
     def take(self, websocket: Connection) -> tuple[Transport, bytes]:
-        """Return what carries ``websocket`` from now on, and the bytes read past the request."""
+        """Return the transport of ``websocket``, and the bytes read past the request."""
         self.is_taken = True
         setattr(getcurrent(), TAKEN_ATTRIBUTE, True)
         stream, unread = self._take()
-        # Not before a gevent server has called: plain processes need no hub.
+        # Imported only now: processes without greenlets need no hub.
         from ..transports.gevent import transport_for
 
         return transport_for(stream, websocket), unread
@@ -107,7 +106,7 @@ class Takeover:
     def has_body(self) -> bool:
         """Return whether a header that the environ does not show announces a body.
 
-        If so the connection ends with the answer: the server would read the body as a request.
+        If so, the connection ends with the response: the server would read the body as a request.
         """
         return False
 
@@ -130,7 +129,7 @@ class GunicornTakeover(Takeover):
 
         # take_buffered() of gunicorn 27; 26.1 has the same buffer without it.
         unread = self._unreader.buf.getvalue()
-        # gunicorn looks for the next request, and must not find frames.
+        # gunicorn reads the next request from it, and must not find frames.
         self._unreader.buf = io.BytesIO()
         return leave_behind(self._sock), unread
 
@@ -140,7 +139,7 @@ class PyWSGITakeover(Takeover):
 
     Args:
         handler: ``geventwebsocket.handler.WebSocketHandler``.
-        websocket: gevent-websocket's own object when it has sent the 101 already, else ``None``.
+        websocket: gevent-websocket's own object if it has sent the 101 already, else ``None``.
     """
 
     def __init__(self, handler: Any, websocket: Any = None) -> None:
@@ -159,25 +158,27 @@ class PyWSGITakeover(Takeover):
         handler = self._handler
         forks.listeners.add(handler.server.socket)
         sock = handler.socket
-        # Without waiting, peek() gives what is buffered or else what can be had at once.
+        # Without waiting, peek() returns buffered bytes, or else those that have arrived.
         sock.settimeout(0)
         try:
             unread = bytes(handler.rfile.peek())
         except OSError:
-            # TLS has nothing to read; or the peer is gone, which the transport finds out.
+            # TLS has nothing to read; or the peer has gone, which the transport notices.
             unread = b""
         handler.close_connection = True
         if self._websocket is not None:
-            # Else it says good-bye, on a socket that is gone, when the call returns.
+            # Otherwise it sends a close frame when the call returns, on a socket that is gone.
             self._websocket.closed = True
         return leave_behind(sock), unread
 
 
 def rejects_body(handler: Any) -> bool:
-    """Return whether any of repeated headers announces a body; an environ shows the first only.
+    """Return whether any header announces a body, including repeated headers.
+
+    An environ shows only the first header of a name.
 
     Args:
-        handler: of pywsgi or wsgiref, which is then told to end the connection.
+        handler: the handler of pywsgi or wsgiref; if there is a body, it ends the connection.
     """
     headers = handler.headers
     lengths = headers.get_all("Content-Length", ())
@@ -191,7 +192,7 @@ def find(environ: dict[str, Any]) -> Takeover | None:
     """Return how to take over the connection of a request, or ``None`` if this server cannot.
 
     Raises:
-        RuntimeError: it is a gevent server, but the process is not monkey-patched.
+        RuntimeError: the server uses gevent, but the process is not monkey-patched.
     """
     takeover = _find(environ)
     if takeover is not None and not patching.is_patched():
@@ -219,7 +220,7 @@ def _find(environ: dict[str, Any]) -> Takeover | None:
 
 
 def _unreader(environ: dict[str, Any]) -> Any:
-    """Return what gunicorn's parser reads from, ``None`` where middleware hides it."""
+    """Return what gunicorn's parser reads from; ``None`` if middleware hides it."""
     module = sys.modules.get("gunicorn.http.unreader")
     try:
         unreader = environ["wsgi.input"].reader.unreader
@@ -229,11 +230,11 @@ def _unreader(environ: dict[str, Any]) -> Any:
 
 
 def why_not(environ: dict[str, Any]) -> str:
-    """Say why ``find()`` has found nothing, and what to do about it."""
+    """Return why ``find()`` returned ``None``, and what to do about it."""
     if WSGIREF_KEY in environ:
         return (
-            "This server answers one request at a time, and a socket would keep all others out: "
-            "leave out --nothreading."
+            "This server answers one request at a time, and a socket would block all others: "
+            "run it without --nothreading."
         )
     if is_wsgiref(environ):
         return (
@@ -250,8 +251,8 @@ def why_not(environ: dict[str, Any]) -> str:
                 kind = type(environ.get(key))
                 return (
                     f"WSGI middleware has replaced {key} by {kind.__module__}.{kind.__qualname__}, "
-                    f"and this worker's socket cannot be found without: let the middleware leave "
-                    f"handshakes alone, or run gunicorn -k django_wsmux.worker.WebSocketWorker."
+                    f"without which this worker's socket cannot be found: let the middleware pass "
+                    f"handshakes on, or run gunicorn -k django_wsmux.worker.WebSocketWorker."
                 )
     return (
         "This server's sockets cannot be taken over: "
@@ -260,7 +261,7 @@ def why_not(environ: dict[str, Any]) -> str:
 
 
 def _is_replaced(sock: Any) -> bool:
-    """Return whether a socket of gunicorn's gevent workers is not what they have made."""
+    """Return whether middleware has replaced the socket of a gevent worker of gunicorn."""
     is_gevent = "gunicorn.workers.ggevent" in sys.modules
     return is_gevent and not isinstance(sock, sys.modules["gevent.socket"].socket)
 
@@ -268,16 +269,16 @@ def _is_replaced(sock: Any) -> bool:
 def _leave_handshake_to_application(server: object, handler: Any) -> bool:
     if "HTTP_UPGRADE" in handler.environ:
         handler.environ[_HANDLER_KEY] = handler
-        # For this request: pywsgi sets it again for each.
+        # For this request only: pywsgi sets it for each request.
         handler.application = partial(own_context.run, handler.application)
     return True
 
 
 def install_hook() -> None:
-    """Have the stock gevent-websocket worker call the application before it sends a 101.
+    """Make the stock gevent-websocket worker call the application before it sends a 101.
 
-    Its handler asks the server for a ``pre_start_hook``, which gunicorn's server lacks; set on
-    the class, it is found there. Does nothing where gunicorn's gevent workers are not loaded.
+    Its handler calls the server's ``pre_start_hook``, which gunicorn's server lacks, so it is set
+    on the class. Does nothing if gunicorn's gevent workers are not loaded.
     """
     ggevent = sys.modules.get("gunicorn.workers.ggevent")
     if ggevent is not None:

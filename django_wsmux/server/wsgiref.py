@@ -1,4 +1,4 @@
-"""WebSockets on Python's own WSGI server, one thread for each: ``runserver``, live server tests.
+"""WebSockets on Python's own WSGI server, as in ``runserver``: each has its own thread.
 
 Mix ``WebSocketServerMixin`` into any ``wsgiref`` server that has threads. Then an application with
 a ``Dispatcher`` can take over its connections::

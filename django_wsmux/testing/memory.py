@@ -156,7 +156,7 @@ class Peer(Protocol):
 
 
 class MemoryTransport:
-    """Carries the bytes of one WebSocket within a process; see ``contracts.Transport``.
+    """Carries the bytes of one WebSocket within a process; see ``interfaces.Transport``.
 
     Args:
         loop: schedules the tasks.

@@ -1,3 +1,3 @@
-"""Private: what carries the bytes of a socket: gevent's hub, or a thread."""
+"""Private: transports, which carry a socket's bytes: on gevent's hub or in a thread."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""What a transport does with its socket, however it waits: reading, queueing, closing.
+"""The part of a transport that does not depend on how it waits: reading, queueing, closing.
 
-The socket never blocks. When to read and when to write again is up to those who derive from
-``SocketTransport``, on gevent's hub (``gevent.py``) or in a thread (``threads.py``).
+The socket never blocks. The classes derived from ``SocketTransport`` wait until it is readable or
+writable: on gevent's hub (``gevent.py``) or in a thread (``threads.py``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["SocketTransport", "arrived", "end_stream"]
 
 logger = get_logger("django_wsmux.connection")
 
-#: Where all connections read to: what arrives is parsed before anything else can happen. What one
-#: read brings is on top of the limits for unread messages, as text in four times its size perhaps.
+#: The buffer into which all connections read: bytes are parsed before anything else can happen. One
+#: read may exceed the limits for unread messages by its size, or by four times its size as text.
 arrived: Final = bytearray(2**18)
 
 
@@ -39,11 +39,11 @@ def end_stream(stream: Stream) -> None:
 
 
 class SocketTransport:
-    """The part of ``contracts.Transport`` that needs nothing but the socket.
+    """The part of ``interfaces.Transport`` that needs only the socket.
 
     Args:
-        stream: the taken-over socket.
-        websocket: gets what arrives.
+        stream: the stream taken from the server.
+        websocket: receives the bytes that arrive.
     """
 
     __slots__ = (
@@ -63,52 +63,52 @@ class SocketTransport:
         # Bytes that the peer has not taken yet.
         self.unsent = 0
         self._queue: SendQueue | None = None
-        # How the end is to come.
+        # Whether to close once all is sent, and whether the peer's end is awaited then.
         self._is_closing = False
         self._is_lingering = False
 
-    # What derived classes add
+    # Added by derived classes
 
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
         raise NotImplementedError
 
     def close_after(self, timeout: float) -> None:
-        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        """Close after ``timeout`` seconds unless ``close()`` has finished before."""
         raise NotImplementedError
 
     def _start_writing(self) -> None:
-        """Have ``_writable()`` called when the peer takes more."""
+        """Call ``_writable()`` whenever the peer takes more."""
         raise NotImplementedError
 
     def _stop_writing(self) -> None:
-        """All that was queued is sent."""
+        """Stop calling ``_writable()``: the queue is empty."""
         raise NotImplementedError
 
     def _expect_progress(self) -> None:
-        """Give the peer its time, from now on, to take some of what is queued."""
+        """Restart the time in which the peer must take some of the queued bytes."""
         raise NotImplementedError
 
     def _note_progress(self) -> None:
-        """Let those go on who wait in ``drain()``, perhaps."""
+        """Wake the callers of ``drain()``, which check whether they may continue."""
         raise NotImplementedError
 
-    def _drop(self) -> None:
-        """Close the descriptor and say so; does nothing the second time."""
+    def _close_fd(self) -> None:
+        """Close the descriptor and report it; does nothing the second time."""
         raise NotImplementedError
 
     def disown(self) -> None:
-        """Let go of the socket in a forked child, without a word to the peer or the view."""
+        """Give up the socket in a forked child, without notice to the peer or the view."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
         self._queue, self.unsent, self._websocket = None, 0, None
 
     def detach(self) -> Detached:
-        """Let go of the socket so that another process can go on with it.
+        """Give up the socket so that another process can continue it.
 
         Raises:
-            CannotMove: always, unless a derived class knows how.
+            CannotMove: always, unless a derived class supports it.
         """
         raise CannotMove("this server's sockets cannot be moved")
 
@@ -129,7 +129,7 @@ class SocketTransport:
             return
         except OSError:
             # The peer is gone: reset, timed out, unreachable.
-            self._drop()
+            self._close_fd()
             return
         except Exception:
             self._fail(self._websocket)
@@ -137,7 +137,7 @@ class SocketTransport:
         self._received(size, is_large)
 
     def _received(self, size: int, is_large: bool) -> None:
-        """Hand on what was read, be it to ``arrived`` or to the large frame's space."""
+        """Pass on bytes that were read into ``arrived``, or into the buffer of a large frame."""
         websocket = self._websocket
         try:
             if not size:
@@ -152,24 +152,24 @@ class SocketTransport:
             self._fail(websocket)
 
     def _fail(self, websocket: Connection) -> None:
-        """Keep an error of our own from the hub, which has other sockets to serve."""
+        """Log an error of our own and drop the socket; the others are not affected."""
         count("internal_errors")
         logger.exception("Bug in django_wsmux: %r is dropped", websocket)
-        self._drop()
+        self._close_fd()
 
     def _end_received(self) -> None:
-        """The peer has sent its last byte; it may still read what is queued for it."""
+        """Handle the end of the peer's bytes: first send what is queued if we are closing."""
         if self.unsent and (self._is_closing or self._codec.remainder is not None):
             self.pause()
             self._is_closing = True
             self._is_lingering = False
         else:
-            self._drop()
+            self._close_fd()
 
     # Writing
 
     def write(self, data: bytes) -> None:
-        """Send now what the peer takes now, queue the rest."""
+        """Send what the peer takes now, and queue the rest."""
         if self._stream is None:
             return
         sent = 0
@@ -179,14 +179,14 @@ class SocketTransport:
             except BlockingIOError:
                 pass
             except OSError:
-                self._drop()
+                self._close_fd()
                 return
             if sent == len(data):
                 return
         self._enqueue(data, sent)
 
     def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Do the same with a message in a frame of its own; return the size of the frame."""
+        """Write a message in one frame; return the size of the frame."""
         payload = message.encode() if isinstance(message, str) else message
         size = len(payload)
         if size < LONG:
@@ -206,16 +206,16 @@ class SocketTransport:
             try:
                 sent = self._stream.sendmsg((head, payload))
             except BlockingIOError:
-                # TLS has encrypted them as one: it wants just these bytes again.
+                # TLS has encrypted them as one record: the same bytes must be passed again.
                 self._enqueue(head + payload, 0)
                 return
             except OSError:
-                self._drop()
+                self._close_fd()
                 return
         self._enqueue_parts(head, payload, sent)
 
     def _enqueue_parts(self, head: bytes, payload: bytes, sent: int) -> None:
-        """Queue what is left of two parts of which so many bytes are sent."""
+        """Queue the rest of two parts, of which ``sent`` bytes are sent."""
         if sent < len(head):
             self._enqueue(head, sent)
             sent = len(head)
@@ -223,7 +223,7 @@ class SocketTransport:
             self._enqueue(payload, sent - len(head))
 
     def _enqueue(self, data: bytes, start: int) -> None:
-        """Queue what is left of ``data`` from ``start`` on."""
+        """Queue ``data[start:]``."""
         queue = self._queue
         if queue is None:
             queue = self._queue = SendQueue()
@@ -236,9 +236,9 @@ class SocketTransport:
             self._demand(most // 2)
 
     def _demand(self, goal: int) -> None:
-        """Give the peer its time to take all but ``goal`` bytes, where more are unsent.
+        """Require that the peer takes all but ``goal`` bytes in time, if more are unsent.
 
-        It gets no more time for each byte that it takes: views wait for it in ``send()``.
+        Taking some bytes does not extend the time, because views wait in ``send()``.
         """
         queue = self._queue
         if queue is None or self.unsent <= goal:
@@ -256,7 +256,7 @@ class SocketTransport:
         try:
             sent, is_all = queue.send(self._stream)
         except OSError:
-            self._drop()
+            self._close_fd()
             return
         self.unsent -= sent
         queue.taken += sent
@@ -271,12 +271,12 @@ class SocketTransport:
         self._queue = None
         self._stop_writing()
         if self._is_closing:
-            self._finish()
+            self._half_close()
         else:
             self._websocket.drained()
 
     def _time_out(self) -> None:
-        """End the connection: the peer has not taken what it should have in its time."""
+        """End the connection: the peer has not taken enough in time."""
         queue = self._queue
         if queue is not None:
             self._websocket.send_timed_out(0 if queue.goal is None else queue.taken)
@@ -284,26 +284,26 @@ class SocketTransport:
     # Ending
 
     def close(self, timeout: float, *, linger: bool) -> None:
-        """Send what is queued, then close; with ``linger`` the peer is heard out first."""
+        """Send what is queued, then close; with ``linger``, first wait for the peer to close."""
         if self._stream is None:
             return
         self._is_closing = True
         self._is_lingering = linger
         self.close_after(timeout)
         if not self.unsent:
-            self._finish()
+            self._half_close()
 
     def abort(self) -> None:
-        """Close at once, whatever is queued."""
-        self._drop()
+        """Close at once, and discard what is queued."""
+        self._close_fd()
 
-    def _finish(self) -> None:
-        """All is sent: say so to the peer, or be done."""
+    def _half_close(self) -> None:
+        """Close now that all is sent; with ``linger``, only for writing."""
         if not self._is_lingering:
-            self._drop()
+            self._close_fd()
             return
         assert self._stream is not None
         try:
             self._stream.shutdown(SHUT_WR)
         except OSError:
-            self._drop()
+            self._close_fd()

@@ -1,11 +1,11 @@
 """A connection on gevent's hub: a raw non-blocking socket and one persistent read watcher.
 
-What arrives is read, parsed and answered in the hub itself; a greenlet is switched to only when
-there is a message for the view that it runs. Nothing waits in the hub, and nothing that a peer
-sends raises there.
+Bytes are read, parsed and answered in the hub itself, which switches to a greenlet only when there
+is a message for its view. Nothing waits in the hub, and no input from a peer raises an exception
+there.
 
-libev aborts the process when a descriptor is closed that an active watcher still watches, so
-``_drop()`` is the one place where descriptors are closed, and it stops the watchers first.
+libev aborts the process if a descriptor is closed while a watcher is active on it. So only
+``_close_fd()`` closes descriptors, and it stops the watchers first.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ try:
     from ..protocol._speedups import read_message, write_message
 
     _is_fast = True
-except ImportError:  # there was no compiler
+except ImportError:  # not compiled
     _is_fast = False
 
 try:
     from ..protocol._speedups import keep_to_thread
-except ImportError:  # or it was compiled before this was there
+except ImportError:  # not compiled, or from an older version
 
     def keep_to_thread() -> None:
-        """Leave it to the transport."""
+        """Do nothing: without our C, ``send_message()`` checks the thread."""
 
 
 __all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
 
-# As hub.switch(), less a look for hooks that nothing here has (gevent 24.10 to 26.9).
+# As hub.switch(), without a check for hooks that nothing here has (gevent 24.10 to 26.9).
 _switch: Final = greenlet.switch
 
 _READ: Final = 1
@@ -63,7 +63,7 @@ _WRITE: Final = 2
 
 
 class _Sweeper:
-    """Runs the keepalive on the hub, with one timer that is set to whoever is due next."""
+    """Runs the keepalive on the hub, with one timer that fires when a connection is due."""
 
     def __init__(self) -> None:
         self.keepalive = Keepalive()
@@ -82,11 +82,11 @@ class _Sweeper:
             self._wake_at(due)
 
     def stop(self) -> None:
-        """Wake no more."""
+        """Stop the timer."""
         self._wake_at(None)
 
     def _sweep(self) -> None:
-        self._due = time.monotonic() + RETRY  # unless the sweep knows better
+        self._due = time.monotonic() + RETRY  # unless the sweep returns another time
         guard.call(self._sweep_now)
         self._wake_at(self._due)
 
@@ -106,21 +106,21 @@ class _Sweeper:
 
 _sweeper = _Sweeper()
 
-# The greenlets that handle the messages of event views; made with the first connection.
+# The greenlets that handle the messages of event views; created with the first connection.
 _handlers: HandlerPool | None = None
 
-# Looks for views that do not wait, where that is asked for.
+# Finds views that block the hub, if the setting asks for it.
 _watchdog: Watchdog | None = None
 
 
 def handlers_for(websocket: Connection) -> HandlerPool:
-    """Return the process's pool, of the size that the options ask for; watch that it gets on."""
+    """Return the pool of this process; the first call creates it and starts the watchdog."""
     global _handlers, _watchdog
     if _handlers is None:
         _keep_to_thread()
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
-        # Servers that know nothing of sockets end the process when they have no request left.
+        # Servers do not know of the sockets, and end the process when no request is left.
         atexit.register(_close_and_wait, os.getpid())
         gauges["handlers_running"] = lambda: pool.running
         gauges["handlers_waiting"] = lambda: pool.waiting
@@ -131,13 +131,13 @@ def handlers_for(websocket: Connection) -> HandlerPool:
 
 
 def _close_and_wait(process: int) -> None:
-    """Close what is open; the sockets of a process are not for its forks to close."""
+    """Close all sockets, unless this is a fork: they belong to the parent then."""
     if os.getpid() == process and not registry.stopping.is_set():
         close_all_and_wait(CLOSE_GRACE)
 
 
 def disown() -> None:
-    """Forget in a forked child what served the sockets of the parent."""
+    """Give up the keepalive, pool and watchdog of the parent, in a forked child."""
     global _sweeper, _handlers, _watchdog
     hub_thread.forget()
     _sweeper.stop()
@@ -151,17 +151,17 @@ def disown() -> None:
 
 
 def _keep_to_thread() -> None:
-    """Have sockets refuse all threads but this one."""
+    """Make sockets refuse all threads except this one."""
     get_ident = monkey.get_original("_thread", "get_ident")
     hub_thread.adopt(get_ident, gevent.get_hub().loop.run_callback_threadsafe)
     keep_to_thread()
 
 
 def _unregister(loop: Any, descriptor: int) -> None:
-    """Have epoll forget a descriptor of which a copy stays open.
+    """Remove a descriptor from epoll although a copy of it stays open.
 
-    libev leaves that to the kernel, which forgets a file when its last copy is closed, and would
-    report its events until then.
+    libev leaves that to the kernel, which removes a file only when its last copy is closed, and
+    reports its events until then.
     """
     epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
     with contextlib.closing(epoll), contextlib.suppress(OSError):  # it was never registered
@@ -169,11 +169,11 @@ def _unregister(loop: Any, descriptor: int) -> None:
 
 
 class GeventTransport(SocketTransport):
-    """Carries the bytes of one WebSocket; see ``contracts.Transport``.
+    """Carries the bytes of one WebSocket; see ``interfaces.Transport``.
 
     Args:
-        stream: the taken-over socket.
-        websocket: gets what arrives.
+        stream: the stream taken from the server.
+        websocket: receives the bytes that arrive.
     """
 
     __slots__ = (
@@ -192,11 +192,11 @@ class GeventTransport(SocketTransport):
         self._handlers = handlers_for(websocket)
         super().__init__(stream, websocket)
         self._reader = self._hub.loop.io(stream.fileno(), _READ)
-        # Says when the peer takes more of what is queued.
+        # Reports when the peer takes more of the queued bytes.
         self._writer: Any = None
-        # Ends the connection when the peer does not take enough of it in time.
+        # Ends the connection if the peer does not take enough of them in time.
         self._stalled: Any = None
-        # The greenlet in wait(), and the event for those in drain().
+        # The greenlet in wait(), and the event for the greenlets in drain().
         self._waiter: Any = None
         self._drained: Event | None = None
         self._timer: Any = None
@@ -204,13 +204,13 @@ class GeventTransport(SocketTransport):
     # Reading
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         if self._stream is not None:
             self._reader.start(self._readable)
             _sweeper.watch(self._websocket)
 
     def sweep_in(self, seconds: float) -> None:
-        """Have the keepalive look at its connections by then."""
+        """Make the keepalive check its connections in ``seconds`` at the latest."""
         _sweeper.wake_by(time.monotonic() + seconds)
 
     def pause(self) -> None:
@@ -219,14 +219,14 @@ class GeventTransport(SocketTransport):
             self._reader.stop()
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if self._stream is not None:
             self._reader.start(self._readable)
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back from the hub when others have had their turn.
+        """Call ``callback`` in the hub after other sockets have had their turn.
 
-        A timer, as callbacks of the loop run fifty at a time before it looks for input.
+        Uses a timer: the loop runs up to fifty callbacks before it looks for input.
         """
         timer = self._hub.loop.timer(0)
 
@@ -237,7 +237,7 @@ class GeventTransport(SocketTransport):
         timer.start(fire)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
-        """Call back from the hub; an error drops this socket and harms no other."""
+        """Call ``callback`` in the hub; an error drops this socket and affects no other."""
         try:
             callback()
         except Exception:
@@ -268,7 +268,7 @@ class GeventTransport(SocketTransport):
             self._stalled.again(self._guarded, self._time_out)
 
     def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        """Write a message in one frame; return the size of the frame."""
         hub_thread.require()
         return super().send_message(message, opcode)
 
@@ -284,14 +284,14 @@ class GeventTransport(SocketTransport):
     # Waiting
 
     def wait(self, timeout: float | None) -> bool | str | bytes:
-        """Wait for ``wake()``, or for the next message; False after ``timeout`` seconds."""
+        """Wait for ``wake()`` or the next message; return False after ``timeout`` seconds."""
         if self._waiter is not None:
             raise RuntimeError(
                 f"another greenlet is already waiting for a message on {self._websocket}"
             )
         current = getcurrent()
         if current is self._hub:
-            raise RuntimeError("receive() in a callback of the hub would stop the whole process")
+            raise RuntimeError("receive() in a callback of the hub would block the whole process")
         timer = None
         self._waiter = current
         try:
@@ -307,7 +307,7 @@ class GeventTransport(SocketTransport):
                 timer.close()
 
     def wake(self) -> None:
-        """Let the greenlet in ``wait()`` go on, if there is one."""
+        """Wake the greenlet that waits in ``wait()``, if any."""
         waiter = self._waiter
         if waiter is None:
             return
@@ -315,7 +315,7 @@ class GeventTransport(SocketTransport):
             self._waiter = None
             waiter.switch(True)
         else:
-            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            # Only the hub may switch to a greenlet: another greenlet would not be resumed.
             self._hub.loop.run_callback(self._switch, True)
 
     def _switch(self, result: bool) -> None:
@@ -324,27 +324,27 @@ class GeventTransport(SocketTransport):
             waiter.switch(result)
 
     def submit(self, job: Job) -> None:
-        """Call ``job`` in one of the greenlets that all sockets share."""
+        """Call ``job`` in a greenlet of the pool that all sockets share."""
         if getcurrent() is self._hub:
             self._handlers.start(job)
         else:
-            # Only the hub may switch to a greenlet: whoever else did would not come back.
+            # Only the hub may switch to a greenlet: another greenlet would not be resumed.
             self._hub.loop.run_callback(self._handlers.start, job)
 
     # Ending
 
     def close_after(self, timeout: float) -> None:
-        """Close in ``timeout`` seconds unless ``close()`` comes to its end before."""
+        """Close after ``timeout`` seconds unless ``close()`` has finished before."""
         if self._timer is None and self._stream is not None:
             self._timer = self._hub.loop.timer(timeout)
             self._timer.start(self._guarded, self._close_timed_out)
 
     def _close_timed_out(self) -> None:
         count("close_timed_out")
-        self._drop()
+        self._close_fd()
 
-    def _drop(self) -> None:
-        """Close the descriptor, its watchers first."""
+    def _close_fd(self) -> None:
+        """Close the watchers, then the descriptor."""
         if self._stream is None:
             return
         self._close_watchers()
@@ -353,7 +353,7 @@ class GeventTransport(SocketTransport):
         self._queue, self.unsent = None, 0
         if self._drained is not None:
             self._drained.set()
-        # Cut the circle, so that both objects go at once and not with the garbage collector.
+        # Break the reference cycle, so that both objects are freed without the garbage collector.
         websocket, self._websocket = self._websocket, None
         _sweeper.keepalive.discard(websocket)
         websocket.connection_lost()
@@ -365,19 +365,19 @@ class GeventTransport(SocketTransport):
                 watcher.close()
 
     def disown(self) -> None:
-        """Let go of the socket in a forked child; a greenlet that waits here waits for ever."""
+        """Give up the socket in a forked child; a greenlet that waits for it never continues."""
         if self._stream is not None:
             self._close_watchers()
         self._waiter = None
         super().disown()
 
-    # Going on in another process
+    # Moving to another process
 
     def detach(self) -> Detached:
-        """Let go of the socket so that another process can go on with it.
+        """Give up the socket so that another process can continue it.
 
         Raises:
-            CannotMove: it has no descriptor of its own, or someone waits for it.
+            CannotMove: it is closed or encrypted, or in use: see ``Connection.detached()``.
         """
         stream, websocket, queue = self._stream, self._websocket, self._queue
         if not isinstance(stream, _socket.socket):
@@ -398,11 +398,11 @@ class GeventTransport(SocketTransport):
 
     @staticmethod
     def adopt(detached: Detached, websocket: Connection) -> GeventTransport:
-        """Return what carries a detached socket from now on; neither reads nor writes yet.
+        """Return a transport for a detached socket; it neither reads nor writes yet.
 
         Args:
-            detached: the descriptor is the transport's from here on.
-            websocket: to be told with ``adopted()``, when it may send and read.
+            detached: the detached socket; the transport becomes the owner of its descriptor.
+            websocket: the socket that continues; call its ``adopted()`` to send and read.
         """
         websocket.restore(detached.codec_state)
         stream = _socket.socket(fileno=detached.fd)
@@ -412,12 +412,12 @@ class GeventTransport(SocketTransport):
     # Helpers
 
     def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Start ``function`` in a greenlet of its own; return what ends it."""
+        """Start ``function`` in a new greenlet; return a function that ends it."""
         return partial(gevent.spawn(function).kill, block=False)
 
 
 class PlainTransport(GeventTransport):
-    """The same over plain TCP with our own C, where a message is one call there and one back."""
+    """The same for plain TCP, with our C extension: one call reads or writes a message."""
 
     __slots__ = ("_descriptor",)
 
@@ -438,7 +438,7 @@ class PlainTransport(GeventTransport):
             return
         except OSError:
             # The peer is gone: reset, timed out, unreachable.
-            self._drop()
+            self._close_fd()
             return
         except Exception:
             self._fail(self._websocket)
@@ -462,13 +462,13 @@ class PlainTransport(GeventTransport):
             self._fail(websocket)
 
     def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Send now what the peer takes now, queue the rest; return the size of the frame."""
+        """Write a message in one frame; return the size of the frame."""
         if self.unsent or self._stream is None:
             return super().send_message(message, opcode)
         try:
             size, sent = write_message(self._descriptor, message, opcode)
         except OSError:
-            self._drop()
+            self._close_fd()
             return 0
         except RuntimeError:
             raise RuntimeError(hub_thread.ADVICE) from None
@@ -479,9 +479,9 @@ class PlainTransport(GeventTransport):
 
 
 class TLSTransport(GeventTransport):
-    """The same over TLS, where bytes may be waiting that the descriptor says nothing of.
+    """The same for TLS, where bytes may wait although the descriptor is not readable.
 
-    A record is decrypted as a whole; what was not read of it sits in memory.
+    A record is decrypted as a whole, and its unread bytes stay in memory.
     """
 
     __slots__ = ()
@@ -489,12 +489,12 @@ class TLSTransport(GeventTransport):
     _stream: TLSStream | None
 
     def start(self) -> None:
-        """Begin to read, what the server has left of a record first."""
+        """Start reading, first the bytes of a record that the server has not read."""
         super().start()
         self._expect_pending()
 
     def resume(self) -> None:
-        """Read again, what is decrypted already first."""
+        """Resume reading, first the bytes that are decrypted already."""
         super().resume()
         self._expect_pending()
 
@@ -512,9 +512,9 @@ class TLSTransport(GeventTransport):
             self._watch_for_what_is_wanted()
 
     def _watch_for_what_is_wanted(self) -> None:
-        """Try to write again when something has come, if that is what TLS waits for.
+        """Watch for reading instead of writing if TLS must read before it can write.
 
-        The descriptor is writable all the time then.
+        The descriptor is writable all the time then, so watching that would loop.
         """
         assert self._stream is not None
         events = _READ if self._stream.wants_read else _WRITE
@@ -524,7 +524,7 @@ class TLSTransport(GeventTransport):
             self._writer.start(self._guarded, self._writable)
 
     def _is_reading(self) -> bool:
-        # Read in gevent 26.9; its type stubs do not know it.
+        # Exists in gevent 26.9, but not in its type stubs.
         return bool(self._reader.active)  # type: ignore[attr-defined]
 
     def _readable(self) -> None:
@@ -537,7 +537,7 @@ class TLSTransport(GeventTransport):
 
 
 def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
-    """Return the transport that suits the stream."""
+    """Return a transport of the right class for the stream."""
     if isinstance(stream, TLSStream):
         return TLSTransport(stream, websocket)
     kind = PlainTransport if _is_fast else GeventTransport

@@ -64,7 +64,7 @@ class HandlerPool:
 
     Args:
         size: the largest number of greenlets.
-        retire: called in a greenlet that ends because it is not needed any more.
+        retire: called in a greenlet that ends because it is no longer needed.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class HandlerPool:
         self._retire = retire
         self._count = 0
         self._jobs: deque[Job] = deque()
-        # Greenlets without a job; the smallest number of them since the last call of the timer.
+        # Greenlets without a job, and their smallest number since the last call of the timer.
         self._parked: list[_Worker] = []
         self._idle = 0
         # The number of references to a greenlet without a job, as start() counts them.
@@ -108,8 +108,8 @@ class HandlerPool:
         """Run a job, at once if a greenlet is free; must be called in the hub.
 
         Args:
-            job: called again and again until it returns False, others in line between; may
-                wait. It should not raise; if it does, the error is logged and the job is over.
+            job: called until it returns False; waiting jobs run between the calls. It may wait. It
+                should not raise; if it does, the error is logged and the job is over.
             subject: the argument of the first call, if the job starts at once.
 
         Returns:
@@ -176,7 +176,7 @@ class HandlerPool:
                     self._timer.start(self._shrink)
                 job, subject = wait()
         except BaseException as error:
-            # Nothing is thrown between start() and a job, except when the process ends.
+            # Exceptions are thrown between start() and a job only when the process ends.
             if not isinstance(error, GreenletExit):
                 logger.exception("Bug in django_wsmux")
         finally:

@@ -79,7 +79,7 @@ class IOThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether the calling thread is this one."""
+        """Whether the calling thread is the I/O thread."""
         return threading.current_thread() is self._thread
 
     def call(self, callback: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class IOThread:
             try:
                 self._wake_w.send(b"!")
             except OSError:
-                # The buffer is full, so it wakes anyway; or it ended with the last socket.
+                # The buffer is full, so the thread wakes anyway; or it ended with the last socket.
                 return
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
@@ -99,7 +99,7 @@ class IOThread:
         self.call(lambda: heapq.heappush(self._timers, (due, next(self._numbers), timer)))
         return timer
 
-    # From this thread
+    # From the I/O thread
 
     def watch(self, stream: Stream, before: int, events: int, ready: Callable[[int], None]) -> None:
         """Change the events that a socket is watched for.
@@ -118,13 +118,13 @@ class IOThread:
             self._selector.modify(stream, events, ready)
 
     def keep_alive(self, websocket: Connection) -> None:
-        """Start to ping a newly opened socket from time to time."""
+        """Start the keepalive of a newly opened socket."""
         due = self.keepalive.add(websocket, time.monotonic())
         if due is not None:
             self.sweep_by(due)
 
     def sweep_by(self, due: float) -> None:
-        """Have the keepalive look at its connections at that time at the latest."""
+        """Make the keepalive check its connections at the time ``due`` at the latest."""
         if self._sweeps_at is None or due < self._sweeps_at:
             self._sweeps_at = due
 
@@ -152,7 +152,7 @@ class IOThread:
         self._wake_r.recv(4096)
 
     def _patience(self) -> float | None:
-        """Return how long to wait for the sockets, at most."""
+        """Return the longest time to wait for the sockets; ``None`` sets no limit."""
         if self._calls:
             return 0
         times = [self._timers[0][0]] if self._timers else []

@@ -31,8 +31,8 @@ class SendQueue:
     """The pieces in order, small ones joined.
 
     Attributes:
-        goal: how many bytes may be left when the peer's time is over; ``None`` if it is enough
-            that the peer takes something.
+        goal: how many bytes may be left when the peer's time is over; ``None`` if the peer only
+            has to take some bytes.
         taken: how many bytes the peer has taken since ``goal`` was set.
     """
 
@@ -75,7 +75,7 @@ class SendQueue:
     def send(self, stream: Stream) -> tuple[int, bool]:
         """Send what the peer takes now.
 
-        Refused bytes are offered again from the same byte on and no fewer, as TLS requires.
+        Refused bytes are passed again from the same byte on, and no fewer, as TLS requires.
 
         Returns:
             The number of bytes sent, and whether the queue is empty.

@@ -3,8 +3,8 @@
 The view runs in the thread in which the server has answered the handshake, whether it is a function
 or a class. All sockets share an ``IOThread``, which reads and parses bytes, so that pings are
 answered and a close is noticed while the view is busy, as under gevent. Other threads may send and
-close at any time. Every step that they could disturb takes the socket's lock; no code of a project
-runs under it, and nothing waits under it.
+close at any time. Every step that they could disturb holds the socket's lock. No code of a project
+runs and nothing waits while the lock is held.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ThreadWebSocket(WebSocket):
         super().__init__(environ, options, hooks)
         self.lock = threading.RLock()
 
-    # What views, groups and helpers call
+    # Called by views, groups and helpers
 
     send = _begun(WebSocket.send)
     close = _begun(WebSocket.close)
@@ -97,7 +97,7 @@ class ThreadWebSocket(WebSocket):
 
     @_locked
     def on_close(self, key: object, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once nothing can be sent any more, or now if that is the case."""
+        """Call ``callback`` once when nothing can be sent any more; at once if already closed."""
         if self.closed:
             callback()
         else:
@@ -115,7 +115,7 @@ class ThreadWebSocket(WebSocket):
             partial(self.hooks.run_helper, self, partial(function, *args, **kwargs))
         )
 
-    # What the framework calls
+    # Called by the framework
 
     opened = _locked(WebSocket.opened)
     dismiss = _locked(WebSocket.dismiss)
@@ -144,14 +144,14 @@ class ThreadWebSocket(WebSocket):
 
         self._transport.submit(converse)
 
-    # What the transport calls
+    # Called by the transport
 
     send_keepalive_ping = _locked(WebSocket.send_keepalive_ping)
     give_up = _locked(WebSocket.give_up)
 
-    def _end(self, control: Control) -> None:
+    def _handle_control(self, control: Control) -> None:
         if type(control) is Closed or type(control) is Failure:
-            self._transport.after_view(partial(super()._end, control))
+            self._transport.after_view(partial(super()._handle_control, control))
 
     # Messages on their way to the view
 
@@ -159,11 +159,11 @@ class ThreadWebSocket(WebSocket):
     _put_back = _locked(WebSocket._put_back)
 
     def has_news(self) -> bool:
-        """Return whether ``receive()`` would return at once, with a message or the end."""
+        """Return whether ``receive()`` would return at once, because of a message or a close."""
         return bool(self._inbox) or self.closed
 
     def take_turn(self, message: str | bytes | None = None) -> bool:
-        """Run the view for one message, or for the end; return whether there is more."""
+        """Run the view for one message, or for the close; return whether there is more."""
         with self.lock:
             message = self._next_message() if self._inbox else None
         if message is None:
@@ -188,13 +188,13 @@ kinds[ThreadWebSocket] = InterceptingThreadWebSocket
 
 
 class ThreadTransport(SocketTransport):
-    """Carries the bytes of one WebSocket; see ``contracts.Transport``.
+    """Carries the bytes of one WebSocket; see ``interfaces.Transport``.
 
-    All methods but ``wait()`` and ``converse()`` are called with the websocket's lock held.
+    All methods except ``wait()`` and ``converse()`` are called with the websocket's lock held.
 
     Args:
         stream: the stream taken from the server.
-        websocket: receives what arrives.
+        websocket: receives the bytes that arrive.
     """
 
     __slots__ = (
@@ -214,7 +214,7 @@ class ThreadTransport(SocketTransport):
 
     def __init__(self, stream: Stream, websocket: ThreadWebSocket) -> None:
         super().__init__(stream, websocket)
-        # Notified of everything that a thread may wait for.
+        # Notified of all changes that a thread may wait for.
         self._changed = threading.Condition(websocket.lock)
         self._io: IOThread = io_thread.enter()
         # The events to watch the socket for, and those it is watched for.
@@ -222,7 +222,7 @@ class ThreadTransport(SocketTransport):
         self._watched = 0
         # Whether a thread is in wait(), and whether the socket's own thread is idle.
         self._is_waited_for = self._is_parked = False
-        # Callbacks for when the view is done or has had its time.
+        # Callbacks that wait until the view is done or its time is over.
         self._postponed: list[Callable[[], None]] = []
         # Jobs for the socket's own thread.
         self._jobs: deque[Job] = deque()
@@ -243,7 +243,7 @@ class ThreadTransport(SocketTransport):
         self._io.keep_alive(self._websocket)
 
     def sweep_in(self, seconds: float) -> None:
-        """Have the keepalive look at its connections by then."""
+        """Make the keepalive check its connections in ``seconds`` at the latest."""
         self._io.call(partial(self._io.sweep_by, time.monotonic() + seconds))
 
     def pause(self) -> None:
@@ -304,9 +304,9 @@ class ThreadTransport(SocketTransport):
     def after_view(self, callback: Callable[[], None]) -> None:
         """Call ``callback``, which ends the socket, once the view is done with earlier messages.
 
-        The hub switches to a view when a message has come, and continues when the view waits. Here
-        the view runs in parallel, so it needs time to answer: ``_GRACE`` at most, because it may
-        not answer at all.
+        Under gevent, the hub switches to the view for each message, and continues when the view
+        waits. Here the view runs in parallel, so it gets time to answer: at most ``_GRACE``,
+        because it may not answer at all.
         """
         self._postponed.append(callback)
         if self._websocket.closed or self._is_view_at_rest():
@@ -364,7 +364,7 @@ class ThreadTransport(SocketTransport):
     # Waiting
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for a message or the end; return False after ``timeout`` seconds without one."""
+        """Wait for a message or the close; return False after ``timeout`` seconds without."""
         with self._changed:
             websocket: ThreadWebSocket | None = self._websocket
             if websocket is None:
@@ -399,7 +399,7 @@ class ThreadTransport(SocketTransport):
                 while job():
                     pass
             except BaseException:
-                # SystemExit, say: it ends the view, as it would a greenlet, but not the server.
+                # Such as SystemExit: it ends the view, as it would a greenlet, but not the server.
                 logger.exception("%r: the view was ended", websocket)
 
     def _next_job(self) -> Job | None:
@@ -420,9 +420,9 @@ class ThreadTransport(SocketTransport):
 
     def _close_timed_out(self) -> None:
         count("close_timed_out")
-        self._drop()
+        self._close_fd()
 
-    def _drop(self) -> None:
+    def _close_fd(self) -> None:
         """Pass the descriptor to the I/O thread, which may be watching it, to close it."""
         stream, self._stream = self._stream, None
         if stream is None:

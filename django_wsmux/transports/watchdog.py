@@ -67,7 +67,7 @@ class Watchdog:
     def _report(self, stack: traceback.StackSummary, blocked: float) -> None:
         place = stack[-1].filename, stack[-1].lineno
         if place in self._places or stack[-1].filename == hub.__file__:
-            return  # in the hub itself: the machine stood still
+            return  # in the hub itself: the whole machine stood still
         self._places.add(place)
         logger.warning(
             "The event loop was blocked for %.1f s by the code below "

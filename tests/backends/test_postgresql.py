@@ -114,7 +114,7 @@ class TestPostgresBackend(BackendContract):
             postgres_server.ask("DROP FUNCTION vanish CASCADE")
         (gap,) = listener.gaps(1)
         assert gap["missed"] == 1
-        assert "swept" in gap["reason"]
+        assert "deleted before it was read" in gap["reason"]
         assert listener.received(1) == [("room", b"after")]
 
     def test_rows_are_fetched_for_members_only(

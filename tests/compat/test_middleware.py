@@ -82,7 +82,7 @@ class TestRequests:
     def test_replaced(self, site: Server, path: str) -> None:
         """Replacing the request is an error, and the log says what to do."""
         assert site.refused(path, {"X-Meddle": "replaced"}).status == 500
-        site.wait_for_log(r"TypeError: middleware has passed on .*WSGIRequest.* in place of")
+        site.wait_for_log(r"TypeError: middleware has passed on .*WSGIRequest.* instead of")
 
 
 class TestContext:

@@ -127,7 +127,7 @@ def raising_at_close(inner: Application) -> Application:
 
 
 def blocking(inner: Application) -> Application:
-    """Respond in place of the application, as firewalls do."""
+    """Respond instead of the application, as firewalls do."""
 
     def application(environ: Any, start_response: Any) -> Any:
         start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", "7")])

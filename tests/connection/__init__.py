@@ -1,1 +1,1 @@
-"""Tests of the layer between the WSGI server and the view."""
+"""Tests of one socket, independent of its transport."""

@@ -1,4 +1,4 @@
-"""Sockets in memory, without a framework above them."""
+"""Sockets in memory, without a framework."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class Client:
     """The other end of a socket.
 
     Attributes:
-        sent: the bytes that have come from the server.
+        sent: the bytes received from the server.
     """
 
     def __init__(self) -> None:
         self.sent = b""
 
     def connected(self, transport: MemoryTransport) -> None:
-        """The transport is there."""
+        """Do nothing with the transport."""
 
     def data_received(self, data: bytes) -> None:
         """Keep the bytes."""
         self.sent += data
 
     def eof_received(self) -> None:
-        """The server has sent its last byte."""
+        """Do nothing at the end of the bytes."""
 
 
 class Hooks(DefaultHooks):
@@ -47,8 +47,8 @@ class Pair:
     """A socket of the server and its client.
 
     Args:
-        hooks: what the framework adds.
-        options: the limits.
+        hooks: the hooks of the framework.
+        options: the limits of the connection.
     """
 
     def __init__(self, hooks: Any, **options: Any) -> None:
@@ -63,7 +63,7 @@ class Pair:
 
     @property
     def sent(self) -> bytes:
-        """What the client has got since this was last asked for."""
+        """The bytes that the client has received since the last access."""
         self.loop.run()
         sent, self.client.sent = self.client.sent, b""
         return sent
@@ -71,7 +71,7 @@ class Pair:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., Pair]]:
-    """Makes pairs, and drops them at the end."""
+    """Returns a function that makes pairs, which are dropped at the end."""
     pairs = []
 
     def make(hooks: Any = None, **options: Any) -> Pair:

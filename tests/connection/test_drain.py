@@ -13,7 +13,7 @@ from django_wsmux.connection.drain import Drain
 
 
 class Socket:
-    """Records how it was closed, and closes at once."""
+    """A socket that closes at once and records how."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -41,7 +41,7 @@ def closed(sockets: list[Any]) -> list[Any]:
 
 
 def test_spread(sockets: list[Any]) -> None:
-    """The first is closed at once, the last at the end of the window, the others evenly between."""
+    """The first closes at once, the last at the end of the window, the others evenly between."""
     drain = Drain(5, 100)
     counts = []
     for now in (100, 100.01, 101, 102.5, 104.5, 105):
@@ -108,7 +108,7 @@ def test_handshakes(sockets: list[Any]) -> None:
 
 
 def test_another_policy(sockets: list[Any]) -> None:
-    """Sockets may leave in another way, each once and at the same pace."""
+    """Another policy is applied to each socket once, at the same pace."""
     left: list[Any] = []
 
     def leave(socket: Any) -> None:

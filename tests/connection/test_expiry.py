@@ -1,4 +1,4 @@
-"""Sockets that end at a time of their own."""
+"""Sockets that expire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSED = b"\x88\x09\x11\x31expired"
 
 
 class Clock:
-    """The time, as a test has it."""
+    """The time, which a test sets."""
 
     def __init__(self) -> None:
         self.now = 1e9
@@ -24,10 +24,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """A clock of its own, and no sockets of others."""
+    """A clock of the test, without sockets of other tests."""
     clock = Clock()
     monkeypatch.setattr(time, "time", lambda: clock.now)
-    monkeypatch.setattr(expiry, "_times", {})
+    monkeypatch.setattr(expiry, "times", {})
     monkeypatch.setattr(expiry, "_soonest", float("inf"))
     yield clock
     assert not expiry.times
@@ -42,7 +42,7 @@ def test_none(connect: Callable[..., Any], clock: Clock) -> None:
 
 
 def test_in_time(connect: Callable[..., Any], clock: Clock) -> None:
-    """Each is closed at its time and not before; the sweep knows when it comes."""
+    """Each socket is closed at its time, not before; the sweep returns the next time."""
     first, second = connect(), connect()
     for pair, seconds in ((second, 60), (first, 10)):
         pair.open()
@@ -62,7 +62,7 @@ def test_in_time(connect: Callable[..., Any], clock: Clock) -> None:
 
 
 def test_put_off(connect: Callable[..., Any], clock: Clock) -> None:
-    """A later time holds from then on, and so does none; a closed socket is forgotten."""
+    """The time can be postponed or removed; a closed socket has none."""
     later, never, closed = connect(), connect(), connect()
     for pair in (later, never, closed):
         pair.open()
@@ -80,7 +80,7 @@ def test_put_off(connect: Callable[..., Any], clock: Clock) -> None:
 
 
 def test_before_the_101(connect: Callable[..., Any], clock: Clock) -> None:
-    """A time may be set while the handshake is under way, and may pass before it is over."""
+    """The time may be set during the handshake, and may pass before its end."""
     pair, refused = connect(), connect()
     for each in (pair, refused):
         each.websocket.expires_at = clock.now + 1
@@ -93,7 +93,7 @@ def test_before_the_101(connect: Callable[..., Any], clock: Clock) -> None:
 
 @pytest.mark.parametrize("is_late", [False, True])
 def test_on_the_hub(is_late: bool) -> None:
-    """The sweeper wakes for it, though there is nothing to ping, and whenever the time is set."""
+    """The sweeper wakes although nothing is to be pinged, even if the time is set later."""
     run(f"""
 import time
 options = Options(handler_greenlets=1, blocked_warning=0, ping_interval=0)

@@ -1,4 +1,4 @@
-"""Framings: what goes out on a socket that has agreed on one."""
+"""Frames of a socket with and without a negotiated framing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from django_wsmux.connection.framing import PLAIN
 from django_wsmux.protocol.deflate import Compression
 from django_wsmux.protocol.frames import TEXT, encode
-from django_wsmux.protocol.prepared import PreparedMessage
+from django_wsmux.protocol.prepared import PreparedMessage, SingleMessage
 
 
 class Telling:
-    """Puts around a message where it comes from; counts what it encodes."""
+    """Puts its origin before each message; counts the messages that it encodes."""
 
     threshold = 0
 
@@ -20,25 +20,25 @@ class Telling:
         self.key = key
         self.encoded = 0
 
-    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return a frame of the message with its origin."""
         self.encoded += 1
         return encode(TEXT, f"{group}/{position}:".encode() + prepared.payload)
 
 
 def test_plain(connect: Callable[..., Any]) -> None:
-    """By default a message of a group goes out in the frame that all share."""
+    """By default, all sockets share one frame of a group message."""
     pair = connect()
     pair.open()
     assert pair.websocket._framing is PLAIN
     message = PreparedMessage(TEXT, b"hello", "room", "a-1")
-    assert PLAIN.encode(message, "room", "a-1") is message.plain
+    assert PLAIN.encode(message, "room", "a-1") == message.plain
     pair.websocket.deliver(message)
     assert pair.sent == b"101 \x81\x05hello"
 
 
 def test_own_framing(connect: Callable[..., Any]) -> None:
-    """Messages of groups, and those of the view, go through the framing of the socket."""
+    """Messages of groups and of the view use the framing of the socket."""
     pair, framing = connect(), Telling("a")
     pair.websocket._framing = framing
     pair.open()
@@ -50,7 +50,7 @@ def test_own_framing(connect: Callable[..., Any]) -> None:
 
 
 def test_compression_is_one(connect: Callable[..., Any]) -> None:
-    """Sockets that agreed on the same compression share a frame; short messages stay plain."""
+    """Sockets with the same compression share a frame; short messages stay plain."""
     pairs = [connect(compression=Compression(threshold=10)) for _ in range(2)]
     for pair in pairs:
         assert pair.websocket.negotiate("permessage-deflate")

@@ -1,4 +1,4 @@
-"""What a socket keeps back: before the 101, and while it is held."""
+"""Messages that a socket holds back: before the 101, and until it is released."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text(payload: bytes) -> PreparedMessage:
 
 
 def test_messages_within_a_limit() -> None:
-    """The first one is kept whatever its size; others as long as there is room."""
+    """The first message is kept whatever its size, others only if there is room."""
     held = Held(depth=1)
     large, small = text(b"x" * 1000), text(b"")
     assert held.add(large, 10)
@@ -26,7 +26,7 @@ def test_messages_within_a_limit() -> None:
 
 
 def test_own_within_a_limit() -> None:
-    """What the view sends is kept until more than the limit waits."""
+    """Messages of the view are kept until more than the limit waits."""
     held = Held(depth=1)
     assert held.postpone(lambda: None, 1000, 10)
     assert not held.postpone(lambda: None, 0, 10)
@@ -34,7 +34,7 @@ def test_own_within_a_limit() -> None:
 
 
 def test_nested(connect: Callable[..., Any]) -> None:
-    """As many releases as holds, before and after the 101, and in the order of arrival."""
+    """The last release sends the messages in order, before and after the 101."""
     pair = connect()
     websocket = pair.websocket
     websocket.hold()
@@ -52,7 +52,7 @@ def test_nested(connect: Callable[..., Any]) -> None:
 
 
 def test_held_again(connect: Callable[..., Any]) -> None:
-    """A release that is one too many does nothing, also to the next hold."""
+    """A superfluous release does nothing, not even to the next hold."""
     pair = connect()
     pair.open()
     pair.websocket.release()
@@ -65,7 +65,7 @@ def test_held_again(connect: Callable[..., Any]) -> None:
 
 
 def test_closed_by_a_group(connect: Callable[..., Any]) -> None:
-    """Before the 101 a close waits behind the messages; what comes after it is not kept."""
+    """Before the 101, a close waits behind the messages; later messages are not kept."""
     pair = connect()
     pair.websocket.deliver(text(b"1"))
     pair.websocket.close_from_group(4000, "")
@@ -75,7 +75,7 @@ def test_closed_by_a_group(connect: Callable[..., Any]) -> None:
 
 
 def test_closed_while_held(connect: Callable[..., Any]) -> None:
-    """What waits is dropped, and neither hold() nor release() brings it back."""
+    """Waiting messages are dropped for good when the socket closes."""
     pair = connect()
     pair.open()
     pair.websocket.hold()

@@ -1,4 +1,4 @@
-"""What a framework adds to a connection, and the defaults of what it may leave out."""
+"""The hooks of the framework, and the defaults of the optional ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .conftest import Hooks
 
 
 class Telling(Hooks):
-    """Sends something wherever it may."""
+    """Hooks that send something in each place where they may."""
 
     def __init__(self) -> None:
         self.closings: list[int] = []
@@ -24,17 +24,17 @@ class Telling(Hooks):
         websocket.send("welcome")
 
     def closing(self, websocket: Any, code: int) -> None:
-        """Take leave of it."""
+        """Say goodbye to the client."""
         self.closings.append(code)
         websocket.send("bye")
 
     def heartbeat(self, websocket: Any) -> bytes:
-        """Return something beside the ping."""
+        """Return a frame to send with the ping."""
         return encode(TEXT, b"{}")
 
 
 def test_opened_comes_first(connect: Callable[..., Any]) -> None:
-    """Before what the view sent in connect(), and before what its groups sent."""
+    """opened() sends before the messages of connect() and of groups."""
     pair = connect(Telling())
     pair.websocket.send("own")
     pair.websocket.deliver(PreparedMessage(TEXT, b"group"))
@@ -44,7 +44,7 @@ def test_opened_comes_first(connect: Callable[..., Any]) -> None:
 
 
 def test_closing(connect: Callable[..., Any]) -> None:
-    """Right before a close frame of ours, whoever asks for it, and once."""
+    """closing() sends once, right before a close frame of ours, whatever the cause."""
     for close, code in (
         (WebSocket.close, 1000),
         (lambda websocket: websocket.close_from_group(1012, ""), 1012),
@@ -63,7 +63,7 @@ def test_closing(connect: Callable[..., Any]) -> None:
 
 
 def test_peer_closes(connect: Callable[..., Any]) -> None:
-    """An answer to the peer's close frame has nothing before it."""
+    """closing() is not called before the answer to the peer's close frame."""
     hooks = Telling()
     pair = connect(hooks)
     pair.open()
@@ -74,7 +74,7 @@ def test_peer_closes(connect: Callable[..., Any]) -> None:
 
 
 def test_heartbeat(connect: Callable[..., Any]) -> None:
-    """It goes out in one write with the keepalive's ping, and with no other ping."""
+    """The heartbeat is sent in one write with the keepalive's ping, and with no other ping."""
     pair = connect(Telling())
     pair.open()
     writes: list[bytes] = []
@@ -88,7 +88,7 @@ def test_heartbeat(connect: Callable[..., Any]) -> None:
 
 
 def test_defaults(connect: Callable[..., Any]) -> None:
-    """A framework without these sends nothing of its own."""
+    """The default hooks send nothing."""
     pair = connect()
     pair.open()
     pair.websocket.send_keepalive_ping()

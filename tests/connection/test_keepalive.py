@@ -31,11 +31,11 @@ class Peer:
         self.on_given_up()
 
     def on_given_up(self) -> None:
-        """The effect of its view."""
+        """React to the drop, as a view may."""
 
 
 def watched(*peers: Any) -> Keepalive:
-    """Return a keepalive that has watched these connections since 0."""
+    """Return a keepalive that watches these connections since time 0."""
     keepalive = Keepalive()
     for peer in peers:
         keepalive.add(cast(Connection, peer), 0)
@@ -43,7 +43,7 @@ def watched(*peers: Any) -> Keepalive:
 
 
 def test_pinged_at_the_interval() -> None:
-    """A connection is pinged at the interval, and the sweeper knows that time."""
+    """A connection is pinged after the interval, and the sweep returns that time."""
     peer = Peer()
     keepalive = watched(peer)
     assert keepalive.sweep(19.9) == 20

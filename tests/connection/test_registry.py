@@ -12,7 +12,7 @@ from django_wsmux.connection import registry
 
 @pytest.fixture
 def pairs(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Three open sockets, the only ones of the process."""
+    """Three open sockets, and no others in the process."""
     monkeypatch.setattr(registry, "open_sockets", set())
     pairs = [connect() for _ in range(3)]
     for pair in pairs:
@@ -21,7 +21,7 @@ def pairs(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def test_leave(pairs: list[Any]) -> None:
-    """The policy gets each socket that is open, and no other."""
+    """The policy is applied to each open socket, and to no other."""
     pairs[0].websocket.close()
     left: list[Any] = []
     registry.leave(left.append)
@@ -30,6 +30,6 @@ def test_leave(pairs: list[Any]) -> None:
 
 
 def test_close_all(pairs: list[Any]) -> None:
-    """The policy that closes them."""
+    """All open sockets are closed with the code."""
     registry.close_all(1001, "")
     assert [pair.sent for pair in pairs] == [b"101 \x88\x02\x03\xe9"] * 3

@@ -38,14 +38,14 @@ def capped(request: pytest.FixtureRequest, start_lasting_server: StartServer) ->
 
 @pytest.fixture(autouse=True)
 def none_left(request: pytest.FixtureRequest) -> object:
-    """After each test, all places are free again."""
+    """After each test, all permits have been released."""
     yield
     if "capped" in request.fixturenames:
         assert_free(request.getfixturevalue("capped"))
 
 
 def assert_free(server: Server) -> None:
-    """Wait until all sockets are closed; then assert that no place is taken."""
+    """Wait until all sockets are closed; then assert that all permits are released."""
     settled(server)
     assert json.loads(server.get("/places/")) == [0, {}, {}]
 
@@ -84,7 +84,7 @@ class TestSockets:
             assert capped.get("/").startswith("plain")
             wires[0].send(frame(0x88, b"\x03\xe8"))
             assert wires[0].closed() == (1000, "")
-            wait_until(lambda: json.loads(capped.get("/places/"))[0] == 5, "a free place")
+            wait_until(lambda: json.loads(capped.get("/places/"))[0] == 5, "a free permit")
             with capped.upgraded("/echo/", client("192.0.2.99")):
                 pass
 
@@ -104,7 +104,7 @@ class TestSockets:
                 assert wire.frame() == (1, b"yes")
 
     def test_flood(self, capped: Server) -> None:
-        """The first six of 300 handshakes open; the log has a few lines for the others."""
+        """Six of 300 handshakes succeed; the log has a few lines about the others."""
         before = counted(capped, "refused_sockets")
         with ExitStack() as stack:
             heads = []
@@ -114,7 +114,7 @@ class TestSockets:
                 heads.append(wire.head().split()[1])
             assert heads == ["101"] * 6 + ["503"] * 294
         assert counted(capped, "refused_sockets") == before + 294
-        assert 0 < capped.log.count("WEBSOCKET_MAX_SOCKETS,") < 50
+        assert 0 < capped.log.count("WEBSOCKET_MAX_SOCKETS (6)") < 50
         assert "Service Unavailable: /echo/" not in capped.log
 
 
@@ -155,13 +155,13 @@ class TestAddress:
 
     @pytest.mark.parametrize("forwarded", [None, "", "unknown", "unix:"])
     def test_proxy_without_an_address(self, capped: Server, forwarded: str | None) -> None:
-        """The proxy's own address counts then, and the log names the setting that does not fit."""
+        """The proxy's own address counts, and the log names the setting that does not match."""
         more = "" if forwarded is None else client(forwarded)
         with ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(capped.upgraded("/echo/", more))
             assert json.loads(capped.get("/places/"))[1] == {"127.0.0.1": 3}
-        capped.wait_for_log("X-Forwarded-For is '.*', WEBSOCKET_TRUSTED_PROXIES is 1")
+        capped.wait_for_log("X-Forwarded-For is '.*' and WEBSOCKET_TRUSTED_PROXIES is 1")
 
 
 class TestUser:
@@ -215,7 +215,7 @@ ENDS: dict[str, tuple[str, str, bytes]] = {
 
 
 class TestExact:
-    """A place is released exactly once, however a socket ends."""
+    """A permit is released exactly once, however a socket ends."""
 
     @pytest.mark.parametrize("how", ENDS)
     def test_ends(self, capped: Server, how: str) -> None:
@@ -234,7 +234,7 @@ class TestExact:
         assert "429" not in statuses
 
     def test_vanished(self, capped: Server) -> None:
-        """Peers that reset the connection release it: before the 101, with it, later."""
+        """Peers that reset the connection release it: before, with and after the 101."""
         key = uuid4().hex
         for number in range(3):
             with capped.upgraded("/echo/") as wire:
@@ -255,7 +255,7 @@ class TestExact:
             assert turned_away(capped).status == 429
 
     def test_many_at_once(self, capped: Server) -> None:
-        """Concurrent sockets keep the count right."""
+        """The count stays correct when sockets come and go concurrently."""
 
         def come_and_go(address: str) -> None:
             for _ in range(20):
@@ -290,7 +290,7 @@ class TestMessages:
         """A socket that sends more is closed, whatever its frames; others are served."""
         before = counted(capped, "too_many_messages")
         with capped.upgraded(path) as wire, capped.upgraded("/echo/") as other:
-            # With the answer to the server's close frame, so that the server need not wait for it.
+            # Includes the answer to the server's close frame, for which it would wait otherwise.
             wire.send(unit * 500 + frame(0x88, b"\x03\xe8"))
             assert wire.closed() == (1008, "more than 20 messages a second")
             other.send(frame(0x81, b"x") * 30)

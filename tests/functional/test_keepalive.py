@@ -34,7 +34,8 @@ def test_silence_ends(start_server: StartServer, worker: str) -> None:
 def test_signs_of_life(start_server: StartServer) -> None:
     """Pongs keep a peer beyond the limit, and so do messages, even if they wait unread.
 
-    The limit is long enough for a busy machine; ``server/test_keepalive.py`` tests without a clock.
+    The limit is long enough for a busy machine. ``connection/test_keepalive.py`` tests it without a
+    clock.
     """
     server = start_server("own", env={"TEST_PING_INTERVAL": "2", "TEST_PING_TIMEOUT": "5"})
     signs = {

@@ -93,7 +93,8 @@ def both(site: Site) -> Iterator[Site]:
             websocket = stack.enter_context(site.server.connect("/echo/"))
             websocket.send("x")
             websocket.recv(timeout=TIMEOUT)
-            return len(site.series("django_wsmux_open_sockets")) == 2
+            opened = site.series("django_wsmux_open_sockets")
+            return len(opened) == 2 and all(opened.values())
 
         wait_until(are_both, "a socket in each worker")
         yield site

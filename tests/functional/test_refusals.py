@@ -153,7 +153,7 @@ def test_caps(start_server: StartServer) -> None:
             ask(wire, "/echo/", V1)
             assert wire.frame() == (1, b'{"bye": {"after": 10.0}}')
         assert server.refused("/echo/").status == 503
-    wait_until(lambda: json.loads(server.get("/places/"))[0] == 0, "the place to be free")
+    wait_until(lambda: json.loads(server.get("/places/"))[0] == 0, "the permit to be released")
     with server.connect("/echo/") as websocket:
         websocket.send("open")
         assert websocket.recv(timeout=TIMEOUT) == "open"

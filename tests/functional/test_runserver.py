@@ -267,7 +267,7 @@ class TestOptions:
         server.wait_for_log("With --nothreading WebSocket handshakes are refused with 501")
         answer = server.refused("/echo/")
         assert answer.status == 501
-        assert "leave out --nothreading" in answer.text
+        assert "run it without --nothreading" in answer.text
         assert server.get("/").startswith("plain")
 
     def test_plain_application(self, start_server: StartServer) -> None:

@@ -86,7 +86,7 @@ MISTAKES: list[Mistake] = [
     ("codec", codec, "unmask", replace_bad_text),
     ("codec", codec, "parse_close", take_any_close),
     ("codec", Codec, "_receive_piece", lose_the_mask),
-    ("codec", Codec, "filled", filled_but_the_last),
+    ("codec", Codec, "buffer_updated", filled_but_the_last),
     ("codec", Codec, "_finish", stop_parsing_only),
     ("codec", Codec, "_check_size", lambda self, *lengths: None),
     ("codec", PartialMessage, "_inflate", inflate_all),

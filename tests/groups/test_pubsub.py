@@ -1,4 +1,4 @@
-"""The pubsub with a backend that is slow, broken, or of another version."""
+"""``PubSub`` with a backend that is slow, broken, or of another version."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def backend() -> Backend:
 
 @pytest.fixture
 def pubsub(backend: Any) -> Iterator[PubSub]:
-    """A pubsub that uses the backend."""
+    """A ``PubSub`` that uses the backend."""
     pubsub = PubSub()
     pubsub._backend, pubsub._made_for = backend, conf.get("WEBSOCKET_BACKEND")
     yield pubsub
@@ -166,7 +166,7 @@ def test_answer_again(pubsub: PubSub, backend: Backend, caplog: pytest.LogCaptur
     backend.is_broken = True
     for _ in range(3):
         pubsub.answer("@processes", bytes)
-    assert caplog.text.count("cannot be asked about its sockets") == 1
+    assert caplog.text.count("monitoring is unavailable in this process") == 1
     assert pubsub.answers("@processes")
     backend.is_broken = False
     pubsub._retry_at = 0.0
@@ -283,7 +283,7 @@ def test_rubbish(other: Other, caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Holding(Sequencer):
-    """Keeps publications until it is told to go on."""
+    """A sequencer that keeps publications until ``release()``, and reverses their order."""
 
     __slots__ = ("events",)
 
@@ -303,7 +303,7 @@ class Holding(Sequencer):
 
 
 def test_sequencer(pubsub: PubSub) -> None:
-    """What takes its place decides when publications reach the members, and hears of gaps."""
+    """Another sequencer decides when publications reach members, and is told of gaps."""
     socket: Any = Socket()
     pubsub.add("room", socket)
     pubsub._receive("room", pack(1, "room", b"at once"))
@@ -324,7 +324,7 @@ def test_sequencer(pubsub: PubSub) -> None:
 
 
 def test_name_in_messages(pubsub: PubSub) -> None:
-    """A message knows the name of its group, for framings that tell it."""
+    """A message has the name of its group, for framings that send it."""
     socket: Any = Socket()
     socket.deliver = socket.heard.append
     pubsub.add(("tenant", "room"), socket)
@@ -334,7 +334,7 @@ def test_name_in_messages(pubsub: PubSub) -> None:
 
 
 def test_cut_and_replay(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is numbered by default; what numbers publications says how far it is."""
+    """By default, publications have no numbers; another sequencer may number them."""
     monkeypatch.setattr(pubsub_module, "pubsub", pubsub)
     socket: Any = Socket()
     assert cut() == {}
@@ -356,7 +356,7 @@ def test_cut_and_replay(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Watcher:
-    """Notes who joins and who leaves."""
+    """An observer that records joins and leaves."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -370,7 +370,7 @@ class Watcher:
 
 @pytest.fixture
 def watcher() -> Iterator[Watcher]:
-    """Is told while a test runs."""
+    """An observer that is registered during a test."""
     watcher = Watcher()
     membership.append(watcher)
     yield watcher
@@ -378,7 +378,7 @@ def watcher() -> Iterator[Watcher]:
 
 
 def test_membership(pubsub: PubSub, watcher: Watcher) -> None:
-    """Each join and each leave is told once, with who is the first and the last."""
+    """Each join and leave is reported once, with the first and the last member marked."""
     one, two = object(), object()
     key = ("tenant", "room")
     pubsub.add(key, one)  # type: ignore[arg-type]
@@ -396,7 +396,7 @@ def test_membership(pubsub: PubSub, watcher: Watcher) -> None:
 
 
 def test_membership_of_several(pubsub: PubSub, backend: Backend, watcher: Watcher) -> None:
-    """The groups of a user and of a session are told too; what fails is taken back."""
+    """Groups of a user and a session are reported too; a join that fails is followed by a leave."""
     one: Any = object()
     keys = ("@user:1", "@session:a")
     pubsub.add_all(keys, one)

@@ -1,4 +1,4 @@
-"""Database connections that handshakes pass on to one another."""
+"""Handshakes reuse the database connections of earlier ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-#: A patched process like gunicorn's; ``handshake()`` does what the handler does in a handshake.
+#: A patched process like gunicorn's; ``handshake()`` mimics the handler.
 PREPARED = """
 from gevent import monkey
 monkey.patch_all()
@@ -60,7 +60,7 @@ def wait_until(condition):
 
 
 def run(tmp_path: Path, program: str) -> None:
-    """Run a program in a patched process of its own."""
+    """Run a program in its own patched process."""
     command = [
         sys.executable,
         "-W",
@@ -112,7 +112,7 @@ wait_until(lambda: not is_open(early.get()) and not is_open(late.get()))
 
 
 def test_maximum_age(tmp_path: Path) -> None:
-    """A connection gets too old even if there is always another handshake."""
+    """A connection is closed at its maximum age even if handshakes never pause."""
     run(
         tmp_path,
         """
@@ -124,7 +124,7 @@ assert not is_open(first)
 
 
 def test_connections_that_are_not_kept(tmp_path: Path) -> None:
-    """No reuse in a transaction, after an error, with a pool or where CONN_MAX_AGE = 0 counts."""
+    """No reuse in a transaction, after an error, with a pool, or with ``CONN_MAX_AGE = 0``."""
     run(
         tmp_path,
         """
@@ -157,7 +157,7 @@ assert not is_open(handshake(pooled).get())
 
 
 def test_stopped(tmp_path: Path) -> None:
-    """A stopped handshake does not pass on its connection, which may be in mid-query."""
+    """A stopped handshake does not pass on its connection: a query may be in progress."""
     run(
         tmp_path,
         """
@@ -192,7 +192,7 @@ assert is_open(raw[2])
     )
 
 
-#: What is logged goes to ``said``. After ``both()``, closing the first of two connections fails.
+#: Collects log messages in ``said``. After ``both()``, closing the first of two connections fails.
 FAILING = """
 import logging
 said = []
@@ -227,7 +227,7 @@ assert handshake(ask).get() is not one
 
 
 def test_close_fails_at_the_end(tmp_path: Path) -> None:
-    """The same holds for a connection that is not kept; the handshake's socket is already open."""
+    """The same holds for a connection that is not kept, when the socket is already open."""
     run(
         tmp_path,
         FAILING
@@ -269,7 +269,7 @@ assert set(said) == {"Closing a database connection failed"}, said
 
 
 def test_pages_keep_their_own(tmp_path: Path) -> None:
-    """A connection that an earlier page opened, in the same TCP connection, is left alone."""
+    """A connection that an earlier page on the same TCP connection opened is not touched."""
     run(
         tmp_path,
         """

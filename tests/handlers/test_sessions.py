@@ -1,4 +1,4 @@
-"""The session of a handshake, read by our own query, equals the one that Django reads."""
+"""Our own query for the session of a handshake returns what Django's query returns."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_tampered() -> None:
 
 
 def test_saves() -> None:
-    """The session can be saved, also once the socket is open."""
+    """The session can be saved, even after the socket has opened."""
     key = saved(name="ann")
     request = HttpRequest()
     request.session = direct(key)
@@ -86,7 +86,7 @@ def test_saves() -> None:
 
 
 def test_without_time_zones(settings: Any) -> None:
-    """Without USE_TZ, local time counts."""
+    """Without ``USE_TZ``, expiry dates are in local time."""
     settings.USE_TZ = False
     assert direct(saved(name="ann"))["name"] == "ann"
 

@@ -142,8 +142,8 @@ def around_sockets(request: HttpRequest) -> HttpResponse:
     """Show the classes of the different context objects that open sockets hold."""
     from django_wsmux.connection import registry
 
-    found = {id(each.hooks._surroundings): each.hooks for each in registry.open_sockets}
-    names = [type(each._surroundings).__name__ for each in found.values()]
+    found = {id(each.hooks.request_context): each.hooks for each in registry.open_sockets}
+    names = [type(each.request_context).__name__ for each in found.values()]
     return HttpResponse(json.dumps(names))
 
 

@@ -235,7 +235,7 @@ class Leaving(WebSocketView):
         self.send(str(os.getpid()))
 
     def disconnect(self, code: int, reason: str) -> None:
-        Group("leaving").send("somebody has left")
+        Group("leaving").send("someone has left")
 
 
 class Typed(WebSocketView):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django_wsmux.protocol.frames import BINARY, TEXT
-from django_wsmux.protocol.prepared import PreparedMessage
+from django_wsmux.protocol.prepared import PreparedMessage, SingleMessage
 
 
 class Framing:
@@ -13,9 +13,9 @@ class Framing:
 
     def __init__(self, key: str | None) -> None:
         self.key = key
-        self.seen: list[tuple[PreparedMessage, str, str]] = []
+        self.seen: list[tuple[SingleMessage, str, str]] = []
 
-    def encode(self, prepared: PreparedMessage, group: str, position: str) -> bytes:
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return a new object each time."""
         self.seen.append((prepared, group, position))
         return bytearray(prepared.payload)  # type: ignore[return-value]

@@ -48,7 +48,7 @@ class TestRate:
         assert peer.messages == ["x"] * 20
 
     def test_goes_on(self, peer: Peer) -> None:
-        """A peer that keeps to the rate is served for ever."""
+        """A peer that keeps to the rate is served without end."""
         for _ in range(1000):
             peer.now += 0.1
             assert peer.send(MESSAGE) == []

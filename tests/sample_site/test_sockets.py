@@ -76,5 +76,5 @@ def test_redis_chat_without_redis(site: Server) -> None:
     """Without Redis, the handshake is refused with 503, and the page says why."""
     assert site.refused("/redis-chat/").status == 503
     page = site.get("/redis-chat/")
-    assert "none answers at <code>redis://127.0.0.1:" in page
+    assert "no server answers at <code>redis://127.0.0.1:" in page
     assert "docker run -p 6379:6379 redis" in page

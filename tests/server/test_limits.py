@@ -1,4 +1,4 @@
-"""Limits on the number of sockets: places are taken, refused and released."""
+"""Limits on the number of sockets: permits are acquired, refused and released."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from django_wsmux.server.limits import Permit, acquire, address_of, admit_user
 
 
 def places() -> tuple[Any, ...]:
-    """Return the places that are taken."""
+    """Return the number of permits in use."""
     return limits._count, limits._addresses, limits._users
 
 
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
-    """Assert that all places are released."""
+    """Assert that all permits are released."""
     yield
     assert places() == (0, {}, {})
 
 
 def take(options: Options, address: str = "192.0.2.1") -> Permit:
-    """Take a place."""
+    """Acquire a permit."""
     place = acquire({"REMOTE_ADDR": address, "PATH_INFO": "/"}, options)
     assert isinstance(place, Permit)
     return place
@@ -42,7 +42,7 @@ def refusal(options: Options, address: str = "192.0.2.1") -> str:
 
 
 def test_sockets() -> None:
-    """A full process refuses; a released place is free, once."""
+    """A process at its limit refuses; a permit is released only once."""
     options = Options(max_sockets=2)
     first, second = take(options), take(options)
     assert refusal(options) == "503 Service Unavailable"
@@ -55,7 +55,7 @@ def test_sockets() -> None:
 
 
 def test_address() -> None:
-    """A full address refuses, another one does not; the limit of the process comes first."""
+    """An address at its limit is refused, another one is not; the process's limit comes first."""
     options = Options(max_sockets=3, max_sockets_per_address=2)
     taken = [take(options), take(options)]
     assert refusal(options) == "429 Too Many Requests"
@@ -66,7 +66,7 @@ def test_address() -> None:
 
 
 def test_user() -> None:
-    """A full user refuses, another one does not; admitting a place twice counts once."""
+    """A user at the limit is refused, another one is not; a permit counts once."""
     options = Options(max_sockets_per_user=1)
     first, second = take(options), take(options)
     assert admit_user(first, "ann", 1, "/")

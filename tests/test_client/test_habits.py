@@ -189,7 +189,7 @@ def test_arguments(hook: str, method: Any, text: str | None) -> None:
 
 
 def test_arguments_of_functions() -> None:
-    """The same holds for a view without request, and for look-ups."""
+    """The same holds for a view without request, and for lookups."""
     with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):
         websocket(lambda websocket: None)
     with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):

@@ -1,4 +1,4 @@
-"""Sockets that leave one connection and go on in another, at any moment."""
+"""Sockets that move from one connection to another, at any moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from .test_gevent import run
 
-#: ``move()`` takes an event view's socket from its connection and gives it to a new one.
+#: ``move()`` moves an event view's socket from its connection to a new one.
 PREPARED = """
 import json
 from django_wsmux.connection.counters import counters
@@ -65,7 +65,7 @@ def refused(websocket):
 
 
 def test_anywhere_in_the_stream() -> None:
-    """After each byte: half a frame, half a character, between fragments, around a ping."""
+    """A socket moves after any byte: in a frame or character, between fragments, at a ping."""
     run(
         PREPARED
         + """
@@ -101,7 +101,7 @@ assert counters["sockets_opened"] == len(stream) + 1
 
 
 def test_large_messages() -> None:
-    """In the middle of frames that are read straight to a buffer, or decoded as they come."""
+    """A socket moves within large frames, read into a buffer or decoded piece by piece."""
     run(
         PREPARED
         + """
@@ -122,7 +122,7 @@ assert seen == [binary, text]
 
 
 def test_unsent() -> None:
-    """What the peer has not taken goes out first, then what groups sent, then the rest."""
+    """Unsent bytes go out first, then messages of groups, then later messages."""
     run(
         PREPARED
         + """
@@ -161,7 +161,7 @@ assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
 
 
 def test_the_old_one_is_left() -> None:
-    """It has left its groups, its view is not told, and what is sent on it goes nowhere."""
+    """A moved socket has left its groups, its view is not told, and ``send()`` raises."""
     run(
         PREPARED
         + """
@@ -199,7 +199,7 @@ assert seen == [1006]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_no_watcher_stays() -> None:
-    """The kernel reports no event of a descriptor of which a copy is open elsewhere."""
+    """The kernel reports no events of a detached descriptor with an open copy."""
     run(
         PREPARED
         + """
@@ -231,7 +231,7 @@ assert seen == ["hello"]
 
 
 def test_compressed() -> None:
-    """Without context takeover compression goes on; the new process need not offer it."""
+    """Compression without context takeover continues, even if the new process does not offer it."""
     run(
         PREPARED
         + """
@@ -251,7 +251,7 @@ for limits in ({"compression": Compression(threshold=10)}, {"compression": None}
 
 
 def test_refusals() -> None:
-    """A socket that cannot be moved, or not now, says why and goes on."""
+    """A socket that cannot be moved, or not now, gives the reason and continues."""
     run(
         PREPARED
         + """

@@ -62,7 +62,7 @@ assert websocket.receive(1) == "hello"
 
 
 def test_close_before_the_wait() -> None:
-    """A socket that closes meanwhile is not waited for."""
+    """A view does not wait for a socket that closes meanwhile."""
     run("""
 def leave():
     peer.close()
@@ -119,7 +119,7 @@ assert not seen
 
 
 def test_waiting_message_when_lost() -> None:
-    """A waiting message is counted, and still handled, if the peer goes before its turn."""
+    """A waiting message is counted, and still handled, if the peer closes before its turn."""
     run(
         WAITING
         + """
@@ -148,7 +148,7 @@ websocket, peer = opened()
 
 
 def test_native_thread() -> None:
-    """A call from another thread than the hub's is refused, with advice."""
+    """A call from a thread other than the hub's is refused, with advice."""
     run(
         NATIVE
         + """
@@ -182,7 +182,7 @@ assert peer.recv(100) == b"\\x88\\x05\\x0f\\xa0bye"
 
 
 def test_held() -> None:
-    """Groups' messages are held until the last release, in order, behind those of the view."""
+    """Group messages are held until the last release, in order, after those of the view."""
     run("""
 from django_wsmux.protocol.prepared import PreparedMessage
 
@@ -206,7 +206,7 @@ assert peer.recv(100) == b"\\x88\\x02\\x03\\xe8"
 
 
 def test_lost_while_closing() -> None:
-    """A socket whose close frame cannot be sent is lost, and its view is told of that once."""
+    """If its close frame cannot be sent, a socket is lost, and its view is told once."""
     run("""
 import struct
 from django_wsmux.connection import registry
@@ -215,7 +215,7 @@ told = []
 websocket, peer = opened(disconnect=lambda websocket: told.append(websocket.close_code))
 websocket.serve()
 peer.close()
-websocket._transport._reader.stop()  # it has not been noticed yet
+websocket._transport._reader.stop()  # the loss has not been noticed yet
 websocket.close_from_group(4000, "")
 gevent.sleep(0.01)
 assert told == [1006], told

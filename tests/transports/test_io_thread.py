@@ -17,7 +17,7 @@ TIMEOUT = 10.0
 
 
 def running() -> list[threading.Thread]:
-    """Return the threads of this kind that run now."""
+    """Return the I/O threads that are running."""
     return [thread for thread in threading.enumerate() if thread.name == "django_wsmux"]
 
 
