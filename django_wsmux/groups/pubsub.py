@@ -281,13 +281,7 @@ class PubSub:
         Raises:
             BackendUnavailable: subscribing failed; the socket is not in the group.
         """
-        with self._lock:
-            self._enter(key, member, info)
-        try:
-            self._hear(_channel(key))
-        except BaseException:
-            self.discard(key, member)
-            raise
+        self.add_all((key,), member, info)
 
     def discard(self, key: Key, member: Connection) -> None:
         """Remove a socket from a group; never waits.
@@ -308,36 +302,25 @@ class PubSub:
                 for observer in membership:
                     observer.left(key, member, is_last=is_last)
 
-    def _enter(self, key: Key, member: Connection, info: Any = None) -> None:
-        """Record a member; the lock must be held."""
-        is_new = bool(membership) and not members.has(key, member)
-        is_first = members.add(key, member, info)
-        if is_first:
-            channel = _channel(key)
-            self._watched[channel] = self._watched.get(channel, 0) + 1
-        if is_new:
-            for observer in membership:
-                observer.joined(key, member, is_first=is_first)
-
-    def add_all(self, keys: Collection[Key], member: Connection) -> None:
+    def add_all(self, keys: Collection[Key], member: Connection, info: Any = None) -> None:
         """Add a socket to several groups; see ``add()``.
 
         Raises:
             BackendUnavailable: subscribing failed; the socket is in none of them.
         """
-        backend = self.backend()
         channels = [_channel(key) for key in keys]
         with self._lock:
             for key, channel in zip(keys, channels, strict=True):
-                if membership:
-                    self._enter(key, member)
-                elif members.add(key, member):
+                is_new = bool(membership) and not members.has(key, member)
+                is_first = members.add(key, member, info)
+                if is_first:
                     self._watched[channel] = self._watched.get(channel, 0) + 1
+                if is_new:
+                    for observer in membership:
+                        observer.joined(key, member, is_first=is_first)
         try:
             for channel in dict.fromkeys(channels):
-                event = self._subscribed.get(channel)
-                if backend is not None and (event is None or not event.is_set()):
-                    self._hear(channel)
+                self._hear(channel)
         except BaseException:
             for key in keys:
                 self.discard(key, member)

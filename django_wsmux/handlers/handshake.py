@@ -66,12 +66,6 @@ _STOPPING: Final = Refusal(
 _NOT_ACCEPTED: Final = Refusal("500 Internal Server Error", "The handshake was not accepted.")
 
 
-_STATUS: Final = "101 Switching Protocols"
-
-# wsgiref's validator requires a content type, even without a body.
-_CONTENT_TYPE: Final = ("Content-Type", "text/plain; charset=utf-8")
-
-
 class Handshake:
     """One handshake: its state, and its steps in order.
 
@@ -286,10 +280,9 @@ class Handshake:
             return self._refuse()
         try:
             self._discard()
-            if self.takeover.is_taken:
-                self._tell_server()
-            else:
-                self._accept(accepted.subprotocols, accepted.compression, self._start_response)
+            self._tell_server()
+            if not self.takeover.is_taken:
+                self._accept(accepted.subprotocols, accepted.compression)
         except BaseException:
             self._fail()
             self._end_request()
@@ -313,18 +306,12 @@ class Handshake:
         finally:
             self._may_accept = True
 
-    def _accept(
-        self,
-        subprotocols: Sequence[str] = (),
-        compression: bool = True,
-        start_response: Callable[..., Any] = lambda status, headers: None,
-    ) -> None:
+    def _accept(self, subprotocols: Sequence[str] = (), compression: bool = True) -> None:
         """Send the 101 and take the socket over.
 
         Args:
             subprotocols: the view's subprotocols.
             compression: whether the view allows it.
-            start_response: the server's function, if the view has returned.
         """
         request, websocket, hooks = self.request, self.websocket, self.hooks
         assert request is not None
@@ -342,7 +329,6 @@ class Handshake:
             extensions = None if offer is None else websocket.negotiate(offer)
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             head = handshake.switching_protocols(key, answer, self.headers, extensions)
-        start_response(_STATUS, [*handshake.allowed_on_101(self.headers), _CONTENT_TYPE])
         self._may_accept = False
         closed = members.closings.finish(self, hooks.groups)
         if closed is not None:
@@ -435,8 +421,10 @@ class Handshake:
 
     def _tell_server(self) -> None:
         """Give status and headers of the 101 to the server and to WSGI middleware around us."""
-        headers = [*handshake.allowed_on_101(self.headers), _CONTENT_TYPE]
-        self._start_response(_STATUS, headers)
+        # wsgiref's validator requires a content type, even without a body.
+        content_type = ("Content-Type", "text/plain; charset=utf-8")
+        headers = [*handshake.allowed_on_101(self.headers), content_type]
+        self._start_response("101 Switching Protocols", headers)
 
     def _send(self) -> Iterable[bytes]:
         """Pass status and headers to the server; return the body, which it sends and closes."""

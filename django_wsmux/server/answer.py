@@ -12,8 +12,6 @@ from typing import Any
 
 __all__ = ["BegunBody", "InContext"]
 
-StartResponse = Callable[..., Any]
-
 
 class BegunBody:
     """A body that has been read in part.
