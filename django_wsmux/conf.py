@@ -39,6 +39,7 @@ __all__ = [
     "context_functions",
     "get",
     "group_prefix",
+    "has_history",
     "has_limits",
     "json_encoder",
     "options",
@@ -261,6 +262,39 @@ def _optional(problem: Callable[[Any], str | None]) -> Callable[[Any], str | Non
     return lambda value: None if value is None else problem(value)
 
 
+_HISTORY_LIMITS: Final[dict[str, tuple[type, ...]]] = {
+    "messages": (int,),
+    "seconds": (int, float),
+    "bytes": (int,),
+}
+
+
+def _history_problem(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return f"must be a dict of patterns, not {value!r}"
+    for pattern, keep in value.items():
+        if not isinstance(pattern, str) or not pattern:
+            return f'has the key {pattern!r}: it must be a pattern such as "room.*"'
+        if not isinstance(keep, dict) or not {"messages", "seconds"} <= keep.keys():
+            return (
+                f'needs {{"messages": 200, "seconds": 600}} or the like for {pattern!r}, '
+                f"not {keep!r}"
+            )
+        for name, limit in keep.items():
+            kind = _HISTORY_LIMITS.get(name)
+            if kind is None:
+                return f"has an unknown limit {name!r} for {pattern!r}: they are " + ", ".join(
+                    _HISTORY_LIMITS
+                )
+            if type(limit) not in kind or limit <= 0:
+                return f"has {name} {limit!r} for {pattern!r}: it must be a number above 0"
+    return None
+
+
+def _store_problem(value: Any) -> str | None:
+    return None if value == "" else _backend_problem(value)
+
+
 _sockets = _optional(_number_problem(1, int, "sockets"))
 _proxies = _number_problem(0, int, "proxies")
 
@@ -277,6 +311,11 @@ SETTINGS = {
         Setting("WEBSOCKET_REQUIRE_ORIGIN", False, _flag_problem),
         Setting("WEBSOCKET_REFUSALS", "http", _refusals_problem),
         Setting("WEBSOCKET_BACKEND", "local://", _backend_problem),
+        Setting("WEBSOCKET_HISTORY", {}, _history_problem),
+        Setting("WEBSOCKET_HISTORY_STORE", "", _store_problem),
+        Setting("WEBSOCKET_HISTORY_BYTES", 256 * 2**20, _bytes),
+        Setting("WEBSOCKET_HISTORY_LIMIT", 500, _count),
+        Setting("WEBSOCKET_OUTBOX", False, _flag_problem),
         Setting("WEBSOCKET_GROUP_PREFIX", None, _prefix_problem),
         Setting("WEBSOCKET_NAMESPACE", "", _namespace_problem),
         Setting("WEBSOCKET_CLOSE_SIGNED_OUT", True, _flag_problem),
@@ -427,6 +466,7 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in SETTINGS:
         get.cache_clear()
         options.cache_clear()
+        has_history.cache_clear()
         has_limits.cache_clear()
         json_encoder.cache_clear()
         prefix_function.cache_clear()
@@ -434,6 +474,12 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")
+
+
+@cache
+def has_history() -> bool:
+    """Return whether messages of any group are kept."""
+    return bool(get("WEBSOCKET_HISTORY"))
 
 
 @cache

@@ -2,12 +2,19 @@
 
 ::
 
-    opcode   1 byte     TEXT, BINARY or CLOSE
+    kind     1 byte     TEXT, JSON, CONTENT, BINARY or CLOSE
     count    1 byte     number of fields
     length   4 bytes    length of the group's name, big-endian
     name                UTF-8
     fields              each: tag, 1 byte; length, 4 bytes; value
     data                the rest: a message, or the body of a close frame
+
+The envelope of a numbered message follows its position::
+
+    NUMBERED 1 byte
+    length   1 byte     length of the position
+    position            ASCII: epoch, "-", offset
+    envelope            as above
 
 Unknown fields are kept and otherwise ignored, so a later release can add fields. Any other change
 needs a new version of ``backends.packets``, which carries this payload.
@@ -20,10 +27,33 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["PREFIX", "Envelope", "UnreadableEnvelope", "pack", "unpack"]
+__all__ = [
+    "EXCLUDED",
+    "FORGET",
+    "NUMBERED",
+    "PREFIX",
+    "TRACEPARENT",
+    "Envelope",
+    "UnreadableEnvelope",
+    "numbered",
+    "pack",
+    "unpack",
+]
+
+#: First byte of a numbered message.
+NUMBERED: Final = 0x40
+
+_NUMBERED: Final = bytes((NUMBERED,))
+
+#: Kind of an envelope without data: the group was forgotten, and its epoch is new.
+FORGET: Final = 0x80
 
 #: Tag of the field with the prefix of a group's name; see ``WEBSOCKET_GROUP_PREFIX``.
 PREFIX: Final = 1
+#: Tag of the field with the ids of the clients that do not get the message, separated by spaces.
+EXCLUDED: Final = 2
+#: Tag of the field with the trace context of the sender (W3C Trace Context, ``traceparent``).
+TRACEPARENT: Final = 3
 
 _HEAD: Final = struct.Struct("!BBI")
 _FIELD: Final = struct.Struct("!BI")
@@ -38,16 +68,18 @@ class Envelope(NamedTuple):
     """A parsed message for a group.
 
     Attributes:
-        opcode: TEXT or BINARY for a message, CLOSE to close the members.
+        kind: kind of a message (``protocol.prepared``), CLOSE to close the members, or FORGET.
         name: the group's name.
         data: the message, or the body of a close frame.
         fields: further fields, by tag.
+        position: epoch and offset of a numbered message, else ``""``.
     """
 
-    opcode: int
+    kind: int
     name: str
     data: bytes
     fields: Mapping[int, bytes] = _NO_FIELDS
+    position: str = ""
 
     @property
     def prefix(self) -> str:
@@ -60,8 +92,18 @@ class UnreadableEnvelope(Exception):
     """The envelope is truncated, or a text is not valid UTF-8."""
 
 
+def numbered(position: str, payload: bytes) -> bytes:
+    """Return the envelope of a numbered message.
+
+    Args:
+        position: epoch and offset.
+        payload: the envelope without its number.
+    """
+    return bytes((NUMBERED, len(position))) + position.encode() + payload
+
+
 def pack(
-    opcode: int,
+    kind: int,
     name: str,
     data: bytes,
     prefix: str = "",
@@ -70,7 +112,7 @@ def pack(
     """Return an envelope as bytes.
 
     Args:
-        opcode, name, data: see ``Envelope``.
+        kind, name, data: see ``Envelope``.
         prefix: the prefix of the group's name.
         fields: other fields by tag, at most 255. To forward an envelope, pass the fields that it
             arrived with, which include the prefix.
@@ -78,7 +120,7 @@ def pack(
     encoded = name.encode("utf-8", _ERRORS)
     if prefix:
         fields = {PREFIX: prefix.encode(), **fields}
-    head = _HEAD.pack(opcode, len(fields), len(encoded)) + encoded
+    head = _HEAD.pack(kind, len(fields), len(encoded)) + encoded
     for tag, value in fields.items():
         head += _FIELD.pack(tag, len(value)) + value
     return head + data
@@ -90,8 +132,12 @@ def unpack(payload: bytes) -> Envelope:
     Raises:
         UnreadableEnvelope: the envelope is damaged.
     """
+    where = ""
     try:
-        opcode, count, length = _HEAD.unpack_from(payload)
+        if payload[:1] == _NUMBERED:
+            begin = 2 + payload[1]
+            where, payload = payload[2:begin].decode("ascii"), payload[begin:]
+        kind, count, length = _HEAD.unpack_from(payload)
         position = _HEAD.size + length
         name = payload[_HEAD.size : position].decode("utf-8", _ERRORS)
         if not count:
@@ -105,8 +151,8 @@ def unpack(payload: bytes) -> Envelope:
                 found[tag] = payload[begin:position]
         if position > len(payload):
             raise UnreadableEnvelope("the envelope is truncated")
-        envelope = Envelope(opcode, name, payload[position:], fields)
+        envelope = Envelope(kind, name, payload[position:], fields, where)
         envelope.prefix  # noqa: B018  # raises unless it is UTF-8
-    except (struct.error, UnicodeDecodeError) as error:
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise UnreadableEnvelope(str(error)) from None
     return envelope

@@ -26,7 +26,7 @@ from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import BINARY, CLOSE, TEXT
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import CONTENT, JSON, PreparedMessage
 from ..signals import backend_gap
 from . import envelope
 from .envelope import Envelope
@@ -61,6 +61,9 @@ _PEOPLE: Final = "@people"
 
 #: Seconds to wait for the broker when a socket joins, and for the answers to a question.
 _PATIENCE: Final = 1.0
+
+#: The kinds of envelopes that are messages.
+_MESSAGES: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
 
 #: The members of this process.
 members: Final = Members()
@@ -254,12 +257,12 @@ class PubSub:
             return {}
         return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
 
-    def publish(self, key: Key, opcode: int, data: bytes) -> None:
+    def publish(self, key: Key, kind: int, data: bytes) -> None:
         """Send a message for a group to the other processes.
 
         Args:
             key: the group's key.
-            opcode: TEXT or BINARY for a message, CLOSE to close the members.
+            kind: the kind of a message, or CLOSE to close the members.
             data: the message, or the body of a close frame.
 
         Raises:
@@ -267,7 +270,7 @@ class PubSub:
         """
         backend = self.backend()
         if backend is not None:
-            payload = envelope.pack(opcode, name_of(key), data, prefix_of(key))
+            payload = envelope.pack(kind, name_of(key), data, prefix_of(key))
             backend.publish(_channel(key), payload)
 
     def add(self, key: Key, member: Connection, info: Any = None) -> None:
@@ -476,13 +479,13 @@ class PubSub:
             key: the group's key.
             envelope: the publication.
         """
-        opcode, name, data, _ = envelope
-        if opcode in (TEXT, BINARY):
-            members.deliver(key, PreparedMessage(opcode, data, name))
-        elif opcode == CLOSE:
+        kind, name, data, _, _ = envelope
+        if kind in _MESSAGES:
+            members.deliver(key, PreparedMessage(kind, data, name))
+        elif kind == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:
-            self._report_unreadable(f"unknown opcode {opcode} for {name!r} (a newer version?)")
+            self._report_unreadable(f"unknown kind {kind} for {name!r} (a newer version?)")
 
     def _answer(self, channel: str, question: bytes) -> bytes | Callable[[], bytes]:
         if channel in self._answers:

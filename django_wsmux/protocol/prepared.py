@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .frames import TEXT, encode
 
-__all__ = ["Framing", "PreparedMessage", "SingleMessage"]
+__all__ = ["CONTENT", "JSON", "OPCODE", "Framing", "PreparedMessage", "SingleMessage"]
+
+#: Kinds of messages beside TEXT and BINARY: a text that is JSON, and one that is HTML.
+JSON: Final = 0x10 | TEXT
+CONTENT: Final = 0x20 | TEXT
+
+#: The bits of a kind that are the opcode of its frame.
+OPCODE: Final = 0x0F
 
 
 class Framing(Protocol):
@@ -38,22 +45,28 @@ class SingleMessage:
     """A message for one socket.
 
     Args:
-        opcode: TEXT or BINARY.
+        kind: TEXT, JSON, CONTENT or BINARY.
         payload: the message.
+
     """
 
-    __slots__ = ("opcode", "payload")
+    __slots__ = ("kind", "payload")
 
-    def __init__(self, opcode: int, payload: bytes) -> None:
-        self.opcode = opcode
+    def __init__(self, kind: int, payload: bytes) -> None:
+        self.kind = kind
         self.payload = payload
+
+    @property
+    def opcode(self) -> int:
+        """The opcode of the frame: TEXT or BINARY."""
+        return self.kind & OPCODE
 
 
 class PreparedMessage(SingleMessage):
     """The frames of one message for many sockets.
 
     Args:
-        opcode: TEXT or BINARY.
+        kind: TEXT, JSON, CONTENT or BINARY.
         payload: the message.
         group, position: see ``Framing.encode()``.
 
@@ -63,12 +76,12 @@ class PreparedMessage(SingleMessage):
 
     __slots__ = ("_forms", "group", "plain", "position")
 
-    def __init__(self, opcode: int, payload: bytes, group: str = "", position: str = "") -> None:
-        self.opcode = opcode
+    def __init__(self, kind: int, payload: bytes, group: str = "", position: str = "") -> None:
+        self.kind = kind
         self.payload = payload
         self.group = group
         self.position = position
-        self.plain = encode(opcode, payload)
+        self.plain = encode(kind & OPCODE, payload)
         self._forms: dict[Hashable, bytes] = {}
 
     def __len__(self) -> int:

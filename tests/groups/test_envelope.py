@@ -15,7 +15,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
 def test_round_trip(opcode: int, name: str, data: bytes, prefix: str) -> None:
     """Name and prefix of any length and language survive a round trip."""
     envelope = unpack(pack(opcode, name, data, prefix))
-    assert (envelope.opcode, envelope.name, envelope.data) == (opcode, name, data)
+    assert (envelope.kind, envelope.name, envelope.data) == (opcode, name, data)
     assert envelope.prefix == prefix
 
 
@@ -45,7 +45,7 @@ def test_passed_on(name: str, data: bytes, prefix: str, fields: dict[int, bytes]
     envelope = unpack(payload)
     assert envelope.prefix == prefix
     assert envelope.fields == ({PREFIX: prefix.encode()} if prefix else {}) | fields
-    assert pack(envelope.opcode, envelope.name, envelope.data, fields=envelope.fields) == payload
+    assert pack(envelope.kind, envelope.name, envelope.data, fields=envelope.fields) == payload
 
 
 @given(st.binary(max_size=60))

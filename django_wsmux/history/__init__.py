@@ -1,0 +1,3 @@
+"""Private: history of groups. It numbers messages, keeps them, and reads them again."""
+
+__all__: list[str] = []

@@ -1,0 +1,43 @@
+"""Which groups have a history: the patterns of ``WEBSOCKET_HISTORY``."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from django.core.signals import setting_changed
+
+from .. import conf
+from .store import Keep
+
+__all__ = ["keep_of", "pattern_of"]
+
+
+def pattern_of(name: str) -> str | None:
+    """Return the first pattern that matches the name of a group, or ``None``.
+
+    A name that begins with ``@`` belongs to a user or a session, and only a pattern that begins
+    with ``@`` matches it.
+    """
+    is_ours = name.startswith("@")
+    for pattern in conf.get("WEBSOCKET_HISTORY"):
+        if pattern.startswith("@") >= is_ours and fnmatchcase(name, pattern):
+            found: str = pattern
+            return found
+    return None
+
+
+@lru_cache(maxsize=4096)
+def keep_of(name: str) -> Keep | None:
+    """Return how much of a group is kept; ``None`` if it has no history."""
+    pattern = pattern_of(name)
+    return None if pattern is None else Keep(**conf.get("WEBSOCKET_HISTORY")[pattern])
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "WEBSOCKET_HISTORY":
+        keep_of.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_wsmux.history.patterns")
