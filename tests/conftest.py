@@ -18,7 +18,9 @@ from .services import PostgresServer, find_postgres
 from .support import PATH, ROOT, SERVERS, Server
 
 # Modules with assert statements where pytest would not rewrite them by itself.
-pytest.register_assert_rewrite("django_wsmux.backends.contract", "tests.backends.faults")
+pytest.register_assert_rewrite(
+    "django_wsmux.backends.contract", "tests.backends.faults", "tests.history.contract"
+)
 
 StartServer = Callable[..., Server]
 

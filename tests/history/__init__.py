@@ -1,0 +1,1 @@
+"""Tests of what numbers and keeps the messages of groups."""
