@@ -10,12 +10,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from .services import PostgresServer, find_postgres
 from .support import PATH, ROOT, SERVERS, Server
+
+if TYPE_CHECKING:
+    from django_wsmux.test import WebSocketClient
 
 # Modules with assert statements where pytest would not rewrite them by itself.
 pytest.register_assert_rewrite(
@@ -25,7 +28,7 @@ pytest.register_assert_rewrite(
 StartServer = Callable[..., Server]
 
 #: Folders of tests that start no server process.
-QUICK = {ROOT / "tests" / name for name in ("protocol", "server", "test_client")}
+QUICK = {ROOT / "tests" / name for name in ("auth", "protocol", "server", "testing")}
 
 # Servers are stopped with SIGINT. A shell that runs the tests in the background makes them ignore
 # it.
@@ -66,6 +69,32 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put quick tests last, so that the processes of pytest-xdist end at about the same time."""
     items.sort(key=lambda item: not QUICK.isdisjoint(item.path.parents))
+
+
+@pytest.fixture
+def sockets() -> Iterator[None]:
+    """Use the sockets of ``tests/site/``; assert that none stays open."""
+    # Django is not set up yet when this module is imported.
+    from django_wsmux.connection import registry
+    from django_wsmux.testing.client import close_all
+
+    from .site import SITE
+    from .site import sockets as site
+
+    site.ends.clear()
+    with SITE:
+        yield
+        close_all()
+    assert not registry.open_sockets
+    assert not registry.running_views
+
+
+@pytest.fixture
+def client() -> WebSocketClient:
+    """A client that is not signed in; replaces pytest-django's."""
+    from django_wsmux.test import WebSocketClient
+
+    return WebSocketClient()
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,9 @@ from websockets.sync.client import ClientConnection, connect
 from django_wsmux.connection import registry
 from django_wsmux.test import LiveServerMixin, LiveServerTestCase
 from django_wsmux.testing.live import close_live_sockets
+from tests.site import SITE
+from tests.site import sockets as site
 from tests.support import LOCAL, TIMEOUT, Site
-
-from . import site
-from .conftest import SITE
 
 
 @SITE

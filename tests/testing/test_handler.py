@@ -14,10 +14,9 @@ from django.db import close_old_connections, connection, transaction
 from django.db.transaction import TransactionManagementError
 
 from django_wsmux.test import WebSocketTestCase, WebSocketTransactionTestCase
+from tests.site import SITE
+from tests.site import sockets as site
 from tests.support import ROOT
-
-from . import site
-from .conftest import SITE
 
 
 @SITE
@@ -183,7 +182,7 @@ def test_patched_process() -> None:
         "import sys, pytest\n"
         "sys.exit(pytest.main(sys.argv[1:]))"
     )
-    tests = ["tests/test_client/test_databases.py", "tests/test_client/test_conversation.py"]
+    tests = ["tests/testing/test_handler.py", "tests/testing/test_client.py"]
     result = subprocess.run(
         [sys.executable, "-c", program, "-q", "-k", "not patched_process", *tests],
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},

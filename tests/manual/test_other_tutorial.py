@@ -10,7 +10,7 @@ from django.test import override_settings
 from django_wsmux.test import WebSocketTestCase
 
 
-@override_settings(WEBSOCKET_URLCONF="tests.test_client.tutorial")
+@override_settings(WEBSOCKET_URLCONF="tests.manual.other_tutorial_sockets")
 class ChatTests(WebSocketTestCase):
     """Rooms of the chat."""
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("sockets")
 
 @pytest.fixture
 def sockets():
-    with override_settings(WEBSOCKET_URLCONF="tests.test_client.site", STATIC_URL="static/"):
+    with override_settings(WEBSOCKET_URLCONF="tests.site.sockets", STATIC_URL="static/"):
         yield
 
 

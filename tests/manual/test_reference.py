@@ -178,7 +178,7 @@ TEXT = frame(0x81, b"hello")
 #: causes and checks it.
 CLOSES: dict[str, Callable[[], int | None] | str] = {
     "1000 the view returns": lambda: connect("brief").close_code,
-    "1001 a test with a live": "tests/test_client/test_live.py::test_sockets_left_open",
+    "1001 a test with a live": "tests/testing/test_live.py::test_sockets_left_open",
     "1002 the peer breaks": lambda: fed(b"\x81\x05hello"),
     "1002 a compressed": "tests/protocol/test_deflate.py",
     "1003 an event view has no": lambda: fed(frame(0x82, b"\0"), name="texts"),

@@ -8,8 +8,7 @@ import textwrap
 from pathlib import Path
 
 from tests.support import ROOT
-
-from .test_plugin import run_pytest
+from tests.testing.test_plugin import run_pytest
 
 
 def test_examples(tmp_path: Path) -> None:
@@ -25,7 +24,7 @@ def test_examples(tmp_path: Path) -> None:
         "pytest_django.plugin",
         DJANGO_SETTINGS_MODULE="tests.project.settings",
         TEST_SETTINGS=json.dumps(
-            {"WEBSOCKET_URLCONF": "tests.test_client.manual", "STATIC_URL": "static/"}
+            {"WEBSOCKET_URLCONF": "tests.manual.testing_sockets", "STATIC_URL": "static/"}
         ),
     )
     for name in names:

@@ -24,8 +24,7 @@ from django_wsmux.groups.pubsub import members
 from django_wsmux.responses import WebSocketResponse
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
-
-from .test_handshake import refusal
+from tests.handlers.test_handshake import refusal
 
 #: Closing sockets on commit needs a transaction that commits.
 committing = pytest.mark.django_db(transaction=True)
@@ -43,7 +42,7 @@ ENGINES = [
     "django.contrib.sessions.backends.cache",
     "django.contrib.sessions.backends.file",
     "django.contrib.sessions.backends.signed_cookies",
-    "tests.test_client.test_signing_out",
+    "tests.groups.test_users",
 ]
 
 

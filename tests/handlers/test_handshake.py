@@ -19,8 +19,7 @@ from django_wsmux.groups.members import Key
 from django_wsmux.server import dismissal
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
-
-from . import site
+from tests.site import sockets as site
 
 pytestmark = pytest.mark.usefixtures("sockets")
 

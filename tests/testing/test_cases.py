@@ -17,9 +17,8 @@ from django_wsmux.test import (
     WebSocketClient,
     WebSocketTestCase,
 )
-
-from . import site
-from .conftest import SITE
+from tests.site import SITE
+from tests.site import sockets as site
 
 
 @SITE
@@ -73,7 +72,7 @@ class AssertionTests(SimpleWebSocketTestCase):
     def test_closed(self) -> None:
         """assertClosed() compares only the arguments that it gets."""
         with self.client.websocket("/event/") as ws:
-            with self.fails("not closed: '/event/' is open, and tests.test_client.site.EventView"):
+            with self.fails("not closed: '/event/' is open, and tests.site.sockets.EventView"):
                 self.assertClosed(ws)
             ws.send("close good-bye")
             self.assertClosed(ws)

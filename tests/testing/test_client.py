@@ -14,8 +14,7 @@ from django_wsmux.groups import Group, Member
 from django_wsmux.monitoring.metrics import snapshot
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.websocket import WebSocket
-
-from . import site
+from tests.site import sockets as site
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
@@ -74,8 +73,8 @@ def test_nothing_received(client: WebSocketClient) -> None:
     lines = Path(site.__file__).read_text().splitlines()
     line = lines.index("        for message in websocket:") + 1
     assert str(failed.value) == (
-        "nothing received: '/function/' is open, and tests.test_client.site.function waits for a "
-        f"message in function(), tests/test_client/site.py:{line}"
+        "nothing received: '/function/' is open, and tests.site.sockets.function waits for a "
+        f"message in function(), tests/site/sockets.py:{line}"
     )
 
 
@@ -84,7 +83,7 @@ def test_nothing_received_from_an_event_view(client: WebSocketClient) -> None:
     with client.websocket("/event/") as ws, pytest.raises(AssertionError) as failed:
         ws.receive()
     assert str(failed.value) == (
-        "nothing received: '/event/' is open, and tests.test_client.site.EventView has handled "
+        "nothing received: '/event/' is open, and tests.site.sockets.EventView has handled "
         "every message"
     )
 
@@ -94,8 +93,7 @@ def test_nothing_received_from_a_loop(client: WebSocketClient) -> None:
     with client.websocket("/looping/") as ws, pytest.raises(AssertionError) as failed:
         ws.receive()
     assert str(failed.value) == (
-        "nothing received: '/looping/' is open, and tests.test_client.site.looping waits for a "
-        "message"
+        "nothing received: '/looping/' is open, and tests.site.sockets.looping waits for a message"
     )
 
 

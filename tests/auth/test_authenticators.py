@@ -42,8 +42,7 @@ from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
 from django_wsmux.websocket import WebSocket
 from tests.support import ROOT
-
-from .test_plugin import run_pytest
+from tests.testing.test_plugin import run_pytest
 
 pytestmark = pytest.mark.django_db
 
@@ -588,7 +587,7 @@ def test_fault_of_lookup_of_first_message(
     ws = client.websocket("/first/json/")
     ws.send(message)
     assert ws.close_code == 4401
-    name = r"test_authentication\.py:\d+"
+    name = r"test_authenticators\.py:\d+"
     assert re.search(rf"unknown token: {error} in .*{name} > {name}$", caplog.text, re.MULTILINE)
 
 
@@ -634,7 +633,7 @@ def test_check_passes(tmp_path: Path) -> None:
     """A shared cache, or views without tickets, get no warning."""
     caches = cached_by("db.DatabaseCache", tmp_path)
     assert not warnings(CACHES=caches, WEBSOCKET_TICKET_CACHE="tickets")
-    assert not warnings(WEBSOCKET_URLCONF="tests.test_client.site")
+    assert not warnings(WEBSOCKET_URLCONF="tests.site.sockets")
 
 
 # The manual

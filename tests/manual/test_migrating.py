@@ -23,9 +23,9 @@ from django_wsmux import conf
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from tests.conftest import need
+from tests.manual.test_tutorial import page
 from tests.services import RedisServer
 from tests.support import ROOT, TIMEOUT, WORKERS, Server
-from tests.test_tutorial import page
 
 PAGE = (ROOT / "docs" / "migrating.rst").read_text()
 
@@ -286,7 +286,7 @@ class TestDjangoGeventWebSocket:
         for name in ("WEBSOCKET_URLCONF", "WEBSOCKET_SERVER"):
             assert name in conf.SETTINGS
         settings.WEBSOCKET_SERVER = "ws.example.com:8001"
-        settings.WEBSOCKET_URLCONF = "tests.test_client.site"
+        settings.WEBSOCKET_URLCONF = "tests.site.sockets"
         template = engines["django"].from_string(
             "{% load websockets %}{% websocket_url 'function' %}"
         )

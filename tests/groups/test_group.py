@@ -119,7 +119,7 @@ urlpatterns = [
 
 SITE = override_settings(WEBSOCKET_URLCONF=__name__)
 PREFIXED = override_settings(
-    WEBSOCKET_URLCONF=__name__, WEBSOCKET_GROUP_PREFIX="tests.test_client.test_groups.prefix"
+    WEBSOCKET_URLCONF=__name__, WEBSOCKET_GROUP_PREFIX="tests.groups.test_group.prefix"
 )
 
 
@@ -236,7 +236,7 @@ def test_bad_prefix(returned: Any, said: str) -> None:
     with active(returned), pytest.raises(ImproperlyConfigured) as caught:
         LOBBY.send("x")
     assert said in str(caught.value)
-    assert "WEBSOCKET_GROUP_PREFIX ('tests.test_client.test_groups.prefix')" in str(caught.value)
+    assert "WEBSOCKET_GROUP_PREFIX ('tests.groups.test_group.prefix')" in str(caught.value)
 
 
 @pytest.mark.django_db
@@ -280,7 +280,7 @@ def test_users_and_sessions() -> None:
 def test_tenant_of_the_middleware(client: WebSocketClient, url: str) -> None:
     """A user's socket is in the group of the tenant that the view has seen."""
     client.force_login(User.objects.create(pk=7, username="ann"))
-    chain = [*settings.MIDDLEWARE, "tests.test_client.test_groups.middleware"]
+    chain = [*settings.MIDDLEWARE, "tests.groups.test_group.middleware"]
     with override_settings(MIDDLEWARE=chain), client.websocket(f"{url}?tenant=c") as ws:
         Group.for_user(7).send("to a")
         with active("c"):
@@ -326,7 +326,7 @@ class Encoder(json.JSONEncoder):
 
 @override_settings(
     WEBSOCKET_URLCONF=__name__,
-    WEBSOCKET_JSON_ENCODER="tests.test_client.test_groups.Encoder",
+    WEBSOCKET_JSON_ENCODER="tests.groups.test_group.Encoder",
 )
 def test_own_encoder(client: WebSocketClient) -> None:
     """Only the project's encoder is used; an argument takes precedence."""

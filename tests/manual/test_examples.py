@@ -35,7 +35,7 @@ from django_wsmux.wsgi import WebSocketDispatcher
 from tests.functional.test_matrix import live_port
 from tests.manual import blocks
 from tests.support import LOCAL, ROOT, TIMEOUT, Server
-from tests.test_client.test_plugin import run_pytest
+from tests.testing.test_plugin import run_pytest
 
 __all__ = ["live_port"]
 
@@ -95,12 +95,6 @@ def sockets() -> Iterator[None]:
 
 
 Open = Callable[..., ClientWebSocket]
-
-
-@pytest.fixture
-def client() -> WebSocketClient:
-    """A client that is not signed in; replaces pytest-django's."""
-    return WebSocketClient()
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from django.urls import path
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
 from django_wsmux.websocket import WebSocket
-
-from . import site
+from tests.site import sockets as site
 
 
 @websocket

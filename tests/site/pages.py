@@ -3,7 +3,7 @@
 from django.http import HttpResponse
 from django.urls import path
 
-from . import site
+from tests.site import sockets as site
 
 urlpatterns = [
     path("page/", site.page),

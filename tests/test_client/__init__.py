@@ -1,1 +1,0 @@
-"""Tests of ``django_wsmux.test``: sockets tested in-process."""
