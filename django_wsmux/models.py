@@ -1,15 +1,19 @@
-"""Models for the PostgreSQL backend, which stores rows for a minute, and for the admin's page."""
+"""Models for PostgreSQL, of the backend and of the store of histories, and for the admin's page.
+
+Only ``postgres://`` writes rows, with statements of its own (``backends.postgresql``,
+``history.postgresql``). In other databases the tables stay empty.
+"""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models.functions import Now
 
-__all__ = ["Payload", "Socket"]
+__all__ = ["Key", "Message", "Payload", "Socket", "Stream"]
 
 
 class Payload(models.Model):
-    """A publication that is too large for a notification; only ``postgres://`` writes them."""
+    """A publication that is too large for a notification; it is kept for a minute."""
 
     id = models.BigAutoField(primary_key=True)
     created = models.DateTimeField(db_default=Now(), db_index=True)
@@ -17,6 +21,94 @@ class Payload(models.Model):
 
     def __str__(self) -> str:
         return f"{len(self.data)} bytes of {self.created}"
+
+
+class Stream(models.Model):
+    """A group with a history.
+
+    Attributes:
+        id: a digest of namespace and name.
+        namespace: a digest of the project's namespace.
+        name: UTF-8 with surrogates; a name may be any text.
+        layout: the layout of the row and of its messages; see ``history.store.LAYOUT``.
+        incarnation: the server's, when the epoch began.
+        moment: when the epoch began, in microseconds since 1970.
+        epoch: both as text; see ``protocol.positions``.
+        is_forgotten: whether the epoch began with ``Group.forget()``.
+        top: number of the newest message; 0 if there is none.
+        size: bytes of all messages of the epoch.
+        sent: when the newest message was stored, or the epoch began.
+        xact: the transaction that began the epoch, or deleted the newest message.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    namespace = models.CharField(max_length=20)
+    name = models.BinaryField()
+    layout = models.SmallIntegerField()
+    incarnation = models.CharField(max_length=24)
+    moment = models.BigIntegerField()
+    epoch = models.CharField(max_length=40)
+    is_forgotten = models.BooleanField()
+    top = models.BigIntegerField()
+    size = models.BigIntegerField()
+    sent = models.DateTimeField()
+    xact = models.BigIntegerField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{bytes(self.name)!r} at {self.epoch}-{self.top}"
+
+
+class Message(models.Model):
+    """A message of a history.
+
+    Attributes:
+        stream, moment: the group, and when the epoch began: an older epoch is not read any more.
+        number: the offset in the epoch, from 1.
+        size: bytes of the messages of the epoch up to this one.
+        sent: when it was stored.
+        expires: when it may be deleted.
+        xact: the transaction that stored it.
+        data: the envelope without its position (``groups.envelope``).
+    """
+
+    pk = models.CompositePrimaryKey("stream", "moment", "number")
+    stream = models.UUIDField()
+    moment = models.BigIntegerField()
+    number = models.BigIntegerField()
+    size = models.BigIntegerField()
+    sent = models.DateTimeField()
+    expires = models.DateTimeField()
+    xact = models.BigIntegerField(db_index=True)
+    data = models.BinaryField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"message {self.number} of {self.stream}"
+
+
+class Key(models.Model):
+    """A key of ``Group.send(key=...)``, which prevents a second message.
+
+    Attributes:
+        id: a digest of namespace, group and key.
+        stream: the group.
+        expires: when the key may be used again.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    stream = models.UUIDField()
+    expires = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"a key of {self.stream} until {self.expires}"
 
 
 class Socket(models.Model):

@@ -1,3 +1,3 @@
-"""The table of the PostgreSQL backend, and the permissions of the admin's page."""
+"""The tables of PostgreSQL, and the permissions of the admin's page."""
 
 __all__: list[str] = []
