@@ -285,7 +285,7 @@ class Connection(Liveness):
             return
         held = self._hold_back()
         if held.closing is None and not held.add(message, self.options.max_unsent_bytes):
-            self._fall_behind(f"{len(held.messages)} messages of its groups are held back")
+            self._fall_behind(message, f"{len(held.messages)} messages of its groups are held back")
 
     def unsend(self) -> None:
         """Discard the messages that were sent before the 101."""
@@ -318,7 +318,7 @@ class Connection(Liveness):
             return
         unsent = self._transport.unsent
         if unsent and unsent + self._frame_size(message) > self.options.max_unsent_bytes:
-            self._fall_behind(f"{unsent} bytes unsent")
+            self._fall_behind(message, f"{unsent} bytes unsent")
         else:
             self._forward(message)
 
@@ -344,10 +344,12 @@ class Connection(Liveness):
         self._bytes_out += len(frame)
         self._transport.write(frame)
 
-    def _fall_behind(self, how: str) -> None:
+    def _fall_behind(self, message: PreparedMessage, how: str) -> None:
         """Apply the policy for slow clients to a socket without room for a group message."""
         if not self.options.close_slow_clients:
             count("slow_client_dropped")
+            if message.position:
+                self.hooks.group_dropped(self, message)
             return
         count("slow_client_closed")
         logger.info("%r is closed with 1013: %s", self, how)

@@ -36,7 +36,7 @@ class InterceptingWebSocket(WebSocket):
             return
         waiting = self._inbox.group_bytes if self._inbox else 0
         if waiting > self.options.max_unsent_bytes:
-            self._fall_behind(f"its view is behind by {waiting} bytes of its groups")
+            self._fall_behind(message, f"its view is behind by {waiting} bytes of its groups")
         else:
             self._forward(message)
 
@@ -60,14 +60,16 @@ class InterceptingWebSocket(WebSocket):
         if told is None:
             return super().take_turn(message)
         self.hooks.group_receive(self, told.message)
+        if told.position:
+            self.hooks.group_handled(self, told)
         return self._goes_on()
 
     def _next_group_message(self) -> PreparedMessage | None:
         """Take the oldest message if it is a group message."""
         inbox = self._inbox
-        if not inbox or type(inbox[0]) is not PreparedMessage:
+        message = inbox[0] if inbox else None
+        if inbox is None or not isinstance(message, PreparedMessage):
             return None
-        message = inbox[0]
         inbox.group_bytes -= weight(message)
         self._next_message()
         self._messages_in -= 1  # it did not come from the peer
@@ -81,7 +83,7 @@ class InterceptingWebSocket(WebSocket):
     def _set_closing(self, code: int, reason: str) -> None:
         """Discard queued group messages: the peer cannot receive replies any more."""
         if self._inbox:
-            peers = (each for each in self._inbox if type(each) is not PreparedMessage)
+            peers = (each for each in self._inbox if not isinstance(each, PreparedMessage))
             self._inbox = MessageQueue(*peers)
         super()._set_closing(code, reason)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ..protocol.prepared import PreparedMessage
 
 __all__ = [
     "CLOSED",
@@ -148,6 +151,40 @@ class Hooks(Protocol):
     def heartbeat(self, websocket: Any) -> bytes:
         """Return whole frames to send before a ping of the keepalive, in one write with it."""
 
+    # What happens to the socket in groups whose messages are numbered. Must neither wait nor raise.
+
+    def group_joined(
+        self,
+        websocket: Any,
+        name: str,
+        alias: str | None,
+        position: str | None,
+        recovered: bool | None,
+    ) -> None:
+        """Note that the socket has joined a group.
+
+        Args:
+            websocket: the socket, which may not be open yet.
+            name: the group's name, without its prefix.
+            alias: the name that the client sees; ``None`` for the group's own name.
+            position: the position of the newest message; ``None`` if the store cannot be read yet,
+                and ``""`` if the group's messages are not numbered: then only the alias is noted.
+            recovered: whether the client gets all messages that it has missed; ``None`` if it asked
+                for none, or if that is not known yet.
+        """
+
+    def group_left(self, websocket: Any, name: str) -> None:
+        """Note that the socket has left a group, but is not closed."""
+
+    def group_gap(self, websocket: Any, name: str, position: str) -> None:
+        """Note that messages up to a position were missed, and are not sent any more."""
+
+    def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
+        """Note that a numbered message was dropped because the peer is too slow."""
+
+    def group_handled(self, websocket: Any, message: PreparedMessage) -> None:
+        """Note that an event view has handled a numbered message in ``group_receive()``."""
+
     def before_wait(self) -> None:
         """Prepare for the view's wait for a message."""
 
@@ -184,7 +221,7 @@ class Hooks(Protocol):
 
 
 class DefaultHooks:
-    """Defaults for the optional part of ``Hooks``: they send nothing."""
+    """Defaults for the optional part of ``Hooks``: they do nothing."""
 
     __slots__ = ()
 
@@ -194,3 +231,25 @@ class DefaultHooks:
     def heartbeat(self, websocket: Any) -> bytes:
         """Return no frames to send before a ping."""
         return b""
+
+    def group_joined(
+        self,
+        websocket: Any,
+        name: str,
+        alias: str | None,
+        position: str | None,
+        recovered: bool | None,
+    ) -> None:
+        """Do nothing."""
+
+    def group_left(self, websocket: Any, name: str) -> None:
+        """Do nothing."""
+
+    def group_gap(self, websocket: Any, name: str, position: str) -> None:
+        """Do nothing."""
+
+    def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
+        """Do nothing."""
+
+    def group_handled(self, websocket: Any, message: PreparedMessage) -> None:
+        """Do nothing."""

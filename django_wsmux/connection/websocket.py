@@ -18,10 +18,11 @@ from ..protocol.frames import (
     PING,
     PONG,
     TEXT,
+    encode,
     encode_message,
 )
-from ..protocol.prepared import SingleMessage
-from . import hub_thread
+from ..protocol.prepared import BARE, JSON, OPCODE, SingleMessage
+from . import client_ids, hub_thread
 from .connection import Connection
 from .counters import count
 from .framing import PLAIN
@@ -113,6 +114,15 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     def __repr__(self) -> str:
         return f"<WebSocket {quote(self.path)} {_STATES[self._state]}>"
+
+    @property
+    def client_id(self) -> str:
+        """The public id of the client, which the socket gets at first use.
+
+        A client of ``wsmux.v1`` keeps its id when it reconnects. See ``exclude`` of
+        ``Group.send()``.
+        """
+        return client_ids.of(self)
 
     # Receiving
 
@@ -250,14 +260,8 @@ class WebSocket(Connection, _GeventWebSocketNames):
             opcode, message = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
-        if self._state != OPEN:
-            if self._state == CONNECTING and self._is_deferred():
-                _, payload = encode_message(message)  # raise errors now, not later
-                self._send_later(partial(self.send, payload, opcode == BINARY), len(payload))
-                return
-            if self.hooks.is_disconnecting(self):
-                return
-            self._require_open()
+        if self._state != OPEN and not self._may_send(opcode, message):
+            return
         transport = self._transport
         if transport.unsent:
             message = encode_message(message)[1]
@@ -272,15 +276,46 @@ class WebSocket(Connection, _GeventWebSocketNames):
         elif self._state != OPEN:
             self._require_open()  # lost meanwhile: the message was not sent
 
-    def _send_framed(self, message: str | bytes, opcode: int) -> int:
+    def _send_framed(self, message: str | bytes, kind: int) -> int:
         """Send a message with the negotiated framing; return the size of the frame."""
         hub_thread.require()
         payload = message.encode() if isinstance(message, str) else message
         if len(payload) < self._framing.threshold:
-            return self._transport.send_message(payload, opcode)
-        frame = self._framing.encode(SingleMessage(opcode, payload), "", "")
+            return self._transport.send_message(payload, kind & OPCODE)
+        frame = self._framing.encode(SingleMessage(kind, payload), "", "")
         self._transport.write(frame)
         return len(frame)
+
+    def _send_as(self, kind: int, payload: bytes) -> None:
+        """Send a message of any kind; see ``send()``."""
+        if self._state != OPEN and not self._may_send(kind, payload):
+            return
+        if self._transport.unsent:
+            self._wait_for_room(len(payload))
+        self._bytes_out += self._send_framed(payload, kind)
+        self._messages_out += 1
+        if self._transport.unsent > self.options.max_unsent_bytes:
+            self._drain(self.options.max_unsent_bytes // 2)
+        elif self._state != OPEN:
+            self._require_open()
+
+    def _may_send(self, kind: int, message: Any) -> bool:
+        """Return whether a message can be sent now, on a socket that was not open.
+
+        If its 101 is still to be sent, the message waits for it.
+
+        Raises:
+            ConnectionClosed: the socket is closed.
+        """
+        if self._state == CONNECTING and self._is_deferred():
+            _, payload = encode_message(message)  # raise errors now, not later
+            self._send_later(partial(self._send_as, kind, payload), len(payload))
+            return False
+        if self._state != OPEN:
+            if self.hooks.is_disconnecting(self):
+                return False
+            self._require_open()
+        return True
 
     def _wait_for_room(self, size: int) -> None:
         """Wait until a message of this size may be queued.
@@ -316,7 +351,29 @@ class WebSocket(Connection, _GeventWebSocketNames):
             ConnectionClosed: the socket is closed.
             TypeError: the encoder cannot encode the value.
         """
-        self.send(self.hooks.dump_json(value, **options))
+        text = self.hooks.dump_json(value, **options)
+        if self._framing is PLAIN and self._state == OPEN:
+            self.send(text)
+        else:
+            self._send_as(JSON, text.encode())
+
+    def send_bare(self, text: str) -> None:
+        """Send a text without what a subprotocol adds to messages; for internal use.
+
+        Args:
+            text: to a client of ``wsmux.v1``, a JSON object that is a frame of its own.
+        """
+        self._send_as(BARE, text.encode())
+
+    def tell(self, text: str) -> None:
+        """Send a text at once that is not a message of the view, unless the socket is not open.
+
+        Never waits and never raises.
+        """
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.tell, text)
+        elif self._state == OPEN:
+            self._transport.write(encode(TEXT, text.encode()))
 
     def ping(self, payload: bytes | None = None) -> None:
         """Send a ping; ``latency`` is set when its pong arrives (RFC 6455 section 5.5.2).

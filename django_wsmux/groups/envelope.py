@@ -23,18 +23,20 @@ needs a new version of ``backends.packets``, which carries this payload.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 __all__ = [
     "EXCLUDED",
     "FORGET",
+    "NO_FIELDS",
     "NUMBERED",
     "PREFIX",
     "TRACEPARENT",
     "Envelope",
     "UnreadableEnvelope",
+    "excluding",
     "numbered",
     "pack",
     "unpack",
@@ -58,7 +60,8 @@ TRACEPARENT: Final = 3
 _HEAD: Final = struct.Struct("!BBI")
 _FIELD: Final = struct.Struct("!BI")
 
-_NO_FIELDS: Final[Mapping[int, bytes]] = MappingProxyType({})
+#: No fields.
+NO_FIELDS: Final[Mapping[int, bytes]] = MappingProxyType({})
 
 # Names of users' groups contain primary keys, which may be any text: refuse no name.
 _ERRORS: Final = "surrogatepass"
@@ -78,7 +81,7 @@ class Envelope(NamedTuple):
     kind: int
     name: str
     data: bytes
-    fields: Mapping[int, bytes] = _NO_FIELDS
+    fields: Mapping[int, bytes] = NO_FIELDS
     position: str = ""
 
     @property
@@ -87,9 +90,20 @@ class Envelope(NamedTuple):
         prefix = self.fields.get(PREFIX)
         return "" if prefix is None else prefix.decode()
 
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The ids of clients and pages that do not get the message."""
+        ids = self.fields.get(EXCLUDED)
+        return () if ids is None else tuple(ids.decode(errors="replace").split())
+
 
 class UnreadableEnvelope(Exception):
     """The envelope is truncated, or a text is not valid UTF-8."""
+
+
+def excluding(ids: Iterable[str]) -> dict[int, bytes]:
+    """Return the fields of a message that some clients or pages do not get."""
+    return {EXCLUDED: " ".join(ids).encode()}
 
 
 def numbered(position: str, payload: bytes) -> bytes:
@@ -107,7 +121,7 @@ def pack(
     name: str,
     data: bytes,
     prefix: str = "",
-    fields: Mapping[int, bytes] = _NO_FIELDS,
+    fields: Mapping[int, bytes] = NO_FIELDS,
 ) -> bytes:
     """Return an envelope as bytes.
 
@@ -141,7 +155,7 @@ def unpack(payload: bytes) -> Envelope:
         position = _HEAD.size + length
         name = payload[_HEAD.size : position].decode("utf-8", _ERRORS)
         if not count:
-            fields = _NO_FIELDS
+            fields = NO_FIELDS
         else:
             fields = found = {}
             for _ in range(count):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,9 @@ from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import JSON, PreparedMessage
+from .envelope import NO_FIELDS, excluding
+from .excluding import Exclude, exclusion, require_socket
 from .json_text import dump_json
 from .members import Key
 from .pubsub import describe, key_of, members, pubsub, session_group, user_group
@@ -179,7 +181,7 @@ class Group:
         self._join(websocket, info)
 
     def _join(self, websocket: WebSocket, info: Mapping[str, Any] | None) -> Key | None:
-        _require_socket(websocket)
+        require_socket(websocket)
         if websocket.closed:
             return None
         if info is not None:
@@ -199,7 +201,7 @@ class Group:
         It leaves the group that it joined, even if the prefix has changed since. A socket that
         joined under several prefixes leaves only the group with the current prefix.
         """
-        _require_socket(websocket)
+        require_socket(websocket)
         keys = websocket.close_keys(self._is_key)
         if len(keys) != 1:
             present = self.key()
@@ -227,7 +229,7 @@ class Group:
         self,
         message: str | bytes,
         *,
-        exclude: WebSocket | Container[WebSocket] = (),
+        exclude: Exclude = (),
         on_commit: bool | str = False,
         fail_silently: bool = False,
     ) -> None:
@@ -238,7 +240,9 @@ class Group:
 
         Args:
             message: ``str`` is sent as text, ``bytes`` as binary.
-            exclude: a socket of this process, or several, not to send to: the sender, say.
+            exclude: a socket of this process or the id of a client (``WebSocket.client_id``,
+                ``request.websocket_client``) that does not get the message: the sender, say; or
+                several. At most eight ids.
             on_commit: send only if and when the current transaction commits; pass an alias for a
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.
@@ -246,19 +250,29 @@ class Group:
 
         Raises:
             TypeError: the message is neither text nor bytes.
+            ValueError: ``exclude`` has too many ids, or a text that is not one.
             BackendUnavailable: the members of this process got the message, other processes did
                 not.
         """
-        opcode, payload = encode_message(message)
-        excluded = (exclude,) if isinstance(exclude, WebSocket) else exclude
-        if not hasattr(excluded, "__contains__"):
-            _require_socket(excluded)
+        kind, payload = encode_message(message)
+        self._send(kind, payload, exclude, on_commit, fail_silently)
+
+    def _send(
+        self,
+        kind: int,
+        payload: bytes,
+        exclude: Exclude,
+        on_commit: bool | str,
+        fail_silently: bool,
+    ) -> None:
+        """Send a message of any kind; see ``send()``."""
+        excluded, ids = exclusion(exclude, by_id=False)
         key = self.key()
 
         def send(fail_silently: bool) -> None:
             count("group_publishes")
-            members.deliver(key, PreparedMessage(opcode, payload, self.name), excluded)
-            self._publish(key, opcode, payload, fail_silently)
+            members.deliver(key, PreparedMessage(kind, payload, self.name), excluded, ids)
+            self._publish(key, kind, payload, fail_silently, ids)
 
         if tracing.tracer is None:
             _do(send, on_commit, fail_silently)
@@ -269,7 +283,7 @@ class Group:
         self,
         value: Any,
         *,
-        exclude: WebSocket | Container[WebSocket] = (),
+        exclude: Exclude = (),
         on_commit: bool | str = False,
         fail_silently: bool = False,
         **options: Any,
@@ -282,8 +296,8 @@ class Group:
             exclude, on_commit, fail_silently: as for ``send()``.
             options: passed on to ``json.dumps``; ``cls`` is another encoder.
         """
-        text = dump_json(value, **options)
-        self.send(text, exclude=exclude, on_commit=on_commit, fail_silently=fail_silently)
+        payload = dump_json(value, **options).encode()
+        self._send(JSON, payload, exclude, on_commit, fail_silently)
 
     def close(
         self,
@@ -308,9 +322,16 @@ class Group:
 
         _do(close, on_commit, fail_silently)
 
-    def _publish(self, key: Key, opcode: int, payload: bytes, fail_silently: bool) -> None:
+    def _publish(
+        self,
+        key: Key,
+        kind: int,
+        payload: bytes,
+        fail_silently: bool,
+        ids: tuple[str, ...] = (),
+    ) -> None:
         try:
-            pubsub.publish(key, opcode, payload)
+            pubsub.publish(key, kind, payload, excluding(ids) if ids else NO_FIELDS)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
@@ -356,18 +377,6 @@ def _ask(key: Key) -> tuple[list[Member], int | None]:
 def _leave(websocket: WebSocket, key: Key) -> None:
     websocket.cancel_on_close(key)
     pubsub.discard(key, websocket)
-
-
-def _require_socket(value: object) -> None:
-    """Raise unless a value is a socket.
-
-    Raises:
-        TypeError: the value is not a socket; the message says what to pass.
-    """
-    if not isinstance(value, WebSocket):
-        has_one = isinstance(getattr(value, "websocket", None), WebSocket)
-        advice = "pass its attribute websocket" if has_one else "pass the view's WebSocket"
-        raise TypeError(f"{value!r} is not a WebSocket: {advice}")
 
 
 def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool) -> None:

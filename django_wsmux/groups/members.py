@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..connection import hub_thread
 from ..connection.counters import count, counters
 from ..connection.registry import yielding_every
+from . import excluding
 from .closings import Closings
 
 if TYPE_CHECKING:
@@ -115,20 +116,32 @@ class Members:
         """Return the groups with that name, one for each prefix."""
         return [key for key in yielding_every(list(self._groups)) if name_of(key) == name]
 
-    def deliver(self, key: Key, message: PreparedMessage, excluded: Any = ()) -> None:
+    def deliver(
+        self, key: Key, message: PreparedMessage, excluded: Any = (), ids: tuple[str, ...] = ()
+    ) -> None:
         """Send a message to every member but those excluded; never waits.
 
         If called in a native thread, the hub does it soon.
+
+        Args:
+            key: the group's key.
+            message: the message.
+            excluded: a container of sockets.
+            ids: ids of clients and pages.
         """
         if hub_thread.is_foreign():
-            hub_thread.hand_over(self.deliver, key, message, excluded)
+            hub_thread.hand_over(self.deliver, key, message, excluded, ids)
             return
         group = self._groups.get(key)
         if group is None:
             return
         members = list(group) if type(group) is dict else [group]
-        if excluded:
-            members = [member for member in members if member not in excluded]
+        if excluded or ids:
+            others = excluding.variants(message, ids)
+            for member, own in others.items():
+                if own is not None and member not in excluded and self.has(key, member):
+                    member.deliver(own)
+            members = [each for each in members if each not in excluded and each not in others]
         for member in members:
             member.deliver(message)
         count("group_messages")

@@ -257,20 +257,23 @@ class PubSub:
             return {}
         return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
 
-    def publish(self, key: Key, kind: int, data: bytes) -> None:
+    def publish(
+        self, key: Key, kind: int, data: bytes, fields: Mapping[int, bytes] = envelope.NO_FIELDS
+    ) -> None:
         """Send a message for a group to the other processes.
 
         Args:
             key: the group's key.
             kind: the kind of a message, or CLOSE to close the members.
             data: the message, or the body of a close frame.
+            fields: further fields of the envelope.
 
         Raises:
             BackendUnavailable: the broker cannot be reached.
         """
         backend = self.backend()
         if backend is not None:
-            payload = envelope.pack(kind, name_of(key), data, prefix_of(key))
+            payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
             backend.publish(_channel(key), payload)
 
     def add(self, key: Key, member: Connection, info: Any = None) -> None:
@@ -479,9 +482,10 @@ class PubSub:
             key: the group's key.
             envelope: the publication.
         """
-        kind, name, data, _, _ = envelope
+        kind, name, data, fields, _ = envelope
         if kind in _MESSAGES:
-            members.deliver(key, PreparedMessage(kind, data, name))
+            ids = envelope.excluded if fields else ()
+            members.deliver(key, PreparedMessage(kind, data, name), (), ids)
         elif kind == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:

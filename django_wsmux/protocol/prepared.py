@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final, Protocol
 
 from .frames import TEXT, encode
 
-__all__ = ["CONTENT", "JSON", "OPCODE", "Framing", "PreparedMessage", "SingleMessage"]
+__all__ = [
+    "BARE",
+    "CONTENT",
+    "JSON",
+    "OPCODE",
+    "Framing",
+    "PagedMessage",
+    "PreparedMessage",
+    "SingleMessage",
+]
 
 #: Kinds of messages beside TEXT and BINARY: a text that is JSON, and one that is HTML.
 JSON: Final = 0x10 | TEXT
 CONTENT: Final = 0x20 | TEXT
+#: Kind of a text for one socket that is sent as it is, whatever a subprotocol adds to messages.
+BARE: Final = 0x30 | TEXT
 
 #: The bits of a kind that are the opcode of its frame.
 OPCODE: Final = 0x0F
@@ -45,12 +56,14 @@ class SingleMessage:
     """A message for one socket.
 
     Args:
-        kind: TEXT, JSON, CONTENT or BINARY.
+        kind: TEXT, JSON, CONTENT, BARE or BINARY.
         payload: the message.
-
     """
 
     __slots__ = ("kind", "payload")
+
+    #: The pages of the client, if it has several, that do not get the message.
+    pages: Sequence[str] = ()
 
     def __init__(self, kind: int, payload: bytes) -> None:
         self.kind = kind
@@ -101,3 +114,18 @@ class PreparedMessage(SingleMessage):
         if frame is None:
             frame = self._forms[key] = framing.encode(self, self.group, self.position)
         return frame
+
+
+class PagedMessage(PreparedMessage):
+    """A message for one socket that some of the client's pages do not get.
+
+    Args:
+        message: the message.
+        pages: the pages that do not get it.
+    """
+
+    __slots__ = ("pages",)
+
+    def __init__(self, message: PreparedMessage, pages: Sequence[str]) -> None:
+        super().__init__(message.kind, message.payload, message.group, message.position)
+        self.pages = pages

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django_wsmux.connection.interfaces import DefaultHooks
 from django_wsmux.connection.websocket import WebSocket
 from django_wsmux.protocol.frames import PING, TEXT, encode
 from django_wsmux.protocol.prepared import PreparedMessage
@@ -85,6 +86,40 @@ def test_heartbeat(connect: Callable[..., Any]) -> None:
     assert len(writes) == 2
     assert writes[0].startswith(encode(TEXT, b"{}") + b"\x89\x04")
     assert writes[1] == encode(PING, b"mine")
+
+
+class Dropping(Hooks):
+    """Hooks that keep the positions of dropped messages."""
+
+    def __init__(self) -> None:
+        self.dropped: list[str] = []
+
+    def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
+        """Keep the position."""
+        self.dropped.append(message.position)
+
+
+def test_dropped(connect: Callable[..., Any]) -> None:
+    """group_dropped() is called for numbered messages only, and only if the socket stays open."""
+    hooks = Dropping()
+    pair = connect(hooks, close_slow_clients=False, max_unsent_bytes=10)
+    for position in ("a.1-1", "a.1-2", ""):
+        pair.websocket.deliver(PreparedMessage(TEXT, b"x" * 1000, "room", position))
+    assert hooks.dropped == ["a.1-2"]
+    other = connect(Dropping(), max_unsent_bytes=10)
+    for position in ("a.1-1", "a.1-2"):
+        other.websocket.deliver(PreparedMessage(TEXT, b"x" * 1000, "room", position))
+    assert other.websocket.hooks.dropped == []
+
+
+def test_group_defaults() -> None:
+    """The default hooks do nothing about numbered groups."""
+    hooks, message = DefaultHooks(), PreparedMessage(TEXT, b"x", "room", "a.1-1")
+    hooks.group_joined(None, "room", None, "a.1-1", None)
+    hooks.group_left(None, "room")
+    hooks.group_gap(None, "room", "a.1-1")
+    hooks.group_dropped(None, message)
+    hooks.group_handled(None, message)
 
 
 def test_defaults(connect: Callable[..., Any]) -> None:
