@@ -24,6 +24,7 @@ W018           ``WEBSOCKET_BACKEND`` does not work now, or not for this user
 W019           ``WSGI_APPLICATION`` does not serve WebSockets
 W020           a setting has an unknown name
 W021           an origin that names no site is allowed
+W022           ``WEBSOCKET_OUTBOX`` without its table (``check --database default``)
 =============  ==========================================================
 """
 
@@ -45,6 +46,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.checks.urls import check_resolver
 from django.core.management import get_commands, load_command_class
+from django.db import connections, router
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
@@ -65,6 +67,7 @@ __all__ = [
     "check_one_machine",
     "check_opaque_origins",
     "check_origins",
+    "check_outbox",
     "check_patching",
     "check_persistent_connections",
     "check_runserver",
@@ -390,6 +393,27 @@ def check_persistent_connections(
         )
         for alias, database in settings.DATABASES.items()
         if database.get("ENGINE") and database.get("CONN_MAX_AGE", 0) is None
+    ]
+
+
+@register(Tags.database)
+def check_outbox(
+    app_configs: Sequence[Any] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check that the databases named on the command line have the table of the outbox."""
+    if not conf.get("WEBSOCKET_OUTBOX"):
+        return []
+    outbox = apps.get_model("django_wsmux", "Outbox")
+    table = outbox._meta.db_table
+    return [
+        Warning(
+            f"DATABASES[{alias!r}] has no table {table}, so stored=True fails there.",
+            hint=f"Run manage.py migrate --database {alias}.",
+            id="django_wsmux.W022",
+        )
+        for alias in databases or ()
+        if router.allow_migrate_model(alias, outbox)
+        and table not in connections[alias].introspection.table_names()
     ]
 
 

@@ -1,7 +1,8 @@
-"""Models for PostgreSQL, of the backend and of the store of histories, and for the admin's page.
+"""Models for PostgreSQL, for the outbox, and for the admin's page.
 
-Only ``postgres://`` writes rows, with statements of its own (``backends.postgresql``,
-``history.postgresql``). In other databases the tables stay empty.
+Only ``postgres://`` writes rows of ``Payload``, ``Stream``, ``Message`` and ``Key``, with
+statements of its own (``backends.postgresql``, ``history.postgresql``). In other databases these
+tables are empty.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-__all__ = ["Key", "Message", "Payload", "Socket", "Stream"]
+__all__ = ["Key", "Message", "Outbox", "Payload", "Socket", "Stream"]
 
 
 class Payload(models.Model):
@@ -123,3 +124,25 @@ class Socket(models.Model):
         managed = False
         default_permissions = ("view",)
         permissions = (("close_socket", "Can close sockets"),)
+
+
+class Outbox(models.Model):
+    """A message of ``Group.send(..., stored=True)`` that is not sent yet; see ``groups.outbox``.
+
+    Attributes:
+        group: identifies the group: a hash, as databases compare texts by rules of their own.
+        key: the key that makes the store of the history drop a repeated message.
+        envelope: the message and its group; see ``groups.envelope``.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    group = models.BigIntegerField()
+    key = models.CharField(max_length=200)
+    envelope = models.BinaryField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = (models.Index(fields=["group", "id"], name="django_wsmux_outbox_group"),)
+
+    def __str__(self) -> str:
+        return f"message {self.pk}, {len(self.envelope)} bytes"

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.checks import WARNING, run_checks
+from django.db import connection
 from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -260,3 +261,29 @@ def test_runserver(apps: list[str], warned: bool) -> None:
     assert result.returncode == 0
     assert ("(django_wsmux.W004)" in result.stderr) is warned, result.stderr
     assert (f'List "django_wsmux" above "{apps[0]}"' in result.stderr) is warned
+
+
+@pytest.mark.django_db
+@override_settings(WEBSOCKET_OUTBOX=True)
+def test_outbox() -> None:
+    """W022 names a database without the outbox's table, unless no model is migrated there."""
+    assert run_checks(databases=["default"]) == []
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE django_wsmux_outbox")
+    assert run_checks() == []
+    (message,) = run_checks(databases=["default"])
+    assert message.id == "django_wsmux.W022"
+    assert str(message.msg).startswith("DATABASES['default'] has no table django_wsmux_outbox")
+    assert message.hint == "Run manage.py migrate --database default."
+    with override_settings(DATABASE_ROUTERS=["tests.test_checks.Nowhere"]):
+        assert run_checks(databases=["default"]) == []
+    with override_settings(WEBSOCKET_OUTBOX=False):
+        assert run_checks(databases=["default"]) == []
+
+
+class Nowhere:
+    """A router that migrates nothing."""
+
+    def allow_migrate(self, *args: Any, **hints: Any) -> bool:
+        """Refuse every model."""
+        return False
