@@ -25,13 +25,10 @@ import _socket
 import base64
 import binascii
 import contextlib
-import errno
 import glob
-import hashlib
 import os
 import socket
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -40,9 +37,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from ..exceptions import BackendUnavailable
 from ..logs import get_logger
 from .base import Backend
+from .private_directory import PrivateDirectory
 from .request_reply import Expected
 from .selector import READ, WRITE, close
 from .unix_stream import (
@@ -77,14 +74,6 @@ _PAUSE: Final = 1.0
 #: Seconds after which a socket without its final name counts as left by a crash.
 _LEFT_BEHIND: Final = 60.0
 
-#: Error numbers when a directory cannot be used until someone changes it.
-_FINAL: Final = frozenset(
-    {
-        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
-        *(errno.ELOOP, errno.ENAMETOOLONG),
-    }
-)
-
 #: Queued bytes beyond which a publisher lets the owner run.
 _YIELD: Final = 65_536
 
@@ -103,15 +92,9 @@ class LocalBackend(Backend):
 
     def __init__(self, url: str = "local://", *, namespace: str = "") -> None:
         super().__init__(url, namespace=namespace)
-        parts = urlsplit(url)
-        self._limit = int(parse_qs(parts.query).get("queue", ["8388608"])[0])
-        key = hashlib.blake2b(namespace.encode(), digest_size=5).hexdigest()
-        self._key = key
-        self._parent = parts.path if parts.path.strip("/") else tempfile.gettempdir()
-        self.directory = self._private_directory()
-
-    def _private_directory(self) -> str:
-        return os.path.join(self._parent, f"wsmux-{os.geteuid()}-{self._key}")
+        self._limit = int(parse_qs(urlsplit(url).query).get("queue", ["8388608"])[0])
+        self._private = PrivateDirectory(url, namespace)
+        self.directory = self._private.path
 
     # The contract
 
@@ -123,11 +106,11 @@ class LocalBackend(Backend):
     def hints(self) -> list[str]:
         """Return the directories of other users and other projects beside this one."""
         found = []
-        for path in sorted(glob.glob(os.path.join(glob.escape(self._parent), "wsmux-*-*"))):
+        for path in sorted(glob.glob(os.path.join(glob.escape(self._private.parent), "wsmux-*-*"))):
             user, _, key = os.path.basename(path).removeprefix("wsmux-").partition("-")
             if path == self.directory or not os.path.isdir(path):
                 continue
-            if key == self._key:
+            if key == self._private.key:
                 found.append(f"{path} is of the same project and the user {_owner(path, user)}")
             elif user == str(os.geteuid()) and glob.glob(os.path.join(glob.escape(path), "*")):
                 found.append(f"{path} is of another project or another release")
@@ -144,7 +127,7 @@ class LocalBackend(Backend):
     def prepare(self) -> None:
         """Make the state of one process."""
         # The user may have changed since the import: gunicorn --preload --user.
-        self.directory = self._private_directory()
+        self.directory = self._private.path
         self._mutex = threading.Lock()
         self._links: dict[str, Link] = {}
         # Links whose watchers the owner must update.
@@ -257,7 +240,7 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             return ()
         if changed != self._listed:
-            self._require_private()
+            self._private.require_private()
             # A file made within the same tick of the clock would be missed, so list again later.
             is_settled = time.time_ns() - changed > _CLOCK_TICK
             self._listed = None
@@ -306,7 +289,7 @@ class LocalBackend(Backend):
             close(listener)
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            raise self._unusable(error) from error
+            raise self._private.unusable(error) from error
         self._listener = listener
         self._sweep()
 
@@ -323,45 +306,24 @@ class LocalBackend(Backend):
                 f"{self.directory} is too long for the path of a unix socket",
                 "use a shorter directory: local:///run/mysite",
             )
+        self._private.make()
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.directory, 0o700)
-            self._require_private()
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 sock.setblocking(False)
                 sock.bind(path)
                 sock.listen(1024)
                 return sock.detach()
         except OSError as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: OSError) -> BackendUnavailable:
-        if error.errno in _FINAL:
-            return self.misconfigured(
-                f"{self.directory}: {error.strerror}",
-                f"{self._parent} must exist and be writable by this user",
-            )
-        return self.unavailable(f"{self.directory}: {error.strerror}")
+            raise self._private.unusable(error) from error
 
     def _sweep(self) -> None:
         """Remove sockets of processes that died before their socket got its final name."""
         with contextlib.suppress(OSError):
             for entry in os.scandir(self.directory):
-                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                if entry.name.startswith(".") and age > _LEFT_BEHIND:
+                status = entry.stat(follow_symlinks=False)
+                is_hidden = entry.name.startswith(".") and stat.S_ISSOCK(status.st_mode)
+                if is_hidden and time.time() - status.st_mtime > _LEFT_BEHIND:
                     os.unlink(entry.path)
-
-    def _require_private(self) -> None:
-        status = os.lstat(self.directory)
-        if (
-            not stat.S_ISDIR(status.st_mode)
-            or status.st_uid != os.geteuid()
-            or stat.S_IMODE(status.st_mode) & 0o077
-        ):
-            raise self.misconfigured(
-                f"{self.directory} is not a directory that only this user can enter",
-                "find out who made it and remove it, or use another directory: local:///run/mysite",
-            )
 
     def _serve(self) -> None:
         waiter = self.waiter

@@ -1,0 +1,365 @@
+"""The SQLite file of a history: where it is, its tables, when it is made again, what can fail.
+
+The file is of one boot of the machine, because nothing is synchronized with the disk: after a crash
+of the machine the last messages may be missing. It is in a folder of its own in the private
+directory of ``local://``, where SQLite's further files do not disturb the sockets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import secrets
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from ..backends.private_directory import PrivateDirectory
+from ..exceptions import BackendMisconfigured, BackendUnavailable
+from .store import LAYOUT, MAX_KEYS
+
+__all__ = ["FileBusy", "HistoryFile", "boot_id", "file_system", "now"]
+
+_FOLDER: Final = ".history"
+_FILE: Final = "messages.sqlite3"
+
+#: File systems of other machines: SQLite's locks and shared memory do not work there.
+_REMOTE: Final = frozenset(
+    {"9p", "afs", "cifs", "fuse.glusterfs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs"}
+)
+
+#: Pages of the log after which a writer copies them to the file: about a millisecond.
+_CHECKPOINT_PAGES: Final = 256
+
+_SET_UP: Final = (
+    "PRAGMA synchronous = OFF",
+    "PRAGMA temp_store = MEMORY",
+    f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+    "PRAGMA journal_size_limit = 4194304",
+)
+
+# Times are microseconds. stream.number orders the changes of all streams; stream.due is the time
+# at which the sweep has to look at the stream. More is kept than asked for, by an eighth, so that
+# not every message has to delete another; read() does not return it.
+_TABLES: Final = """
+    CREATE TABLE store (id TEXT NOT NULL, boot TEXT NOT NULL);
+    CREATE TABLE stream (
+        id INTEGER PRIMARY KEY,
+        name BLOB NOT NULL UNIQUE,
+        began INTEGER NOT NULL,
+        is_forgotten INTEGER NOT NULL,
+        top INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        used INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        keys INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        lifetime INTEGER NOT NULL,
+        max_bytes INTEGER NOT NULL
+    );
+    CREATE INDEX stream_number ON stream (number);
+    CREATE INDEX stream_due ON stream (due);
+    CREATE TABLE message (
+        number INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        sent INTEGER NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX message_offset ON message (stream, offset);
+    CREATE TABLE key (
+        stream INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        nth INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        PRIMARY KEY (stream, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX key_nth ON key (stream, nth);
+    CREATE INDEX key_expires ON key (expires);
+    CREATE TRIGGER message_stored AFTER INSERT ON message BEGIN
+        UPDATE stream SET
+            top = new.offset,
+            bytes = bytes + length(new.body),
+            used = new.sent,
+            number = (SELECT max(number) + 1 FROM stream)
+        WHERE id = new.stream;
+        UPDATE stream SET due = new.sent + lifetime
+        WHERE id = new.stream AND due > new.sent + lifetime;
+        DELETE FROM message WHERE stream = new.stream AND offset <= (
+            SELECT CASE
+                WHEN bytes > max_bytes + max_bytes / 8 THEN max(new.offset - messages, (
+                    SELECT ifnull(max(offset), 0) FROM (
+                        SELECT offset, sum(length(body)) OVER (ORDER BY offset DESC) AS size
+                        FROM message WHERE stream = new.stream
+                    ) WHERE size > max_bytes
+                ))
+                WHEN new.offset % max(messages / 8, 1) = 0 THEN new.offset - messages
+                ELSE 0
+            END FROM stream WHERE id = new.stream
+        );
+    END;
+    CREATE TRIGGER message_deleted AFTER DELETE ON message BEGIN
+        UPDATE stream SET bytes = bytes - length(old.body) WHERE id = old.stream;
+    END;
+    CREATE TRIGGER key_stored AFTER INSERT ON key BEGIN
+        UPDATE stream SET keys = new.nth WHERE id = new.stream;
+        DELETE FROM key WHERE stream = new.stream AND nth <= new.nth - :max_keys;
+    END;
+"""
+
+#: What is the matter, and what to do, by SQLite's primary error codes.
+_FULL: Final = (
+    "the disk is full",
+    "make room on it, or use another directory: local:///run/mysite",
+)
+_DAMAGED: Final = (
+    "the file is damaged",
+    "remove the folder; the history of all groups begins again",
+)
+_CLOSED: Final = (
+    "the file cannot be opened",
+    "only the user of this process must own the folder and the files in it",
+)
+_FAILING: Final = (
+    "the file cannot be read or written",
+    "look at the disk, its free space, and the limits of this process and user",
+)
+_PROBLEMS: Final = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_SCHEMA: _DAMAGED,
+    sqlite3.SQLITE_ERROR: _DAMAGED,  # a table is missing
+    sqlite3.SQLITE_CANTOPEN: _CLOSED,
+    sqlite3.SQLITE_PERM: _CLOSED,
+    sqlite3.SQLITE_READONLY: _CLOSED,
+    sqlite3.SQLITE_IOERR: _FAILING,
+}
+
+_Identity = tuple[tuple[int, int] | None, ...]
+
+
+class FileBusy(Exception):
+    """Another process holds a lock; try again."""
+
+
+class HistoryFile:
+    """The file of a store; see the module.
+
+    Args:
+        url, namespace: of ``local://``.
+
+    Attributes:
+        store: the incarnation, which was made with the file.
+    """
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._private = PrivateDirectory(url, namespace)
+        self._url = url.partition("?")[0]
+        self._identity: _Identity | None = None
+        self.store = ""
+
+    @property
+    def folder(self) -> str:
+        """The folder, which contains nothing else."""
+        return os.path.join(self._private.path, _FOLDER)
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return os.path.join(self.folder, _FILE)
+
+    def open(self) -> sqlite3.Connection:
+        """Open the file; make it if it is missing, of another boot, or has lost a part.
+
+        Raises:
+            FileBusy: another process is opening it.
+            BackendUnavailable: the directory cannot be used, or the layout is newer.
+            sqlite3.Error: SQLite cannot use the file.
+        """
+        self._private.make()
+        try:
+            with self._locked():
+                if self._has_lost_part():
+                    self._remove()
+                connection = self._connect()
+                try:
+                    if not self._is_of_this_boot(connection):
+                        connection.close()
+                        self._remove()
+                        connection = self._connect()
+                        self._fill(connection)
+                    self.store = connection.execute("SELECT id FROM store").fetchone()[0]
+                    self._identity = self._identify()
+                except BaseException:
+                    connection.close()
+                    raise
+                return connection
+        except OSError as error:
+            raise self._private.unusable(error) from error
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection. The last one of all processes removes the log."""
+        if self.is_current():
+            self._identity = None
+        connection.close()
+
+    def is_current(self) -> bool:
+        """Return whether the path still leads to the file that was opened."""
+        return self._identity == self._identify()
+
+    def require_known(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the file has tables.
+
+        Raises:
+            BackendUnavailable: a newer release has changed them.
+        """
+        layout: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if layout > LAYOUT:
+            raise BackendUnavailable(
+                self._url,
+                f"{self.path} has the layout {layout} of a newer release of django-wsmux; this "
+                f"process knows layouts up to {LAYOUT}",
+                "restart this process with that release",
+            )
+        return layout > 0
+
+    def failure(self, error: sqlite3.Error) -> BackendUnavailable:
+        """Return the error to raise for one of SQLite."""
+        problem, advice = _PROBLEMS.get(error.sqlite_errorcode & 0xFF, ("SQLite failed", ""))
+        return BackendUnavailable(self._url, f"{self.folder}: {problem}: {error}", advice)
+
+    def busy(self, seconds: float) -> BackendUnavailable:
+        """Return the error to raise if the file has been locked for too long."""
+        return BackendUnavailable(
+            self._url,
+            f"{self.path} has been locked by other processes for {seconds:g} s",
+            "continue or end a process that has been stopped, and give the machine less to do",
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Prevent other processes from making the file at the same time."""
+        with suppress(FileExistsError):
+            os.mkdir(self.folder, 0o700)
+        kind = file_system(self.folder)
+        if kind in _REMOTE:
+            raise BackendMisconfigured(
+                self._url,
+                f"{self.folder} is on a file system of another machine ({kind}), where processes "
+                f"cannot share a history",
+                "use a directory on a local disk: local:///run/mysite",
+            )
+        folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FileBusy from error
+            yield
+        finally:
+            os.close(folder)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            for statement in _SET_UP:
+                connection.execute(statement).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _is_of_this_boot(self, connection: sqlite3.Connection) -> bool:
+        if not self.require_known(connection):
+            return False
+        boot: str = connection.execute("SELECT boot FROM store").fetchone()[0]
+        return boot == boot_id()
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.executescript("BEGIN IMMEDIATE;" + _TABLES.replace(":max_keys", str(MAX_KEYS)))
+        connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        row = secrets.token_hex(4), boot_id()
+        connection.execute("INSERT INTO store (id, boot) VALUES (?, ?)", row)
+        connection.execute("COMMIT")
+
+    def _paths(self) -> tuple[str, ...]:
+        return tuple(self.path + suffix for suffix in ("", "-wal", "-shm"))
+
+    def _identify(self) -> _Identity:
+        found: list[tuple[int, int] | None] = []
+        for path in self._paths():
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:
+                found.append(None)
+            else:
+                found.append((status.st_dev, status.st_ino))
+        return tuple(found)
+
+    def _has_lost_part(self) -> bool:
+        """Return whether the log was deleted while the file was open: it had the newest messages.
+
+        Without it the file has numbers of the past, which must not be given again.
+        """
+        if self._identity is None:
+            return False
+        present = self._identify()
+        return present[0] == self._identity[0] and None in present[1:]
+
+    def _remove(self) -> None:
+        for path in self._paths():
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def now() -> int:
+    """Return the time in microseconds."""
+    return time.time_ns() // 1000
+
+
+def boot_id() -> str:
+    """Return a text that is another one after the machine was started again."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        # macOS has the first, the BSDs have the second.
+        return _sysctl("kern.bootsessionuuid") or _sysctl("kern.boottime")
+
+
+def _sysctl(name: str) -> str:
+    value = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(len(value))
+    libc = ctypes.CDLL(None)
+    if libc.sysctlbyname(name.encode(), value, ctypes.byref(size), None, ctypes.c_size_t(0)) != 0:
+        return ""
+    return value.raw[: size.value].hex()
+
+
+def file_system(path: str, table: str = "/proc/self/mountinfo") -> str:
+    """Return the type of the file system of a path; ``""`` if it is unknown.
+
+    Args:
+        path: an existing path.
+        table: the mounts of this process.
+    """
+    if not sys.platform.startswith("linux"):
+        return ""
+    device = os.stat(path).st_dev
+    with open(table, errors="replace") as mounts:
+        for line in mounts:
+            # ID, parent, device, root, mount point, ..., "-", type, source, options
+            fields, _, more = line.partition(" - ")
+            if fields.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                return more.split()[0]
+    return ""
