@@ -24,6 +24,7 @@ __all__ = [
     "RedisServer",
     "find_postgres",
     "proxy_to",
+    "redis_cluster",
     "wait_until_said",
 ]
 
@@ -115,6 +116,24 @@ class RedisServer:
             self.thaw()
             self.process.terminate()
             self.process.wait(TIMEOUT)
+
+
+@contextmanager
+def redis_cluster(directory: Path) -> Iterator[list[RedisServer]]:
+    """Run three masters that know each other during the block."""
+    servers = []
+    for number in range(3):
+        node = directory / f"node{number}"
+        node.mkdir()
+        servers.append(RedisServer.of_cluster(node))
+    addresses = [f"127.0.0.1:{server.port}" for server in servers]
+    command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for server in servers:
+        wait_until_said(lambda: "cluster_state:ok" in server.ask("CLUSTER", "INFO"))  # noqa: B023
+    yield servers
+    for server in servers:
+        server.stop()
 
 
 def find_postgres() -> Path | None:

@@ -220,6 +220,14 @@ class Backend(ABC):
             raise self.unavailable(error) from error
         self.counts.published += 1
 
+    def head(self, channel: str) -> bytes:
+        """Return the header of the packets of ``publish(channel, ...)``; the payload follows it.
+
+        A store of histories that lies in the broker publishes such packets itself.
+        """
+        self._prepare()
+        return pack(Kind.MESSAGE, self.id, channel, b"")
+
     def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> Replies:
         """Ask every other process that is subscribed to a channel.
 

@@ -81,9 +81,8 @@ class PublishBatcher:
         self._fails_until = 0.0
         self._last_error = ""
 
-    def call(self, channel: str, packet: bytes) -> Call:
-        """Send a packet, and wait until it is done: at most twice as long as ``exchange`` takes."""
-        call = Call(channel, packet)
+    def call(self, call: Call) -> None:
+        """Send a call, and wait until it is done: at most twice as long as ``exchange`` takes."""
         with self._lock:
             self._queue.append(call)
             if self._is_busy:
@@ -97,7 +96,6 @@ class PublishBatcher:
                 raise
         while not call.is_done:
             self._send_batch()
-        return call
 
     def _leave(self, call: Call) -> None:
         """Stop waiting; if it was this call's turn to send, pass that on."""
@@ -182,11 +180,19 @@ class BrokerBackend(Backend):
 
     def query(self, channel: str, packet: bytes) -> Expected:
         """Send a packet to the broker; return what it reports about the receivers."""
-        call = self.combiner.call(channel, packet)
+        result: Expected = self.send(Call(channel, packet))
+        return result
+
+    def send(self, call: Call) -> Any:
+        """Send a call to the broker, and return the reply.
+
+        Raises:
+            BackendUnavailable: the broker is unavailable, or refuses the call.
+        """
+        self.combiner.call(call)
         if call.error is not None:
             raise self.unavailable(call.error, self.advice)
-        result: Expected = call.result
-        return result
+        return call.result
 
     def reply_to(self, channel: str, packet: bytes) -> None:
         """Send a packet without waiting for the broker; drop it if too many are waiting."""
@@ -202,7 +208,8 @@ class BrokerBackend(Backend):
 
     def _reply(self, channel: str, packet: bytes) -> None:
         try:
-            call = self.combiner.call(channel, packet)
+            call = Call(channel, packet)
+            self.combiner.call(call)
             self.counts.dropped += call.error is not None
         finally:
             self._replies.release()

@@ -10,21 +10,65 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from hashlib import sha1
 from threading import Event
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from zlib import crc32
 
 from .broker import BrokerBackend, Call
 from .redis_connection import FAILURES, Node, RedisConnection, servers_from_url
 from .resp import RespError, command
 from .selector import READ, WakeableSelector
 
-__all__ = ["RedisBackend"]
+__all__ = ["RedisBackend", "Script"]
 
 #: Most channels in one command.
 _BATCH: Final = 500
 
 _PING: Final = command(b"PING")
+
+#: Digits of the server's ``run_id`` that scripts get.
+_RUN_ID_SIZE: Final = 12
+
+#: Errors of a server after which the same call may succeed: it has no such script, or the slot of
+#: the key has moved.
+_REPEATED: Final = ("NOSCRIPT ", "MOVED ")
+
+
+class Script:
+    """A script in Lua. Its first argument is the beginning of the ``run_id`` of the server.
+
+    Args:
+        source: the script.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source.encode()
+        self.digest = sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+class _ScriptCall(Call):
+    """A script to run, and the result.
+
+    Attributes:
+        script: the script.
+        key: its key, which determines the server.
+        arguments: its arguments after the first.
+    """
+
+    __slots__ = ("arguments", "key", "script")
+
+    def __init__(self, script: Script, key: bytes, arguments: tuple[bytes, ...]) -> None:
+        super().__init__("", b"")
+        self.script = script
+        self.key = key
+        self.arguments = arguments
+
+    def text(self, wire: RedisConnection, *, is_known: bool) -> bytes:
+        """Return the command; ``is_known`` if the server is likely to have the script."""
+        what = (b"EVALSHA", self.script.digest) if is_known else (b"EVAL", self.script.source)
+        return command(*what, b"1", self.key, wire.run_id()[:_RUN_ID_SIZE], *self.arguments)
 
 
 class _Subscriber:
@@ -59,7 +103,8 @@ class RedisBackend(BrokerBackend):
         if query:
             url = url.replace(f"?{query}", f"?{urlencode(options)}" if options else "")
         self._servers = servers_from_url(url, self.timeout)
-        self._prefix = f"wsmux:{namespace}:".encode()
+        # All of the same length, so that a channel is found from its key.
+        self.prefixes = self._servers.prefixes(namespace)
         sharding = b"S" if self._servers.is_sharded else b""
         self._publish = sharding + b"PUBLISH"
         self._subscribe = sharding + b"SUBSCRIBE"
@@ -81,12 +126,43 @@ class RedisBackend(BrokerBackend):
         """Publish on the channel of the asker."""
         self.reply_to(f"@{asker.hex()}", packet)
 
-    def _key(self, channel: str) -> bytes:
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the servers are a cluster, in which each key has a slot."""
+        return self._servers.is_sharded
+
+    def prefix_of(self, name: str) -> bytes:
+        """Return the prefix of the keys that belong to a name, such as a channel's."""
+        if len(self.prefixes) == 1:
+            return self.prefixes[0]
+        return self.prefixes[crc32(name.encode("utf-8", "surrogatepass")) % len(self.prefixes)]
+
+    def key_of(self, channel: str) -> bytes:
+        """Return the name of a channel at the server."""
         # Names of groups never begin with "@", which marks the channels for answers.
-        return self._prefix + channel.encode()
+        return self.prefix_of(channel) + channel.encode()
+
+    def _channel_of(self, key: bytes) -> str:
+        return key[len(self.prefixes[0]) :].decode()
+
+    def run(self, script: Script, key: bytes, *arguments: bytes) -> Any:
+        """Run a script on the server of a key, and return the reply.
+
+        Calls of several threads are sent together; publications and scripts keep their order.
+
+        Args:
+            script: may use any keys that have the prefix of ``key``.
+            key: ``KEYS[1]``.
+            arguments: from ``ARGV[2]`` on; ``ARGV[1]`` is the beginning of the server's ``run_id``.
+
+        Raises:
+            BackendUnavailable: the script has failed, or it is unknown whether it has run.
+        """
+        self._prepare()
+        return self.send(_ScriptCall(script, key, arguments))
 
     def exchange(self, calls: Sequence[Call]) -> None:
-        """Publish; the replies are the numbers of receivers."""
+        """Publish, or run scripts; the replies to publications are the numbers of receivers."""
         left: Sequence[Call] = calls
         try:
             for attempt in (1, 2):
@@ -98,22 +174,25 @@ class RedisBackend(BrokerBackend):
             raise self.unavailable(error) from error
 
     def _exchange_once(self, calls: Sequence[Call], *, is_last: bool) -> list[Call]:
-        """Publish; return the calls whose slot has moved to another server of the cluster."""
+        """Send calls once; return those to repeat, see ``_REPEATED``."""
         groups: dict[Node, list[tuple[Call, bytes]]] = {}
         for call in calls:
-            key = self._key(call.channel)
-            text = command(self._publish, key, call.packet)
-            groups.setdefault(self._servers.node(key), []).append((call, text))
-        moved: list[Call] = []
+            key = call.key if isinstance(call, _ScriptCall) else self.key_of(call.channel)
+            groups.setdefault(self._servers.node(key), []).append((call, key))
+        left: list[Call] = []
         problem: Exception | None = None
         for node, group in groups.items():
             try:
                 wire = self._publisher(node)
-                wire.send(b"".join([text for _, text in group]))
+                texts = [self._text(call, key, wire, is_last=is_last) for call, key in group]
+                wire.send(b"".join(texts))
                 waiting = deque(call for call, _ in group)
+                is_primary = True
                 while waiting:
                     for reply in wire.receive()[1]:
-                        self._settle(waiting.popleft(), reply, None if is_last else moved)
+                        is_primary &= self._settle(waiting.popleft(), reply, is_last, left)
+                if not is_primary:
+                    self._shut(node)
             except FAILURES as error:
                 problem = error
                 self._shut(node)
@@ -122,16 +201,24 @@ class RedisBackend(BrokerBackend):
                 raise
         if problem is not None:
             raise problem
-        return moved
+        return left
 
-    def _settle(self, call: Call, reply: object, moved: list[Call] | None) -> None:
-        if isinstance(reply, RespError):
-            if moved is not None and str(reply).startswith("MOVED "):
-                moved.append(call)
-            else:
-                call.fail(str(reply))
-        else:
+    def _text(self, call: Call, key: bytes, wire: RedisConnection, *, is_last: bool) -> bytes:
+        if isinstance(call, _ScriptCall):
+            return call.text(wire, is_known=not is_last)
+        return command(self._publish, key, call.packet)
+
+    def _settle(self, call: Call, reply: object, is_last: bool, left: list[Call]) -> bool:
+        """Note the reply to a call; return whether the server is still a primary."""
+        if not isinstance(reply, RespError):
             call.succeed(reply)
+            return True
+        problem = str(reply)
+        if not is_last and problem.startswith(_REPEATED):
+            left.append(call)
+        else:
+            call.fail(problem)
+        return "READONLY " not in problem
 
     def _publisher(self, node: Node) -> RedisConnection:
         wire = self._publishers.get(node)
@@ -171,7 +258,7 @@ class RedisBackend(BrokerBackend):
 
     def _order(self, what: bytes, channel: str) -> None:
         if self._pending_commands is not None:
-            key = self._key(channel)
+            key = self.key_of(channel)
             if what == self._subscribe:
                 self._unconfirmed[key] = self._unconfirmed.get(key, 0) + 1
             self._pending_commands.append((what, key))
@@ -196,7 +283,7 @@ class RedisBackend(BrokerBackend):
 
     def _begin(self) -> None:
         with self.lock:
-            keys = [self._key(name) for name in (f"@{self.id.hex()}", *self.channels)]
+            keys = [self.key_of(name) for name in (f"@{self.id.hex()}", *self.channels)]
             self._pending_commands = deque((self._subscribe, key) for key in keys)
             self._unconfirmed = dict.fromkeys(keys, 1)
             self._awaited = set(keys)
@@ -276,7 +363,7 @@ class RedisBackend(BrokerBackend):
                 self._unconfirmed[key] = left  # unsubscribed and subscribed again meanwhile
                 return
             self._unconfirmed.pop(key, None)
-            event = self.channels.get(key.removeprefix(self._prefix).decode())
+            event = self.channels.get(self._channel_of(key))
             if event is not None:
                 event.set()
         if self._awaited:
@@ -286,5 +373,5 @@ class RedisBackend(BrokerBackend):
 
     def _is_followed(self, key: bytes) -> bool:
         """Return whether a channel is still subscribed, so the server has ended that by itself."""
-        channel = key.removeprefix(self._prefix).decode()
+        channel = self._channel_of(key)
         return channel in self.channels and not self._unconfirmed.get(key)

@@ -6,10 +6,12 @@ writes the socket. (``import redis`` imports asyncio; no event loop is made or r
 
 from __future__ import annotations
 
+import re
 import ssl
 from abc import ABC, abstractmethod
+from itertools import count
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
@@ -39,6 +41,12 @@ Node = tuple[str, int]
 
 _READ_SIZE: Final = 262_144
 
+#: Slots of a cluster, and the ranges of slots in which the keys of a project are.
+_SLOTS: Final = 16_384
+_RANGES: Final = 32
+
+_RUN_ID: Final = re.compile(rb"^run_id:([0-9a-f]{40})", re.MULTILINE)
+
 
 class RedisConnection:
     """A connection to one server.
@@ -56,6 +64,7 @@ class RedisConnection:
         self._timeout = timeout
         self._sock.settimeout(timeout)
         self._replies = Replies()
+        self._run_id = b""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -92,6 +101,16 @@ class RedisConnection:
                 if isinstance(replies[0], RespError):
                     raise replies[0]
                 return replies[0]
+
+    def run_id(self) -> bytes:
+        """Return the random id that the server's process has; only the first call asks for it."""
+        if not self._run_id:
+            reply: Any = self.ask(b"INFO", b"server")
+            found = _RUN_ID.search(reply)
+            if found is None:
+                raise ValueError("the server has no run_id")
+            self._run_id = found[1]
+        return self._run_id
 
     def is_stale(self) -> bool:
         """Return whether the server has closed the connection, or sends unexpected data."""
@@ -145,6 +164,10 @@ class Servers(ABC):
 
     def refresh(self) -> None:
         """Find the servers again."""
+
+    def prefixes(self, namespace: str) -> tuple[bytes, ...]:
+        """Return the prefixes for keys and channels: those with one prefix are in one slot."""
+        return (f"wsmux:{namespace}:".encode(),)
 
     def _wire(self, **where: Any) -> RedisConnection:
         return RedisConnection(self._class(**{**self._kwargs, **where}), self._timeout)
@@ -218,6 +241,18 @@ class Cluster(Servers):
             if slot <= last:
                 return node
         raise ConnectionError(f"no server of the cluster serves slot {slot}")
+
+    def prefixes(self, namespace: str) -> tuple[bytes, ...]:
+        """Return prefixes of one length; their slots are spread over all servers."""
+        # Braces mark the part of a key that its slot depends on, so the namespace has none.
+        name = quote(namespace, safe="")
+        found: dict[int, bytes] = {}
+        for number in count():
+            tag = f"wsmux:{name}:{number:04}".encode()
+            found.setdefault(key_slot(tag) * _RANGES // _SLOTS, b"{%b}:" % tag)
+            if len(found) == _RANGES:
+                break
+        return tuple(found[each] for each in range(_RANGES))
 
     def refresh(self) -> None:
         """Get the map of slots from any server that answers."""

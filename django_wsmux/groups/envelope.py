@@ -27,6 +27,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from ..protocol.positions import NUMBERED
+
 __all__ = [
     "EXCLUDED",
     "FORGET",
@@ -41,9 +43,6 @@ __all__ = [
     "pack",
     "unpack",
 ]
-
-#: First byte of a numbered message.
-NUMBERED: Final = 0x40
 
 _NUMBERED: Final = bytes((NUMBERED,))
 

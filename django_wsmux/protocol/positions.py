@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_LENGTH", "Position", "epoch_of", "moment_of", "parse"]
+__all__ = ["MAX_LENGTH", "NUMBERED", "Position", "epoch_of", "moment_of", "parse"]
 
 #: The most characters of a position.
 MAX_LENGTH: Final = 64
+
+#: First byte of a numbered message between processes; see ``groups.envelope``.
+NUMBERED: Final = 0x40
 
 _POSITION: Final = re.compile(r"([0-9a-z]{1,24}\.[0-9a-z]{1,13})-(0|[1-9][0-9]{0,15})", re.ASCII)
 

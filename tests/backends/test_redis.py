@@ -12,7 +12,7 @@ import pytest
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from tests.conftest import need
-from tests.services import RedisServer, wait_until_said
+from tests.services import RedisServer, redis_cluster, wait_until_said
 
 from .faults import SILENCE, BrokerFaults
 
@@ -101,15 +101,8 @@ class TestRedisFaults(BrokerFaults):
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Three masters that know each other."""
     need("redis-server", "redis-cli")
-    servers = [RedisServer.of_cluster(tmp_path_factory.mktemp("node")) for _ in range(3)]
-    addresses = [f"127.0.0.1:{server.port}" for server in servers]
-    command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    for server in servers:
-        wait_until_said(lambda: "cluster_state:ok" in server.ask("CLUSTER", "INFO"))  # noqa: B023
-    yield servers
-    for server in servers:
-        server.stop()
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
 
 
 class TestCluster(BackendContract):
