@@ -188,6 +188,11 @@ class Store(ABC):
         Args:
             seen: the first value that the last call returned; ``""`` at first, which returns no
                 stream.
+
+        Returns:
+            What to pass next, and the streams. The first is ``""`` if it is unknown what has
+            changed: the store was restarted, or the last call is more than a minute ago. Then call
+            it again, and read the rows of all streams.
         """
 
     @abstractmethod
