@@ -1,19 +1,26 @@
-"""Decorators that turn a function into a WebSocket view."""
+"""Decorators of views: for a WebSocket, and for a page that opens one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from django.http import HttpRequest, HttpResponseBase
 
 from .connection.websocket import WebSocket
+from .exceptions import BackendUnavailable
+from .groups.group import Group
 from .handlers.callables import note_result, require_arguments, require_done, require_plain
 from .handlers.refusing import check_refusals
+from .logs import LogLimit, get_logger
 from .responses import WebSocketResponse
 
-__all__ = ["websocket", "websocket_loop"]
+__all__ = ["resumable", "websocket", "websocket_loop"]
+
+logger = get_logger("django_wsmux.history")
+
+_unreadable: Final = LogLimit()
 
 View = Callable[..., HttpResponseBase]
 Decorator = Callable[[Callable[..., Any]], View]
@@ -142,3 +149,63 @@ def websocket_loop(
         )
 
     return decorate if view is None else decorate(view)
+
+
+def resumable(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Note for a page how far its groups are, before the view reads its data.
+
+    What a group is sent later is replayed when the page opens its socket, so nothing is missed in
+    between: a message can only be newer than the data of the page. ``{% websocket_position %}``
+    renders the positions.
+
+    If the store cannot be read, the page is rendered without positions.
+
+    Args:
+        names: names of groups with a history, with arguments of the URL in braces; ``"@user"`` is
+            the group of the signed-in user.
+
+    Raises:
+        TypeError: no name is given, or one is not a string.
+        ImproperlyConfigured: when the page is requested, if a group has no history.
+
+    Example::
+
+        @resumable("room.{room}")
+        def room(request, room):
+            lines = Line.objects.filter(room=room)
+            return render(request, "room.html", {"lines": lines})
+    """
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError('name the groups of the page: @resumable("room.{room}")')
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            request.websocket_positions = dict(  # type: ignore[attr-defined]
+                _positions(request, names, kwargs)
+            )
+            return view(request, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def _positions(
+    request: HttpRequest, names: Sequence[str], arguments: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield the positions of a page's groups, by the names that clients see."""
+    for name in names:
+        if name == "@user":
+            if not request.user.is_authenticated:
+                continue
+            group = Group.for_user(request.user)
+        else:
+            name = name.format(**arguments)
+            group = Group(name)
+        try:
+            yield name, group.position()
+        except BackendUnavailable as error:
+            suffix = _unreadable.suffix()
+            if suffix is not None:
+                logger.error("a page cannot be resumed: %s%s", error, suffix)

@@ -194,6 +194,20 @@ class WebSocketView(View):
         hooks.request_context = response.request_context
         return response
 
+    def missed(self, group: Group) -> None:
+        """Handle a gap: messages of a group were sent that the client will never get.
+
+        Called when the client returned too late, or when the history of the group was lost or
+        forgotten while the socket was open; then it may run beside ``receive()``. A client with
+        ``wsmux.v1`` is told, so this does nothing; override it for other clients::
+
+            def missed(self, group):
+                self.send_json({"type": "reload"})
+        """
+
+    # So that sockets need no greenlet for it.
+    missed.does_nothing = True  # type: ignore[attr-defined]
+
     def release_request(self) -> None:
         """Drop the request, since ``keep_request`` is ``False``."""
         self.request = _NO_REQUEST

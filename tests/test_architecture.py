@@ -41,7 +41,7 @@ ALLOWED = {
     "responses": "connection handlers.context",
     "handlers": "groups server connection protocol responses conf signals exceptions",
     "auth": "handlers groups responses server connection protocol conf exceptions",
-    "decorators": "auth handlers groups responses connection",
+    "decorators": "auth handlers groups responses connection exceptions",
     "views": "auth handlers groups responses connection protocol",
     "urls": "conf",
     "monitoring": "groups server connection protocol views conf signals exceptions",

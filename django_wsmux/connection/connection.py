@@ -23,6 +23,7 @@ from . import expiry, guard, hub_thread, registry
 from .counters import count, counters
 from .framing import PLAIN, Framing
 from .held import Held
+from .holding import Holding
 from .inbox import Traffic
 from .interfaces import (
     CLOSED,
@@ -34,7 +35,6 @@ from .interfaces import (
     Releasable,
     Transport,
 )
-from .liveness import Liveness
 from .malloc import keep_freed_memory
 
 __all__ = ["Connection"]
@@ -48,7 +48,7 @@ _MUCH: Final = 2**16
 _ANSWER: Final = Closed(CloseCode.NO_STATUS, "")
 
 
-class Connection(Liveness):
+class Connection(Holding):
     """One connection, from the handshake until its descriptor is closed.
 
     Args:
@@ -62,7 +62,6 @@ class Connection(Liveness):
         "_bytes_in",
         "_bytes_out",
         "_framing",
-        "_held",
         "_messages_out",
         "_on_close",
         "close_code",
@@ -80,8 +79,6 @@ class Connection(Liveness):
         self.close_reason = ""
         # Its share of the limits on open sockets, if there are any.
         self.permit: Releasable | None = None
-        # Messages that wait for the 101, or for release().
-        self._held: Held | None = None
         self._framing: Framing = PLAIN
         # Callbacks for the moment when nothing can be sent any more; some of them end helpers.
         self._on_close: dict[object, Callable[[], None]] | None = None
@@ -238,58 +235,6 @@ class Connection(Liveness):
                 held.closing = code, reason
         elif self._state == OPEN:
             self._start_closing(code, reason)
-
-    # Messages that wait for the 101, or while the socket is held
-
-    def hold(self) -> None:
-        """Hold back group messages until ``release()`` has been called as often as ``hold()``.
-
-        Messages of the view itself go out before them. Before the 101 every socket is held.
-        """
-        if self._state <= OPEN:
-            self._hold_back().depth += 1
-
-    def release(self) -> None:
-        """Send the messages held back, in order, if this is the last ``release()``."""
-        held = self._held
-        if held is None:
-            return  # closed in the meantime
-        held.depth -= 1
-        if held.depth:
-            return
-        self._held = None
-        for message in held.messages:
-            if self._state == OPEN:
-                self._forward(message)
-        if held.closing is not None:
-            self.close_from_group(*held.closing)
-
-    def _hold_back(self) -> Held:
-        if self._held is None:
-            # A socket that is not open yet is released by opened().
-            self._held = Held(depth=int(self._state == CONNECTING))
-        return self._held
-
-    def _send_later(self, act: Callable[[], None], size: int) -> None:
-        """Send a message of the view as soon as the 101 has gone out."""
-        limit = self.options.max_unsent_bytes
-        if not self._hold_back().postpone(act, size, limit):
-            raise RuntimeError(
-                f"connect() has sent more than WEBSOCKET_MAX_UNSENT_BYTES ({limit}), and nothing "
-                f"goes out before the 101: join the messages into one, or send them in receive()"
-            )
-
-    def _deliver_later(self, message: PreparedMessage) -> None:
-        """Hold back a group message, up to the limit of a slow peer."""
-        if self._state > OPEN:
-            return
-        held = self._hold_back()
-        if held.closing is None and not held.add(message, self.options.max_unsent_bytes):
-            self._fall_behind(message, f"{len(held.messages)} messages of its groups are held back")
-
-    def unsend(self) -> None:
-        """Discard the messages that were sent before the 101."""
-        self._held = None
 
     def abandon(self) -> None:
         """Mark the socket as closed: its handshake was not accepted."""

@@ -48,6 +48,11 @@ class InterceptingWebSocket(WebSocket):
         self._inbox.group_bytes += weight(message)
         self._wake()
 
+    def _has_room_for_replay(self) -> bool:
+        """Return whether the view is behind by at most half of what it may be behind."""
+        waiting = self._inbox.group_bytes if self._inbox else 0
+        return waiting <= self.options.max_unsent_bytes // 2
+
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """Refuse in event views, which do not wait; the queue may begin with a group message."""
         if self._state == OPEN and self.is_event_driven:
@@ -62,6 +67,8 @@ class InterceptingWebSocket(WebSocket):
         self.hooks.group_receive(self, told.message)
         if told.position:
             self.hooks.group_handled(self, told)
+        if self._held is not None:
+            self._continue_replay()
         return self._goes_on()
 
     def _next_group_message(self) -> PreparedMessage | None:

@@ -1,7 +1,8 @@
-"""Messages that wait until a socket opens, or until it is released."""
+"""Messages that wait until a socket opens, until it is released, or until a replay is over."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -27,15 +28,18 @@ class Held:
     Attributes:
         depth: the number of calls of ``Connection.release()`` until they are sent.
         acts: calls that send the messages of the view from before the 101.
+        replays: earlier messages of groups, which go out before ``messages``, as fast as the peer
+            takes them. Their number is limited by the code that adds them.
         messages: messages of groups.
         closing: code and reason if a group has closed the socket.
     """
 
-    __slots__ = ("_own_size", "_size", "acts", "closing", "depth", "messages")
+    __slots__ = ("_own_size", "_size", "acts", "closing", "depth", "messages", "replays")
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.acts: list[Callable[[], None]] = []
+        self.replays: deque[PreparedMessage] = deque()
         self.messages: list[PreparedMessage] = []
         self.closing: tuple[int, str] | None = None
         self._size = self._own_size = 0
@@ -67,3 +71,9 @@ class Held:
         self.messages.append(message)
         self._size = size
         return True
+
+    def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
+        """Remove the group messages for which ``is_unwanted()`` is true."""
+        self.replays = deque(each for each in self.replays if not is_unwanted(each))
+        self.messages = [each for each in self.messages if not is_unwanted(each)]
+        self._size = sum(map(weight, self.messages))

@@ -1,5 +1,6 @@
 """Groups: send to many sockets at once, from anywhere."""
 
 from .group import Group, Member
+from .results import History, Message, Recovery
 
-__all__ = ["Group", "Member"]
+__all__ = ["Group", "History", "Member", "Message", "Recovery"]

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from .. import conf
 from ..conf import NO_CONTROLS, group_prefix
 from ..connection import tracing
 from ..connection.counters import count
@@ -30,6 +31,7 @@ from .excluding import Exclude, exclusion, require_socket
 from .json_text import dump_json
 from .members import Key
 from .pubsub import describe, key_of, members, pubsub, session_group, user_group
+from .results import NOT_ASKED, History, Recovery
 from .shared_calls import SharedCalls
 
 __all__ = ["Group", "Member", "MemberList"]
@@ -37,6 +39,9 @@ __all__ = ["Group", "Member", "MemberList"]
 logger = get_logger("django_wsmux.groups")
 
 _NAME: Final = re.compile(rf"(?!@){NO_CONTROLS}{{1,200}}")
+
+#: The most characters of the argument ``key`` of ``send()``.
+_MAX_KEY: Final = 200
 
 # For what is sent when a backend is away.
 _unreported: Final = LogLimit()
@@ -127,7 +132,7 @@ class Group:
 
             Group.for_user(order.customer).send_json({"type": "shipped"})
         """
-        return cls._automatic(user_group(getattr(user, "pk", user)))
+        return cls.named(user_group(getattr(user, "pk", user)))
 
     @classmethod
     def for_session(cls, session_key: str) -> Group:
@@ -136,10 +141,11 @@ class Group:
         Args:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
-        return cls._automatic(session_group(session_key))
+        return cls.named(session_group(session_key))
 
     @classmethod
-    def _automatic(cls, name: str) -> Group:
+    def named(cls, name: str) -> Group:
+        """Return a group by its name, which may be that of a user or session; for internal use."""
         group = cls.__new__(cls)
         group.name = name
         return group
@@ -163,37 +169,129 @@ class Group:
 
     # Membership
 
-    def join(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> None:
+    def join(
+        self,
+        websocket: WebSocket,
+        info: Mapping[str, Any] | None = None,
+        since: str | None = None,
+        alias: str | None = None,
+    ) -> Recovery:
         """Add a socket, unless it is closed.
 
         A member gets every message sent from then on, by any process. A socket that joins again
-        stays one member, with the new ``info``.
+        stays one member, with the new ``info``. If the group has a history
+        (``WEBSOCKET_HISTORY``), a client that returns first gets what it has missed.
 
         Args:
             websocket: the socket.
             info: what ``members()`` shows for it, in values that ``send_json()`` accepts; ``None``
                 changes nothing.
+            since: the position of the last message that the client has; ``None`` for the position
+                that the client brought.
+            alias: the name of the group that the client sees; ``None`` for its own name.
+
+        Returns:
+            Whether the client gets all that it has missed.
 
         Raises:
             TypeError: it is not a socket but a view, say; or ``info`` cannot be encoded as JSON.
+            ValueError: ``since`` is not a position.
+            ImproperlyConfigured: ``since`` is given, but the group has no history.
             BackendUnavailable: this process can never receive from others. The socket did not join.
         """
-        self._join(websocket, info)
+        return self._join(websocket, info, since, alias)[1]
 
-    def _join(self, websocket: WebSocket, info: Mapping[str, Any] | None) -> Key | None:
+    def _join(
+        self,
+        websocket: WebSocket,
+        info: Mapping[str, Any] | None,
+        since: str | None = None,
+        alias: str | None = None,
+    ) -> tuple[Key | None, Recovery]:
         require_socket(websocket)
         if websocket.closed:
-            return None
+            return None, NOT_ASKED
         if info is not None:
             # In the form in which other processes receive it.
             info = json.loads(dump_json(info))
         key = self.key()
         websocket.on_close(key, partial(pubsub.discard, key, websocket))
-        pubsub.add(key, websocket, info)
+        recovery = NOT_ASKED
+        if since is not None or self._has_history:
+            from . import history, joining
+
+            history.require_stream(key)
+            recovery = joining.join(key, websocket, info, history.parse(since), alias)
+        else:
+            pubsub.add(key, websocket, info)
         if websocket.closed:
             # With threads, it may have closed before it was added.
             pubsub.discard(key, websocket)
-        return key
+        return key, recovery
+
+    @property
+    def _has_history(self) -> bool:
+        """Whether a pattern of ``WEBSOCKET_HISTORY`` matches the name of this group."""
+        if not conf.has_history():
+            return False
+        from ..history import patterns
+
+        return patterns.keep_of(self.name) is not None
+
+    # History
+
+    def position(self) -> str:
+        """Return the position of the newest message.
+
+        Before the first message it contains the moment of this call. Nothing is written.
+
+        Raises:
+            ImproperlyConfigured: the group has no history.
+            BackendUnavailable: the store cannot be read.
+
+        Example::
+
+            at = Group("room.lobby").position()  # "k3v9q2mx.h8s1c0a2w4-42"
+            lines = list(Line.objects.filter(room="lobby"))
+        """
+        from . import history
+
+        return history.position(self.key())
+
+    def history(self, since: str | None = None, limit: int | None = None) -> History:
+        """Return the messages that are kept.
+
+        Args:
+            since: return only messages after this position; ``None`` for all.
+            limit: return only the newest messages, at most as many; ``None`` for all.
+
+        Raises:
+            ImproperlyConfigured: the group has no history.
+            ValueError: ``since`` is not a position, or ``limit`` is below 1.
+            BackendUnavailable: the store cannot be read.
+
+        Example::
+
+            for message in Group("room.lobby").history(limit=20).messages:
+                print(message.sent, message.data)
+        """
+        from . import history
+
+        return history.history(self.key(), since, limit)
+
+    def forget(self) -> None:
+        """Delete the messages that are kept, and begin a new epoch.
+
+        Clients with ``wsmux.v1`` are told a gap. Use it when someone was removed from the group and
+        must not read on, or when a user is deleted.
+
+        Raises:
+            ImproperlyConfigured: the group has no history.
+            BackendUnavailable: nothing was deleted.
+        """
+        from . import history
+
+        history.forget(self.key())
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove a socket; does nothing if it is not a member.
@@ -208,7 +306,10 @@ class Group:
             if present in keys or not keys:
                 keys = [present]
         for key in keys:
+            was_member = members.has(key, websocket)
             _leave(websocket, key)
+            if was_member and self._has_history:
+                websocket.hooks.group_left(websocket, self.name)
 
     def _is_key(self, key: object) -> bool:
         return key == self.name or (isinstance(key, tuple) and key[1] == self.name)
@@ -216,7 +317,7 @@ class Group:
     @contextmanager
     def joined(self, websocket: WebSocket, info: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Add a socket for the length of a ``with`` block."""
-        key = self._join(websocket, info)
+        key, _ = self._join(websocket, info)
         try:
             yield
         finally:
@@ -232,11 +333,13 @@ class Group:
         exclude: Exclude = (),
         on_commit: bool | str = False,
         fail_silently: bool = False,
+        key: str | None = None,
     ) -> None:
         """Send one message to every member in every process, without waiting for any of them.
 
         A member that is too slow is closed with 1013 (``WEBSOCKET_SLOW_CLIENT``); this does not
-        affect the others. The members of this process get the message first.
+        affect the others. The members of this process get the message first. If the group has a
+        history, the message is stored first, and all members get all messages in the same order.
 
         Args:
             message: ``str`` is sent as text, ``bytes`` as binary.
@@ -247,15 +350,20 @@ class Group:
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.
             fail_silently: log an error instead of raising it when the backend is away.
+            key: of several messages with this key only the first is sent, within ten minutes, by
+                whatever process: ``"order-17-paid"``. At most 200 characters. Only for groups
+                with a history.
 
         Raises:
             TypeError: the message is neither text nor bytes.
-            ValueError: ``exclude`` has too many ids, or a text that is not one.
+            ValueError: ``exclude`` has too many ids, or a text that is not one; or ``key`` is empty
+                or too long.
+            ImproperlyConfigured: there is a ``key``, but the group has no history.
             BackendUnavailable: the members of this process got the message, other processes did
-                not.
+                not. If the group has a history, no one got it.
         """
         kind, payload = encode_message(message)
-        self._send(kind, payload, exclude, on_commit, fail_silently)
+        self._send(kind, payload, exclude, on_commit, fail_silently, key)
 
     def _send(
         self,
@@ -264,20 +372,56 @@ class Group:
         exclude: Exclude,
         on_commit: bool | str,
         fail_silently: bool,
+        key: str | None,
     ) -> None:
         """Send a message of any kind; see ``send()``."""
-        excluded, ids = exclusion(exclude, by_id=False)
-        key = self.key()
+        has_history = self._has_history
+        excluded, ids = exclusion(exclude, by_id=has_history)
+        group_key = self.key()
+        if key is not None:
+            self._check_key(key)
 
         def send(fail_silently: bool) -> None:
             count("group_publishes")
-            members.deliver(key, PreparedMessage(kind, payload, self.name), excluded, ids)
-            self._publish(key, kind, payload, fail_silently, ids)
+            if has_history:
+                self._append(group_key, kind, payload, ids, key or "", fail_silently)
+                return
+            members.deliver(group_key, PreparedMessage(kind, payload, self.name), excluded, ids)
+            self._publish(group_key, kind, payload, fail_silently, ids)
 
         if tracing.tracer is None:
             _do(send, on_commit, fail_silently)
         else:
             _do(partial(tracing.tracer.publish, self.name, send), on_commit, fail_silently)
+
+    def _check_key(self, key: str) -> None:
+        from . import history
+
+        history.require_stream(self.key())
+        if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY:
+            raise ValueError(f"key must be a text of 1 to {_MAX_KEY} characters, not {key!r}")
+
+    def _append(
+        self,
+        key: Key,
+        kind: int,
+        payload: bytes,
+        ids: tuple[str, ...],
+        once: str,
+        fail_silently: bool,
+    ) -> None:
+        """Send a message to a group with a history."""
+        from .sequencer import sequencer
+
+        try:
+            sequencer.send(key, kind, payload, ids, once=once)
+        except BackendUnavailable as error:
+            count("group_publish_failed")
+            if not fail_silently:
+                raise
+            suffix = _unreported.suffix()
+            if suffix is not None:
+                logger.error("%r: nothing was sent: %s%s", self, error, suffix)
 
     def send_json(
         self,
@@ -286,6 +430,7 @@ class Group:
         exclude: Exclude = (),
         on_commit: bool | str = False,
         fail_silently: bool = False,
+        key: str | None = None,
         **options: Any,
     ) -> None:
         """Send a value as JSON text; see ``send()``.
@@ -293,11 +438,11 @@ class Group:
         Args:
             value: anything that ``json.dumps`` accepts with the encoder of
                 ``WEBSOCKET_JSON_ENCODER``.
-            exclude, on_commit, fail_silently: as for ``send()``.
+            exclude, on_commit, fail_silently, key: as for ``send()``.
             options: passed on to ``json.dumps``; ``cls`` is another encoder.
         """
         payload = dump_json(value, **options).encode()
-        self._send(JSON, payload, exclude, on_commit, fail_silently)
+        self._send(JSON, payload, exclude, on_commit, fail_silently, key)
 
     def close(
         self,

@@ -40,6 +40,7 @@ __all__ = [
     "Observer",
     "PubSub",
     "Sequencer",
+    "channel_of",
     "cut",
     "describe",
     "key_of",
@@ -109,7 +110,8 @@ def key_of(name: str, prefix: str) -> Key:
     return name if name.startswith(_SESSION) else (prefix, name)
 
 
-def _channel(key: Key) -> str:
+def channel_of(key: Key) -> str:
+    """Return the channel of the backend that a group's messages are published on."""
     if isinstance(key, str):
         return _PEOPLE if key.startswith("@") else key
     prefix, name = key
@@ -274,7 +276,17 @@ class PubSub:
         backend = self.backend()
         if backend is not None:
             payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
-            backend.publish(_channel(key), payload)
+            backend.publish(channel_of(key), payload)
+
+    def transmit(self, channel: str, payload: bytes) -> None:
+        """Send an envelope to the other processes.
+
+        Raises:
+            BackendUnavailable: the broker cannot be reached.
+        """
+        backend = self.backend()
+        if backend is not None:
+            backend.publish(channel, payload)
 
     def add(self, key: Key, member: Connection, info: Any = None) -> None:
         """Add a socket to a group, and subscribe to the messages of other processes.
@@ -299,7 +311,7 @@ class PubSub:
             was_member = bool(membership) and members.has(key, member)
             is_last = members.discard(key, member)
             if is_last:
-                channel = _channel(key)
+                channel = channel_of(key)
                 groups = self._watched[channel] = self._watched[channel] - 1
                 if not groups:
                     del self._watched[channel]
@@ -314,7 +326,7 @@ class PubSub:
         Raises:
             BackendUnavailable: subscribing failed; the socket is in none of them.
         """
-        channels = [_channel(key) for key in keys]
+        channels = [channel_of(key) for key in keys]
         with self._lock:
             for key, channel in zip(keys, channels, strict=True):
                 is_new = bool(membership) and not members.has(key, member)
@@ -446,7 +458,7 @@ class PubSub:
             BackendUnavailable: the other processes cannot be reached.
         """
         question = json.dumps({"group": name_of(key), "prefix": prefix_of(key)}).encode()
-        replies = self.ask_all(_channel(key), question)
+        replies = self.ask_all(channel_of(key), question)
         found: list[dict[str, Any]] = []
         missing = replies.missing
         for reply in replies:

@@ -72,8 +72,22 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
     else:
         # One string for all windows of a session.
         keys = tuple(map(sys.intern, names))
-    pubsub.add_all(keys, websocket)
+    plain = keys
+    if names and conf.has_history():
+        plain = tuple(key for key in keys if not _join_history(key, websocket))
+    pubsub.add_all(plain, websocket)
     return keys
+
+
+def _join_history(key: Key, websocket: Connection) -> bool:
+    """Join a group if it has a history; return whether it has."""
+    from . import joining
+    from .numbered import stream_of
+
+    has_history = stream_of(key) is not None
+    if has_history:
+        joining.join(key, websocket)
+    return has_history
 
 
 def _groups_of(request: HttpRequest) -> tuple[str, ...]:

@@ -28,12 +28,14 @@ from ..connection.interfaces import DefaultHooks
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
+from ..groups.group import Group
 from ..groups.json_text import dump_json
 from ..groups.members import Key, prefix_of
 from ..groups.pubsub import members
 from ..logs import get_logger
 from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode
+from ..protocol.prepared import PreparedMessage
 from ..responses import (
     Conversation,
     SwitchingProtocols,
@@ -83,6 +85,9 @@ class EventView(Protocol):
 
     def disconnect(self, code: int, reason: str) -> object:
         """Handle the close of the socket."""
+
+    def missed(self, group: Group) -> object:
+        """Handle messages of a group that the client will never get."""
 
     def release_request(self) -> None:
         """Drop the request."""
@@ -277,6 +282,32 @@ class DjangoHooks(DefaultHooks):
     def group_receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message of a group."""
         self._in_view(websocket, self.view.group_receive, message)  # type: ignore[union-attr]
+
+    def group_joined(
+        self,
+        websocket: Connection,
+        name: str,
+        alias: str | None,
+        position: str | None,
+        recovered: bool | None,
+    ) -> None:
+        """Tell an event view if its client cannot get all that it has missed."""
+        if recovered is False and self.view is not None:
+            self.view.missed(Group.named(name))
+
+    def group_gap(self, websocket: Connection, name: str, position: str) -> None:
+        """Tell an event view of messages that its client will never get."""
+        missed = None if self.view is None else self.view.missed
+        if missed is not None and not getattr(missed, "does_nothing", False):
+            assert isinstance(websocket, WebSocket)
+            if not (websocket.closed or websocket.connecting):
+                websocket.spawn(missed, Group.named(name))
+
+    def group_dropped(self, websocket: Connection, message: PreparedMessage) -> None:
+        """Tell the client before the next message of the group."""
+        from ..groups.sequencer import sequencer
+
+        sequencer.note_dropped(websocket, message)
 
     def disconnect(self, websocket: Connection) -> None:
         """Tell an event view of the close, once."""

@@ -124,8 +124,9 @@ class PagedMessage(PreparedMessage):
         pages: the pages that do not get it.
     """
 
-    __slots__ = ("pages",)
+    __slots__ = ("pages", "source")
 
     def __init__(self, message: PreparedMessage, pages: Sequence[str]) -> None:
         super().__init__(message.kind, message.payload, message.group, message.position)
+        self.source = message
         self.pages = pages

@@ -1,6 +1,8 @@
-"""``{% load websockets %}``: the URL of a WebSocket in a template, and a ticket for it."""
+"""``{% load websockets %}``: URLs of WebSockets in a template, tickets, and positions of groups."""
 
 from __future__ import annotations
+
+from urllib.parse import quote
 
 from django.http import HttpRequest
 from django.template import Context, Library, TemplateSyntaxError
@@ -87,3 +89,24 @@ def websocket_ticket(parser: Parser, token: Token) -> WebSocketTicketNode:
     """
     node = parse_url(parser, token)
     return WebSocketTicketNode(node.view_name, node.args, node.kwargs, node.asvar)
+
+
+@register.simple_tag(takes_context=True)
+def websocket_position(context: Context) -> str:
+    """Return the positions that ``@resumable`` has noted for the page.
+
+    The socket that is opened with them gets all that its groups were sent since. The text is safe
+    in a URL and in a script::
+
+        new WebSocket("{% websocket_url 'chat' room=room %}?at={% websocket_position %}")
+    """
+    request = getattr(context, "request", None) or context.get("request")
+    positions: dict[str, str] | None = getattr(request, "websocket_positions", None)
+    if positions is None:
+        raise TemplateSyntaxError(
+            "{% websocket_position %} needs a page whose view is decorated with @resumable, and "
+            "django.template.context_processors.request in TEMPLATES"
+        )
+    if len(positions) == 1:
+        return next(iter(positions.values()))
+    return ",".join(f"{quote(name, safe='')}@{position}" for name, position in positions.items())

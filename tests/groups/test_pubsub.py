@@ -96,7 +96,7 @@ def test_second_waits(
             joins.append(pool.submit(pubsub.add, name, socket))
             while not members.of(name) or socket not in members.of(name):
                 pass
-        event = backend.channels[pubsub_module._channel(names[0])]
+        event = backend.channels[pubsub_module.channel_of(names[0])]
         condition: Any = event._cond  # type: ignore[attr-defined]
         deadline = threading.Event()
         for _ in range(int(TIMEOUT / 0.01)):

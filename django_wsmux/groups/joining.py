@@ -1,0 +1,185 @@
+"""Joins groups with a history: what a client has missed is replayed, or the client is told a gap.
+
+All or nothing: what is to be replayed is there before the decision is made, and within the limits.
+A socket is held back meanwhile, so what the group is sent later follows the replay.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import BackendUnavailable
+from ..history.sequence import offset_in
+from ..history.store import Reading
+from ..protocol import positions
+from ..protocol.positions import Position
+from ..protocol.prepared import PreparedMessage
+from ..protocol.v1 import BROUGHT_KEY, Brought, shown
+from .excluding import variant_for
+from .members import Key, name_of
+from .numbered import is_of, numbered_of
+from .pubsub import members, pubsub
+from .results import NOT_ASKED, Recovery
+from .sequencer import Tracked, limit, sequencer
+
+if TYPE_CHECKING:
+    from ..connection.connection import Connection
+
+__all__ = ["join"]
+
+
+def join(
+    key: Key,
+    websocket: Connection,
+    info: Any = None,
+    since: Position | None = None,
+    alias: str | None = None,
+) -> Recovery:
+    """Add a socket to a group with a history, and replay what its client has missed.
+
+    Args:
+        key: the key of the group.
+        websocket: the socket.
+        info: the member's ``info``.
+        since: the last position that the client has; ``None`` for the one that it brought.
+        alias: the name of the group that the client sees; ``None`` for its own name.
+
+    Raises:
+        BackendUnavailable: this process can never receive from others. The socket did not join.
+    """
+    if since is None:
+        since = _brought(key, websocket, alias)
+    websocket.hold()
+    try:
+        pubsub.add(key, websocket, info)
+        tracked = sequencer.tracked(key)
+        if tracked is None or not members.has(key, websocket):
+            return NOT_ASKED  # closed meanwhile
+        try:
+            with tracked.turn:
+                return _admit(tracked, websocket, since, alias)
+        except BackendUnavailable:
+            # Nothing can be numbered now, so nothing is missed: the socket joins later.
+            with sequencer.lock:
+                tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
+                websocket.discard_held(partial(is_of, key))
+            websocket.hooks.group_joined(websocket, name_of(key), alias, None, None)
+            sequencer.read_later(tracked)
+            return NOT_ASKED
+    finally:
+        websocket.release()
+
+
+def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | None:
+    """Return the position that the client has brought for a group, once."""
+    brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
+    if brought is None:
+        return None
+    name = alias or shown(name_of(key))
+    if name[0] == "@" and name not in brought.names:
+        return None  # a position without a name is for a group that the view joins
+    text = brought.take(name)
+    return None if text is None else positions.parse(text)
+
+
+def _admit_later(
+    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
+) -> None:
+    """Admit a member that has waited for the store."""
+    websocket.hold()
+    try:
+        with tracked.turn:
+            if websocket in tracked.waiting:
+                _admit(tracked, websocket, since, alias)
+    finally:
+        websocket.release()
+
+
+def _admit(
+    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
+) -> Recovery:
+    """Make a member live; the turn of the group must be held, and the socket.
+
+    Raises:
+        BackendUnavailable: the store cannot be read.
+    """
+    reading = None
+    if not _is_covered(tracked, since):
+        reading = _read(tracked, is_row_enough=since is None and not tracked.is_value)
+    with sequencer.lock:
+        start = _start_of(tracked, since, reading)
+        messages = [] if start is None else tracked.window.after(start)
+        if sum(map(len, messages)) > websocket.options.max_unsent_bytes and not tracked.is_value:
+            start, messages = None, []
+        sequence = tracked.sequence
+        variants = [variant_for(each, each.excluded, websocket) for each in messages]
+        own = [each for each in variants if each is not None]
+        websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
+        tracked.waiting.pop(websocket, None)
+        recovered = None if since is None else start is not None
+        websocket.hooks.group_joined(
+            websocket, name_of(tracked.key), alias, str(sequence.position), recovered
+        )
+        return Recovery(recovered, len(own))
+
+
+def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
+    """Read the store, deliver to the live members what they miss, and fill the window."""
+    most = 0 if is_row_enough else limit()
+    sequence = tracked.sequence
+    while True:
+        news = sequence.news
+        reading = sequencer.store().read(tracked.stream, 0, most, newest=True)
+        sequencer.apply(tracked, reading, news)
+        if sequence.is_behind:
+            sequencer.catch_up(tracked)
+        with sequencer.lock:
+            if reading.epoch == sequence.epoch or not (reading.epoch or sequence.offset):
+                tracked.refill(reading)
+                return reading
+
+
+def _is_covered(tracked: Tracked, since: Position | None) -> bool:
+    """Return whether the window has all that a member needs, so the store need not be read."""
+    sequence, window = tracked.sequence, tracked.window
+    if not sequence.has_begun or sequence.is_stale:
+        return False
+    if tracked.is_value:
+        is_known = since == sequence.position
+        return is_known or not sequence.offset or bool(len(window))
+    if since is None:
+        return True
+    if since.epoch != sequence.epoch or not window.start <= since.offset <= sequence.offset:
+        return False
+    # What is older than the setting says may have been deleted.
+    oldest = next(iter(window.after(since.offset)), None)
+    return oldest is None or tracked.is_kept(oldest)
+
+
+def _start_of(tracked: Tracked, since: Position | None, reading: Reading | None) -> int | None:
+    """Return the offset after which a member's messages begin; ``None`` for a gap."""
+    sequence = tracked.sequence
+    if tracked.is_value:
+        # Only the newest message, unless the client has it.
+        return sequence.offset if since == sequence.position else max(sequence.offset - 1, 0)
+    if since is None:
+        return sequence.offset
+    if reading is not None and reading.epoch in (sequence.epoch, ""):
+        start = offset_in(reading, since)
+        is_same = since.epoch == sequence.epoch and since.offset <= sequence.offset
+        if start is None and is_same and since.offset > reading.top:
+            start = since.offset  # delivered since the store was read
+    else:
+        start = since.offset if since.epoch == sequence.epoch else None
+    if start is None or not tracked.window.start <= start <= sequence.offset:
+        return None
+    return start
+
+
+def _is_repeated(key: Key, position: Position, message: PreparedMessage) -> bool:
+    """Return whether a message of a group is not newer than a position."""
+    found = numbered_of(key, message)
+    if found is None:
+        return False
+    return found.epoch != position.epoch or found.offset <= position.offset

@@ -1,0 +1,65 @@
+"""A message of a group with its number, and groups as a store of histories sees them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..history.patterns import keep_of
+from ..history.store import Stream
+from ..protocol.positions import Position
+from ..protocol.prepared import PagedMessage, PreparedMessage
+from .envelope import Envelope
+from .members import Key, name_of, prefix_of
+from .pubsub import channel_of
+
+__all__ = ["NumberedMessage", "is_of", "numbered_of", "stream_of"]
+
+#: Separates prefix and name in the name of a stream; neither contains it.
+_SEPARATOR: Final = "\x1f"
+
+
+class NumberedMessage(PreparedMessage):
+    """A message of a group with a history.
+
+    Args:
+        key: the group's key.
+        where: the position of the message.
+        envelope: the envelope that it came in.
+        sent: when it was stored, as of ``time.time()``.
+
+    Attributes:
+        offset: its offset.
+        epoch: the epoch of its offset.
+        excluded: the ids of the clients that do not get it.
+    """
+
+    __slots__ = ("epoch", "excluded", "key", "offset", "sent")
+
+    def __init__(self, key: Key, where: Position, envelope: Envelope, sent: float) -> None:
+        super().__init__(envelope.kind, envelope.data, envelope.name, str(where))
+        self.key = key
+        self.sent = sent
+        self.epoch, self.offset = where
+        self.excluded = envelope.excluded if envelope.fields else ()
+
+
+def numbered_of(key: Key, message: PreparedMessage) -> NumberedMessage | None:
+    """Return the message of a group that a frame is made from; ``None`` if it is of another one."""
+    source = message.source if isinstance(message, PagedMessage) else message
+    return source if isinstance(source, NumberedMessage) and source.key == key else None
+
+
+def is_of(key: Key, message: PreparedMessage) -> bool:
+    """Return whether a frame is made from a numbered message of a group."""
+    return numbered_of(key, message) is not None
+
+
+def stream_of(key: Key) -> Stream | None:
+    """Return the stream of a group; ``None`` if the group has no history."""
+    name = name_of(key)
+    keep = keep_of(name)
+    if keep is None:
+        return None
+    prefix = prefix_of(key)
+    full = f"{prefix}{_SEPARATOR}{name}" if prefix else name
+    return Stream(full, keep, channel_of(key))

@@ -1,0 +1,64 @@
+"""What the methods of a group with a history return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+__all__ = ["NOT_ASKED", "History", "Message", "Recovery"]
+
+
+class Recovery(NamedTuple):
+    """The result of joining a group.
+
+    Attributes:
+        recovered: True if the client now gets every message after the last one that it has; False
+            if messages are missing (a gap); ``None`` if it brought no position, or if the store
+            cannot be read yet: then the client is told later.
+        replayed: how many messages are replayed.
+
+    Example::
+
+        recovery = Group("room.lobby").join(self.websocket)
+        if recovery.recovered is False:
+            self.send_json({"type": "reload"})
+    """
+
+    recovered: bool | None
+    replayed: int = 0
+
+
+#: The result for a client that brought no position.
+NOT_ASKED: Final = Recovery(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that is kept.
+
+    Attributes:
+        position: epoch and offset, as clients see them.
+        data: ``str`` for text, ``bytes`` for binary.
+        sent: when it was stored, with a time zone, by the clock of the store.
+    """
+
+    position: str
+    data: str | bytes
+    sent: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of a group.
+
+    Attributes:
+        messages: the messages, the oldest first.
+        position: the position of the newest message of the group.
+        complete: whether ``messages`` are all that were sent after ``since``, or, without
+            ``since``, all of the epoch of the group.
+    """
+
+    messages: list[Message]
+    position: str
+    complete: bool

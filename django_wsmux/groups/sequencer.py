@@ -1,0 +1,520 @@
+"""Delivers the messages of groups with a history: each once, and in the order of the store.
+
+``history.sequence`` decides on each message. Where one is missing, a thread (a greenlet under
+gevent) reads the store and delivers in order; meanwhile other groups go on. Every few seconds the
+store is asked what has changed, so the last message of a group is not lost either.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from .. import conf
+from ..backends import Gap
+from ..connection import hub_thread
+from ..connection.counters import count
+from ..exceptions import BackendUnavailable
+from ..history import stores
+from ..history.sequence import Sequence, Verdict
+from ..history.store import KEY_SECONDS, Changed, Entry, Reading, Store, Stream
+from ..history.window import Window, Windows
+from ..logs import LogLimit, get_logger
+from ..protocol import positions
+from ..protocol.frames import BINARY, TEXT
+from ..protocol.positions import Position
+from ..protocol.prepared import CONTENT, JSON, PagedMessage, PreparedMessage
+from . import envelope
+from .envelope import FORGET, Envelope
+from .members import Key, name_of, prefix_of
+from .namespace import namespace
+from .numbered import NumberedMessage, is_of, stream_of
+from .pubsub import Sequencer, members, membership, pubsub
+
+if TYPE_CHECKING:
+    from ..connection.connection import Connection
+
+__all__ = ["NumberedSequencer", "Tracked", "limit", "sequencer"]
+
+logger = get_logger("django_wsmux.history")
+
+_MESSAGES: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
+
+#: Seconds that a message before a hole waits for the missing one before the store is read.
+_GRACE: Final = 0.01
+
+#: Seconds between two questions what has changed, and between two sweeps of the store.
+POLL: Final = 5.0
+SWEEP: Final = 30.0
+
+#: Seconds until a store that failed is read again.
+_RETRY: Final = 1.0
+
+#: Most threads that read the store for groups with holes.
+_MAX_READERS: Final = 4
+
+#: Most messages of one reading.
+_CHUNK: Final = 500
+
+
+class Tracked:
+    """A group with a history that has members in this process.
+
+    Attributes:
+        key: the key of the group.
+        stream: the group in the store.
+        sequence: what was delivered.
+        window: the recent messages.
+        turn: held by the thread that reads the store for this group.
+        waiting: members that are not live, as the store could not be read when they joined, with a
+            function that admits each.
+        behind: members that did not get a message, as they were too slow.
+        due: when the store is to be read, as of ``time.monotonic()``.
+    """
+
+    __slots__ = ("behind", "due", "key", "sequence", "stream", "turn", "waiting", "window")
+
+    def __init__(self, key: Key, stream: Stream) -> None:
+        self.key = key
+        self.stream = stream
+        self.sequence: Sequence[NumberedMessage] = Sequence()
+        self.window: Window[NumberedMessage] = Window()
+        self.turn = threading.Lock()
+        self.waiting: dict[Connection, Callable[[], None]] = {}
+        self.behind: set[Connection] = set()
+        self.due = 0.0
+
+    @property
+    def is_value(self) -> bool:
+        """Whether only the newest message matters, so there are no gaps."""
+        return self.stream.keep.messages == 1
+
+    def is_kept(self, message: NumberedMessage) -> bool:
+        """Return whether a message is young enough to be replayed."""
+        return time.time() - message.sent <= self.stream.keep.seconds
+
+    def refill(self, reading: Reading) -> None:
+        """Add the older messages of a reading to the window."""
+        found = [self.message(entry) for entry in reading.entries]
+        self.window.extend_back(message for message in found if message is not None)
+
+    def message(self, entry: Entry) -> NumberedMessage | None:
+        """Return the message of an entry; ``None`` if it cannot be read."""
+        try:
+            found = envelope.unpack(entry.message)
+        except envelope.UnreadableEnvelope:
+            return None
+        position = Position(self.sequence.epoch, entry.offset)
+        return NumberedMessage(self.key, position, found, entry.sent)
+
+
+class NumberedSequencer(Sequencer):
+    """Passes numbered messages to the members in order; see the module."""
+
+    def __init__(self) -> None:
+        super().__init__(pubsub.deliver)
+        self.is_polling = True
+        self._begin()
+
+    def _begin(self) -> None:
+        # Held while messages are passed on: under runserver, they come in several threads.
+        self.lock = threading.RLock()
+        self._tracked: dict[Key, Tracked] = {}
+        self._names: dict[str, Tracked] = {}
+        self._windows: Windows[NumberedMessage] = Windows()
+        # Groups whose store is to be read, in the order in which that is due; and their readers.
+        self._queue: OrderedDict[Key, None] = OrderedDict()
+        self._readers = 0
+        self._has_poller = False
+        self._store: tuple[object, str, Store] | None = None
+        self._failed = LogLimit()
+        self._unnumbered = LogLimit()
+
+    def disown(self) -> None:
+        """Start over in a forked child."""
+        self._begin()
+
+    reset = disown
+
+    def store(self) -> Store:
+        """Return the store of the settings.
+
+        Raises:
+            BackendUnavailable: it cannot be used.
+        """
+        backend, url = pubsub.backend(), conf.get("WEBSOCKET_HISTORY_STORE")
+        found = self._store
+        if found is None or found[0] is not backend or found[1] != url:
+            found = self._store = backend, url, stores.store(backend, namespace())
+        return found[2]
+
+    def tracked(self, key: Key) -> Tracked | None:
+        """Return the state of a group; ``None`` if it has no history or no members here."""
+        return self._tracked.get(key)
+
+    # Sending
+
+    def send(
+        self,
+        key: Key,
+        kind: int,
+        payload: bytes,
+        ids: tuple[str, ...] = (),
+        *,
+        once: str = "",
+        seconds: float = KEY_SECONDS,
+    ) -> bool:
+        """Store a message, deliver it here in its turn, and publish it.
+
+        Args:
+            key: the key of a group with a history.
+            kind: the kind of the message.
+            payload: the message.
+            ids: the clients that do not get it.
+            once: a second message with this key is not sent; ``""`` for no key.
+            seconds: how long that key is remembered.
+
+        Returns:
+            False if a message with this key was sent before.
+
+        Raises:
+            BackendUnavailable: nothing was stored or sent.
+        """
+        stream = stream_of(key)
+        assert stream is not None
+        fields = envelope.excluding(ids) if ids else envelope.NO_FIELDS
+        body = envelope.pack(kind, name_of(key), payload, prefix_of(key), fields)
+        appended = self.store().append(stream, body, key=once, key_seconds=seconds)
+        if appended is None:
+            return False
+        position = Position(appended.epoch, appended.offset)
+        self._take(key, position, Envelope(kind, name_of(key), payload, fields))
+        if not appended.is_published:
+            self._publish(stream, envelope.numbered(str(position), body))
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.sequence.is_stale:
+            # The first message of a group: the sender need not leave this to a thread.
+            self._read_for(tracked)
+        return True
+
+    def _publish(self, stream: Stream, payload: bytes) -> None:
+        """Publish what is stored; processes that miss it read it from the store."""
+        try:
+            pubsub.transmit(stream.channel, payload)
+        except BackendUnavailable as error:
+            count("group_publish_failed")
+            self._report("publishing failed, so other processes read the store", error)
+
+    def forget(self, key: Key) -> None:
+        """Delete what is kept of a group, and begin a new epoch.
+
+        Raises:
+            BackendUnavailable: nothing was deleted.
+        """
+        stream = stream_of(key)
+        assert stream is not None
+        self.store().forget(stream)
+        self._forgotten(key)
+        self._publish(stream, envelope.pack(FORGET, name_of(key), b"", prefix_of(key)))
+
+    # Sequencer
+
+    def accept(self, key: Key, envelope: Envelope) -> None:
+        """Accept a publication of another process."""
+        if envelope.position:
+            position = positions.parse(envelope.position)
+            if position is not None:
+                self._take(key, position, envelope)
+        elif envelope.kind == FORGET:
+            self._forgotten(key)
+        else:
+            self._deliver(key, envelope)
+            if envelope.kind in _MESSAGES and key in self._tracked:
+                self._note_unnumbered(key)
+
+    def lose(self, gap: Gap) -> None:
+        """Read the rows of all groups before anything else is delivered."""
+        self.read_all()
+
+    def read_all(self) -> None:
+        """Read the store for all groups before anything else is delivered to them."""
+        with self.lock:
+            for tracked in self._tracked.values():
+                tracked.sequence.doubt()
+                self._read_soon(tracked)
+
+    # Membership
+
+    def joined(self, key: Key, member: Connection, *, is_first: bool) -> None:
+        """Track a group from its first member on."""
+        if is_first:
+            stream = stream_of(key)
+            if stream is not None:
+                with self.lock:
+                    self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
+                self._start_polling()
+
+    def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
+        """Forget a member, and the group with its last member."""
+        tracked = self._tracked.get(key)
+        if tracked is None:
+            return
+        tracked.waiting.pop(member, None)
+        tracked.behind.discard(member)
+        if is_last:
+            with self.lock:
+                del self._tracked[key]
+                del self._names[tracked.stream.name]
+                self._windows.discard(key)
+
+    # Delivering
+
+    def _take(self, key: Key, position: Position, envelope: Envelope) -> None:
+        """Deliver a message if it is next; otherwise note that messages are missing."""
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self._take, key, position, envelope)
+            return
+        with self.lock:
+            tracked = self._tracked.get(key)
+            if tracked is None:
+                if stream_of(key) is None:
+                    # Another process has other settings.
+                    self._deliver(key, envelope)
+                return
+            message = NumberedMessage(key, position, envelope, time.time())
+            verdict = tracked.sequence.accept(position.epoch, position.offset, message)
+            if verdict is Verdict.DELIVER:
+                self._pass_on(tracked, message)
+                self._pass_early(tracked)
+            elif verdict is not Verdict.DROP:
+                self._read_soon(tracked, _GRACE if verdict is Verdict.HOLE else 0.0)
+
+    def _pass_early(self, tracked: Tracked) -> None:
+        while (message := tracked.sequence.early()) is not None:
+            self._pass_on(tracked, message)
+
+    def _pass_on(self, tracked: Tracked, message: NumberedMessage) -> None:
+        """Send the next message to the members."""
+        if tracked.behind:
+            self._tell_those_behind(tracked, Position(message.epoch, message.offset - 1))
+        members.deliver(tracked.key, message, tracked.waiting, message.excluded)
+        tracked.window.append(message, min(tracked.stream.keep.messages, limit()))
+        self._windows.use(tracked.key, tracked.window)
+
+    def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
+        behind, tracked.behind = tracked.behind, set()
+        for member in behind:
+            if member.unsent:
+                tracked.behind.add(member)
+            else:
+                member.hooks.group_gap(member, name_of(tracked.key), str(position))
+
+    def note_dropped(self, member: Connection, message: PreparedMessage) -> None:
+        """Note that a slow member did not get a message; it is told before the next one."""
+        source = message.source if isinstance(message, PagedMessage) else message
+        tracked = self._tracked.get(getattr(source, "key", ""))
+        if tracked is not None:
+            tracked.behind.add(member)
+
+    def _tell_gap(self, tracked: Tracked) -> None:
+        """Tell the members that messages are missing."""
+        position = str(tracked.sequence.position)
+        for member in members.of(tracked.key):
+            if member not in tracked.waiting:
+                member.hooks.group_gap(member, name_of(tracked.key), position)
+
+    def _note_unnumbered(self, key: Key) -> None:
+        suffix = self._unnumbered.suffix()
+        if suffix is not None:
+            logger.warning(
+                "%r: got a message without a number; does another process run with a different "
+                "WEBSOCKET_HISTORY?%s",
+                name_of(key),
+                suffix,
+            )
+        tracked = self._tracked.get(key)
+        if tracked is not None:
+            self._tell_gap(tracked)
+
+    def _forgotten(self, key: Key) -> None:
+        """Discard what is held and kept of a group here, and read its new epoch."""
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self._forgotten, key)
+            return
+        with self.lock:
+            tracked = self._tracked.get(key)
+            if tracked is None:
+                return
+            tracked.sequence.doubt()
+            tracked.window.clear(tracked.sequence.offset)
+            for member in members.of(key):
+                member.discard_held(partial(is_of, key))
+            self._read_soon(tracked)
+
+    # Reading the store
+
+    def catch_up(self, tracked: Tracked) -> None:
+        """Read the store until the group is up to date, and deliver; ``turn`` must be held.
+
+        Raises:
+            BackendUnavailable: the store cannot be read.
+        """
+        sequence = tracked.sequence
+        while True:
+            news = sequence.news
+            since = sequence.offset if sequence.has_begun else None
+            reading = self.store().read(tracked.stream, since, _CHUNK)
+            self.apply(tracked, reading, news)
+            if not sequence.is_behind:
+                return
+
+    def apply(self, tracked: Tracked, reading: Reading, news: int) -> None:
+        """Deliver what a reading has that was not delivered.
+
+        Args:
+            tracked: the group.
+            reading: its row, and messages.
+            news: ``Sequence.news`` from before the reading.
+        """
+        sequence = tracked.sequence
+        with self.lock:
+            if tracked is not self._tracked.get(tracked.key):
+                sequence.advance(reading, news)
+                return
+            epoch = sequence.epoch
+            has_gap = sequence.advance(reading, news)
+            if sequence.epoch != epoch or has_gap:
+                tracked.window.clear(sequence.offset)
+            if has_gap and not tracked.is_value:
+                self._tell_gap(tracked)
+            for entry in reading.entries:
+                if entry.offset == sequence.offset + 1:
+                    message = tracked.message(entry)
+                    sequence.delivered(entry.offset)
+                    if message is None:
+                        self._report(
+                            "ignoring a stored message that is damaged", name_of(tracked.key)
+                        )
+                    else:
+                        self._pass_on(tracked, message)
+            self._pass_early(tracked)
+
+    def read_later(self, tracked: Tracked) -> None:
+        """Read the store for a group as soon as it can be read."""
+        with self.lock:
+            self._read_soon(tracked, _RETRY)
+
+    def _read_soon(self, tracked: Tracked, delay: float = 0.0) -> None:
+        """Have the store read for a group; the lock must be held."""
+        if tracked.key in self._queue:
+            return
+        tracked.due = time.monotonic() + delay
+        self._queue[tracked.key] = None
+        if not delay:
+            self._queue.move_to_end(tracked.key, last=False)
+        if self._readers < _MAX_READERS:
+            self._readers += 1
+            if not _start(self._read, "django_wsmux history"):
+                self._readers -= 1
+
+    def _read(self) -> None:
+        """Read the store for the groups in the queue."""
+        pid = os.getpid()
+        try:
+            while os.getpid() == pid:
+                with self.lock:
+                    if not self._queue:
+                        return
+                    key, _ = self._queue.popitem(last=False)
+                    tracked = self._tracked.get(key)
+                if tracked is not None:
+                    time.sleep(max(tracked.due - time.monotonic(), 0.0))
+                    self._read_for(tracked)
+        finally:
+            if os.getpid() == pid:
+                with self.lock:
+                    self._readers -= 1
+
+    def _read_for(self, tracked: Tracked) -> None:
+        try:
+            with tracked.turn:
+                if tracked.sequence.is_behind:
+                    self.catch_up(tracked)
+            for admit in list(tracked.waiting.values()):
+                admit()
+        except BackendUnavailable as error:
+            self._report("the store cannot be read", error)
+            self.read_later(tracked)
+        except Exception:
+            logger.exception("reading the history of %r failed", name_of(tracked.key))
+
+    def _report(self, what: str, about: object) -> None:
+        suffix = self._failed.suffix()
+        if suffix is not None:
+            logger.error("history: %s: %s%s", what, about, suffix)
+
+    # Polling
+
+    def _start_polling(self) -> None:
+        if not self._has_poller and self.is_polling:
+            self._has_poller = _start(self._poll, "django_wsmux history poll")
+
+    def _poll(self) -> None:
+        """Ask the store from time to time what has changed, and sweep it."""
+        pid, seen = os.getpid(), ""
+        next_sweep = time.monotonic() + SWEEP
+        while os.getpid() == pid and self.is_polling:
+            try:
+                is_first = not seen
+                seen, changed = self.store().changed(seen)
+                if is_first:
+                    # What groups were sent before this moment is not among the changes.
+                    self.read_all()
+                self._compare(changed)
+                if time.monotonic() >= next_sweep:
+                    next_sweep = time.monotonic() + SWEEP
+                    self.store().sweep()
+            except BackendUnavailable as error:
+                self._report("the store cannot be read", error)
+            except Exception:
+                logger.exception("asking the store what has changed failed")
+            time.sleep(POLL)
+
+    def _compare(self, changed: Iterable[Changed]) -> None:
+        """Read the store for groups of which messages are missing here."""
+        with self.lock:
+            for each in changed:
+                tracked = self._names.get(each.name)
+                if tracked is not None and tracked.sequence.note(each.epoch, each.top):
+                    self._read_soon(tracked, _GRACE)
+
+
+def _start(target: Callable[[], None], name: str) -> bool:
+    """Start a thread; return False if there are too many: the next occasion tries again."""
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
+
+
+def limit() -> int:
+    """Return ``WEBSOCKET_HISTORY_LIMIT``."""
+    most: int = conf.get("WEBSOCKET_HISTORY_LIMIT")
+    return most
+
+
+#: The sequencer of this process, from the import of this module on: when a group with a history is
+#: first used.
+sequencer: Final = NumberedSequencer()
+pubsub.sequencer = sequencer
+membership.append(sequencer)
+
+if hasattr(os, "register_at_fork"):
+    # Windows has no fork.
+    os.register_at_fork(after_in_child=sequencer.disown)

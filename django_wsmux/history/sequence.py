@@ -1,0 +1,191 @@
+"""Which messages of a stream a process has delivered, and what to do with the next one. No I/O.
+
+Each process delivers the messages of a stream in the order of their offsets, each once, whatever
+the transport loses, doubles or reorders::
+
+    next offset        deliver it, and those after it that came early
+    lower or equal     a duplicate: drop it
+    higher             a hole: keep it for a moment, since the missing one may only be late
+    another epoch      unknown: the row of the store decides
+
+A ``Reading`` of the store fills a hole, or begins a new epoch.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar
+
+from ..protocol.positions import Position, epoch_of, moment_of
+from .store import IDLE_SECONDS, Reading
+
+__all__ = ["Sequence", "Verdict", "offset_in", "position_of"]
+
+Message = TypeVar("Message")
+
+#: The most messages that are kept while one before them is missing.
+_MAX_EARLY: Final = 64
+
+
+class Verdict(Enum):
+    """What to do with a message that has arrived."""
+
+    DELIVER = auto()
+    DROP = auto()
+    #: The store must be read, unless the missing message comes at once.
+    HOLE = auto()
+    #: The store must be read.
+    STALE = auto()
+
+
+def position_of(reading: Reading) -> Position:
+    """Return the position of the newest message; before the first message, that of this moment."""
+    if reading.epoch:
+        return Position(reading.epoch, reading.top)
+    return Position(epoch_of(reading.store, reading.now), 0)
+
+
+def offset_in(reading: Reading, since: Position) -> int | None:
+    """Return the offset in the stream's present epoch from which a receiver continues.
+
+    Args:
+        reading: the row of the stream.
+        since: the last position of the receiver. Offset 0 may be the position before the first
+            message of a stream that had no row: it continues if the row was made later, and never
+            forgotten since.
+
+    Returns:
+        The offset; ``None`` if messages are missing, or may be missing.
+    """
+    offset = since.offset
+    if since.epoch != reading.epoch:
+        store, moment = moment_of(since.epoch)
+        if offset or store != reading.store or moment > reading.now:
+            return None
+        if reading.now - moment > IDLE_SECONDS * 1_000_000:
+            return None  # a row may have come and gone
+        if reading.epoch and (reading.is_forgotten or moment_of(reading.epoch)[1] < moment):
+            return None
+    if offset > reading.top or offset + 1 < reading.first:
+        return None
+    return offset
+
+
+class Sequence(Generic[Message]):
+    """What one process has delivered of one stream.
+
+    Attributes:
+        epoch: the epoch of the last delivered message; ``""`` before ``begin()``.
+        offset: the offset of that message.
+        target: the highest offset of the epoch that is known to exist.
+        news: grows with each sign that the store must be read. Note it before a reading, and pass
+            it to ``advance()``.
+    """
+
+    __slots__ = ("_early", "_is_stale", "epoch", "news", "offset", "target")
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.offset = 0
+        self.target = 0
+        self.news = 1
+        self._is_stale = True
+        self._early: dict[int, Message] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the store has been read at least once."""
+        return bool(self.epoch)
+
+    @property
+    def position(self) -> Position:
+        """The position of the last delivered message."""
+        return Position(self.epoch, self.offset)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the row of the store must be read before anything else is delivered."""
+        return self._is_stale
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages are known to exist that were not delivered."""
+        return self._is_stale or self.target > self.offset
+
+    def doubt(self) -> None:
+        """Deliver nothing more until the row of the store has been read."""
+        self._is_stale = True
+        self.news += 1
+
+    def accept(self, epoch: str, offset: int, message: Message) -> Verdict:
+        """Decide on a message that has arrived; after DELIVER, call ``early()``."""
+        if epoch != self.epoch:
+            # Messages may come before the first reading, too.
+            self.doubt()
+            return Verdict.STALE
+        if offset <= self.offset:
+            return Verdict.DROP
+        if offset == self.offset + 1 and not self._is_stale:
+            self.delivered(offset)
+            return Verdict.DELIVER
+        self.news += 1
+        self.target = max(self.target, offset)
+        if len(self._early) < _MAX_EARLY:
+            self._early[offset] = message
+        return Verdict.STALE if self._is_stale else Verdict.HOLE
+
+    def early(self) -> Message | None:
+        """Return the next message if it came early, and count it as delivered."""
+        message = self._early.get(self.offset + 1)
+        if message is not None:
+            self.delivered(self.offset + 1)
+        return message
+
+    def note(self, epoch: str, top: int) -> bool:
+        """Note what the store says about the stream; return whether messages are missing."""
+        if epoch != self.epoch:
+            self.doubt()
+        elif top > self.target:
+            self.news += 1
+            self.target = top
+        return self.is_behind
+
+    def advance(self, reading: Reading, news: int) -> bool:
+        """Compare a reading of the store with what was delivered; return whether there is a gap.
+
+        Afterwards the entries above ``offset`` are to be delivered; call ``delivered()`` for each.
+        After a gap the sequence has begun again before the oldest message that is kept. The first
+        reading begins after its newest message, and has no gap.
+
+        Args:
+            reading: the reading.
+            news: ``news`` from before the reading.
+        """
+        is_latest = news == self.news
+        if is_latest:
+            self._is_stale = False
+        if self.has_begun and reading.epoch == self.epoch and reading.top <= self.offset:
+            # Others may have been delivered while it was read.
+            if is_latest:
+                self.target = self.offset
+            return False
+        is_gap = False
+        epoch, start = position_of(reading)
+        if self.has_begun:
+            found = offset_in(reading, self.position)
+            is_gap = found is None
+            start = reading.first - 1 if found is None else found
+            if not reading.epoch and not is_gap:
+                epoch = self.epoch
+        if epoch != self.epoch:
+            self._early.clear()
+            self.target = 0
+        self.epoch, self.offset = epoch, start
+        self.target = reading.top if is_latest else max(self.target, reading.top)
+        return is_gap
+
+    def delivered(self, offset: int) -> None:
+        """Note that an entry of a reading is delivered."""
+        self.offset = offset
+        self.target = max(self.target, offset)
+        self._early.pop(offset, None)
