@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from .services import PostgresServer, find_postgres
+from .services import PostgresServer, find_postgres, postgres_environment
 from .support import PATH, ROOT, SERVERS, Server
 
 if TYPE_CHECKING:
@@ -215,6 +215,22 @@ def start_postgres() -> PostgresServer:
     if find_postgres() is None:
         missing("PostgreSQL")
     return PostgresServer()
+
+
+def start_migrated_postgres() -> PostgresServer:
+    """Start PostgreSQL, and create the tables of the package."""
+    server = start_postgres()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "django", "migrate", "-v0"],
+            env={**os.environ, **postgres_environment(server.port)},
+            cwd=ROOT,
+            check=True,
+        )
+    except BaseException:
+        server.stop()
+        raise
+    return server
 
 
 def need(*programs: str) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "Proxy",
     "RedisServer",
     "find_postgres",
+    "postgres_environment",
     "proxy_to",
     "redis_cluster",
     "wait_until_said",
@@ -145,6 +146,14 @@ def find_postgres() -> Path | None:
         if all((place / program).exists() for program in programs):
             return place
     return None
+
+
+def postgres_environment(port: int) -> dict[str, str]:
+    """Return the environment of processes whose database is the PostgreSQL at a port."""
+    return {
+        "DJANGO_SETTINGS_MODULE": "tests.backends.postgres_settings",
+        "TEST_POSTGRES_PORT": str(port),
+    }
 
 
 class PostgresServer:

@@ -9,8 +9,17 @@ a group drops its publications. A channel for each group would avoid that, but w
 transaction for each join and leave, and a list that PostgreSQL searches completely for each
 notification and each listener.
 
-A notification is text of less than 8,000 bytes. Packets are sent as base64; larger ones are stored
-in the table of ``models.Payload``, and the notification only contains their number.
+A notification is text of less than 8,000 bytes::
+
+    number:packet                   the packet as base64
+    number:head:id                  the rest of the packet is in the table of ``models.Payload``
+    number:head:stream:moment       the rest is the message of this number in ``models.Message``
+
+The store of histories (``history.postgresql``) sends the last form, whose row it keeps anyway. The
+row may be deleted before a listener reads it: newer messages have replaced it, the group was
+forgotten, or the row has expired. Then the listener drops the notification and reports no gap,
+because whoever numbers the messages finds out what is missing: from the next number, or when it
+asks the store what has changed.
 """
 
 from __future__ import annotations
@@ -20,9 +29,10 @@ import hashlib
 import itertools
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -35,10 +45,10 @@ from .packets import Kind, UnreadablePacket, split, unpack
 from .postgresql_connection import FAILURES, Session, SqlError
 from .selector import READ
 
-__all__ = ["PostgresBackend"]
+__all__ = ["INLINE", "PostgresBackend"]
 
 #: Largest packet in a notification, in bytes: three quarters of 8,000, less its number.
-_INLINE: Final = 5_900
+INLINE: Final = 5_900
 
 #: Most packets in one statement.
 _BATCH: Final = 100
@@ -48,10 +58,30 @@ _SWEEP: Final = 30.0
 
 _TABLE: Final = b"django_wsmux_payload"
 
-_UNDEFINED_TABLE: Final = "42P01"
+_FETCH: Final = b"SELECT data FROM " + _TABLE + b" WHERE id = $1"
+
+_FETCH_MESSAGE: Final = (
+    b"SELECT data FROM django_wsmux_message"
+    b" WHERE stream = $1::uuid AND moment = $2::bigint AND number = $3::bigint"
+)
+
+#: The SQLSTATEs for a missing table, and for a missing column.
+_NOT_MIGRATED: Final = {"42P01", "42703"}
+
+T = TypeVar("T")
 
 #: Parameters of Django's and psycopg's connections that libpq does not know.
 _NOT_LIBPQ: Final = {"context", "cursor_factory", "prepare_threshold", "row_factory", "autocommit"}
+
+
+class _SessionCall(Call):
+    """A function that is called with the session that publishes."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[Session], object]) -> None:
+        super().__init__("", b"")
+        self.function = function
 
 
 class PostgresBackend(BrokerBackend):
@@ -62,6 +92,9 @@ class PostgresBackend(BrokerBackend):
             seconds to wait for the database, ``?silence=10`` the seconds without any data after
             which a connection is given up.
         namespace: see ``Backend``.
+
+    Attributes:
+        notified: PostgreSQL's channel for the publications of the namespace.
     """
 
     advice = "check that the database runs and that DATABASES is correct"
@@ -79,7 +112,7 @@ class PostgresBackend(BrokerBackend):
                 "timeout= and silence= if needed"
             )
         key = hashlib.blake2b(namespace.encode(), digest_size=10).hexdigest()
-        self._channel = f"wsmux_{key}"
+        self.notified = f"wsmux_{key}"
 
     # Publishing
 
@@ -113,16 +146,41 @@ class PostgresBackend(BrokerBackend):
             raise self.misconfigured(error, advice) from error
         return make_conninfo(**{k: v for k, v in parameters.items() if k not in _NOT_LIBPQ})
 
-    def _connect(self) -> Session:
-        session = Session(self._conninfo(), self.timeout)
+    def connect(self, timeout: float) -> Session:
+        """Connect to the database, as the role of ``DATABASES``.
+
+        Args:
+            timeout: seconds for connecting, and for each statement.
+
+        Raises:
+            BackendMisconfigured: the alias does not name a PostgreSQL database.
+            OSError, Error, SqlError: connecting failed; see ``postgresql_connection.FAILURES``.
+        """
+        session = Session(self._conninfo(), timeout)
         try:
             role = connections[self.alias].settings_dict["OPTIONS"].get("assume_role")
             if role:
-                session.execute(b"SELECT set_config('role', $1, false)", [role.encode()])
+                session.execute(b"SELECT set_config('role', $1, false)", [role])
         except FAILURES:
             session.close()
             raise
         return session
+
+    def run(self, function: Callable[[Session], T]) -> T:
+        """Return the result of a function that uses the session that publishes.
+
+        Calls of several threads take turns; publications and functions keep their order.
+
+        Args:
+            function: executes statements, each of which is committed at once. It may run in
+                another thread than the caller's.
+
+        Raises:
+            BackendUnavailable: the function has raised one of ``FAILURES``.
+        """
+        self._prepare()
+        result: T = self.send(_SessionCall(function))
+        return result
 
     def exchange(self, calls: Sequence[Call]) -> None:
         """Send notifications, as many as possible in one statement and so in one round trip."""
@@ -141,7 +199,7 @@ class PostgresBackend(BrokerBackend):
                         self._notify(session, batch)
                 except SqlError as error:
                     # The database is available, and may accept the next one.
-                    _refuse(batch, str(error))
+                    _refuse(batch, error)
                 position += len(batch)
         except FAILURES as error:
             self._shut()
@@ -159,22 +217,25 @@ class PostgresBackend(BrokerBackend):
         if self._publisher is not None and self._publisher.is_stale():
             self._shut()
         if self._publisher is None:
-            self._publisher = self._connect()
+            self._publisher = self.connect(self.timeout)
             # A notification need not survive a crash, so it does not wait for the disk.
             self._publisher.execute(b"SET synchronous_commit TO off")
         return self._publisher
 
     def _notify(self, session: Session, calls: Sequence[Call]) -> None:
-        texts = [b"%d:%b" % (next(self._sequence), b64encode(call.packet)) for call in calls]
+        texts = [f"{next(self._sequence)}:{_base64(call.packet)}" for call in calls]
         targets = ", ".join(f"pg_notify($1, ${index})" for index in range(2, len(texts) + 2))
-        session.execute(f"SELECT {targets}".encode(), [self._channel.encode(), *texts])
+        session.execute(f"SELECT {targets}".encode(), [self.notified, *texts])
         for call in calls:
             call.succeed(None)
 
     def _send_one(self, session: Session, call: Call) -> None:
+        if isinstance(call, _SessionCall):
+            call.succeed(call.function(session))
+            return
         is_question = call.packet[1] == Kind.QUESTION
         before = self._listeners(session) if is_question else set()
-        if len(call.packet) > _INLINE:
+        if len(call.packet) > INLINE:
             self._store(session, call)
         else:
             self._notify(session, [call])
@@ -184,33 +245,28 @@ class PostgresBackend(BrokerBackend):
 
     def _listeners(self, session: Session) -> set[bytes]:
         """Return the ids of the listening processes, from the names of their sessions."""
-        names = session.execute(
-            b"SELECT string_agg(application_name, ' ') FROM pg_stat_activity"
+        rows = session.execute(
+            b"SELECT application_name::text FROM pg_stat_activity"
             b" WHERE datname = current_database() AND starts_with(application_name, $1)",
-            [f"{self._channel}:".encode()],
+            [f"{self.notified}:"],
         )
         found = set()
-        for name in (names or b"").decode(errors="replace").split():
+        for (name,) in rows:
             # Other sessions may have any name.
             with contextlib.suppress(ValueError):
-                found.add(bytes.fromhex(name.partition(":")[2]))
+                found.add(bytes.fromhex((name or b"").decode(errors="replace").partition(":")[2]))
         return found
 
     def _store(self, session: Session, call: Call) -> None:
         head, payload = split(call.packet)
-        text = b"%d:%b:" % (next(self._sequence), b64encode(head))
+        text = f"{next(self._sequence)}:{_base64(head)}:"
         sql = (
-            b"WITH stored AS (INSERT INTO " + _TABLE + b" (data) VALUES (decode($3, 'base64'))"
+            b"WITH stored AS (INSERT INTO " + _TABLE + b" (data) VALUES ($3::bytea)"
             b" RETURNING id) SELECT pg_notify($1, $2 || id) FROM stored"
         )
-        try:
-            session.execute(sql, [self._channel.encode(), text, b64encode(payload)])
-            call.succeed(None)
-            self._sweep(session)
-        except SqlError as error:
-            if error.code != _UNDEFINED_TABLE:
-                raise
-            call.fail(f"{error}; it stores messages above 5,900 bytes: run manage.py migrate")
+        session.execute(sql, [self.notified, text, payload])
+        call.succeed(None)
+        self._sweep(session)
 
     def _sweep(self, session: Session) -> None:
         now = time.monotonic()
@@ -232,11 +288,11 @@ class PostgresBackend(BrokerBackend):
         # socket of a client may get the same number.
         watched = -1
         try:
-            self._ear = session = self._connect()
-            session.execute(f"LISTEN {self._channel}".encode())
+            self._ear = session = self.connect(self.timeout)
+            session.execute(f"LISTEN {self.notified}".encode())
             # From now on it is counted among the processes that answer; see _listeners().
-            name = f"{self._channel}:{self.id.hex()}"
-            session.execute(b"SELECT set_config('application_name', $1, false)", [name.encode()])
+            name = f"{self.notified}:{self.id.hex()}"
+            session.execute(b"SELECT set_config('application_name', $1, false)", [name])
             fd = session.fileno()
             waiter.register(fd, READ, None)
             watched = fd
@@ -280,30 +336,31 @@ class PostgresBackend(BrokerBackend):
 
     def _packet(self, session: Session, text: bytes) -> bytes | None:
         """Return the packet of a notification, or ``None`` if it does not concern this process."""
-        fields = text.split(b":")
-        if len(fields) not in (2, 3):
+        number, *fields = text.split(b":")
+        if not 1 <= len(fields) <= 3:
             raise UnreadablePacket("a notification of another program")
-        packet = b64decode(fields[1], validate=True)
-        if len(fields) == 2:
+        packet = b64decode(fields[0], validate=True)
+        if len(fields) == 1:
             return packet
-        number = int(fields[2])
+        is_numbered = len(fields) == 3
+        if is_numbered:
+            sql = _FETCH_MESSAGE
+            stream = UUID(fields[1].decode("ascii")).hex
+            values = [stream, str(int(fields[2])), str(int(number))]
+        else:
+            sql, values = _FETCH, [str(int(fields[1]))]
         if not self._is_wanted(packet):
             return None
-        data = self._fetch(session, number)
-        return None if data is None else packet + data
-
-    def _fetch(self, session: Session, number: int) -> bytes | None:
-        """Read a row of the table."""
-        sql = b"SELECT encode(data, 'base64') FROM " + _TABLE + b" WHERE id = $1"
         try:
-            data = session.execute(sql, [b"%d" % number])
+            rows = session.execute(sql, values)
         except SqlError as error:
             self.missed(Gap(f"reading a large message failed: {error}", 0.0, 1))
             return None
-        if data is None:
+        if rows:
+            return packet + (rows[0][0] or b"")
+        if not is_numbered:
             self.missed(Gap("a large message was deleted before it was read", 0.0, 1))
-            return None
-        return b64decode(data)
+        return None
 
     def _is_wanted(self, head: bytes) -> bool:
         packet = unpack(head)
@@ -321,8 +378,9 @@ class PostgresBackend(BrokerBackend):
                 session.forget()
 
 
-def _refuse(calls: Sequence[Call], problem: str) -> None:
+def _refuse(calls: Sequence[Call], error: SqlError) -> None:
     """Mark calls that the database has refused; those sent before remain successful."""
+    problem = f"{error}: run manage.py migrate" if error.code in _NOT_MIGRATED else str(error)
     for call in calls:
         if not call.is_done:
             call.fail(problem)
@@ -330,4 +388,12 @@ def _refuse(calls: Sequence[Call], problem: str) -> None:
 
 def _is_simple(call: Call) -> bool:
     """Return whether a call can share a statement."""
-    return len(call.packet) <= _INLINE and call.packet[1] != Kind.QUESTION
+    return (
+        not isinstance(call, _SessionCall)
+        and len(call.packet) <= INLINE
+        and call.packet[1] != Kind.QUESTION
+    )
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()

@@ -16,7 +16,7 @@ from psycopg import Error, OperationalError, pq
 
 from .selector import READ, WRITE, WakeableSelector, close
 
-__all__ = ["FAILURES", "Session", "SqlError"]
+__all__ = ["FAILURES", "Session", "SqlError", "Value"]
 
 
 class SqlError(Exception):
@@ -34,7 +34,14 @@ class SqlError(Exception):
 #: The exceptions that a session may raise.
 FAILURES: Final = (OSError, Error, SqlError)
 
+#: A parameter of a statement; ``None`` for NULL.
+Value = str | bytes | None
+
 _POLLING: Final = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
+#: The formats of parameters and results. Texts are the same in both.
+_TEXT: Final = pq.Format.TEXT
+_BINARY: Final = pq.Format.BINARY
+
 _GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
@@ -52,6 +59,7 @@ class Session:
 
     def __init__(self, conninfo: str, timeout: float) -> None:
         self._timeout = timeout
+        self._prepared: dict[bytes, bytes] = {}
         self._waiter = WakeableSelector()
         deadline = time.monotonic() + timeout
         self._connection = pq.PGconn.connect_start(conninfo.encode())
@@ -72,12 +80,16 @@ class Session:
         """Return the descriptor."""
         return self._connection.socket
 
-    def execute(self, sql: bytes, values: Sequence[bytes] = ()) -> bytes | None:
-        """Run a statement; return the first value of its first row.
+    def execute(
+        self, sql: bytes, values: Sequence[Value] = (), *, is_prepared: bool = False
+    ) -> list[list[bytes | None]]:
+        """Run a statement; return its rows, with texts and ``bytea`` as bytes.
 
         Args:
-            sql: the statement, with parameters ``$1`` and so on.
-            values: the parameters as text.
+            sql: the statement, with parameters ``$1`` and so on. It casts results of other types to
+                text.
+            values: the parameters: bytes for ``bytea``, text for other types.
+            is_prepared: whether PostgreSQL parses the statement only once in this session.
 
         Raises:
             SqlError: PostgreSQL refuses the statement.
@@ -85,12 +97,27 @@ class Session:
             TimeoutError: PostgreSQL does not answer in time.
         """
         deadline = time.monotonic() + self._timeout
+        sent = [value.encode() if isinstance(value, str) else value for value in values]
+        formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in values]
+        if not is_prepared:
+            self._connection.send_query_params(sql, sent, None, formats, _BINARY)
+        else:
+            name = self._prepared.get(sql)
+            if name is None:
+                name = b"wsmux_%d" % len(self._prepared)
+                self._connection.send_prepare(name, sql)
+                self._results(deadline)
+                self._prepared[sql] = name
+            self._connection.send_query_prepared(name, sent, formats, _BINARY)
+        return self._results(deadline)
+
+    def _results(self, deadline: float) -> list[list[bytes | None]]:
+        """Wait for the results of what was sent; return the rows of the last one."""
         connection = self._connection
-        connection.send_query_params(sql, list(values))
         while connection.flush():
             self._wait(READ | WRITE, deadline)
             connection.consume_input()
-        value: bytes | None = None
+        rows: list[list[bytes | None]] = []
         error: SqlError | None = None
         while True:
             while connection.is_busy():
@@ -101,12 +128,16 @@ class Session:
                 break
             if result.status not in _GOOD:
                 error = _error(result)
-            elif result.ntuples:
-                value = result.get_value(0, 0)
+            else:
+                columns = range(result.nfields)
+                rows = [
+                    [result.get_value(row, column) for column in columns]
+                    for row in range(result.ntuples)
+                ]
             result.clear()
         if error is not None:
             raise error
-        return value
+        return rows
 
     def notifications(self) -> Iterator[bytes]:
         """Read without waiting, and yield the texts of the notifications.

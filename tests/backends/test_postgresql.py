@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 
@@ -16,41 +13,16 @@ from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from django_wsmux.backends.packets import Kind, pack
 from django_wsmux.models import Payload
 from django_wsmux.testing.backend_process import PeerError
-from tests.conftest import start_postgres
-from tests.services import PostgresServer
-from tests.support import ROOT
+from tests.conftest import start_migrated_postgres, start_postgres
+from tests.services import PostgresServer, postgres_environment
 
 from .faults import SILENCE, BrokerFaults
-
-
-def environment(port: int) -> dict[str, str]:
-    """Return the environment of processes that use the database at a port."""
-    return {
-        "DJANGO_SETTINGS_MODULE": "tests.backends.postgres_settings",
-        "TEST_POSTGRES_PORT": str(port),
-    }
-
-
-def migrated_server() -> PostgresServer:
-    """Start PostgreSQL and create the table."""
-    server = start_postgres()
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "django", "migrate", "-v0"],
-            env={**os.environ, **environment(server.port)},
-            cwd=ROOT,
-            check=True,
-        )
-    except BaseException:
-        server.stop()
-        raise
-    return server
 
 
 @pytest.fixture(scope="module")
 def postgres_server() -> Iterator[PostgresServer]:
     """A server that no test harms."""
-    server = migrated_server()
+    server = start_migrated_postgres()
     yield server
     server.stop()
 
@@ -58,7 +30,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="module")
 def fragile_server() -> Iterator[PostgresServer]:
     """A server that tests harm."""
-    server = migrated_server()
+    server = start_migrated_postgres()
     yield server
     server.stop()
 
@@ -74,7 +46,7 @@ class TestPostgresBackend(BackendContract):
     @pytest.fixture
     def backend_env(self, postgres_server: PostgresServer) -> Mapping[str, str]:
         """Settings that name the server."""
-        return environment(postgres_server.port)
+        return postgres_environment(postgres_server.port)
 
     def test_small_ones_stay_out_of_the_table(
         self, peer: MakePeer, postgres_server: PostgresServer
@@ -141,6 +113,8 @@ class TestPostgresBackend(BackendContract):
         channel = name.partition(":")[0]
         head = b64encode(pack(Kind.MESSAGE, b"s" * 16, "room", b"")).decode()
         rubbish = ["", "hello", "1:%%%", "1:AAAA", f"1:{head}:", f"1:{head}:x", f"1:{head}:1:2"]
+        row = "00000000-0000-0000-0000-000000000000"
+        rubbish += [f"1:{head}:{row}:x", f"x:{head}:{row}:1", f"1:{head}:{row}:1:2"]
         for text in rubbish:
             postgres_server.ask(f"SELECT pg_notify('{channel}', '{text}')")
         # A well-formed one whose row does not exist is a lost message.
@@ -163,7 +137,9 @@ class TestPostgresBackend(BackendContract):
             " FOR EACH ROW EXECUTE FUNCTION refuse()"
         )
         try:
-            with make_peers("postgres://", environment(postgres_server.port), gevent=False) as peer:
+            with make_peers(
+                "postgres://", postgres_environment(postgres_server.port), gevent=False
+            ) as peer:
                 listener, sender = peer("room"), peer()
                 with pytest.raises(PeerError, match="not today"):
                     sender.publish("room", b"x" * 10_000)
@@ -183,7 +159,7 @@ class TestPostgresBackend(BackendContract):
         """OPTIONS in DATABASES are used: the role to assume, psycopg's and libpq's own."""
         postgres_server.ask("DROP ROLE IF EXISTS weak; CREATE ROLE weak")
         options = '{"assume_role": "weak", "pool": true, "application_name": "mysite"}'
-        env = {**environment(postgres_server.port), "TEST_POSTGRES_OPTIONS": options}
+        env = {**postgres_environment(postgres_server.port), "TEST_POSTGRES_OPTIONS": options}
         with make_peers("postgres://", env, gevent=False) as peer:
             listener, sender = peer("room"), peer()
             sender.publish("room", b"small")
@@ -215,7 +191,7 @@ class TestPostgresFaults(BrokerFaults):
 
     def env(self, backend_env: Mapping[str, str], port: int) -> Mapping[str, str]:
         """Settings that name the port."""
-        return environment(port)
+        return postgres_environment(port)
 
     def test_terminated(self, direct: MakePeer, broker: PostgresServer) -> None:
         """A listener reconnects after an administrator has terminated its session."""
@@ -236,7 +212,7 @@ class TestWithoutTable:
         """Small messages pass; the error for a large one names the command."""
         server = start_postgres()
         try:
-            with make_peers("postgres://", environment(server.port), gevent=False) as peer:
+            with make_peers("postgres://", postgres_environment(server.port), gevent=False) as peer:
                 listener, sender = peer("room"), peer()
                 with pytest.raises(PeerError, match=r"run manage.py migrate"):
                     sender.publish("room", b"x" * 10_000)

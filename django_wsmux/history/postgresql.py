@@ -1,0 +1,301 @@
+"""``postgres://``: the store in the project's own database, in three tables of ``models``.
+
+A message is numbered, stored and published by one statement, which is committed at once and without
+waiting for the disk (``synchronous_commit`` off): a crash loses the last messages. So whatever may
+have lost rows is another *incarnation* of the server, and every stream begins again:
+
+* any restart, by ``pg_postmaster_start_time()``. A replica that takes over was started at another
+  time than the former primary, so its timeline need not be known;
+* a crash of one server process, which makes the others start again without their last commits: the
+  statistics are then reset, and so their ``stats_reset`` is another one. A reset by hand looks the
+  same, and costs one gap;
+* a table that was restored from a dump, by its ``oid``.
+
+Any role may read these, other than ``pg_control_system()`` on some servers: two roles of a project
+must not come to different results. A session asks when it begins, and again when a row has another
+incarnation than its own, so that sessions of before and after a reset by hand agree in the end.
+
+Streams change in transactions that are numbered when they begin and become visible when they end.
+``changed()`` therefore remembers a snapshot of PostgreSQL, which names the transactions that had
+not ended: exactly these, and later ones, are new for the next call.
+
+The session must be permanent, as for the backend: a pooler in transaction mode does not work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from .. import conf
+from ..backends import Backend, from_url
+from ..backends.postgresql import PostgresBackend
+from ..backends.postgresql_connection import FAILURES, Session, SqlError, Value
+from . import postgresql_statements as sql
+from .store import KEY_SECONDS, LAYOUT, Appended, Changed, Entry, Reading, Store, Stream
+
+__all__ = ["PostgresStore"]
+
+# Names of users' groups contain primary keys, which may be any text.
+_ERRORS: Final = "surrogatepass"
+
+#: How often a statement is tried while the row of its stream changes.
+_ATTEMPTS: Final = 4
+
+#: Seconds for one statement of the sweep.
+_SWEEP_TIMEOUT: Final = 30.0
+
+#: The highest age in seconds that PostgreSQL is asked for; it cannot add any number to a time.
+_LONGEST: Final = 1e9
+
+#: The greatest number that PostgreSQL can add to a size.
+_MOST: Final = 2**62
+
+#: A snapshot in which nothing is visible.
+_NOTHING: Final = "1:1:"
+
+
+class PostgresStore(Store):
+    """A store in PostgreSQL; see the module.
+
+    Args:
+        url: as in ``WEBSOCKET_HISTORY_STORE``.
+        namespace: names the project: several may share a database.
+        backend: the backend of this process, if the store lies in its database; then the store
+            publishes what it stores, over the same connection.
+    """
+
+    def __init__(self, url: str, *, namespace: str, backend: Backend | None) -> None:
+        self._publishes = backend is not None
+        used = from_url(url, namespace=namespace) if backend is None else backend
+        assert isinstance(used, PostgresBackend)
+        self._backend = used
+        self._namespace = hashlib.blake2b(used.namespace.encode(), digest_size=10).hexdigest()
+        # The session that was asked last, and the incarnation that it told.
+        self._asked: tuple[Session | None, str] = (None, "")
+
+    # Streams
+
+    def append(
+        self, stream: Stream, message: bytes, *, key: str = "", key_seconds: float = KEY_SECONDS
+    ) -> Appended | None:
+        """Number a message, keep it and publish it; see ``Store``."""
+        values: list[Value] = [
+            self._id(stream),
+            message,
+            str(min(stream.keep.seconds, _LONGEST)),
+            str(min(stream.keep.messages, _MOST)),
+            str(min(stream.keep.bytes, _MOST)),
+            self._backend.notified if self._publishes else "",
+            self._backend.head(stream.channel) if self._publishes else b"",
+        ]
+        if key:
+            values += [self._id(stream, key), str(min(key_seconds, _LONGEST))]
+        statement = sql.APPEND_WITH_KEY if key else sql.APPEND
+
+        def append(session: Session) -> list[bytes | None]:
+            for _ in range(_ATTEMPTS):
+                incarnation = self._incarnation(session)
+                rows = session.execute(statement, [incarnation, *values], is_prepared=True)
+                if rows:
+                    return rows[0]
+                self._begin(session, stream)
+            raise SqlError("the row of the group changes all the time", "")
+
+        epoch, number, _ = self._backend.run(append)
+        if epoch is None:
+            return None
+        self._backend.counts.published += self._publishes
+        return Appended(epoch.decode(), _int(number), self._publishes)
+
+    def _begin(self, session: Session, stream: Stream) -> None:
+        """Begin the epoch of a stream that has no row of the present incarnation."""
+        rows = session.execute(sql.FIND, [self._id(stream)])
+        found = ""
+        if rows:
+            incarnation, layout = rows[0]
+            _check_layout(layout)
+            found = _text(incarnation)
+            if found == self._incarnation(session, ask=True):
+                return
+        self._execute_begin(session, stream, found)
+
+    def _execute_begin(
+        self, session: Session, stream: Stream, replaced: str, *, is_forgotten: bool = False
+    ) -> list[list[bytes | None]]:
+        incarnation = self._incarnation(session)
+        name = stream.name.encode("utf-8", _ERRORS)
+        values = (incarnation, self._id(stream), self._namespace, name, str(is_forgotten), replaced)
+        return session.execute(sql.BEGIN, values)
+
+    def forget(self, stream: Stream) -> str:
+        """Delete what is kept of a stream, and begin a new epoch; return that.
+
+        A message that is being sent meanwhile may stay in the table, unreadable, until the sweep.
+        """
+
+        def forget(session: Session) -> str:
+            self._incarnation(session, ask=True)
+            rows = self._execute_begin(session, stream, "", is_forgotten=True)
+            if not rows:
+                _check_layout(b"%d" % (LAYOUT + 1))
+            return _text(rows[0][0])
+
+        return self._backend.run(forget)
+
+    def read(
+        self,
+        stream: Stream,
+        since: int | None = None,
+        limit: int = 0,
+        *,
+        max_bytes: int = _MOST,
+        newest: bool = False,
+    ) -> Reading:
+        """Return the row of a stream, and messages; see ``Store``."""
+        values = [
+            self._id(stream),
+            str(min(stream.keep.messages, _MOST)),
+            str(min(stream.keep.bytes, _MOST)),
+            str(min(stream.keep.seconds, _LONGEST)),
+            str(since or 0),
+            str(0 if since is None else limit),
+            str(max_bytes),
+        ]
+
+        def read(session: Session) -> tuple[str, list[list[bytes | None]]]:
+            incarnation = self._incarnation(session)
+            statement = sql.READ_NEWEST if newest else sql.READ
+            rows = session.execute(statement, values, is_prepared=True)
+            _, found, layout, *_ = rows[0]
+            if found is not None:
+                _check_layout(layout)
+                if _text(found) != incarnation:
+                    incarnation = self._incarnation(session, ask=True)
+            return incarnation, rows
+
+        incarnation, rows = self._backend.run(read)
+        now, found, _, epoch, top, is_forgotten, first, *_ = rows[0]
+        if found is None or _text(found) != incarnation:
+            return Reading(incarnation, _int(now))
+        return Reading(
+            incarnation,
+            _int(now),
+            _text(epoch),
+            _int(top),
+            _int(top) + 1 if first is None else _int(first),
+            is_forgotten == b"true",
+            tuple(
+                Entry(_int(number), float(sent), message or b"")
+                for *_, number, sent, message in rows
+                if sent is not None
+            ),
+        )
+
+    def changed(self, seen: str) -> tuple[str, list[Changed]]:
+        """Return which streams have changed; see ``Store``."""
+        asked, _, snapshot = seen.partition(" ")
+
+        def changed(session: Session) -> tuple[str, list[list[bytes | None]]]:
+            incarnation = self._incarnation(session)
+            before = None if not seen else snapshot if asked == incarnation else _NOTHING
+            rows = session.execute(sql.CHANGED, [self._namespace, before], is_prepared=True)
+            if any(row[2] not in (None, incarnation.encode()) for row in rows):
+                incarnation = self._incarnation(session, ask=True)
+            return incarnation, rows
+
+        incarnation, rows = self._backend.run(changed)
+        return f"{incarnation} {_text(rows[0][0])}", [
+            Changed(name.decode("utf-8", _ERRORS), _text(epoch), _int(top))
+            for _, name, found, epoch, top in rows
+            if name is not None and found == incarnation.encode()
+        ]
+
+    # The sweep
+
+    def sweep(self) -> None:
+        """Delete what need not be kept any more; see ``Store``.
+
+        One process of all that use the database sweeps at a time, over a connection of its own, so
+        that no publication waits for it.
+        """
+        try:
+            session = self._backend.connect(_SWEEP_TIMEOUT)
+            try:
+                self._sweep(session)
+            finally:
+                session.close()
+        except FAILURES as error:
+            raise self._backend.unavailable(error, self._backend.advice) from error
+
+    def _sweep(self, session: Session) -> None:
+        session.execute(b"SET synchronous_commit TO off")
+        is_mine, now = session.execute(sql.TRY_LOCK)[0]
+        if is_mine != b"true":
+            return
+        time = _text(now)
+        session.execute(sql.EXPIRED_KEYS, [time])
+        session.execute(sql.EXTRA_KEYS)
+        session.execute(sql.EXPIRED_MARK, [time])
+        while _number(session, sql.EXPIRED_MESSAGES, time) == sql.BATCH:
+            pass
+        excess = _number(session, sql.SIZE, self._namespace) - conf.get("WEBSOCKET_HISTORY_BYTES")
+        while excess > 0:
+            last, size = session.execute(sql.CUT, [self._namespace, str(excess)])[0]
+            if last is None:
+                break  # they have been deleted meanwhile
+            for statement in (sql.CUT_MARK, sql.CUT_MESSAGES):
+                session.execute(statement, [self._namespace, _text(last)])
+            excess -= _int(size)
+        session.execute(sql.IDLE_ROWS, [time])
+
+    def close(self) -> None:
+        """Close the connection, unless it is the backend's."""
+        if not self._publishes:
+            self._backend.close()
+
+    # Inside
+
+    def _incarnation(self, session: Session, *, ask: bool = False) -> str:
+        """Return the incarnation of the server, as a session knows it.
+
+        Args:
+            session: the session.
+            ask: whether to ask the server again.
+        """
+        known, incarnation = self._asked
+        if known is not session or ask:
+            if known is not session:
+                session.execute(sql.SETTINGS)
+            text = session.execute(sql.IDENTIFY)[0][0] or b""
+            incarnation = hashlib.blake2b(text, digest_size=6).hexdigest()
+            self._asked = session, incarnation
+        return incarnation
+
+    def _id(self, stream: Stream, key: str = "") -> str:
+        """Return the id of a stream, or of a key of it, as hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=16, key=self._namespace.encode())
+        digest.update(stream.name.encode("utf-8", _ERRORS))
+        if key:
+            digest.update(b"\xff" + key.encode("utf-8", _ERRORS))  # \xff is in no UTF-8
+        return digest.hexdigest()
+
+
+def _check_layout(layout: bytes | None) -> None:
+    """Refuse the layout of a newer release."""
+    if _int(layout) > LAYOUT:
+        raise SqlError(
+            "the history was written by a newer release of django-wsmux: upgrade this process", ""
+        )
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def _int(value: bytes | None) -> int:
+    return int(value or b"0")
+
+
+def _number(session: Session, statement: bytes, value: str) -> int:
+    return _int(session.execute(statement, [value])[0][0])
