@@ -40,6 +40,10 @@ COUNTERS: Final = {
     "group_messages": "group messages delivered to members in this process",
     "group_publish_failed": "group messages and closes that did not reach other processes,"
     " because the backend was unavailable",
+    "history_replayed": "messages sent again to clients that returned",
+    "history_repaired": "messages read from the store because they did not arrive, or too late",
+    "history_gaps": "times a member was told that it has missed messages",
+    "history_failed": "times the store of histories could not be used",
     "backend_published": "publications handed to the backend",
     "backend_received": "publications of other processes received from the backend",
     "backend_dropped": "packets for other processes dropped because too many were waiting",

@@ -217,7 +217,7 @@ class Group:
         key = self.key()
         websocket.on_close(key, partial(pubsub.discard, key, websocket))
         recovery = NOT_ASKED
-        if since is not None or self._has_history:
+        if since is not None or self.has_history:
             from . import history, joining
 
             history.require_stream(key)
@@ -230,8 +230,8 @@ class Group:
         return key, recovery
 
     @property
-    def _has_history(self) -> bool:
-        """Whether a pattern of ``WEBSOCKET_HISTORY`` matches the name of this group."""
+    def has_history(self) -> bool:
+        """Whether messages are kept: a pattern of ``WEBSOCKET_HISTORY`` matches the name."""
         if not conf.has_history():
             return False
         from ..history import patterns
@@ -308,7 +308,7 @@ class Group:
         for key in keys:
             was_member = members.has(key, websocket)
             _leave(websocket, key)
-            if was_member and self._has_history:
+            if was_member and self.has_history:
                 websocket.hooks.group_left(websocket, self.name)
 
     def _is_key(self, key: object) -> bool:
@@ -375,7 +375,7 @@ class Group:
         key: str | None,
     ) -> None:
         """Send a message of any kind; see ``send()``."""
-        has_history = self._has_history
+        has_history = self.has_history
         excluded, ids = exclusion(exclude, by_id=has_history)
         group_key = self.key()
         if key is not None:

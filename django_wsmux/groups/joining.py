@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..connection.counters import count, counters
 from ..exceptions import BackendUnavailable
 from ..history.sequence import offset_in
 from ..history.store import Reading
@@ -118,6 +119,9 @@ def _admit(
         websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
         tracked.waiting.pop(websocket, None)
         recovered = None if since is None else start is not None
+        counters["history_replayed"] += len(own)
+        if recovered is False:
+            count("history_gaps")
         websocket.hooks.group_joined(
             websocket, name_of(tracked.key), alias, str(sequence.position), recovered
         )

@@ -312,7 +312,11 @@ class NumberedSequencer(Sequencer):
             if member.unsent:
                 tracked.behind.add(member)
             else:
-                member.hooks.group_gap(member, name_of(tracked.key), str(position))
+                self._tell(tracked, member, position)
+
+    def _tell(self, tracked: Tracked, member: Connection, position: Position) -> None:
+        count("history_gaps")
+        member.hooks.group_gap(member, name_of(tracked.key), str(position))
 
     def note_dropped(self, member: Connection, message: PreparedMessage) -> None:
         """Note that a slow member did not get a message; it is told before the next one."""
@@ -323,10 +327,9 @@ class NumberedSequencer(Sequencer):
 
     def _tell_gap(self, tracked: Tracked) -> None:
         """Tell the members that messages are missing."""
-        position = str(tracked.sequence.position)
         for member in members.of(tracked.key):
             if member not in tracked.waiting:
-                member.hooks.group_gap(member, name_of(tracked.key), position)
+                self._tell(tracked, member, tracked.sequence.position)
 
     def _note_unnumbered(self, key: Key) -> None:
         suffix = self._unnumbered.suffix()
@@ -396,6 +399,7 @@ class NumberedSequencer(Sequencer):
                 if entry.offset == sequence.offset + 1:
                     message = tracked.message(entry)
                     sequence.delivered(entry.offset)
+                    count("history_repaired")
                     if message is None:
                         self._report(
                             "ignoring a stored message that is damaged", name_of(tracked.key)
@@ -454,6 +458,7 @@ class NumberedSequencer(Sequencer):
             logger.exception("reading the history of %r failed", name_of(tracked.key))
 
     def _report(self, what: str, about: object) -> None:
+        count("history_failed")
         suffix = self._failed.suffix()
         if suffix is not None:
             logger.error("history: %s: %s%s", what, about, suffix)

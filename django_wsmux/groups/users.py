@@ -10,6 +10,7 @@ off.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
@@ -18,11 +19,12 @@ from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
 
 from .. import conf
+from ..exceptions import BackendUnavailable
 from ..logs import get_logger
 from .group import Group
 from .members import Key, name_of
@@ -191,7 +193,18 @@ def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None
 
 
 def _user_gone(instance: Any, using: str, **kwargs: Any) -> None:
-    _close(Group.for_user(instance), "user deleted", using)
+    group = Group.for_user(instance)
+    _close(group, "user deleted", using)
+    if group.has_history:
+        transaction.on_commit(partial(_forget, group), using=using, robust=True)
+
+
+def _forget(group: Group) -> None:
+    """Delete what is kept of a deleted user's group; that must not fail because of the store."""
+    try:
+        group.forget()
+    except (BackendUnavailable, ImproperlyConfigured) as error:
+        logger.error("%r: its history was not deleted: %s", group, error)
 
 
 def _session_gone(instance: Any, using: str, **kwargs: Any) -> None:

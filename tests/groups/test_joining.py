@@ -1,157 +1,24 @@
-"""Joining a group with a history: replays, gaps, holes, one order; a store in memory."""
+"""Joining a group with a history: replays, gaps, and a store that is away."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.test import override_settings
 
-from django_wsmux.connection.interfaces import DefaultHooks
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
-from django_wsmux.groups.envelope import numbered, pack
-from django_wsmux.groups.pubsub import pubsub
+from django_wsmux.groups import sequencer as module
 from django_wsmux.groups.sequencer import sequencer
-from django_wsmux.history import stores
 from django_wsmux.history.store import Store
-from django_wsmux.protocol.frames import TEXT
-from django_wsmux.protocol.options import Options
 from django_wsmux.protocol.positions import epoch_of, parse
 from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
-from django_wsmux.testing.memory import Loop, MemoryTransport
-from django_wsmux.websocket import WebSocket
 
-HISTORY = {
-    "room.*": {"messages": 5, "seconds": 600},
-    "price.*": {"messages": 1, "seconds": 600},
-    "@user:*": {"messages": 5, "seconds": 600},
-}
+from .peers import Peer, settle, store
 
-
-class Hooks(DefaultHooks):
-    """A framework that records what happens in groups."""
-
-    user_id = None
-
-    def __init__(self) -> None:
-        self.news: list[tuple[Any, ...]] = []
-
-    def group_joined(self, websocket: Any, *what: Any) -> None:
-        """Record a join."""
-        self.news.append(("joined", *what))
-
-    def group_gap(self, websocket: Any, *what: Any) -> None:
-        """Record a gap."""
-        self.news.append(("gap", *what))
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: None
-
-
-class Peer:
-    """The client of a socket: what it has received, and where the messages stop."""
-
-    def __init__(self) -> None:
-        self.hooks, self.loop, self.data = Hooks(), Loop(), b""
-        self.websocket = WebSocket({"PATH_INFO": "/"}, Options(), self.hooks)
-        self.transport = MemoryTransport(self.loop, self.websocket, self, lambda: None)
-
-    def connected(self, transport: MemoryTransport) -> None:
-        """Do nothing with the transport."""
-
-    def data_received(self, data: bytes) -> None:
-        """Keep the bytes."""
-        self.data += data
-
-    def eof_received(self) -> None:
-        """Do nothing at the end of the bytes."""
-
-    def open(self) -> Peer:
-        """Accept the handshake."""
-        self.websocket.opened(self.transport, b"", b"")
-        return self
-
-    @property
-    def received(self) -> list[str]:
-        """The short text messages since the last access."""
-        self.loop.run()
-        data, self.data = self.data, b""
-        found = []
-        while data:
-            end = 2 + data[1]
-            found.append(data[2:end].decode())
-            data = data[end:]
-        return found
-
-
-@pytest.fixture(autouse=True)
-def history() -> Iterator[None]:
-    """A store of its own for each test, without polls."""
-    changed = override_settings(
-        WEBSOCKET_BACKEND="memory://", WEBSOCKET_HISTORY=HISTORY, WEBSOCKET_HISTORY_LIMIT=4
-    )
-    with changed:
-        sequencer.is_polling = False
-        stores.reset()
-        sequencer.reset()
-        yield
-        sequencer.reset()
-        stores.reset()
-        sequencer.is_polling = True
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[], Peer]]:
-    """Return a function that opens sockets, which are dropped at the end."""
-    peers: list[Peer] = []
-
-    def make() -> Peer:
-        peers.append(Peer())
-        return peers[-1].open()
-
-    yield make
-    for peer in peers:
-        peer.websocket.connection_lost()
-
-
-def store() -> Store:
-    """Return the store."""
-    return sequencer.store()
-
-
-def arrive(group: Group, position: str, text: str) -> None:
-    """Have a numbered message of another process arrive."""
-    pubsub._receive("channel", numbered(position, pack(TEXT, group.name, text.encode())))
-
-
-def elsewhere(group: Group, *texts: str) -> list[str]:
-    """Store messages as another process does, whose publications are lost; return the positions."""
-    from django_wsmux.groups.numbered import stream_of
-
-    stream = stream_of(group.key())
-    assert stream is not None
-    found = []
-    for text in texts:
-        appended = store().append(stream, pack(TEXT, group.name, text.encode()))
-        assert appended is not None
-        found.append(f"{appended.epoch}-{appended.offset}")
-    return found
-
-
-def settle(group: Group) -> None:
-    """Wait until the process is up to date."""
-    import time
-
-    deadline = time.monotonic() + 60
-    while True:
-        tracked = sequencer.tracked(group.key())
-        if tracked is None or not tracked.sequence.is_behind:
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+pytestmark = pytest.mark.usefixtures("history")
 
 
 def test_live_and_replayed(connect: Callable[[], Peer]) -> None:
@@ -259,81 +126,6 @@ def test_value(connect: Callable[[], Peer]) -> None:
     assert [late.received, returning.received, current.received] == [["3"], ["3"], []]
 
 
-def test_hole(connect: Callable[[], Peer]) -> None:
-    """What the transport has lost is read from the store; duplicates are dropped."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    group.send("1")
-    lost, third = elsewhere(group, "2", "3")
-    arrive(group, third, "3")
-    settle(group)
-    arrive(group, lost, "2")
-    arrive(group, third, "3")
-    group.send("4")
-    assert peer.received == ["1", "2", "3", "4"]
-
-
-def test_late(connect: Callable[[], Peer]) -> None:
-    """Messages that overtake each other are delivered in order."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    group.send("1")
-    first, second = elsewhere(group, "2", "3")
-    arrive(group, second, "3")
-    assert peer.received == ["1"]
-    arrive(group, first, "2")
-    assert peer.received == ["2", "3"]
-
-
-def test_lost_last_message(connect: Callable[[], Peer]) -> None:
-    """The question what has changed finds a last message that was lost."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    seen, _ = store().changed("")
-    elsewhere(group, "1")
-    _, changed = store().changed(seen)
-    sequencer._compare(changed)
-    settle(group)
-    assert peer.received == ["1"]
-
-
-def test_hole_that_is_gone(connect: Callable[[], Peer]) -> None:
-    """Members are told a gap if what they missed is not kept any more."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    positions = elsewhere(group, *"12345678")
-    arrive(group, positions[-1], "8")
-    settle(group)
-    assert peer.received == ["4", "5", "6", "7", "8"]
-    assert peer.hooks.news[1:] == [("gap", "room.1", positions[2])]
-
-
-def test_forget(connect: Callable[[], Peer]) -> None:
-    """Members are told the new epoch; a late message of the old one is dropped."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    at = group.position()
-    (late,) = elsewhere(group, "1")
-    group.forget()
-    settle(group)
-    new = group.position()
-    assert new.endswith("-0")
-    assert new != at
-    arrive(group, late, "1")
-    settle(group)
-    group.send("2")
-    assert peer.received == ["2"]
-    assert peer.hooks.news[1:] == [("gap", "room.1", new)]
-    again = connect()
-    assert group.join(again.websocket, since=at) == (False, 0)
-    assert [each.data for each in group.history().messages] == ["2"]
-
-
 def test_forget_during_a_replay(connect: Callable[[], Peer]) -> None:
     """What is still to be replayed of a group that is forgotten is not sent."""
     group = Group("room.1")
@@ -363,20 +155,6 @@ def test_exclude(connect: Callable[[], Peer]) -> None:
     assert peer.received == ["2"]
 
 
-def test_key(connect: Callable[[], Peer]) -> None:
-    """A second message with the same key is not sent."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    group.send("1", key="paid")
-    group.send("1", key="paid")
-    group.send_json({}, key="other")
-    assert peer.received == ["1", "{}"]
-    for wrong in ("", "x" * 201):
-        with pytest.raises(ValueError, match="key"):
-            group.send("1", key=wrong)
-
-
 class Down:
     """A store that can or cannot be used."""
 
@@ -391,8 +169,6 @@ class Down:
 
 def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     """A member catches up once the store is back; until then it is told no gap."""
-    from django_wsmux.groups import sequencer as module
-
     monkeypatch.setattr(module, "_RETRY", 0.01)
     group = Group("room.1")
     at = group.position()
@@ -408,8 +184,6 @@ def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
     down.is_down = False
     tracked = sequencer.tracked(group.key())
     assert tracked is not None
-    import time
-
     deadline = time.monotonic() + 60
     while tracked.waiting:
         assert time.monotonic() < deadline
@@ -417,68 +191,3 @@ def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
     group.send("3")
     assert peer.received == ["1", "3"]
     assert peer.hooks.news[1][-1] is True
-
-
-def test_history() -> None:
-    """The messages that are kept, with their positions and times."""
-    group = Group("room.1")
-    start = group.position()
-    assert group.history().messages == group.history(since=start).messages == []
-    group.send("text")
-    group.send(b"binary")
-    group.send_json({"n": 1})
-    found = group.history()
-    assert [each.data for each in found.messages] == ["text", b"binary", '{"n": 1}']
-    assert found.complete
-    assert found.position == found.messages[-1].position == group.position()
-    assert all(each.sent.tzinfo for each in found.messages)
-    assert len(group.history(since=found.messages[0].position).messages) == 2
-    assert group.history(since=start).complete
-    newest = group.history(limit=1)
-    assert [json.loads(each.data) for each in newest.messages] == [{"n": 1}]
-    assert not newest.complete
-    with pytest.raises(ValueError, match="position"):
-        group.history(since="x")
-    with pytest.raises(ValueError, match="limit"):
-        group.history(limit=0)
-
-
-def test_no_history(connect: Callable[[], Peer]) -> None:
-    """Without a pattern, everything about histories is an error that names the setting."""
-    from django.core.exceptions import ImproperlyConfigured
-
-    group = Group("other")
-    for function in (
-        group.position,
-        group.history,
-        group.forget,
-        lambda: group.send("1", key="k"),
-        lambda: group.join(connect().websocket, since=f"{epoch_of('a', 1)}-1"),
-    ):
-        with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_HISTORY"):
-            function()
-
-
-def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixture) -> None:
-    """A message without a number, from a process with other settings, is delivered with a gap."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    pubsub._receive("channel", pack(TEXT, group.name, b"1"))
-    assert peer.received == ["1"]
-    assert peer.hooks.news[-1] == ("gap", "room.1", peer.hooks.news[0][3])
-    assert "WEBSOCKET_HISTORY" in caplog.text
-
-
-def test_last_member(connect: Callable[[], Peer]) -> None:
-    """A group without members takes no memory, and begins again with the next one."""
-    group = Group("room.1")
-    peer = connect()
-    group.join(peer.websocket)
-    group.send("1")
-    group.leave(peer.websocket)
-    assert sequencer.tracked(group.key()) is None
-    assert sequencer._windows.size == 0
-    group.join(peer.websocket)
-    group.send("2")
-    assert peer.received == ["1", "2"]

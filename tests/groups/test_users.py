@@ -303,3 +303,15 @@ def test_changed_session(client: WebSocketClient, ann: User) -> None:
         client.get("/page/?do=logout")
         assert end(ws) == 4401
         assert end(stays) is None
+
+
+@committing
+@pytest.mark.usefixtures("history")
+def test_deleted_user() -> None:
+    """What is kept for a user is deleted with the user."""
+    user = User.objects.create_user("ann")
+    group = Group.for_user(user)
+    group.send("secret")
+    assert group.history().messages
+    user.delete()
+    assert not group.history().messages

@@ -1,0 +1,131 @@
+"""Messages of groups with a history: each once, in the order of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from django_wsmux.groups import Group
+from django_wsmux.groups.envelope import pack
+from django_wsmux.groups.pubsub import pubsub
+from django_wsmux.groups.sequencer import sequencer
+from django_wsmux.protocol.frames import TEXT
+
+from .peers import Peer, arrive, elsewhere, settle, store
+
+pytestmark = pytest.mark.usefixtures("history")
+
+
+def test_hole(connect: Callable[[], Peer]) -> None:
+    """What the transport has lost is read from the store; duplicates are dropped."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    lost, third = elsewhere(group, "2", "3")
+    arrive(group, third, "3")
+    settle(group)
+    arrive(group, lost, "2")
+    arrive(group, third, "3")
+    group.send("4")
+    assert peer.received == ["1", "2", "3", "4"]
+
+
+def test_late(connect: Callable[[], Peer]) -> None:
+    """Messages that overtake each other are delivered in order."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    first, second = elsewhere(group, "2", "3")
+    arrive(group, second, "3")
+    assert peer.received == ["1"]
+    arrive(group, first, "2")
+    assert peer.received == ["2", "3"]
+
+
+def test_lost_last_message(connect: Callable[[], Peer]) -> None:
+    """The question what has changed finds a last message that was lost."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    seen, _ = store().changed("")
+    elsewhere(group, "1")
+    _, changed = store().changed(seen)
+    sequencer._compare(changed)
+    settle(group)
+    assert peer.received == ["1"]
+
+
+def test_hole_that_is_gone(connect: Callable[[], Peer]) -> None:
+    """Members are told a gap if what they missed is not kept any more."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    positions = elsewhere(group, *"12345678")
+    arrive(group, positions[-1], "8")
+    settle(group)
+    assert peer.received == ["4", "5", "6", "7", "8"]
+    assert peer.hooks.news[1:] == [("gap", "room.1", positions[2])]
+
+
+def test_forget(connect: Callable[[], Peer]) -> None:
+    """Members are told the new epoch; a late message of the old one is dropped."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    at = group.position()
+    (late,) = elsewhere(group, "1")
+    group.forget()
+    settle(group)
+    new = group.position()
+    assert new.endswith("-0")
+    assert new != at
+    arrive(group, late, "1")
+    settle(group)
+    group.send("2")
+    assert peer.received == ["2"]
+    assert peer.hooks.news[1:] == [("gap", "room.1", new)]
+    again = connect()
+    assert group.join(again.websocket, since=at) == (False, 0)
+    assert [each.data for each in group.history().messages] == ["2"]
+
+
+def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixture) -> None:
+    """A message without a number, from a process with other settings, is delivered with a gap."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    pubsub._receive("channel", pack(TEXT, group.name, b"1"))
+    assert peer.received == ["1"]
+    assert peer.hooks.news[-1] == ("gap", "room.1", peer.hooks.news[0][3])
+    assert "WEBSOCKET_HISTORY" in caplog.text
+
+
+def test_last_member(connect: Callable[[], Peer]) -> None:
+    """A group without members takes no memory, and begins again with the next one."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    group.leave(peer.websocket)
+    assert sequencer.tracked(group.key()) is None
+    assert sequencer._windows.size == 0
+    group.join(peer.websocket)
+    group.send("2")
+    assert peer.received == ["1", "2"]
+
+
+def test_key(connect: Callable[[], Peer]) -> None:
+    """A second message with the same key is not sent."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1", key="paid")
+    group.send("1", key="paid")
+    group.send_json({}, key="other")
+    assert peer.received == ["1", "{}"]
+    for wrong in ("", "x" * 201):
+        with pytest.raises(ValueError, match="key"):
+            group.send("1", key=wrong)
