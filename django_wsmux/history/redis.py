@@ -50,7 +50,7 @@ class RedisStore(Store):
 
     Args:
         url: as in ``WEBSOCKET_HISTORY_STORE``.
-        namespace: names the project.
+        namespace: names the project; not used with a backend, which has one.
         backend: the backend of this process, if the store lies in its broker; then the store
             publishes what it stores, over the same connection.
     """

@@ -36,7 +36,7 @@ __all__ = ["APPEND", "CHANGED", "FORGET", "READ", "SWEEP"]
 _CHANGE_MICROSECONDS: Final = 60_000_000
 
 #: Messages that one call of SWEEP deletes, so that the server is not kept from other work.
-_SWEPT: Final = 250
+_SWEPT: Final = 100
 
 #: Changes that one call returns.
 _CHANGES: Final = 1_000

@@ -168,9 +168,9 @@ class TestCluster(RedisStoreContract):
     """The contract, on three masters."""
 
     @pytest.fixture
-    def url(self, cluster: list[RedisServer]) -> str:
+    def url(self, cluster: list[RedisServer], namespace: str) -> str:
         """One master is enough to find the others."""
-        self._servers = cluster
+        self._servers, self._namespace = cluster, namespace
         return f"redis+cluster://127.0.0.1:{cluster[0].port}"
 
     def make_idle(self, store: Store, of: Stream) -> None:
@@ -203,6 +203,33 @@ class TestCluster(RedisStoreContract):
             after = [int(server.ask("DBSIZE")) for server in self._servers]
             # Two keys for each group, besides those of the project.
             assert all(new - old > 120 for new, old in zip(after, before, strict=True))
+
+    def test_moved_slot(self, store: Store) -> None:
+        """When a slot has moved, the group begins a new epoch at the other master."""
+        fill(store, stream(), 3)
+        old = store.read(stream())
+        (source, row) = next(
+            (server, name)
+            for server in self._servers
+            for name in server.ask("KEYS", f"*{self._namespace}:*:history:row:room.1").split()
+        )
+        slot = source.ask("CLUSTER", "KEYSLOT", row).strip()
+        target = next(server for server in self._servers if server is not source)
+        names = [server.ask("CLUSTER", "MYID").strip() for server in (source, target)]
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+        keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100").split()
+        assert "OK" in source.ask(
+            "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys
+        )
+        for server in (target, *self._servers):
+            assert "OK" in server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+        reading = store.read(stream())
+        assert (reading.epoch, reading.store != old.store) == ("", True)
+        fill(store, stream(), 2)
+        reading = everything(self.another(store), stream())
+        assert bodies(reading) == [b"1", b"2"]
+        assert moment_of(reading.epoch)[1] > moment_of(old.epoch)[1]
 
 
 class TestPublishing:
