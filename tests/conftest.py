@@ -89,6 +89,12 @@ def sockets() -> Iterator[None]:
     assert not registry.running_views
 
 
+@pytest.fixture(params=["/function/", "/event/"])
+def path(request: pytest.FixtureRequest) -> str:
+    """Both kinds of view of ``tests/site/``."""
+    return str(request.param)
+
+
 @pytest.fixture
 def client() -> WebSocketClient:
     """A client that is not signed in; replaces pytest-django's."""

@@ -1,4 +1,4 @@
-"""The checks of ``manage.py check``."""
+"""The checks of ``manage.py check``: settings, and the environment of sockets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.checks import WARNING, run_checks
 from django.db import connection
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
-from django.urls import path
+from django.urls import include, path
 
 from django_wsmux import checks
+from django_wsmux.checks import check_group_prefix
+from tests.groups.test_group import PREFIXED
 from tests.support import ROOT
 
 
@@ -206,36 +211,6 @@ def check(prelude: str, **settings: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("prelude", ["", "from gevent import monkey; monkey.patch_all()"])
-def test_patched_or_not(prelude: str) -> None:
-    """A command may run in a process that is fully patched, or not at all."""
-    assert check(prelude).returncode == 0
-
-
-def test_partially_patched() -> None:
-    """E003 names what is not patched."""
-    result = check("from gevent import monkey; monkey.patch_all(socket=False, ssl=False)")
-    assert result.returncode == 1
-    assert "(django_wsmux.E003) this process serves with gevent, but socket, ssl" in result.stderr
-
-
-def test_partially_patched_at_start() -> None:
-    """The application does not start in such a process."""
-    program = (
-        "from gevent import monkey; monkey.patch_all(thread=False)\n"
-        "from django_wsmux.wsgi import get_wsgi_application; get_wsgi_application()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
-    assert "ImproperlyConfigured: this process serves with gevent, but threading" in result.stderr
-
-
 BASE = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -287,3 +262,139 @@ class Nowhere:
     def allow_migrate(self, *args: Any, **hints: Any) -> bool:
         """Refuse every model."""
         return False
+
+
+def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """django-tenants without a prefix gets a warning."""
+    assert not w020()
+    monkeypatch.setitem(
+        django_settings.DATABASES["default"], "ENGINE", "django_tenants.postgresql_backend"
+    )
+    (found,) = w020()
+    assert "django_tenants gives each tenant its own primary keys" in found
+    with PREFIXED:
+        assert not w020()
+
+
+def w020() -> list[str]:
+    """Return the messages of the check."""
+    return [str(message.msg) for message in check_group_prefix(None)]
+
+
+POSTGRES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}}
+
+
+MYSQL = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "x"}}
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, version: str, *modules: str) -> None:
+    """Pretend that only these modules are installed, psycopg in this version."""
+
+    def find(name: str) -> ModuleSpec | None:
+        return ModuleSpec(name, None) if name in modules else None
+
+    monkeypatch.setattr(checks, "find_spec", find)
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+
+
+@pytest.mark.parametrize(
+    ("version", "modules", "databases", "number"),
+    [
+        ("3.1.14", ["psycopg"], POSTGRES, None),
+        ("3.2.0b1", ["psycopg"], POSTGRES, None),
+        ("3.1.13", ["psycopg"], POSTGRES, "W006"),
+        ("3.0", ["psycopg", "psycopg2"], POSTGRES, "W006"),
+        ("", ["psycopg2"], POSTGRES, "W005"),
+        ("", ["psycopg2", "psycogreen"], POSTGRES, None),
+        ("", ["MySQLdb._mysql"], MYSQL, "W007"),
+        ("", [], MYSQL, None),
+        ("", ["psycopg2", "MySQLdb._mysql"], {}, None),
+    ],
+)
+def test_drivers(
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    modules: list[str],
+    databases: dict[str, Any],
+    number: str | None,
+) -> None:
+    """A driver that blocks gevent gets a warning that says what to install instead."""
+    installed(monkeypatch, version, *modules)
+    monkeypatch.setattr(django_settings, "DATABASES", databases)
+    found = checks.check_drivers(None)
+    assert [message.id for message in found] == ([f"django_wsmux.{number}"] if number else [])
+    assert all(message.hint for message in found)
+
+
+@pytest.mark.parametrize(("age", "count"), [(0, 0), (60, 0), (None, 1)])
+def test_connections_for_ever(monkeypatch: pytest.MonkeyPatch, age: int | None, count: int) -> None:
+    """Persistent connections get a warning: each greenlet would keep one."""
+    databases = {"default": {**POSTGRES["default"], "CONN_MAX_AGE": age}}
+    monkeypatch.setattr(django_settings, "DATABASES", databases)
+    found = checks.check_persistent_connections(None)
+    assert [message.id for message in found] == ["django_wsmux.W008"] * count
+
+
+def async_only(get_response: Any) -> Any:
+    """Stand for an async-only middleware."""
+
+
+def test_async_middleware(settings: Any) -> None:
+    """An async-only middleware is an error: it would start an event loop in a worker."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.async_only"]
+    found = checks.check_async_middleware(None)
+    assert [message.id for message in found] == ["django_wsmux.E009"]
+    assert found[0].msg.startswith(f"{__name__}.async_only is asynchronous only")
+
+
+async_only.sync_capable = False  # type: ignore[attr-defined]
+
+
+async def async_view(request: HttpRequest) -> HttpResponse:
+    """Stand for an async view."""
+    return HttpResponse()
+
+
+class AsyncPatterns:
+    """A URLconf with the async view in an ``include()``."""
+
+    urlpatterns = (path("deep/", include([path("async/", async_view)])),)
+
+
+def test_async_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for an async view names its pattern."""
+    monkeypatch.setitem(sys.modules, "async_patterns", AsyncPatterns)
+    with override_settings(WEBSOCKET_URLCONF="async_patterns"):
+        found = [message for message in run_checks() if message.id == "django_wsmux.E010"]
+    assert [message.msg for message in found] == [
+        "The view of async/ in WEBSOCKET_URLCONF is async."
+    ]
+
+
+@pytest.mark.parametrize(("origins", "count"), [((), 0), (("https://a.example",), 0), (("*",), 1)])
+def test_origins(settings: Any, origins: tuple[str, ...], count: int) -> None:
+    """Allowing every origin gets a warning in deployment checks."""
+    settings.WEBSOCKET_ALLOWED_ORIGINS = origins
+    found = [each.id for each in run_checks(include_deployment_checks=True)]
+    assert found.count("django_wsmux.W011") == count
+
+
+@pytest.mark.parametrize(
+    ("backend", "host", "count"),
+    [
+        ("local://", "", 0),
+        ("local://", "127.0.0.1", 0),
+        ("local://", "/run/postgresql", 0),
+        ("local://", "db.example", 1),
+        ("redis://cache.example", "db.example", 0),
+    ],
+)
+def test_one_machine(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, backend: str, host: str, count: int
+) -> None:
+    """A database on another machine suggests several web servers, which local:// cannot connect."""
+    settings.WEBSOCKET_BACKEND = backend
+    databases = {"default": {**POSTGRES["default"], "HOST": host}}
+    monkeypatch.setattr(django_settings, "DATABASES", databases)
+    found = checks.check_one_machine(None)
+    assert [message.id for message in found] == ["django_wsmux.W012"] * count

@@ -1,4 +1,4 @@
-"""Authentication by ticket, token and first message: what is accepted, and as which user."""
+"""Authentication by token and first message: what is accepted, and as which user."""
 
 from __future__ import annotations
 
@@ -6,172 +6,32 @@ import json
 import logging
 import re
 import textwrap
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from django.conf import settings as project
-from django.contrib.auth.decorators import login_not_required, login_required
-from django.contrib.auth.models import AnonymousUser, User
-from django.core import signing
-from django.core.cache import cache
+from django.contrib.auth.models import User
 from django.core.checks import run_checks
-from django.http import HttpRequest
-from django.template import engines
-from django.template.exceptions import TemplateSyntaxError
-from django.test import RequestFactory, override_settings
-from django.urls import path
+from django.test import override_settings
 from django.views.debug import ExceptionReporter
 
-from django_wsmux.auth import issue_ticket, ticket
+from django_wsmux.auth import ticket
 from django_wsmux.auth.authenticators import (
-    AuthenticationFailed,
     authentication,
-    bearer,
-    bearer_token,
     first_message,
 )
-from django_wsmux.decorators import websocket
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
 from django_wsmux.monitoring.metrics import snapshot
 from django_wsmux.test import ClientWebSocket, WebSocketClient
-from django_wsmux.views import WebSocketView
-from django_wsmux.websocket import WebSocket
 from tests.support import ROOT
 from tests.testing.test_plugin import run_pytest
 
+from .site import by_name, status_of
+
 pytestmark = pytest.mark.django_db
-
-# The sockets under test; this module is their URLconf.
-
-
-def by_name(token: str) -> Any:
-    """Treat a user's name as the token; raise for some."""
-    match token:
-        case "nobody":
-            return None
-        case "key":
-            return {"another": None}[token]
-        case "value":
-            return int(token)
-        case "type":
-            return token + 1  # type: ignore[operator]
-        case "attribute":
-            return token.nothing  # type: ignore[attr-defined]
-        case "broken":
-            raise RuntimeError("cannot look it up")
-    return User.objects.get(username=token)
-
-
-def by_json(message: str) -> Any:
-    """As in the manual."""
-    return by_name(json.loads(message)["token"])
-
-
-@websocket
-def echo(request: HttpRequest, websocket: WebSocket) -> None:
-    websocket.send(f"user {request.user.get_username()}")
-    for message in websocket:
-        if message == "refresh":
-            websocket.refresh_user()
-            message = f"{request.user.is_authenticated} {request.user.get_username()}"
-        websocket.send(message)
-
-
-class Echo(WebSocketView):
-    authenticators: Sequence[Any] = (ticket, bearer(by_name), first_message(by_name))
-    subprotocols = ("chat.v1",)
-    groups = ("room",)
-
-    def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        if request.user.get_username() == "eve":
-            raise AuthenticationFailed("not eve")
-        self.send(f"user {request.user.get_username()}")
-
-    def receive(self, message: str | bytes) -> None:
-        self.send(message)
-
-
-class Visitors(Echo):
-    """A subclass without authenticators of its own."""
-
-    authenticators = ()
-
-
-class Watching(Echo):
-    """A view with ``group_receive()``."""
-
-    def group_receive(self, message: str | bytes) -> None:
-        self.send(f"seen {message!r}")
-
-
-class Unlike:
-    """An authenticator of Django REST framework with a cookie instead of a header."""
-
-    def authenticate_header(self, request: Any) -> None:
-        return None
-
-    def authenticate(self, request: Any) -> Any:
-        from rest_framework.exceptions import AuthenticationFailed
-
-        if "cid" in request.query_params:
-            return User.objects.get(username="cid"), "by query"
-        if "wrong" in request.query_params:
-            raise AuthenticationFailed("wrong")
-        return None
-
-
-urlpatterns = [
-    path("ticket/", authentication(ticket)(echo), name="ticket"),
-    path("ticket/ü/", authentication(ticket)(echo), name="umlaut"),
-    path("bearer/", authentication(bearer(by_name))(echo)),
-    path("first/", Echo.as_view()),
-    path("first/watching/", Watching.as_view()),
-    path("first/json/", authentication(first_message(by_json))(echo)),
-    path("first/echo/", authentication(first_message(by_name))(echo)),
-    path("visitors/", Visitors.as_view()),
-    path("wrapped/", authentication(bearer(by_name))(Visitors.as_view(groups=()))),
-    path("unlike/", authentication(Unlike)(echo)),
-    path("certain/", authentication(Unlike(), lambda request: User(pk=7, username="dan"))(echo)),
-    path("plain/", echo),
-    path("strict/", login_not_required(authentication(bearer(by_name))(login_required(echo)))),
-]
-
-
-@pytest.fixture(autouse=True)
-def _own_sockets(sockets: None) -> Iterator[None]:
-    with override_settings(
-        WEBSOCKET_URLCONF=__name__,
-        # The default hashers are slow.
-        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
-    ):
-        yield
-
-
-@pytest.fixture
-def ann() -> User:
-    """A user."""
-    return User.objects.create_user("ann", password="secret")
-
-
-def request_of(client: WebSocketClient, user: Any = None) -> Any:
-    """Return a request of a page, with the client's session or another user."""
-    request: Any = RequestFactory().get("/")
-    request.user = user or AnonymousUser()
-    if client.cookies:
-        request.session, request.user = client.session, user
-    return request
-
-
-def status_of(client: WebSocketClient, path: str, token: str, **options: Any) -> int:
-    """Return the status of the refusal of a token."""
-    with pytest.raises(HandshakeRefused) as refused:
-        client.websocket(path, ["bearer", token], **options)
-    return int(refused.value.response.status_code)
 
 
 def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> None:
@@ -184,189 +44,6 @@ def test_first_message_then_groups_seen(client: WebSocketClient, ann: User) -> N
 
 
 # Tickets
-
-
-def test_ticket_without_a_session(client: WebSocketClient, ann: User) -> None:
-    """A ticket without a session belongs to the user and the user's group, and works once."""
-    value = issue_ticket(request_of(client, ann), "ws://elsewhere/ticket/?a=b")
-    assert re.fullmatch(r"[A-Za-z0-9._-]+", value)
-    with client.websocket("/ticket/?c=d", ["bearer", value]) as ws:
-        assert ws.receive() == "user ann"
-        Group.for_user(ann).send("parcel")
-        assert ws.receive() == "parcel"
-        ws.send("refresh")
-        assert ws.receive() == "True ann"
-        User.objects.update(is_active=False)
-        ws.send("refresh")
-        assert ws.receive() == "False "
-    assert status_of(client, "/ticket/", value) == 403
-
-
-def test_ticket_of_a_session(client: WebSocketClient, ann: User) -> None:
-    """A ticket shares its session's group, end, and ``refresh_user()``."""
-    client.force_login(ann)
-    session = client.session
-    page = request_of(client, ann)
-    other = WebSocketClient()
-    first, second, late = (issue_ticket(page, "/ticket/") for _ in range(3))
-    with other.websocket("/ticket/", ["bearer", first]) as ws:
-        ws.receive()
-        assert "sessionid" not in other.cookies
-        Group.for_session(session.session_key or "").send("to all windows")
-        assert ws.receive() == "to all windows"
-        assert status_of(other, "/ticket/", "ticket.guess") == 403
-        ann.set_password("another")
-        with override_settings(WEBSOCKET_CLOSE_SIGNED_OUT=False):
-            ann.save()
-            ws.send("refresh")
-            assert ws.receive() == "False "
-    assert status_of(other, "/ticket/", second) == 403
-    client.logout()
-    assert status_of(other, "/ticket/", late) == 403
-
-
-@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
-def test_ticket_of_a_stored_session(client: WebSocketClient, ann: User) -> None:
-    """Deleting the session closes the socket and invalidates other tickets."""
-    client.force_login(ann)
-    page = request_of(client, ann)
-    other = WebSocketClient()
-    with other.websocket("/ticket/", ["bearer", issue_ticket(page, "/ticket/")]) as ws:
-        ws.receive()
-        late = issue_ticket(page, "/ticket/")
-        client.logout()
-        assert ws.close_code == 4401
-    assert status_of(other, "/ticket/", late) == 403
-
-
-def test_anonymous_ticket(client: WebSocketClient, ann: User) -> None:
-    """A ticket of an anonymous visitor makes an anonymous socket, even with a user's cookies."""
-    value = issue_ticket(RequestFactory().get("/"), "/ticket/")
-    client.force_login(ann)
-    with client.websocket("/ticket/", ["bearer", value]) as ws:
-        assert ws.receive() == "user "
-        ws.send("refresh")
-        assert ws.receive() == "False "
-
-
-def test_ticket_ignores_cookies(client: WebSocketClient, ann: User) -> None:
-    """A ticket for a user of a token ignores the session of the request's cookies."""
-    client.force_login(User.objects.create(username="root"))
-    value = issue_ticket(request_of(client, ann), "/ticket/")
-    with client.websocket("/ticket/", ["bearer", value]) as ws:
-        assert ws.receive() == "user ann"
-
-
-def tampered(value: str) -> str:
-    """Return the ticket with another number."""
-    return value.replace("ticket.", "ticket.x", 1)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "path", "reason"),
-    [
-        (tampered, "/ticket/", "no valid signature"),
-        (lambda value: f"{value[:-1]}{'B' if value[-1] == 'A' else 'A'}", "/ticket/", "no valid"),
-        (lambda _: "ticket.", "/ticket/", "no valid signature"),
-        (lambda _: "ticket.ü", "/ticket/", "no valid signature"),
-        (lambda _: f"ticket.{signing.TimestampSigner(sep='.').sign('x')}", "/ticket/", "no valid"),
-        (lambda value: value, "/ticket/ü/", "for another path, '/ticket/'"),
-    ],
-)
-def test_wrong_tickets(
-    client: WebSocketClient,
-    ann: User,
-    caplog: pytest.LogCaptureFixture,
-    spoil: Any,
-    path: str,
-    reason: str,
-) -> None:
-    """A wrong ticket is refused with 403 and counted; the log says why, without the ticket."""
-    value = spoil(issue_ticket(request_of(client, ann), "/ticket/"))
-    before = snapshot()["authentication_failed"]
-    assert status_of(client, quote(path), quote(value, encoding="latin-1")) == 403
-    assert snapshot()["authentication_failed"] == before + 1
-    assert reason in caplog.text
-    assert value == "ticket." or value not in caplog.text
-
-
-@pytest.mark.parametrize(("seconds", "status"), [(29, 101), (32, 403)])
-def test_expired(
-    client: WebSocketClient,
-    ann: User,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: int,
-    status: int,
-) -> None:
-    """A ticket expires after 30 seconds; the log names the setting."""
-    value = issue_ticket(request_of(client, ann), "/ticket/")
-    later = time.time() + seconds
-    monkeypatch.setattr(time, "time", lambda: later)
-    if status == 403:
-        assert status_of(client, "/ticket/", value) == 403
-        assert "ticket has expired, see WEBSOCKET_TICKET_SECONDS" in caplog.text
-    else:
-        client.websocket("/ticket/", ["bearer", value])
-
-
-def test_unknown(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFixture) -> None:
-    """For an unknown ticket, as in a worker with its own cache, the log names the cache."""
-    value = issue_ticket(request_of(client, ann), "/ticket/")
-    cache.clear()
-    assert status_of(client, "/ticket/", value) == 403
-    assert "ticket is not in CACHES['default'] (LocMemCache): all workers must" in caplog.text
-
-
-def test_password_changed(client: WebSocketClient, ann: User) -> None:
-    """Changing the password invalidates a ticket without a session too."""
-    value = issue_ticket(request_of(client, ann), "/ticket/")
-    ann.set_password("another")
-    ann.save()
-    assert status_of(client, "/ticket/", value) == 403
-
-
-@pytest.mark.parametrize("change", [{"is_active": False}, None])
-def test_user_gone(client: WebSocketClient, ann: User, change: dict[str, Any] | None) -> None:
-    """A ticket of a deleted or inactive user is refused."""
-    value = issue_ticket(request_of(client, ann), "/ticket/")
-    if change is None:
-        User.objects.all().delete()
-    else:
-        User.objects.update(**change)
-    assert status_of(client, "/ticket/", value) == 403
-
-
-def test_path_of_a_ticket(client: WebSocketClient, ann: User) -> None:
-    """The path may be percent-encoded by reverse() or not."""
-    for where in ("/ticket/ü/", "/ticket/%C3%BC/", "wss://example.com/ticket/%C3%BC/"):
-        value = issue_ticket(request_of(client, ann), where)
-        with client.websocket("/ticket/%C3%BC/", ["bearer", value]) as ws:
-            assert ws.receive() == "user ann"
-    with pytest.raises(ValueError, match=r"path must be that of a socket, .*, not 'ticket/'"):
-        issue_ticket(request_of(client, ann), "ticket/")
-
-
-def test_path_of_the_page(client: WebSocketClient) -> None:
-    """Without a path, a ticket is for a socket at the path of the page."""
-    value = issue_ticket(RequestFactory().get("/ticket/?a=b"))
-    with client.websocket("/ticket/", ["bearer", value]):
-        pass
-
-
-def test_template_tag(client: WebSocketClient, ann: User) -> None:
-    """The template tag takes the arguments of {% websocket_url %}."""
-    template = engines["django"].from_string(
-        "{% load websockets %}{% websocket_ticket 'umlaut' as value %}"
-        "{% websocket_ticket 'ticket' %} {{ value }} {% websocket_ticket 'none' as no %}[{{ no }}]"
-    )
-    first, second, none = template.render({}, request_of(client, ann)).split(" ")
-    assert none == "[]"
-    for where, value in (("/ticket/", first), ("/ticket/%C3%BC/", second)):
-        with client.websocket(where, ["bearer", value]) as ws:
-            assert ws.receive() == "user ann"
-    with pytest.raises(TemplateSyntaxError, match=r"context_processors\.request"):
-        template.render({}, None)
 
 
 # Tokens
@@ -479,15 +156,6 @@ def test_invalid_authenticator(wrong: Any) -> None:
         authentication(wrong)
 
 
-def test_bearer_token() -> None:
-    """bearer_token() parses the header, for custom authenticators."""
-    requests = RequestFactory()
-    assert bearer_token(requests.get("/")) is None
-    assert bearer_token(requests.get("/", headers={"Authorization": "Basic x"})) is None
-    assert bearer_token(requests.get("/", headers={"Authorization": "Bearer "})) is None
-    assert bearer_token(requests.get("/", headers={"Authorization": "bearer  x y"})) == "x y"
-
-
 # The first message
 
 
@@ -587,7 +255,7 @@ def test_fault_of_lookup_of_first_message(
     ws = client.websocket("/first/json/")
     ws.send(message)
     assert ws.close_code == 4401
-    name = r"test_authenticators\.py:\d+"
+    name = r"site\.py:\d+"
     assert re.search(rf"unknown token: {error} in .*{name} > {name}$", caplog.text, re.MULTILINE)
 
 

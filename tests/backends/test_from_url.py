@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from django_wsmux.backends import SCHEMES, Backend, BackendUnavailable, Gap, from_url
+from django_wsmux.backends import SCHEMES, Backend, from_url
 from django_wsmux.backends.local import LocalBackend
-from django_wsmux.backends.outages import ReconnectBackoff
 
-
-class Null(Backend):
-    """A backend that reaches no process."""
-
-    def listen(self) -> None:
-        """Wait for the end."""
-        self.listening()
-        while not self.stopping:
-            self.waiter.wait(None)
-
-    def transmit(self, channel: str, packet: bytes) -> None:
-        """Drop the message."""
-
-    def reply(self, asker: bytes, packet: bytes) -> None:
-        """Drop the reply."""
+from .test_base import Null
 
 
 def test_local() -> None:
@@ -86,85 +69,3 @@ def test_library_missing(scheme: str, library: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f'pip install "django-wsmux[{scheme}]"' in result.stderr
-
-
-def test_default_backend_is_simple() -> None:
-    """Inherited defaults work: a backend starts once and stops, and its questions end."""
-    backend = Null("null://")
-    backend.start(lambda channel, payload: None)
-    backend.start(lambda channel, payload: None)
-    assert backend.subscribe("room").wait(20)
-    assert sum(thread.name == "django_wsmux backend" for thread in threading.enumerate()) == 1
-    assert backend.ask("room", b"?", timeout=0.05) == []
-    backend.publish("room", b"")
-    assert (backend.counts.published, backend.counts.unanswered) == (1, 1)
-    backend.close()
-    backend.close()
-    assert not any(thread.name == "django_wsmux backend" for thread in threading.enumerate())
-
-
-def test_error_text() -> None:
-    """The error names backend, event and remedy, without the password."""
-    backend = Null("redis://user:secret@host:1/2")
-    error = backend.unavailable("it burns", "put it out")
-    assert isinstance(error, BackendUnavailable)
-    assert str(error) == "redis://host:1/2: it burns; put it out"
-
-
-def test_outages() -> None:
-    """Retries come later and later, at random; the whole outage is one gap."""
-    outages = ReconnectBackoff()
-    assert outages.end() is None
-    assert outages.begin("gone") is True
-    assert outages.begin("still gone") is False
-    delays = [outages.delay() for _ in range(200)]
-    assert delays[0] <= 0.2
-    assert 5 < max(delays) <= 10
-    gap = outages.end()
-    assert isinstance(gap, Gap)
-    assert gap.reason == "gone"
-    assert outages.end() is None
-    outages.suspect()
-    assert outages.begin("slow") is True
-    gap = outages.end()
-    assert gap is not None
-    assert gap.reason == "slow"
-    outages.suspect()
-    gap = outages.end()
-    assert gap is not None
-    assert gap.reason == "connecting took long"
-
-
-class _Raising(logging.Handler):
-    """A logging handler whose server is down."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        raise ConnectionError("no server for logs")
-
-
-class _Late(Null):
-    """A backend that fails to listen at the first attempt."""
-
-    attempts = 0
-
-    def listen(self) -> None:
-        """Fail once."""
-        self.attempts += 1
-        if self.attempts == 1:
-            raise self.unavailable("not yet")
-        super().listen()
-
-
-def test_logging_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception in a logging handler does not end the listener."""
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    logger = logging.getLogger("django_wsmux.backends")
-    handler = _Raising()
-    logger.addHandler(handler)
-    backend = _Late("null://")
-    try:
-        backend.start(lambda channel, payload: None)
-        assert backend.effective.wait(60)
-    finally:
-        logger.removeHandler(handler)
-        backend.close()

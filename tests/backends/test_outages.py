@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from django_wsmux.backends import Gap
+from django_wsmux.backends.outages import ReconnectBackoff
 from tests.conftest import StartServer
 from tests.services import PostgresServer, wait_until_said
 from tests.support import Server, frame
@@ -71,3 +73,27 @@ def test_restarts(postgres: PostgresServer, start_server: StartServer) -> None:
     assert server.log.count("not listening") == RESTARTS
     assert server.log.count("listening again after") == RESTARTS
     assert "Traceback" not in server.log
+
+
+def test_outages() -> None:
+    """Retries come later and later, at random; the whole outage is one gap."""
+    outages = ReconnectBackoff()
+    assert outages.end() is None
+    assert outages.begin("gone") is True
+    assert outages.begin("still gone") is False
+    delays = [outages.delay() for _ in range(200)]
+    assert delays[0] <= 0.2
+    assert 5 < max(delays) <= 10
+    gap = outages.end()
+    assert isinstance(gap, Gap)
+    assert gap.reason == "gone"
+    assert outages.end() is None
+    outages.suspect()
+    assert outages.begin("slow") is True
+    gap = outages.end()
+    assert gap is not None
+    assert gap.reason == "slow"
+    outages.suspect()
+    gap = outages.end()
+    assert gap is not None
+    assert gap.reason == "connecting took long"

@@ -6,12 +6,10 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 
 import pytest
-from django.core.management import call_command
 
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from django_wsmux.backends.packets import Kind, pack
-from django_wsmux.models import Payload
 from django_wsmux.testing.backend_process import PeerError
 from tests.conftest import start_migrated_postgres, start_postgres
 from tests.services import PostgresServer, postgres_environment
@@ -220,17 +218,6 @@ class TestWithoutTable:
                 assert listener.received(1) == [("room", b"small")]
         finally:
             server.stop()
-
-
-def test_table_name() -> None:
-    """The statements use the name of the model's table."""
-    assert Payload._meta.db_table == "django_wsmux_payload"
-
-
-@pytest.mark.django_db
-def test_migrations_are_complete() -> None:
-    """makemigrations finds no changes, with any DEFAULT_AUTO_FIELD."""
-    call_command("makemigrations", "django_wsmux", check=True, verbosity=0)
 
 
 @pytest.mark.parametrize("url", ["postgres://host/database", "postgres://?unsing=default"])

@@ -10,12 +10,13 @@ from uuid import uuid4
 
 import pytest
 
+from tests.test_views import ask, said
+
 from ..conftest import StartServer, need
 from ..gauges import open_sockets
 from ..project.settings import MIDDLEWARE
 from ..services import RedisServer
 from ..support import HANDSHAKE_HEADERS, SERVERS, TIMEOUT, Server, frame
-from .test_events import ask, said
 
 SETTINGS = {
     "MIDDLEWARE": [*MIDDLEWARE, "tests.project.context.middleware"],

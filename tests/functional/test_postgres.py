@@ -12,9 +12,9 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from tests.functional.test_conversation import closing
-from tests.functional.test_events import ask
 from tests.services import PostgresServer, wait_until_said
 from tests.support import TIMEOUT, Server, Wire, frame
+from tests.test_views import ask
 
 StartServer = Callable[..., Server]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -20,12 +19,10 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
 
-from django_wsmux.checks import check_group_prefix
 from django_wsmux.connection.counters import counters
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group, Member
 from django_wsmux.groups.pubsub import members, pubsub
-from django_wsmux.monitoring.overview import collect
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -34,11 +31,11 @@ pytestmark = pytest.mark.usefixtures("sockets")
 #: Created at import, when no tenant is active.
 LOBBY = Group("lobby")
 
-#: The active tenant; an exception is raised.
-tenant: list[Any] = ["a"]
-
 VALUE = {"when": date(2026, 5, 1), "price": Decimal("1.50"), "id": UUID(int=7)}
 WRITTEN = {"when": "2026-05-01", "price": "1.50", "id": str(UUID(int=7))}
+
+#: The active tenant; an exception is raised.
+tenant: list[Any] = ["a"]
 
 
 #: The same, set by middleware during a request.
@@ -289,62 +286,6 @@ def test_tenant_of_the_middleware(client: WebSocketClient, url: str) -> None:
     assert not members._groups
 
 
-@PREFIXED
-def test_overview(client: WebSocketClient) -> None:
-    """Operators see the groups of all tenants, with prefix and name."""
-    pubsub.serve()
-    with client.websocket("/lobby/"), active("b"), client.websocket("/lobby/"):
-        seen = collect(10)
-        assert sorted((each.prefix, each.name, each.members) for each in seen.groups) == [
-            ("a", "lobby", 1),
-            ("b", "lobby", 1),
-        ]
-        assert collect(10, "lobby").total == 2
-        assert collect(10, "lobby", "b").total == 1
-        assert collect(10, "lobby", "").total == 0
-
-
-@SITE
-def test_one_encoder(client: WebSocketClient) -> None:
-    """Views, groups and the test client encode dates, decimals and UUIDs alike."""
-    with client.websocket("/lobby/") as ws:
-        ws.send("json")
-        ws.send("group json")
-        Group("lobby").send_json(VALUE)
-        assert [json.loads(text) for text in ws.peek()] == [WRITTEN] * 3
-        ws.send_json(VALUE)
-        assert Group("lobby").members()[0].info == {"name": None, "since": "2026-05-01"}
-
-
-class Encoder(json.JSONEncoder):
-    """Encodes sets."""
-
-    def default(self, o: Any) -> Any:
-        """Encode a set as a list."""
-        return sorted(o) if isinstance(o, set) else super().default(o)
-
-
-@override_settings(
-    WEBSOCKET_URLCONF=__name__,
-    WEBSOCKET_JSON_ENCODER="tests.groups.test_group.Encoder",
-)
-def test_own_encoder(client: WebSocketClient) -> None:
-    """Only the project's encoder is used; an argument takes precedence."""
-    with WebSocketClient(raise_request_exception=False).websocket("/lobby/") as ws:
-        # Its info contains a date.
-        assert ws.close_code == 1011
-    with client.websocket("/visitor/") as ws:
-        LOBBY.send_json({1, 2})
-        assert ws.peek() == ["[1, 2]"]
-        with pytest.raises(TypeError, match="date is not JSON serializable"):
-            LOBBY.send_json(VALUE)
-        LOBBY.send_json(VALUE["when"], default=str)
-        assert ws.peek()[1:] == ['"2026-05-01"']
-        socket = ws_of("lobby")
-        with pytest.raises(TypeError, match="date is not JSON serializable"):
-            socket.send_json(VALUE)
-
-
 AWAY = "redis://127.0.0.1:1"
 
 
@@ -365,20 +306,3 @@ def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
     assert done == ["later"]
     assert counters["group_publish_failed"] == before + 2
     assert caplog.text.count("<Group room>: other processes cannot be reached: redis://") == 2
-
-
-def test_system_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """django-tenants without a prefix gets a warning."""
-    assert not w020()
-    monkeypatch.setitem(
-        settings.DATABASES["default"], "ENGINE", "django_tenants.postgresql_backend"
-    )
-    (found,) = w020()
-    assert "django_tenants gives each tenant its own primary keys" in found
-    with PREFIXED:
-        assert not w020()
-
-
-def w020() -> list[str]:
-    """Return the messages of the check."""
-    return [str(message.msg) for message in check_group_prefix(None)]

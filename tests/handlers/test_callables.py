@@ -26,8 +26,6 @@ from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import FormWebSocketView, WebSocketView
-from django_wsmux.websocket import WebSocket
-from django_wsmux.wsgi import WebSocketDispatcher, get_wsgi_websocket_application
 
 # Refused where it is defined
 
@@ -78,14 +76,6 @@ def test_functions(take: Callable[..., Any], function: Any, text: str) -> None:
     """Functions that would not run when called are refused in every place."""
     with pytest.raises(TypeError, match=text):
         take(function)
-
-
-@pytest.mark.parametrize("function", [async_to_sync(coroutine), lambda *args: None, print])
-def test_plain_functions(function: Any) -> None:
-    """Plain callables are accepted, also those that run an event loop."""
-    websocket(function)
-    websocket_loop(function)
-    bearer(function)
 
 
 HOOKS = [
@@ -186,18 +176,6 @@ def test_arguments(hook: str, method: Any, text: str | None) -> None:
     else:
         with pytest.raises(TypeError, match=text):
             view.as_view()
-
-
-def test_arguments_of_functions() -> None:
-    """The same holds for a view without request, and for lookups."""
-    with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):
-        websocket(lambda websocket: None)
-    with pytest.raises(TypeError, match=r"is called with \(request, websocket, \.\.\.\)"):
-        websocket_loop(lambda websocket: None)
-    with pytest.raises(TypeError, match=r"is called with \(token\)"):
-        bearer(lambda: None)  # type: ignore[arg-type, misc]
-    with pytest.raises(TypeError, match=r"is called with \(message\)"):
-        first_message(lambda request, message: None)  # type: ignore[arg-type, misc]
 
 
 @pytest.mark.parametrize(
@@ -460,38 +438,3 @@ def test_late_response(site: WebSocketClient, caplog: pytest.LogCaptureFixture, 
 
 
 # Servers
-
-
-@pytest.mark.parametrize("arguments", [({"type": "http"},), ({"type": "http"}, print, print)])
-def test_asgi(arguments: Any) -> None:
-    """A call by an ASGI server gets an error with advice."""
-    for application in (WebSocketDispatcher(lambda *args: []), get_wsgi_websocket_application()):
-        with pytest.raises(TypeError, match=r"gunicorn -k django_wsmux\.worker\.WebSocketWorker"):
-            application(*arguments)
-
-
-@pytest.mark.parametrize("kind", [WebSocket, WebSocketView])
-def test_attributes_cost_nothing(kind: type[Any]) -> None:
-    """No class has ``__getattr__()``, which would make attribute access slower."""
-    assert not hasattr(kind, "__getattr__")
-    assert not hasattr(kind, "scope")
-
-
-def test_attributes_of_mixins() -> None:
-    """The advice does not hide an attribute of a mixin that comes later in the MRO."""
-
-    class Mixin:
-        channel_name = "lobby"
-
-        @property
-        def scope(self) -> str:
-            return self.channel_name
-
-        async def group_add(self) -> None: ...
-
-    class Own(WebSocketView, Mixin):
-        pass
-
-    Own.as_view(channel_name="hall")
-    assert Own.channel_name == "lobby"
-    assert Own(channel_name="hall").scope == "hall"

@@ -184,7 +184,7 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
     "1003 an event view has no": lambda: fed(frame(0x82, b"\0"), name="texts"),
     "1005 never": codeless,
     "1006 never": dropped,
-    "1006 the peer shows no": "tests/functional/test_keepalive.py::test_silence_ends",
+    "1006 the peer shows no": "tests/connection/test_liveness.py::test_silence_ends",
     "1006 the peer reads none": "tests/functional/test_limits.py::test_send_timeout",
     "1007 text is not": lambda: fed(frame(0x81, b"\xff")),
     "1008 the peer exceeds": lambda: fed(TEXT * 3, WEBSOCKET_MAX_MESSAGES_PER_SECOND=1),

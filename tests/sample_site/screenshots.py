@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from tests.monitoring.test_page import PAGE, Site
 from tests.sample_site.conftest import new_window, wait_for
-from tests.sample_site.test_admin import PAGE, Site
 from tests.sample_site.test_browser import introduce, say
 
 #: Replaces the name of the machine in the pictures.

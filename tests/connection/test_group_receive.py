@@ -8,11 +8,16 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
+from django.test import override_settings
 from websockets.sync.client import ClientConnection
 
+from django_wsmux.groups import Group
+from django_wsmux.monitoring.metrics import snapshot
+from django_wsmux.test import WebSocketClient
 from tests.functional.test_conversation import closing
-from tests.functional.test_events import said
+from tests.site import sockets as site
 from tests.support import TIMEOUT, Server, frame
+from tests.test_views import said
 
 StartServer = Callable[..., Server]
 
@@ -118,3 +123,60 @@ def test_slow_view(start_server: StartServer, kind: str) -> None:
         assert behind.closed() == (1013, "too slow")
     assert json.loads(server.get("/metrics/"))["slow_client_closed"] == 1
     server.wait_for_log(r"closed with 1013: its view is behind by 2\d{4} bytes of its groups")
+
+
+@pytest.mark.usefixtures("sockets")
+def test_group_seen_by_the_view(client: WebSocketClient) -> None:
+    """A view with ``group_receive()`` gets the message, and its client what the view sends."""
+    with client.websocket("/watching/") as ws:
+        for message in ("text", "psst", b"binary", ""):
+            Group("room").send(message)
+        assert ws.peek() == ["seen 'text'", "seen b'binary'", "seen ''"]
+        ws.send("say hello")
+        ws.send("and on")
+        assert ws.peek()[3:] == ["seen 'hello'", "and on"]
+
+
+@pytest.mark.usefixtures("sockets")
+def test_group_receive_raises(client: WebSocketClient) -> None:
+    """An exception in ``group_receive()`` is raised in the test, for messages of any sender."""
+    with client.websocket("/watching/") as ws:
+        Group("room").send("crash")
+        with pytest.raises(ValueError, match="it broke on the way"):
+            ws.receive()
+        assert ws.close_code == 1011
+
+
+@pytest.mark.usefixtures("sockets")
+@pytest.mark.parametrize("message", ["", "x" * 200])
+@pytest.mark.parametrize("policy", ["close", "drop"])
+def test_group_receive_behind(client: WebSocketClient, policy: str, message: str) -> None:
+    """The backlog of ``group_receive()`` is bounded, even with empty messages."""
+    limits = {"WEBSOCKET_MAX_UNSENT_BYTES": 3000, "WEBSOCKET_SLOW_CLIENT": policy}
+    with override_settings(**limits), client.websocket("/watching/") as ws:
+        Group("room").send("x" * 5000)
+        assert len(ws.receive()) == len("seen ''") + 5000  # a single message always fits
+        before = snapshot()
+        for _ in range(100):
+            Group("room").send(message)  # the view has not run yet
+        after = snapshot()
+        fitting = 3000 // (len(message) + 128) + 1
+        if policy == "close":
+            assert (ws.close_code, ws.close_reason) == (1013, "too slow")
+            assert ws.peek() == []
+            assert after["slow_client_closed"] - before["slow_client_closed"] == 1
+        else:
+            assert ws.peek() == [f"seen {message!r}"] * fitting
+            assert after["slow_client_dropped"] - before["slow_client_dropped"] == 100 - fitting
+            Group("room").send("again")
+            assert ws.peek()[fitting:] == ["seen 'again'"]
+
+
+@pytest.mark.usefixtures("sockets")
+def test_group_receive_after_the_close(client: WebSocketClient) -> None:
+    """Messages of groups are dropped once the client is gone."""
+    with client.websocket("/watching/") as ws:
+        ws._peer.send("say text")  # the view has not run yet
+        Group("room").send("crash")
+        ws._peer.send_close(1001, "")
+    assert site.ends == ["1001 "]

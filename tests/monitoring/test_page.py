@@ -16,8 +16,10 @@ from selenium import webdriver
 from websockets.exceptions import ConnectionClosed
 
 from tests.gauges import wait_until
-from tests.sample_site.conftest import OpenWindow, serve
+from tests.sample_site.conftest import OpenWindow, open_window, serve
 from tests.support import ROOT, TIMEOUT, Server
+
+__all__ = ["open_window"]
 
 PAGE = "/admin/django_wsmux/socket/"
 SOCKET = "/admin/sockets/"

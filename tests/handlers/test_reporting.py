@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ..conftest import StartServer
-from ..support import WORKERS, Server, frame
+from tests.conftest import StartServer
+from tests.support import WORKERS, Server, frame
 
 FAULTS = [
     "got_request_exception",

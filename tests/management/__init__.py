@@ -1,0 +1,1 @@
+"""Tests of the commands, run in processes of their own."""
