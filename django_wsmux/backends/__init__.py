@@ -23,6 +23,7 @@ __all__ = [
     "Gap",
     "Replies",
     "from_url",
+    "take_namespace",
 ]
 
 #: The backend class for each URL scheme; imported when it is used.
@@ -73,12 +74,16 @@ def from_url(url: str, *, namespace: str = "") -> Backend:
         raise ValueError(f"{scheme}:// cannot be used: {error}") from error
     if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
         raise ValueError(f"{path} is not a subclass of {Backend.__module__}.Backend")
-    url, named = _take_namespace(url)
+    url, named = take_namespace(url)
     return backend_class(url, namespace=namespace if named is None else named)
 
 
-def _take_namespace(url: str) -> tuple[str, str | None]:
-    """Remove ``namespace`` from a URL's query, which may be passed to a library; return both."""
+def take_namespace(url: str) -> tuple[str, str | None]:
+    """Remove ``namespace`` from a URL's query, which may be passed to a library.
+
+    Returns:
+        The rest of the URL, and the namespace or ``None``.
+    """
     query = urlsplit(url).query
     options = parse_qsl(query, keep_blank_values=True)
     named = dict(options).get("namespace")

@@ -19,7 +19,16 @@ from django_wsmux.history.store import MAX_KEYS, Changed, Keep, Reading, Store, 
 from django_wsmux.protocol.positions import Position, moment_of, parse
 from tests.services import wait_until_said
 
-__all__ = ["SharedStoreContract", "StoreContract", "fill", "stream"]
+__all__ = [
+    "SharedStoreContract",
+    "StoreContract",
+    "bodies",
+    "everything",
+    "fill",
+    "offsets",
+    "stream",
+    "wait_until",
+]
 
 #: Seconds that pass soon in a test, on any machine.
 SOON = 0.01

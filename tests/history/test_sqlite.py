@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from django_wsmux.backends.local import LocalBackend
+from django_wsmux.exceptions import BackendMisconfigured, BackendUnavailable
+from django_wsmux.history import sqlite, sqlite_file
 from django_wsmux.history.sqlite import SQLiteStore
-from django_wsmux.history.store import IDLE_SECONDS, Store, Stream
+from django_wsmux.history.sqlite_file import file_system
+from django_wsmux.history.store import IDLE_SECONDS, LAYOUT, Store, Stream
+from tests.support import ROOT
 
-from .contract import SharedStoreContract
+from .contract import (
+    SharedStoreContract,
+    bodies,
+    everything,
+    fill,
+    offsets,
+    stream,
+    wait_until,
+)
 
 
 def open_store(directory: Path) -> SQLiteStore:
@@ -51,3 +75,389 @@ class TestSQLiteStore(SharedStoreContract):
             "UPDATE stream SET used = used - ?, due = used - ? WHERE name = ?",
             (IDLE_SECONDS * 1_000_000, IDLE_SECONDS * 1_000_000, of.name.encode()),
         )
+
+
+def store_in(directory: Path, action: Callable[[SQLiteStore], object]) -> int:
+    """Start a process that has a store in the directory; return its id.
+
+    It exits with 0 unless the action raises.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            action(open_store(directory))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
+def sql(store: SQLiteStore, *statements: str) -> None:
+    """Change the file of a store that is closed."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_private(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Only the user can enter the folder, which the sockets of the backend leave alone."""
+    short_path = tmp_path_factory.mktemp("s")  # the path of a socket is limited
+    store = open_store(short_path)
+    fill(store, stream(), 1)
+    folder = Path(store.path).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    stale = [folder.parent / f".stale{number}" for number in range(8)]
+    for path in stale:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    for path in (folder, *stale):
+        os.utime(path, (0, 0))
+    backend = LocalBackend(f"local://{short_path}", namespace="tests")
+    assert Path(backend.directory) == folder.parent
+    backend.start(lambda channel, payload: None)
+    try:
+        backend.publish("channel", b"a")
+        assert not any(path.exists() for path in stale)
+        assert everything(store, stream()).top == 1
+        assert store._file.is_current()
+    finally:
+        backend.close()
+        store.close()
+
+
+def test_first_of_many(tmp_path: Path) -> None:
+    """Processes that make the file at the same time have one sequence."""
+    children = [store_in(tmp_path, lambda store: fill(store, stream(), 5)) for _ in range(6)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+    with closing(open_store(tmp_path)) as store:
+        assert offsets(everything(store, stream())) == list(range(1, 31))
+
+
+def test_fork_during_use(store: SQLiteStore) -> None:
+    """A process may fork while another thread of it sends."""
+    is_over = threading.Event()
+    sent = []
+
+    def send() -> None:
+        while not is_over.is_set():
+            sent.append(store.append(stream(messages=10**6), b"a"))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    fill(store, stream(messages=10**6), 5)
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        is_over.set()
+        thread.join()
+    reading = everything(store, stream(messages=10**6))
+    assert None not in sent
+    assert offsets(reading) == list(range(1, len(sent) + 26))
+
+
+def test_killed(store: SQLiteStore, tmp_path: Path) -> None:
+    """A process that is killed while it sends takes nothing with it."""
+    fill(store, stream(), 1)
+
+    def send_for_ever(store: SQLiteStore) -> None:
+        while True:
+            store.append(stream(messages=10**6), b"a")
+
+    child = store_in(tmp_path, send_for_ever)
+    wait_until(lambda: store.read(stream()).top > 50)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    top = store.read(stream()).top
+    fill(store, stream(messages=10**6), 10)
+    reading = everything(store, stream(messages=10**6))
+    assert offsets(reading) == list(range(1, top + 11))
+
+
+def test_locked(store: SQLiteStore) -> None:
+    """While another process writes for long, nothing is sent; history can be read."""
+    fill(store, stream(), 1)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for send in (
+            lambda: store.append(stream(), b"b"),
+            lambda: store.append(stream(), b"b", key="key"),
+            lambda: store.forget(stream()),
+        ):
+            with pytest.raises(BackendUnavailable, match="has been locked by other processes for"):
+                send()
+        assert bodies(everything(store, stream())) == [b"1"]
+        other.execute("COMMIT")
+    fill(store, stream(), 1)
+    assert offsets(everything(store, stream())) == [1, 2]
+
+
+def test_locked_for_a_moment(store: SQLiteStore) -> None:
+    """A call waits for another process that writes."""
+    fill(store, stream(), 1)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        sent: list[object] = []
+        thread = threading.Thread(target=lambda: sent.append(store.append(stream(), b"b")))
+        thread.start()
+        other.execute("COMMIT")
+        thread.join()
+    assert offsets(everything(store, stream())) == [1, 2]
+    assert None not in sent
+
+
+def test_stopped(store: SQLiteStore, tmp_path: Path) -> None:
+    """A process that is stopped inside its transaction stops nobody for ever."""
+    fill(store, stream(), 1)
+
+    def stop_inside(store: SQLiteStore) -> None:
+        fill(store, stream(), 1)
+        assert store._connection is not None
+        with sqlite._writing(store._connection):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    child = store_in(tmp_path, stop_inside)
+    try:
+        assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+        with pytest.raises(BackendUnavailable, match="continue or end a process"):
+            store.append(stream(), b"b")
+        assert offsets(everything(store, stream())) == [1, 2]
+    finally:
+        os.kill(child, signal.SIGCONT)
+    assert os.waitpid(child, 0)[1] == 0
+    fill(store, stream(), 1)
+    assert offsets(everything(store, stream())) == [1, 2, 3]
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sqlite3, sys, gevent
+from django.conf import settings
+settings.configure()
+from django_wsmux.history.sqlite import SQLiteStore
+from django_wsmux.history.store import Keep, Stream
+
+stream = Stream("room.1", Keep(10, 600), "")
+store = SQLiteStore(sys.argv[1], namespace="tests", backend=None)
+store.append(stream, b"a")
+other = sqlite3.connect(store.path, isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+sends = [gevent.spawn(store.append, stream, b"b") for _ in range(20)]
+reads = [gevent.spawn(store.read, stream, 0, 10) for _ in range(20)]
+for _ in range(10):
+    gevent.sleep(0)
+assert not any(send.ready() for send in sends)
+gevent.joinall(reads, raise_error=True)
+other.execute("COMMIT")
+gevent.joinall(sends, raise_error=True)
+print(sorted(send.value.offset for send in sends) == list(range(2, 22)))
+"""
+
+
+def test_gevent(tmp_path: Path) -> None:
+    """While greenlets wait for the lock, others run: here the one that has the lock."""
+    result = subprocess.run(
+        [sys.executable, "-c", GREENLETS, f"local://{tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (result.stdout, result.stderr) == ("True\n", "")
+
+
+def test_full(store: SQLiteStore) -> None:
+    """A full disk: nothing is sent, and numbers go on when there is room."""
+    fill(store, stream(), 3)
+    assert store._connection is not None
+    store._connection.execute("PRAGMA max_page_count = 30")
+    with pytest.raises(BackendUnavailable, match=r"the disk is full.*make room"):
+        store.append(stream(), b"x" * 200_000)
+    fill(store, stream(), 1)
+    assert offsets(everything(store, stream())) == [1, 2, 3, 4]
+
+
+def test_write_fails(store: SQLiteStore, tmp_path: Path) -> None:
+    """A write that the system refuses: here by a limit for files."""
+    fill(store, stream(), 3)
+
+    def send_too_much(store: SQLiteStore) -> None:
+        fill(store, stream(), 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+        with pytest.raises(BackendUnavailable, match=r"cannot be read or written.*limits"):
+            store.append(stream(), b"x" * 500_000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        fill(store, stream(), 1)
+
+    assert os.waitpid(store_in(tmp_path, send_too_much), 0)[1] == 0
+    fill(store, stream(), 1)
+    assert offsets(everything(store, stream())) == [1, 2, 3, 4, 5, 6]
+
+
+def test_newer_layout(store: SQLiteStore) -> None:
+    """A process of an older release refuses to send and to read."""
+    fill(store, stream(), 1)
+    sql(store, f"PRAGMA user_version = {LAYOUT + 1}")
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable, match="of a newer release"):
+            store.sweep()
+    for use in (lambda: store.append(stream(), b"a"), lambda: store.read(stream())):
+        with pytest.raises(BackendUnavailable, match="restart this process with that release"):
+            use()
+    sql(store, f"PRAGMA user_version = {LAYOUT}")
+    assert store.read(stream()).top == 1
+
+
+def test_other_boot(store: SQLiteStore) -> None:
+    """A file of another boot is replaced: the last messages may be missing."""
+    fill(store, stream(), 3)
+    old = store.read(stream()).store
+    store.close()
+    sql(store, "UPDATE store SET boot = 'another'")
+    reading = store.read(stream())
+    assert reading.store != old
+    assert reading.top == 0
+    fill(store, stream(), 1)
+    store.close()
+    assert store.read(stream()).store == reading.store
+
+
+def test_half_made(store: SQLiteStore) -> None:
+    """A file that a killed process left without tables is made again."""
+    Path(store.path).parent.mkdir(parents=True)
+    Path(store.path).parent.parent.chmod(0o700)
+    Path(store.path).touch()
+    fill(store, stream(), 1)
+
+
+@pytest.mark.parametrize("lost", [["", "-wal", "-shm"], ["-wal"], ["-shm"], [""], None], ids=str)
+def test_deleted(store: SQLiteStore, tmp_path: Path, lost: list[str] | None) -> None:
+    """Files that something deletes are made again, with another epoch, by all processes."""
+    other = open_store(tmp_path)
+    for handle in (store, other):
+        fill(handle, stream(), 3)
+    old = store.read(stream()).store
+    if lost is None:
+        shutil.rmtree(Path(store.path).parent.parent)
+    else:
+        for suffix in lost:
+            Path(store.path + suffix).unlink()
+    store.sweep()
+    fill(store, stream(), 1)
+    new = store.read(stream())
+    assert new.store != old
+    assert new.top == 1
+    _, found = other.changed(f"{old}.2")
+    assert [each[:2] for each in found] == [("room.1", new.epoch)]
+    fill(other, stream(), 1)
+    store.sweep()
+    assert store.read(stream()).top == 2
+    assert store.read(stream()).store == other.read(stream()).store == new.store
+    other.close()
+
+
+@pytest.mark.parametrize("begin", [0, 4096])
+def test_damaged(store: SQLiteStore, begin: int) -> None:
+    """A damaged file is not used; the error says what to remove."""
+    fill(store, stream(), 3)
+    store.close()
+    with open(store.path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(begin)
+        file.write(b"x" * (size - begin))
+    for use in (lambda: store.append(stream(), b"a"), lambda: store.read(stream()), store.sweep):
+        with pytest.raises(BackendUnavailable, match=r"is damaged.*remove the folder") as caught:
+            use()
+        assert str(Path(store.path).parent) in str(caught.value)
+    shutil.rmtree(Path(store.path).parent)
+    fill(store, stream(), 1)
+    assert store.read(stream()).top == 1
+
+
+def test_unreadable(store: SQLiteStore) -> None:
+    """A file that cannot be opened."""
+    fill(store, stream(), 1)
+    store.close()
+    os.unlink(store.path)
+    os.mkdir(store.path)
+    with pytest.raises(BackendUnavailable, match=r"cannot be opened.*must own"):
+        store.read(stream())
+
+
+def test_directory_of_others(store: SQLiteStore) -> None:
+    """A directory that others can enter is refused, like for the sockets."""
+    fill(store, stream(), 1)
+    store.close()
+    Path(store.path).parent.parent.chmod(0o755)
+    with pytest.raises(BackendMisconfigured, match="only this user can enter"):
+        store.read(stream())
+
+
+def test_missing_parent(tmp_path: Path) -> None:
+    """The directory of the URL must exist."""
+    with pytest.raises(BackendMisconfigured, match="must exist and be writable"):
+        open_store(tmp_path / "missing").read(stream())
+
+
+def test_file_systems(tmp_path: Path) -> None:
+    """The type of the file system of a path is that of its device."""
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "22 1 1000:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        f"36 35 {number} / /srv rw,noatime master:1 - nfs4 server:/srv rw\n"
+    )
+    assert file_system(str(tmp_path), str(table)) == "nfs4"
+    assert file_system(str(tmp_path)) not in ("", "nfs4")
+    table.write_text("")
+    assert file_system(str(tmp_path), str(table)) == ""
+
+
+def test_remote_file_system(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory on another machine is refused."""
+    monkeypatch.setattr(sqlite_file, "file_system", lambda path: "nfs4")
+    with pytest.raises(BackendMisconfigured, match=r"another machine \(nfs4\).*local disk"):
+        store.read(stream())
+
+
+def test_other_limits_of_stream(store: SQLiteStore) -> None:
+    """A change of the settings holds for messages that were stored before."""
+    fill(store, stream(messages=100), 100)
+    fill(store, stream(messages=10), 1)
+    assert offsets(everything(store, stream(messages=100))) == list(range(92, 102))
+    fill(store, stream(messages=10, seconds=0.01), 1)
+
+    def are_deleted() -> bool:
+        store.sweep()
+        return not everything(store, stream()).entries
+
+    wait_until(are_deleted)
+
+
+def test_space(store: SQLiteStore) -> None:
+    """The file uses its space again, and returns what it does not need."""
+    for _ in range(20):
+        fill(store, stream(messages=10), 100, size=2000)
+    store.close()
+    assert os.path.getsize(store.path) < 200_000
+    fill(store, stream(messages=2000, bytes=10**7), 2000, size=2000)
+    store.close()
+    assert os.path.getsize(store.path) > 4_000_000
+    store.forget(stream())
+    store.sweep()
+    store.close()
+    assert os.path.getsize(store.path) < 2_000_000
