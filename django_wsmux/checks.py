@@ -25,6 +25,9 @@ W019           ``WSGI_APPLICATION`` does not serve WebSockets
 W020           a setting has an unknown name
 W021           an origin that names no site is allowed
 W022           ``WEBSOCKET_OUTBOX`` without its table (``check --database default``)
+W023           a pattern of ``WEBSOCKET_HISTORY`` never applies
+W024           the history of groups is in a service's own temporary directory
+E025           ``WEBSOCKET_BACKEND`` has no store for ``WEBSOCKET_HISTORY``
 =============  ==========================================================
 """
 
@@ -63,6 +66,7 @@ __all__ = [
     "check_backend",
     "check_context",
     "check_drivers",
+    "check_history",
     "check_names",
     "check_one_machine",
     "check_opaque_origins",
@@ -105,12 +109,7 @@ def check_backend(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     if conf.SETTINGS["WEBSOCKET_BACKEND"].problem(value) is not None:
         return []  # check_settings reports it
     found: list[CheckMessage] = [
-        Warning(
-            doubt,
-            hint=cure,
-            id="django_wsmux.W016",
-        )
-        for doubt, cure in namespace.doubts()
+        Warning(doubt, hint=cure, id="django_wsmux.W016") for doubt, cure in namespace.doubts()
     ]
     if problem := namespace.backend_problem():
         text = f"WEBSOCKET_BACKEND cannot be used: {problem.backend}: {problem.problem}"
@@ -415,6 +414,16 @@ def check_outbox(
         if router.allow_migrate_model(alias, outbox)
         and table not in connections[alias].introspection.table_names()
     ]
+
+
+@register()
+def check_history(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check the patterns and the store of the groups that messages are kept for, if any."""
+    if not conf.has_history():
+        return []
+    from .history.checks import messages
+
+    return messages(has_private_tmp=namespace.has_private_tmp())
 
 
 @register()

@@ -49,7 +49,7 @@ ALLOWED = {
     "models": "",
     "migrations": "",
     "worker": "groups server connection protocol conf",
-    "checks": "management auth groups server protocol conf exceptions",
+    "checks": "management auth groups history server protocol conf exceptions",
     "apps": "checks groups",
     "admin": "monitoring groups models urls conf exceptions",
     "wsgiref": "server",

@@ -17,7 +17,7 @@ from .. import conf
 from ..backends import from_url
 from ..exceptions import BackendUnavailable
 
-__all__ = ["backend_problem", "doubts", "namespace", "place"]
+__all__ = ["backend_problem", "doubts", "has_private_tmp", "namespace", "place"]
 
 #: Names of folders that contain a folder for each release.
 _HOLDERS: Final = frozenset({"builds", "deploys", "deployments", "releases", "versions"})
@@ -71,7 +71,7 @@ def doubts() -> Iterator[tuple[str, str]]:
             f"processes of this release and of the next would not hear each other.",
             'Set WEBSOCKET_NAMESPACE = "mysite".',
         )
-    if not url.path.strip("/") and _has_private_tmp():
+    if not url.path.strip("/") and has_private_tmp():
         yield (
             f"local:// uses {tempfile.gettempdir()}, of which this service has its own "
             f"(PrivateTmp): it cannot reach processes outside the service, such as commands.",
@@ -111,7 +111,7 @@ def _release_in(folder: str) -> str | None:
     return None
 
 
-def _has_private_tmp() -> bool:
+def has_private_tmp() -> bool:
     """Return whether systemd gave this process a temporary directory of its own."""
     try:
         with open("/proc/self/mountinfo") as mounts:

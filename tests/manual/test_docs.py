@@ -170,6 +170,7 @@ INTERNAL = {
         "BackendUnavailable",
         "Counts",
         "SCHEMES",
+        "take_namespace",
     },
     "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone"},
     "django_wsmux.templatetags.websockets": {"register"},

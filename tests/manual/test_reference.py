@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -360,7 +361,8 @@ def test_signals() -> None:
 def test_checks() -> None:
     """The table has each check of the code, with its level."""
     levels: dict[str, str] = {}
-    for node in ast.walk(MODULES[PACKAGE / "checks.py"]):
+    modules = MODULES[PACKAGE / "checks.py"], MODULES[PACKAGE / "history" / "checks.py"]
+    for node in chain.from_iterable(map(ast.walk, modules)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Error", "Warning"):
             found = re.findall(r"'django_wsmux\.(\w+)'", ast.unparse(node))
             levels |= dict.fromkeys(found, ast.unparse(node.func))
