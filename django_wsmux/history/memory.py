@@ -149,9 +149,10 @@ class MemoryStore(Store):
             found = []
             store, _, number = seen.partition(".")
             if seen:
-                last = int(number) if store == self._store else 0
+                if store != self._store:
+                    return "", []
                 for name, row in reversed(self._rows.items()):
-                    if row.number <= last:
+                    if row.number <= int(number):
                         break
                     found.append(Changed(name, epoch_of(self._store, row.began), row.top))
             return f"{self._store}.{self._number}", found

@@ -326,7 +326,9 @@ class SQLiteStore(Store):
             number = connection.execute("SELECT max(number) FROM stream").fetchone()[0] or 0
             return f"{self._file.store}.{number}", []
         store, _, text = seen.partition(".")
-        number = int(text) if store == self._file.store else 0
+        if store != self._file.store:
+            return "", []
+        number = int(text)
         found = []
         for name, began, top, last in connection.execute(_CHANGED, (number,)).fetchall():
             found.append(Changed(_decode(name), _epoch_of(self._file.store, began), top))

@@ -31,9 +31,11 @@ def test_fork() -> None:
     store = MemoryStore()
     fill(store, stream(), 3)
     ours = store.read(stream()).store
+    seen, _ = store.changed("")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        assert store.changed(seen) == ("", [])
         reading = store.read(stream())
         os.write(writer, f"{reading.store} {reading.top}".encode())
         os._exit(0)
