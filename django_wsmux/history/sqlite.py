@@ -47,7 +47,7 @@ _PATIENCE: Final = 1.0
 
 #: Seconds of the first pause, and of the longest.
 _FIRST_PAUSE: Final = 0.0002
-_MAX_PAUSE: Final = 0.02
+_MAX_PAUSE: Final = 0.002
 
 #: SQLite's primary error codes for "try again".
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
