@@ -314,7 +314,7 @@ class HistoryFile:
         if self._identity is None:
             return False
         present = self._identify()
-        return present[0] == self._identity[0] and None in present[1:]
+        return present[0] == self._identity[0] and present[1:] != self._identity[1:]
 
     def _remove(self) -> None:
         for path in self._paths():

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from django_wsmux.history import sqlite, sqlite_file
 from django_wsmux.history.sqlite import SQLiteStore
 from django_wsmux.history.sqlite_file import file_system
 from django_wsmux.history.store import IDLE_SECONDS, LAYOUT, Store, Stream
+from django_wsmux.protocol.positions import moment_of
 from tests.support import ROOT
 
 from .contract import (
@@ -368,6 +369,33 @@ def test_deleted(store: SQLiteStore, tmp_path: Path, lost: list[str] | None) -> 
     assert store.read(stream()).top == 2
     assert store.read(stream()).store == other.read(stream()).store == new.store
     other.close()
+
+
+def test_log_made_again(store: SQLiteStore, tmp_path: Path) -> None:
+    """A process that starts after the log was deleted must not go on with numbers of the past."""
+    fill(store, stream(), 3)
+    old = store.read(stream()).store
+    Path(store.path + "-wal").unlink()
+    with closing(open_store(tmp_path)) as other:
+        with suppress(BackendUnavailable):
+            other.read(stream())
+        store.sweep()
+        other.sweep()
+        for handle in (store, other):
+            assert handle.read(stream()).store != old
+            assert handle.read(stream()).top == 0
+        fill(store, stream(), 1)
+        fill(other, stream(), 1)
+    assert offsets(everything(store, stream())) == [1, 2]
+
+
+def test_clock_set_back(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new epoch is later than the last one, whatever the clock of the machine does."""
+    fill(store, stream(), 1)
+    old = moment_of(store.read(stream()).epoch)[1]
+    monkeypatch.setattr(sqlite, "now", lambda: 1_000_000)
+    assert moment_of(store.forget(stream()))[1] == old + 1
+    assert moment_of(store.forget(stream()))[1] == old + 2
 
 
 @pytest.mark.parametrize("begin", [0, 4096])
