@@ -264,30 +264,31 @@ class Connection(Holding):
         unsent = self._transport.unsent
         if unsent and unsent + self._frame_size(message) > self.options.max_unsent_bytes:
             self._fall_behind(message, f"{unsent} bytes unsent")
-        else:
-            self._forward(message)
-
-    def _frame_size(self, message: PreparedMessage) -> int:
-        framing = self._framing
-        if (
-            framing is PLAIN
-            or len(message.payload) < framing.threshold
-            # Encoding changes the state of this framing, so only a sent message may be encoded.
-            or framing.key is None
-        ):
-            return len(message.plain)
-        return len(message.form(framing))
-
-    def _forward(self, message: PreparedMessage) -> None:
-        """Pass a group message to the transport."""
-        framing = self._framing
-        if framing is PLAIN or len(message.payload) < framing.threshold:
-            frame = message.plain
-        else:
-            frame = message.form(framing)
+            return
+        # As _forward(), without another call for each member of a group.
+        frame = message.plain if self._framing is PLAIN else self._encode(message)
         self._messages_out += 1
         self._bytes_out += len(frame)
         self._transport.write(frame)
+
+    def _forward(self, message: PreparedMessage) -> None:
+        """Pass a group message to the transport."""
+        frame = self._encode(message)
+        self._messages_out += 1
+        self._bytes_out += len(frame)
+        self._transport.write(frame)
+
+    def _frame_size(self, message: PreparedMessage) -> int:
+        if self._framing.key is None:
+            # Encoding changes the state of this framing, so only a sent message may be encoded.
+            return len(message.plain)
+        return len(self._encode(message))
+
+    def _encode(self, message: PreparedMessage) -> bytes:
+        """Return the frame of a group message in the framing of this socket."""
+        if len(message.payload) < self._framing.threshold:
+            return message.plain
+        return message.form(self._framing)
 
     def _fall_behind(self, message: PreparedMessage, how: str) -> None:
         """Apply the policy for slow clients to a socket without room for a group message."""

@@ -86,8 +86,9 @@ class HandlerPool:
         self._retire = retire
         self._count = 0
         self._jobs: deque[Job] = deque()
-        # Greenlets without a job, and their smallest number since the last call of the timer.
-        self._parked: list[_Worker] = []
+        # Greenlets without a job, and their smallest number since the last call of the timer. A
+        # list of one would give up its memory and take it again for each job.
+        self._parked: deque[_Worker] = deque()
         self._idle = 0
         # The number of references to a greenlet without a job, as start() counts them.
         self._alone = 0
@@ -155,7 +156,10 @@ class HandlerPool:
         wait = MethodType(greenlet.switch, self._hub)
         try:
             job, subject = wait()
-            while job is not None:
+            # CPython 3.11 specializes loops that end with a jump back, which "while job" does not.
+            while True:
+                if job is None:
+                    break
                 try:
                     # In a forked child the pool has size 0, so the job ends.
                     goes_on = job(subject) and self._size
@@ -196,7 +200,7 @@ class HandlerPool:
 
     def _shrink(self) -> None:
         """End the greenlets that have been idle since the last call."""
-        idle, self._parked[:] = self._parked[: self._idle], self._parked[self._idle :]
+        idle = [self._parked.popleft() for _ in range(self._idle)]
         for worker in idle:
             worker.switch(None, None)
         self._idle = len(self._parked)
