@@ -14,8 +14,9 @@ class WebSocketsConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Register the system checks and the receivers that watch for ends of sessions."""
+        """Register checks and the receivers that watch for ends of sessions; extend requests."""
         from . import checks  # noqa: F401
-        from .groups import users
+        from .groups import clients, users
 
+        clients.install()
         users.connect_signals()

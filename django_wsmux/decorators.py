@@ -30,7 +30,11 @@ Decorator = Callable[[Callable[..., Any]], View]
 def websocket(view: Callable[..., Any], /) -> View: ...
 @overload
 def websocket(
-    *, subprotocols: Sequence[str] = (), compression: bool = True, refusals: str | None = None
+    *,
+    subprotocols: Sequence[str] = (),
+    compression: bool = True,
+    refusals: str | None = None,
+    realtime: bool = True,
 ) -> Decorator: ...
 def websocket(
     view: Callable[..., Any] | None = None,
@@ -39,6 +43,7 @@ def websocket(
     subprotocols: Sequence[str] = (),
     compression: bool = True,
     refusals: str | None = None,
+    realtime: bool = True,
 ) -> View | Decorator:
     """Turn a function of blocking code into a view; the socket is its second argument.
 
@@ -55,6 +60,8 @@ def websocket(
             on: for clients that cannot handle it, or messages that do not compress.
         refusals: ``"close"`` shows browsers a refusal, such as that of a decorator above this one,
             as a close code, ``"http"`` as a response; ``None`` uses ``WEBSOCKET_REFUSALS``.
+        realtime: ``False`` declines the subprotocol ``wsmux.v1``, which is otherwise accepted if
+            the view has no ``subprotocols`` of its own.
 
     Raises:
         TypeError: the view is async or a generator, or takes other arguments.
@@ -87,7 +94,7 @@ def websocket(
                 return None
 
             response = WebSocketResponse(
-                conversation, subprotocols=subprotocols, compression=compression
+                conversation, subprotocols=subprotocols, compression=compression, realtime=realtime
             )
             request.accepted = response  # type: ignore[attr-defined]
             return response
@@ -95,6 +102,7 @@ def websocket(
         # For code that accepts or refuses the handshake before it calls the view.
         wrapper.subprotocols = subprotocols  # type: ignore[attr-defined]
         wrapper.compression = compression  # type: ignore[attr-defined]
+        wrapper.realtime = realtime  # type: ignore[attr-defined]
         wrapper.refusals = refusals  # type: ignore[attr-defined]
         return wrapper
 
@@ -105,7 +113,11 @@ def websocket(
 def websocket_loop(view: Callable[..., Any], /) -> View: ...
 @overload
 def websocket_loop(
-    *, subprotocols: Sequence[str] = (), compression: bool = True, refusals: str | None = None
+    *,
+    subprotocols: Sequence[str] = (),
+    compression: bool = True,
+    refusals: str | None = None,
+    realtime: bool = True,
 ) -> Decorator: ...
 def websocket_loop(
     view: Callable[..., Any] | None = None,
@@ -114,6 +126,7 @@ def websocket_loop(
     subprotocols: Sequence[str] = (),
     compression: bool = True,
     refusals: str | None = None,
+    realtime: bool = True,
 ) -> View | Decorator:
     """Turn a function into a view that is called whenever a message is waiting to be received.
 
@@ -121,7 +134,7 @@ def websocket_loop(
 
     Args:
         view: called with request, ``WebSocket`` and the URL's arguments.
-        subprotocols, compression, refusals: see ``websocket()``.
+        subprotocols, compression, refusals, realtime: see ``websocket()``.
 
     Raises:
         TypeError: see ``websocket()``.
@@ -144,9 +157,12 @@ def websocket_loop(
                 if (result := view(request, websocket, *args, **kwargs)) is not None:
                     note_result(require_done(result, view), view)
 
-        return websocket(subprotocols=subprotocols, compression=compression, refusals=refusals)(
-            loop
-        )
+        return websocket(
+            subprotocols=subprotocols,
+            compression=compression,
+            refusals=refusals,
+            realtime=realtime,
+        )(loop)
 
     return decorate if view is None else decorate(view)
 

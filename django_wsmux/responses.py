@@ -30,15 +30,23 @@ class SwitchingProtocols(HttpResponse):
     Args:
         subprotocols: names in order of preference; the first that the client offers is chosen.
         compression: ``False`` declines the compression that the client offers.
+        realtime: ``False`` declines the subprotocol ``wsmux.v1``.
     """
 
     status_code = 101
 
-    def __init__(self, *, subprotocols: Sequence[str] = (), compression: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        subprotocols: Sequence[str] = (),
+        compression: bool = True,
+        realtime: bool = True,
+    ) -> None:
         super().__init__()
         del self.headers["Content-Type"]
         self.subprotocols = subprotocols
         self.compression = compression
+        self.realtime = realtime
         self.request_context = context.current()
 
 
@@ -54,6 +62,7 @@ class WebSocketResponse(SwitchingProtocols):
             with 1000; when it raises, with 1011.
         subprotocols: names in order of preference; the first that the client offers is chosen.
         compression: ``False`` declines the compression that the client offers.
+        realtime: ``False`` declines the subprotocol ``wsmux.v1``.
 
     Example::
 
@@ -71,8 +80,9 @@ class WebSocketResponse(SwitchingProtocols):
         *,
         subprotocols: Sequence[str] = (),
         compression: bool = True,
+        realtime: bool = True,
     ) -> None:
-        super().__init__(subprotocols=subprotocols, compression=compression)
+        super().__init__(subprotocols=subprotocols, compression=compression, realtime=realtime)
         self.conversation = conversation
 
 

@@ -119,6 +119,8 @@ class WebSocketView(View):
         subprotocols: names in order of preference; the first that the client offers is chosen.
         compression: ``False`` declines what clients offer even if ``WEBSOCKET_COMPRESSION`` is on;
             ``connect()`` may set it.
+        realtime: ``False`` declines the subprotocol ``wsmux.v1``, which is otherwise accepted if
+            the view has no ``subprotocols`` of its own.
         groups: names of groups to join; see also ``get_groups()``.
         authenticators: authenticators to ask before ``dispatch()``, in addition to cookies; see
             ``django_wsmux.auth.authenticators``.
@@ -133,6 +135,7 @@ class WebSocketView(View):
     websocket: WebSocket
     subprotocols: Sequence[str] = ()
     compression = True
+    realtime = True
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
     refusals: str | None = None
@@ -188,7 +191,11 @@ class WebSocketView(View):
             raise
         if refusal is not None:
             return _as_refusal(refusal, self.connect)
-        response = SwitchingProtocols(subprotocols=self.subprotocols, compression=self.compression)
+        response = SwitchingProtocols(
+            subprotocols=self.subprotocols,
+            compression=self.compression,
+            realtime=self.realtime,
+        )
         if hooks.request is not None:
             hooks.request.accepted = response
         hooks.request_context = response.request_context

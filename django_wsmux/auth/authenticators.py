@@ -121,6 +121,7 @@ class FirstMessage:
             converse,
             subprotocols=_option(view, "subprotocols", ()),
             compression=_option(view, "compression", True),
+            realtime=_option(view, "realtime", True),
         )
 
     def __call__(self, request: Any) -> None:

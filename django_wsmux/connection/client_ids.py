@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..protocol.v1 import BROUGHT_KEY
 
-__all__ = ["enter", "find", "known", "leave", "of"]
+__all__ = ["disown", "find", "known", "leave", "of", "settle"]
 
 #: The key for ``Connection.on_close()``.
 _KEY: Final = object()
@@ -21,7 +21,7 @@ _KEY: Final = object()
 # The sockets that have an id and are not closed, by id.
 _sockets: Final[dict[str, Any]] = {}
 
-# The ids of sockets other than those of wsmux.v1.
+# The ids of sockets whose framing does not keep it.
 _ids: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
 
 
@@ -29,19 +29,31 @@ def of(websocket: Any) -> str:
     """Return the id of a socket, which gets one if it has none."""
     client_id = _ids.get(websocket)
     if client_id is None:
-        brought = websocket.environ.get(BROUGHT_KEY)
-        client_id = brought.client_id if brought is not None else None
-        if client_id is None or client_id in _sockets:
-            client_id = secrets.token_urlsafe(12)
-        _ids[websocket] = client_id
+        client_id = _ids[websocket] = _choose(websocket)
         if not websocket.closed:
-            enter(client_id, websocket)
+            _sockets[client_id] = websocket
             websocket.on_close(_KEY, partial(leave, client_id, websocket))
     return client_id
 
 
+def settle(websocket: Any) -> str:
+    """Return the id of a socket whose framing keeps it, and whose hooks call ``leave()``."""
+    client_id = _ids.pop(websocket, None) or _choose(websocket)
+    websocket.cancel_on_close(_KEY)
+    _sockets[client_id] = websocket
+    return client_id
+
+
+def _choose(websocket: Any) -> str:
+    """Return the id that the client has brought, unless another socket has it; else a new one."""
+    brought = websocket.environ.get(BROUGHT_KEY)
+    client_id: str | None = None if brought is None else brought.client_id
+    is_free = client_id is not None and client_id not in _sockets
+    return client_id if is_free and client_id else secrets.token_urlsafe(12)
+
+
 def known(websocket: Any) -> str | None:
-    """Return the id of a socket, without giving it one."""
+    """Return an id that ``of()`` has returned."""
     return _ids.get(websocket)
 
 
@@ -50,12 +62,12 @@ def find(client_id: str) -> Any:
     return _sockets.get(client_id)
 
 
-def enter(client_id: str, websocket: Any) -> None:
-    """Make a socket known by its id."""
-    _sockets[client_id] = websocket
-
-
 def leave(client_id: str, websocket: Any) -> None:
     """Forget a socket, which has closed."""
     if _sockets.get(client_id) is websocket:
         del _sockets[client_id]
+
+
+def disown() -> None:
+    """Forget all sockets, in a forked child: they belong to the parent."""
+    _sockets.clear()

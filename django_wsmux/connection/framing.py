@@ -1,18 +1,20 @@
 """The framing of a socket, which turns messages into bytes; it is chosen at the handshake.
 
 Each socket has one ``Framing``, and most have ``PLAIN``. The compressor of permessage-deflate is
-another one. A subprotocol that adds more to a message than a frame may have its own.
+another one. ``V1`` puts what the subprotocol ``wsmux.v1`` adds to a message around either.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable
 from typing import Final
 
 from ..protocol.frames import encode
-from ..protocol.prepared import Framing, SingleMessage
+from ..protocol.prepared import Framing, PreparedMessage, SingleMessage
+from ..protocol.v1 import shown, wrap
 
-__all__ = ["PLAIN", "Framing"]
+__all__ = ["PLAIN", "V1", "Framing"]
 
 
 class _Plain:
@@ -30,3 +32,74 @@ class _Plain:
 
 #: The framing if none was negotiated. The connection first compares with it by identity.
 PLAIN: Final[Framing] = _Plain()
+
+# The key of the framings of wsmux.v1 without compression.
+_KEY: Final = "v1"
+
+
+class _Named:
+    """The framing of ``wsmux.v1`` for messages of one group, under one name.
+
+    Args:
+        name: the name that the client sees; ``""`` for messages to one socket.
+        inner: the framing of the bytes.
+    """
+
+    __slots__ = ("_inner", "_name", "key")
+
+    threshold: Final = 0
+
+    def __init__(self, name: str, inner: Framing) -> None:
+        self.key: Hashable | None = None if inner.key is None else (_KEY, inner.key, name)
+        self._name = name
+        self._inner = inner
+
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
+        """Return the whole frame."""
+        opcode, inner = prepared.opcode, self._inner
+        payload = wrap(prepared, self._name, position)
+        if len(payload) < inner.threshold:
+            return encode(opcode, payload)
+        return inner.encode(SingleMessage(opcode, payload), "", "")
+
+
+class V1:
+    """The framing of a socket with the subprotocol ``wsmux.v1``.
+
+    Args:
+        inner: the framing of the bytes.
+        client_id: the id of the client.
+
+    Attributes:
+        key: the same for all sockets that see the groups' own names, so that a message is encoded
+            once for them; ``None`` if the socket sees other names.
+    """
+
+    __slots__ = ("_aliases", "_inner", "client_id", "key")
+
+    threshold: Final = 0
+
+    def __init__(self, inner: Framing, client_id: str) -> None:
+        self.client_id = client_id
+        self.key: Hashable | None = _KEY if inner is PLAIN else inner.key and (_KEY, inner.key)
+        self._inner = inner
+        self._aliases: dict[str, str] | None = None
+
+    def set_alias(self, group: str, alias: str) -> None:
+        """Set the name that the client sees for a group."""
+        if self._aliases is None:
+            self._aliases = {}
+            self.key = None
+        self._aliases[group] = alias
+
+    def name_of(self, group: str) -> str:
+        """Return the name that the client sees for a group."""
+        alias = None if self._aliases is None else self._aliases.get(group)
+        return shown(group) if alias is None else alias
+
+    def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
+        """Return the whole frame of a message; see ``Framing``."""
+        named = _Named(self.name_of(group), self._inner)
+        if self._aliases is not None and isinstance(prepared, PreparedMessage):
+            return prepared.form(named)
+        return named.encode(prepared, group, position)

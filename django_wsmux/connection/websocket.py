@@ -25,7 +25,7 @@ from ..protocol.prepared import BARE, JSON, OPCODE, SingleMessage
 from . import client_ids, hub_thread
 from .connection import Connection
 from .counters import count
-from .framing import PLAIN
+from .framing import PLAIN, V1
 from .habits import OF_SOCKETS, advise
 from .interfaces import CONNECTING, OPEN
 from .liveness import next_payload
@@ -122,7 +122,14 @@ class WebSocket(Connection, _GeventWebSocketNames):
         A client of ``wsmux.v1`` keeps its id when it reconnects. See ``exclude`` of
         ``Group.send()``.
         """
-        return client_ids.of(self)
+        framing = self._framing
+        return framing.client_id if type(framing) is V1 else client_ids.of(self)
+
+    @property
+    def known_client_id(self) -> str | None:
+        """The public id of the client, or ``None`` if the socket has none yet; for internal use."""
+        framing = self._framing
+        return framing.client_id if type(framing) is V1 else client_ids.known(self)
 
     # Receiving
 
@@ -374,6 +381,21 @@ class WebSocket(Connection, _GeventWebSocketNames):
             hub_thread.hand_over(self.tell, text)
         elif self._state == OPEN:
             self._transport.write(encode(TEXT, text.encode()))
+
+    # The subprotocol wsmux.v1
+
+    def use_v1(self) -> None:
+        """Send messages in frames of ``wsmux.v1`` from now on."""
+        self._framing = V1(self._framing, client_ids.settle(self))
+
+    def name_group(self, group: str, alias: str) -> None:
+        """Set the name that a client of ``wsmux.v1`` sees for a group."""
+        if type(self._framing) is V1:
+            self._framing.set_alias(group, alias)
+
+    def name_of_group(self, group: str) -> str:
+        """Return the name that the client sees for a group."""
+        return self._framing.name_of(group) if type(self._framing) is V1 else group
 
     def ping(self, payload: bytes | None = None) -> None:
         """Send a ping; ``latency`` is set when its pong arrives (RFC 6455 section 5.5.2).

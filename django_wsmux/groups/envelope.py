@@ -30,6 +30,7 @@ from typing import Final, NamedTuple
 from ..protocol.positions import NUMBERED
 
 __all__ = [
+    "BEFORE",
     "EXCLUDED",
     "FORGET",
     "NO_FIELDS",
@@ -38,6 +39,7 @@ __all__ = [
     "TRACEPARENT",
     "Envelope",
     "UnreadableEnvelope",
+    "before",
     "excluding",
     "numbered",
     "pack",
@@ -53,6 +55,9 @@ FORGET: Final = 0x80
 PREFIX: Final = 1
 #: Tag of the field with the ids of the clients that do not get the message, separated by spaces.
 EXCLUDED: Final = 2
+#: Tag of a field of CLOSE: only sockets that were opened before this moment are closed, in seconds
+#: since 1970 as text.
+BEFORE: Final = 4
 #: Tag of the field with the trace context of the sender (W3C Trace Context, ``traceparent``).
 TRACEPARENT: Final = 3
 
@@ -95,9 +100,20 @@ class Envelope(NamedTuple):
         ids = self.fields.get(EXCLUDED)
         return () if ids is None else tuple(ids.decode(errors="replace").split())
 
+    @property
+    def moment(self) -> float | None:
+        """The moment before which sockets must have been opened to be closed, if it matters."""
+        moment = self.fields.get(BEFORE)
+        return None if moment is None else float(moment)
+
 
 class UnreadableEnvelope(Exception):
     """The envelope is truncated, or a text is not valid UTF-8."""
+
+
+def before(moment: float) -> dict[int, bytes]:
+    """Return the fields of a request to close sockets that were opened before a moment."""
+    return {BEFORE: str(moment).encode()}
 
 
 def excluding(ids: Iterable[str]) -> dict[int, bytes]:
@@ -166,6 +182,7 @@ def unpack(payload: bytes) -> Envelope:
             raise UnreadableEnvelope("the envelope is truncated")
         envelope = Envelope(kind, name, payload[position:], fields, where)
         envelope.prefix  # noqa: B018  # raises unless it is UTF-8
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        envelope.moment  # noqa: B018  # raises unless it is a number
+    except (IndexError, struct.error, ValueError) as error:
         raise UnreadableEnvelope(str(error)) from None
     return envelope

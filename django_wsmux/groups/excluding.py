@@ -95,7 +95,7 @@ def variant_for(
         ids: the ids that the message excludes.
         websocket: the socket.
     """
-    client_id = client_ids.known(websocket) if ids else None
+    client_id = websocket.known_client_id if ids else None
     if client_id is None:
         return message
     if client_id in ids:

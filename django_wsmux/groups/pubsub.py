@@ -22,13 +22,14 @@ from django.utils.crypto import salted_hmac
 
 from .. import conf
 from ..backends import Backend, Gap, Replies, from_url
+from ..connection import client_ids
 from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import BINARY, CLOSE, TEXT
 from ..protocol.prepared import CONTENT, JSON, PreparedMessage
 from ..signals import backend_gap
-from . import envelope
+from . import clients, envelope
 from .envelope import Envelope
 from .members import Key, Members, name_of, prefix_of
 from .namespace import namespace
@@ -242,6 +243,7 @@ class PubSub:
     def disown(self) -> None:
         """Start over in a forked child, which sends to its parent as to any other process."""
         members.disown()
+        client_ids.disown()
         self._watched.clear()
         self._deserted.clear()
         self._answers.clear()
@@ -498,6 +500,8 @@ class PubSub:
         if kind in _MESSAGES:
             ids = envelope.excluded if fields else ()
             members.deliver(key, PreparedMessage(kind, data, name), (), ids)
+        elif kind == CLOSE and envelope.moment is not None:
+            clients.close_older(name, envelope.moment)
         elif kind == CLOSE:
             members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
         else:

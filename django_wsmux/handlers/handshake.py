@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from itertools import chain
 from typing import Any, Final
@@ -19,16 +19,17 @@ from .. import conf
 from ..connection import registry
 from ..connection.counters import count
 from ..connection.guard import notify
+from ..connection.returning import pace
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
 from ..groups.pubsub import members, pubsub
 from ..logs import get_logger
-from ..protocol import handshake
+from ..protocol import handshake, v1
 from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode
 from ..protocol.handshake import Refusal
-from ..responses import SwitchingProtocols
+from ..responses import SwitchingProtocols, WebSocketResponse
 from ..server import dismissal, limits, refusals
 from ..server.answer import BegunBody, InContext
 from ..server.dispatcher import WSGIApplication
@@ -36,11 +37,12 @@ from ..server.limits import FULL_USER, Permit
 from ..server.refusals import note
 from ..server.takeover import EmptyBody, Takeover
 from ..signals import websocket_opened
-from . import context, databases, sessions
+from . import context, databases, realtime, resume, sessions
 from .refusing import (
     close_code,
     dismiss,
     hint,
+    option_of,
     refusal_response,
     refusals_of,
     wants_close,
@@ -89,6 +91,7 @@ class Handshake:
         response: Django's response, after all middleware.
         status: status of the answer; empty until ``start_response()`` is called.
         headers: headers of the answer, including cookies.
+        joined: see ``Acceptor``.
     """
 
     hooks: DjangoHooks
@@ -107,6 +110,8 @@ class Handshake:
         self.response: HttpResponseBase | None = None
         self.status = ""
         self.headers: list[tuple[str, str]] = []
+        self.joined: dict[str, tuple[str | None, str | None, bool | None]] = {}
+        self._began = 0.0
         self._application = application
         self._check_origin = check_origin
         self._start_response = start_response
@@ -129,8 +134,12 @@ class Handshake:
             context: the context to run in. Variables that are set in it when the view accepts are
                 set in the conversation, too.
         """
-        if "HTTP_SEC_WEBSOCKET_PROTOCOL" in environ:
+        offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
+        if offered:
+            self._began = time.monotonic()
             handshake.take_token(environ)
+        if v1.PREFIX in offered or "at=" in environ.get("QUERY_STRING", ""):
+            resume.read(environ)
         if registry.stopping.is_set():
             # A client that was closed with 1012 reconnects at once, and should reach the next
             # process.
@@ -282,7 +291,7 @@ class Handshake:
             self._discard()
             self._tell_server()
             if not self.takeover.is_taken:
-                self._accept(accepted.subprotocols, accepted.compression)
+                self._accept(accepted)
         except BaseException:
             self._fail()
             self._end_request()
@@ -306,40 +315,63 @@ class Handshake:
         finally:
             self._may_accept = True
 
-    def _accept(self, subprotocols: Sequence[str] = (), compression: bool = True) -> None:
+    def _select(self, accepted: SwitchingProtocols | None) -> str | None:
+        """Select the subprotocol of the socket; return the one for the 101."""
+        assert self.request is not None
+        offered = self.request.META.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+        if offered is None:
+            return None
+        if accepted is not None:
+            names, realtime = accepted.subprotocols, accepted.realtime
+        else:
+            names, realtime = (), option_of(self.request, "realtime", True)
+            realtime = realtime and not option_of(self.request, "subprotocols", ())
+        if handshake.V1 in offered:
+            # A view with subprotocols of its own has this one only if it lists it.
+            names = [name for name in names or (handshake.V1,) if realtime or name != handshake.V1]
+        self.websocket.subprotocol = handshake.select_subprotocol(offered, names)
+        # Browsers that offer subprotocols give up if none is selected.
+        return self.websocket.subprotocol or handshake.select_subprotocol(
+            offered, (handshake.BEARER,)
+        )
+
+    def _accept(self, accepted: SwitchingProtocols | None = None) -> None:
         """Send the 101 and take the socket over.
 
         Args:
-            subprotocols: the view's subprotocols.
-            compression: whether the view allows it.
+            accepted: the response of the view, if it has returned already.
         """
         request, websocket, hooks = self.request, self.websocket, self.hooks
         assert request is not None
         meta = request.META
         head = b""
         if not self.takeover.is_switched:
-            offered, answer = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), None
-            if offered is not None:
-                websocket.subprotocol = handshake.select_subprotocol(offered, subprotocols)
-                # Browsers that offer subprotocols give up if none is selected.
-                answer = websocket.subprotocol or handshake.select_subprotocol(
-                    offered, (handshake.BEARER,)
-                )
-            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS") if compression else None
+            answer = self._select(accepted)
+            offer = meta.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
+            if accepted is not None and not accepted.compression:
+                offer = None
             extensions = None if offer is None else websocket.negotiate(offer)
             key = meta["HTTP_SEC_WEBSOCKET_KEY"]
             head = handshake.switching_protocols(key, answer, self.headers, extensions)
         self._may_accept = False
         closed = members.closings.finish(self, hooks.groups)
+        if not (isinstance(accepted, WebSocketResponse) and accepted.calls_view):
+            # Otherwise the first message tells who the user is.
+            closed = closed or resume.check(meta, hooks.groups)
         if closed is not None:
-            # The view sent its messages to a user who is no longer signed in.
+            # The view sent its messages to a user who is no longer signed in, or to another one.
             websocket.unsend()
             websocket.close(*closed)
+        elif websocket.subprotocol == handshake.V1:
+            realtime.start(hooks, websocket)
         transport, unread = self.takeover.take(websocket)
         # One string for all sockets from that address.
         hooks.address = sys.intern(str(meta.get("REMOTE_ADDR") or ""))
         hooks.opened_at = time.monotonic()
         websocket.opened(transport, head, unread)
+        if isinstance(hooks, realtime.RealtimeHooks):
+            pace.note(self._began, hooks.opened_at)
+            realtime.replace_elsewhere(websocket)
         if websocket_opened.receivers:
             notify(websocket_opened, WebSocket, websocket=websocket, request=request)
 

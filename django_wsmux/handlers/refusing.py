@@ -44,6 +44,7 @@ __all__ = [
     "hint",
     "limit_lines",
     "limit_security",
+    "option_of",
     "refusal_response",
     "refusals_of",
     "wants_close",
@@ -97,12 +98,15 @@ def _offered(environ: Mapping[str, Any]) -> list[str]:
 
 def refusals_of(request: HttpRequest) -> str:
     """Return the view's ``refusals``, or else ``WEBSOCKET_REFUSALS``."""
+    return option_of(request, "refusals", None) or str(conf.get("WEBSOCKET_REFUSALS"))
+
+
+def option_of(request: HttpRequest, name: str, default: Any) -> Any:
+    """Return an option of the handshake that the view of a request declares."""
     match = request.resolver_match
     view: Any = match.func if match is not None else None
     options = getattr(view, "view_initkwargs", {})
-    view_class = getattr(view, "view_class", view)
-    mode: str | None = options.get("refusals", getattr(view_class, "refusals", None))
-    return mode or str(conf.get("WEBSOCKET_REFUSALS"))
+    return options.get(name, getattr(getattr(view, "view_class", view), name, default))
 
 
 def close_code(response: HttpResponseBase) -> int:

@@ -13,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 
 from .. import conf
 from ..protocol.environ import WIRE_PATH_KEY, keep_wire_path
+from ..protocol.v1 import BROUGHT_KEY, Brought
 
 if TYPE_CHECKING:
     from ..connection.websocket import WebSocket
@@ -112,6 +113,9 @@ def trim(request: WebSocketRequest) -> None:
     match = request.resolver_match
     if match is not None:
         match.tried = None
+    brought: Brought | None = request.META.get(BROUGHT_KEY)
+    if brought is not None and brought.is_taken:
+        del request.META[BROUGHT_KEY]
     websocket = request.websocket
     assert websocket is not None
     # In a new dictionary, since the server still uses its environ.

@@ -45,7 +45,7 @@ from ..responses import (
 from ..server import limits
 from ..server.limits import FULL_USER, Permit
 from ..signals import websocket_closed
-from . import context, databases, sessions
+from . import context, databases, resume, sessions
 from .callables import explain, note_result, require_done
 from .context import RequestContext
 from .reporting import describe, note_late_response, report
@@ -62,7 +62,14 @@ _disconnecting: set[Connection] = set()
 
 
 class Acceptor(Protocol):
-    """Sends the 101 when a view uses the socket before returning."""
+    """Sends the 101 when a view uses the socket before returning.
+
+    Attributes:
+        joined: alias, position and whether all is recovered, for each group that the socket has
+            joined before the 101; see ``Hooks.group_joined()``.
+    """
+
+    joined: dict[str, tuple[str | None, str | None, bool | None]]
 
     def accept_early(self) -> None:
         """See ``Handshake``."""
@@ -138,6 +145,31 @@ class DjangoHooks(DefaultHooks):
         if self.view is None and self._handshake is not None:
             self._handshake.accept_early()
 
+    # Groups with numbered messages, before it is known whether the client is told of them
+
+    def group_joined(
+        self,
+        websocket: Any,
+        name: str,
+        alias: str | None,
+        position: str | None,
+        recovered: bool | None,
+    ) -> None:
+        """Keep it for the welcome."""
+        if self._handshake is not None and websocket.connecting:
+            self._handshake.joined[name] = alias, position, recovered
+
+    def group_left(self, websocket: Any, name: str) -> None:
+        """Leave it out of the welcome."""
+        if self._handshake is not None:
+            self._handshake.joined.pop(name, None)
+
+    def group_gap(self, websocket: Any, name: str, position: str) -> None:
+        """Keep it for the welcome."""
+        if self._handshake is not None and name in self._handshake.joined:
+            alias = self._handshake.joined[name][0]
+            self._handshake.joined[name] = alias, position, False
+
     def surround(self, response: SwitchingProtocols) -> None:
         """Add the context managers of ``WEBSOCKET_CONTEXT`` to the context of a view."""
         assert self.request is not None
@@ -178,7 +210,8 @@ class DjangoHooks(DefaultHooks):
 
         Returns:
             False if the socket is closed: with 1013 because the user has too many sockets, or
-            because the user's sockets were closed during authentication.
+            because the user's sockets were closed during authentication, or with 4401 because the
+            client's page was made for another user.
         """
         assert self.request is not None
         permit = websocket.permit
@@ -188,6 +221,7 @@ class DjangoHooks(DefaultHooks):
         users.leave(websocket, self.groups)
         self.groups = users.join(websocket, self.request)
         closed = members.closings.since(websocket, self.groups)
+        closed = closed or resume.check(self.request.META, self.groups)
         if closed is not None:
             websocket.close(*closed)
         if websocket.closed:

@@ -192,6 +192,11 @@ class Brought:
         """The names of the groups whose positions were not taken yet."""
         return tuple(self._positions)
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is nothing left that anyone may ask for."""
+        return not self._positions and self._first is None and self.identity is None
+
     def take(self, name: str) -> str | None:
         """Remove a group's position and return it.
 

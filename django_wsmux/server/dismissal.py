@@ -5,12 +5,12 @@ A page cannot see the HTTP response to a handshake, but it sees a close code.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from ..connection.counters import count
+from ..protocol import v1
 from ..protocol.frames import CLOSE, TEXT, close_payload, encode
 from .limits import Permit
 
@@ -82,7 +82,7 @@ def frames(code: int, reason: str, after: float | None) -> bytes:
     close = encode(CLOSE, close_payload(code, reason))
     if after is None:
         return close
-    return encode(TEXT, json.dumps({"bye": {"after": after}}).encode()) + close
+    return encode(TEXT, v1.bye(after).encode()) + close
 
 
 def dismiss(websocket: WebSocket, takeover: Takeover, slot: Permit, data: bytes) -> None:

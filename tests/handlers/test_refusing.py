@@ -117,7 +117,7 @@ def test_v1(front: Server) -> None:
     assert refusal(front, "/nowhere/", V1) == (4404, "404 Not Found")
     with front.wire() as wire:
         assert "Sec-WebSocket-Protocol: wsmux.v1\r\n" in ask(wire, "/status/429/", V1)
-        assert wire.frame() == (1, b'{"bye": {"after": 7.0}}')
+        assert wire.frame() == (1, b'{"bye":{"after":7.0}}')
         assert wire.frame()[1][:2] == (1013).to_bytes(2, "big")
 
 
@@ -151,7 +151,7 @@ def test_caps(start_server: StartServer) -> None:
             assert ask(wire, "/echo/", foreign).startswith("HTTP/1.1 403 ")
         with server.wire() as wire:
             ask(wire, "/echo/", V1)
-            assert wire.frame() == (1, b'{"bye": {"after": 10.0}}')
+            assert wire.frame() == (1, b'{"bye":{"after":10.0}}')
         assert server.refused("/echo/").status == 503
     wait_until(lambda: json.loads(server.get("/places/"))[0] == 0, "the permit to be released")
     with server.connect("/echo/") as websocket:

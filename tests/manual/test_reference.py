@@ -22,6 +22,7 @@ from django_wsmux.auth import authentication, bearer, first_message
 from django_wsmux.connection import registry
 from django_wsmux.connection.counters import COUNTERS, counters
 from django_wsmux.decorators import websocket
+from django_wsmux.groups.clients import REPLACED
 from django_wsmux.groups.users import SIGNED_OUT, disconnect
 from django_wsmux.protocol.frames import CloseCode
 from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
@@ -203,6 +204,8 @@ CLOSES: dict[str, Callable[[], int | None] | str] = {
     "4401 its session ends": disconnected,
     "4401 no first message": too_late,
     "4401 the first message": lambda: fed(TEXT, name="first"),
+    "4401 the page was made": "tests/handlers/test_realtime.py::test_other",
+    "4900 its client has": "tests/handlers/test_realtime.py::test_replaced",
 }
 
 
@@ -236,7 +239,7 @@ def test_every_close_code() -> None:
     """The table has every code of the package, and this module every row."""
     rows = table("codes.rst", "code")
     known = {value for name, value in vars(CloseCode).items() if name.isupper()}
-    assert {int(row[0]) for row in rows} == known | {SIGNED_OUT}
+    assert {int(row[0]) for row in rows} == known | {SIGNED_OUT, REPLACED}
     assert [line_for(beginning, rows) for beginning in CLOSES] == rows
     assert {row[2] for row in rows} - {"-"} <= COUNTERS.keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from django_wsmux.protocol.prepared import (
     PreparedMessage,
     SingleMessage,
 )
+from tests.support import ROOT
+
+WIRE = ROOT / "docs" / "wire.rst"
 
 AT = "k3v9q2mx.h8s1c0a2w4-42"
 
@@ -189,6 +193,13 @@ class TestEntry:
         """No JSON value raises."""
         brought(entry({"c": value, "u": value, "g": {"a": value}}))
         brought(entry({"g": value}))
+
+    def test_manual(self) -> None:
+        """The example of the manual brings a position."""
+        (header,) = re.findall(r"Sec-WebSocket-Protocol: (.+,.+)", WIRE.read_text())
+        found = v1.brought_by({"HTTP_SEC_WEBSOCKET_PROTOCOL": header})
+        assert found is not None
+        assert found.take("room.lobby") == "k3v9.h1-42"
 
 
 class TestQuery:

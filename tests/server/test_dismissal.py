@@ -27,4 +27,4 @@ def test_slots() -> None:
 def test_frames() -> None:
     """The frames are a close frame and, before it, a message if there is a time to return."""
     assert dismissal.frames(4404, "no", None) == b"\x88\x04\x11\x34no"
-    assert dismissal.frames(1013, "", 7.5) == b'\x81\x17{"bye": {"after": 7.5}}\x88\x02\x03\xf5'
+    assert dismissal.frames(1013, "", 7.5) == b'\x81\x15{"bye":{"after":7.5}}\x88\x02\x03\xf5'

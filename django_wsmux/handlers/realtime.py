@@ -1,0 +1,130 @@
+"""A socket whose client speaks ``wsmux.v1``: what the server tells it beside messages."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ..connection import client_ids
+from ..connection.connection import Connection
+from ..connection.counters import count
+from ..connection.returning import pace
+from ..connection.websocket import WebSocket
+from ..exceptions import BackendUnavailable
+from ..groups import clients
+from ..groups.envelope import before
+from ..groups.pubsub import pubsub
+from ..logs import LogLimit, get_logger
+from ..protocol import v1
+from ..protocol.frames import CLOSE, TEXT, CloseCode, close_payload, encode
+from ..protocol.v1 import BROUGHT_KEY
+from .socket import DjangoHooks
+
+if TYPE_CHECKING:
+    from ..protocol.prepared import PreparedMessage
+
+__all__ = ["RealtimeHooks", "replace_elsewhere", "start"]
+
+logger = get_logger("django_wsmux.groups")
+
+_HEARTBEAT: Final = encode(TEXT, b"{}")
+
+#: The close codes after which a client returns at a time that it is told.
+_RETURNS: Final = frozenset({CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER})
+
+# For requests to close a socket that could not be sent.
+_unreported: Final = LogLimit()
+
+
+class RealtimeHooks(DjangoHooks):
+    """The hooks of a socket with ``wsmux.v1``.
+
+    The class of existing hooks is changed to this one, so it has no slots of its own.
+    """
+
+    __slots__ = ()
+
+    def opened(self, websocket: WebSocket) -> None:
+        """Send the welcome."""
+        options, found = websocket.options, self._handshake
+        groups = {}
+        for name, (alias, position, recovered) in (found.joined if found else {}).items():
+            if alias is not None:
+                websocket.name_group(name, alias)
+            if position != "":
+                groups[websocket.name_of_group(name)] = position, recovered
+        # A ping follows the check of the ping before it.
+        ping = options.ping_interval and max(options.ping_interval, options.ping_timeout)
+        websocket.tell(v1.welcome(clients.sign(websocket.client_id), ping or 0, groups))
+
+    def closing(self, websocket: WebSocket, code: int) -> None:
+        """Tell the client when to return, if it should."""
+        if code in _RETURNS:
+            websocket.tell(v1.bye(pace.after()))
+
+    def heartbeat(self, websocket: Any) -> bytes:
+        """Return an empty object, since a script cannot see pings."""
+        return _HEARTBEAT
+
+    def leave(self, websocket: Connection) -> None:
+        """Leave the groups of user and session; free the id."""
+        assert isinstance(websocket, WebSocket)
+        client_ids.leave(websocket.client_id, websocket)
+        super().leave(websocket)
+
+    def group_joined(
+        self,
+        websocket: WebSocket,
+        name: str,
+        alias: str | None,
+        position: str | None,
+        recovered: bool | None,
+    ) -> None:
+        """Tell the client, in the welcome if that was not sent yet."""
+        if websocket.connecting:
+            super().group_joined(websocket, name, alias, position, recovered)
+            return
+        if alias is not None:
+            websocket.name_group(name, alias)
+        if position != "":
+            group = websocket.name_of_group(name)
+            websocket.tell(v1.joined({group: (position, recovered)}))
+
+    def group_left(self, websocket: WebSocket, name: str) -> None:
+        """Tell the client."""
+        super().group_left(websocket, name)
+        websocket.tell(v1.left([websocket.name_of_group(name)]))
+
+    def group_gap(self, websocket: WebSocket, name: str, position: str) -> None:
+        """Tell the client, in the welcome if that was not sent yet."""
+        super().group_gap(websocket, name, position)
+        websocket.tell(v1.gap({websocket.name_of_group(name): position}))
+
+    def group_handled(self, websocket: WebSocket, message: PreparedMessage) -> None:
+        """Tell the client how far it is."""
+        websocket.tell(v1.mark(websocket.name_of_group(message.group), message.position))
+
+
+def start(hooks: DjangoHooks, websocket: WebSocket) -> None:
+    """Speak ``wsmux.v1`` on a socket that is about to open."""
+    hooks.__class__ = RealtimeHooks
+    websocket.use_v1()
+
+
+def replace_elsewhere(websocket: WebSocket) -> None:
+    """Have other processes close older sockets of the same client.
+
+    Only a client that has brought its id can have one.
+    """
+    brought = websocket.environ.get(BROUGHT_KEY)
+    client_id = websocket.client_id
+    if brought is None or brought.client_id != client_id:
+        return
+    payload = close_payload(clients.REPLACED, "replaced")
+    try:
+        pubsub.publish(clients.group_of(client_id), CLOSE, payload, before(time.time()))
+    except BackendUnavailable as error:
+        count("group_publish_failed")
+        suffix = _unreported.suffix()
+        if suffix is not None:
+            logger.error("%r: other processes cannot be reached: %s%s", websocket, error, suffix)
