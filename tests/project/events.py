@@ -155,6 +155,13 @@ class Room(WebSocketView):
         self.group.send(message, exclude=self.websocket)
 
 
+class Excluding(Room):
+    """Sends each message to all members but the client whose id it is."""
+
+    def receive(self, message: str | bytes) -> None:
+        self.group.send_json(message, exclude=str(message))
+
+
 class Parting(WebSocketView):
     """Sends to a group at its end, and tries to send to the peer."""
 

@@ -79,6 +79,7 @@ urlpatterns = [
     path("events/early/<what>/", events.Early.as_view()),
     path("events/suspicious/<what>/", events.Suspicious.as_view()),
     path("events/room/<name>/", events.Room.as_view()),
+    path("events/excluding/<name>/", events.Excluding.as_view()),
     path("events/watching/<name>/", events.Watching.as_view()),
     path("events/parting/", events.Parting.as_view()),
     path("events/deciding/<key>/", events.Deciding.as_view()),
