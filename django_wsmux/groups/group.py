@@ -224,6 +224,8 @@ class Group:
             recovery = joining.join(key, websocket, info, history.parse(since), alias)
         else:
             pubsub.add(key, websocket, info)
+            if alias is not None:
+                websocket.hooks.group_joined(websocket, self.name, alias, "", None)
         if websocket.closed:
             # With threads, it may have closed before it was added.
             pubsub.discard(key, websocket)

@@ -74,33 +74,32 @@ class RealtimeHooks(DjangoHooks):
 
     def group_joined(
         self,
-        websocket: WebSocket,
+        websocket: Any,
         name: str,
         alias: str | None,
         position: str | None,
         recovered: bool | None,
     ) -> None:
-        """Tell the client, in the welcome if that was not sent yet."""
-        if websocket.connecting:
-            super().group_joined(websocket, name, alias, position, recovered)
-            return
-        if alias is not None:
-            websocket.name_group(name, alias)
-        if position != "":
-            group = websocket.name_of_group(name)
-            websocket.tell(v1.joined({group: (position, recovered)}))
+        """Tell the client, in the welcome if that was not sent yet, then the view."""
+        if not websocket.connecting:
+            if alias is not None:
+                websocket.name_group(name, alias)
+            if position != "":
+                group = websocket.name_of_group(name)
+                websocket.tell(v1.joined({group: (position, recovered)}))
+        super().group_joined(websocket, name, alias, position, recovered)
 
-    def group_left(self, websocket: WebSocket, name: str) -> None:
+    def group_left(self, websocket: Any, name: str) -> None:
         """Tell the client."""
         super().group_left(websocket, name)
         websocket.tell(v1.left([websocket.name_of_group(name)]))
 
-    def group_gap(self, websocket: WebSocket, name: str, position: str) -> None:
-        """Tell the client, in the welcome if that was not sent yet."""
-        super().group_gap(websocket, name, position)
+    def group_gap(self, websocket: Any, name: str, position: str) -> None:
+        """Tell the client, in the welcome if that was not sent yet, then the view."""
         websocket.tell(v1.gap({websocket.name_of_group(name): position}))
+        super().group_gap(websocket, name, position)
 
-    def group_handled(self, websocket: WebSocket, message: PreparedMessage) -> None:
+    def group_handled(self, websocket: Any, message: PreparedMessage) -> None:
         """Tell the client how far it is."""
         websocket.tell(v1.mark(websocket.name_of_group(message.group), message.position))
 

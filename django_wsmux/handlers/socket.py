@@ -145,31 +145,6 @@ class DjangoHooks(DefaultHooks):
         if self.view is None and self._handshake is not None:
             self._handshake.accept_early()
 
-    # Groups with numbered messages, before it is known whether the client is told of them
-
-    def group_joined(
-        self,
-        websocket: Any,
-        name: str,
-        alias: str | None,
-        position: str | None,
-        recovered: bool | None,
-    ) -> None:
-        """Keep it for the welcome."""
-        if self._handshake is not None and websocket.connecting:
-            self._handshake.joined[name] = alias, position, recovered
-
-    def group_left(self, websocket: Any, name: str) -> None:
-        """Leave it out of the welcome."""
-        if self._handshake is not None:
-            self._handshake.joined.pop(name, None)
-
-    def group_gap(self, websocket: Any, name: str, position: str) -> None:
-        """Keep it for the welcome."""
-        if self._handshake is not None and name in self._handshake.joined:
-            alias = self._handshake.joined[name][0]
-            self._handshake.joined[name] = alias, position, False
-
     def surround(self, response: SwitchingProtocols) -> None:
         """Add the context managers of ``WEBSOCKET_CONTEXT`` to the context of a view."""
         assert self.request is not None
@@ -325,12 +300,22 @@ class DjangoHooks(DefaultHooks):
         position: str | None,
         recovered: bool | None,
     ) -> None:
-        """Tell an event view if its client cannot get all that it has missed."""
+        """Keep it for the welcome; tell an event view if its client has missed messages."""
+        if self._handshake is not None and websocket.connecting:
+            self._handshake.joined[name] = alias, position, recovered
         if recovered is False and self.view is not None:
             self.view.missed(Group.named(name))
 
+    def group_left(self, websocket: Connection, name: str) -> None:
+        """Leave it out of the welcome."""
+        if self._handshake is not None:
+            self._handshake.joined.pop(name, None)
+
     def group_gap(self, websocket: Connection, name: str, position: str) -> None:
-        """Tell an event view of messages that its client will never get."""
+        """Keep it for the welcome; tell an event view of messages that its client never gets."""
+        if self._handshake is not None and name in self._handshake.joined:
+            alias = self._handshake.joined[name][0]
+            self._handshake.joined[name] = alias, position, False
         missed = None if self.view is None else self.view.missed
         if missed is not None and not getattr(missed, "does_nothing", False):
             assert isinstance(websocket, WebSocket)
