@@ -41,7 +41,7 @@ class _Named:
     """The framing of ``wsmux.v1`` for messages of one group, under one name.
 
     Args:
-        name: the name that the client sees; ``""`` for messages to one socket.
+        name: the name that the client sees.
         inner: the framing of the bytes.
     """
 
@@ -56,11 +56,15 @@ class _Named:
 
     def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return the whole frame."""
-        opcode, inner = prepared.opcode, self._inner
-        payload = wrap(prepared, self._name, position)
-        if len(payload) < inner.threshold:
-            return encode(opcode, payload)
-        return inner.encode(SingleMessage(opcode, payload), "", "")
+        return _wrapped(prepared, self._name, position, self._inner)
+
+
+def _wrapped(prepared: SingleMessage, name: str, position: str, inner: Framing) -> bytes:
+    """Return the whole frame of a message of ``wsmux.v1``."""
+    opcode, payload = prepared.opcode, wrap(prepared, name, position)
+    if len(payload) < inner.threshold:
+        return encode(opcode, payload)
+    return inner.encode(SingleMessage(opcode, payload), "", "")
 
 
 class V1:
@@ -99,7 +103,7 @@ class V1:
 
     def encode(self, prepared: SingleMessage, group: str, position: str) -> bytes:
         """Return the whole frame of a message; see ``Framing``."""
-        named = _Named(self.name_of(group), self._inner)
+        name = self.name_of(group)
         if self._aliases is not None and isinstance(prepared, PreparedMessage):
-            return prepared.form(named)
-        return named.encode(prepared, group, position)
+            return prepared.form(_Named(name, self._inner))
+        return _wrapped(prepared, name, position, self._inner)

@@ -10,10 +10,13 @@ from ..connection import client_ids
 from ..connection.websocket import WebSocket
 from ..protocol.prepared import PagedMessage, PreparedMessage
 
-__all__ = ["Exclude", "exclusion", "require_socket", "variant_for", "variants"]
+__all__ = ["NOBODY", "Exclude", "exclusion", "require_socket", "variant_for", "variants"]
 
 #: The argument ``exclude`` of ``Group.send()``.
 Exclude = WebSocket | str | Container[WebSocket | str]
+
+#: The default of that argument.
+NOBODY: Final = ()
 
 #: The most ids that one message excludes.
 _MOST: Final = 8
@@ -35,6 +38,8 @@ def exclusion(
         TypeError: it is something else.
         ValueError: there are too many ids, or one is not an id.
     """
+    if exclude is NOBODY:
+        return (), ()
     if isinstance(exclude, WebSocket):
         return ((), (exclude.client_id,)) if by_id else ((exclude,), ())
     several = (exclude,) if isinstance(exclude, str) else exclude

@@ -27,7 +27,7 @@ from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from ..protocol.prepared import JSON, PreparedMessage
 from .envelope import NO_FIELDS, excluding
-from .excluding import Exclude, exclusion, require_socket
+from .excluding import NOBODY, Exclude, exclusion, require_socket
 from .json_text import dump_json
 from .members import Key
 from .pubsub import describe, key_of, members, pubsub, session_group, user_group
@@ -332,7 +332,7 @@ class Group:
         self,
         message: str | bytes,
         *,
-        exclude: Exclude = (),
+        exclude: Exclude = NOBODY,
         on_commit: bool | str = False,
         fail_silently: bool = False,
         key: str | None = None,
@@ -429,7 +429,7 @@ class Group:
         self,
         value: Any,
         *,
-        exclude: Exclude = (),
+        exclude: Exclude = NOBODY,
         on_commit: bool | str = False,
         fail_silently: bool = False,
         key: str | None = None,
