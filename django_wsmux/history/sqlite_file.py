@@ -53,6 +53,7 @@ _TABLES: Final = """
         began INTEGER NOT NULL,
         is_forgotten INTEGER NOT NULL,
         top INTEGER NOT NULL,
+        kept INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
         used INTEGER NOT NULL,
         number INTEGER NOT NULL,
@@ -84,6 +85,7 @@ _TABLES: Final = """
     CREATE TRIGGER message_stored AFTER INSERT ON message BEGIN
         UPDATE stream SET
             top = new.offset,
+            kept = kept + 1,
             bytes = bytes + length(new.body),
             used = new.sent,
             number = (SELECT max(number) + 1 FROM stream)
@@ -104,7 +106,8 @@ _TABLES: Final = """
         );
     END;
     CREATE TRIGGER message_deleted AFTER DELETE ON message BEGIN
-        UPDATE stream SET bytes = bytes - length(old.body) WHERE id = old.stream;
+        UPDATE stream SET kept = kept - 1, bytes = bytes - length(old.body)
+        WHERE id = old.stream;
     END;
     CREATE TRIGGER key_stored AFTER INSERT ON key BEGIN
         UPDATE stream SET keys = new.nth WHERE id = new.stream;

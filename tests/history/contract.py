@@ -20,6 +20,7 @@ from django_wsmux.protocol.positions import Position, moment_of, parse
 from tests.services import wait_until_said
 
 __all__ = [
+    "SOON",
     "SharedStoreContract",
     "StoreContract",
     "bodies",

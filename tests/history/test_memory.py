@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ast import literal_eval
 
 import pytest
 
@@ -35,14 +36,16 @@ def test_fork() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        assert store.changed(seen) == ("", [])
-        reading = store.read(stream())
-        os.write(writer, f"{reading.store} {reading.top}".encode())
-        os._exit(0)
+        try:
+            reading = store.read(stream())
+            found = *store.changed(seen), reading.store, reading.top
+            os.write(writer, repr(found).encode())
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
-    theirs, top = os.read(reader, 1000).decode().split()
+    answer, changed, theirs, top = literal_eval(os.read(reader, 1000).decode())
     os.close(reader)
     os.close(writer)
     assert theirs != ours
-    assert top == "0"
+    assert (answer, changed, top) == ("", [], 0)
     assert store.read(stream()).top == 3

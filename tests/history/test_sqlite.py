@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import shutil
@@ -17,6 +18,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 
 from django_wsmux.backends.local import LocalBackend
 from django_wsmux.exceptions import BackendMisconfigured, BackendUnavailable
@@ -28,6 +30,7 @@ from django_wsmux.protocol.positions import moment_of
 from tests.support import ROOT
 
 from .contract import (
+    SOON,
     SharedStoreContract,
     bodies,
     everything,
@@ -203,6 +206,24 @@ def test_locked(store: SQLiteStore) -> None:
         other.execute("COMMIT")
     fill(store, stream(), 1)
     assert offsets(everything(store, stream())) == [1, 2]
+
+
+def test_locked_while_opening(store: SQLiteStore, tmp_path: Path) -> None:
+    """A process that is stopped while it makes the file stops nobody for ever, either."""
+    fill(store, stream(), 1)
+    folder = os.open(Path(store.path).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with (
+            closing(open_store(tmp_path)) as other,
+            pytest.raises(BackendUnavailable, match="has been locked by other processes for"),
+        ):
+            other.read(stream())
+        fill(store, stream(), 1)
+    finally:
+        os.close(folder)
+    with closing(open_store(tmp_path)) as other:
+        assert other.read(stream()).top == 2
 
 
 def test_locked_for_a_moment(store: SQLiteStore) -> None:
@@ -475,6 +496,25 @@ def test_other_limits_of_stream(store: SQLiteStore) -> None:
         return not everything(store, stream()).entries
 
     wait_until(are_deleted)
+
+
+def test_counts(store: SQLiteStore) -> None:
+    """The sums of each stream are right, whatever deletes messages."""
+    for of in (stream("a", messages=16), stream("b", bytes=5000), stream("c", seconds=SOON)):
+        fill(store, of, 100, size=500)
+    fill(store, stream("d"), 10)
+    store.forget(stream("d"))
+    with override_settings(WEBSOCKET_HISTORY_BYTES=40_000):
+        store.sweep()
+    assert store._connection is not None
+    rows = store._connection.execute(
+        "SELECT name, kept, bytes, (SELECT count(*) FROM message WHERE stream = s.id), "
+        "(SELECT ifnull(sum(length(body)), 0) FROM message WHERE stream = s.id) FROM stream AS s"
+    ).fetchall()
+    assert len(rows) == 4
+    for _, kept, size, real_count, real_size in rows:
+        assert (kept, size) == (real_count, real_size)
+    assert 0 < sum(row[2] for row in rows) <= 40_000
 
 
 def test_space(store: SQLiteStore) -> None:
