@@ -190,6 +190,20 @@ def test_killed(store: SQLiteStore, tmp_path: Path) -> None:
     assert offsets(reading) == list(range(1, top + 11))
 
 
+def test_all_killed(tmp_path: Path) -> None:
+    """What processes have sent outlives them, however they end."""
+
+    def send_and_die(store: SQLiteStore) -> None:
+        fill(store, stream(), 20)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(os.waitpid(store_in(tmp_path, send_and_die), 0)[1]) == signal.SIGKILL
+    with closing(open_store(tmp_path)) as store:
+        assert offsets(everything(store, stream())) == list(range(1, 21))
+        fill(store, stream(), 1)
+        assert store.read(stream()).top == 21
+
+
 def test_locked(store: SQLiteStore) -> None:
     """While another process writes for long, nothing is sent; history can be read."""
     fill(store, stream(), 1)
