@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ..protocol.v1 import BROUGHT_KEY
+from ..protocol.v1 import BROUGHT_KEY, Brought
 
 __all__ = ["disown", "find", "known", "leave", "of", "settle"]
 
@@ -46,15 +46,23 @@ def settle(websocket: Any) -> str:
 
 def _choose(websocket: Any) -> str:
     """Return the id that the client has brought, unless another socket has it; else a new one."""
-    brought = websocket.environ.get(BROUGHT_KEY)
-    client_id: str | None = None if brought is None else brought.client_id
-    is_free = client_id is not None and client_id not in _sockets
-    return client_id if is_free and client_id else secrets.token_urlsafe(12)
+    client_id = _brought(websocket)
+    if client_id is None or client_id in _sockets:
+        client_id = secrets.token_urlsafe(12)
+    return client_id
+
+
+def _brought(websocket: Any) -> str | None:
+    brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
+    return None if brought is None else brought.client_id
 
 
 def known(websocket: Any) -> str | None:
-    """Return an id that ``of()`` has returned."""
-    return _ids.get(websocket)
+    """Return the id of a socket that has one, or whose client has brought one; else ``None``."""
+    client_id = _ids.get(websocket)
+    if client_id is None and _brought(websocket) is not None:
+        client_id = of(websocket)
+    return client_id
 
 
 def find(client_id: str) -> Any:

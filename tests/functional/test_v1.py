@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from tests.gauges import settled, wait_until
-from tests.support import Server, Wire, frame, handshake
+from tests.support import SERVERS, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
@@ -254,6 +254,126 @@ class TestIdentity:
             assert wire.frame() == (8, (4401).to_bytes(2, "big") + b"another user")
         with talking(gunicorn, path, u="anonymous") as (_, client):
             assert client
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def keeping(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
+    """Every server, keeping the messages of groups."""
+    settings = {"WEBSOCKET_HISTORY": {"*": {"messages": 10, "seconds": 600}}}
+    return start_lasting_server(request.param, env={"TEST_SETTINGS": json.dumps(settings)})
+
+
+class TestHistory:
+    """What a client has missed."""
+
+    def test_resume(self, keeping: Server) -> None:
+        """After the welcome and what connect() has sent comes what was missed, then what is new."""
+        path = "/events/room/v1-resume/"
+        with talking(keeping, path) as (wire, client):
+            assert told(wire)["text"]
+            keeping.get("/tell/?group=v1-resume&say=one")
+            first = told(wire)
+        assert (first["in"], first["text"][-4:]) == ("v1-resume", " one")
+        keeping.get("/tell/?group=v1-resume&say=two")
+        keeping.get("/tell/?group=v1-resume&say=three")
+        brought = offer(c=client, u="anonymous", g={"v1-resume": first["at"]})
+        with keeping.upgraded(path, brought) as wire:
+            welcome = told(wire)["welcome"]
+            assert welcome["client"] == client
+            assert welcome["groups"]["v1-resume"]["recovered"] is True
+            assert told(wire).keys() == {"text"}
+            two, three = told(wire), told(wire)
+            assert [each["text"].split()[1] for each in (two, three)] == ["two", "three"]
+            assert three["at"] == welcome["groups"]["v1-resume"]["at"]
+            keeping.get("/tell/?group=v1-resume&say=four")
+            assert told(wire)["text"].endswith(" four")
+
+    def test_gap(self, keeping: Server) -> None:
+        """A client whose messages are not kept any more is told so, and is sent none of them."""
+        path = "/events/room/v1-gap/"
+        with talking(keeping, path) as (wire, _):
+            assert told(wire)["text"]
+            keeping.get("/tell/?group=v1-gap&say=0")
+            first = told(wire)["at"]
+        for number in range(12):
+            keeping.get(f"/tell/?group=v1-gap&say={number}")
+        with keeping.upgraded(path, offer(g={"v1-gap": first})) as wire:
+            group = told(wire)["welcome"]["groups"]["v1-gap"]
+            assert group["recovered"] is False
+            assert told(wire).keys() == {"text"}
+            keeping.get("/tell/?group=v1-gap&say=new")
+            assert told(wire)["text"].endswith(" new")
+
+    def test_query(self, keeping: Server) -> None:
+        """A plain client brings its position in the URL, and gets the messages alone."""
+        path = "/events/room/v1-query/"
+        with talking(keeping, path) as (wire, _):
+            assert told(wire)["text"]
+            keeping.get("/tell/?group=v1-query&say=one")
+            first = told(wire)["at"]
+        keeping.get("/tell/?group=v1-query&say=two")
+        for query in (first, f"v1-query@{first}", f"v1-query%40{first}"):
+            with keeping.upgraded(f"{path}?at={query}") as wire:
+                assert wire.frame()[1].isdigit()
+                assert wire.frame()[1].endswith(b" two")
+
+    def test_function_view(self, keeping: Server) -> None:
+        """A function view joins after the welcome, so the client is told then."""
+        with keeping.upgraded("/group/?name=v1-function", offer()) as wire:
+            assert told(wire)["welcome"]["groups"] == {}
+            joined = told(wire)["joined"]
+            (name,) = joined
+            keeping.get(f"/tell/?group={name}&say=one")
+            first = told(wire)["at"]
+        keeping.get(f"/tell/?group={name}&say=two")
+        with keeping.upgraded("/group/?name=v1-function", offer(g={name: first})) as wire:
+            assert told(wire)["welcome"]["groups"] == {}
+            assert told(wire)["joined"][name]["recovered"] is True
+            assert told(wire)["text"].endswith(" two")
+
+    def test_excluded(self, keeping: Server) -> None:
+        """What a client sent to the others is not replayed to it; positions go on."""
+        path = "/events/room/v1-left-out/"
+        with talking(keeping, path) as (wire, client), talking(keeping, path) as (other, _):
+            assert told(wire)["text"]
+            assert told(other)["text"]
+            other.send(frame(0x81, b"start"))
+            start = told(wire)
+            wire.send(frame(0x81, b"mine"))
+            assert told(other)["text"] == "mine"
+            other.send(frame(0x81, b"theirs"))
+            theirs = told(wire)
+            assert theirs["text"] == "theirs"
+        with keeping.upgraded(path, offer(c=client, g={"v1-left-out": start["at"]})) as wire:
+            assert told(wire)["welcome"]["groups"]["v1-left-out"]["recovered"] is True
+            assert told(wire)["text"].isdigit()
+            assert told(wire) == theirs
+
+    def test_marks(self, keeping: Server) -> None:
+        """A view that handles the messages itself is called for those missed, too."""
+        path = "/events/watching/v1-marks/"
+        with talking(keeping, path) as (wire, _):
+            keeping.get("/tell/?group=v1-marks&say=one")
+            seen, mark = told(wire), told(wire)
+            assert "text" in seen
+            assert mark.keys() == {"at", "in"}
+        keeping.get("/tell/?group=v1-marks&say=two")
+        with keeping.upgraded(path, offer(g={"v1-marks": mark["at"]})) as wire:
+            top = told(wire)["welcome"]["groups"]["v1-marks"]["at"]
+            assert "two" in told(wire)["text"]
+            assert told(wire) == {"at": top, "in": "v1-marks"}
+
+    def test_another_user(self, keeping: Server) -> None:
+        """Nothing is replayed to the page of another user."""
+        path = "/events/room/v1-another/"
+        with talking(keeping, path) as (wire, client):
+            assert told(wire)["text"]
+            keeping.get("/tell/?group=v1-another&say=one")
+            first = told(wire)["at"]
+        keeping.get("/tell/?group=v1-another&say=two")
+        brought = offer(c=client, u="somebody", g={"v1-another": first})
+        with keeping.upgraded(path, brought) as wire:
+            assert wire.frame() == (8, (4401).to_bytes(2, "big") + b"another user")
 
 
 class TestMalformed:
