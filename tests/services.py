@@ -26,6 +26,7 @@ __all__ = [
     "postgres_environment",
     "proxy_to",
     "redis_cluster",
+    "redis_sentinel",
     "wait_until_said",
 ]
 
@@ -134,6 +135,25 @@ def redis_cluster(directory: Path) -> Iterator[list[RedisServer]]:
         wait_until_said(lambda: "cluster_state:ok" in server.ask("CLUSTER", "INFO"))  # noqa: B023
     yield servers
     for server in servers:
+        server.stop()
+
+
+@contextmanager
+def redis_sentinel(directory: Path) -> Iterator[tuple[RedisServer, RedisServer, int]]:
+    """Run a master and its replica during the block; yield them and the port of their Sentinel."""
+    master = RedisServer(directory)
+    replica = RedisServer(directory, "--replicaof", "127.0.0.1", str(master.port))
+    wait_until_said(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
+    settings = directory / "sentinel.conf"
+    settings.write_text(
+        f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds mymaster 500\n"
+        "sentinel failover-timeout mymaster 2000\n"
+    )
+    sentinel = RedisServer(directory, config=settings)
+    wait_until_said(lambda: str(replica.port) in sentinel.ask("SENTINEL", "REPLICAS", "mymaster"))
+    yield master, replica, sentinel.port
+    for server in (sentinel, replica, master):
         server.stop()
 
 

@@ -12,7 +12,7 @@ import pytest
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from tests.conftest import need
-from tests.services import RedisServer, redis_cluster, wait_until_said
+from tests.services import RedisServer, redis_cluster, redis_sentinel, wait_until_said
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +73,8 @@ class TestSentinel:
     def servers(self, tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, int]]:
         """A master, its replica, and the port of a Sentinel that watches them."""
         need("redis-server")
-        master = RedisServer(tmp_path)
-        replica = RedisServer(tmp_path, "--replicaof", "127.0.0.1", str(master.port))
-        wait_until_said(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
-        settings = tmp_path / "sentinel.conf"
-        settings.write_text(
-            f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
-            "sentinel failover-timeout mymaster 2000\n"
-        )
-        sentinel = RedisServer(tmp_path, config=settings)
-        wait_until_said(
-            lambda: str(replica.port) in sentinel.ask("SENTINEL", "REPLICAS", "mymaster")
-        )
-        yield master, replica, sentinel.port
-        for server in (sentinel, replica, master):
-            server.stop()
+        with redis_sentinel(tmp_path) as servers:
+            yield servers
 
     def test_failover(self, servers: tuple[RedisServer, RedisServer, int]) -> None:
         """Listeners and publishers follow to the new master; the gap is reported."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from django_wsmux.history.redis import RedisStore
 from django_wsmux.history.store import IDLE_SECONDS, Keep, Store, Stream
 from django_wsmux.protocol.positions import moment_of
 from tests.conftest import need
-from tests.services import RedisServer, redis_cluster, wait_until_said
+from tests.services import RedisServer, redis_cluster, redis_sentinel, wait_until_said
 
 from .contract import SharedStoreContract, bodies, everything, fill, offsets, stream
 
@@ -375,6 +376,26 @@ class TestFaults:
             assert moment_of(appended.epoch)[0] == reading.store
         finally:
             second.stop()
+
+    def test_sentinel(self, make: MakeStore, tmp_path: Path) -> None:
+        """The store follows a Sentinel to the new master, where the group begins a new epoch."""
+        need("redis-server")
+        with redis_sentinel(tmp_path) as (master, _, port):
+            store = make(f"redis+sentinel://127.0.0.1:{port}/mymaster/0?timeout=1")
+            fill(store, stream(), 3)
+            old = store.read(stream())
+            master.kill()
+
+            def is_back() -> bool:
+                with contextlib.suppress(BackendUnavailable):
+                    return store.append(stream(), b"again") is not None
+                return False
+
+            wait_until_said(is_back)
+            reading = everything(store, stream())
+            assert bodies(reading) == [b"again"]
+            assert reading.top == 1
+            assert reading.store != old.store
 
     def test_read_only(self, broker: RedisServer, make: MakeStore) -> None:
         """When the server has become a replica, the next call connects again."""
