@@ -28,19 +28,16 @@ W022           ``WEBSOCKET_OUTBOX`` without its table (``check --database defaul
 W023           a pattern of ``WEBSOCKET_HISTORY`` never applies
 W024           the history of groups is in a service's own temporary directory
 E025           ``WEBSOCKET_BACKEND`` has no store for ``WEBSOCKET_HISTORY``
+W026           Redis may delete the history of groups (``check --database default``)
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
-import ast
 import errno
-import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
@@ -59,6 +56,7 @@ from .exceptions import BackendMisconfigured, BackendUnavailable
 from .groups import namespace
 from .protocol import origin
 from .server import patching
+from .server.imports import imported_by, is_installed
 
 __all__ = [
     "check_async_middleware",
@@ -66,6 +64,7 @@ __all__ = [
     "check_backend",
     "check_context",
     "check_drivers",
+    "check_eviction",
     "check_history",
     "check_names",
     "check_one_machine",
@@ -179,9 +178,9 @@ def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMe
     The module is read, not imported: an import would create the application in every command.
     """
     module, _, _ = str(settings.WSGI_APPLICATION or "").rpartition(".")
-    imported = _imports(module)
+    imported = imported_by(module)
     # Another module of the project may wrap the application.
-    if "django.core.wsgi" not in imported or not all(map(_is_installed, imported)):
+    if "django.core.wsgi" not in imported or not all(map(is_installed, imported)):
         return []
     return [
         Warning(
@@ -192,41 +191,6 @@ def check_wsgi(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMe
             id="django_wsmux.W019",
         )
     ]
-
-
-def _imports(module: str) -> set[str]:
-    """Return the imports of a module; none if they are unknown or include this package."""
-    try:
-        loader: Any = getattr(find_spec(module), "loader", None)
-        tree = ast.parse(loader.get_source(module))
-    except Exception:
-        return set()  # Django reports it when the application is needed
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            start = "." * node.level + (node.module or "")
-            # "from django.core import wsgi" also imports a module.
-            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names |= {node.value} if node.value.startswith("django_wsmux.") else set()
-    is_ours = any(name.partition(".")[0] == "django_wsmux" for name in names)
-    return set() if is_ours else names
-
-
-def _is_installed(name: str) -> bool:
-    """Return whether a module belongs to the standard library or an installed package."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return True
-    spec = find_spec(top) if top else None
-    return spec is not None and bool({"site-packages", "dist-packages"} & {*_parts(spec)})
-
-
-def _parts(spec: ModuleSpec) -> Iterator[str]:
-    for place in [spec.origin or "", *(spec.submodule_search_locations or ())]:
-        yield from Path(place).parts
 
 
 @register(Tags.urls)
@@ -424,6 +388,21 @@ def check_history(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     from .history.checks import messages
 
     return messages(has_private_tmp=namespace.has_private_tmp())
+
+
+@register(Tags.database)
+def check_eviction(
+    app_configs: Sequence[Any] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check that Redis keeps the history of groups when its memory is full.
+
+    Only where databases are named on the command line: other checks connect to nothing.
+    """
+    if not databases or not conf.has_history():
+        return []
+    from .history.checks import evictions
+
+    return evictions(namespace.namespace())
 
 
 @register()

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 from django.core.checks import CheckMessage, Error, Warning
 
 from .. import conf
+from ..exceptions import BackendUnavailable
 from .stores import kind_of
 
-__all__ = ["messages"]
+__all__ = ["evictions", "messages"]
 
 #: How the names of the groups of users and sessions begin.
 _AUTOMATIC: Final = ("@user:", "@session:")
@@ -57,6 +58,36 @@ def messages(*, has_private_tmp: bool) -> list[CheckMessage]:
             )
         )
     return found
+
+
+def evictions(namespace: str) -> list[CheckMessage]:
+    """Ask a Redis that keeps the history whether it deletes keys when its memory is full.
+
+    Args:
+        namespace: names the project.
+    """
+    url = conf.get("WEBSOCKET_HISTORY_STORE") or conf.get("WEBSOCKET_BACKEND")
+    if kind_of(url) != "redis.RedisStore":
+        return []
+    from .redis import RedisStore
+
+    store = RedisStore(url, namespace=namespace, backend=None)
+    try:
+        policies = store.eviction_policies()
+    except BackendUnavailable:
+        return []  # it is reported when the server starts
+    finally:
+        store.close()
+    return [
+        Warning(
+            f"Redis has the maxmemory-policy {policy}: when its memory is full, it deletes the "
+            f"history of groups, and the keys that prevent a second message.",
+            hint="Set maxmemory-policy to noeviction, or WEBSOCKET_HISTORY_STORE to another "
+            "server.",
+            id="django_wsmux.W026",
+        )
+        for policy in sorted(policies - {"noeviction"})
+    ]
 
 
 def _useless(patterns: list[str]) -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from .. import conf
 from ..backends import from_url
 from ..backends.redis import RedisBackend, Script
 from ..protocol.positions import NUMBERED
-from .redis_scripts import APPEND, CHANGED, FORGET, READ, SWEEP
+from .redis_scripts import APPEND, CHANGED, FORGET, POLICY, READ, SWEEP
 from .store import (
     IDLE_SECONDS,
     KEY_SECONDS,
@@ -173,6 +173,14 @@ class RedisStore(Store):
         while is_there_more:
             size, is_there_more = self._run(SWEEP, prefix, most, _PROJECT_MILLISECONDS)
         return size
+
+    def eviction_policies(self) -> set[str]:
+        """Return the ``maxmemory-policy`` of each server.
+
+        Raises:
+            BackendUnavailable: a server cannot be reached.
+        """
+        return {self._run(POLICY, prefix).decode() for prefix in self._backend.prefixes}
 
     def close(self) -> None:
         """Close the connection, unless it is the backend's."""

@@ -30,7 +30,7 @@ from typing import Final
 from ..backends.redis import Script
 from .store import LAYOUT, MAX_KEYS
 
-__all__ = ["APPEND", "CHANGED", "FORGET", "READ", "SWEEP"]
+__all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "SWEEP"]
 
 #: Microseconds for which a change is kept at least.
 _CHANGE_MICROSECONDS: Final = 60_000_000
@@ -316,6 +316,11 @@ count(name, class, 0, nil, found[4], found[3])
 note(name)
 return epoch
 """
+)
+
+#: Returns what the server does when its memory is full.
+POLICY: Final = Script(
+    "return string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')"
 )
 
 #: Deletes expired messages, then the oldest ones until at most ``ARGV[2]`` bytes are left, unless

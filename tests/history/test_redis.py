@@ -6,10 +6,12 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from django_wsmux import checks
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import make_peers
 from django_wsmux.backends.redis import RedisBackend
@@ -455,6 +457,25 @@ class TestFaults:
                 call()
         redis_server.ask("HSET", f"wsmux:{namespace}:history:row:room.1", "l", "1")
         assert store.read(stream()).top == 1
+
+    def test_eviction(self, broker: RedisServer, settings: Any) -> None:
+        """A check warns of a server that deletes keys when its memory is full, if it may ask."""
+        settings.WEBSOCKET_BACKEND = broker.url
+        broker.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+
+        def found(databases: list[str] | None) -> list[str | None]:
+            return [message.id for message in checks.check_eviction(None, databases)]
+
+        assert found(["default"]) == []
+        settings.WEBSOCKET_HISTORY = {"room.*": {"messages": 1, "seconds": 1}}
+        assert found(["default"]) == ["django_wsmux.W026"]
+        assert found(None) == []
+        broker.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        assert found(["default"]) == []
+        broker.kill()
+        assert found(["default"]) == []
+        settings.WEBSOCKET_HISTORY_STORE = "memory://"
+        assert found(["default"]) == []
 
     def test_unknown_fields(
         self, redis_server: RedisServer, make: MakeStore, namespace: str
