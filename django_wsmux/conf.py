@@ -268,6 +268,9 @@ _HISTORY_LIMITS: Final[dict[str, tuple[type, ...]]] = {
     "bytes": (int,),
 }
 
+# Stores count microseconds and bytes in 64 bits.
+_MAX_HISTORY_LIMIT: Final = 10**9
+
 
 def _history_problem(value: Any) -> str | None:
     if not isinstance(value, dict):
@@ -286,8 +289,12 @@ def _history_problem(value: Any) -> str | None:
                 return f"has an unknown limit {name!r} for {pattern!r}: they are " + ", ".join(
                     _HISTORY_LIMITS
                 )
-            if type(limit) not in kind or limit <= 0:
-                return f"has {name} {limit!r} for {pattern!r}: it must be a number above 0"
+            if type(limit) not in kind or not 0 < limit <= _MAX_HISTORY_LIMIT:
+                number = "number" if float in kind else "whole number"
+                return (
+                    f"has {name} {limit!r} for {pattern!r}: it must be a {number} above 0, at "
+                    f"most {_MAX_HISTORY_LIMIT}"
+                )
     return None
 
 

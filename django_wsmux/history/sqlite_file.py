@@ -303,7 +303,7 @@ class HistoryFile:
         for path in self._paths():
             try:
                 status = os.stat(path)
-            except FileNotFoundError:
+            except OSError:
                 found.append(None)
             else:
                 found.append((status.st_dev, status.st_ino))
@@ -332,12 +332,11 @@ def now() -> int:
 
 def boot_id() -> str:
     """Return a text that is another one after the machine was started again."""
-    try:
+    if sys.platform.startswith("linux"):
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
-    except FileNotFoundError:
-        # macOS has the first, the BSDs have the second.
-        return _sysctl("kern.bootsessionuuid") or _sysctl("kern.boottime")
+    # macOS has the first, the BSDs have the second.
+    return _sysctl("kern.bootsessionuuid") or _sysctl("kern.boottime")
 
 
 def _sysctl(name: str) -> str:

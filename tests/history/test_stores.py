@@ -102,6 +102,18 @@ def test_namespace(tmp_path: Path) -> None:
     assert paths[0].startswith(backend.place)
 
 
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "postgres://?using=default"])
+def test_of_broker(url: str) -> None:
+    """A store with the URL of the backend publishes; another one only keeps messages."""
+    backend = from_url(url, namespace="tests")
+    with override_settings(WEBSOCKET_BACKEND=url):
+        assert present(backend)._publishes  # type: ignore[attr-defined]
+        with override_settings(WEBSOCKET_HISTORY_STORE=url):
+            assert present(backend)._publishes  # type: ignore[attr-defined]
+    with override_settings(WEBSOCKET_BACKEND="local://", WEBSOCKET_HISTORY_STORE=url):
+        assert not present(from_url("local://"))._publishes  # type: ignore[attr-defined]
+
+
 def test_after_fork(tmp_path: Path) -> None:
     """A forked child goes on with the same file, although another thread was making the store."""
     with override_settings(WEBSOCKET_HISTORY_STORE=f"local://{tmp_path}"):
