@@ -310,3 +310,38 @@ def test_worker_without_django() -> None:
     """The worker imports no Django: gunicorn imports it before it patches the process."""
     program = "import sys, django_wsmux.worker; sys.exit('django' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, check=True)
+
+
+#: A process that uses sockets and groups, but keeps no messages.
+_PLAIN = """
+import sys
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x" * 50, ROOT_URLCONF=__name__, WEBSOCKET_URLCONF=__name__,
+    ALLOWED_HOSTS=["*"], WEBSOCKET_BACKEND="memory://", INSTALLED_APPS=["django_wsmux"],
+)
+import django
+django.setup()
+from django.urls import path
+from django_wsmux.groups import Group
+from django_wsmux.test import WebSocketClient
+from django_wsmux.views import WebSocketView
+
+class Room(WebSocketView):
+    groups = ["room"]
+
+    def receive(self, message):
+        Group("room").send(message)
+
+urlpatterns = [path("room/", Room.as_view())]
+with WebSocketClient().websocket("/room/") as ws:
+    ws.send("hi")
+    assert ws.receive() == "hi"
+unwanted = {"django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg"}
+sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
+"""
+
+
+def test_nothing_of_histories() -> None:
+    """A process without WEBSOCKET_HISTORY imports nothing of what keeps messages."""
+    subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
