@@ -55,8 +55,8 @@ ALLOWED = {
     "wsgiref": "server",
     "wsgi": "monitoring handlers groups server conf exceptions",
     "test": "testing exceptions",
-    "testing": "test wsgi monitoring handlers groups server transports connection protocol conf "
-    "backends signals exceptions",
+    "testing": "test wsgi monitoring handlers history groups server transports connection protocol "
+    "conf backends signals exceptions",
     "management": "wsgi templatetags monitoring groups server transports connection conf backends "
     "testing exceptions",
 }

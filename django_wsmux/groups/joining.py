@@ -77,11 +77,18 @@ def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | N
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
     if brought is None:
         return None
-    name = alias or shown(name_of(key))
+    name = _name(key, alias, brought)
     if name[0] == "@" and name not in brought.names:
         return None  # a position without a name is for a group that the view joins
     text = brought.take(name)
     return None if text is None else positions.parse(text)
+
+
+def _name(key: Key, alias: str | None, brought: Brought) -> str:
+    """Return the name under which a client has brought the position of a group, if it has."""
+    name = shown(name_of(key))
+    # A page that knows no alias uses the name itself.
+    return alias if alias and name not in {*brought.names, *brought.recovered} else name
 
 
 def _admit_later(
@@ -119,6 +126,9 @@ def _admit(
         websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
         tracked.waiting.pop(websocket, None)
         recovered = None if since is None else start is not None
+        brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
+        if brought is not None:
+            brought.note(_name(tracked.key, alias, brought), recovered)
         counters["history_replayed"] += len(own)
         if recovered is False:
             count("history_gaps")

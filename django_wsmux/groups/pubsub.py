@@ -44,6 +44,7 @@ __all__ = [
     "channel_of",
     "cut",
     "describe",
+    "is_alone",
     "key_of",
     "members",
     "membership",
@@ -122,6 +123,13 @@ def channel_of(key: Key) -> str:
 def _url() -> str:
     url: str = conf.get("WEBSOCKET_BACKEND")
     return url
+
+
+def is_alone() -> bool:
+    """Return whether groups stay within this process."""
+    url = _url()
+    # Windows has no unix sockets.
+    return url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
 
 
 def describe(key: Key) -> list[dict[str, Any]]:
@@ -235,9 +243,7 @@ class PubSub:
             self._answers.clear()
             self._is_serving = False
             self._subscribed.clear()
-            # Windows has no unix sockets, so groups stay within the process there.
-            is_alone = url == ALONE or (url.startswith("local:") and not hasattr(socket, "AF_UNIX"))
-            self._backend = None if is_alone else from_url(url, namespace=namespace())
+            self._backend = None if is_alone() else from_url(url, namespace=namespace())
             self._made_for = url
 
     def disown(self) -> None:

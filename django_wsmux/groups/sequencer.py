@@ -118,7 +118,6 @@ class NumberedSequencer(Sequencer):
 
     def __init__(self) -> None:
         super().__init__(pubsub.deliver)
-        self.is_polling = True
         self._begin()
 
     def _begin(self) -> None:
@@ -257,7 +256,6 @@ class NumberedSequencer(Sequencer):
             if stream is not None:
                 with self.lock:
                     self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
-                self._start_polling()
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
         """Forget a member, and the group with its last member."""
@@ -384,6 +382,7 @@ class NumberedSequencer(Sequencer):
             reading: its row, and messages.
             news: ``Sequence.news`` from before the reading.
         """
+        self._start_polling()
         sequence = tracked.sequence
         with self.lock:
             if tracked is not self._tracked.get(tracked.key):
@@ -466,14 +465,14 @@ class NumberedSequencer(Sequencer):
     # Polling
 
     def _start_polling(self) -> None:
-        if not self._has_poller and self.is_polling:
+        if not self._has_poller and not self.store().is_private:
             self._has_poller = _start(self._poll, "django_wsmux history poll")
 
     def _poll(self) -> None:
         """Ask the store from time to time what has changed, and sweep it."""
         pid, seen = os.getpid(), ""
         next_sweep = time.monotonic() + SWEEP
-        while os.getpid() == pid and self.is_polling:
+        while os.getpid() == pid:
             try:
                 is_first = not seen
                 seen, changed = self.store().changed(seen)

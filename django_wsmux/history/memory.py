@@ -29,6 +29,9 @@ __all__ = ["MemoryStore"]
 
 _MICROSECONDS: Final = 1_000_000
 
+#: Changes after which the store sweeps itself, as no thread does it.
+_SWEEP: Final = 1000
+
 
 class _Kept(NamedTuple):
     number: int  # in the whole store
@@ -71,6 +74,8 @@ class MemoryStore(Store):
         url: ``memory://``.
         namespace, backend: as of other stores; not used.
     """
+
+    is_private = True
 
     def __init__(
         self, url: str = "memory://", *, namespace: str = "", backend: Backend | None = None
@@ -115,6 +120,8 @@ class MemoryStore(Store):
             row.bytes += len(message)
             while len(row.kept) > stream.keep.messages or row.bytes > stream.keep.bytes:
                 row.drop()
+            if not self._number % _SWEEP:
+                self._sweep(now)
             return Appended(epoch_of(self._store, row.began), row.top, False)
 
     def read(
@@ -171,24 +178,26 @@ class MemoryStore(Store):
     def sweep(self) -> None:
         """Delete what need not be kept any more."""
         with self._enter():
-            now = _now()
-            for name, row in list(self._rows.items()):
-                while row.kept and row.kept[0].expires <= now:
-                    row.drop()
-                row.keys = {key: until for key, until in row.keys.items() if until > now}
-                is_idle = row.used + IDLE_SECONDS * _MICROSECONDS <= now
-                if is_idle and not row.kept and not row.keys:
-                    del self._rows[name]
-            excess = sum(row.bytes for row in self._rows.values())
-            excess -= conf.get("WEBSOCKET_HISTORY_BYTES")
-            if excess > 0:
-                for _, oldest in sorted(
-                    ((each.number, row) for row in self._rows.values() for each in row.kept),
-                    key=lambda pair: pair[0],
-                ):
-                    excess -= oldest.drop()
-                    if excess <= 0:
-                        break
+            self._sweep(_now())
+
+    def _sweep(self, now: int) -> None:
+        for name, row in list(self._rows.items()):
+            while row.kept and row.kept[0].expires <= now:
+                row.drop()
+            row.keys = {key: until for key, until in row.keys.items() if until > now}
+            is_idle = row.used + IDLE_SECONDS * _MICROSECONDS <= now
+            if is_idle and not row.kept and not row.keys:
+                del self._rows[name]
+        excess = sum(row.bytes for row in self._rows.values())
+        excess -= conf.get("WEBSOCKET_HISTORY_BYTES")
+        if excess > 0:
+            for _, oldest in sorted(
+                ((each.number, row) for row in self._rows.values() for each in row.kept),
+                key=lambda pair: pair[0],
+            ):
+                excess -= oldest.drop()
+                if excess <= 0:
+                    break
 
     def close(self) -> None:
         """Do nothing: there are no files."""

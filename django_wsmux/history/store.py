@@ -132,7 +132,12 @@ class Store(ABC):
     """Numbers and keeps messages; see the module.
 
     A forked child begins again with its own connections.
+
+    Attributes:
+        is_private: whether no other process uses it, and it sweeps itself.
     """
+
+    is_private = False
 
     @abstractmethod
     def append(

@@ -163,13 +163,16 @@ class Brought:
     Attributes:
         client_id: its id; after the handshake has begun, only an id with the right signature.
         identity: whom the page was made for, as a hash; ``None`` if it does not say.
+        recovered: for each group whose position was taken: whether nothing is missed; ``None``
+            until that is known.
     """
 
-    __slots__ = ("_first", "_positions", "client_id", "identity")
+    __slots__ = ("_first", "_positions", "client_id", "identity", "recovered")
 
     def __init__(self, client_id: str | None = None, identity: str | None = None) -> None:
         self.client_id = client_id
         self.identity = identity
+        self.recovered: dict[str, bool | None] = {}
         self._positions: dict[str, str] = {}
         # For the first group that is asked for and has no position of its own.
         self._first: str | None = None
@@ -206,7 +209,14 @@ class Brought:
         position = self._positions.pop(name, None)
         if position is None:
             position, self._first = self._first, None
+        if position is not None:
+            self.recovered[name] = None
         return position
+
+    def note(self, name: str, recovered: bool | None) -> None:
+        """Note whether the client gets all that followed the position of a group."""
+        if name in self.recovered:
+            self.recovered[name] = recovered
 
 
 def brought_by(environ: dict[str, Any]) -> Brought | None:

@@ -121,6 +121,32 @@ class WebSocketTestMixin(_Base):
         )
         self.assertEqual(found, expected, msg)
 
+    def assertRecovered(self, websocket: ClientWebSocket, msg: str | None = None) -> None:
+        """Assert that a client that has returned gets all that its groups were sent meanwhile.
+
+        Args:
+            websocket: the client's end, after ``resume()`` or with ``?at=`` in its URL.
+            msg: message for a failure.
+        """
+        found = websocket.recovered
+        if not found or not all(found.values()):
+            self.fail(self._formatMessage(msg, f"not recovered: {found or 'no group was joined'}"))
+
+    def assertGap(
+        self, websocket: ClientWebSocket, group: str | None = None, msg: str | None = None
+    ) -> None:
+        """Assert that a client that has returned misses messages of a group.
+
+        Args:
+            websocket: the client's end, after ``resume()`` or with ``?at=`` in its URL.
+            group: name of the group, as the client knows it; ``None`` for any.
+            msg: message for a failure.
+        """
+        found = websocket.recovered
+        groups = found if group is None else {group: found.get(group)}
+        if False not in groups.values():
+            self.fail(self._formatMessage(msg, f"no gap: {found or 'no group was joined'}"))
+
     def assertRefused(self, status: int, target: str | Callable[[], object], **options: Any) -> Any:
         """Assert that a handshake is refused.
 

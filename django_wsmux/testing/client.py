@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 
 from django.core.signals import got_request_exception
 from django.test import Client
 
+from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..groups.clients import sign
 from ..groups.json_text import dump_json
+from ..protocol import handshake, v1
 from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode, close_payload
 from .handler import (
@@ -21,6 +26,7 @@ from .handler import (
     WebSocketClientHandler,
     connections_kept,
 )
+from .histories import forget_histories, positions_of
 from .memory import Loop, current_loop
 from .memory_client import MemoryPeer
 from .places import place_of, view_name
@@ -51,8 +57,22 @@ class ClientWebSocket:
             responses, with ``wsgi_request``, ``context`` and so on.
     """
 
-    def __init__(self, client: WebSocketClient, exchange: Exchange, response: TestResponse) -> None:
+    def __init__(
+        self,
+        client: WebSocketClient,
+        exchange: Exchange,
+        response: TestResponse,
+        reopen: Callable[[str, Sequence[str]], ClientWebSocket],
+    ) -> None:
         self._client = client
+        # Opens another socket with further arguments in the query string, and subprotocols.
+        self._reopen = reopen
+        # What the client has when the line dies: positions by name, and its signed id.
+        self._positions: dict[str, str] = {}
+        self._client_id = ""
+        self._use(exchange, response)
+
+    def _use(self, exchange: Exchange, response: TestResponse) -> None:
         self._exchange = exchange
         self._loop = exchange.loop
         self._peer = exchange.peer
@@ -194,6 +214,73 @@ class ClientWebSocket:
         """The negotiated subprotocol, or ``None``."""
         return self._peer.subprotocol
 
+    # Returning
+
+    def cut(self) -> None:
+        """Let the line die, as in a tunnel: the view gets 1006, and the client sends no close.
+
+        What the client has received until now is what it has when it returns.
+
+        Example::
+
+            with self.client.websocket("/room/1/") as ws:
+                ws.cut()
+                Group("room.1").send("hello")
+                ws.resume()
+                self.assertReceives(ws, "hello")
+                self.assertRecovered(ws)
+
+        Raises:
+            ConnectionClosed: the socket is closed.
+        """
+        self._take_turns()
+        self._require_open()
+        transport = self._peer.transport
+        assert transport is not None
+        websocket = transport.websocket
+        assert isinstance(websocket, WebSocket)
+        self._positions = positions_of(websocket)
+        self._client_id = sign(websocket.client_id) if self.subprotocol == handshake.V1 else ""
+        transport.abort()
+        self._take_turns()
+
+    def resume(self) -> None:
+        """Open the socket again, as a client that returns: with the positions that it has.
+
+        The handshake has the arguments of the first one. Messages that were not received yet stay.
+
+        Raises:
+            RuntimeError: ``cut()`` was not called.
+            HandshakeRefused: the handshake was refused.
+        """
+        if self._peer.closed_with is None or not (self._positions or self._client_id):
+            raise RuntimeError(
+                "call cut() before resume(); the socket must be in a group with a history "
+                "(WEBSOCKET_HISTORY)"
+            )
+        unread = self._peer.messages
+        if self._client_id:
+            entry = json.dumps({"c": self._client_id, "g": self._positions}).encode()
+            subprotocols = [v1.PREFIX + urlsafe_b64encode(entry).decode().rstrip("=")]
+            found = self._reopen("", subprotocols)
+        else:
+            at = ",".join(f"{name}@{where}" for name, where in self._positions.items())
+            found = self._reopen(urlencode({"at": at}), ())
+        del _unfinished[found]
+        with connections_kept():
+            self._exchange.end()
+        self._use(found._exchange, found.response)
+        self._peer.messages.extendleft(reversed(unread))
+
+    @property
+    def recovered(self) -> dict[str, bool | None]:
+        """For each group that the client has brought a position for: whether nothing is missed.
+
+        ``None`` stands for a store that cannot be read yet.
+        """
+        brought = self._exchange.brought
+        return {} if brought is None else dict(brought.recovered)
+
     def finish(self) -> None:
         """Close the socket and end its view; the end of a ``with`` block calls it."""
         _unfinished.pop(self, None)
@@ -291,20 +378,26 @@ class WebSocketClient(Client):
             Exception: the exception of the view; see ``raise_request_exception`` of
                 ``django.test.Client``.
         """
+
+        def reopen(query: str, more: Sequence[str]) -> ClientWebSocket:
+            again = f"{path}{'&' if '?' in path else '?'}{query}" if query else path
+            names = [*subprotocols, *more]
+            return self.websocket(again, names, headers, origin, secure=secure, **extra)
+
         peer = MemoryPeer(subprotocols)
         exchange = Exchange(peer, has_origin=origin is None)
+        environ = {**extra, EXCHANGE_KEY: exchange}
         if origin:
-            extra["HTTP_ORIGIN"] = origin
-        extra[EXCHANGE_KEY] = exchange
+            environ["HTTP_ORIGIN"] = origin
         all_headers = {**peer.request_headers(), **(headers or {})}
         try:
-            response = self.generic("GET", path, secure=secure, headers=all_headers, **extra)
+            response = self.generic("GET", path, secure=secure, headers=all_headers, **environ)
             if not exchange.takeover.is_taken:
                 raise HandshakeRefused(response)
         except BaseException:
             exchange.end()
             raise
-        return ClientWebSocket(self, exchange, response)
+        return ClientWebSocket(self, exchange, response, reopen)
 
     @contextmanager
     def raising_errors(self) -> Iterator[None]:
@@ -324,8 +417,9 @@ class WebSocketClient(Client):
 
 
 def close_all() -> None:
-    """Finish every socket that a test left open, the last one first."""
+    """Finish every socket that a test left open, the last one first; forget what groups keep."""
     with ExitStack() as stack:
         for websocket in _unfinished:
             if websocket.is_of(current_loop()):
                 stack.callback(websocket.finish)
+    forget_histories()

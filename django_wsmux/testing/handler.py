@@ -21,6 +21,7 @@ from ..handlers.databases import SharedConnections
 from ..handlers.handler import WebSocketHandler
 from ..logs import forget_lines
 from ..monitoring import overview
+from ..protocol.v1 import BROUGHT_KEY, Brought
 from ..server.dispatcher import answer_upgrade
 from ..server.takeover import TAKEOVER_KEY
 from .memory import MemoryTakeover, Task, current_loop
@@ -61,6 +62,8 @@ class Exchange:
         self.takeover = MemoryTakeover(self.loop, peer, self._loan.begin)
         self.request: HttpRequest | None = None
         self.response: HttpResponseBase | None = None
+        # What the client has brought, which notes what it gets for it.
+        self.brought: Brought | None = None
         self._task: Task | None = None
         # Arguments of start_response(), for a server.
         self._started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -141,6 +144,7 @@ class _Handler(WebSocketHandler):
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         exchange: Exchange = request.META.pop(EXCHANGE_KEY)
         exchange.request = request
+        exchange.brought = request.META.get(BROUGHT_KEY)
         exchange.response = super().get_response(request)
         return exchange.response
 

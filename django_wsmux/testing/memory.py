@@ -172,7 +172,7 @@ class MemoryTransport:
         self, loop: Loop, websocket: Connection, peer: Peer, arrive: Callable[[], object]
     ) -> None:
         self._loop = loop
-        self._websocket = websocket
+        self.websocket = websocket
         self._peer = peer
         self._arrive = arrive
         self._incoming = b""
@@ -197,7 +197,7 @@ class MemoryTransport:
     def _pass_on(self) -> None:
         if self._is_reading and self._incoming and not self._is_closed:
             data, self._incoming = self._incoming, b""
-            self._websocket.data_received(data, len(data))
+            self.websocket.data_received(data, len(data))
 
     def end_tasks(self) -> None:
         """End all tasks of this socket where they wait."""
@@ -249,13 +249,11 @@ class MemoryTransport:
         task = getcurrent()
         if not isinstance(task, Task):
             raise RuntimeError(
-                f"{self._websocket}: this is the view's end of the socket, where only a view may "
+                f"{self.websocket}: this is the view's end of the socket, where only a view may "
                 f"wait; call receive() of the test's client instead"
             )
         if self.waiter is not None:
-            raise RuntimeError(
-                f"another task is already waiting for a message on {self._websocket}"
-            )
+            raise RuntimeError(f"another task is already waiting for a message on {self.websocket}")
         cancel = None
         if timeout is not None:
             cancel = self._loop.call_later(timeout, lambda: self._go_on(task, False))
@@ -320,7 +318,7 @@ class MemoryTransport:
         if not self._is_closed:
             self._is_closed = True
             self._peer.eof_received()
-            self._websocket.connection_lost()
+            self.websocket.connection_lost()
 
     def disown(self) -> None:
         """Give up the peer in a forked child."""

@@ -15,18 +15,16 @@ from .peers import HISTORY, Peer
 
 @pytest.fixture
 def history() -> Iterator[None]:
-    """A store of its own for each test, without polls."""
+    """A store of its own for each test."""
     changed = override_settings(
         WEBSOCKET_BACKEND="memory://", WEBSOCKET_HISTORY=HISTORY, WEBSOCKET_HISTORY_LIMIT=4
     )
     with changed:
-        sequencer.is_polling = False
         stores.reset()
         sequencer.reset()
         yield
         sequencer.reset()
         stores.reset()
-        sequencer.is_polling = True
 
 
 @pytest.fixture
