@@ -16,7 +16,7 @@ from psycopg import Error, OperationalError, pq
 
 from .selector import READ, WRITE, WakeableSelector, close
 
-__all__ = ["FAILURES", "Session", "SqlError", "Value"]
+__all__ = ["FAILURES", "Rows", "Session", "SqlError", "Value"]
 
 
 class SqlError(Exception):
@@ -36,6 +36,8 @@ FAILURES: Final = (OSError, Error, SqlError)
 
 #: A parameter of a statement; ``None`` for NULL.
 Value = str | bytes | None
+#: The rows that a statement returns, with texts and ``bytea`` as bytes.
+Rows = list[list[bytes | None]]
 
 _POLLING: Final = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
 #: The formats of parameters and results. Texts are the same in both.
@@ -82,8 +84,8 @@ class Session:
 
     def execute(
         self, sql: bytes, values: Sequence[Value] = (), *, is_prepared: bool = False
-    ) -> list[list[bytes | None]]:
-        """Run a statement; return its rows, with texts and ``bytea`` as bytes.
+    ) -> Rows:
+        """Run a statement, and return its rows.
 
         Args:
             sql: the statement, with parameters ``$1`` and so on. It casts results of other types to
@@ -111,13 +113,13 @@ class Session:
             self._connection.send_query_prepared(name, sent, formats, _BINARY)
         return self._results(deadline)
 
-    def _results(self, deadline: float) -> list[list[bytes | None]]:
+    def _results(self, deadline: float) -> Rows:
         """Wait for the results of what was sent; return the rows of the last one."""
         connection = self._connection
         while connection.flush():
             self._wait(READ | WRITE, deadline)
             connection.consume_input()
-        rows: list[list[bytes | None]] = []
+        rows: Rows = []
         error: SqlError | None = None
         while True:
             while connection.is_busy():

@@ -30,7 +30,7 @@ from typing import Final
 from .. import conf
 from ..backends import Backend, from_url
 from ..backends.postgresql import PostgresBackend
-from ..backends.postgresql_connection import FAILURES, Session, SqlError, Value
+from ..backends.postgresql_connection import FAILURES, Rows, Session, SqlError, Value
 from . import postgresql_statements as sql
 from .store import KEY_SECONDS, LAYOUT, Appended, Changed, Entry, Reading, Store, Stream
 
@@ -122,7 +122,7 @@ class PostgresStore(Store):
 
     def _execute_begin(
         self, session: Session, stream: Stream, replaced: str, *, is_forgotten: bool = False
-    ) -> list[list[bytes | None]]:
+    ) -> Rows:
         incarnation = self._incarnation(session)
         name = stream.name.encode("utf-8", _ERRORS)
         values = (incarnation, self._id(stream), self._namespace, name, str(is_forgotten), replaced)
@@ -163,7 +163,7 @@ class PostgresStore(Store):
             str(max_bytes),
         ]
 
-        def read(session: Session) -> tuple[str, list[list[bytes | None]]]:
+        def read(session: Session) -> tuple[str, Rows]:
             incarnation = self._incarnation(session)
             statement = sql.READ_NEWEST if newest else sql.READ
             rows = session.execute(statement, values, is_prepared=True)
@@ -196,7 +196,7 @@ class PostgresStore(Store):
         """Return which streams have changed; see ``Store``."""
         asked, _, snapshot = seen.partition(" ")
 
-        def changed(session: Session) -> tuple[str, list[list[bytes | None]]]:
+        def changed(session: Session) -> tuple[str, Rows]:
             incarnation = self._incarnation(session)
             before = None if not seen else snapshot if asked == incarnation else _NOTHING
             rows = session.execute(sql.CHANGED, [self._namespace, before], is_prepared=True)
@@ -216,37 +216,40 @@ class PostgresStore(Store):
     def sweep(self) -> None:
         """Delete what need not be kept any more; see ``Store``.
 
-        One process of all that use the database sweeps at a time, over a connection of its own, so
-        that no publication waits for it.
+        Of all processes of a project one sweeps, as long as it does so regularly, over a connection
+        of its own, so that no publication waits for it.
         """
+        backend = self._backend
+        lease = hashlib.blake2b(self._namespace.encode(), digest_size=16).hexdigest()
+        rows = backend.run(lambda session: session.execute(sql.LEASE, [lease, backend.id.hex()]))
+        if not rows:
+            return
         try:
-            session = self._backend.connect(_SWEEP_TIMEOUT)
+            session = backend.connect(_SWEEP_TIMEOUT)
             try:
-                self._sweep(session)
+                self._sweep(session, _text(rows[0][0]))
             finally:
                 session.close()
         except FAILURES as error:
-            raise self._backend.unavailable(error, self._backend.advice) from error
+            raise backend.unavailable(error, backend.advice) from error
 
-    def _sweep(self, session: Session) -> None:
+    def _sweep(self, session: Session, time: str) -> None:
         session.execute(b"SET synchronous_commit TO off")
-        is_mine, now = session.execute(sql.TRY_LOCK)[0]
-        if is_mine != b"true":
-            return
-        time = _text(now)
         session.execute(sql.EXPIRED_KEYS, [time])
         session.execute(sql.EXTRA_KEYS)
-        session.execute(sql.EXPIRED_MARK, [time])
-        while _number(session, sql.EXPIRED_MESSAGES, time) == sql.BATCH:
-            pass
-        excess = _number(session, sql.SIZE, self._namespace) - conf.get("WEBSOCKET_HISTORY_BYTES")
+        while True:
+            found = session.execute(sql.EXPIRED, [time, self._namespace])
+            _delete(session, found)
+            if len(found) < sql.MOST_FOUND:
+                break
+        kept = _int(session.execute(sql.SIZE, [self._namespace])[0][0])
+        excess = kept - conf.get("WEBSOCKET_HISTORY_BYTES")
         while excess > 0:
-            last, size = session.execute(sql.CUT, [self._namespace, str(excess)])[0]
-            if last is None:
+            found = session.execute(sql.OLDEST, [self._namespace, str(excess)])
+            if not found:
                 break  # they have been deleted meanwhile
-            for statement in (sql.CUT_MARK, sql.CUT_MESSAGES):
-                session.execute(statement, [self._namespace, _text(last)])
-            excess -= _int(size)
+            _delete(session, found)
+            excess -= sum(_int(size) for _, _, size in found)
         session.execute(sql.IDLE_ROWS, [time])
 
     def close(self) -> None:
@@ -289,13 +292,18 @@ def _check_layout(layout: bytes | None) -> None:
         )
 
 
+def _delete(session: Session, found: Rows) -> None:
+    """Delete the messages that the sweep has found."""
+    for begin in range(0, len(found), sql.BATCH):
+        batch = found[begin : begin + sql.BATCH]
+        places = ",".join(f'"{_text(row[0])}"' for row in batch)
+        transactions = ",".join(_text(row[1]) for row in batch)
+        session.execute(sql.DELETE, [f"{{{places}}}", f"{{{transactions}}}"])
+
+
 def _text(value: bytes | None) -> str:
     return (value or b"").decode()
 
 
 def _int(value: bytes | None) -> int:
     return int(value or b"0")
-
-
-def _number(session: Session, statement: bytes, value: str) -> int:
-    return _int(session.execute(statement, [value])[0][0])

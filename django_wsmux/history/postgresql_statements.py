@@ -1,8 +1,7 @@
 """The statements of ``history.postgresql``.
 
-Parameters and results that are not ``bytea`` are text. A statement that changes a stream locks its
-row first and its messages afterwards. The sweep, which locks many messages, never waits for a row
-while it does, so there are no deadlocks.
+Parameters and results that are not ``bytea`` are text. Every statement locks rows of streams first,
+and messages or keys afterwards, so there are no deadlocks.
 """
 
 # ruff: noqa: S608  # the statements are put together of constants
@@ -20,31 +19,32 @@ __all__ = [
     "BATCH",
     "BEGIN",
     "CHANGED",
-    "CUT",
-    "CUT_MARK",
-    "CUT_MESSAGES",
+    "DELETE",
+    "EXPIRED",
     "EXPIRED_KEYS",
-    "EXPIRED_MARK",
-    "EXPIRED_MESSAGES",
     "EXTRA_KEYS",
     "FIND",
     "IDENTIFY",
     "IDLE_ROWS",
+    "LEASE",
+    "MOST_FOUND",
+    "OLDEST",
     "READ",
     "READ_NEWEST",
     "SETTINGS",
     "SIZE",
-    "TRY_LOCK",
 ]
 
-#: The most messages that one statement of the sweep deletes.
-BATCH: Final = 10_000
+#: The most messages that the sweep finds at once, and that one of its statements deletes; senders
+#: wait for that statement.
+MOST_FOUND: Final = 50_000
+BATCH: Final = 1_000
 
 #: How many messages a stream has beyond its limits before they are deleted, all at once.
 _SLACK: Final = 16
 
-#: The key of the advisory lock of the sweep, arbitrary.
-_LOCK: Final = 7_307_217_412_953_010_469
+#: Seconds for which one process sweeps and others do not; longer than between two sweeps.
+_LEASE: Final = 150
 
 #: The transaction, as the tables store it.
 _XACT: Final = "pg_current_xact_id()::text::bigint"
@@ -209,15 +209,19 @@ FROM (VALUES (1)) AS one LEFT JOIN (changed CROSS JOIN LATERAL (
 ) AS row) ON true
 """.encode()
 
-# The sweep. Its first parameter is a time: what expires later is the next sweep's.
+# The sweep. What expires later than its time is left to the next one.
 
-#: Take the lock of the sweep until the session ends; return whether that was possible, and the
-#: time.
-TRY_LOCK: Final = f"""
-SELECT pg_try_advisory_lock({_LOCK})::text, clock_timestamp()::text
+#: Take or renew the lease of a namespace's sweep, which is a key of no stream; return the time, or
+#: no row if another process has the lease. $1: the id. $2: the process.
+LEASE: Final = f"""
+INSERT INTO django_wsmux_key AS k (id, stream, expires)
+VALUES ($1::uuid, $2::uuid, clock_timestamp() + make_interval(secs => {_LEASE}))
+ON CONFLICT (id) DO UPDATE SET stream = excluded.stream, expires = excluded.expires
+WHERE k.stream = excluded.stream OR k.expires <= clock_timestamp()
+RETURNING clock_timestamp()::text
 """.encode()
 
-#: Delete expired keys.
+#: Delete expired keys. $1: the time.
 EXPIRED_KEYS: Final = b"DELETE FROM django_wsmux_key WHERE expires <= $1::timestamptz"
 
 #: Delete the oldest keys of streams that have too many.
@@ -230,52 +234,48 @@ DELETE FROM django_wsmux_key WHERE id IN (
     ) AS numbered WHERE number > {MAX_KEYS})
 """.encode()
 
-_MARK: Final = f"""
-UPDATE django_wsmux_stream s SET xact = {_XACT} FROM django_wsmux_message m
-WHERE m.stream = s.id AND m.moment = s.moment AND m.number = s.top AND """
-
-#: Mark the streams whose newest message expires, for CHANGED.
-EXPIRED_MARK: Final = f"{_MARK} m.expires <= $1::timestamptz".encode()
-
-#: Delete messages that have expired, or are of an epoch that has ended; return how many.
-EXPIRED_MESSAGES: Final = f"""
-WITH gone AS (
-    DELETE FROM django_wsmux_message WHERE ctid = ANY (ARRAY(
-        SELECT m.ctid FROM django_wsmux_message m
-        LEFT JOIN django_wsmux_stream s ON s.id = m.stream AND s.moment = m.moment
-        WHERE m.expires <= $1::timestamptz OR s.id IS NULL LIMIT {BATCH}))
-    RETURNING 1
-) SELECT count(*)::text FROM gone
+#: Places and transactions of a namespace's messages that have expired, or are of an epoch that has
+#: ended, and of messages without a stream. $1: the time. $2: the namespace.
+EXPIRED: Final = f"""
+SELECT m.ctid::text, m.xact::text FROM django_wsmux_message m
+LEFT JOIN django_wsmux_stream s ON s.id = m.stream
+WHERE (s.namespace = $2 AND (m.expires <= $1::timestamptz OR m.moment <> s.moment)) OR s.id IS NULL
+LIMIT {MOST_FOUND}
 """.encode()
 
-#: The size of the messages of a namespace.
+#: The size of the messages of a namespace. $1: the namespace.
 SIZE: Final = b"""
 SELECT coalesce(sum(octet_length(m.data)), 0)::text
 FROM django_wsmux_message m JOIN django_wsmux_stream s ON s.id = m.stream WHERE s.namespace = $1
 """
 
-#: The transaction up to which the messages of a namespace must go to be smaller by $2 bytes, and
-#: their size; it may be less than $2, since they are at most ``BATCH``.
-CUT: Final = f"""
-SELECT max(xact)::text, sum(size)::text FROM (
-    SELECT xact, size, sum(size) OVER (ORDER BY xact) - size AS before FROM (
-        SELECT m.xact, octet_length(m.data) AS size
+#: Places, transactions and sizes of the oldest messages of a namespace that have $2 bytes together.
+#: $1: the namespace.
+OLDEST: Final = f"""
+SELECT ctid::text, xact::text, size::text FROM (
+    SELECT *, sum(size) OVER (ORDER BY xact ROWS UNBOUNDED PRECEDING) - size AS before FROM (
+        SELECT m.ctid, m.xact, octet_length(m.data) AS size
         FROM django_wsmux_message m JOIN django_wsmux_stream s ON s.id = m.stream
-        WHERE s.namespace = $1 ORDER BY m.xact LIMIT {BATCH}
+        WHERE s.namespace = $1 ORDER BY m.xact LIMIT {MOST_FOUND}
     ) AS oldest
 ) AS summed WHERE before < $2::bigint
 """.encode()
 
-#: Mark the streams of a namespace whose newest message goes. $2: the transaction.
-CUT_MARK: Final = f"{_MARK} s.namespace = $1 AND m.xact <= $2::bigint".encode()
+#: Delete messages; if the newest of a stream is among them, mark the stream for CHANGED. Locks the
+#: rows of the streams first. $1, $2: places and transactions; a place may have another message now.
+DELETE: Final = f"""
+WITH old AS MATERIALIZED (
+    SELECT ctid AS place, stream, moment, number FROM django_wsmux_message
+    WHERE ctid = ANY ($1::tid[]) AND xact = ANY ($2::bigint[])
+), marked AS (
+    UPDATE django_wsmux_stream s SET xact = {_XACT} FROM old
+    WHERE s.id = old.stream AND s.moment = old.moment AND s.top = old.number RETURNING 1
+)
+DELETE FROM django_wsmux_message WHERE ctid = ANY (
+    ARRAY(SELECT place FROM old WHERE (SELECT count(*) FROM marked) >= 0))
+""".encode()
 
-#: Delete the messages of a namespace up to a transaction.
-CUT_MESSAGES: Final = b"""
-DELETE FROM django_wsmux_message m USING django_wsmux_stream s
-WHERE s.id = m.stream AND s.namespace = $1 AND m.xact <= $2::bigint
-"""
-
-#: Delete rows that have been idle, and that no message or key needs.
+#: Delete rows that have been idle, and that no message or key needs. $1: the time.
 IDLE_ROWS: Final = f"""
 DELETE FROM django_wsmux_stream s
 WHERE sent <= $1::timestamptz - make_interval(secs => {IDLE_SECONDS})

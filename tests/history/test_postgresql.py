@@ -18,8 +18,8 @@ from django_wsmux.backends.contract import make_peers
 from django_wsmux.backends.postgresql import INLINE, PostgresBackend
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups.envelope import numbered
+from django_wsmux.history import postgresql_statements as statements
 from django_wsmux.history.postgresql import PostgresStore
-from django_wsmux.history.postgresql_statements import TRY_LOCK
 from django_wsmux.history.store import Appended, Keep, Store, Stream
 from django_wsmux.models import Key, Message
 from django_wsmux.models import Stream as Row
@@ -366,20 +366,43 @@ class TestTables:
         count = f"SELECT count(*) FROM django_wsmux_message WHERE stream = '{row}'"
         assert postgres_server.ask(count) == "0\n"
 
-    def test_one_sweep_at_a_time(
+    def test_one_process_sweeps(
         self, postgres_server: PostgresServer, make_store: MakeStore
     ) -> None:
-        """A process leaves the sweep to one that is sweeping."""
-        store = make_store(postgres_server, uuid.uuid4().hex)
+        """A process leaves the sweep to another one that sweeps regularly."""
+        store, other = (make_store(postgres_server, "sweep") for _ in range(2))
         short = stream(seconds=0.001)
         fill(store, short, 3)
         wait_until_said(lambda: not everything(store, short).entries)
-        with session(postgres_server) as sweeping:
-            sweeping.execute(TRY_LOCK)
-            store.sweep()
-            assert len(everything(store, stream()).entries) == 3
+        other.sweep()
+        assert everything(store, stream()).entries == ()
+        fill(store, short, 3)
+        wait_until_said(lambda: not everything(store, short).entries)
+        store.sweep()
+        assert len(everything(store, stream()).entries) == 3
+        sweeper = other._backend.id.hex()
+        expire = f"UPDATE django_wsmux_key SET expires = now() WHERE stream = '{sweeper}'"
+        assert postgres_server.ask(expire) == "UPDATE 1\n"
         store.sweep()
         assert everything(store, stream()).entries == ()
+
+    def test_sweep_of_many(
+        self,
+        postgres_server: PostgresServer,
+        make_store: MakeStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The sweep deletes in batches, and deletes all; what is stored meanwhile stays."""
+        monkeypatch.setattr(statements, "BATCH", 7)
+        store = make_store(postgres_server, uuid.uuid4().hex)
+        for number in range(10):
+            fill(store, stream(f"room.{number}", seconds=0.001), 5)
+        fill(store, stream("room.9"), 1)
+        last = stream("room.9", seconds=0.001)
+        wait_until_said(lambda: not everything(store, last).entries)
+        store.sweep()
+        kept = [len(everything(store, stream(f"room.{number}")).entries) for number in range(10)]
+        assert kept == [0] * 9 + [1]
 
     def test_newer_layout(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
         """A process refuses groups that a newer release has written, and keeps others."""
