@@ -35,6 +35,9 @@ _REMOTE: Final = frozenset(
 #: Pages of the log after which a writer copies them to the file: about a millisecond.
 _CHECKPOINT_PAGES: Final = 256
 
+#: The first SQLite that can return what an INSERT has stored.
+_OLDEST_SQLITE: Final = (3, 35, 0)
+
 _SET_UP: Final = (
     "PRAGMA synchronous = OFF",
     "PRAGMA temp_store = MEMORY",
@@ -182,9 +185,17 @@ class HistoryFile:
 
         Raises:
             FileBusy: another process is opening it.
-            BackendUnavailable: the directory cannot be used, or the layout is newer.
+            BackendUnavailable: the directory cannot be used, the layout is newer, or SQLite is
+                too old.
             sqlite3.Error: SQLite cannot use the file.
         """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise BackendMisconfigured(
+                self._url,
+                f"Python has SQLite {sqlite3.sqlite_version}, which is too old for a history: "
+                f"it must be {'.'.join(map(str, _OLDEST_SQLITE))} or newer",
+                "use another Python, or set WEBSOCKET_HISTORY_STORE to a broker",
+            )
         self._private.make()
         try:
             with self._locked():

@@ -357,6 +357,14 @@ def test_newer_layout(store: SQLiteStore) -> None:
     assert store.read(stream()).top == 1
 
 
+def test_old_sqlite(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SQLite without what we need is refused before it makes a file."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(BackendMisconfigured, match=r"too old for a history: it must be 3\.35\.0"):
+        store.read(stream())
+    assert not Path(store.path).exists()
+
+
 def test_other_boot(store: SQLiteStore) -> None:
     """A file of another boot is replaced: the last messages may be missing."""
     fill(store, stream(), 3)
