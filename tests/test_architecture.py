@@ -1,4 +1,4 @@
-"""The structure of the package: layers, sizes, documentation."""
+"""The structure of the package and of its tests: layers, sizes, names, documentation."""
 
 from __future__ import annotations
 
@@ -103,6 +103,44 @@ PUBLIC = {
     "auth",
     "monitoring",
 }
+
+TESTS = Path(__file__).parent
+
+#: Modules without a test module of their own, and the reason.
+WITHOUT_TESTS = {
+    "admin.py": "monitoring/test_page.py tests its page",
+    "backends/contract.py": "a test suite, which the tests of each backend run",
+    "connection/client_ids.py": "groups/test_excluding.py tests the ids of members",
+    "groups/clients.py": "functional/test_v1.py tests ids of clients on the wire",
+    "groups/results.py": "types only",
+    "handlers/resume.py": "functional/test_v1.py tests what clients bring",
+    "history/patterns.py": "the tests of groups with a history use patterns",
+    "history/postgresql_statements.py": "texts only, which history/test_postgresql.py runs",
+    "history/redis_scripts.py": "texts only, which history/test_redis.py runs",
+    "history/sqlite_file.py": "a part of history/sqlite.py",
+    "history/store.py": "an interface; history/contract.py tests each store",
+    "migrations/": "test_models.py compares them with the models",
+    "protocol/assembler.py": "a part of the codec",
+    "protocol/events.py": "types only",
+    "server/answer.py": "compat/test_wrappers.py tests it with real middleware",
+    "signals.py": "names only",
+    "test.py": "names only",
+    "testing/backend_process.py": "the program of backends/contract.py",
+    "testing/memory_client.py": "the other end of each socket in testing/test_client.py",
+    "websocket.py": "names only",
+    "wsgiref.py": "names only",
+}
+
+#: Test modules of the mirrored folders that are not named after a module, and the reason.
+WITHOUT_MODULE = {
+    "backends/test_from_url.py": "tests backends/__init__.py",
+    "protocol/test_speedups.py": "tests protocol/_speedups.c",
+    "test_architecture.py": "tests all modules",
+    "test_package.py": "tests the distributions",
+}
+
+#: Folders of tests that concern no single module.
+NOT_MIRRORED = {"compat", "compliance", "functional", "fuzzing", "manual", "sample_site"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -345,3 +383,38 @@ sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 def test_nothing_of_histories() -> None:
     """A process without WEBSOCKET_HISTORY imports nothing of what keeps messages."""
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
+
+
+def test_modules_have_tests() -> None:
+    """The tests of ``room/module.py`` are in ``tests/room/test_module.py``."""
+    for path in MODULES:
+        name = str(path.relative_to(PACKAGE))
+        test = TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
+        is_excused = path.name == "__init__.py" or name.startswith(tuple(WITHOUT_TESTS))
+        assert test.exists() or is_excused, f"{name} has no {test.relative_to(TESTS)}"
+    for name in WITHOUT_TESTS:
+        test = TESTS / Path(name).with_name(f"test_{Path(name).name}")
+        assert (PACKAGE / name).exists(), f"{name} does not exist"
+        assert not test.exists(), f"{name} has tests: remove it from WITHOUT_TESTS"
+
+
+def test_tests_have_modules() -> None:
+    """A test module has the name of its module; the name of a topic may follow."""
+    for path in sorted(TESTS.rglob("test_*.py")):
+        where = path.relative_to(TESTS)
+        if where.parts[0] in NOT_MIRRORED or str(where) in WITHOUT_MODULE:
+            continue
+        words = path.stem.split("_")[1:]
+        names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
+        modules = [PACKAGE / where.with_name(f"{name}.py") for name in names]
+        assert any(module.exists() for module in modules), f"{where} tests no module of its name"
+    for name in WITHOUT_MODULE:
+        assert (TESTS / name).exists(), f"{name} does not exist"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS))
+)
+def test_first_lines(path: Path) -> None:
+    """The first line of a test module says what it covers."""
+    assert (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].endswith(".")

@@ -23,12 +23,6 @@ from django_wsmux.testing.backend_process import PeerError
 from tests.support import TIMEOUT
 
 
-@pytest.fixture
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a short name: the path of a unix socket is limited."""
-    return tmp_path_factory.mktemp("l")
-
-
 class TestLocalBackend(BackendContract):
     """The contract, and faults."""
 
@@ -163,19 +157,6 @@ class TestLocalBackend(BackendContract):
         private.symlink_to(elsewhere)
         with pytest.raises(PeerError, match="only this user can enter"):
             peer().call("start")
-
-
-def test_foreign_owner(directory: Path) -> None:
-    """A directory of another user is refused."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can change the owner of a directory")
-    backend = from_url(f"local://{directory}", namespace="n")
-    assert isinstance(backend, LocalBackend)
-    os.mkdir(backend.directory, 0o700)
-    os.chown(backend.directory, 65534, 65534)
-    with pytest.raises(BackendUnavailable, match="only this user can enter"):
-        backend.publish("room", b"")
-    backend.close()
 
 
 def test_long_path(directory: Path) -> None:
@@ -337,24 +318,6 @@ def test_rehearsal_on_a_full_disk() -> None:
         with pytest.raises(BackendUnavailable, match="No space left") as full:
             from_url(f"local://{directory}").rehearse()
         assert not isinstance(full.value, BackendMisconfigured)
-
-
-def test_missing_directory(directory: Path) -> None:
-    """The error names a missing directory."""
-    backend = from_url(f"local://{directory}/missing")
-    backend.publish("room", b"to nobody")
-    with pytest.raises(BackendUnavailable, match=r"missing.*must exist"):
-        backend.start(lambda channel, payload: None)
-    backend.close()
-
-
-def test_default_directory() -> None:
-    """The directory is named after the user and the namespace."""
-    one, two = (from_url("local://", namespace=name) for name in ("one", "two"))
-    assert isinstance(one, LocalBackend)
-    assert isinstance(two, LocalBackend)
-    assert f"wsmux-{os.geteuid()}-" in one.directory
-    assert one.directory != two.directory
 
 
 def test_room_for_the_path_on_macos() -> None:
