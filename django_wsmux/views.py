@@ -204,9 +204,9 @@ class WebSocketView(View):
     def missed(self, group: Group) -> None:
         """Handle a gap: messages of a group were sent that the client will never get.
 
-        Called when the client returned too late, or when the history of the group was lost or
-        forgotten while the socket was open; then it may run beside ``receive()``. A client with
-        ``wsmux.v1`` is told, so this does nothing; override it for other clients::
+        Called once the socket is open if the client returned too late, and whenever the history of
+        the group is lost or forgotten. It may run beside ``receive()``. A client with ``wsmux.v1``
+        is told anyway, so this does nothing; override it for other clients::
 
             def missed(self, group):
                 self.send_json({"type": "reload"})

@@ -164,11 +164,15 @@ class DjangoHooks(DefaultHooks):
 
     def begin(self, websocket: WebSocket, accepted: SwitchingProtocols) -> None:
         """Continue with the view: the socket is open, and the request has ended."""
+        joined = {} if self._handshake is None else self._handshake.joined
         self._handshake = None
         if isinstance(accepted, WebSocketResponse):
             websocket.run(lambda: self._run_view(websocket, accepted))
-        else:
-            self._serve(websocket)
+            return
+        self._serve(websocket)
+        for name, (_, _, recovered) in joined.items():
+            if recovered is False:
+                self._tell_of_gap(websocket, name)
 
     def _serve(self, websocket: WebSocket) -> None:
         """Pass messages to the event view from now on."""
@@ -300,11 +304,11 @@ class DjangoHooks(DefaultHooks):
         position: str | None,
         recovered: bool | None,
     ) -> None:
-        """Keep it for the welcome; tell an event view if its client has missed messages."""
+        """Keep it until the socket opens; tell an event view if its client has missed messages."""
         if self._handshake is not None and websocket.connecting:
             self._handshake.joined[name] = alias, position, recovered
-        if recovered is False and self.view is not None:
-            self.view.missed(Group.named(name))
+        elif recovered is False:
+            self._tell_of_gap(websocket, name)
 
     def group_left(self, websocket: Connection, name: str) -> None:
         """Leave it out of the welcome."""
@@ -316,6 +320,9 @@ class DjangoHooks(DefaultHooks):
         if self._handshake is not None and name in self._handshake.joined:
             alias = self._handshake.joined[name][0]
             self._handshake.joined[name] = alias, position, False
+        self._tell_of_gap(websocket, name)
+
+    def _tell_of_gap(self, websocket: Connection, name: str) -> None:
         missed = None if self.view is None else self.view.missed
         if missed is not None and not getattr(missed, "does_nothing", False):
             assert isinstance(websocket, WebSocket)

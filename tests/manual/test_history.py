@@ -44,8 +44,8 @@ def render_page(request: Any, template: str, context: dict[str, Any]) -> Any:
     ROOT_URLCONF=__name__,
     WEBSOCKET_URLCONF=__name__,
     WEBSOCKET_HISTORY={
+        "room.board": {"messages": 2, "seconds": 600},
         **SETTINGS["WEBSOCKET_HISTORY"],
-        "room.board": {"messages": 2, "seconds": 9},
     },
 )
 class Tests(SimpleWebSocketTestCase):
