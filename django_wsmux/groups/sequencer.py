@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -243,7 +243,7 @@ class NumberedSequencer(Sequencer):
     def read_all(self) -> None:
         """Read the store for all groups before anything else is delivered to them."""
         with self.lock:
-            for tracked in self._tracked.values():
+            for tracked in list(self._tracked.values()):
                 tracked.sequence.doubt()
                 self._read_soon(tracked)
 
@@ -251,11 +251,12 @@ class NumberedSequencer(Sequencer):
 
     def joined(self, key: Key, member: Connection, *, is_first: bool) -> None:
         """Track a group from its first member on."""
+        # Single steps, without the lock: its holder may close members, for which the caller of
+        # this holds another lock.
         if is_first:
             stream = stream_of(key)
             if stream is not None:
-                with self.lock:
-                    self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
+                self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
         """Forget a member, and the group with its last member."""
@@ -265,10 +266,9 @@ class NumberedSequencer(Sequencer):
         tracked.waiting.pop(member, None)
         tracked.behind.discard(member)
         if is_last:
-            with self.lock:
-                del self._tracked[key]
-                del self._names[tracked.stream.name]
-                self._windows.discard(key)
+            del self._tracked[key]
+            del self._names[tracked.stream.name]
+            self._windows.discard(key)
 
     # Delivering
 
@@ -298,18 +298,19 @@ class NumberedSequencer(Sequencer):
 
     def _pass_on(self, tracked: Tracked, message: NumberedMessage) -> None:
         """Send the next message to the members."""
+        excluded: Collection[Connection] = tracked.waiting
         if tracked.behind:
             self._tell_those_behind(tracked, Position(message.epoch, message.offset - 1))
-        members.deliver(tracked.key, message, tracked.waiting, message.excluded)
+            excluded = {*tracked.waiting, *tracked.behind}
+        members.deliver(tracked.key, message, excluded, message.excluded)
         tracked.window.append(message, min(tracked.stream.keep.messages, limit()))
         self._windows.use(tracked.key, tracked.window)
 
     def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
-        behind, tracked.behind = tracked.behind, set()
-        for member in behind:
-            if member.unsent:
-                tracked.behind.add(member)
-            else:
+        """Tell members the gap that their slowness has made, once they have caught up by half."""
+        for member in list(tracked.behind):
+            if member.unsent <= member.options.max_unsent_bytes // 2:
+                tracked.behind.discard(member)
                 self._tell(tracked, member, position)
 
     def _tell(self, tracked: Tracked, member: Connection, position: Position) -> None:

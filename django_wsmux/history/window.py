@@ -102,7 +102,7 @@ class Windows(Generic[Message]):
         self._count(window)
         self._windows[key] = window
         self._windows.move_to_end(key)
-        while self.size > self._limit:
+        while self.size > self._limit and self._windows:
             oldest = next(iter(self._windows.values()))
             if len(oldest):
                 oldest.drop_oldest()

@@ -11,6 +11,7 @@ from django_wsmux.groups.envelope import pack
 from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.protocol.frames import TEXT
+from django_wsmux.protocol.prepared import PreparedMessage
 
 from .peers import Peer, arrive, elsewhere, settle, store
 
@@ -129,3 +130,27 @@ def test_key(connect: Callable[[], Peer]) -> None:
     for wrong in ("", "x" * 201):
         with pytest.raises(ValueError, match="key"):
             group.send("1", key=wrong)
+
+
+def test_slow_member(connect: Callable[[], Peer]) -> None:
+    """A member is told of a dropped message before the next one, once it has room."""
+    group = Group("room.1")
+    slow, quick = connect(), connect()
+    group.join(slow.websocket)
+    group.join(quick.websocket)
+    group.send("1")
+    dropped = PreparedMessage(TEXT, b"2", group.name)
+    sequencer.note_dropped(slow.websocket, dropped)  # not numbered: no one is behind
+    group.send("2")
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    sequencer.note_dropped(slow.websocket, next(iter(tracked.window)))
+    at = group.position()
+    slow.transport.unsent = 10**9
+    group.send("3")
+    slow.transport.unsent = 0
+    assert (slow.received, quick.received) == (["1", "2"], ["1", "2", "3"])
+    group.send("4")
+    assert slow.received == ["4"]
+    gap = slow.hooks.news[-1]
+    assert gap == ("gap", "room.1", at.replace("-2", "-3"))
