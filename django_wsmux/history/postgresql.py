@@ -51,6 +51,9 @@ _LONGEST: Final = 1e9
 #: The greatest number that PostgreSQL can add to a size.
 _MOST: Final = 2**62
 
+#: An id that all others follow.
+_FIRST: Final = "0" * 32
+
 #: A snapshot in which nothing is visible.
 _NOTHING: Final = "1:1:"
 
@@ -195,20 +198,31 @@ class PostgresStore(Store):
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
         """Return which streams have changed; see ``Store``."""
         asked, _, snapshot = seen.partition(" ")
+        found: Rows = []
+        known = incarnation = ""
 
         def changed(session: Session) -> tuple[str, Rows]:
             incarnation = self._incarnation(session)
             before = None if not seen else snapshot if asked == incarnation else _NOTHING
-            rows = session.execute(sql.CHANGED, [self._namespace, before], is_prepared=True)
-            if any(row[2] not in (None, incarnation.encode()) for row in rows):
+            last = found[-1][1] if found else None
+            follows = _FIRST if last is None else last.decode()
+            values = [self._namespace, before, follows]
+            rows = session.execute(sql.CHANGED, values, is_prepared=True)
+            if any(row[3] not in (None, incarnation.encode()) for row in rows):
                 incarnation = self._incarnation(session, ask=True)
             return incarnation, rows
 
-        incarnation, rows = self._backend.run(changed)
-        return f"{incarnation} {_text(rows[0][0])}", [
+        while True:
+            incarnation, rows = self._backend.run(changed)
+            known = known or f"{incarnation} {_text(rows[0][0])}"
+            found += rows
+            if len(rows) < sql.PAGE:
+                break
+        # What changed between the first page and the last is found by the next call.
+        return known, [
             Changed(name.decode("utf-8", _ERRORS), _text(epoch), _int(top))
-            for _, name, found, epoch, top in rows
-            if name is not None and found == incarnation.encode()
+            for _, _, name, by, epoch, top in found
+            if name is not None and by == incarnation.encode()
         ]
 
     # The sweep

@@ -29,6 +29,7 @@ __all__ = [
     "LEASE",
     "MOST_FOUND",
     "OLDEST",
+    "PAGE",
     "READ",
     "READ_NEWEST",
     "SETTINGS",
@@ -39,6 +40,9 @@ __all__ = [
 #: wait for that statement.
 MOST_FOUND: Final = 50_000
 BATCH: Final = 1_000
+
+#: The most streams that one statement returns.
+PAGE: Final = 10_000
 
 #: How many messages a stream has beyond its limits before they are deleted, all at once.
 _SLACK: Final = 16
@@ -195,18 +199,22 @@ READ_NEWEST: Final = _READ.format(order="DESC").encode()
 _IS_NEW: Final = """xact >= pg_snapshot_xmin($2::pg_snapshot)::text::bigint
         AND NOT pg_visible_in_snapshot(xact::text::xid8, $2)"""
 
-#: The present snapshot, and the streams of a namespace that changed after another one. $1: the
-#: namespace. $2: the other snapshot, or NULL for no streams. OFFSET makes PostgreSQL look up each
-#: of these streams, instead of reading all there are.
+#: The present snapshot, and at most ``PAGE`` streams that changed after another one, by id; streams
+#: of other namespaces have no name. $1: the namespace. $2: the other snapshot, or NULL for no
+#: streams. $3: the id that they follow. OFFSET makes PostgreSQL look up each of these streams,
+#: instead of reading all there are.
 CHANGED: Final = f"""
 WITH changed AS (
-    SELECT stream AS id FROM django_wsmux_message WHERE {_IS_NEW}
-    UNION SELECT id FROM django_wsmux_stream WHERE {_IS_NEW}
+    SELECT stream AS id FROM django_wsmux_message WHERE {_IS_NEW} AND stream > $3::uuid
+    UNION SELECT id FROM django_wsmux_stream WHERE {_IS_NEW} AND id > $3
+    ORDER BY id LIMIT {PAGE}
 )
-SELECT pg_current_snapshot()::text, row.name, row.incarnation, row.epoch, row.top::text
-FROM (VALUES (1)) AS one LEFT JOIN (changed CROSS JOIN LATERAL (
+SELECT pg_current_snapshot()::text, changed.id::text, row.name, row.incarnation, row.epoch,
+    row.top::text
+FROM (VALUES (1)) AS one LEFT JOIN (changed LEFT JOIN LATERAL (
     SELECT * FROM django_wsmux_stream s WHERE s.id = changed.id AND s.namespace = $1 OFFSET 0
-) AS row) ON true
+) AS row ON true) ON true
+ORDER BY changed.id
 """.encode()
 
 # The sweep. What expires later than its time is left to the next one.

@@ -326,6 +326,25 @@ class TestTables:
         assert store.changed(seen)[1] == found
         assert found[0].top == 2
 
+    def test_changed_in_pages(
+        self,
+        postgres_server: PostgresServer,
+        make_store: MakeStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Many streams that have changed are asked for in pages, and each is found."""
+        page = b"LIMIT %d" % statements.PAGE
+        assert page in statements.CHANGED
+        monkeypatch.setattr(statements, "CHANGED", statements.CHANGED.replace(page, b"LIMIT 4"))
+        monkeypatch.setattr(statements, "PAGE", 4)
+        store = make_store(postgres_server, uuid.uuid4().hex)
+        seen, _ = store.changed("")
+        for number in range(12):
+            fill(store, stream(f"room.{number}"), number + 1)
+        seen, found = store.changed(seen)
+        assert sorted(each.top for each in found) == list(range(1, 13))
+        assert store.changed(seen)[1] == []
+
     def test_two_namespaces(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
         """Projects that share a database have groups and keys of their own."""
         names = uuid.uuid4().hex, uuid.uuid4().hex
