@@ -2,20 +2,20 @@
 
 All keys of a stream have one prefix, which puts them into one slot of a cluster. For each prefix::
 
-    history                     hash: server, term   who wrote last; the incarnation, see below
+    history                     hash: server, term   the server that wrote last; see below
                                       seq            number of the last change
-                                      bytes:SECONDS  bytes of the messages with this age limit
+                                      bytes:AGE      bytes of the messages that are kept so long
                                       marked, mark, floor   see SWEEP
     history:changed             sorted set: streams by the number of their last change
-    history:kept:SECONDS        sorted set: streams by the time of their oldest message
+    history:kept:AGE            sorted set: streams by the time of their oldest message
     history:row:NAME            hash: l layout, e epoch, m its moment, t top, f is it forgotten,
-                                      b bytes of all messages of the epoch, k bytes of those kept,
-                                      s their age limit in microseconds
+                                      b bytes of all messages of the epoch, k of those kept,
+                                      s how long they are kept
     history:messages:NAME       stream: <offset>-<time>; the field's name is b as it was then, its
                                       value the message
     history:keys:NAME           sorted set: keys by the time when they expire
 
-Times are in microseconds. The incarnation of a store is the beginning of the ``run_id`` of the
+Times and ages are in microseconds. The incarnation of a store is the beginning of the ``run_id`` of the
 server and a term, which begins when a server finds that another one, or none, wrote last. So it
 changes when a server restarts, when a replica takes over, and when the first server comes back.
 

@@ -154,7 +154,7 @@ class TestRedisStore(RedisStoreContract):
         assert self.counted() == {600: 300}
 
     def test_changes_of_more_than_a_minute_ago(self, store: Store) -> None:
-        """Who asks rarely is told to read everything; the others find what they have missed."""
+        """A process that asks rarely is told to read all rows; others find what they missed."""
         first = store.changed("")[0]
         store.append(stream(), b"a")
         second = store.changed(first)[0]
