@@ -15,8 +15,8 @@ All keys of a stream have one prefix, which puts them into one slot of a cluster
                                       value the message
     history:keys:NAME           sorted set: keys by the time when they expire
 
-Times and ages are in microseconds. The incarnation of a store is the beginning of the ``run_id`` of the
-server and a term, which begins when a server finds that another one, or none, wrote last. So it
+Times and ages are in microseconds. The incarnation of a store is the beginning of the ``run_id`` of
+the server and a term, which begins when a server finds that another one, or none, wrote last. So it
 changes when a server restarts, when a replica takes over, and when the first server comes back.
 
 A script that fails has written nothing: the first write is one that Redis refuses when it is out of
