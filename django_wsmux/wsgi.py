@@ -93,6 +93,10 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
     overview.install()
+    if conf.get("WEBSOCKET_OUTBOX"):
+        from .groups import outbox
+
+        outbox.install()
     request_logger.addFilter(limit_lines)
     handler = WebSocketHandler()
     limit_security()

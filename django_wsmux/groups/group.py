@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from .. import conf
@@ -334,6 +335,7 @@ class Group:
         *,
         exclude: Exclude = NOBODY,
         on_commit: bool | str = False,
+        stored: bool = False,
         fail_silently: bool = False,
         key: str | None = None,
     ) -> None:
@@ -351,6 +353,9 @@ class Group:
             on_commit: send only if and when the current transaction commits; pass an alias for a
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.
+            stored: with ``on_commit``, write the message to the database in the current
+                transaction: it is sent even if the process dies after the commit, or if the backend
+                is away. Send it after ``save()``. Only for groups with a history.
             fail_silently: log an error instead of raising it when the backend is away.
             key: of several messages with this key only the first is sent, within ten minutes, by
                 whatever process: ``"order-17-paid"``. At most 200 characters. Only for groups
@@ -359,13 +364,14 @@ class Group:
         Raises:
             TypeError: the message is neither text nor bytes.
             ValueError: ``exclude`` has too many ids, or a text that is not one; or ``key`` is empty
-                or too long.
-            ImproperlyConfigured: there is a ``key``, but the group has no history.
+                or too long; or there is ``stored`` without ``on_commit``.
+            ImproperlyConfigured: there is ``key`` or ``stored``, but the group has no history; or
+                there is ``stored``, but ``WEBSOCKET_OUTBOX`` is not set.
             BackendUnavailable: the members of this process got the message, other processes did
                 not. If the group has a history, no one got it.
         """
         kind, payload = encode_message(message)
-        self._send(kind, payload, exclude, on_commit, fail_silently, key)
+        self._send(kind, payload, exclude, on_commit, stored, fail_silently, key)
 
     def _send(
         self,
@@ -373,6 +379,7 @@ class Group:
         payload: bytes,
         exclude: Exclude,
         on_commit: bool | str,
+        stored: bool,
         fail_silently: bool,
         key: str | None,
     ) -> None:
@@ -382,6 +389,9 @@ class Group:
         group_key = self.key()
         if key is not None:
             self._check_key(key)
+        if stored:
+            _put(group_key, kind, payload, ids, on_commit, key or "")
+            return
 
         def send(fail_silently: bool) -> None:
             count("group_publishes")
@@ -431,6 +441,7 @@ class Group:
         *,
         exclude: Exclude = NOBODY,
         on_commit: bool | str = False,
+        stored: bool = False,
         fail_silently: bool = False,
         key: str | None = None,
         **options: Any,
@@ -440,11 +451,11 @@ class Group:
         Args:
             value: anything that ``json.dumps`` accepts with the encoder of
                 ``WEBSOCKET_JSON_ENCODER``.
-            exclude, on_commit, fail_silently, key: as for ``send()``.
+            exclude, on_commit, stored, fail_silently, key: as for ``send()``.
             options: passed on to ``json.dumps``; ``cls`` is another encoder.
         """
         payload = dump_json(value, **options).encode()
-        self._send(JSON, payload, exclude, on_commit, fail_silently, key)
+        self._send(JSON, payload, exclude, on_commit, stored, fail_silently, key)
 
     def close(
         self,
@@ -534,3 +545,21 @@ def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool)
         transaction.on_commit(partial(act, True), using=using, robust=True)
     else:
         act(fail_silently)
+
+
+def _put(
+    key: Key, kind: int, payload: bytes, ids: tuple[str, ...], on_commit: bool | str, once: str
+) -> None:
+    """Write a message to the outbox; see ``Group.send()``."""
+    if not on_commit:
+        raise ValueError("stored=True keeps a message until the commit: add on_commit=True")
+    from . import history, outbox
+
+    history.require_stream(key)
+    if not conf.get("WEBSOCKET_OUTBOX"):
+        raise ImproperlyConfigured(
+            "stored=True needs WEBSOCKET_OUTBOX = True: then each process that serves sockets "
+            "sends what a process that died has left"
+        )
+    using = on_commit if isinstance(on_commit, str) else None
+    outbox.put(key, kind, payload, ids, once=once, using=using)

@@ -198,10 +198,12 @@ class PubSub:
 
     Attributes:
         sequencer: passes publications of other processes to the members.
+        starters: functions that a process calls when it begins to serve sockets, and perhaps again.
     """
 
     def __init__(self) -> None:
         self.sequencer = Sequencer(self.deliver)
+        self.starters: list[Callable[[], None]] = []
         self._backend: Backend | None = None
         self._made_for: str | None = None
         # Number of groups with members here, by channel; and channels without such groups.
@@ -411,6 +413,8 @@ class PubSub:
 
     def serve(self) -> None:
         """Start answering questions about this process, since it serves sockets."""
+        for start in self.starters:
+            start()
         for channel, function in self._responders.items():
             self.answer(channel, function)
         self._is_serving = self.backend() is None or self._responders.keys() <= (

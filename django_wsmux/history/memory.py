@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from .. import conf
@@ -123,6 +124,15 @@ class MemoryStore(Store):
             if not self._number % _SWEEP:
                 self._sweep(now)
             return Appended(epoch_of(self._store, row.began), row.top, False)
+
+    def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
+        """Remember keys for some seconds from now on, and no longer."""
+        with self._enter():
+            row = self._rows.get(stream.name)
+            until = _now() + int(seconds * _MICROSECONDS)
+            if row is not None:
+                for key in row.keys.keys() & set(keys):
+                    row.keys[key] = min(row.keys[key], until)
 
     def read(
         self,

@@ -25,6 +25,7 @@ The session must be permanent, as for the backend: a pooler in transaction mode 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 from .. import conf
@@ -110,6 +111,12 @@ class PostgresStore(Store):
             return None
         self._backend.counts.published += self._publishes
         return Appended(epoch.decode(), _int(number), self._publishes)
+
+    def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
+        """Remember keys for some seconds from now on, and no longer."""
+        ids = ",".join(self._id(stream, key) for key in keys)
+        values = f"{{{ids}}}", str(min(seconds, _LONGEST))
+        self._backend.run(lambda session: session.execute(sql.RELEASE, values))
 
     def _begin(self, session: Session, stream: Stream) -> None:
         """Begin the epoch of a stream that has no row of the present incarnation."""

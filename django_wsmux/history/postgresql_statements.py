@@ -32,6 +32,7 @@ __all__ = [
     "PAGE",
     "READ",
     "READ_NEWEST",
+    "RELEASE",
     "SETTINGS",
     "SIZE",
 ]
@@ -228,6 +229,12 @@ ON CONFLICT (id) DO UPDATE SET stream = excluded.stream, expires = excluded.expi
 WHERE k.stream = excluded.stream OR k.expires <= clock_timestamp()
 RETURNING clock_timestamp()::text
 """.encode()
+
+#: Let keys expire sooner. $1: the keys, as an array. $2: in how many seconds.
+RELEASE: Final = b"""
+UPDATE django_wsmux_key SET expires = clock_timestamp() + make_interval(secs => $2::float8)
+WHERE id = ANY($1::uuid[]) AND expires > clock_timestamp() + make_interval(secs => $2::float8)
+"""
 
 #: Delete expired keys. $1: the time.
 EXPIRED_KEYS: Final = b"DELETE FROM django_wsmux_key WHERE expires <= $1::timestamptz"

@@ -11,14 +11,14 @@ messages may be missing: the epoch of every group is then a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from .. import conf
 from ..backends import from_url
 from ..backends.redis import RedisBackend, Script
 from ..protocol.positions import NUMBERED
-from .redis_scripts import APPEND, CHANGED, FORGET, POLICY, READ, SWEEP
+from .redis_scripts import APPEND, CHANGED, FORGET, POLICY, READ, RELEASE, SWEEP
 from .store import (
     IDLE_SECONDS,
     KEY_SECONDS,
@@ -91,6 +91,16 @@ class RedisStore(Store):
             return None
         backend.counts.published += is_published
         return Appended(reply[0].decode(), reply[1], is_published)
+
+    def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
+        """Remember keys for some seconds from now on, and no longer."""
+        self._run(
+            RELEASE,
+            self._prefix(stream),
+            stream.name.encode("utf-8", _ERRORS),
+            _number(seconds * 1e6),
+            *(key.encode("utf-8", _ERRORS) for key in keys),
+        )
 
     def read(
         self,

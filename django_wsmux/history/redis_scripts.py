@@ -30,7 +30,7 @@ from typing import Final
 from ..backends.redis import Script
 from .store import LAYOUT, MAX_KEYS
 
-__all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "SWEEP"]
+__all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "RELEASE", "SWEEP"]
 
 #: Microseconds for which a change is kept at least.
 _CHANGE_MICROSECONDS: Final = 60_000_000
@@ -190,6 +190,24 @@ if publish ~= '' then
 end
 return {epoch, top}
 """.replace("MAX_KEYS", str(MAX_KEYS))
+)
+
+#: Lets keys expire sooner.
+RELEASE: Final = Script(
+    _COMMON
+    + """
+local keys, soon = bucket .. ':keys:' .. ARGV[2], now + ARGV[3]
+for index = 4, #ARGV do
+  local expiry = call('ZSCORE', keys, ARGV[index])
+  if expiry and tonumber(expiry) > soon then
+    call('ZADD', keys, text(soon), ARGV[index])
+  end
+end
+local last = call('ZRANGE', keys, -1, -1, 'WITHSCORES')[2]
+if last then
+  call('PEXPIRE', keys, text(math.max(1, math.ceil((last - now) / 1000))))
+end
+"""
 )
 
 #: Returns ``[store, now, epoch, top, first, is forgotten, numbers, messages]``, where ``numbers``

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -118,6 +118,10 @@ _DELETE_EXPIRED: Final = "DELETE FROM message WHERE stream = ? AND offset <= ? A
 _DELETE_STREAM: Final = """
     DELETE FROM stream WHERE id = ? AND number < (SELECT max(number) FROM stream)
 """
+_RELEASE_KEY: Final = """
+    UPDATE key SET expires = ?
+    WHERE stream = (SELECT id FROM stream WHERE name = ?) AND key = ? AND expires > ?
+"""
 _EXPIRED_KEYS: Final = "SELECT stream, key FROM key WHERE expires <= ? LIMIT ?"
 _DELETE_KEY_OF_STREAM: Final = "DELETE FROM key WHERE stream = ? AND key = ? AND expires <= ?"
 _OLDEST: Final = "SELECT number, length(body) FROM message ORDER BY number LIMIT ?"
@@ -160,6 +164,12 @@ class SQLiteStore(Store):
             expires = now() + int(key_seconds * _MICROSECONDS)
             return self._run(self._append_once, stream, message, _encode(key), expires)
         return self._run(self._append, stream, message)
+
+    def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
+        """Remember keys for some seconds from now on, and no longer."""
+        until = now() + int(seconds * _MICROSECONDS)
+        name = _encode(stream.name)
+        self._run(self._release, [(until, name, _encode(key), until) for key in keys])
 
     def read(
         self,
@@ -280,6 +290,12 @@ class SQLiteStore(Store):
             values = moment, message, *_limits(stream)
             offset, began = connection.execute(_APPEND, values).fetchall()[0]
         return Appended(_epoch_of(self._file.store, began), offset, False)
+
+    def _release(
+        self, connection: sqlite3.Connection, values: list[tuple[int, bytes, bytes, int]]
+    ) -> None:
+        with _writing(connection):
+            connection.executemany(_RELEASE_KEY, values)
 
     def _add(self, connection: sqlite3.Connection, stream: Stream) -> None:
         """Make the row of a stream if it is missing, or change its limits."""

@@ -14,6 +14,7 @@ release.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -159,6 +160,16 @@ class Store(ABC):
 
         Raises:
             BackendUnavailable: nothing was stored, as far as is known.
+        """
+
+    @abstractmethod
+    def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
+        """Remember keys for some seconds from now on, and no longer.
+
+        Args:
+            stream: the group.
+            keys: keys of its messages, whose own time may be longer.
+            seconds: how long they are remembered.
         """
 
     @abstractmethod

@@ -198,6 +198,19 @@ class StoreContract:
         store.sweep()
         assert store.append(short, b"d", key="long") is None
 
+    def test_release(self, store: Store) -> None:
+        """A key that is released is remembered no longer than from then on; others stay."""
+        of = stream()
+        for key in ("long", "longer", "short"):
+            store.append(of, b"a", key=key, key_seconds=600 if key == "short" else 10**6)
+        store.release(of, ["short", "unknown"], 10**6)
+        store.release(of, ["long", "unknown"], SOON)
+        store.release(stream("room.2"), ["longer"], SOON)
+        wait_until(lambda: store.append(of, b"b", key="long"))
+        store.sweep()
+        for key in ("long", "longer", "short"):
+            assert store.append(of, b"c", key=key) is None
+
     def test_key_of_expired_messages(self, store: Store) -> None:
         """A key outlives its message, also when the store has been swept."""
         short = stream(seconds=SOON)

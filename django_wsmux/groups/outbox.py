@@ -1,0 +1,338 @@
+"""The outbox: messages that are written in the sender's transaction, and sent once it commits.
+
+``Group.send(..., on_commit=True, stored=True)`` inserts a row into ``django_wsmux_outbox``, in the
+database of the transaction. After the commit the process locks the rows of the transaction's
+groups, sends them in the order of their ids, deletes them, and looks for more. If the broker is
+away, or the process dies, the rows are left to ``sweep()`` in any process.
+
+Nothing waits for a lock (``NOWAIT``): a process that finds a row locked leaves its groups to the
+process that holds the lock, which looks again once it has released it. That process sees the
+rows, since they were committed before. It looks only at its own groups, so the other one tries each
+of its groups alone. Locks are taken in the order of ids, so two processes never leave a group to
+each other.
+
+A message is sent with a key, which the store of the history remembers, so it is stored once, even
+if the row could not be deleted. Some databases have no row locks, such as SQLite: there several
+processes may send the rows of a group at the same time. Each sends all of them in order, so the
+first to store a message has stored those before it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Final
+
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
+
+from ..connection import guard
+from ..connection.counters import count
+from ..exceptions import BackendUnavailable
+from ..history.store import IDLE_SECONDS
+from ..logs import LogLimit, get_logger
+from ..protocol.prepared import PreparedMessage
+from . import outbox_table as table
+from .envelope import NO_FIELDS, Envelope, excluding, pack, unpack
+from .members import Key, name_of, prefix_of
+from .numbered import stream_of
+from .pubsub import members, pubsub
+from .sequencer import sequencer
+
+__all__ = ["install", "put", "sweep"]
+
+logger = get_logger("django_wsmux.outbox")
+
+#: Seconds after which a process leaves further rows to others, so that no request sends for long.
+_TURN: Final = 1.0
+
+#: Keys that a process collects until it releases them; those that sweep do it with each sweep.
+_MANY: Final = 500
+
+#: Seconds between two sweeps of a process, on average.
+_INTERVAL: Final = 5.0
+
+# For rows that are left to the sweep, and for databases that cannot be swept.
+_left: Final = LogLimit()
+_failed: Final = LogLimit()
+
+
+class _Pause:
+    """The moment until which messages are left to the sweep, since the backend is away.
+
+    Otherwise each request would wait for it.
+    """
+
+    until = 0.0
+
+
+_pause: Final = _Pause()
+
+
+class _Locked(Exception):
+    """Another process holds rows of the group, and will look again."""
+
+
+def put(
+    key: Key,
+    kind: int,
+    payload: bytes,
+    ids: tuple[str, ...] = (),
+    *,
+    once: str = "",
+    using: str | None = None,
+) -> None:
+    """Write a message to the outbox, and send it if and when the transaction commits.
+
+    Args:
+        key: the group's key.
+        kind: the kind of the message.
+        payload: the message.
+        ids: the clients that do not get it.
+        once: a second message with this key is not sent; ``""`` for no key.
+        using: alias of the database; ``None`` for the default.
+
+    Raises:
+        DatabaseError: the row could not be written.
+    """
+    alias = using or DEFAULT_DB_ALIAS
+    fields = excluding(ids) if ids else NO_FIELDS
+    envelope = pack(kind, name_of(key), payload, prefix_of(key), fields)
+    group = _group_id(key)
+    table.insert(alias, group, once or secrets.token_urlsafe(16), envelope)
+    batch = _batch(alias)
+    batch.groups.add(group)
+    # Each message has a callback, since a savepoint that is rolled back drops its callbacks.
+    transaction.on_commit(batch.send, using=alias, robust=True)
+
+
+def _group_id(key: Key) -> int:
+    text = f"{prefix_of(key)}\x1f{name_of(key)}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+class _Batch:
+    """The messages of one transaction.
+
+    Attributes:
+        groups: the ids of their groups.
+        is_sent: whether the transaction has committed.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self.groups: set[int] = set()
+        self.is_sent = False
+
+    def send(self) -> None:
+        """Send all messages; called after the commit, for each of them."""
+        if self.is_sent:
+            return
+        self.is_sent = True
+        if time.monotonic() < _pause.until:
+            return
+        try:
+            _drain(self._alias, sorted(self.groups))
+        except BackendUnavailable as error:
+            _report_left(error)
+
+
+def _report_left(error: BackendUnavailable) -> None:
+    _pause.until = time.monotonic() + _INTERVAL
+    suffix = _left.suffix()
+    if suffix is not None:
+        logger.error("messages wait in the outbox: %s%s", error, suffix)
+
+
+def _batch(alias: str) -> _Batch:
+    """Return the batch of the current transaction."""
+    for _, function, *_ in reversed(connections[alias].run_on_commit):
+        found = getattr(function, "__self__", None)
+        if isinstance(found, _Batch) and not found.is_sent:
+            return found
+    return _Batch(alias)
+
+
+def _drain(alias: str, groups: Collection[int]) -> None:
+    """Send the rows of some groups, except those that another process will send.
+
+    Raises:
+        BackendUnavailable: the remaining rows are left to the sweep.
+    """
+    try:
+        _send_all(alias, groups)
+    except _Locked:
+        if len(groups) > 1:
+            for group in groups:
+                with suppress(_Locked):
+                    _send_all(alias, (group,))
+
+
+def _send_all(alias: str, groups: Collection[int]) -> None:
+    """Send the rows of some groups.
+
+    Raises:
+        _Locked: another process holds some of the rows, and will look again.
+        BackendUnavailable: the remaining rows are left to the sweep.
+    """
+    has_locks = table.has_locks(alias)
+    deadline = time.monotonic() + _TURN
+    while True:
+        if has_locks:
+            number = _send_locked(alias, groups)
+        else:
+            number = _send_rows(alias, table.select(alias, groups))
+        # Without locks, no process leaves its rows to this one.
+        is_done = number < table.MAX_ROWS and not (has_locks and table.exist(alias, groups))
+        if is_done or time.monotonic() > deadline:
+            return
+
+
+def _send_locked(alias: str, groups: Collection[int]) -> int:
+    with transaction.atomic(using=alias):
+        try:
+            rows = table.lock(alias, groups)
+        except DatabaseError as error:
+            if table.is_locked(error):
+                raise _Locked from error
+            raise
+        try:
+            return _send_rows(alias, rows)
+        except BackendUnavailable as error:
+            problem = error  # commit the deletion of what has been sent
+    raise problem
+
+
+def _send_rows(alias: str, rows: list[table.Row]) -> int:
+    """Send rows in order, and delete them; return their number.
+
+    Raises:
+        BackendUnavailable: the rows before have been sent and deleted.
+    """
+    sent: list[tuple[table.Row, Key]] = []
+    try:
+        for row in rows:
+            sent.append((row, _send(row)))  # what was sent before an error counts
+    finally:
+        if sent:
+            table.delete(alias, [row for row, _ in sent])
+            for row, key in sent:
+                _deleted.setdefault(key, []).append(row.key)
+    if sum(map(len, _deleted.values())) >= _MANY:
+        _release()
+    return len(sent)
+
+
+def _send(row: table.Row) -> Key:
+    """Send a row; return the key of its group."""
+    found = unpack(row.envelope)
+    key = (found.prefix, found.name) if found.prefix else found.name
+    count("group_publishes")
+    if stream_of(key) is None:
+        _send_unnumbered(key, found)
+    else:
+        sequencer.send(
+            key, found.kind, found.data, found.excluded, once=row.key, seconds=IDLE_SECONDS
+        )
+    return key
+
+
+def _send_unnumbered(key: Key, found: Envelope) -> None:
+    """Send a message to a group that has lost its history since: the settings have changed."""
+    message = PreparedMessage(found.kind, found.data, found.name)
+    members.deliver(key, message, (), found.excluded)
+    fields = excluding(found.excluded) if found.excluded else NO_FIELDS
+    pubsub.publish(key, found.kind, found.data, fields)
+
+
+# Keys of rows that are deleted, by group.
+_deleted: dict[Key, list[str]] = {}
+
+
+def _release() -> None:
+    """Tell the store that it need not remember the keys of deleted rows for long.
+
+    Without row locks, another process may still be sending the same rows.
+    """
+    global _deleted
+    found, _deleted = _deleted, {}
+    for key, keys in found.items():
+        stream = stream_of(key)
+        if stream is not None:
+            with suppress(BackendUnavailable):  # they expire anyway
+                sequencer.store().release(stream, keys)
+
+
+# The sweep
+
+_pid = 0
+
+
+def install() -> None:
+    """Have this process sweep the outbox once it serves sockets."""
+    if _start not in pubsub.starters:
+        pubsub.starters.append(_start)
+
+
+def _start() -> None:
+    global _pid
+    # Without a backend this is the only process, and perhaps a test.
+    if _pid == os.getpid() or pubsub.backend() is None:
+        return
+    _pid = os.getpid()
+    threading.Thread(target=_run, name="django_wsmux outbox", daemon=True).start()
+
+
+def _run() -> None:
+    pid = os.getpid()
+    while True:
+        # The processes that a server has started together sweep at different times.
+        time.sleep(random.uniform(0.5, 1.5) * _INTERVAL)  # noqa: S311  # not a secret
+        if os.getpid() != pid:
+            return  # a copy of the greenlet in a forked child
+        guard.call(sweep)
+        guard.call(_release)
+        guard.call(connections.close_all)
+
+
+def sweep() -> None:
+    """Send what processes have left in the outboxes of all databases."""
+    for alias in connections:
+        if table.is_migrated(alias):
+            try:
+                _sweep(alias)
+            except BackendUnavailable as error:
+                _report_left(error)
+                return  # the next sweep tries again
+            except DatabaseError as error:
+                _report_failure(alias, error)
+
+
+def _report_failure(alias: str, error: Exception) -> None:
+    if isinstance(error, DatabaseError) and table.is_locked(error):
+        return  # SQLite; the next sweep tries again
+    suffix = _failed.suffix()
+    if suffix is not None:
+        logger.error("sweeping the outbox of %r failed%s", alias, suffix, exc_info=error)
+
+
+def _sweep(alias: str) -> None:
+    connection = connections[alias]
+    if connection.vendor == "sqlite":
+        # SQLite would wait where gevent cannot see it. The next sweep tries again.
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 0")
+    for group in table.groups_of(alias):
+        try:
+            _send_all(alias, (group,))
+        except _Locked:
+            pass
+        except BackendUnavailable:
+            raise
+        except Exception as error:
+            _report_failure(alias, error)  # other groups may be sent

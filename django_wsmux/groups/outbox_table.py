@@ -1,0 +1,172 @@
+"""The rows of the outbox.
+
+Django composes the statements once, and they are kept: composing them takes several times as long
+as running them. No signals are sent, whose receivers might send to groups themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from django.apps import apps
+from django.db import DatabaseError, connections, router
+
+__all__ = [
+    "MAX_ROWS",
+    "Row",
+    "delete",
+    "exist",
+    "groups_of",
+    "has_locks",
+    "insert",
+    "is_locked",
+    "is_migrated",
+    "lock",
+    "select",
+]
+
+#: The most rows that are read, and locked, together.
+MAX_ROWS: Final = 500
+
+#: Codes of "another transaction holds the lock": PostgreSQL, MySQL, MariaDB, Oracle, SQLite.
+_LOCKED: Final = frozenset({"55P03", 3572, 1205, 54, 5})
+
+
+class Row(NamedTuple):
+    """A message that is not sent yet; see ``models.Outbox``."""
+
+    id: int
+    key: str
+    envelope: bytes
+
+
+def _model() -> Any:
+    # Groups are imported before models can be.
+    return apps.get_model("django_wsmux", "Outbox")
+
+
+def is_migrated(alias: str) -> bool:
+    """Return whether a database has the table, according to the project's routers."""
+    return router.allow_migrate_model(alias, _model())
+
+
+def has_locks(alias: str) -> bool:
+    """Return whether the database can lock rows without waiting for other locks."""
+    return bool(connections[alias].features.has_select_for_update_nowait)
+
+
+def insert(alias: str, group: int, key: str, envelope: bytes) -> None:
+    """Insert a row in the current transaction.
+
+    Raises:
+        DatabaseError: it could not be inserted.
+    """
+    connection: Any = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(_insert(alias), [group, key, connection.Database.Binary(envelope)])
+
+
+def select(alias: str, groups: Collection[int]) -> list[Row]:
+    """Return rows of some groups, ordered by id, at most ``MAX_ROWS``."""
+    return _rows(alias, _select(alias, len(groups)), groups)
+
+
+def lock(alias: str, groups: Collection[int]) -> list[Row]:
+    """Return the same and lock them until the transaction ends, in the order of their ids.
+
+    Raises:
+        DatabaseError: see ``is_locked()``.
+    """
+    return _rows(alias, _lock(alias, len(groups)), groups)
+
+
+def _rows(alias: str, sql: str, groups: Collection[int]) -> list[Row]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, list(groups))
+        return [Row(pk, key, _bytes(envelope)) for pk, key, envelope in cursor.fetchall()]
+
+
+def _bytes(value: Any) -> bytes:
+    # Oracle returns an object to read from.
+    return bytes(value.read() if hasattr(value, "read") else value)
+
+
+def is_locked(error: DatabaseError) -> bool:
+    """Return whether an error means that another transaction holds a lock."""
+    cause = error.__cause__
+    first = getattr(cause, "args", ())[:1]
+    names = ("sqlstate", "pgcode", "sqlite_errorcode")
+    codes = [*(getattr(cause, name, None) for name in names), *first]
+    codes += [getattr(each, "code", None) for each in first]
+    return any(code in _LOCKED for code in codes)
+
+
+def exist(alias: str, groups: Collection[int]) -> bool:
+    """Return whether there are rows of some groups."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_exists(alias, len(groups)), list(groups))
+        return cursor.fetchone() is not None
+
+
+def delete(alias: str, rows: Sequence[Row]) -> None:
+    """Delete rows."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_delete(alias, len(rows)), [row.id for row in rows])
+
+
+def groups_of(alias: str) -> list[int]:
+    """Return groups that have rows, at most ``MAX_ROWS``."""
+    ids = _model().objects.using(alias).order_by().values_list("group", flat=True)
+    return list(ids.distinct()[:MAX_ROWS])
+
+
+# Statements
+
+
+@cache
+def _insert(alias: str) -> str:
+    names = ", ".join(_quoted(alias, name) for name in ("group", "key", "envelope"))
+    return f"INSERT INTO {_table(alias)} ({names}) VALUES (%s, %s, %s)"  # noqa: S608
+
+
+@cache
+def _select(alias: str, number: int) -> str:
+    return _compose(_of(alias, number)[:MAX_ROWS])
+
+
+@cache
+def _lock(alias: str, number: int) -> str:
+    rows = _of(alias, number).select_for_update(nowait=True)
+    limited = connections[alias].features.supports_select_for_update_with_limit
+    return _compose(rows[:MAX_ROWS] if limited else rows)
+
+
+@cache
+def _exists(alias: str, number: int) -> str:
+    return _compose(_of(alias, number).order_by().values("pk")[:1])
+
+
+@cache
+def _delete(alias: str, number: int) -> str:
+    places = ", ".join(["%s"] * number)
+    return f"DELETE FROM {_table(alias)} WHERE {_quoted(alias, 'id')} IN ({places})"  # noqa: S608
+
+
+def _of(alias: str, number: int) -> Any:
+    rows = _model().objects.using(alias).filter(group__in=range(number)).order_by("pk")
+    return rows.values_list("pk", "key", "envelope")
+
+
+def _compose(rows: Any) -> str:
+    sql, _ = rows.query.get_compiler(rows.db).as_sql()
+    return str(sql)
+
+
+def _quoted(alias: str, name: str) -> str:
+    return str(connections[alias].ops.quote_name(name))
+
+
+def _table(alias: str) -> str:
+    return _quoted(alias, _model()._meta.db_table)

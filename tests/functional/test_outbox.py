@@ -1,0 +1,116 @@
+"""The outbox on real databases: processes that commit together and are killed, and the sweep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.conftest import need
+from tests.functional.outbox_model import (
+    GROUPS,
+    databases,
+    die,
+    environment,
+    left,
+    model,
+    send,
+)
+from tests.functional.test_postgres import held
+from tests.services import PostgresServer, RedisServer, wait_until_said
+from tests.support import ROOT, Server
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory for the history; its path is short, as those of Unix sockets are limited."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["PostgreSQL", "SQLite"])
+def env(request: pytest.FixtureRequest, postgres: PostgresServer, folder: Path) -> dict[str, str]:
+    """The environment of a project with its own empty database."""
+    return environment(folder, databases(postgres, folder)[request.param])
+
+
+def test_model(env: dict[str, str]) -> None:
+    """Each committed message is sent once, in order, whatever process is killed at what moment."""
+    assert "20 kills" in model(env, kills=20)
+
+
+def migrate(env: dict[str, str]) -> None:
+    """Make the tables."""
+    command = [sys.executable, "-m", "django", "migrate", "-v0", "--skip-checks"]
+    subprocess.run(command, env=env, cwd=ROOT, check=True)
+
+
+@contextmanager
+def member(server: Server) -> Iterator[ClientConnection]:
+    """Open a socket that is a member of the first group."""
+    with server.connect(f"/events/room/{GROUPS[0]}/") as websocket:
+        websocket.recv()
+        yield websocket
+
+
+@pytest.mark.parametrize("when", ["committed", "sent"])
+@pytest.mark.parametrize(
+    ("env", "worker"),
+    [
+        ("PostgreSQL", "own"),
+        ("PostgreSQL", "runserver"),
+        ("SQLite", "stock"),
+    ],
+    indirect=["env"],
+)
+def test_sweep(env: dict[str, str], start_server: StartServer, worker: str, when: str) -> None:
+    """A process that serves sockets sends what a killed process has left, but nothing twice."""
+    migrate(env)
+    with member(start_server(worker, env=env)) as websocket:
+        die(env, "one", "two", when=when)
+        assert [websocket.recv(), websocket.recv()] == ["one", "two"]
+        wait_until_said(lambda: left(env) == 0)
+        send(env, "three")
+        assert websocket.recv() == "three"
+
+
+def test_connections(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
+    """A process that has looked for rows keeps no connection, even with ``CONN_MAX_AGE``."""
+    database = databases(postgres, folder)["PostgreSQL"]
+    env = environment(folder, {**database, "CONN_MAX_AGE": 600})
+    migrate(env)
+    with member(start_server("own", env=env)):
+        die(env, "one", when="committed")
+        wait_until_said(lambda: left(env) == 0)
+        wait_until_said(lambda: held(postgres) == 0)
+
+
+def test_broker_away(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
+    """Messages that are committed while Redis is down are sent when it is back, in order."""
+    need("redis-server")
+    redis = RedisServer(folder)
+    try:
+        env = environment(
+            folder, databases(postgres, folder)["PostgreSQL"], WEBSOCKET_BACKEND=redis.url
+        )
+        migrate(env)
+        with member(start_server("own", env=env)) as websocket:
+            send(env, "one")
+            assert websocket.recv() == "one"
+            redis.kill()
+            send(env, "two", "three")
+            send(env, "four")
+            assert left(env) == 3
+            redis.start()
+            assert [websocket.recv() for _ in range(3)] == ["two", "three", "four"]
+            wait_until_said(lambda: left(env) == 0)
+    finally:
+        redis.stop()
