@@ -110,10 +110,7 @@ TESTS = Path(__file__).parent
 WITHOUT_TESTS = {
     "admin.py": "monitoring/test_page.py tests its page",
     "backends/contract.py": "a test suite, which the tests of each backend run",
-    "connection/client_ids.py": "groups/test_excluding.py tests the ids of members",
-    "groups/clients.py": "functional/test_v1.py tests ids of clients on the wire",
     "groups/results.py": "types only",
-    "handlers/resume.py": "functional/test_v1.py tests what clients bring",
     "history/patterns.py": "the tests of groups with a history use patterns",
     "history/postgresql_statements.py": "texts only, which history/test_postgresql.py runs",
     "history/redis_scripts.py": "texts only, which history/test_redis.py runs",

@@ -13,7 +13,7 @@ from ..protocol.prepared import PagedMessage, PreparedMessage
 __all__ = ["NOBODY", "Exclude", "exclusion", "require_socket", "variant_for", "variants"]
 
 #: The argument ``exclude`` of ``Group.send()``.
-Exclude = WebSocket | str | Container[WebSocket | str]
+Exclude = WebSocket | str | Container[WebSocket | str] | None
 
 #: The default of that argument.
 NOBODY: Final = ()
@@ -31,14 +31,14 @@ def exclusion(
     """Return the sockets and the ids that do not get a message.
 
     Args:
-        exclude: a socket, the id of a client or of a page, or several of them.
+        exclude: a socket, the id of a client or of a page, or several of them; ``None`` for none.
         by_id: whether a socket stands for its client.
 
     Raises:
         TypeError: it is something else.
         ValueError: there are too many ids, or one is not an id.
     """
-    if exclude is NOBODY:
+    if exclude is NOBODY or exclude is None:
         return (), ()
     if isinstance(exclude, WebSocket):
         return ((), (exclude.client_id,)) if by_id else ((exclude,), ())

@@ -349,7 +349,7 @@ class Group:
             message: ``str`` is sent as text, ``bytes`` as binary.
             exclude: a socket of this process or the id of a client (``WebSocket.client_id``,
                 ``request.websocket_client``) that does not get the message: the sender, say; or
-                several. At most eight ids.
+                several. At most eight ids; ``None`` for nobody.
             on_commit: send only if and when the current transaction commits; pass an alias for a
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.

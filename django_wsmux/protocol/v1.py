@@ -255,8 +255,9 @@ def take_entry(environ: dict[str, Any]) -> str:
 def _parse_entry(entry: str) -> Brought | None:
     if not entry or len(entry) > _MOST:
         return None
+    digits = entry.rstrip("=")
     try:
-        value = json.loads(urlsafe_b64decode(entry.rstrip("=") + "=" * (-len(entry) % 4)))
+        value = json.loads(urlsafe_b64decode(digits + "=" * (-len(digits) % 4)))
     except (binascii.Error, RecursionError, ValueError):
         return None
     if not isinstance(value, dict):

@@ -128,6 +128,15 @@ class TestEntry:
         assert [found.take(name) for name in ("a", "a", "x", "b@c")] == [AT, None, None, AT]
         assert found.names == ()
 
+    def test_padding(self) -> None:
+        """The padding of base64 may be left out."""
+        for name in ("x", "xy", "xyz"):
+            data = json.dumps({"g": {name: AT}}).encode()
+            for text in (base64.urlsafe_b64encode(data).decode(), entry(data)[len(v1.PREFIX) :]):
+                found = brought(v1.PREFIX + text)
+                assert found is not None
+                assert found.names == (name,)
+
     def test_kept_from_logs(self) -> None:
         """The entries are removed from the list, wherever they are."""
         environ = {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"{entry({})},wsmux.v1 ,{entry({})}, x"}
