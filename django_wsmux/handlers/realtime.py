@@ -18,6 +18,7 @@ from ..logs import LogLimit, get_logger
 from ..protocol import v1
 from ..protocol.frames import CLOSE, TEXT, CloseCode, close_payload, encode
 from ..protocol.v1 import BROUGHT_KEY
+from ..server.limits import RETRY_AFTER, Permit
 from .socket import DjangoHooks
 
 if TYPE_CHECKING:
@@ -59,8 +60,11 @@ class RealtimeHooks(DjangoHooks):
 
     def closing(self, websocket: WebSocket, code: int) -> None:
         """Tell the client when to return, if it should."""
-        if code in _RETURNS:
-            websocket.tell(v1.bye(pace.after()))
+        if code not in _RETURNS:
+            return
+        permit = websocket.permit
+        is_full = isinstance(permit, Permit) and permit.is_refused
+        websocket.tell(v1.bye(RETRY_AFTER if is_full else pace.after()))
 
     def heartbeat(self, websocket: Any) -> bytes:
         """Return an empty object, since a script cannot see pings."""

@@ -26,6 +26,7 @@ from django_wsmux.protocol import v1
 from django_wsmux.protocol.frames import CLOSE, TEXT
 from django_wsmux.protocol.prepared import PreparedMessage
 from django_wsmux.protocol.v1 import BROUGHT_KEY
+from django_wsmux.server.limits import RETRY_AFTER
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -268,6 +269,18 @@ class TestFrames:
             assert bool(ws.peek()) is is_told
             if is_told:
                 assert 0.5 <= ws.receive_json()["bye"]["after"] <= 1.5
+
+    @override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
+    def test_full(self, client: WebSocketClient) -> None:
+        """A user with too many sockets is to return as late as after a refused handshake."""
+        User.objects.create_user("ann")
+        first, second = connect(client, "/late/"), connect(client, "/late/")
+        for ws in (first, second):
+            assert welcome(ws)
+            ws.send("ann")
+        assert first.receive_json()["data"]
+        assert second.receive_json() == {"bye": {"after": RETRY_AFTER}}
+        assert second.close_code == 1013
 
     @override_settings(WEBSOCKET_PING_INTERVAL=10, WEBSOCKET_PING_TIMEOUT=15)
     def test_heartbeat(self, client: WebSocketClient) -> None:
