@@ -541,8 +541,13 @@ def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool)
     """Act now, or if and when the current transaction commits; see ``Group.send()``."""
     if on_commit:
         using = on_commit if isinstance(on_commit, str) else None
+
+        # Not a partial: Django logs an error of this function with its name.
+        def act_silently() -> None:
+            act(True)
+
         # The data is stored, so neither the view nor other callbacks of the commit may fail.
-        transaction.on_commit(partial(act, True), using=using, robust=True)
+        transaction.on_commit(act_silently, using=using, robust=True)
     else:
         act(fail_silently)
 

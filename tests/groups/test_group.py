@@ -306,3 +306,21 @@ def test_commit_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
     assert done == ["later"]
     assert counters["group_publish_failed"] == before + 2
     assert caplog.text.count("<Group room>: other processes cannot be reached: redis://") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_error_after_commit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected error after the commit is logged, and later hooks run."""
+
+    def fail(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Group, "_publish", fail)
+    done: list[str] = []
+    with transaction.atomic():
+        Group("room").send("x", on_commit=True)
+        transaction.on_commit(lambda: done.append("later"))
+    assert done == ["later"]
+    assert "in on_commit()" in caplog.text
