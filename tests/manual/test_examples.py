@@ -28,6 +28,7 @@ from django_wsmux import conf
 from django_wsmux.connection.counters import COUNTERS
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
+from django_wsmux.models import Outbox
 from django_wsmux.signals import backend_gap
 from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
 from django_wsmux.testing.client import close_all
@@ -308,6 +309,21 @@ class TestGroups:
             ["ann", "bob"],
             ["ann"],
         ]
+
+    @pytest.mark.django_db
+    def test_outbox(self, django_capture_on_commit_callbacks: Any) -> None:
+        """The message is sent after the commit, and its row is deleted."""
+        pay = run(example("docs/groups.rst", "stored=True"))["pay"]
+        saved: list[bool] = []
+        order = SimpleNamespace(pk=17, save=lambda: saved.append(True))
+        keep = {"room.*": {"messages": 10, "seconds": 600}}
+        with override_settings(WEBSOCKET_HISTORY=keep, WEBSOCKET_OUTBOX=True):
+            with django_capture_on_commit_callbacks(execute=True):
+                pay(order)
+                assert Group("room.17").history().messages == []
+            (message,) = Group("room.17").history().messages
+        assert message.data == '{"type": "paid"}'
+        assert (saved, Outbox.objects.count()) == ([True], 0)
 
     def test_prefix(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A tenant's schema is the prefix of its groups."""
