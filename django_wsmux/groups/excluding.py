@@ -10,13 +10,13 @@ from ..connection import client_ids
 from ..connection.websocket import WebSocket
 from ..protocol.prepared import PagedMessage, PreparedMessage
 
-__all__ = ["NOBODY", "Exclude", "exclusion", "require_socket", "variant_for", "variants"]
+__all__ = ["EXCLUDE_NONE", "Exclude", "exclusion", "require_socket", "variant_for", "variants"]
 
 #: The argument ``exclude`` of ``Group.send()``.
 Exclude = WebSocket | str | Container[WebSocket | str] | None
 
 #: The default of that argument.
-NOBODY: Final = ()
+EXCLUDE_NONE: Final = ()
 
 #: The most ids that one message excludes.
 _MOST: Final = 8
@@ -38,7 +38,7 @@ def exclusion(
         TypeError: it is something else.
         ValueError: there are too many ids, or one is not an id.
     """
-    if exclude is NOBODY or exclude is None:
+    if exclude is EXCLUDE_NONE or exclude is None:
         return (), ()
     if isinstance(exclude, WebSocket):
         return ((), (exclude.client_id,)) if by_id else ((exclude,), ())

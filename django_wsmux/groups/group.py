@@ -28,7 +28,7 @@ from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from ..protocol.prepared import JSON, PreparedMessage
 from .envelope import NO_FIELDS, excluding
-from .excluding import NOBODY, Exclude, exclusion, require_socket
+from .excluding import EXCLUDE_NONE, Exclude, exclusion, require_socket
 from .json_text import dump_json
 from .members import Key
 from .pubsub import describe, key_of, members, pubsub, session_group, user_group
@@ -333,7 +333,7 @@ class Group:
         self,
         message: str | bytes,
         *,
-        exclude: Exclude = NOBODY,
+        exclude: Exclude = EXCLUDE_NONE,
         on_commit: bool | str = False,
         stored: bool = False,
         fail_silently: bool = False,
@@ -349,7 +349,7 @@ class Group:
             message: ``str`` is sent as text, ``bytes`` as binary.
             exclude: a socket of this process or the id of a client (``WebSocket.client_id``,
                 ``request.websocket_client``) that does not get the message: the sender, say; or
-                several. At most eight ids; ``None`` for nobody.
+                several. At most eight ids; ``None`` leaves out none.
             on_commit: send only if and when the current transaction commits; pass an alias for a
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.
@@ -439,7 +439,7 @@ class Group:
         self,
         value: Any,
         *,
-        exclude: Exclude = NOBODY,
+        exclude: Exclude = EXCLUDE_NONE,
         on_commit: bool | str = False,
         stored: bool = False,
         fail_silently: bool = False,

@@ -154,7 +154,7 @@ def test_v1_memory(connect: Callable[..., Any]) -> None:
 
 
 def test_plain_is_free(connect: Callable[..., Any]) -> None:
-    """A socket that nobody asks for its id has none."""
+    """A socket without wsmux.v1 has no id until it is asked for."""
     pair = connect()
     assert pair.websocket.known_client_id is None
     pair.websocket.name_group("room", "ours")

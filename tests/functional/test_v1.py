@@ -237,11 +237,11 @@ class TestReplaced:
                 assert told(last)["text"]
             last.send(frame(0x81, excluded.encode()))
             last.send(frame(0x81, f"{excluded}.p1".encode()))
-            last.send(frame(0x81, b"nobody"))
+            last.send(frame(0x81, b"none"))
             group = {"in": "v1-excluded"}
             assert told(last) == {**group, "data": excluded}
             assert told(first) == {**group, "not": ["p1"], "data": f"{excluded}.p1"}
-            assert told(first) == {**group, "data": "nobody"}
+            assert told(first) == {**group, "data": "none"}
 
 
 class TestIdentity:

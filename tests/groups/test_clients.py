@@ -55,6 +55,6 @@ def test_identities() -> None:
     assert not clients.is_identity(new, "1")
 
 
-def test_nobody_has_the_id() -> None:
+def test_unknown_id() -> None:
     """A request to close the socket of a client that is not here does nothing."""
     clients.close_older(clients.group_of("someone"), 0.0)

@@ -53,7 +53,7 @@ def test_who(connect: Callable[[], Pair]) -> None:
     assert deliver(pairs, two.websocket.client_id) == [frame, b"", frame]
     assert deliver(pairs, [one.websocket, two.websocket.client_id]) == [b"", b"", frame]
     assert deliver(pairs, {one.websocket, three.websocket}) == [b"", frame, b""]
-    assert deliver(pairs, "somebody-else") == [frame] * 3
+    assert deliver(pairs, "another") == [frame] * 3
     assert deliver(pairs[:1], one.websocket.client_id) == [b""]
 
 
