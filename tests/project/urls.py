@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
-from django.urls import path
+from django.urls import include, path
 
 from django_wsmux.auth import disconnect
 from django_wsmux.connection import registry
@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import state
+from . import kept, state
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -290,4 +290,5 @@ urlpatterns = [
     path("threads/", threads),
     path("modules/", modules),
     path("only-a-page/", plain, name="only-a-page"),
+    path("kept/", include(kept.urlpatterns)),
 ]

@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 
 from django_wsmux.auth import authentication, first_message
 
-from . import events, gates, sockets, speaking
+from . import events, gates, kept, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -108,4 +108,5 @@ urlpatterns = [
     path("leaving/<key>/", sockets.leaving),
     path("gates/", include(gates)),
     path("overfull/<key>/<int:code>/", sockets.overfull),
+    path("kept/", include(kept.websocket_urlpatterns)),
 ]

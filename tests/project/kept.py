@@ -1,0 +1,77 @@
+"""Pages and sockets of groups with a history, for ``tests/functional/model.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from django_wsmux.exceptions import BackendUnavailable
+from django_wsmux.groups import Group
+from django_wsmux.views import WebSocketView
+
+
+class Member(WebSocketView):
+    """A member of a group, whose client learns of gaps also without ``wsmux.v1``."""
+
+    keep_request = False
+
+    def connect(self, request: HttpRequest, name: str) -> None:
+        Group(name).join(self.websocket)
+
+    def missed(self, group: Group) -> None:
+        self.send("missed")
+
+
+class Quiet(Member):
+    """The same without a word of its own."""
+
+    def missed(self, group: Group) -> None:
+        pass
+
+
+@csrf_exempt
+def send(request: HttpRequest) -> JsonResponse:
+    """Send messages to groups; tell which of them were sent."""
+    sent = []
+    wanted: list[dict[str, Any]] = json.loads(request.body)
+    for each in wanted:
+        try:
+            Group(each["group"]).send(each["text"], key=each.get("key"))
+        except BackendUnavailable:
+            continue
+        sent.append(each["text"])
+    return JsonResponse({"sent": sent, "pid": os.getpid()})
+
+
+@csrf_exempt
+def forget(request: HttpRequest, name: str) -> HttpResponse:
+    """Forget what is kept of a group."""
+    try:
+        Group(name).forget()
+    except BackendUnavailable:
+        return HttpResponse(status=503)
+    return HttpResponse(status=204)
+
+
+def position(request: HttpRequest, name: str) -> HttpResponse:
+    """Answer with the position of a group."""
+    try:
+        return HttpResponse(Group(name).position())
+    except BackendUnavailable:
+        return HttpResponse(status=503)
+
+
+urlpatterns = [
+    path("send/", send),
+    path("forget/<name>/", forget),
+    path("position/<name>/", position),
+]
+websocket_urlpatterns = [
+    path("member/<name>/", Member.as_view()),
+    path("quiet/<name>/", Quiet.as_view()),
+]
