@@ -72,6 +72,15 @@ class Held:
         self._size = size
         return True
 
+    def next(self) -> bool:
+        """Return whether a message is left; then the next one is the first of ``replays``."""
+        if not self.replays and self.messages:
+            # The peer is as slow as it was, so these too go out as fast as it takes them.
+            self.replays.extend(self.messages)
+            self.messages.clear()
+            self._size = 0
+        return bool(self.replays)
+
     def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
         """Remove the group messages for which ``is_unwanted()`` is true."""
         self.replays = deque(each for each in self.replays if not is_unwanted(each))

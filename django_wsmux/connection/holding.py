@@ -28,6 +28,11 @@ class Holding(Liveness):
         # Messages that wait for the 101, for release(), or for the end of a replay.
         self._held: Held | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether group messages are held back."""
+        return self._held is not None
+
     def _forward(self, message: PreparedMessage) -> None:
         raise NotImplementedError
 
@@ -83,16 +88,13 @@ class Holding(Liveness):
         held = self._held
         if held is None or held.depth:
             return
-        while held.replays and self._state == OPEN:
+        while held.next() and self._state == OPEN:
             if not self._has_room_for_replay():
                 return
             self._forward(held.replays.popleft())
             if held.depth or self._held is not held:
                 return
         self._held = None
-        for message in held.messages:
-            if self._state == OPEN:
-                self._forward(message)
         if held.closing is not None:
             self.close_from_group(*held.closing)
 

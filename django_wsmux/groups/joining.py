@@ -14,7 +14,7 @@ from ..exceptions import BackendUnavailable
 from ..history.sequence import offset_in
 from ..history.store import Reading
 from ..protocol import positions
-from ..protocol.positions import Position
+from ..protocol.positions import Position, moment_of
 from ..protocol.prepared import PreparedMessage
 from ..protocol.v1 import BROUGHT_KEY, Brought, shown
 from .excluding import variant_for
@@ -51,9 +51,12 @@ def join(
     """
     if since is None:
         since = _brought(key, websocket, alias)
+    is_member = members.has(key, websocket)
     websocket.hold()
     try:
         pubsub.add(key, websocket, info)
+        if is_member and since is None:
+            return NOT_ASKED  # it goes on with what it gets
         tracked = sequencer.tracked(key)
         if tracked is None or not members.has(key, websocket):
             return NOT_ASKED  # closed meanwhile
@@ -113,45 +116,78 @@ def _admit(
         BackendUnavailable: the store cannot be read.
     """
     reading = None
-    if not _is_covered(tracked, since):
+    while True:
+        with sequencer.lock:
+            # Until the member is live the lock is kept, since the window may change without it.
+            if reading is None:
+                is_ready = _is_covered(tracked, since)
+            else:
+                is_ready = _is_current(tracked, reading)
+            if is_ready:
+                return _make_live(tracked, websocket, since, alias, reading)
         reading = _read(tracked, is_row_enough=since is None and not tracked.is_value)
-    with sequencer.lock:
-        start = _start_of(tracked, since, reading)
-        messages = [] if start is None else tracked.window.after(start)
-        if sum(map(len, messages)) > websocket.options.max_unsent_bytes and not tracked.is_value:
-            start, messages = None, []
-        sequence = tracked.sequence
-        variants = [variant_for(each, each.excluded, websocket) for each in messages]
-        own = [each for each in variants if each is not None]
-        websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
-        tracked.waiting.pop(websocket, None)
-        recovered = None if since is None else start is not None
-        brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
-        if brought is not None:
-            brought.note(_name(tracked.key, alias, brought), recovered)
-        counters["history_replayed"] += len(own)
-        if recovered is False:
-            count("history_gaps")
-        websocket.hooks.group_joined(
-            websocket, name_of(tracked.key), alias, str(sequence.position), recovered
-        )
-        return Recovery(recovered, len(own))
+
+
+def _make_live(
+    tracked: Tracked,
+    websocket: Connection,
+    since: Position | None,
+    alias: str | None,
+    reading: Reading | None,
+) -> Recovery:
+    """Send what a member has missed, or tell a gap; the lock must be held.
+
+    Args:
+        tracked: the group.
+        websocket: the member.
+        since: its last position.
+        alias: the name of the group that its client sees.
+        reading: a current reading; ``None`` if the window has all that it needs.
+    """
+    if reading is not None:
+        tracked.refill(reading)
+    start = _start_of(tracked, since, reading)
+    messages = [] if start is None else tracked.window.after(start)
+    if sum(map(len, messages)) > websocket.options.max_unsent_bytes and not tracked.is_value:
+        start, messages = None, []
+    sequence = tracked.sequence
+    variants = [variant_for(each, each.excluded, websocket) for each in messages]
+    own = [each for each in variants if each is not None]
+    websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
+    tracked.waiting.pop(websocket, None)
+    tracked.behind.discard(websocket)
+    sequencer.use(tracked)
+    recovered = None if since is None else start is not None
+    brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
+    if brought is not None:
+        brought.note(_name(tracked.key, alias, brought), recovered)
+    counters["history_replayed"] += len(own)
+    if recovered is False:
+        count("history_gaps")
+    websocket.hooks.group_joined(
+        websocket, name_of(tracked.key), alias, str(sequence.position), recovered
+    )
+    return Recovery(recovered, len(own))
 
 
 def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
-    """Read the store, deliver to the live members what they miss, and fill the window."""
+    """Read the store, and deliver to the live members what they miss."""
     most = 0 if is_row_enough else limit()
     sequence = tracked.sequence
-    while True:
-        news = sequence.news
-        reading = sequencer.store().read(tracked.stream, 0, most, newest=True)
-        sequencer.apply(tracked, reading, news)
-        if sequence.is_behind:
-            sequencer.catch_up(tracked)
-        with sequencer.lock:
-            if reading.epoch == sequence.epoch or not (reading.epoch or sequence.offset):
-                tracked.refill(reading)
-                return reading
+    news = sequence.news
+    reading = sequencer.store().read(tracked.stream, 0, most, newest=True)
+    sequencer.apply(tracked, reading, news)
+    if sequence.is_behind:
+        sequencer.catch_up(tracked)
+    return reading
+
+
+def _is_current(tracked: Tracked, reading: Reading) -> bool:
+    """Return whether a reading and the window have all messages up to the last delivered one."""
+    sequence = tracked.sequence
+    if reading.epoch != sequence.epoch:
+        return not (reading.epoch or sequence.offset)
+    return not reading.entries or tracked.window.start <= reading.top
 
 
 def _is_covered(tracked: Tracked, since: Position | None) -> bool:
@@ -164,7 +200,13 @@ def _is_covered(tracked: Tracked, since: Position | None) -> bool:
         return is_known or not sequence.offset or bool(len(window))
     if since is None:
         return True
-    if since.epoch != sequence.epoch or not window.start <= since.offset <= sequence.offset:
+    if since.epoch != sequence.epoch:
+        # An earlier epoch is a gap, whatever the store has.
+        return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(sequence.epoch)[1]
+    if since.offset < window.start:
+        # So is more than the limits.
+        return len(window) >= min(tracked.stream.keep.messages, limit())
+    if since.offset > sequence.offset:
         return False
     # What is older than the setting says may have been deleted.
     oldest = next(iter(window.after(since.offset)), None)

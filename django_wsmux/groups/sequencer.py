@@ -7,6 +7,7 @@ store is asked what has changed, so the last message of a group is not lost eith
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -304,12 +305,13 @@ class NumberedSequencer(Sequencer):
             excluded = {*tracked.waiting, *tracked.behind}
         members.deliver(tracked.key, message, excluded, message.excluded)
         tracked.window.append(message, min(tracked.stream.keep.messages, limit()))
-        self._windows.use(tracked.key, tracked.window)
+        self.use(tracked)
 
     def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
         """Tell members the gap that their slowness has made, once they have caught up by half."""
         for member in list(tracked.behind):
-            if member.unsent <= member.options.max_unsent_bytes // 2:
+            # While messages are held back, the client would get them after the gap.
+            if not member.is_held and member.unsent <= member.options.max_unsent_bytes // 2:
                 tracked.behind.discard(member)
                 self._tell(tracked, member, position)
 
@@ -354,9 +356,13 @@ class NumberedSequencer(Sequencer):
                 return
             tracked.sequence.doubt()
             tracked.window.clear(tracked.sequence.offset)
-            for member in members.of(key):
-                member.discard_held(partial(is_of, key))
+            self._discard_held(tracked)
             self._read_soon(tracked)
+
+    def _discard_held(self, tracked: Tracked) -> None:
+        """Discard what members still have to get; they are told a later position."""
+        for member in members.of(tracked.key):
+            member.discard_held(partial(is_of, tracked.key))
 
     # Reading the store
 
@@ -393,8 +399,10 @@ class NumberedSequencer(Sequencer):
             has_gap = sequence.advance(reading, news)
             if sequence.epoch != epoch or has_gap:
                 tracked.window.clear(sequence.offset)
-            if has_gap and not tracked.is_value:
-                self._tell_gap(tracked)
+            if has_gap:
+                self._discard_held(tracked)
+                if not tracked.is_value:
+                    self._tell_gap(tracked)
             for entry in reading.entries:
                 if entry.offset == sequence.offset + 1:
                     message = tracked.message(entry)
@@ -407,6 +415,10 @@ class NumberedSequencer(Sequencer):
                     else:
                         self._pass_on(tracked, message)
             self._pass_early(tracked)
+
+    def use(self, tracked: Tracked) -> None:
+        """Note that the window of a group was used; the lock must be held."""
+        self._windows.use(tracked.key, tracked.window)
 
     def read_later(self, tracked: Tracked) -> None:
         """Read the store for a group as soon as it can be read."""
@@ -423,26 +435,23 @@ class NumberedSequencer(Sequencer):
             self._queue.move_to_end(tracked.key, last=False)
         if self._readers < _MAX_READERS:
             self._readers += 1
-            if not _start(self._read, "django_wsmux history"):
+            if not _start(self._read):
                 self._readers -= 1
 
     def _read(self) -> None:
         """Read the store for the groups in the queue."""
         pid = os.getpid()
-        try:
-            while os.getpid() == pid:
-                with self.lock:
-                    if not self._queue:
-                        return
-                    key, _ = self._queue.popitem(last=False)
-                    tracked = self._tracked.get(key)
-                if tracked is not None:
-                    time.sleep(max(tracked.due - time.monotonic(), 0.0))
-                    self._read_for(tracked)
-        finally:
-            if os.getpid() == pid:
-                with self.lock:
+        while os.getpid() == pid:
+            with self.lock:
+                if not self._queue:
+                    # At once: what comes into the queue next needs another reader.
                     self._readers -= 1
+                    return
+                key, _ = self._queue.popitem(last=False)
+                tracked = self._tracked.get(key)
+            if tracked is not None:
+                time.sleep(max(tracked.due - time.monotonic(), 0.0))
+                self._read_for(tracked)
 
     def _read_for(self, tracked: Tracked) -> None:
         try:
@@ -467,7 +476,7 @@ class NumberedSequencer(Sequencer):
 
     def _start_polling(self) -> None:
         if not self._has_poller and not self.store().is_private:
-            self._has_poller = _start(self._poll, "django_wsmux history poll")
+            self._has_poller = _start(self._poll)
 
     def _poll(self) -> None:
         """Ask the store from time to time what has changed, and sweep it."""
@@ -499,10 +508,14 @@ class NumberedSequencer(Sequencer):
                     self._read_soon(tracked, _GRACE)
 
 
-def _start(target: Callable[[], None], name: str) -> bool:
-    """Start a thread; return False if there are too many: the next occasion tries again."""
+def _start(target: Callable[[], None]) -> bool:
+    """Start a thread; return False if there are too many: the next occasion tries again.
+
+    Does not wait until it runs, as ``threading.Thread`` does: the lock may be held, and this may be
+    called on the hub.
+    """
     try:
-        threading.Thread(target=target, name=name, daemon=True).start()
+        _thread.start_new_thread(target, ())
     except RuntimeError:
         return False
     return True

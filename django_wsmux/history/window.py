@@ -103,12 +103,13 @@ class Windows(Generic[Message]):
         self._windows[key] = window
         self._windows.move_to_end(key)
         while self.size > self._limit and self._windows:
-            oldest = next(iter(self._windows.values()))
+            key, oldest = next(iter(self._windows.items()))
             if len(oldest):
                 oldest.drop_oldest()
-                self._count(oldest)
             else:
-                self._windows.popitem(last=False)
+                del self._windows[key]
+            # It may have been cleared since it was used.
+            self._count(oldest)
 
     def _count(self, window: Window[Message]) -> None:
         self.size += window.size - window.counted

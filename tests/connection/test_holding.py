@@ -67,6 +67,24 @@ def test_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
     assert websocket._held is None
 
 
+def test_held_back_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
+    """What was held back meanwhile goes out as the replay does, so the client is not too slow."""
+    pair = connect(max_unsent_bytes=1000)
+    pair.open()
+    websocket, transport = pair.websocket, pair.transport
+    assert pair.sent == b"101 "
+    transport.unsent = 501
+    websocket.hold()
+    websocket.deliver(text(b"1"))
+    websocket.release()
+    assert pair.sent == b""
+    websocket.deliver(text(b"2"))
+    transport.unsent = 0
+    websocket.drained()
+    assert pair.sent == encode(TEXT, b"1") + encode(TEXT, b"2")
+    assert not websocket.is_held
+
+
 def test_slow_beyond_the_replay(connect: Callable[..., Any]) -> None:
     """A client that falls behind beyond the replay is a slow client."""
     pair = connect(max_unsent_bytes=1000)

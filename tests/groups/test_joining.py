@@ -11,12 +11,13 @@ import pytest
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
 from django_wsmux.groups import sequencer as module
+from django_wsmux.groups.numbered import stream_of
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.history.store import Store
 from django_wsmux.protocol.positions import epoch_of, parse
 from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
 
-from .peers import Peer, settle, store
+from .peers import Peer, arrive, elsewhere, settle, store
 
 pytestmark = pytest.mark.usefixtures("history")
 
@@ -191,3 +192,95 @@ def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
     group.send("3")
     assert peer.received == ["1", "3"]
     assert peer.hooks.news[1][-1] is True
+
+
+def test_joined_again_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """A member that joins again goes on with its replay."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    peer = connect()
+    peer.websocket.hold()
+    assert group.join(peer.websocket, since=at) == (True, 1)
+    assert group.join(peer.websocket, {"seat": 1}) == (None, 0)
+    peer.websocket.release()
+    assert peer.received == ["1"]
+
+
+def test_gap_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """After a gap is told, nothing from before it is sent."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    peer = connect()
+    peer.websocket.hold()
+    assert group.join(peer.websocket, since=at) == (True, 1)
+    positions = elsewhere(group, *"2345678")
+    arrive(group, positions[-1], "8")
+    settle(group)
+    assert peer.hooks.news[1:] == [("gap", "room.1", positions[1])]
+    peer.websocket.release()
+    assert peer.received == ["4", "5", "6", "7", "8"]
+
+
+def test_new_epoch_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """Nothing is sent of what another process has forgotten, whose publication is lost."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    peer = connect()
+    peer.websocket.hold()
+    assert group.join(peer.websocket, since=at) == (True, 1)
+    stream = stream_of(group.key())
+    assert stream is not None
+    store().forget(stream)
+    (position,) = elsewhere(group, "2")
+    arrive(group, position, "2")
+    settle(group)
+    peer.websocket.release()
+    assert peer.received == ["2"]
+
+
+class Counting:
+    """A store that counts how often it is read."""
+
+    def __init__(self, real: Store) -> None:
+        self.real, self.reads = real, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.reads += name == "read"
+        return getattr(self.real, name)
+
+
+def test_many_return(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients return, the store is read once, also if all are told a gap."""
+    group = Group("room.1")
+    early = group.position()
+    for number in range(7):
+        group.send(str(number))
+    present = parse(group.position())
+    assert present is not None
+    counting = Counting(store())
+    monkeypatch.setattr(sequencer, "store", lambda: counting)
+    for since, expected in (
+        (f"{present.epoch}-4", (True, 3)),
+        (f"{present.epoch}-1", (False, 0)),
+        (f"{epoch_of('other', 5)}-1", (False, 0)),
+    ):
+        for _ in range(3):
+            assert group.join(connect().websocket, since=since) == expected
+    assert counting.reads == 1
+    assert group.join(connect().websocket, since=early) == (False, 0)
+
+
+def test_windows_are_limited(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client needs is not dropped before it is sent, and afterwards the limit holds."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    group.send("2")
+    monkeypatch.setattr(sequencer._windows, "_limit", 0)
+    peer = connect()
+    assert group.join(peer.websocket, since=at) == (True, 2)
+    assert peer.received == ["1", "2"]
+    assert sequencer._windows.size == 0

@@ -154,3 +154,24 @@ def test_slow_member(connect: Callable[[], Peer]) -> None:
     assert slow.received == ["4"]
     gap = slow.hooks.news[-1]
     assert gap == ("gap", "room.1", at.replace("-2", "-3"))
+
+
+def test_slow_member_that_is_held(connect: Callable[[], Peer]) -> None:
+    """A member that did not get a message is told before it gets the next one."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    (message,) = tracked.window
+    sequencer.note_dropped(peer.websocket, message)
+    peer.websocket.hold()
+    group.send("2")
+    peer.websocket.release()
+    assert peer.received == ["1"]
+    assert peer.hooks.news[1:] == []
+    at = group.position()
+    group.send("3")
+    assert peer.received == ["3"]
+    assert peer.hooks.news[1:] == [("gap", "room.1", at)]

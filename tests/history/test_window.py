@@ -80,3 +80,13 @@ def test_single_window_beyond_the_limit() -> None:
     windows: Windows[Message] = Windows(limit=window.size - 1)
     windows.use("one", window)
     assert offsets(window) == [2, 3]
+
+
+def test_cleared_window() -> None:
+    """A window that was cleared meanwhile takes nothing from the others."""
+    one, two = filled(1, 3), filled(1, 3)
+    windows: Windows[Message] = Windows(limit=one.size)
+    windows.use("one", one)
+    one.clear(3)
+    windows.use("two", two)
+    assert (offsets(two), windows.size) == ([1, 2, 3], two.size)

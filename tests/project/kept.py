@@ -67,11 +67,11 @@ def position(request: HttpRequest, name: str) -> HttpResponse:
 
 
 urlpatterns = [
-    path("send/", send),
-    path("forget/<name>/", forget),
-    path("position/<name>/", position),
+    path("kept/send/", send),
+    path("kept/forget/<name>/", forget),
+    path("kept/position/<name>/", position),
 ]
 websocket_urlpatterns = [
-    path("member/<name>/", Member.as_view()),
-    path("quiet/<name>/", Quiet.as_view()),
+    path("kept/member/<name>/", Member.as_view()),
+    path("kept/quiet/<name>/", Quiet.as_view()),
 ]

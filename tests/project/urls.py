@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
-from django.urls import include, path
+from django.urls import path
 
 from django_wsmux.auth import disconnect
 from django_wsmux.connection import registry
@@ -290,5 +290,5 @@ urlpatterns = [
     path("threads/", threads),
     path("modules/", modules),
     path("only-a-page/", plain, name="only-a-page"),
-    path("kept/", include(kept.urlpatterns)),
+    *kept.urlpatterns,
 ]

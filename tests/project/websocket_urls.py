@@ -108,5 +108,5 @@ urlpatterns = [
     path("leaving/<key>/", sockets.leaving),
     path("gates/", include(gates)),
     path("overfull/<key>/<int:code>/", sockets.overfull),
-    path("kept/", include(kept.websocket_urlpatterns)),
+    *kept.websocket_urlpatterns,
 ]
