@@ -249,6 +249,24 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         if not getattr(getcurrent(), TAKEN_ATTRIBUTE, False):
             self._give_way()
 
+    def is_already_handled(self, respiter: Any) -> bool:
+        """Return False; gunicorn calls this with the body that the application has returned.
+
+        Raises:
+            StopIteration: the connection has become a WebSocket. gunicorn (23 to 27,
+                ``base_async.py``) neither sends a response nor reads a further request then.
+        """
+        if getattr(getcurrent(), TAKEN_ATTRIBUTE, False):
+            # As a server would: middleware around the application may have wrapped the body.
+            try:
+                for _ in respiter:
+                    pass
+            finally:
+                if hasattr(respiter, "close"):
+                    respiter.close()
+            raise StopIteration
+        return bool(super().is_already_handled(respiter))
+
     def _give_way(self) -> None:
         """Let other greenlets run from time to time.
 

@@ -1,15 +1,18 @@
-"""The log lines of our worker at its start."""
+"""The log lines of our worker at its start, and how it ends the request of an open socket."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from greenlet import getcurrent, greenlet
 
 from django_wsmux.protocol.masking import IS_COMPILED
+from django_wsmux.server.takeover import TAKEN_ATTRIBUTE
+from django_wsmux.worker import WebSocketWorker
 from tests.support import ROOT, Server, handshake
 
 StartServer = Callable[..., Server]
@@ -87,3 +90,43 @@ def test_no_dispatcher(
         r"\[ERROR\] No WebSocket can open: .* import get_wsgi_application from django_wsmux\.wsgi"
     )
     assert bool(re.search(cure, server.log)) is not is_right
+
+
+class Body:
+    """A body as middleware wraps it; notes what a server does with it."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.noted.append("read")
+        yield b""
+
+    def close(self) -> None:
+        self.noted.append("closed")
+
+
+@pytest.fixture
+def worker() -> WebSocketWorker:
+    """A worker that is not running."""
+    return WebSocketWorker.__new__(WebSocketWorker)
+
+
+def test_connection_of_a_socket_ends_without_a_response(worker: WebSocketWorker) -> None:
+    """The body is read and closed, then gunicorn is told to end the connection."""
+    body = Body()
+
+    def answer() -> None:
+        setattr(getcurrent(), TAKEN_ATTRIBUTE, True)
+        with pytest.raises(StopIteration):
+            worker.is_already_handled(body)
+
+    greenlet(answer).switch()
+    assert body.noted == ["read", "closed"]
+
+
+def test_page_is_sent(worker: WebSocketWorker) -> None:
+    """The body of a page is left to gunicorn."""
+    body = Body()
+    assert not worker.is_already_handled(body)
+    assert body.noted == []

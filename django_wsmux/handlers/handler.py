@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.urls import get_urlconf, set_urlconf
+from django.urls import get_resolver, set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
 from .. import conf
@@ -159,13 +159,12 @@ class WebSocketHandler(WSGIHandler):
         if not isinstance(request, WebSocketRequest):
             raise foreign_request(request)
         default = conf.get("WEBSOCKET_URLCONF")
-        chosen, of_thread = getattr(request, "urlconf", default), get_urlconf()
-        request.urlconf = request.websocket_urlconf or default
-        try:
-            match = super().resolve_request(request)
-        finally:
-            request.urlconf = chosen
-            set_urlconf(of_thread if chosen == default else chosen)
+        # As Django does, but reverse() keeps the URLconf that it has.
+        match = get_resolver(request.websocket_urlconf or default).resolve(request.path_info)
+        request.resolver_match = match
+        chosen = getattr(request, "urlconf", default)
+        if chosen != default:
+            set_urlconf(chosen)
         if request.websocket is None:
             return upgrade_required, match.args, match.kwargs
         session: Any = getattr(request, "session", None)

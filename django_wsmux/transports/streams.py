@@ -102,7 +102,8 @@ def detach(sock: Any) -> Stream:
     """
     # gevent 24.10 to 26.9, _socket3.py and ssl.py: the C socket is _sock, the TLS state _sslobj.
     session, anchor = getattr(sock, "_sslobj", None), sock._sock
-    family, kind, proto = sock.family, sock.type, sock.proto
+    # Not those of the gevent object, which makes members of enumerations of them.
+    family, kind, proto = anchor.family, anchor.type, anchor.proto
     raw = _socket.socket(family, kind, proto, sock.detach())
     raw.setblocking(False)
     if family != socket.AF_UNIX:
@@ -121,7 +122,7 @@ class _Nowhere:
     request, it gets the error that the peer is not connected.
 
     Args:
-        sock: the gevent socket, before its descriptor is taken.
+        sock: the C socket of the gevent socket, before its descriptor is taken.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -164,7 +165,7 @@ def leave_behind(sock: Any) -> Stream:
     Args:
         sock: ``gevent.socket.socket`` or ``gevent.ssl.SSLSocket``.
     """
-    left_behind = _Nowhere(sock)
+    left_behind = _Nowhere(sock._sock)
     stream = detach(sock)
     sock._sock = left_behind
     return stream
