@@ -27,8 +27,8 @@ def block(first_line: str) -> str:
     text = (ROOT / "docs" / "questions.rst").read_text()
     found = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", text)
     codes = [textwrap.dedent(code) for code in found]
-    assert len(codes) == 5, "a block of the page is not run"
-    (code,) = (code for code in codes if re.search(rf"\n\n{re.escape(first_line)}", code))
+    assert len(codes) == 6, "a block of the page is not run"
+    (code,) = (code for code in codes if re.search(rf"(\A|\n\n){re.escape(first_line)}", code))
     return code
 
 
@@ -86,6 +86,21 @@ def test_clock() -> None:
         ws.send("good evening")
         assert ws.peek(timeout=9) == []
         assert str(ws.receive(timeout=11)).startswith("good evening, ")
+
+
+def test_history() -> None:
+    """With the settings of the page, a client that returns has missed nothing."""
+    settings: dict[str, Any] = {}
+    exec(block("WEBSOCKET_HISTORY"), settings)
+    with (
+        override_settings(WEBSOCKET_HISTORY=settings["WEBSOCKET_HISTORY"]),
+        WebSocketClient().websocket("/member/") as ws,
+    ):
+        ws.cut()
+        Group("room.lobby").send("meanwhile")
+        ws.resume()
+        assert ws.recovered == {"room.lobby": True}
+        assert ws.receive() == "meanwhile"
 
 
 def test_refusal() -> None:

@@ -24,10 +24,14 @@ def test_examples(tmp_path: Path) -> None:
         "pytest_django.plugin",
         DJANGO_SETTINGS_MODULE="tests.project.settings",
         TEST_SETTINGS=json.dumps(
-            {"WEBSOCKET_URLCONF": "tests.manual.testing_sockets", "STATIC_URL": "static/"}
+            {
+                "WEBSOCKET_URLCONF": "tests.manual.testing_sockets",
+                "WEBSOCKET_HISTORY": {"room.*": {"messages": 10, "seconds": 600}},
+                "STATIC_URL": "static/",
+            }
         ),
     )
     for name in names:
         assert re.search(rf"\b{name} PASSED", output), output
     assert re.search(rf"\b{len(names)} passed in", output), output
-    assert len(names) >= 8
+    assert len(names) >= 11

@@ -12,6 +12,7 @@ from django.urls import path
 
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
+from django_wsmux.views import WebSocketView
 from django_wsmux.websocket import WebSocket
 from tests.site import sockets as site
 
@@ -30,9 +31,15 @@ def names(request: HttpRequest, websocket: WebSocket) -> None:
         transaction.on_commit(partial(websocket.send, "stored"))
 
 
+class Room(WebSocketView):
+    def connect(self, request: HttpRequest, name: str) -> None:
+        Group(f"room.{name}").join(self.websocket)
+
+
 urlpatterns = [
     path("chat/lobby/", chat),
     path("chat/staff/", login_required(chat)),
+    path("room/<name>/", Room.as_view()),
     path("echo/", site.function),
     path("private/", site.private),
     path("names/", names),
