@@ -221,12 +221,12 @@ class Backend(ABC):
         self.counts.published += 1
 
     def head(self, channel: str) -> bytes:
-        """Return the header of the packets of ``publish(channel, ...)``; the payload follows it.
+        """Return the header of a packet that a store in the broker publishes; the payload follows.
 
-        A store of histories that lies in the broker publishes such packets itself.
+        Unlike a packet of ``publish()``, it is received by the sender, too.
         """
         self._prepare()
-        return pack(Kind.MESSAGE, self.id, channel, b"")
+        return pack(Kind.STORED, self.id, channel, b"")
 
     def ask(self, channel: str, question: bytes, timeout: float = 1.0) -> Replies:
         """Ask every other process that is subscribed to a channel.
@@ -406,10 +406,8 @@ class Backend(ABC):
                 packet = unpack(data)
                 if packet.kind != Kind.MESSAGE:
                     self._handle(packet)
-                elif packet.channel in self.channels and packet.sender != self.id:
-                    self.counts.received += 1
-                    if self._receive is not None:
-                        self._call(self._receive, packet.channel, packet.payload)
+                elif packet.sender != self.id:
+                    self._take_in(packet)
             except Forked:
                 raise
             except Exception as error:
@@ -520,8 +518,17 @@ class Backend(ABC):
                 "%s: not listening: %s; trying again", self.name, reason, exc_info=exc_info
             )
 
+    def _take_in(self, packet: Packet) -> None:
+        """Pass on a publication if this process subscribes to its channel."""
+        if packet.channel in self.channels:
+            self.counts.received += 1
+            if self._receive is not None:
+                self._call(self._receive, packet.channel, packet.payload)
+
     def _handle(self, packet: Packet) -> None:
-        if packet.kind == Kind.QUESTION:
+        if packet.kind == Kind.STORED:
+            self._take_in(packet)
+        elif packet.kind == Kind.QUESTION:
             if packet.sender != self.id:
                 self._reply_to(packet)
             else:

@@ -51,6 +51,9 @@ class Kind(IntEnum):
     ANSWER = 3
     #: A note that the sender has dropped packets for this receiver.
     GAP = 4
+    #: A publication of a store in the broker, which its sender receives, too: the reply of the
+    #: store may have been lost.
+    STORED = 5
 
 
 class Packet(NamedTuple):

@@ -364,8 +364,9 @@ class PostgresBackend(BrokerBackend):
 
     def _is_wanted(self, head: bytes) -> bool:
         packet = unpack(head)
-        is_for_others = packet.kind == Kind.MESSAGE and packet.channel not in self.channels
-        return packet.sender != self.id and not is_for_others
+        if packet.kind in (Kind.MESSAGE, Kind.STORED) and packet.channel not in self.channels:
+            return False
+        return packet.sender != self.id or packet.kind == Kind.STORED
 
     def release(self) -> None:
         """Close the publishing connection; the owner has closed the other."""

@@ -309,10 +309,7 @@ class Group:
             if present in keys or not keys:
                 keys = [present]
         for key in keys:
-            was_member = members.has(key, websocket)
-            _leave(websocket, key)
-            if was_member and self.has_history:
-                websocket.hooks.group_left(websocket, self.name)
+            self._leave(websocket, key)
 
     def _is_key(self, key: object) -> bool:
         return key == self.name or (isinstance(key, tuple) and key[1] == self.name)
@@ -325,7 +322,14 @@ class Group:
             yield
         finally:
             if key is not None:
-                _leave(websocket, key)
+                self._leave(websocket, key)
+
+    def _leave(self, websocket: WebSocket, key: Key) -> None:
+        was_member = members.has(key, websocket)
+        websocket.cancel_on_close(key)
+        pubsub.discard(key, websocket)
+        if was_member and self.has_history:
+            websocket.hooks.group_left(websocket, self.name)
 
     # Sending
 
@@ -530,11 +534,6 @@ def _ask(key: Key) -> tuple[list[Member], int | None]:
     # A newer version may send more fields of a member, an older one fewer.
     found = [Member(each.get("user_id"), each.get("info")) for each in (*describe(key), *others)]
     return found, missing
-
-
-def _leave(websocket: WebSocket, key: Key) -> None:
-    websocket.cancel_on_close(key)
-    pubsub.discard(key, websocket)
 
 
 def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool) -> None:

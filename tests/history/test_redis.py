@@ -264,10 +264,13 @@ class TestPublishing:
                 assert appended.is_published
                 position = f"{appended.epoch}-{appended.offset}"
                 assert listener.received(1) == [(name, envelope.numbered(position, message))]
+                if name == "room.1":
+                    own = name, envelope.numbered(position, message)
             assert backend.counts.published == len(names)
             other.publish("room.1", b"last")
-            wait_until_said(lambda: heard)
-            assert heard == [("room.1", b"last")], "its own publication came back"
+            wait_until_said(lambda: heard[1:])
+            # Its own message comes back, since the reply of the store may be lost.
+            assert heard == [own, ("room.1", b"last")]
             assert listener.received(1) == [("room.1", b"last")]
             store.close()
             backend.publish("room.1", b"the backend stays open")
