@@ -6,11 +6,9 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from websockets.sync.client import ClientConnection
 
-from tests.sample_site.conftest import OpenWindow, open_window, wait_for
+from tests.sample_site.conftest import OpenWindow, open_window, wait_for, wait_for_states
 from tests.support import ROOT, TIMEOUT, Server, unused_port
 
 __all__ = ["open_window"]
@@ -38,10 +36,21 @@ INSTALLATION = [
     "pip install django-wsmux",
 ]
 
-#: Records what the page shows of its connection.
-WATCH = """
-    window.states = [];
-    new MutationObserver(() => states.push(state.textContent)).observe(state, {childList: true});
+#: Closes the socket of the page, which then stays away until it is told to return.
+LEAVE = """
+    window.reconnect = connect;
+    window.connect = () => {};
+    socket.close();
+"""
+RETURN = """
+    window.connect = reconnect;
+    connect();
+"""
+
+#: For the shell.
+FORGET = """
+from django_wsmux.groups import Group
+Group("chat").forget()
 """
 
 #: Programs that a virtual environment has on its PATH.
@@ -190,6 +199,13 @@ def test_development(project: Project) -> None:
         server.stop()
 
 
+def say(server: Server, text: str) -> None:
+    """Say something as Bob."""
+    with server.connect("/chat/") as bob:
+        bob.send(json.dumps({"type": "say", "user": "Bob", "text": text}))
+        assert received(bob)["text"] == text
+
+
 def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
     """gunicorn serves page and socket; the page reconnects, without missing or repeating lines."""
     options = "--bind 127.0.0.1:0 --no-control-socket"
@@ -200,18 +216,29 @@ def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
         field = window.find_element(By.NAME, "text")
         field.send_keys("<b>hello</b>\n")
         wait_for(window, "#lines", "Ann: <b>hello</b>")
-        # A line that was said while the page was away.
-        with closing(sqlite3.connect(project.directory / "db.sqlite3")) as database, database:
-            database.execute("INSERT INTO chat_line (user, text) VALUES ('Bob', 'meanwhile')")
-        window.execute_script(WATCH)
         served.signal(signal.SIGHUP)
+        wait_for_states(window, "reconnecting", "connected")
+        # A line that is said while the page is away.
+        window.execute_script(LEAVE)
+        wait_for(window, "#state", "reconnecting")
+        say(served, "meanwhile")
+        window.execute_script(RETURN)
         wait_for(window, "#lines", "Bob: meanwhile")
-        states = window.execute_script("return states")
-        assert (states[0], states[-1]) == ("reconnecting", "connected")
         field.send_keys("again\n")
         wait_for(window, "#lines", "Ann: again")
+        expected = ["Ann: <b>hello</b>", "Bob: meanwhile", "Ann: again"]
+        assert window.find_element(By.ID, "lines").text.splitlines()[-3:] == expected
+        # Lines that are not kept any more when the page returns.
+        window.execute_script(LEAVE)
+        wait_for(window, "#state", "reconnecting")
+        say(served, "forgotten")
+        project.run("python manage.py shell", FORGET)
+        say(served, "kept")
+        window.execute_script(RETURN)
+        wait_for(window, "#lines", "Bob: kept")
+        wait_for(window, "#state", "connected")
         lines = window.find_element(By.ID, "lines").text.splitlines()
-        assert lines[-3:] == ["Ann: <b>hello</b>", "Bob: meanwhile", "Ann: again"]
+        assert lines[-5:] == [*expected, "Bob: forgotten", "Bob: kept"]
         assert len(lines) == len(set(lines))
         window.execute_script("fields.user.value = ''; form.noValidate = true")
         field.send_keys("nobody\n")
