@@ -22,7 +22,7 @@ from ..connection import hub_thread
 from ..connection.counters import count
 from ..exceptions import BackendUnavailable
 from ..history import stores
-from ..history.sequence import Sequence, Verdict
+from ..history.sequence import News, Sequence, Verdict
 from ..history.store import KEY_SECONDS, Changed, Entry, Reading, Store, Stream
 from ..history.window import Window, Windows
 from ..logs import LogLimit, get_logger
@@ -354,7 +354,7 @@ class NumberedSequencer(Sequencer):
             tracked = self._tracked.get(key)
             if tracked is None:
                 return
-            tracked.sequence.doubt()
+            tracked.sequence.doubt(is_forgotten=True)
             tracked.window.clear(tracked.sequence.offset)
             self._discard_held(tracked)
             self._read_soon(tracked)
@@ -381,7 +381,7 @@ class NumberedSequencer(Sequencer):
             if not sequence.is_behind:
                 return
 
-    def apply(self, tracked: Tracked, reading: Reading, news: int) -> None:
+    def apply(self, tracked: Tracked, reading: Reading, news: News) -> None:
         """Deliver what a reading has that was not delivered.
 
         Args:
@@ -394,6 +394,8 @@ class NumberedSequencer(Sequencer):
         with self.lock:
             if tracked is not self._tracked.get(tracked.key):
                 sequence.advance(reading, news)
+                return
+            if sequence.is_void(news):
                 return
             epoch = sequence.epoch
             has_gap = sequence.advance(reading, news)

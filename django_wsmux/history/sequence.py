@@ -14,12 +14,12 @@ A ``Reading`` of the store fills a hole, or begins a new epoch.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from ..protocol.positions import Position, epoch_of, moment_of
 from .store import IDLE_SECONDS, Reading
 
-__all__ = ["Sequence", "Verdict", "offset_in", "position_of"]
+__all__ = ["News", "Sequence", "Verdict", "offset_in", "position_of"]
 
 Message = TypeVar("Message")
 
@@ -71,6 +71,20 @@ def offset_in(reading: Reading, since: Position) -> int | None:
     return offset
 
 
+class News(NamedTuple):
+    """Counts of signs that the store must be read.
+
+    Attributes:
+        doubts: of another epoch.
+        forgotten: how often the stream was forgotten.
+        messages: of messages that were not delivered.
+    """
+
+    doubts: int
+    forgotten: int
+    messages: int
+
+
 class Sequence(Generic[Message]):
     """What one process has delivered of one stream.
 
@@ -78,8 +92,8 @@ class Sequence(Generic[Message]):
         epoch: the epoch of the last delivered message; ``""`` before ``begin()``.
         offset: the offset of that message.
         target: the highest offset of the epoch that is known to exist.
-        news: grows with each sign that the store must be read. Note it before a reading, and pass
-            it to ``advance()``.
+        news: the signs that the store must be read. Note it before a reading, and pass it to
+            ``advance()``.
     """
 
     __slots__ = ("_early", "_is_stale", "epoch", "news", "offset", "target")
@@ -88,7 +102,7 @@ class Sequence(Generic[Message]):
         self.epoch = ""
         self.offset = 0
         self.target = 0
-        self.news = 1
+        self.news = News(0, 0, 0)
         self._is_stale = True
         self._early: dict[int, Message] = {}
 
@@ -112,10 +126,23 @@ class Sequence(Generic[Message]):
         """Whether messages are known to exist that were not delivered."""
         return self._is_stale or self.target > self.offset
 
-    def doubt(self) -> None:
-        """Deliver nothing more until the row of the store has been read."""
+    def doubt(self, *, is_forgotten: bool = False) -> None:
+        """Deliver nothing more until the row of the store has been read.
+
+        Args:
+            is_forgotten: whether the stream was forgotten. Readings that began before are void.
+        """
         self._is_stale = True
-        self.news += 1
+        doubts, forgotten, messages = self.news
+        self.news = News(doubts + 1, forgotten + is_forgotten, messages)
+
+    def is_void(self, news: News) -> bool:
+        """Return whether the stream was forgotten after a reading began."""
+        return news.forgotten != self.news.forgotten
+
+    def _note_message(self, offset: int) -> None:
+        self.news = self.news._replace(messages=self.news.messages + 1)
+        self.target = max(self.target, offset)
 
     def accept(self, epoch: str, offset: int, message: Message) -> Verdict:
         """Decide on a message that has arrived; after DELIVER, call ``early()``."""
@@ -128,8 +155,7 @@ class Sequence(Generic[Message]):
         if offset == self.offset + 1 and not self._is_stale:
             self.delivered(offset)
             return Verdict.DELIVER
-        self.news += 1
-        self.target = max(self.target, offset)
+        self._note_message(offset)
         if len(self._early) < _MAX_EARLY:
             self._early[offset] = message
         return Verdict.STALE if self._is_stale else Verdict.HOLE
@@ -146,11 +172,10 @@ class Sequence(Generic[Message]):
         if epoch != self.epoch:
             self.doubt()
         elif top > self.target:
-            self.news += 1
-            self.target = top
+            self._note_message(top)
         return self.is_behind
 
-    def advance(self, reading: Reading, news: int) -> bool:
+    def advance(self, reading: Reading, news: News) -> bool:
         """Compare a reading of the store with what was delivered; return whether there is a gap.
 
         Afterwards the entries above ``offset`` are to be delivered; call ``delivered()`` for each.
@@ -162,7 +187,7 @@ class Sequence(Generic[Message]):
             news: ``news`` from before the reading.
         """
         is_latest = news == self.news
-        if is_latest:
+        if news.doubts == self.news.doubts:
             self._is_stale = False
         if self.has_begun and reading.epoch == self.epoch and reading.top <= self.offset:
             # Others may have been delivered while it was read.

@@ -1,9 +1,11 @@
-"""Joining a group with a history: replays, gaps, and a store that is away."""
+"""Joining a group with a history: replays, gaps, a store that is away, or is read meanwhile."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from django_wsmux.groups import Group
 from django_wsmux.groups import sequencer as module
 from django_wsmux.groups.numbered import stream_of
 from django_wsmux.groups.sequencer import sequencer
-from django_wsmux.history.store import Store
+from django_wsmux.history import memory
+from django_wsmux.history.store import Reading, Store
 from django_wsmux.protocol.positions import epoch_of, parse
 from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
 
@@ -284,3 +287,180 @@ def test_windows_are_limited(connect: Callable[[], Peer], monkeypatch: pytest.Mo
     assert group.join(peer.websocket, since=at) == (True, 2)
     assert peer.received == ["1", "2"]
     assert sequencer._windows.size == 0
+
+
+# While the store is read
+
+
+class Interrupted:
+    """A store after whose next reading something else happens before the reader goes on."""
+
+    def __init__(self, real: Store) -> None:
+        self.real = real
+        self.interruption: Callable[[], object] | None = None
+
+    def read(self, *args: Any, **options: Any) -> Reading:
+        """Read, then let happen what has to."""
+        reading = self.real.read(*args, **options)
+        interruption, self.interruption = self.interruption, None
+        if interruption is not None:
+            interruption()
+        return reading
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """The store, whose next reading can be interrupted."""
+    found = Interrupted(store())
+    monkeypatch.setattr(sequencer, "store", lambda: found)
+    return found
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread during the block, and wait for its end."""
+    thread = threading.Thread(target=act)
+    thread.start()
+    yield
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_join_during_a_repair(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
+    """A client that returns while a hole is filled gets each message once, as the others do."""
+    group = Group("room.1")
+    live, returning = connect(), connect()
+    group.join(live.websocket)
+    group.send("1")
+    at = group.position()
+    second, third = elsewhere(group, "2", "3")
+    is_read, may_go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_read.set()
+        assert may_go_on.wait(60)
+
+    interrupted.interruption = wait
+    arrive(group, third, "3")
+    assert is_read.wait(60)
+    with meanwhile(lambda: group.join(returning.websocket, since=at)):
+        (fourth,) = elsewhere(group, "4")
+        arrive(group, fourth, "4")
+        arrive(group, second, "2")
+        may_go_on.set()
+    settle(group)
+    group.send("5")
+    assert live.received == ["1", "2", "3", "4", "5"]
+    assert returning.received == ["2", "3", "4", "5"]
+
+
+def test_join_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """A replay that waits for its client holds up no other, and keeps its order."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    group.send("2")
+    slow, quick = connect(), connect()
+    slow.transport.unsent = 10**9
+    assert group.join(slow.websocket, since=at) == (True, 2)
+    assert group.join(quick.websocket, since=at) == (True, 2)
+    group.send("3")
+    assert quick.received == ["1", "2", "3"]
+    assert slow.received == []
+    slow.transport.unsent = 0
+    slow.websocket.drained()
+    group.send("4")
+    assert slow.received == ["1", "2", "3", "4"]
+
+
+def test_replay_that_is_trimmed(connect: Callable[[], Peer]) -> None:
+    """What is to be replayed is not lost when it is not kept any more."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    group.send("2")
+    slow = connect()
+    slow.transport.unsent = 10**9
+    assert group.join(slow.websocket, since=at) == (True, 2)
+    for number in range(3, 12):
+        group.send(str(number))
+    assert group.history().messages[0].data == "7"
+    slow.transport.unsent = 0
+    slow.websocket.drained()
+    assert slow.received == [str(number) for number in range(1, 12)]
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "published"])
+def test_join_during_forget(
+    connect: Callable[[], Peer], interrupted: Interrupted, is_lost: bool
+) -> None:
+    """A client that returns while the group is forgotten is told the new epoch at last."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    peer = connect()
+
+    def forget() -> None:
+        if is_lost:
+            interrupted.real.forget(stream())
+        else:
+            group.forget()
+
+    def stream() -> Any:
+        tracked = sequencer.tracked(group.key())
+        assert tracked is not None
+        return tracked.stream
+
+    interrupted.interruption = forget
+    recovered, _ = group.join(peer.websocket, since=at)
+    (position,) = elsewhere(group, "2")
+    arrive(group, position, "2")
+    settle(group)
+    group.send("3")
+    texts, news = peer.received, peer.hooks.news
+    assert texts[-2:] == ["2", "3"]
+    assert news[-1][0] == "gap" or recovered is False
+    if not is_lost:
+        # It is known before the reading is used.
+        assert texts == ["2", "3"]
+
+
+def test_two_in_one_tick(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that is forgotten twice at one moment has two new epochs."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    now = memory._now()
+    monkeypatch.setattr(memory, "_now", lambda: now)
+    (old,) = elsewhere(group, "2")
+    group.forget()
+    first = group.position()
+    (between,) = elsewhere(group, "3")
+    group.forget()
+    second = group.position()
+    assert len({old.partition("-")[0], first.partition("-")[0], second.partition("-")[0]}) == 3
+    arrive(group, between, "3")
+    arrive(group, old, "2")
+    settle(group)
+    group.send("4")
+    assert peer.received == ["1", "4"]
+    assert peer.hooks.news[-1] == ("gap", "room.1", second)
+
+
+def test_forgotten_while_repaired(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
+    """A reading from before forget() does not bring back what was forgotten."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    _, third = elsewhere(group, "2", "3")
+    interrupted.interruption = group.forget
+    arrive(group, third, "3")
+    settle(group)
+    group.send("4")
+    assert peer.received == ["1", "4"]
+    assert peer.hooks.news[-1][0] == "gap"

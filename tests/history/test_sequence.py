@@ -176,3 +176,27 @@ def test_any_order(arrivals: list[int], data: st.DataObject) -> None:
     assert delivered == list(range(1, len(delivered) + 1))
     if not sequence.is_behind:
         assert len(delivered) == top
+
+
+def test_messages_while_the_store_is_read() -> None:
+    """Messages that arrive meanwhile neither void a reading nor prevent that it ends a doubt."""
+    sequence = began(5)
+    sequence.doubt()
+    news = sequence.news
+    assert sequence.accept(EPOCH, 7, 7) is Verdict.STALE
+    assert not sequence.is_void(news)
+    assert not sequence.advance(reading(6, since=5), news)
+    assert not sequence.is_stale
+    assert sequence.is_behind
+    sequence.delivered(6)
+    assert sequence.early() == 7
+
+
+def test_void() -> None:
+    """A reading from before the stream was forgotten is void."""
+    sequence = began(5)
+    news = sequence.news
+    sequence.doubt()
+    assert not sequence.is_void(news)
+    sequence.doubt(is_forgotten=True)
+    assert sequence.is_void(news)
