@@ -27,8 +27,11 @@ pytest.register_assert_rewrite(
 
 StartServer = Callable[..., Server]
 
-#: Folders of tests that start no server process.
-QUICK = {ROOT / "tests" / name for name in ("auth", "protocol", "server", "testing")}
+#: Rooms whose tests start no program, or only servers that the fixtures below start.
+QUICK = {
+    ROOT / "tests" / name
+    for name in ("auth", "connection", "handlers", "protocol", "server", "testing", "transports")
+}
 
 # Servers are stopped with SIGINT. A shell that runs the tests in the background makes them ignore
 # it.
@@ -43,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
     )
     parser.addini("of_no_library", "tests that no library affects", type="paths")
+    parser.addini("measured", "tests whose programs are measured with --coverage", type="paths")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,8 +71,35 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put quick tests last, so that the processes of pytest-xdist end at about the same time."""
-    items.sort(key=lambda item: not QUICK.isdisjoint(item.path.parents))
+    """Put quick files last, so that the processes of pytest-xdist end at about the same time."""
+    # Every fixture with a server uses this one.
+    starting = {item.path for item in items if "environment" in getattr(item, "fixturenames", ())}
+
+    def is_quick(item: pytest.Item) -> bool:
+        return item.path not in starting and not QUICK.isdisjoint(item.path.parents)
+
+    items.sort(key=is_quick)
+
+
+#: With this variable, a program that starts measures its coverage.
+_MEASURE = "COVERAGE_PROCESS_CONFIG"
+
+
+@pytest.fixture(scope="session")
+def measure() -> dict[str, str]:
+    """Environment variables of programs whose coverage is measured; of no others from here on."""
+    value = os.environ.pop(_MEASURE, None)
+    return {} if value is None else {_MEASURE: value}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measure_programs(request: pytest.FixtureRequest, measure: dict[str, str]) -> Iterator[None]:
+    """Measure the programs of the modules that ``measured`` in ``setup.cfg`` lists."""
+    measured = request.config.getini("measured")
+    if not {request.path, *request.path.parents}.isdisjoint(measured):
+        os.environ.update(measure)
+    yield
+    os.environ.pop(_MEASURE, None)
 
 
 @pytest.fixture
@@ -131,25 +162,31 @@ def _start(environment: dict[str, str], name: str) -> Server:
 
 
 @pytest.fixture(scope="session", params=[*SERVERS, "direct"])
-def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
+) -> Iterator[Server]:
     """Every server that can serve WebSockets, including gevent-websocket's own."""
-    server = _start(environment, request.param)
+    server = _start(environment | measure, request.param)
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session", params=SERVERS)
-def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+def gunicorn(
+    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
+) -> Iterator[Server]:
     """The gunicorn workers: Django answers before the 101."""
-    server = _start(environment, request.param)
+    server = _start(environment | measure, request.param)
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session", params=SERVERS)
-def front(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
+def front(
+    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
+) -> Iterator[Server]:
     """Every server under which Django answers before the 101, with HTTP if it refuses."""
-    server = _start(environment, request.param)
+    server = _start(environment | measure, request.param)
     yield server
     server.stop()
 

@@ -1,4 +1,4 @@
-"""A short run of ``bench/compare.py``, with our own server and the C limit.
+"""Short runs of ``bench/compare.py``, with our own server and the C limit, and ``bench/deploy.py``.
 
 Figures from so short a run mean nothing, so the test ignores them.
 """
@@ -72,3 +72,13 @@ def test_chart(output: Path) -> None:
     for bar in bars:
         assert 0 < float(bar.attrib["x"]) + float(bar.attrib["width"]) < width
         assert 0 < float(bar.attrib["y"]) + float(bar.attrib["height"]) < height
+
+
+def test_bench() -> None:
+    """A short run of ``bench/deploy.py``: no page fails, no message is lost, all see 1012."""
+    options = ["--clients", "100", "--reloads", "1", "--drain", "1", "--within", "60"]
+    command = [sys.executable, "bench/deploy.py", *options]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "closed with {1012: 100}" in result.stdout
+    assert result.stdout.endswith("nothing was lost\n")

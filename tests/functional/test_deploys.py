@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -299,14 +298,3 @@ class TestOwnWorker:
             page.send(b"GET /slow/?seconds=0.3 HTTP/1.0\r\nHost: localhost\r\n\r\n")
             assert server.get("/").startswith("plain")
         server.wait_for_log("All 1 worker_connections are in use")
-
-
-@pytest.mark.alone
-def test_bench() -> None:
-    """A short run of ``bench/deploy.py``: no page fails, no message is lost, all see 1012."""
-    options = ["--clients", "100", "--reloads", "1", "--drain", "1", "--within", "60"]
-    command = [sys.executable, "bench/deploy.py", *options]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "closed with {1012: 100}" in result.stdout
-    assert result.stdout.endswith("nothing was lost\n")
