@@ -1,4 +1,4 @@
-"""Settings of the sample site: those of ``startproject``, and four lines for WebSockets."""
+"""Settings of the sample site: those of ``startproject``, and a few lines for WebSockets."""
 
 import os
 from pathlib import Path
@@ -34,6 +34,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "sample_site.urls"
 WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
+WEBSOCKET_HISTORY = {"chat": {"messages": 200, "seconds": 600}}  # for windows that were away
 WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why its socket was refused
 LOGIN_URL = "notify"
 WSGI_APPLICATION = "sample_site.wsgi.application"

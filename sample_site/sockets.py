@@ -8,6 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.crypto import get_random_string
 
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
@@ -39,18 +41,22 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send each line to every window, and the names of those who are here on request."""
+    """Send each line to every window, and the names of those who are here on request.
+
+    A window that returns brings its position, and gets the lines that it has missed.
+    """
     group = Group("chat")
+    if group.join(websocket).recovered is False:
+        websocket.send_json({"missed": "lines"})
     try:
-        with group.joined(websocket):
-            for message in websocket:
-                data = parse(message)
-                if "name" in data:
-                    introduce(websocket, data)
-                elif "ask" in data:
-                    websocket.send_json({"here": who_is_here()})
-                else:
-                    say(websocket, group, data)
+        for message in websocket:
+            data = parse(message)
+            if "name" in data:
+                introduce(websocket, data)
+            elif "ask" in data:
+                websocket.send_json({"here": who_is_here()})
+            else:
+                say(websocket, group, data)
     finally:
         # The socket has closed and left its groups: let the other windows ask again who is here.
         PRESENT.send_json({"changed": "here"})
@@ -79,7 +85,8 @@ def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
     """Send a line to everyone."""
     form = LineForm(data)
     if form.is_valid():
-        group.send_json(form.as_message())
+        # A window that returns may get a line again: it knows it by the id.
+        group.send_json({"id": get_random_string(12), "sent": timezone.now(), **form.as_message()})
     else:
         websocket.send_json({"errors": form.errors.get_json_data()})
 

@@ -7,6 +7,7 @@ so a message has either arrived when ``send()`` returns or will never arrive: te
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 from django.contrib.auth.models import User
@@ -58,18 +59,23 @@ class PingTests(SimpleWebSocketTestCase):
 class ChatTests(SimpleWebSocketTestCase):
     """/chat/ sends each line to every window."""
 
+    def assertSays(self, ws: ClientWebSocket, line: dict[str, str]) -> None:
+        """Check the next line, which also has an id and a time."""
+        said = ws.receive_json()
+        self.assertEqual(said, {"id": said["id"], "sent": said["sent"], **line})
+
     def test_everybody_hears(self) -> None:
         """The sender receives its own line, too."""
         with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as grace:
             ada.send_json(LINE)
-            self.assertReceivesJSON(ada, LINE)
-            self.assertReceivesJSON(grace, LINE)
+            self.assertSays(ada, LINE)
+            self.assertSays(grace, LINE)
 
     def test_plain_text_is_a_line(self) -> None:
         """A terminal client may send plain text, as a guest."""
         with self.client.websocket("/chat/") as ws:
             ws.send("just text")
-            self.assertReceivesJSON(ws, {"user": "guest", "colour": "#5b6472", "text": "just text"})
+            self.assertSays(ws, {"user": "guest", "colour": "#5b6472", "text": "just text"})
 
     def test_nonsense(self) -> None:
         """The sender of an invalid line gets the errors; the other windows get nothing."""
@@ -92,7 +98,25 @@ class ChatTests(SimpleWebSocketTestCase):
                 grace.close(1001)
             self.assertClosed(grace, 1001)
             ada.send_json(LINE)
-            self.assertReceivesJSON(ada, LINE)
+            self.assertSays(ada, LINE)
+
+    def test_returning(self) -> None:
+        """A window that was away gets what was said meanwhile."""
+        with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as grace:
+            grace.cut()
+            ada.send_json(LINE)
+            grace.resume()
+            self.assertRecovered(grace)
+            self.assertSays(grace, LINE)
+
+    def test_away_for_too_long(self) -> None:
+        """A window that cannot get what it has missed is told so."""
+        with self.client.websocket("/chat/") as ws:
+            ws.cut()
+            Group("chat").forget()
+            ws.resume()
+            self.assertGap(ws)
+            self.assertReceivesJSON(ws, {"missed": "lines"})
 
     def test_foreign_page(self) -> None:
         """A page of another site may not join with a visitor's cookies."""
@@ -223,6 +247,15 @@ class PageTests(SimpleWebSocketTestCase):
 
     def test_page_knows_its_socket(self) -> None:
         """{% websocket_url %} returns the URL of each page's socket."""
-        for name in ("chat", "echo", "ping"):
+        for name in ("echo", "ping"):
             url = websocket_url(name)
             self.assertContains(self.client.get(url), f'"ws://testserver{url}"')
+
+    def test_page_knows_its_position(self) -> None:
+        """What is said before the socket opens is sent when it opens."""
+        page = self.client.get("/chat/").content.decode()
+        Group("chat").send_json(LINE)
+        (url,) = re.findall(r'"ws://testserver(/chat/\?at=[^"]+)"', page)
+        with self.client.websocket(url) as ws:
+            self.assertRecovered(ws)
+            self.assertReceivesJSON(ws, LINE)

@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
+from django_wsmux.decorators import resumable
 from django_wsmux.groups import Group
 
 from .forms import NotificationForm, SignInForm
@@ -23,8 +24,12 @@ class Page(TemplateView):
     """A page that only needs a template."""
 
 
+@resumable("chat")
 def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
-    """Show the chat, over groups or over Redis."""
+    """Show the chat, over groups or over Redis.
+
+    The page knows how far the group was, so its socket sends what was said since then.
+    """
     missing = what_redis_lacks() if socket_name == "redis-chat" else ""
     context = {"socket": socket_name, "missing": missing, "redis_url": settings.REDIS_URL}
     return render(request, "sample_site/chat.html", context)

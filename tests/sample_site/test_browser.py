@@ -8,7 +8,7 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.support import Server
+from tests.support import TIMEOUT, Server
 
 from .conftest import OpenWindow, wait_for, wait_for_states
 
@@ -84,6 +84,25 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
     wait_for_states(window, "server restarting", "connected")
     say(window, "back again")
     wait_for(window, "#log", "back again")
+
+
+def test_returns(site: Server, open_window: OpenWindow) -> None:
+    """The page gets the lines that were said while it was away, each once."""
+    window = open_window(f"http://127.0.0.1:{site.port}/chat/")
+    say(window, "before")
+    wait_for(window, "#log", "before")
+    window.execute_script("window.waiting = []; window.setTimeout = (open) => waiting.push(open)")
+    site.signal(signal.SIGHUP)
+    wait_for(window, "#state", "server restarting")
+    with site.connect("/chat/") as websocket:
+        websocket.send("meanwhile")
+        websocket.recv(timeout=TIMEOUT)
+    window.execute_script("for (const open of waiting) open()")
+    wait_for(window, "#log", "meanwhile")
+    say(window, "after")
+    wait_for(window, "#log", "after")
+    lines = [line.text for line in window.find_elements(By.CSS_SELECTOR, "#log .text")]
+    assert lines == ["before", "meanwhile", "after"]
 
 
 def test_edit(edited_site: tuple[Server, Path], open_window: OpenWindow) -> None:

@@ -3,26 +3,43 @@
 const form = document.getElementById("say");
 const fields = form.elements;
 const here = document.getElementById("here");
+const shown = new Set();
 
-const connection = connect(form.dataset.url, (data) => {
+const connection = connect(form, (data) => {
   const message = JSON.parse(data);
   if (message.here) showWhoIsHere(message.here);
   else if (message.changed) ask();
-  else showLine(message);
+  else if (message.missed) moveOn();
+  else if (!shown.has(message.id)) showLine(message);
 }, introduce);
 
+function showProblem(text) {
+  const line = element("li", "problem");
+  line.append(element("span", "text", text));
+  addLine(line);
+}
+
 function showLine(message) {
-  const line = element("li", message.errors ? "problem" : "said");
   if (message.errors) {
     const texts = Object.values(message.errors).flat().map((error) => error.message);
-    line.append(element("span", "text", texts.join(" ")));
+    showProblem(texts.join(" "));
   } else {
+    if (message.id) shown.add(message.id);
+    const line = element("li", "said");
     const user = element("strong", "user", message.user);
     user.style.color = message.colour;
     line.style.setProperty("--accent", message.colour);
-    line.append(user, element("span", "text", message.text), clock());
+    line.append(user, element("span", "text", message.text), clock(message.sent && new Date(message.sent)));
+    addLine(line);
   }
-  addLine(line);
+}
+
+/* The window was away for too long. A new copy of the page has the position from which to go on. */
+async function moveOn() {
+  showProblem("This window was away for too long, and has missed lines.");
+  const response = await fetch(location.href);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  form.dataset.url = page.getElementById("say").dataset.url;
 }
 
 /* Ask who is here when the server says that it has changed, and every five seconds, because a worker that

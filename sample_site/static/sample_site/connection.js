@@ -5,8 +5,9 @@
  * delay so that clients do not all reconnect at once. It does not reconnect after a code from 4000 on, which
  * the server would only send again: 4401 when the user has signed out, 4403 and 4404 for a refused
  * handshake. Shows its state in #state, calls `received` with each message and `opened` on each connection.
+ * The URL is in `data-url` of an element, since it changes with the position of the page.
  */
-function connect(url, received, opened) {
+function connect(element, received, opened) {
   const state = document.getElementById("state");
   let socket = null;
   let failures = 0;
@@ -18,7 +19,7 @@ function connect(url, received, opened) {
 
   function open() {
     show("connecting", "connecting");
-    socket = new WebSocket(url);
+    socket = new WebSocket(element.dataset.url);
     socket.onopen = () => {
       failures = 0;
       show("open", "connected");
@@ -57,11 +58,10 @@ function addLine(line) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-/* Create an element with the current time. */
-function clock() {
-  const now = new Date();
-  const time = element("time", "when", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  time.dateTime = now.toISOString();
+/* Create an element with a time. */
+function clock(moment = new Date()) {
+  const time = element("time", "when", moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = moment.toISOString();
   return time;
 }
 

@@ -4,7 +4,7 @@ const form = document.getElementById("say");
 const field = form.elements.text;
 const sentAt = [];
 
-const connection = connect(form.dataset.url, (data) => {
+const connection = connect(form, (data) => {
   const line = element("li", "came");
   line.append(element("span", "text", data));
   const sent = sentAt.shift();

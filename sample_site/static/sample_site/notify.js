@@ -3,7 +3,7 @@
 const form = document.getElementById("notify");
 const text = form.elements.text;
 
-connect(form.dataset.url, (data) => show("came", data));
+connect(form, (data) => show("came", data));
 
 function show(className, data) {
   const line = element("li", className);
