@@ -14,7 +14,7 @@ class WebSocketsConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Register checks and the receivers that watch for ends of sessions; extend requests."""
+        """Register checks and the receivers that watch for the end of sessions; extend requests."""
         from . import checks  # noqa: F401
         from .groups import clients, users
 

@@ -382,7 +382,7 @@ def check_outbox(
 
 @register()
 def check_history(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the patterns and the store of the groups that messages are kept for, if any."""
+    """Check the patterns and the store of groups with a history, if there are any."""
     if not conf.has_history():
         return []
     from .history.checks import messages
@@ -396,7 +396,7 @@ def check_eviction(
 ) -> list[CheckMessage]:
     """Check that Redis keeps the history of groups when its memory is full.
 
-    Only where databases are named on the command line: other checks connect to nothing.
+    Runs only if databases are named on the command line: other checks do not connect to servers.
     """
     if not databases or not conf.has_history():
         return []

@@ -280,7 +280,7 @@ def _history_problem(value: Any) -> str | None:
             return f'has the key {pattern!r}: it must be a pattern such as "room.*"'
         if not isinstance(keep, dict) or not {"messages", "seconds"} <= keep.keys():
             return (
-                f'needs {{"messages": 200, "seconds": 600}} or the like for {pattern!r}, '
+                f'needs limits such as {{"messages": 200, "seconds": 600}} for {pattern!r}, '
                 f"not {keep!r}"
             )
         for name, limit in keep.items():
@@ -485,7 +485,7 @@ setting_changed.connect(_forget, dispatch_uid="django_wsmux.conf")
 
 @cache
 def has_history() -> bool:
-    """Return whether messages of any group are kept."""
+    """Return whether any group has a history."""
     return bool(get("WEBSOCKET_HISTORY"))
 
 

@@ -168,11 +168,11 @@ def websocket_loop(
 
 
 def resumable(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Note for a page how far its groups are, before the view reads its data.
+    """Record the positions of a page's groups before the view reads its data.
 
-    What a group is sent later is replayed when the page opens its socket, so nothing is missed in
-    between: a message can only be newer than the data of the page. ``{% websocket_position %}``
-    renders the positions.
+    Messages that are sent later are replayed when the page opens its socket, so the page misses
+    none. A message may be replayed although the page's data contains it already.
+    ``{% websocket_position %}`` renders the positions.
 
     If the store cannot be read, the page is rendered without positions.
 

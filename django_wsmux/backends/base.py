@@ -223,7 +223,7 @@ class Backend(ABC):
     def head(self, channel: str) -> bytes:
         """Return the header of a packet that a store in the broker publishes; the payload follows.
 
-        Unlike a packet of ``publish()``, it is received by the sender, too.
+        Unlike a packet of ``publish()``, the sender receives it, too.
         """
         self._prepare()
         return pack(Kind.STORED, self.id, channel, b"")

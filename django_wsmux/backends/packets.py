@@ -51,8 +51,8 @@ class Kind(IntEnum):
     ANSWER = 3
     #: A note that the sender has dropped packets for this receiver.
     GAP = 4
-    #: A publication of a store in the broker, which its sender receives, too: the reply of the
-    #: store may have been lost.
+    #: A publication by a store in the broker. Its sender receives it, too, because the store's
+    #: reply may have been lost.
     STORED = 5
 
 

@@ -13,13 +13,13 @@ A notification is text of less than 8,000 bytes::
 
     number:packet                   the packet as base64
     number:head:id                  the rest of the packet is in the table of ``models.Payload``
-    number:head:stream:moment       the rest is the message of this number in ``models.Message``
+    number:head:stream:moment       the rest is the message with this number in ``models.Message``
 
 The store of histories (``history.postgresql``) sends the last form, whose row it keeps anyway. The
 row may be deleted before a listener reads it: newer messages have replaced it, the group was
 forgotten, or the row has expired. Then the listener drops the notification and reports no gap,
-because whoever numbers the messages finds out what is missing: from the next number, or when it
-asks the store what has changed.
+because ``groups.sequencer`` detects missing messages: by the next number, or when it polls the
+store.
 """
 
 from __future__ import annotations
@@ -169,11 +169,11 @@ class PostgresBackend(BrokerBackend):
     def run(self, function: Callable[[Session], T]) -> T:
         """Return the result of a function that uses the session that publishes.
 
-        Calls of several threads take turns; publications and functions keep their order.
+        Calls from several threads take turns; publications and functions keep their order.
 
         Args:
-            function: executes statements, each of which is committed at once. It may run in
-                another thread than the caller's.
+            function: executes statements, each of which is committed at once. It may run in a
+                thread other than the caller's.
 
         Raises:
             BackendUnavailable: the function has raised one of ``FAILURES``.

@@ -70,7 +70,7 @@ class PrivateDirectory:
         """Raise unless only this user can enter the directory.
 
         Raises:
-            BackendMisconfigured: others can, or it is not a directory.
+            BackendMisconfigured: other users can enter it, or it is not a directory.
             OSError: it is missing.
         """
         path = self.path
@@ -87,7 +87,7 @@ class PrivateDirectory:
             )
 
     def unusable(self, error: OSError) -> BackendUnavailable:
-        """Return the error to raise for one of the operating system."""
+        """Return the error to raise for an ``OSError``."""
         problem = f"{self.path}: {error.strerror}"
         if error.errno in _FINAL:
             return BackendMisconfigured(

@@ -28,16 +28,16 @@ _BATCH: Final = 500
 
 _PING: Final = command(b"PING")
 
-#: Digits of the server's ``run_id`` that scripts get.
+#: Digits of the server's ``run_id`` that are passed to scripts.
 _RUN_ID_SIZE: Final = 12
 
-#: Errors of a server after which the same call may succeed: it has no such script, or the slot of
-#: the key has moved.
+#: Server errors after which a repeated call may succeed: the script is unknown, or the slot of the
+#: key has moved.
 _REPEATED: Final = ("NOSCRIPT ", "MOVED ")
 
 
 class Script:
-    """A script in Lua. Its first argument is the beginning of the ``run_id`` of the server.
+    """A script in Lua. Its first argument is the beginning of the server's ``run_id``.
 
     Args:
         source: the script.
@@ -132,13 +132,13 @@ class RedisBackend(BrokerBackend):
         return self._servers.is_sharded
 
     def prefix_of(self, name: str) -> bytes:
-        """Return the prefix of the keys that belong to a name, such as a channel's."""
+        """Return the prefix of the keys that belong to a name, such as the name of a channel."""
         if len(self.prefixes) == 1:
             return self.prefixes[0]
         return self.prefixes[crc32(name.encode("utf-8", "surrogatepass")) % len(self.prefixes)]
 
     def key_of(self, channel: str) -> bytes:
-        """Return the name of a channel at the server."""
+        """Return the name of a channel on the server."""
         # Names of groups never begin with "@", which marks the channels for answers.
         return self.prefix_of(channel) + channel.encode()
 
@@ -148,7 +148,7 @@ class RedisBackend(BrokerBackend):
     def run(self, script: Script, key: bytes, *arguments: bytes) -> Any:
         """Run a script on the server of a key, and return the reply.
 
-        Calls of several threads are sent together; publications and scripts keep their order.
+        Calls from several threads are sent together; publications and scripts keep their order.
 
         Args:
             script: may use any keys that have the prefix of ``key``.

@@ -41,7 +41,7 @@ Node = tuple[str, int]
 
 _READ_SIZE: Final = 262_144
 
-#: Slots of a cluster, and the ranges of slots in which the keys of a project are.
+#: The number of slots of a cluster, and of the ranges of slots that contain a project's keys.
 _SLOTS: Final = 16_384
 _RANGES: Final = 32
 
@@ -103,7 +103,7 @@ class RedisConnection:
                 return replies[0]
 
     def run_id(self) -> bytes:
-        """Return the random id that the server's process has; only the first call asks for it."""
+        """Return the random id of the server's process. Only the first call asks the server."""
         if not self._run_id:
             reply: Any = self.ask(b"INFO", b"server")
             found = _RUN_ID.search(reply)
@@ -166,7 +166,7 @@ class Servers(ABC):
         """Find the servers again."""
 
     def prefixes(self, namespace: str) -> tuple[bytes, ...]:
-        """Return the prefixes for keys and channels: those with one prefix are in one slot."""
+        """Return the prefixes for keys and channels. Keys with the same prefix share a slot."""
         return (f"wsmux:{namespace}:".encode(),)
 
     def _wire(self, **where: Any) -> RedisConnection:
@@ -243,8 +243,8 @@ class Cluster(Servers):
         raise ConnectionError(f"no server of the cluster serves slot {slot}")
 
     def prefixes(self, namespace: str) -> tuple[bytes, ...]:
-        """Return prefixes of one length; their slots are spread over all servers."""
-        # Braces mark the part of a key that its slot depends on, so the namespace has none.
+        """Return prefixes of equal length whose slots are spread over all servers."""
+        # Braces mark the part of a key that determines its slot, so the namespace has none.
         name = quote(namespace, safe="")
         found: dict[int, bytes] = {}
         for number in count():

@@ -1,7 +1,7 @@
-"""The public ids of sockets, by which other clients and processes name them.
+"""The public ids of sockets, which other clients and processes use to refer to them.
 
-A client of ``wsmux.v1`` brings its id back when it reconnects. Any other socket gets an id when it
-is first asked for, so sockets that need none cost nothing.
+A client of ``wsmux.v1`` sends its id again when it reconnects. Any other socket gets an id at first
+use, so sockets that need none cost nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ids: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
 
 
 def of(websocket: Any) -> str:
-    """Return the id of a socket, which gets one if it has none."""
+    """Return the id of a socket; create one if it has none."""
     client_id = _ids.get(websocket)
     if client_id is None:
         client_id = _ids[websocket] = _choose(websocket)
@@ -45,7 +45,7 @@ def settle(websocket: Any) -> str:
 
 
 def _choose(websocket: Any) -> str:
-    """Return the id that the client has brought, unless another socket has it; else a new one."""
+    """Return the id that the client sent, or a new one if another socket has that id."""
     client_id = _brought(websocket)
     if client_id is None or client_id in _sockets:
         client_id = secrets.token_urlsafe(12)
@@ -58,7 +58,7 @@ def _brought(websocket: Any) -> str | None:
 
 
 def known(websocket: Any) -> str | None:
-    """Return the id of a socket that has one, or whose client has brought one; else ``None``."""
+    """Return the id of a socket, or the id that its client sent; ``None`` if there is neither."""
     client_id = _ids.get(websocket)
     if client_id is None and _brought(websocket) is not None:
         client_id = of(websocket)

@@ -40,10 +40,10 @@ COUNTERS: Final = {
     "group_messages": "group messages delivered to members in this process",
     "group_publish_failed": "group messages and closes that did not reach other processes,"
     " because the backend was unavailable",
-    "history_replayed": "messages sent again to clients that returned",
-    "history_repaired": "messages read from the store because they did not arrive, or too late",
-    "history_gaps": "times a member was told that it has missed messages",
-    "history_failed": "times the store of histories could not be used",
+    "history_replayed": "messages replayed to clients that returned",
+    "history_repaired": "messages read from the store because they did not arrive in time",
+    "history_gaps": "times a member was told of a gap",
+    "history_failed": "times the store of the history could not be used",
     "backend_published": "publications handed to the backend",
     "backend_received": "publications of other processes received from the backend",
     "backend_dropped": "packets for other processes dropped because too many were waiting",
@@ -98,7 +98,7 @@ _seconds: Final = [0.0]
 
 def handled(seconds: float) -> None:
     """Record how long a handler of an event view took."""
-    # Most calls are that fast, and a search costs more than the comparison.
+    # Most calls are that fast, and a search costs more than this comparison.
     bucket = 0 if seconds <= _FASTEST else bisect_left(HANDLER_BOUNDS, seconds)
     _calls[bucket] += 1
     _seconds[0] += seconds

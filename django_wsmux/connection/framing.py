@@ -1,7 +1,8 @@
 """The framing of a socket, which turns messages into bytes; it is chosen at the handshake.
 
 Each socket has one ``Framing``, and most have ``PLAIN``. The compressor of permessage-deflate is
-another one. ``V1`` puts what the subprotocol ``wsmux.v1`` adds to a message around either.
+another one. ``V1`` wraps either of them, and adds what the subprotocol ``wsmux.v1`` puts around a
+message.
 """
 
 from __future__ import annotations

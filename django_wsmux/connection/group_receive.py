@@ -49,7 +49,7 @@ class InterceptingWebSocket(WebSocket):
         self._wake()
 
     def _has_room_for_replay(self) -> bool:
-        """Return whether the view is behind by at most half of what it may be behind."""
+        """Return whether the view's backlog is at most half of its limit."""
         waiting = self._inbox.group_bytes if self._inbox else 0
         return waiting <= self.options.max_unsent_bytes // 2
 

@@ -1,4 +1,4 @@
-"""Messages that wait until a socket opens, until it is released, or until a replay is over."""
+"""Messages that wait until a socket opens, until it is released, or until a replay ends."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Held:
     Attributes:
         depth: the number of calls of ``Connection.release()`` until they are sent.
         acts: calls that send the messages of the view from before the 101.
-        replays: earlier messages of groups, which go out before ``messages``, as fast as the peer
-            takes them. Their number is limited by the code that adds them.
+        replays: earlier messages of groups. They are sent before ``messages``, as fast as the peer
+            accepts them. The code that adds them limits their number.
         messages: messages of groups.
         closing: code and reason if a group has closed the socket.
     """
@@ -75,7 +75,7 @@ class Held:
     def next(self) -> bool:
         """Return whether a message is left; then the next one is the first of ``replays``."""
         if not self.replays and self.messages:
-            # The peer is as slow as it was, so these too go out as fast as it takes them.
+            # The peer may still be slow, so these are also sent only as fast as it accepts them.
             self.replays.extend(self.messages)
             self.messages.clear()
             self._size = 0

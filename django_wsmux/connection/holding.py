@@ -64,14 +64,15 @@ class Holding(Liveness):
         messages: Iterable[PreparedMessage],
         is_repeated: Callable[[PreparedMessage], bool],
     ) -> None:
-        """Send earlier messages of a group before those that are held back.
+        """Send earlier messages of a group before the messages that are held back.
 
-        The socket must be held. The messages go out once it is released, as fast as the peer takes
-        them; what groups send meanwhile follows them.
+        The socket must be held. The messages are sent once it is released, as fast as the peer
+        accepts them. Messages that groups send meanwhile follow.
 
         Args:
-            messages: the messages, which the caller limits.
-            is_repeated: returns whether a message that is held back is among them, or older.
+            messages: the messages. The caller limits their number.
+            is_repeated: returns whether a held message is one of ``messages``, or older than they
+                are.
         """
         held = self._held
         if held is not None:
@@ -79,12 +80,12 @@ class Holding(Liveness):
             held.replays.extend(messages)
 
     def discard_held(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
-        """Discard group messages that are held back, or that are still to be replayed."""
+        """Discard group messages that are held back or not yet replayed."""
         if self._held is not None:
             self._held.discard(is_unwanted)
 
     def _continue_replay(self) -> None:
-        """Send as much of a replay as the peer takes, then the messages held back meanwhile."""
+        """Send as much of a replay as the peer accepts, then the messages held back meanwhile."""
         held = self._held
         if held is None or held.depth:
             return
@@ -99,11 +100,11 @@ class Holding(Liveness):
             self.close_from_group(*held.closing)
 
     def _has_room_for_replay(self) -> bool:
-        """Return whether at most half of what may be unsent is unsent."""
+        """Return whether the unsent bytes are at most half of their limit."""
         return self._transport.unsent <= self.options.max_unsent_bytes // 2
 
     def progressed(self) -> None:
-        """Note that the peer has taken some of the queued bytes; continue a replay."""
+        """Note that the peer has accepted some of the queued bytes; continue a replay."""
         super().progressed()
         if self._held is not None:
             self._continue_replay()

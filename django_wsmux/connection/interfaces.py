@@ -151,7 +151,8 @@ class Hooks(Protocol):
     def heartbeat(self, websocket: Any) -> bytes:
         """Return whole frames to send before a ping of the keepalive, in one write with it."""
 
-    # What happens to the socket in groups whose messages are numbered. Must neither wait nor raise.
+    # Events of the socket in groups with numbered messages. These methods must neither wait nor
+    # raise.
 
     def group_joined(
         self,
@@ -169,15 +170,15 @@ class Hooks(Protocol):
             alias: the name that the client sees; ``None`` for the group's own name.
             position: the position of the newest message; ``None`` if the store cannot be read yet,
                 and ``""`` if the group's messages are not numbered: then only the alias is noted.
-            recovered: whether the client gets all messages that it has missed; ``None`` if it asked
-                for none, or if that is not known yet.
+            recovered: whether the client gets all messages that it missed; ``None`` if it asked for
+                none, or if that is not known yet.
         """
 
     def group_left(self, websocket: Any, name: str) -> None:
         """Note that the socket has left a group, but is not closed."""
 
     def group_gap(self, websocket: Any, name: str, position: str) -> None:
-        """Note that messages up to a position were missed, and are not sent any more."""
+        """Note that messages up to a position were missed and will not be sent."""
 
     def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
         """Note that a numbered message was dropped because the peer is too slow."""

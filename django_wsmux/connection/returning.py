@@ -1,9 +1,9 @@
-"""When clients should return that are closed together, so that they do not all return at once.
+"""Tells clients that are closed together when to return, so that they do not all return at once.
 
-Their new handshakes take as long as a process needs for them. It is measured, while clients that
-can be told open their sockets: how long the fastest handshake took, and the most in one second.
-Other handshakes delay one that is measured, and in a quiet second few arrive, so both tell the
-least that a process can do.
+The time that their new handshakes need is estimated from two measurements of earlier handshakes of
+``wsmux.v1`` clients: the duration of the fastest one, and the most in one second. Both are lower
+bounds of
+what a process can do: concurrent handshakes delay each other, and few arrive in a quiet second.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from . import registry
 
 __all__ = ["Pace", "pace"]
 
-#: The part of the time of a process that is left for handshakes beside its other work.
+#: The share of a process's time that may be spent on handshakes.
 _SHARE: Final = 0.5
 
-#: Handshakes in a second that any process can take.
+#: Handshakes per second that any process can handle.
 _LEAST: Final = 100.0
 
-#: The least seconds, and the least length of the time over which clients return.
+#: The minimum pause in seconds, and the minimum length in seconds of the window in which clients
+#: return.
 _PAUSE: Final = 0.5
 _WINDOW: Final = 1.0
 
@@ -31,7 +32,7 @@ class Pace:
     """Measures handshakes.
 
     Attributes:
-        rate: handshakes that this process can take in a second.
+        rate: handshakes per second that this process can handle.
     """
 
     __slots__ = ("_count", "_second", "rate")
@@ -55,9 +56,9 @@ class Pace:
         self.rate = max(self.rate, alone, float(self._count))
 
     def after(self) -> float:
-        """Return after how many seconds the client of a socket that closes should return.
+        """Return the seconds after which the client of a closing socket should return.
 
-        The times of all open sockets are spread over the time that their handshakes take.
+        These times are spread over the time that the handshakes of all open sockets need.
         """
         window = max(len(registry.open_sockets) / self.rate, _WINDOW)
         return round(_PAUSE + random.uniform(0, window), 2)  # noqa: S311

@@ -307,7 +307,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
             self._require_open()
 
     def _may_send(self, kind: int, message: Any) -> bool:
-        """Return whether a message can be sent now, on a socket that was not open.
+        """Return whether a message can be sent on a socket that was not open a moment ago.
 
         If its 101 is still to be sent, the message waits for it.
 
@@ -373,7 +373,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
         self._send_as(BARE, text.encode())
 
     def tell(self, text: str) -> None:
-        """Send a text at once that is not a message of the view, unless the socket is not open.
+        """Send a text that is not a message of the view at once, if the socket is open.
 
         Never waits and never raises.
         """

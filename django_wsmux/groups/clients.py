@@ -1,4 +1,4 @@
-"""Clients and their ids, which are signed so that no client can pass for another one."""
+"""Clients and their ids, which are signed so that no client can impersonate another."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = [
 #: Close code of a socket whose client has opened another one with the same id.
 REPLACED: Final = 4900
 
-#: The identity of everyone who is not signed in.
+#: The identity of every anonymous user.
 ANONYMOUS: Final = "anonymous"
 
-#: Prefix of the names that requests to close the socket of a client carry.
+#: Prefix of the name in a request to close the socket of a client.
 _CLIENT: Final = "@client:"
 
 #: An id, perhaps with a page, and its signature.
@@ -52,7 +52,7 @@ def sign(client_id: str) -> str:
 
 
 def verified(signed: str) -> str | None:
-    """Return the id of a signed id; ``None`` if the signature is wrong.
+    """Verify a signed id and return the id; return ``None`` if the signature is wrong.
 
     Args:
         signed: ``"<id>~<signature>"`` or ``"<id>.<page>~<signature>"``. The signature is that of
@@ -69,7 +69,7 @@ def verified(signed: str) -> str | None:
 
 
 def identity_of(user: Any) -> str:
-    """Return a text that tells users apart without showing who they are.
+    """Return a text that identifies a user without revealing the primary key.
 
     Args:
         user: a user, who may be anonymous.
@@ -80,7 +80,7 @@ def identity_of(user: Any) -> str:
 
 
 def is_identity(identity: str, user_id: str | None) -> bool:
-    """Return whether ``identity_of()`` has returned a text for a user.
+    """Return whether ``identity_of()`` returned this text for a user.
 
     Args:
         identity: the text.
@@ -103,11 +103,12 @@ def group_of(client_id: str) -> str:
 def close_older(client_id: str, moment: float) -> None:
     """Close the socket of a client that was opened before a moment, and free its place.
 
-    The line may be dead, and its close may take as long as ``WEBSOCKET_CLOSE_TIMEOUT``.
+    The place is freed first: the connection may be dead, and then closing it takes up to
+    ``WEBSOCKET_CLOSE_TIMEOUT``.
 
     Args:
-        client_id: the id, or what ``group_of()`` has returned for it.
-        moment: the moment, as of ``time.time()``.
+        client_id: the id, or the name that ``group_of()`` returned for it.
+        moment: the moment, in the clock of ``time.time()``.
     """
     if hub_thread.is_foreign():
         hub_thread.hand_over(close_older, client_id, moment)
@@ -130,7 +131,7 @@ def install() -> None:
 
 
 def _client_of(request: HttpRequest) -> str | None:
-    """Return the id of the client that has sent a request, from ``X-WebSocket-Client``.
+    """Return the id of the client that sent a request, from ``X-WebSocket-Client``.
 
     ``None`` if there is no such header or its signature is wrong.
     """

@@ -102,7 +102,7 @@ class Envelope(NamedTuple):
 
     @property
     def moment(self) -> float | None:
-        """The moment before which sockets must have been opened to be closed, if it matters."""
+        """Close only sockets that were opened before this moment; ``None`` for all."""
         moment = self.fields.get(BEFORE)
         return None if moment is None else float(moment)
 

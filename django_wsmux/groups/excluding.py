@@ -1,4 +1,4 @@
-"""Leaves sockets of this process, clients, and pages of clients out of a message to a group."""
+"""Excludes sockets of this process, clients, and pages of clients from a message to a group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Exclude = WebSocket | str | Container[WebSocket | str] | None
 #: The default of that argument.
 EXCLUDE_NONE: Final = ()
 
-#: The most ids that one message excludes.
+#: The most ids that one message can exclude.
 _MOST: Final = 8
 
 #: The id of a client, or of one of its pages. Ids are separated by spaces in an envelope.
@@ -35,7 +35,7 @@ def exclusion(
         by_id: whether a socket stands for its client.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: ``exclude`` is something else.
         ValueError: there are too many ids, or one is not an id.
     """
     if exclude is EXCLUDE_NONE or exclude is None:
@@ -47,7 +47,7 @@ def exclusion(
         require_socket(several)
     if not isinstance(several, Iterable):
         if by_id:
-            raise TypeError(f"exclude={several!r}: a group with history needs a list")
+            raise TypeError(f"exclude={several!r}: a group with a history needs a list")
         return several, ()
     ids = tuple(
         each.client_id if isinstance(each, WebSocket) else each
@@ -77,7 +77,7 @@ def require_socket(value: object) -> None:
 
 
 def variants(message: PreparedMessage, ids: Collection[str]) -> dict[Any, PreparedMessage | None]:
-    """Return what excluded clients of this process get instead of a message, by socket.
+    """Return the variants of a message for excluded clients of this process, by socket.
 
     ``None`` stands for nothing. A socket of which only some pages are excluded gets the message
     with the names of those pages.
@@ -93,7 +93,7 @@ def variants(message: PreparedMessage, ids: Collection[str]) -> dict[Any, Prepar
 def variant_for(
     message: PreparedMessage, ids: Collection[str], websocket: Any
 ) -> PreparedMessage | None:
-    """Return what a socket gets instead of a message: the message itself if it is not excluded.
+    """Return the variant of a message for a socket: the message itself if it is not excluded.
 
     Args:
         message: the message.

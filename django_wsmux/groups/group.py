@@ -180,8 +180,8 @@ class Group:
         """Add a socket, unless it is closed.
 
         A member gets every message sent from then on, by any process. A socket that joins again
-        stays one member, with the new ``info``. If the group has a history
-        (``WEBSOCKET_HISTORY``), a client that returns first gets what it has missed.
+        stays one member, with the new ``info``. If the group has a history (``WEBSOCKET_HISTORY``),
+        a client that returns first gets the messages that it missed.
 
         Args:
             websocket: the socket.
@@ -192,7 +192,7 @@ class Group:
             alias: the name of the group that the client sees; ``None`` for its own name.
 
         Returns:
-            Whether the client gets all that it has missed.
+            Whether the client gets all messages that it missed.
 
         Raises:
             TypeError: it is not a socket but a view, say; or ``info`` cannot be encoded as JSON.
@@ -246,7 +246,7 @@ class Group:
     def position(self) -> str:
         """Return the position of the newest message.
 
-        Before the first message it contains the moment of this call. Nothing is written.
+        Before the first message, the position contains the moment of this call. Nothing is written.
 
         Raises:
             ImproperlyConfigured: the group has no history.
@@ -266,7 +266,7 @@ class Group:
 
         Args:
             since: return only messages after this position; ``None`` for all.
-            limit: return only the newest messages, at most as many; ``None`` for all.
+            limit: return at most this many messages, the newest; ``None`` for all.
 
         Raises:
             ImproperlyConfigured: the group has no history.
@@ -285,8 +285,8 @@ class Group:
     def forget(self) -> None:
         """Delete the messages that are kept, and begin a new epoch.
 
-        Clients with ``wsmux.v1`` are told a gap. Use it when someone was removed from the group and
-        must not read on, or when a user is deleted.
+        Clients with ``wsmux.v1`` are told of a gap. Use it when a person was removed from the group
+        and must not read earlier messages, or when a user is deleted.
 
         Raises:
             ImproperlyConfigured: the group has no history.
@@ -352,27 +352,27 @@ class Group:
         Args:
             message: ``str`` is sent as text, ``bytes`` as binary.
             exclude: a socket of this process or the id of a client (``WebSocket.client_id``,
-                ``request.websocket_client``) that does not get the message: the sender, say; or
-                several. At most eight ids; ``None`` leaves out none.
+                ``request.websocket_client``) that does not get the message, for example the sender;
+                or several of them. At most eight ids; ``None`` leaves out none.
             on_commit: send only if and when the current transaction commits; pass an alias for a
                 database other than the default. The data is stored by then, so a backend that is
                 away does not raise but is logged and counted.
             stored: with ``on_commit``, write the message to the database in the current
                 transaction: it is sent even if the process dies after the commit, or if the backend
-                is away. Send it after ``save()``. Only for groups with a history.
+                is unavailable. Call ``send()`` after ``save()``. Only for groups with a history.
             fail_silently: log an error instead of raising it when the backend is away.
-            key: of several messages with this key only the first is sent, within ten minutes, by
-                whatever process: ``"order-17-paid"``. At most 200 characters. Only for groups
-                with a history.
+            key: a further message with this key is not sent within ten minutes, whichever process
+                sends it: ``"order-17-paid"``. At most 200 characters. Only for groups with a
+                history.
 
         Raises:
             TypeError: the message is neither text nor bytes.
-            ValueError: ``exclude`` has too many ids, or a text that is not one; or ``key`` is empty
-                or too long; or there is ``stored`` without ``on_commit``.
-            ImproperlyConfigured: there is ``key`` or ``stored``, but the group has no history; or
-                there is ``stored``, but ``WEBSOCKET_OUTBOX`` is not set.
+            ValueError: ``exclude`` has too many ids or an invalid one; ``key`` is empty or too
+                long; or ``stored`` is used without ``on_commit``.
+            ImproperlyConfigured: ``key`` or ``stored`` is used, but the group has no history; or
+                ``stored`` is used, but ``WEBSOCKET_OUTBOX`` is not set.
             BackendUnavailable: the members of this process got the message, other processes did
-                not. If the group has a history, no one got it.
+                not. If the group has a history, no member got it.
         """
         kind, payload = encode_message(message)
         self._send(kind, payload, exclude, on_commit, stored, fail_silently, key)

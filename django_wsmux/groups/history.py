@@ -1,4 +1,4 @@
-"""Reads what is kept of a group."""
+"""Reads the history of a group."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def position(key: Key) -> str:
 
 
 def history(key: Key, since: str | None, most: int | None) -> History:
-    """Return what is kept of a group; see ``Group.history()``."""
+    """Return the messages of a group; see ``Group.history()``."""
     stream = require_stream(key)
     wanted = parse(since)
     if most is not None and most < 1:
@@ -75,6 +75,6 @@ def _message(epoch: str, entry: Entry) -> Message:
 
 
 def forget(key: Key) -> None:
-    """Delete what is kept of a group; see ``Group.forget()``."""
+    """Delete the messages of a group; see ``Group.forget()``."""
     require_stream(key)
     sequencer.forget(key)

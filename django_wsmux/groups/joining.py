@@ -1,7 +1,8 @@
-"""Joins groups with a history: what a client has missed is replayed, or the client is told a gap.
+"""Joins groups with a history: replays the messages that a client missed, or tells it of a gap.
 
-All or nothing: what is to be replayed is there before the decision is made, and within the limits.
-A socket is held back meanwhile, so what the group is sent later follows the replay.
+The replay is complete or does not happen: all its messages are read, and are within the limits,
+before the decision is made. The socket's messages are held back meanwhile, so later messages follow
+the replay.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ def join(
     since: Position | None = None,
     alias: str | None = None,
 ) -> Recovery:
-    """Add a socket to a group with a history, and replay what its client has missed.
+    """Add a socket to a group with a history, and replay the messages that its client missed.
 
     Args:
         key: the key of the group.
         websocket: the socket.
         info: the member's ``info``.
-        since: the last position that the client has; ``None`` for the one that it brought.
+        since: the last position that the client has; ``None`` for the position that it sent.
         alias: the name of the group that the client sees; ``None`` for its own name.
 
     Raises:
@@ -56,7 +57,7 @@ def join(
     try:
         pubsub.add(key, websocket, info)
         if is_member and since is None:
-            return NOT_ASKED  # it goes on with what it gets
+            return NOT_ASKED  # its messages continue
         tracked = sequencer.tracked(key)
         if tracked is None or not members.has(key, websocket):
             return NOT_ASKED  # closed meanwhile
@@ -64,7 +65,7 @@ def join(
             with tracked.turn:
                 return _admit(tracked, websocket, since, alias)
         except BackendUnavailable:
-            # Nothing can be numbered now, so nothing is missed: the socket joins later.
+            # No message can be numbered now, so none is missed: the socket joins later.
             with sequencer.lock:
                 tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
                 websocket.discard_held(partial(is_of, key))
@@ -76,7 +77,7 @@ def join(
 
 
 def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | None:
-    """Return the position that the client has brought for a group, once."""
+    """Return the position that the client sent for a group, only once."""
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
     if brought is None:
         return None
@@ -88,9 +89,9 @@ def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | N
 
 
 def _name(key: Key, alias: str | None, brought: Brought) -> str:
-    """Return the name under which a client has brought the position of a group, if it has."""
+    """Return the name under which a client sent the position of a group, if it did."""
     name = shown(name_of(key))
-    # A page that knows no alias uses the name itself.
+    # A page that does not know the alias uses the name itself.
     return alias if alias and name not in {*brought.names, *brought.recovered} else name
 
 
@@ -110,7 +111,7 @@ def _admit_later(
 def _admit(
     tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
 ) -> Recovery:
-    """Make a member live; the turn of the group must be held, and the socket.
+    """Make a member live. The caller holds the turn of the group, and the socket's messages.
 
     Raises:
         BackendUnavailable: the store cannot be read.
@@ -118,7 +119,7 @@ def _admit(
     reading = None
     while True:
         with sequencer.lock:
-            # Until the member is live the lock is kept, since the window may change without it.
+            # The lock is kept until the member is live: otherwise the window may change.
             if reading is None:
                 is_ready = _is_covered(tracked, since)
             else:
@@ -135,14 +136,14 @@ def _make_live(
     alias: str | None,
     reading: Reading | None,
 ) -> Recovery:
-    """Send what a member has missed, or tell a gap; the lock must be held.
+    """Send the messages that a member missed, or tell it of a gap; the lock must be held.
 
     Args:
         tracked: the group.
         websocket: the member.
         since: its last position.
         alias: the name of the group that its client sees.
-        reading: a current reading; ``None`` if the window has all that it needs.
+        reading: a current reading; ``None`` if the window has all messages that the member needs.
     """
     if reading is not None:
         tracked.refill(reading)
@@ -171,7 +172,7 @@ def _make_live(
 
 
 def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
-    """Read the store, and deliver to the live members what they miss."""
+    """Read the store, and deliver missing messages to the live members."""
     most = 0 if is_row_enough else limit()
     sequence = tracked.sequence
     news = sequence.news
@@ -191,7 +192,7 @@ def _is_current(tracked: Tracked, reading: Reading) -> bool:
 
 
 def _is_covered(tracked: Tracked, since: Position | None) -> bool:
-    """Return whether the window has all that a member needs, so the store need not be read."""
+    """Return whether the window suffices for a member, so that the store need not be read."""
     sequence, window = tracked.sequence, tracked.window
     if not sequence.has_begun or sequence.is_stale:
         return False
@@ -201,14 +202,14 @@ def _is_covered(tracked: Tracked, since: Position | None) -> bool:
     if since is None:
         return True
     if since.epoch != sequence.epoch:
-        # An earlier epoch is a gap, whatever the store has.
+        # An earlier epoch is a gap, whatever the store contains.
         return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(sequence.epoch)[1]
     if since.offset < window.start:
-        # So is more than the limits.
+        # So are more messages than the limits allow.
         return len(window) >= min(tracked.stream.keep.messages, limit())
     if since.offset > sequence.offset:
         return False
-    # What is older than the setting says may have been deleted.
+    # Messages that are older than the setting allows may have been deleted.
     oldest = next(iter(window.after(since.offset)), None)
     return oldest is None or tracked.is_kept(oldest)
 

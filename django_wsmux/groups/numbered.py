@@ -1,4 +1,4 @@
-"""A message of a group with its number, and groups as a store of histories sees them."""
+"""A message of a group with its number, and the stream of a group in the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NumberedMessage(PreparedMessage):
         key: the group's key.
         where: the position of the message.
         envelope: the envelope that it came in.
-        sent: when it was stored, as of ``time.time()``.
+        sent: when it was stored, in the clock of ``time.time()``.
 
     Attributes:
         offset: its offset.
@@ -44,13 +44,13 @@ class NumberedMessage(PreparedMessage):
 
 
 def numbered_of(key: Key, message: PreparedMessage) -> NumberedMessage | None:
-    """Return the message of a group that a frame is made from; ``None`` if it is of another one."""
+    """Return the message that a frame was made from; ``None`` if it belongs to another group."""
     source = message.source if isinstance(message, PagedMessage) else message
     return source if isinstance(source, NumberedMessage) and source.key == key else None
 
 
 def is_of(key: Key, message: PreparedMessage) -> bool:
-    """Return whether a frame is made from a numbered message of a group."""
+    """Return whether a frame was made from a numbered message of a group."""
     return numbered_of(key, message) is not None
 
 
