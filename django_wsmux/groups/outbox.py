@@ -1,20 +1,20 @@
-"""The outbox: messages that are written in the sender's transaction, and sent once it commits.
+"""The outbox: messages that are written in the sender's transaction and sent after its commit.
 
 ``Group.send(..., on_commit=True, stored=True)`` inserts a row into ``django_wsmux_outbox``, in the
 database of the transaction. After the commit the process locks the rows of the transaction's
 groups, sends them in the order of their ids, deletes them, and looks for more. If the broker is
-away, or the process dies, the rows are left to ``sweep()`` in any process.
+down, or the process dies, ``sweep()`` in any process sends the rows.
 
-Nothing waits for a lock (``NOWAIT``): a process that finds a row locked leaves its groups to the
-process that holds the lock, which looks again once it has released it. That process sees the
-rows, since they were committed before. It looks only at its own groups, so the other one tries each
-of its groups alone. Locks are taken in the order of ids, so two processes never leave a group to
-each other.
+Nothing waits for a lock (``NOWAIT``): a process that finds a locked row leaves its groups to the
+process that holds the lock. The holder looks for rows again after it has released the lock, and
+sees these rows, because they were committed before. The holder looks only at its own groups, so the
+first process tries each of its groups separately. Locks are taken in the order of ids, so two
+processes never leave a group to each other.
 
 A message is sent with a key, which the store of the history remembers, so it is stored once, even
-if the row could not be deleted. Some databases have no row locks, such as SQLite: there several
-processes may send the rows of a group at the same time. Each sends all of them in order, so the
-first to store a message has stored those before it.
+if the row could not be deleted. Some databases, such as SQLite, have no row locks: several
+processes may send the rows of a group at the same time. Each of them sends all rows in order, so
+the process that stores a message first has stored the earlier ones.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ __all__ = ["install", "put", "sweep"]
 
 logger = get_logger("django_wsmux.outbox")
 
-#: Seconds after which a process leaves further rows to others, so that no request sends for long.
+#: Seconds after which a process leaves the remaining rows to others, so that no request is delayed
+#: for long.
 _TURN: Final = 1.0
 
-#: Keys that a process collects until it releases them; those that sweep do it with each sweep.
+#: Number of keys after which a process releases them. A process that sweeps does so in each sweep.
 _MANY: Final = 500
 
 #: Seconds between two sweeps of a process, on average.
@@ -63,7 +64,7 @@ _failed: Final = LogLimit()
 
 
 class _Pause:
-    """The moment until which messages are left to the sweep, since the backend is away.
+    """The moment until which messages are left to the sweep, because the backend is unavailable.
 
     Otherwise each request would wait for it.
     """
@@ -75,7 +76,7 @@ _pause: Final = _Pause()
 
 
 class _Locked(Exception):
-    """Another process holds rows of the group, and will look again."""
+    """Another process holds rows of the group, and will look for rows again."""
 
 
 def put(
@@ -87,7 +88,7 @@ def put(
     once: str = "",
     using: str | None = None,
 ) -> None:
-    """Write a message to the outbox, and send it if and when the transaction commits.
+    """Write a message to the outbox, and send it after the commit.
 
     Args:
         key: the group's key.
@@ -107,7 +108,7 @@ def put(
     table.insert(alias, group, once or secrets.token_urlsafe(16), envelope)
     batch = _batch(alias)
     batch.groups.add(group)
-    # Each message has a callback, since a savepoint that is rolled back drops its callbacks.
+    # Each message has its own callback: a savepoint that is rolled back drops its callbacks.
     transaction.on_commit(batch.send, using=alias, robust=True)
 
 
@@ -177,7 +178,7 @@ def _send_all(alias: str, groups: Collection[int]) -> None:
     """Send the rows of some groups.
 
     Raises:
-        _Locked: another process holds some of the rows, and will look again.
+        _Locked: another process holds some of the rows, and will look for rows again.
         BackendUnavailable: the remaining rows are left to the sweep.
     """
     has_locks = table.has_locks(alias)
@@ -187,7 +188,7 @@ def _send_all(alias: str, groups: Collection[int]) -> None:
             number = _send_locked(alias, groups)
         else:
             number = _send_rows(alias, table.select(alias, groups))
-        # Without locks, no process leaves its rows to this one.
+        # Without locks, other processes leave no rows to this one.
         is_done = number < table.MAX_ROWS and not (has_locks and table.exist(alias, groups))
         if is_done or time.monotonic() > deadline:
             return
@@ -212,12 +213,12 @@ def _send_rows(alias: str, rows: list[table.Row]) -> int:
     """Send rows in order, and delete them; return their number.
 
     Raises:
-        BackendUnavailable: the rows before have been sent and deleted.
+        BackendUnavailable: the earlier rows have been sent and deleted.
     """
     sent: list[tuple[table.Row, Key]] = []
     try:
         for row in rows:
-            sent.append((row, _send(row)))  # what was sent before an error counts
+            sent.append((row, _send(row)))  # rows before an error count
     finally:
         if sent:
             table.delete(alias, [row for row, _ in sent])
@@ -243,7 +244,7 @@ def _send(row: table.Row) -> Key:
 
 
 def _send_unnumbered(key: Key, found: Envelope) -> None:
-    """Send a message to a group that has lost its history since: the settings have changed."""
+    """Send a message to a group whose history was removed from the settings meanwhile."""
     message = PreparedMessage(found.kind, found.data, found.name)
     members.deliver(key, message, (), found.excluded)
     fields = excluding(found.excluded) if found.excluded else NO_FIELDS
@@ -255,9 +256,9 @@ _deleted: dict[Key, list[str]] = {}
 
 
 def _release() -> None:
-    """Tell the store that it need not remember the keys of deleted rows for long.
+    """Let the store forget the keys of deleted rows soon.
 
-    Without row locks, another process may still be sending the same rows.
+    It does not forget them at once: without row locks, another process may still send the rows.
     """
     global _deleted
     found, _deleted = _deleted, {}
@@ -281,7 +282,7 @@ def install() -> None:
 
 def _start() -> None:
     global _pid
-    # Without a backend this is the only process, and perhaps a test.
+    # Without a backend this process is the only one, and may be a test.
     if _pid == os.getpid() or pubsub.backend() is None:
         return
     _pid = os.getpid()
@@ -291,7 +292,7 @@ def _start() -> None:
 def _run() -> None:
     pid = os.getpid()
     while True:
-        # The processes that a server has started together sweep at different times.
+        # Processes that a server starts together sweep at different times.
         time.sleep(random.uniform(0.5, 1.5) * _INTERVAL)  # noqa: S311  # not a secret
         if os.getpid() != pid:
             return  # a copy of the greenlet in a forked child
@@ -301,7 +302,7 @@ def _run() -> None:
 
 
 def sweep() -> None:
-    """Send what processes have left in the outboxes of all databases."""
+    """Send the rows that remain in the outboxes of all databases."""
     for alias in connections:
         if table.is_migrated(alias):
             try:
@@ -335,4 +336,4 @@ def _sweep(alias: str) -> None:
         except BackendUnavailable:
             raise
         except Exception as error:
-            _report_failure(alias, error)  # other groups may be sent
+            _report_failure(alias, error)  # other groups may succeed

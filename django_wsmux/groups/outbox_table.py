@@ -1,7 +1,7 @@
 """The rows of the outbox.
 
-Django composes the statements once, and they are kept: composing them takes several times as long
-as running them. No signals are sent, whose receivers might send to groups themselves.
+Django composes each statement once, and the text is cached: composing takes several times as long
+as running it. No signals are sent: their receivers might send to groups themselves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOCKED: Final = frozenset({"55P03", 3572, 1205, 54, 5})
 
 
 class Row(NamedTuple):
-    """A message that is not sent yet; see ``models.Outbox``."""
+    """A message to send; see ``models.Outbox``."""
 
     id: int
     key: str
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def _model() -> Any:
-    # Groups are imported before models can be.
+    # Groups are imported before models can be loaded.
     return apps.get_model("django_wsmux", "Outbox")
 
 
@@ -74,7 +74,7 @@ def select(alias: str, groups: Collection[int]) -> list[Row]:
 
 
 def lock(alias: str, groups: Collection[int]) -> list[Row]:
-    """Return the same and lock them until the transaction ends, in the order of their ids.
+    """Return the same rows, and lock them until the transaction ends, in the order of their ids.
 
     Raises:
         DatabaseError: see ``is_locked()``.
@@ -89,7 +89,7 @@ def _rows(alias: str, sql: str, groups: Collection[int]) -> list[Row]:
 
 
 def _bytes(value: Any) -> bytes:
-    # Oracle returns an object to read from.
+    # Oracle returns a file-like object.
     return bytes(value.read() if hasattr(value, "read") else value)
 
 

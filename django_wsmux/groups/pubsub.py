@@ -198,7 +198,8 @@ class PubSub:
 
     Attributes:
         sequencer: passes publications of other processes to the members.
-        starters: functions that a process calls when it begins to serve sockets, and perhaps again.
+        starters: functions that a process calls when it begins to serve sockets. It may call them
+            again.
     """
 
     def __init__(self) -> None:

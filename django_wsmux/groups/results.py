@@ -1,4 +1,4 @@
-"""What the methods of a group with a history return."""
+"""The results of the methods of a group with a history."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Recovery(NamedTuple):
 
     Attributes:
         recovered: True if the client now gets every message after the last one that it has; False
-            if messages are missing (a gap); ``None`` if it brought no position, or if the store
-            cannot be read yet: then the client is told later.
+            if messages are missing (a gap); ``None`` if it sent no position, or if the store cannot
+            be read yet: then the client is told later.
         replayed: how many messages are replayed.
 
     Example::
@@ -29,13 +29,13 @@ class Recovery(NamedTuple):
     replayed: int = 0
 
 
-#: The result for a client that brought no position.
+#: The result for a client that sent no position.
 NOT_ASKED: Final = Recovery(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that is kept.
+    """A stored message.
 
     Attributes:
         position: epoch and offset, as clients see them.
@@ -50,13 +50,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is kept of a group.
+    """The stored messages of a group.
 
     Attributes:
         messages: the messages, the oldest first.
         position: the position of the newest message of the group.
-        complete: whether ``messages`` are all that were sent after ``since``, or, without
-            ``since``, all of the epoch of the group.
+        complete: whether ``messages`` contains all messages after ``since``, or, without ``since``,
+            all messages of the group's epoch.
     """
 
     messages: list[Message]

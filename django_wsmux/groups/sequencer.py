@@ -1,8 +1,8 @@
 """Delivers the messages of groups with a history: each once, and in the order of the store.
 
-``history.sequence`` decides on each message. Where one is missing, a thread (a greenlet under
-gevent) reads the store and delivers in order; meanwhile other groups go on. Every few seconds the
-store is asked what has changed, so the last message of a group is not lost either.
+``history.sequence`` decides what to do with each message. If one is missing, a thread (a greenlet
+under gevent) reads the store and delivers in order, while other groups continue. The store is
+polled for changes every few seconds, so that the last message of a group is not lost either.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ logger = get_logger("django_wsmux.history")
 
 _MESSAGES: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
 
-#: Seconds that a message before a hole waits for the missing one before the store is read.
+#: Seconds that a group waits for a missing message before it reads the store.
 _GRACE: Final = 0.01
 
-#: Seconds between two questions what has changed, and between two sweeps of the store.
+#: Seconds between two polls of the store for changes, and between two sweeps.
 POLL: Final = 5.0
 SWEEP: Final = 30.0
 
-#: Seconds until a store that failed is read again.
+#: Seconds after which a store that failed is read again.
 _RETRY: Final = 1.0
 
-#: Most threads that read the store for groups with holes.
+#: The most threads that read the store for groups with missing messages.
 _MAX_READERS: Final = 4
 
-#: Most messages of one reading.
+#: The most messages of one reading.
 _CHUNK: Final = 500
 
 
@@ -69,13 +69,13 @@ class Tracked:
     Attributes:
         key: the key of the group.
         stream: the group in the store.
-        sequence: what was delivered.
+        sequence: the messages that were delivered.
         window: the recent messages.
         turn: held by the thread that reads the store for this group.
-        waiting: members that are not live, as the store could not be read when they joined, with a
-            function that admits each.
-        behind: members that did not get a message, as they were too slow.
-        due: when the store is to be read, as of ``time.monotonic()``.
+        waiting: members that are not live because the store could not be read when they joined, and
+            a function for each that admits it.
+        behind: members that did not get a message because they were too slow.
+        due: when the store is to be read, in the clock of ``time.monotonic()``.
     """
 
     __slots__ = ("behind", "due", "key", "sequence", "stream", "turn", "waiting", "window")
@@ -96,7 +96,7 @@ class Tracked:
         return self.stream.keep.messages == 1
 
     def is_kept(self, message: NumberedMessage) -> bool:
-        """Return whether a message is young enough to be replayed."""
+        """Return whether a message is recent enough to be replayed."""
         return time.time() - message.sent <= self.stream.keep.seconds
 
     def refill(self, reading: Reading) -> None:
@@ -105,7 +105,7 @@ class Tracked:
         self.window.extend_back(message for message in found if message is not None)
 
     def message(self, entry: Entry) -> NumberedMessage | None:
-        """Return the message of an entry; ``None`` if it cannot be read."""
+        """Return the message of an entry; ``None`` if it is damaged."""
         try:
             found = envelope.unpack(entry.message)
         except envelope.UnreadableEnvelope:
@@ -122,12 +122,12 @@ class NumberedSequencer(Sequencer):
         self._begin()
 
     def _begin(self) -> None:
-        # Held while messages are passed on: under runserver, they come in several threads.
+        # Held while messages are delivered: under runserver, they arrive in several threads.
         self.lock = threading.RLock()
         self._tracked: dict[Key, Tracked] = {}
         self._names: dict[str, Tracked] = {}
         self._windows: Windows[NumberedMessage] = Windows()
-        # Groups whose store is to be read, in the order in which that is due; and their readers.
+        # Groups for which the store is to be read, in the order of ``due``; and their readers.
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._readers = 0
         self._has_poller = False
@@ -180,7 +180,7 @@ class NumberedSequencer(Sequencer):
             seconds: how long that key is remembered.
 
         Returns:
-            False if a message with this key was sent before.
+            False if a message with this key was sent earlier.
 
         Raises:
             BackendUnavailable: nothing was stored or sent.
@@ -198,12 +198,12 @@ class NumberedSequencer(Sequencer):
             self._publish(stream, envelope.numbered(str(position), body))
         tracked = self._tracked.get(key)
         if tracked is not None and tracked.sequence.is_stale:
-            # The first message of a group: the sender need not leave this to a thread.
+            # The first message of a group: the sender reads the store itself.
             self._read_for(tracked)
         return True
 
     def _publish(self, stream: Stream, payload: bytes) -> None:
-        """Publish what is stored; processes that miss it read it from the store."""
+        """Publish a stored message; processes that miss it read it from the store."""
         try:
             pubsub.transmit(stream.channel, payload)
         except BackendUnavailable as error:
@@ -211,7 +211,7 @@ class NumberedSequencer(Sequencer):
             self._report("publishing failed, so other processes read the store", error)
 
     def forget(self, key: Key) -> None:
-        """Delete what is kept of a group, and begin a new epoch.
+        """Delete the messages of a group, and begin a new epoch.
 
         Raises:
             BackendUnavailable: nothing was deleted.
@@ -225,7 +225,7 @@ class NumberedSequencer(Sequencer):
     # Sequencer
 
     def accept(self, key: Key, envelope: Envelope) -> None:
-        """Accept a publication of another process."""
+        """Accept a publication from another process."""
         if envelope.position:
             position = positions.parse(envelope.position)
             if position is not None:
@@ -251,16 +251,16 @@ class NumberedSequencer(Sequencer):
     # Membership
 
     def joined(self, key: Key, member: Connection, *, is_first: bool) -> None:
-        """Track a group from its first member on."""
-        # Single steps, without the lock: its holder may close members, for which the caller of
-        # this holds another lock.
+        """Track a group when its first member joins."""
+        # Only atomic steps, without the lock: its holder may close members, which needs another
+        # lock that the caller of this method holds.
         if is_first:
             stream = stream_of(key)
             if stream is not None:
                 self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
-        """Forget a member, and the group with its last member."""
+        """Forget a member; if it was the last one, also the group."""
         tracked = self._tracked.get(key)
         if tracked is None:
             return
@@ -282,7 +282,7 @@ class NumberedSequencer(Sequencer):
             tracked = self._tracked.get(key)
             if tracked is None:
                 if stream_of(key) is None:
-                    # Another process has other settings.
+                    # Another process has different settings.
                     self._deliver(key, envelope)
                 return
             message = NumberedMessage(key, position, envelope, time.time())
@@ -308,9 +308,9 @@ class NumberedSequencer(Sequencer):
         self.use(tracked)
 
     def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
-        """Tell members the gap that their slowness has made, once they have caught up by half."""
+        """Tell slow members of their gap once their backlog is at most half of its limit."""
         for member in list(tracked.behind):
-            # While messages are held back, the client would get them after the gap.
+            # Held messages would reach the client after the gap.
             if not member.is_held and member.unsent <= member.options.max_unsent_bytes // 2:
                 tracked.behind.discard(member)
                 self._tell(tracked, member, position)
@@ -320,7 +320,7 @@ class NumberedSequencer(Sequencer):
         member.hooks.group_gap(member, name_of(tracked.key), str(position))
 
     def note_dropped(self, member: Connection, message: PreparedMessage) -> None:
-        """Note that a slow member did not get a message; it is told before the next one."""
+        """Note that a slow member did not get a message; the next one follows a gap."""
         source = message.source if isinstance(message, PagedMessage) else message
         tracked = self._tracked.get(getattr(source, "key", ""))
         if tracked is not None:
@@ -346,7 +346,7 @@ class NumberedSequencer(Sequencer):
             self._tell_gap(tracked)
 
     def _forgotten(self, key: Key) -> None:
-        """Discard what is held and kept of a group here, and read its new epoch."""
+        """Discard the messages of a group in this process, and read its new epoch."""
         if hub_thread.is_foreign():
             hub_thread.hand_over(self._forgotten, key)
             return
@@ -360,7 +360,7 @@ class NumberedSequencer(Sequencer):
             self._read_soon(tracked)
 
     def _discard_held(self, tracked: Tracked) -> None:
-        """Discard what members still have to get; they are told a later position."""
+        """Discard messages that members have not got yet; they are told of a later position."""
         for member in members.of(tracked.key):
             member.discard_held(partial(is_of, tracked.key))
 
@@ -382,7 +382,7 @@ class NumberedSequencer(Sequencer):
                 return
 
     def apply(self, tracked: Tracked, reading: Reading, news: News) -> None:
-        """Deliver what a reading has that was not delivered.
+        """Deliver the messages of a reading that were not delivered yet.
 
         Args:
             tracked: the group.
@@ -428,7 +428,7 @@ class NumberedSequencer(Sequencer):
             self._read_soon(tracked, _RETRY)
 
     def _read_soon(self, tracked: Tracked, delay: float = 0.0) -> None:
-        """Have the store read for a group; the lock must be held."""
+        """Schedule a reading of the store for a group; the lock must be held."""
         if tracked.key in self._queue:
             return
         tracked.due = time.monotonic() + delay
@@ -446,7 +446,7 @@ class NumberedSequencer(Sequencer):
         while os.getpid() == pid:
             with self.lock:
                 if not self._queue:
-                    # At once: what comes into the queue next needs another reader.
+                    # At once: the next entry of the queue needs another reader.
                     self._readers -= 1
                     return
                 key, _ = self._queue.popitem(last=False)
@@ -481,7 +481,7 @@ class NumberedSequencer(Sequencer):
             self._has_poller = _start(self._poll)
 
     def _poll(self) -> None:
-        """Ask the store from time to time what has changed, and sweep it."""
+        """Poll the store for changes, and sweep it, at intervals."""
         pid, seen = os.getpid(), ""
         next_sweep = time.monotonic() + SWEEP
         while os.getpid() == pid:
@@ -489,7 +489,7 @@ class NumberedSequencer(Sequencer):
                 is_first = not seen
                 seen, changed = self.store().changed(seen)
                 if is_first:
-                    # What groups were sent before this moment is not among the changes.
+                    # Messages from before this moment are not among the changes.
                     self.read_all()
                 self._compare(changed)
                 if time.monotonic() >= next_sweep:
@@ -498,11 +498,11 @@ class NumberedSequencer(Sequencer):
             except BackendUnavailable as error:
                 self._report("the store cannot be read", error)
             except Exception:
-                logger.exception("asking the store what has changed failed")
+                logger.exception("polling the store for changes failed")
             time.sleep(POLL)
 
     def _compare(self, changed: Iterable[Changed]) -> None:
-        """Read the store for groups of which messages are missing here."""
+        """Read the store for groups with messages that this process lacks."""
         with self.lock:
             for each in changed:
                 tracked = self._names.get(each.name)
@@ -511,10 +511,10 @@ class NumberedSequencer(Sequencer):
 
 
 def _start(target: Callable[[], None]) -> bool:
-    """Start a thread; return False if there are too many: the next occasion tries again.
+    """Start a thread; return False if there are too many. The next attempt may succeed.
 
-    Does not wait until it runs, as ``threading.Thread`` does: the lock may be held, and this may be
-    called on the hub.
+    Unlike ``threading.Thread``, it does not wait until the thread runs: the lock may be held, and
+    the caller may be the hub.
     """
     try:
         _thread.start_new_thread(target, ())
@@ -529,8 +529,7 @@ def limit() -> int:
     return most
 
 
-#: The sequencer of this process, from the import of this module on: when a group with a history is
-#: first used.
+#: The sequencer of this process. This module is imported when a group with a history is first used.
 sequencer: Final = NumberedSequencer()
 pubsub.sequencer = sequencer
 membership.append(sequencer)

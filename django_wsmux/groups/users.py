@@ -82,7 +82,7 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
 
 
 def _join_history(key: Key, websocket: Connection) -> bool:
-    """Join a group if it has a history; return whether it has."""
+    """Join a group if it has a history; return whether it has one."""
     from . import joining
     from .numbered import stream_of
 
@@ -200,7 +200,7 @@ def _user_gone(instance: Any, using: str, **kwargs: Any) -> None:
 
 
 def _forget(group: Group) -> None:
-    """Delete what is kept of a deleted user's group; that must not fail because of the store."""
+    """Delete the history of a deleted user's group. A failure of the store is only logged."""
     try:
         group.forget()
     except (BackendUnavailable, ImproperlyConfigured) as error:

@@ -159,7 +159,7 @@ class WebSocketHandler(WSGIHandler):
         if not isinstance(request, WebSocketRequest):
             raise foreign_request(request)
         default = conf.get("WEBSOCKET_URLCONF")
-        # As Django does, but reverse() keeps the URLconf that it has.
+        # As Django does, except that reverse() keeps its URLconf.
         match = get_resolver(request.websocket_urlconf or default).resolve(request.path_info)
         request.resolver_match = match
         chosen = getattr(request, "urlconf", default)

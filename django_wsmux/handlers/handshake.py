@@ -327,7 +327,7 @@ class Handshake:
             names, realtime = (), option_of(self.request, "realtime", True)
             realtime = realtime and not option_of(self.request, "subprotocols", ())
         if handshake.V1 in offered:
-            # A view with subprotocols of its own has this one only if it lists it.
+            # A view with its own subprotocols accepts this one only if it lists it.
             names = [name for name in names or (handshake.V1,) if realtime or name != handshake.V1]
         self.websocket.subprotocol = handshake.select_subprotocol(offered, names)
         # Browsers that offer subprotocols give up if none is selected.
@@ -339,7 +339,7 @@ class Handshake:
         """Send the 101 and take the socket over.
 
         Args:
-            accepted: the response of the view, if it has returned already.
+            accepted: the response of the view, if the view has returned already.
         """
         request, websocket, hooks = self.request, self.websocket, self.hooks
         assert request is not None
@@ -356,7 +356,7 @@ class Handshake:
         self._may_accept = False
         closed = members.closings.finish(self, hooks.groups)
         if not (isinstance(accepted, WebSocketResponse) and accepted.calls_view):
-            # Otherwise the first message tells who the user is.
+            # Otherwise the first message identifies the user.
             closed = closed or resume.check(meta, hooks.groups)
         if closed is not None:
             # The view sent its messages to a user who is no longer signed in, or to another one.

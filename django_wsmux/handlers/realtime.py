@@ -1,4 +1,4 @@
-"""A socket whose client speaks ``wsmux.v1``: what the server tells it beside messages."""
+"""A socket whose client speaks ``wsmux.v1``: the server's frames other than messages."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger = get_logger("django_wsmux.groups")
 
 _HEARTBEAT: Final = encode(TEXT, b"{}")
 
-#: The close codes after which a client returns at a time that it is told.
+#: The close codes for which the server tells the client when to return.
 _RETURNS: Final = frozenset({CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER})
 
-# For requests to close a socket that could not be sent.
+# Limits log lines about requests to close a socket that could not be sent.
 _unreported: Final = LogLimit()
 
 
@@ -71,7 +71,7 @@ class RealtimeHooks(DjangoHooks):
         return _HEARTBEAT
 
     def leave(self, websocket: Connection) -> None:
-        """Leave the groups of user and session; free the id."""
+        """Leave the groups of the user and the session; free the id."""
         assert isinstance(websocket, WebSocket)
         client_ids.leave(websocket.client_id, websocket)
         super().leave(websocket)
@@ -84,7 +84,7 @@ class RealtimeHooks(DjangoHooks):
         position: str | None,
         recovered: bool | None,
     ) -> None:
-        """Tell the client, in the welcome if that was not sent yet, then the view."""
+        """Tell the client, in the welcome if it was not sent yet, then the view."""
         if not websocket.connecting:
             if alias is not None:
                 websocket.name_group(name, alias)
@@ -94,17 +94,17 @@ class RealtimeHooks(DjangoHooks):
         super().group_joined(websocket, name, alias, position, recovered)
 
     def group_left(self, websocket: Any, name: str) -> None:
-        """Tell the client."""
+        """Tell the client that it is no longer in the group."""
         super().group_left(websocket, name)
         websocket.tell(v1.left([websocket.name_of_group(name)]))
 
     def group_gap(self, websocket: Any, name: str, position: str) -> None:
-        """Tell the client, in the welcome if that was not sent yet, then the view."""
+        """Tell the client, in the welcome if it was not sent yet, then the view."""
         websocket.tell(v1.gap({websocket.name_of_group(name): position}))
         super().group_gap(websocket, name, position)
 
     def group_handled(self, websocket: Any, message: PreparedMessage) -> None:
-        """Tell the client how far it is."""
+        """Tell the client its new position."""
         websocket.tell(v1.mark(websocket.name_of_group(message.group), message.position))
 
 
@@ -115,9 +115,9 @@ def start(hooks: DjangoHooks, websocket: WebSocket) -> None:
 
 
 def replace_elsewhere(websocket: WebSocket) -> None:
-    """Have other processes close older sockets of the same client.
+    """Ask other processes to close older sockets of the same client.
 
-    Only a client that has brought its id can have one.
+    Only a client that sent its id can have one.
     """
     brought = websocket.environ.get(BROUGHT_KEY)
     client_id = websocket.client_id

@@ -1,4 +1,4 @@
-"""What a client brings to its handshake: its id, its identity, its positions."""
+"""What a client sends with its handshake: its id, its identity, its positions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check", "read"]
 
 
 def read(environ: dict[str, Any]) -> None:
-    """Read what the client has brought; close its older socket in this process.
+    """Read what the client sent; close its older socket in this process.
 
     Call it only if ``PREFIX`` is in the list of subprotocols, or ``at=`` in the query string.
     """
@@ -25,15 +25,15 @@ def read(environ: dict[str, Any]) -> None:
     environ[BROUGHT_KEY] = brought
     if brought.client_id is not None:
         client_id = clients.verified(brought.client_id)
-        # The page is of no interest: the socket is that of all pages.
+        # The page does not matter: all pages share the socket.
         brought.client_id = client_id and client_id.partition(".")[0]
         if brought.client_id:
-            # At once, for it counts for the limits.
+            # At once, because the older socket counts towards the limits.
             clients.close_older(brought.client_id, time.time())
 
 
 def check(environ: Mapping[str, Any], groups: tuple[Key, ...]) -> tuple[int, str] | None:
-    """Return code and reason of a close if the client's page was made for another user.
+    """Return a close code and a reason if the client's page was made for another user.
 
     Args:
         environ: the environ of the handshake.

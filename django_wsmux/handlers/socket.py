@@ -65,8 +65,8 @@ class Acceptor(Protocol):
     """Sends the 101 when a view uses the socket before returning.
 
     Attributes:
-        joined: alias, position and whether all is recovered, for each group that the socket has
-            joined before the 101; see ``Hooks.group_joined()``.
+        joined: alias, position and ``recovered`` of each group that the socket joined before the
+            101; see ``Hooks.group_joined()``.
     """
 
     joined: dict[str, tuple[str | None, str | None, bool | None]]
@@ -304,19 +304,19 @@ class DjangoHooks(DefaultHooks):
         position: str | None,
         recovered: bool | None,
     ) -> None:
-        """Keep it until the socket opens; tell an event view if its client has missed messages."""
+        """Keep the group for the welcome; tell an event view of a gap."""
         if self._handshake is not None and websocket.connecting:
             self._handshake.joined[name] = alias, position, recovered
         elif recovered is False:
             self._tell_of_gap(websocket, name)
 
     def group_left(self, websocket: Connection, name: str) -> None:
-        """Leave it out of the welcome."""
+        """Omit the group from the welcome."""
         if self._handshake is not None:
             self._handshake.joined.pop(name, None)
 
     def group_gap(self, websocket: Connection, name: str, position: str) -> None:
-        """Keep it for the welcome; tell an event view of messages that its client never gets."""
+        """Keep the gap for the welcome; tell an event view of it."""
         if self._handshake is not None and name in self._handshake.joined:
             alias = self._handshake.joined[name][0]
             self._handshake.joined[name] = alias, position, False
@@ -330,7 +330,7 @@ class DjangoHooks(DefaultHooks):
                 websocket.spawn(missed, Group.named(name))
 
     def group_dropped(self, websocket: Connection, message: PreparedMessage) -> None:
-        """Tell the client before the next message of the group."""
+        """Tell the client of the gap before the next message of the group."""
         from ..groups.sequencer import sequencer
 
         sequencer.note_dropped(websocket, message)

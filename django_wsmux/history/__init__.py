@@ -1,3 +1,3 @@
-"""Private: history of groups. It numbers messages, keeps them, and reads them again."""
+"""Private: history of groups. It numbers, keeps and reads messages."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What ``manage.py check`` says about ``WEBSOCKET_HISTORY`` and its store."""
+"""Checks of ``WEBSOCKET_HISTORY`` and its store."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .stores import kind_of
 
 __all__ = ["evictions", "messages"]
 
-#: How the names of the groups of users and sessions begin.
+#: Prefixes of the names of users' and sessions' groups.
 _AUTOMATIC: Final = ("@user:", "@session:")
 
 _WILDCARD: Final = re.compile(r"[*?[]")
 
 
 def messages(*, has_private_tmp: bool) -> list[CheckMessage]:
-    """Return what is wrong.
+    """Return the problems.
 
     Args:
-        has_private_tmp: whether systemd gave this process a temporary directory of its own.
+        has_private_tmp: whether systemd gave this process a private temporary directory.
     """
     found: list[CheckMessage] = [
         Warning(
@@ -61,7 +61,7 @@ def messages(*, has_private_tmp: bool) -> list[CheckMessage]:
 
 
 def evictions(namespace: str) -> list[CheckMessage]:
-    """Ask a Redis that keeps the history whether it deletes keys when its memory is full.
+    """Check that the Redis of the history does not delete keys when its memory is full.
 
     Args:
         namespace: names the project.
@@ -91,7 +91,7 @@ def evictions(namespace: str) -> list[CheckMessage]:
 
 
 def _useless(patterns: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield each pattern that never applies, the reason, and what to do."""
+    """Yield each pattern that never applies, the reason, and a hint."""
     for number, pattern in enumerate(patterns):
         if pattern.startswith("@") and not _can_match_automatic(pattern):
             yield (
@@ -124,7 +124,7 @@ def _can_match_automatic(pattern: str) -> bool:
 
 
 def _covers(earlier: str, later: str) -> bool:
-    """Return whether the earlier pattern certainly matches whatever the later one does."""
+    """Return whether the earlier pattern certainly matches all names that the later one matches."""
     if earlier.startswith("@") != later.startswith("@"):
         return False
     literal = _literal(later)

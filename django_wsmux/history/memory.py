@@ -30,7 +30,7 @@ __all__ = ["MemoryStore"]
 
 _MICROSECONDS: Final = 1_000_000
 
-#: Changes after which the store sweeps itself, as no thread does it.
+#: Changes after which the store sweeps itself, because no thread does.
 _SWEEP: Final = 1000
 
 
@@ -47,7 +47,7 @@ class _Row:
 
     Attributes:
         began: the moment of the epoch.
-        used: when a message was stored last, or the epoch began.
+        used: when the last message was stored, or the epoch began.
         number: the store-wide number of the last change.
         keys: when each key expires.
     """
@@ -73,7 +73,7 @@ class MemoryStore(Store):
 
     Args:
         url: ``memory://``.
-        namespace, backend: as of other stores; not used.
+        namespace, backend: as for other stores; not used.
     """
 
     is_private = True
@@ -88,13 +88,13 @@ class MemoryStore(Store):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._store = secrets.token_hex(4)
-        # The last to change is the last in the dict.
+        # The dict is ordered by the last change.
         self._rows: dict[str, _Row] = {}
         self._number = 0
 
     def _enter(self) -> threading.Lock:
         if self._pid != os.getpid():
-            self._begin()  # what the parent sends from now on is not seen here
+            self._begin()  # messages of the parent no longer arrive here
         return self._lock
 
     def append(
@@ -126,7 +126,7 @@ class MemoryStore(Store):
             return Appended(epoch_of(self._store, row.began), row.top, False)
 
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
-        """Remember keys for some seconds from now on, and no longer."""
+        """Let keys expire after at most some seconds."""
         with self._enter():
             row = self._rows.get(stream.name)
             until = _now() + int(seconds * _MICROSECONDS)
@@ -143,7 +143,7 @@ class MemoryStore(Store):
         max_bytes: int = 2**62,
         newest: bool = False,
     ) -> Reading:
-        """Return the row of a stream, and messages, all of one moment."""
+        """Return a consistent view of a stream's row and its messages."""
         with self._enter():
             now = _now()
             row = self._rows.get(stream.name)
@@ -161,7 +161,7 @@ class MemoryStore(Store):
             )
 
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
-        """Return which streams have changed."""
+        """Return the streams that have changed."""
         with self._enter():
             found = []
             store, _, number = seen.partition(".")
@@ -175,7 +175,7 @@ class MemoryStore(Store):
             return f"{self._store}.{self._number}", found
 
     def forget(self, stream: Stream) -> str:
-        """Delete what is kept of a stream, and begin a new epoch; return that."""
+        """Delete the messages of a stream, begin a new epoch, and return it."""
         with self._enter():
             now = _now()
             old = self._rows.get(stream.name)
@@ -186,7 +186,7 @@ class MemoryStore(Store):
             return epoch_of(self._store, row.began)
 
     def sweep(self) -> None:
-        """Delete what need not be kept any more."""
+        """Delete expired, idle and excess data."""
         with self._enter():
             self._sweep(_now())
 
@@ -224,7 +224,7 @@ def _now() -> int:
 
 
 def _within(row: _Row, keep: Keep, now: int) -> list[_Kept]:
-    """Return what a reader may get; the sender's limits may have been others."""
+    """Return the messages within a reader's limits; the sender's limits may differ."""
     oldest = now - int(keep.seconds * _MICROSECONDS)
     found: list[_Kept] = []
     size = 0
