@@ -1,8 +1,8 @@
 """Models for PostgreSQL, for the outbox, and for the admin's page.
 
-Only ``postgres://`` writes rows of ``Payload``, ``Stream``, ``Message`` and ``Key``, with
-statements of its own (``backends.postgresql``, ``history.postgresql``). In other databases these
-tables are empty.
+Only ``postgres://`` writes rows of ``Payload``, ``Stream``, ``Message`` and ``Key``, with its own
+statements (``backends.postgresql``, ``history.postgresql``). In other databases these tables are
+empty.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Stream(models.Model):
     """A group with a history.
 
     Attributes:
-        id: a digest of namespace and name.
+        id: a digest of the namespace and the name.
         namespace: a digest of the project's namespace.
         name: UTF-8 with surrogates; a name may be any text.
         layout: the layout of the row and of its messages; see ``history.store.LAYOUT``.
         incarnation: the server's, when the epoch began.
         moment: when the epoch began, in microseconds since 1970.
-        epoch: both as text; see ``protocol.positions``.
+        epoch: ``incarnation`` and ``moment`` as text; see ``protocol.positions``.
         is_forgotten: whether the epoch began with ``Group.forget()``.
         top: number of the newest message; 0 if there is none.
         size: bytes of all messages of the epoch.
@@ -66,7 +66,8 @@ class Message(models.Model):
     """A message of a history.
 
     Attributes:
-        stream, moment: the group, and when the epoch began: an older epoch is not read any more.
+        stream, moment: the group, and when the epoch began. Messages of older epochs are no longer
+            read.
         number: the offset in the epoch, from 1.
         size: bytes of the messages of the epoch up to this one.
         sent: when it was stored.
@@ -130,7 +131,7 @@ class Outbox(models.Model):
     """A message of ``Group.send(..., stored=True)`` that is not sent yet; see ``groups.outbox``.
 
     Attributes:
-        group: identifies the group: a hash, as databases compare texts by rules of their own.
+        group: identifies the group: a hash, because databases compare texts by their own rules.
         key: the key that makes the store of the history drop a repeated message.
         envelope: the message and its group; see ``groups.envelope``.
     """

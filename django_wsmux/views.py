@@ -202,17 +202,18 @@ class WebSocketView(View):
         return response
 
     def missed(self, group: Group) -> None:
-        """Handle a gap: messages of a group were sent that the client will never get.
+        """Handle a gap: the client will never get some messages of a group.
 
         Called once the socket is open if the client returned too late, and whenever the history of
-        the group is lost or forgotten. It may run beside ``receive()``. A client with ``wsmux.v1``
-        is told anyway, so this does nothing; override it for other clients::
+        the group is lost or forgotten. It may run at the same time as ``receive()``. A client with
+        ``wsmux.v1`` is always told of the gap, so this method does nothing; override it for other
+        clients::
 
             def missed(self, group):
                 self.send_json({"type": "reload"})
         """
 
-    # So that sockets need no greenlet for it.
+    # Sockets need no greenlet for it.
     missed.does_nothing = True  # type: ignore[attr-defined]
 
     def release_request(self) -> None:

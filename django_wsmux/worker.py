@@ -254,10 +254,10 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
         Raises:
             StopIteration: the connection has become a WebSocket. gunicorn (23 to 27,
-                ``base_async.py``) neither sends a response nor reads a further request then.
+                ``base_async.py``) then neither sends a response nor reads another request.
         """
         if getattr(getcurrent(), TAKEN_ATTRIBUTE, False):
-            # As a server would: middleware around the application may have wrapped the body.
+            # As a server does: middleware around the application may have wrapped the body.
             try:
                 for _ in respiter:
                     pass

@@ -30,7 +30,7 @@ def pattern_of(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def keep_of(name: str) -> Keep | None:
-    """Return how much of a group is kept; ``None`` if it has no history."""
+    """Return the limits of a group's history; ``None`` if the group has none."""
     pattern = pattern_of(name)
     return None if pattern is None else Keep(**conf.get("WEBSOCKET_HISTORY")[pattern])
 

@@ -1,25 +1,27 @@
 """``postgres://``: the store in the project's own database, in three tables of ``models``.
 
 A message is numbered, stored and published by one statement, which is committed at once and without
-waiting for the disk (``synchronous_commit`` off): a crash loses the last messages. So whatever may
-have lost rows is another *incarnation* of the server, and every stream begins again:
+waiting for the disk (``synchronous_commit`` off): a crash loses the last messages. Therefore every
+event that may have lost rows makes a new *incarnation* of the server, and every stream begins
+again. The events are detected as follows:
 
-* any restart, by ``pg_postmaster_start_time()``. A replica that takes over was started at another
-  time than the former primary, so its timeline need not be known;
-* a crash of one server process, which makes the others start again without their last commits: the
-  statistics are then reset, and so their ``stats_reset`` is another one. A reset by hand looks the
-  same, and costs one gap;
-* a table that was restored from a dump, by its ``oid``.
+* a restart, by ``pg_postmaster_start_time()``. A replica that takes over has another start time
+  than the former primary, so its timeline need not be known;
+* a crash of one server process, after which the others restart without their last commits, by
+  ``stats_reset``: the crash resets the statistics. A manual reset looks the same, and costs one
+  gap;
+* a restore from a dump, by the ``oid`` of the table.
 
-Any role may read these, other than ``pg_control_system()`` on some servers: two roles of a project
-must not come to different results. A session asks when it begins, and again when a row has another
-incarnation than its own, so that sessions of before and after a reset by hand agree in the end.
+Every role may read these values. (``pg_control_system()`` is restricted on some servers, so two
+roles of a project might get different results.) A session reads them when it begins, and again when
+a row has a different incarnation, so that sessions from before and after a manual reset agree in
+the end.
 
 Streams change in transactions that are numbered when they begin and become visible when they end.
-``changed()`` therefore remembers a snapshot of PostgreSQL, which names the transactions that had
-not ended: exactly these, and later ones, are new for the next call.
+``changed()`` therefore remembers a snapshot of PostgreSQL, which contains the transactions that had
+not ended. Exactly these and later transactions are new for the next call.
 
-The session must be permanent, as for the backend: a pooler in transaction mode does not work.
+As for the backend, the session must be permanent: a pooler in transaction mode does not work.
 """
 
 from __future__ import annotations
@@ -40,19 +42,19 @@ __all__ = ["PostgresStore"]
 # Names of users' groups contain primary keys, which may be any text.
 _ERRORS: Final = "surrogatepass"
 
-#: How often a statement is tried while the row of its stream changes.
+#: Attempts of a statement while the row of its stream changes.
 _ATTEMPTS: Final = 4
 
 #: Seconds for one statement of the sweep.
 _SWEEP_TIMEOUT: Final = 30.0
 
-#: The highest age in seconds that PostgreSQL is asked for; it cannot add any number to a time.
+#: The highest age in seconds that is passed to PostgreSQL, which cannot add every number to a time.
 _LONGEST: Final = 1e9
 
 #: The greatest number that PostgreSQL can add to a size.
 _MOST: Final = 2**62
 
-#: An id that all others follow.
+#: An id that sorts before all others.
 _FIRST: Final = "0" * 32
 
 #: A snapshot in which nothing is visible.
@@ -65,8 +67,8 @@ class PostgresStore(Store):
     Args:
         url: as in ``WEBSOCKET_HISTORY_STORE``.
         namespace: names the project: several may share a database.
-        backend: the backend of this process, if the store lies in its database; then the store
-            publishes what it stores, over the same connection.
+        backend: the backend of this process, if the store is in its database; then the store
+            publishes each message over the same connection.
     """
 
     def __init__(self, url: str, *, namespace: str, backend: Backend | None) -> None:
@@ -75,7 +77,7 @@ class PostgresStore(Store):
         assert isinstance(used, PostgresBackend)
         self._backend = used
         self._namespace = hashlib.blake2b(used.namespace.encode(), digest_size=10).hexdigest()
-        # The session that was asked last, and the incarnation that it told.
+        # The session that was queried last, and the incarnation that it returned.
         self._asked: tuple[Session | None, str] = (None, "")
 
     # Streams
@@ -104,7 +106,7 @@ class PostgresStore(Store):
                 if rows:
                     return rows[0]
                 self._begin(session, stream)
-            raise SqlError("the row of the group changes all the time", "")
+            raise SqlError("the row of the group keeps changing", "")
 
         epoch, number, _ = self._backend.run(append)
         if epoch is None:
@@ -113,13 +115,13 @@ class PostgresStore(Store):
         return Appended(epoch.decode(), _int(number), self._publishes)
 
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
-        """Remember keys for some seconds from now on, and no longer."""
+        """Let keys expire after at most some seconds."""
         ids = ",".join(self._id(stream, key) for key in keys)
         values = f"{{{ids}}}", str(min(seconds, _LONGEST))
         self._backend.run(lambda session: session.execute(sql.RELEASE, values))
 
     def _begin(self, session: Session, stream: Stream) -> None:
-        """Begin the epoch of a stream that has no row of the present incarnation."""
+        """Begin the epoch of a stream that has no row of the current incarnation."""
         rows = session.execute(sql.FIND, [self._id(stream)])
         found = ""
         if rows:
@@ -139,9 +141,9 @@ class PostgresStore(Store):
         return session.execute(sql.BEGIN, values)
 
     def forget(self, stream: Stream) -> str:
-        """Delete what is kept of a stream, and begin a new epoch; return that.
+        """Delete the messages of a stream, begin a new epoch, and return it.
 
-        A message that is being sent meanwhile may stay in the table, unreadable, until the sweep.
+        A message that is sent at the same time may stay in the table, unreadable, until the sweep.
         """
 
         def forget(session: Session) -> str:
@@ -203,7 +205,7 @@ class PostgresStore(Store):
         )
 
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
-        """Return which streams have changed; see ``Store``."""
+        """Return the streams that have changed; see ``Store``."""
         asked, _, snapshot = seen.partition(" ")
         found: Rows = []
         known = incarnation = ""
@@ -225,7 +227,7 @@ class PostgresStore(Store):
             found += rows
             if len(rows) < sql.PAGE:
                 break
-        # What changed between the first page and the last is found by the next call.
+        # The next call finds changes between the first page and the last.
         return known, [
             Changed(name.decode("utf-8", _ERRORS), _text(epoch), _int(top))
             for _, _, name, by, epoch, top in found
@@ -235,10 +237,10 @@ class PostgresStore(Store):
     # The sweep
 
     def sweep(self) -> None:
-        """Delete what need not be kept any more; see ``Store``.
+        """Delete expired, idle and excess data; see ``Store``.
 
-        Of all processes of a project one sweeps, as long as it does so regularly, over a connection
-        of its own, so that no publication waits for it.
+        One process of a project sweeps as long as it does so regularly. It uses a separate
+        connection, so that no publication waits for the sweep.
         """
         backend = self._backend
         lease = hashlib.blake2b(self._namespace.encode(), digest_size=16).hexdigest()
@@ -281,11 +283,11 @@ class PostgresStore(Store):
     # Inside
 
     def _incarnation(self, session: Session, *, ask: bool = False) -> str:
-        """Return the incarnation of the server, as a session knows it.
+        """Return the incarnation of the server for a session.
 
         Args:
             session: the session.
-            ask: whether to ask the server again.
+            ask: whether to query the server again.
         """
         known, incarnation = self._asked
         if known is not session or ask:
@@ -297,7 +299,7 @@ class PostgresStore(Store):
         return incarnation
 
     def _id(self, stream: Stream, key: str = "") -> str:
-        """Return the id of a stream, or of a key of it, as hexadecimal digits."""
+        """Return the id of a stream, or of one of its keys, as hexadecimal digits."""
         digest = hashlib.blake2b(digest_size=16, key=self._namespace.encode())
         digest.update(stream.name.encode("utf-8", _ERRORS))
         if key:
@@ -306,7 +308,7 @@ class PostgresStore(Store):
 
 
 def _check_layout(layout: bytes | None) -> None:
-    """Refuse the layout of a newer release."""
+    """Raise if the layout is that of a newer release."""
     if _int(layout) > LAYOUT:
         raise SqlError(
             "the history was written by a newer release of django-wsmux: upgrade this process", ""
@@ -314,7 +316,7 @@ def _check_layout(layout: bytes | None) -> None:
 
 
 def _delete(session: Session, found: Rows) -> None:
-    """Delete the messages that the sweep has found."""
+    """Delete the messages that the sweep found."""
     for begin in range(0, len(found), sql.BATCH):
         batch = found[begin : begin + sql.BATCH]
         places = ",".join(f'"{_text(row[0])}"' for row in batch)

@@ -4,7 +4,7 @@ Parameters and results that are not ``bytea`` are text. Every statement locks ro
 and messages or keys afterwards, so there are no deadlocks.
 """
 
-# ruff: noqa: S608  # the statements are put together of constants
+# ruff: noqa: S608  # the statements consist of constants
 from __future__ import annotations
 
 from typing import Final
@@ -45,10 +45,11 @@ BATCH: Final = 1_000
 #: The most streams that one statement returns.
 PAGE: Final = 10_000
 
-#: How many messages a stream has beyond its limits before they are deleted, all at once.
+#: Messages beyond a stream's limits that are collected and then deleted together.
 _SLACK: Final = 16
 
-#: Seconds for which one process sweeps and others do not; longer than between two sweeps.
+#: Seconds for which one process has the lease of the sweep; longer than the time between two
+#: sweeps.
 _LEASE: Final = 150
 
 #: The transaction, as the tables store it.
@@ -64,7 +65,8 @@ SELECT set_config('lock_timeout', '1s', false), set_config('jit', 'off', false),
     set_config('enable_seqscan', 'off', false)
 """
 
-#: What is another one when committed rows may have been lost; see ``history.postgresql``.
+#: The incarnation, which changes when committed rows may have been lost; see
+#: ``history.postgresql``.
 IDENTIFY: Final = b"""
 SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
     extract(epoch FROM stats_reset), 'django_wsmux_stream'::regclass::oid)
@@ -89,8 +91,8 @@ def _epoch(moment: str) -> str:
 _LATER: Final = "greatest(excluded.moment, s.moment + 1)"
 
 #: Begin an epoch, unless another process has; return it. $1: the incarnation. $2: the stream.
-#: $3: the namespace. $4: the name. $5: whether the stream is forgotten. $6: the incarnation of the
-#: row that is replaced if it is not.
+#: $3: the namespace. $4: the name. $5: whether the stream is forgotten. $6: otherwise, the
+#: incarnation of the row to replace.
 BEGIN: Final = f"""
 WITH clock AS MATERIALIZED (SELECT {_NOW} AS moment), began AS (
     INSERT INTO django_wsmux_stream AS s (id, namespace, name, layout, incarnation, moment, epoch,
@@ -114,9 +116,9 @@ _HEAD: Final = f"""$8::bytea || '\\x{NUMBERED:x}'::bytea
         || set_byte('\\x00'::bytea, 0, octet_length(epoch || '-' || top))
         || convert_to(epoch || '-' || top, 'UTF8')"""
 
-#: Number a message, store it, publish it, and delete what is too much; return its number, or no row
-#: if there is none of this incarnation and layout. $1: the incarnation. $2: the stream. $3: the
-#: message. $4, $5, $6: seconds, messages and bytes to keep. $7: the channel to notify; empty to
+#: Number a message, store it, publish it, and delete excess messages; return its number, or no row
+#: if the stream has no row of this incarnation and layout. $1: the incarnation. $2: the stream. $3:
+#: the message. $4, $5, $6: seconds, messages and bytes to keep. $7: the channel to notify; empty to
 #: publish nothing. $8: the head of the packet.
 _APPEND: Final = f"""
 {{before}} row AS (
@@ -150,8 +152,8 @@ FROM {{source}}
 
 APPEND: Final = _APPEND.format(before="WITH", condition="", source="packet").encode()
 
-#: The same with a key; for a repeated one, return a row without a number. $9: the key. $10: for how
-#: many seconds.
+#: The same with a key; for a repeated key, return a row without a number. $9: the key. $10: its
+#: lifetime in seconds.
 APPEND_WITH_KEY: Final = _APPEND.format(
     before=f"""
 WITH known AS (
@@ -192,7 +194,7 @@ FROM clock LEFT JOIN django_wsmux_stream row ON row.id = $1::uuid LEFT JOIN LATE
 ORDER BY found.number
 """
 
-#: The row of a stream, and messages. $5: the offset that they follow. $6: the most messages. $7:
+#: The row of a stream, and messages. $5: the offset before the messages. $6: the most messages. $7:
 #: the bytes after which no message follows.
 READ: Final = _READ.format(order="ASC").encode()
 READ_NEWEST: Final = _READ.format(order="DESC").encode()
@@ -202,8 +204,8 @@ _IS_NEW: Final = """xact >= pg_snapshot_xmin($2::pg_snapshot)::text::bigint
 
 #: The present snapshot, and at most ``PAGE`` streams that changed after another one, by id; streams
 #: of other namespaces have no name. $1: the namespace. $2: the other snapshot, or NULL for no
-#: streams. $3: the id that they follow. OFFSET makes PostgreSQL look up each of these streams,
-#: instead of reading all there are.
+#: streams. $3: the id before the streams. OFFSET makes PostgreSQL look up each of these streams
+#: instead of reading all streams.
 CHANGED: Final = f"""
 WITH changed AS (
     SELECT stream AS id FROM django_wsmux_message WHERE {_IS_NEW} AND stream > $3::uuid
@@ -218,7 +220,7 @@ FROM (VALUES (1)) AS one LEFT JOIN (changed LEFT JOIN LATERAL (
 ORDER BY changed.id
 """.encode()
 
-# The sweep. What expires later than its time is left to the next one.
+# The sweep. Data that expires after its start is left to the next sweep.
 
 #: Take or renew the lease of a namespace's sweep, which is a key of no stream; return the time, or
 #: no row if another process has the lease. $1: the id. $2: the process.
@@ -230,7 +232,7 @@ WHERE k.stream = excluded.stream OR k.expires <= clock_timestamp()
 RETURNING clock_timestamp()::text
 """.encode()
 
-#: Let keys expire sooner. $1: the keys, as an array. $2: in how many seconds.
+#: Let keys expire sooner. $1: the keys, as an array. $2: their remaining seconds.
 RELEASE: Final = b"""
 UPDATE django_wsmux_key SET expires = clock_timestamp() + make_interval(secs => $2::float8)
 WHERE id = ANY($1::uuid[]) AND expires > clock_timestamp() + make_interval(secs => $2::float8)
@@ -249,8 +251,8 @@ DELETE FROM django_wsmux_key WHERE id IN (
     ) AS numbered WHERE number > {MAX_KEYS})
 """.encode()
 
-#: Places and transactions of a namespace's messages that have expired, or are of an epoch that has
-#: ended, and of messages without a stream. $1: the time. $2: the namespace.
+#: Places and transactions of a namespace's messages that have expired or belong to an earlier
+#: epoch, and of messages without a stream. $1: the time. $2: the namespace.
 EXPIRED: Final = f"""
 SELECT m.ctid::text, m.xact::text FROM django_wsmux_message m
 LEFT JOIN django_wsmux_stream s ON s.id = m.stream
@@ -264,7 +266,7 @@ SELECT coalesce(sum(octet_length(m.data)), 0)::text
 FROM django_wsmux_message m JOIN django_wsmux_stream s ON s.id = m.stream WHERE s.namespace = $1
 """
 
-#: Places, transactions and sizes of the oldest messages of a namespace that have $2 bytes together.
+#: Places, transactions and sizes of the oldest messages of a namespace, with $2 bytes in total.
 #: $1: the namespace.
 OLDEST: Final = f"""
 SELECT ctid::text, xact::text, size::text FROM (

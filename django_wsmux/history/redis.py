@@ -1,12 +1,12 @@
-"""``redis://``: the store in one Redis or Valkey, a Sentinel's master, or a cluster.
+"""``redis://``: the store in Redis or Valkey: one server, a Sentinel's master, or a cluster.
 
-Each call is one script, and so one round trip. If the broker is that of ``WEBSOCKET_BACKEND``, the
-script that stores a message publishes it as well. In a cluster, the keys of a group and its channel
-are in one slot. The groups of users and sessions share one channel, so their keys are in the slots
-of their own names, and the caller publishes.
+Each call is one script, and so one round trip. If the server is the broker of
+``WEBSOCKET_BACKEND``, the script that stores a message also publishes it. In a cluster, the keys of
+a group and its channel are in one slot. The groups of users and sessions share one channel, so
+their keys are in the slots of the groups' names, and the caller publishes.
 
-What is kept is lost to readers when a server restarts or a replica takes over, because the last
-messages may be missing: the epoch of every group is then a new one.
+When a server restarts or a replica takes over, the last messages may be missing. Every group then
+begins a new epoch, and readers no longer see the earlier messages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ERRORS: Final = "surrogatepass"
 
 _NUMBERED: Final = bytes((NUMBERED,))
 
-#: Milliseconds for which the keys of a whole project outlive the last sweep.
+#: Milliseconds after the last sweep for which the keys of a whole project are kept.
 _PROJECT_MILLISECONDS: Final = b"%d" % (1000 * (IDLE_SECONDS + 86_400))
 
 
@@ -51,8 +51,8 @@ class RedisStore(Store):
     Args:
         url: as in ``WEBSOCKET_HISTORY_STORE``.
         namespace: names the project; not used with a backend, which has one.
-        backend: the backend of this process, if the store lies in its broker; then the store
-            publishes what it stores, over the same connection.
+        backend: the backend of this process, if the store is in its broker; then the store
+            publishes each message over the same connection.
     """
 
     def __init__(self, url: str, *, namespace: str, backend: RedisBackend | None) -> None:
@@ -68,7 +68,7 @@ class RedisStore(Store):
     def append(
         self, stream: Stream, message: bytes, *, key: str = "", key_seconds: float = KEY_SECONDS
     ) -> Appended | None:
-        """Number a message, keep it, and publish it if that is possible in the same slot."""
+        """Number and keep a message; publish it if its channel is in the same slot."""
         channel, backend = stream.channel, self._backend
         prefix = self._prefix(stream)
         is_published = self._publishes and prefix == backend.prefix_of(channel)
@@ -93,7 +93,7 @@ class RedisStore(Store):
         return Appended(reply[0].decode(), reply[1], is_published)
 
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
-        """Remember keys for some seconds from now on, and no longer."""
+        """Let keys expire after at most some seconds."""
         self._run(
             RELEASE,
             self._prefix(stream),
@@ -129,7 +129,7 @@ class RedisStore(Store):
         return Reading(store.decode(), now, epoch.decode(), top, first, is_forgotten, entries)
 
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
-        """Return which streams have changed; see ``Store``."""
+        """Return the streams that have changed; see ``Store``."""
         prefixes = self._backend.prefixes
         marks = seen.split(",") if seen else [""] * len(prefixes)
         changes: list[Changed] = []
@@ -141,7 +141,7 @@ class RedisStore(Store):
         return ",".join(marks) if is_known or not seen else "", changes
 
     def _changes(self, prefix: bytes, mark: str) -> tuple[str, list[Changed] | None]:
-        """Return where a part of the store is, and its changes; ``None`` if they are unknown."""
+        """Return the new mark of a part, and its changes; ``None`` if they are unknown."""
         changes: list[Changed] = []
         is_there_more = 1
         while is_there_more:
@@ -158,16 +158,15 @@ class RedisStore(Store):
         return mark, changes
 
     def forget(self, stream: Stream) -> str:
-        """Delete what is kept of a stream, and begin a new epoch; return that."""
+        """Delete the messages of a stream, begin a new epoch, and return it."""
         name = stream.name.encode("utf-8", _ERRORS)
         epoch: bytes = self._run(FORGET, self._prefix(stream), name, _age(stream), _idle(stream))
         return epoch.decode()
 
     def sweep(self) -> None:
-        """Delete what need not be kept any more; see ``Store``.
+        """Delete expired, idle and excess data; see ``Store``.
 
-        In a cluster, each of the parts that the project's keys are in gives up the same share of
-        its bytes.
+        In a cluster, each part of the store gives up the same share of its bytes.
         """
         prefixes = self._backend.prefixes
         kept = {prefix: self._sweep(prefix, b"") for prefix in prefixes}
@@ -177,7 +176,7 @@ class RedisStore(Store):
                 self._sweep(prefix, b"%d" % (size * most // total))
 
     def _sweep(self, prefix: bytes, most: bytes) -> int:
-        """Delete from a part of the store; return the bytes of the messages that are left."""
+        """Sweep a part of the store; return the bytes of the remaining messages."""
         is_there_more = 1
         size = 0
         while is_there_more:
@@ -217,10 +216,10 @@ def _split(numbers: list[bytes], messages: bytes) -> Iterator[Entry]:
 
 
 def _age(stream: Stream) -> bytes:
-    """Return for how many microseconds the messages of a stream are kept."""
+    """Return the lifetime of a stream's messages in microseconds."""
     return _number(stream.keep.seconds * 1e6)
 
 
 def _idle(stream: Stream) -> bytes:
-    """Return for how many milliseconds the row of a stream outlives its last message."""
+    """Return the lifetime of a stream's row after its last message in milliseconds."""
     return _number(1000 * max(IDLE_SECONDS, stream.keep.seconds))

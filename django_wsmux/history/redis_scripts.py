@@ -1,6 +1,7 @@
 """The scripts of ``RedisStore``, and the keys that they use.
 
-All keys of a stream have one prefix, which puts them into one slot of a cluster. For each prefix::
+All keys of a stream have the same prefix, which puts them into the same slot of a cluster. For each
+prefix::
 
     history                     hash: server, term   the server that wrote last; see below
                                       seq            number of the last change
@@ -15,12 +16,13 @@ All keys of a stream have one prefix, which puts them into one slot of a cluster
                                       value the message
     history:keys:NAME           sorted set: keys by the time when they expire
 
-Times and ages are in microseconds. The incarnation of a store is the beginning of the ``run_id`` of
-the server and a term, which begins when a server finds that another one, or none, wrote last. So it
-changes when a server restarts, when a replica takes over, and when the first server comes back.
+Times and ages are in microseconds. The incarnation of a store is the beginning of the server's
+``run_id`` and a term. A new term begins when a server finds that another server, or none, wrote
+last. So the incarnation changes when a server restarts, when a replica takes over, and when the
+first server returns.
 
-A script that fails has written nothing: the first write is one that Redis refuses when it is out of
-memory or read-only, and it then accepts the others.
+A script that fails has written nothing: if Redis is out of memory or read-only, it refuses the
+first write; if it accepts that one, it accepts the others.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ from .store import LAYOUT, MAX_KEYS
 
 __all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "RELEASE", "SWEEP"]
 
-#: Microseconds for which a change is kept at least.
+#: The minimum time in microseconds for which a change is kept.
 _CHANGE_MICROSECONDS: Final = 60_000_000
 
-#: Messages that one call of SWEEP deletes, so that the server is not kept from other work.
+#: The most messages that one call of SWEEP deletes, so that it does not block the server for long.
 _SWEPT: Final = 100
 
-#: Changes that one call returns.
+#: The most changes that one call returns.
 _CHANGES: Final = 1_000
 
-# Numbers that may be large are never converted to text by Lua, which keeps 14 digits of them.
+# Lua never converts numbers that may be large to text: it keeps only 14 digits.
 _COMMON: Final = """
 local call, bucket = redis.call, KEYS[1]
 local clock = call('TIME')
@@ -85,7 +87,7 @@ local function oldest(messages)
 end
 """.replace("LAYOUT", str(LAYOUT))
 
-# Begins an epoch, and counts what is kept of a stream.
+# Begins an epoch, and counts the bytes of a stream's messages.
 _WRITING: Final = """
 local function begin(row, store, moment)
   moment = math.max(now, tonumber(moment or 0) + 1)
@@ -211,7 +213,7 @@ end
 )
 
 #: Returns ``[store, now, epoch, top, first, is forgotten, numbers, messages]``, where ``numbers``
-#: is ``"<offset>-<time> <bytes of the message> ..."``; the client parses few long texts faster.
+#: is ``"<offset>-<time> <bytes of the message> ..."``; the client parses a few long texts faster.
 READ: Final = Script(
     _COMMON
     + """
@@ -285,8 +287,8 @@ return reply
 """
 )
 
-#: Returns ``[store, seq, are there more, name, epoch, top, ...]``; ``[store, seq]`` if it is not
-#: known what has changed.
+#: Returns ``[store, seq, are there more, name, epoch, top, ...]``; ``[store, seq]`` if the changes
+#: are unknown.
 CHANGED: Final = Script(
     _COMMON
     + """
@@ -342,8 +344,8 @@ POLICY: Final = Script(
 )
 
 #: Deletes expired messages, then the oldest ones until at most ``ARGV[2]`` bytes are left, unless
-#: that is empty. Returns ``[bytes, are there more to delete]``. It works also when the server is
-#: out of memory, since it begins to write with a deletion.
+#: that argument is empty. Returns ``[bytes, are there more to delete]``. It also works when the
+#: server is out of memory, because its first write is a deletion.
 #:
 #: Changes are deleted up to ``mark``, the number of the last change at the time ``marked``; that
 #: number is then the ``floor``.

@@ -1,7 +1,7 @@
-"""Which messages of a stream a process has delivered, and what to do with the next one. No I/O.
+"""Decides what a process does with the next message of a stream. No I/O.
 
-Each process delivers the messages of a stream in the order of their offsets, each once, whatever
-the transport loses, doubles or reorders::
+Each process delivers each message of a stream once, in the order of the offsets, even if the
+transport loses, duplicates or reorders messages::
 
     next offset        deliver it, and those after it that came early
     lower or equal     a duplicate: drop it
@@ -39,20 +39,20 @@ class Verdict(Enum):
 
 
 def position_of(reading: Reading) -> Position:
-    """Return the position of the newest message; before the first message, that of this moment."""
+    """Return the position of the newest message, or a position of this moment if there is none."""
     if reading.epoch:
         return Position(reading.epoch, reading.top)
     return Position(epoch_of(reading.store, reading.now), 0)
 
 
 def offset_in(reading: Reading, since: Position) -> int | None:
-    """Return the offset in the stream's present epoch from which a receiver continues.
+    """Return the offset in the stream's current epoch from which a receiver continues.
 
     Args:
         reading: the row of the stream.
         since: the last position of the receiver. Offset 0 may be the position before the first
-            message of a stream that had no row: it continues if the row was made later, and never
-            forgotten since.
+            message of a stream that had no row: the receiver continues if the row was made later,
+            and the stream was never forgotten since.
 
     Returns:
         The offset; ``None`` if messages are missing, or may be missing.
@@ -63,7 +63,7 @@ def offset_in(reading: Reading, since: Position) -> int | None:
         if offset or store != reading.store or moment > reading.now:
             return None
         if reading.now - moment > IDLE_SECONDS * 1_000_000:
-            return None  # a row may have come and gone
+            return None  # a row may have existed meanwhile
         if reading.epoch and (reading.is_forgotten or moment_of(reading.epoch)[1] < moment):
             return None
     if offset > reading.top or offset + 1 < reading.first:
@@ -72,12 +72,12 @@ def offset_in(reading: Reading, since: Position) -> int | None:
 
 
 class News(NamedTuple):
-    """Counts of signs that the store must be read.
+    """Counts the reasons to read the store.
 
     Attributes:
-        doubts: of another epoch.
+        doubts: messages of another epoch.
         forgotten: how often the stream was forgotten.
-        messages: of messages that were not delivered.
+        messages: messages that were not delivered.
     """
 
     doubts: int
@@ -86,13 +86,13 @@ class News(NamedTuple):
 
 
 class Sequence(Generic[Message]):
-    """What one process has delivered of one stream.
+    """The state of a stream's delivery in one process.
 
     Attributes:
         epoch: the epoch of the last delivered message; ``""`` before ``begin()``.
         offset: the offset of that message.
         target: the highest offset of the epoch that is known to exist.
-        news: the signs that the store must be read. Note it before a reading, and pass it to
+        news: the reasons to read the store. Note them before a reading, and pass them to
             ``advance()``.
     """
 
@@ -147,7 +147,7 @@ class Sequence(Generic[Message]):
     def accept(self, epoch: str, offset: int, message: Message) -> Verdict:
         """Decide on a message that has arrived; after DELIVER, call ``early()``."""
         if epoch != self.epoch:
-            # Messages may come before the first reading, too.
+            # Messages may also arrive before the first reading.
             self.doubt()
             return Verdict.STALE
         if offset <= self.offset:
@@ -161,14 +161,14 @@ class Sequence(Generic[Message]):
         return Verdict.STALE if self._is_stale else Verdict.HOLE
 
     def early(self) -> Message | None:
-        """Return the next message if it came early, and count it as delivered."""
+        """Return the next message if it arrived early, and count it as delivered."""
         message = self._early.get(self.offset + 1)
         if message is not None:
             self.delivered(self.offset + 1)
         return message
 
     def note(self, epoch: str, top: int) -> bool:
-        """Note what the store says about the stream; return whether messages are missing."""
+        """Note the stream's newest position in the store; return whether messages are missing."""
         if epoch != self.epoch:
             self.doubt()
         elif top > self.target:
@@ -190,7 +190,7 @@ class Sequence(Generic[Message]):
         if news.doubts == self.news.doubts:
             self._is_stale = False
         if self.has_begun and reading.epoch == self.epoch and reading.top <= self.offset:
-            # Others may have been delivered while it was read.
+            # More messages may have been delivered during the reading.
             if is_latest:
                 self.target = self.offset
             return False

@@ -1,9 +1,9 @@
 """The history of ``local://``: one SQLite file for all processes of a project on one machine.
 
-A message is stored by one statement: a trigger advances the stream and deletes what is too much.
+A message is stored by one statement: a trigger advances the stream and deletes excess messages.
 SQLite's own wait for a lock would block the hub of gevent, so it never waits (``timeout=0``), and
-this module tries again after pauses that let other greenlets run. Between two tries it holds no
-lock and no transaction.
+this module retries after pauses that let other greenlets run. It holds no lock and no transaction
+during a pause.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _Result = TypeVar("_Result")
 _MICROSECONDS: Final = 1_000_000
 _IDLE: Final = IDLE_SECONDS * _MICROSECONDS
 
-#: Seconds for which a call tries again while the file is locked.
+#: Seconds for which a call is retried while the file is locked.
 _PATIENCE: Final = 1.0
 
 #: Seconds of the first pause, and of the longest.
 _FIRST_PAUSE: Final = 0.0002
 _MAX_PAUSE: Final = 0.002
 
-#: SQLite's primary error codes for "try again".
+#: SQLite's primary error codes after which a call is retried.
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
-#: Bytes that a message of 200 bytes takes in the file beside its own; measured.
+#: Overhead in bytes of a message of 200 bytes in the file; measured.
 _OVERHEAD: Final = 100
 
-#: Unused pages that the file may have in any case.
+#: Unused pages that the file may always have.
 _SPARE_PAGES: Final = 256
 
 #: Streams, messages or pages that the sweep changes before it lets others run.
@@ -67,7 +67,7 @@ _APPEND: Final = """
     WHERE name = ? AND messages = ? AND lifetime = ? AND max_bytes = ?
     RETURNING offset, (SELECT began FROM stream WHERE id = message.stream)
 """
-# A stream that exists gets other limits, or a new epoch.
+# An existing stream gets other limits, or a new epoch.
 _ADD: Final = """
     INSERT INTO stream (name, began, is_forgotten, top, kept, bytes, used, number, due,
                         keys, messages, lifetime, max_bytes)
@@ -89,7 +89,7 @@ _ADD_KEY: Final = """
     INSERT OR IGNORE INTO key (stream, key, nth, expires)
     SELECT id, ?, keys + 1, ? FROM stream WHERE name = ?
 """
-# Of the messages with the newest ones first, the first that has no room any more.
+# The newest message that is beyond the limit of bytes.
 _BEYOND_BYTES: Final = """
     SELECT ifnull(max(offset), 0) FROM (
         SELECT offset, sum(length(body)) OVER (ORDER BY offset DESC) AS size
@@ -141,7 +141,7 @@ class SQLiteStore(Store):
     Args:
         url: ``local://``; ``local:///directory`` puts the private directory there.
         namespace: names the project.
-        backend: as of other stores; not used.
+        backend: as for other stores; not used.
     """
 
     def __init__(self, url: str, *, namespace: str, backend: Backend | None) -> None:
@@ -166,7 +166,7 @@ class SQLiteStore(Store):
         return self._run(self._append, stream, message)
 
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
-        """Remember keys for some seconds from now on, and no longer."""
+        """Let keys expire after at most some seconds."""
         until = now() + int(seconds * _MICROSECONDS)
         name = _encode(stream.name)
         self._run(self._release, [(until, name, _encode(key), until) for key in keys])
@@ -180,20 +180,20 @@ class SQLiteStore(Store):
         max_bytes: int = 2**62,
         newest: bool = False,
     ) -> Reading:
-        """Return the row of a stream, and messages, all of one moment."""
+        """Return a consistent view of a stream's row and its messages."""
         return self._run(self._read, stream, since, limit, max_bytes, newest)
 
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
-        """Return which streams have changed."""
+        """Return the streams that have changed."""
         self._run(self._look)
         return self._run(self._changed, seen)
 
     def forget(self, stream: Stream) -> str:
-        """Delete what is kept of a stream, and begin a new epoch; return that."""
+        """Delete the messages of a stream, begin a new epoch, and return it."""
         return self._run(self._forget, stream)
 
     def sweep(self) -> None:
-        """Delete what need not be kept any more, in short transactions."""
+        """Delete expired, idle and excess data, in short transactions."""
         self._run(self._look)
         for work in (self._sweep_streams, self._sweep_keys):
             while self._run(work):
@@ -213,7 +213,7 @@ class SQLiteStore(Store):
     # Inside
 
     def _run(self, work: Callable[..., _Result], *args: Any) -> _Result:
-        """Call ``work`` with the connection and the arguments, again while the file is locked."""
+        """Call ``work`` with the connection and the arguments; retry while the file is locked."""
         pause = _FIRST_PAUSE
         deadline = 0.0
         while True:
@@ -234,7 +234,7 @@ class SQLiteStore(Store):
             deadline = deadline or moment + _PATIENCE
             if moment >= deadline:
                 raise self._file.busy(_PATIENCE)
-            # Not all who wait come back at once.
+            # Waiting processes do not all return at once.
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 1.5, _MAX_PAUSE)
 
@@ -243,7 +243,7 @@ class SQLiteStore(Store):
         return self._connection
 
     def _undo(self, error: BaseException) -> None:
-        """End the transaction. After a failure close the file, so that it is looked at again."""
+        """End the transaction. After a failure, close the file, so that it is checked again."""
         connection = self._connection
         if connection is None:
             return
@@ -259,7 +259,7 @@ class SQLiteStore(Store):
             self._connection = None
 
     def _look(self, connection: sqlite3.Connection) -> None:
-        """Open the file again if it was deleted, which cleaners of /tmp do."""
+        """Open the file again if it was deleted, for example by a cleaner of /tmp."""
         if not self._file.is_current():
             self._close()
             connection = self._open()
@@ -361,7 +361,7 @@ class SQLiteStore(Store):
             connection.execute("DELETE FROM message WHERE stream = ?", (number,))
         return _epoch_of(self._file.store, began)
 
-    # Sweeping: each returns whether there may be more to do.
+    # Sweeping: each function returns whether there may be more to do.
 
     def _sweep_streams(self, connection: sqlite3.Connection) -> bool:
         moment = now()
@@ -414,7 +414,7 @@ class SQLiteStore(Store):
         return total - most
 
     def _delete_oldest(self, connection: sqlite3.Connection, excess: int) -> int:
-        """Delete the oldest messages of all; return how many bytes they had."""
+        """Delete the oldest messages of all streams; return their bytes."""
         deleted = 0
         with _writing(connection):
             for number, size in connection.execute(_OLDEST, (_SLICE,)).fetchall():
@@ -435,7 +435,7 @@ class SQLiteStore(Store):
 
 @contextmanager
 def _writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock from the beginning. ``_run()`` ends what fails."""
+    """Hold the write lock from the beginning. ``_run()`` ends a failed transaction."""
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")
@@ -466,14 +466,14 @@ def _row(stream: Stream, *, is_forgotten: bool) -> dict[str, Any]:
         "messages": messages,
         "lifetime": lifetime,
         "max_bytes": most,
-        # Within the transaction: who asked for the position before it has an earlier moment.
+        # Within the transaction, so that positions that were read before it have an earlier moment.
         "now": now(),
         "is_forgotten": is_forgotten,
     }
 
 
 def _up_to(max_bytes: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Return the first entries, up to the one with which they have so many bytes."""
+    """Return the first entries, up to the one that reaches the limit of bytes."""
     size = 0
     for count, entry in enumerate(entries, 1):
         size += len(entry.message)

@@ -1,8 +1,8 @@
-"""The SQLite file of a history: where it is, its tables, when it is made again, what can fail.
+"""The SQLite file of a history: its place, its tables, its renewal, its errors.
 
-The file is of one boot of the machine, because nothing is synchronized with the disk: after a crash
-of the machine the last messages may be missing. It is in a folder of its own in the private
-directory of ``local://``, where SQLite's further files do not disturb the sockets.
+The file is made again after each boot of the machine. Nothing is synchronized with the disk, so
+after a crash of the machine the last messages may be missing. The file has its own folder in the
+private directory of ``local://``, so that SQLite's other files are not among the sockets.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["FileBusy", "HistoryFile", "boot_id", "file_system", "now"]
 _FOLDER: Final = ".history"
 _FILE: Final = "messages.sqlite3"
 
-#: File systems of other machines: SQLite's locks and shared memory do not work there.
+#: Network file systems: SQLite's locks and shared memory do not work there.
 _REMOTE: Final = frozenset(
     {"9p", "afs", "cifs", "fuse.glusterfs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs"}
 )
 
-#: Pages of the log after which a writer copies them to the file: about a millisecond.
+#: Pages of the log after which a writer copies them to the file, which takes about a millisecond.
 _CHECKPOINT_PAGES: Final = 256
 
-#: The first SQLite that can return what an INSERT has stored.
+#: The first SQLite with INSERT ... RETURNING.
 _OLDEST_SQLITE: Final = (3, 35, 0)
 
 _SET_UP: Final = (
@@ -46,8 +46,8 @@ _SET_UP: Final = (
 )
 
 # Times are microseconds. stream.number orders the changes of all streams; stream.due is the time
-# at which the sweep has to look at the stream. More is kept than asked for, by an eighth, so that
-# not every message has to delete another; read() does not return it.
+# at which the sweep has to look at the stream. An eighth more than the limits is kept, so that not
+# every message has to delete another. read() does not return the excess.
 _TABLES: Final = """
     CREATE TABLE store (id TEXT NOT NULL, boot TEXT NOT NULL);
     CREATE TABLE stream (
@@ -118,10 +118,10 @@ _TABLES: Final = """
     END;
 """
 
-#: What is the matter, and what to do, by SQLite's primary error codes.
+#: Problems and advice for SQLite's primary error codes.
 _FULL: Final = (
     "the disk is full",
-    "make room on it, or use another directory: local:///run/mysite",
+    "free some space, or use another directory: local:///run/mysite",
 )
 _DAMAGED: Final = (
     "the file is damaged",
@@ -133,7 +133,7 @@ _CLOSED: Final = (
 )
 _FAILING: Final = (
     "the file cannot be read or written",
-    "look at the disk, its free space, and the limits of this process and user",
+    "check the disk, its free space, and the limits of this process and user",
 )
 _PROBLEMS: Final = {
     sqlite3.SQLITE_FULL: _FULL,
@@ -181,7 +181,7 @@ class HistoryFile:
         return os.path.join(self.folder, _FILE)
 
     def open(self) -> sqlite3.Connection:
-        """Open the file; make it if it is missing, of another boot, or has lost a part.
+        """Open the file; make it if it is missing, incomplete, or from another boot.
 
         Raises:
             FileBusy: another process is opening it.
@@ -244,7 +244,7 @@ class HistoryFile:
         return layout > 0
 
     def failure(self, error: sqlite3.Error) -> BackendUnavailable:
-        """Return the error to raise for one of SQLite."""
+        """Return the error to raise for an error of SQLite."""
         problem, advice = _PROBLEMS.get(error.sqlite_errorcode & 0xFF, ("SQLite failed", ""))
         return BackendUnavailable(self._url, f"{self.folder}: {problem}: {error}", advice)
 
@@ -253,7 +253,7 @@ class HistoryFile:
         return BackendUnavailable(
             self._url,
             f"{self.path} has been locked by other processes for {seconds:g} s",
-            "continue or end a process that has been stopped, and give the machine less to do",
+            "resume or kill stopped processes, and reduce the load of the machine",
         )
 
     @contextmanager
@@ -265,7 +265,7 @@ class HistoryFile:
         if kind in _REMOTE:
             raise BackendMisconfigured(
                 self._url,
-                f"{self.folder} is on a file system of another machine ({kind}), where processes "
+                f"{self.folder} is on a network file system ({kind}), where processes "
                 f"cannot share a history",
                 "use a directory on a local disk: local:///run/mysite",
             )
@@ -321,9 +321,10 @@ class HistoryFile:
         return tuple(found)
 
     def _has_lost_part(self) -> bool:
-        """Return whether the log was deleted while the file was open: it had the newest messages.
+        """Return whether the log was deleted while the file was open.
 
-        Without it the file has numbers of the past, which must not be given again.
+        The log had the newest messages. Without it the file contains old numbers, which must not be
+        used again.
         """
         if self._identity is None:
             return False
@@ -342,7 +343,7 @@ def now() -> int:
 
 
 def boot_id() -> str:
-    """Return a text that is another one after the machine was started again."""
+    """Return a text that identifies the boot of the machine."""
     if sys.platform.startswith("linux"):
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

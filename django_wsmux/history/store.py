@@ -1,14 +1,14 @@
 """The interface of a store, which numbers the messages of groups and keeps them for a while.
 
-A group that messages are kept for is a *stream* of the store. Its messages have dense offsets from
+A group with a history is a *stream* of the store. Its messages have dense offsets from
 1 on. An *epoch* is one life of a stream: it begins when the stream's row is made, or when the
 stream is forgotten. A stream whose row is lost begins again, with a later epoch, so an offset means
 something only together with its epoch.
 
 ``append()`` is called for each message; everything else is rare. All methods may be called from any
-thread or greenlet, wait for a bounded time, and raise ``BackendUnavailable`` if the store cannot
-be used: the disk is full, the file is locked, the broker is down, the layout is that of a newer
-release.
+thread or greenlet, wait for a bounded time, and raise ``BackendUnavailable`` if the store cannot be
+used, for example because the disk is full, the file is locked, the broker is down, or the layout is
+that of a newer release.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 #: The layout of what is stored. A process that finds a higher one refuses to publish.
 LAYOUT: Final = 1
 
-#: Seconds for which the row of a stream outlives its last message.
+#: Seconds for which the row of a stream is kept after its last message.
 IDLE_SECONDS: Final = 30 * 86_400
 
 #: Seconds for which a key prevents a second message, and the most keys of a stream.
@@ -43,7 +43,7 @@ MAX_KEYS: Final = 10_000
 
 
 class Keep(NamedTuple):
-    """How much of a stream is kept: one value of ``WEBSOCKET_HISTORY``.
+    """The limits of a stream: one value of ``WEBSOCKET_HISTORY``.
 
     Attributes:
         messages: the most messages.
@@ -61,7 +61,7 @@ class Stream(NamedTuple):
 
     Attributes:
         name: names the stream; contains the prefix of ``WEBSOCKET_GROUP_PREFIX``, if any.
-        keep: how much is kept.
+        keep: its limits.
         channel: the channel of the backend that the group's messages are published on.
     """
 
@@ -84,11 +84,11 @@ class Appended(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A message that is kept.
+    """A stored message.
 
     Attributes:
         offset: its number in the epoch.
-        sent: when it was stored, as of ``time.time()``, by the clock of the store.
+        sent: when it was stored, in seconds since 1970 by the clock of the store.
         message: the bytes that were passed to ``append()``.
     """
 
@@ -105,7 +105,7 @@ class Reading(NamedTuple):
             store may have lost rows: when it is made again, restarted without them, or restored.
         now: the clock of the store, in microseconds.
         epoch: ``"<store>.<moment>"``, the moment when the epoch began in microseconds, as
-            base-36 digits; ``""`` if the stream has no row of the present incarnation.
+            base-36 digits; ``""`` if the stream has no row of the current incarnation.
         top: offset of the newest message; 0 if there is none.
         first: offset of the oldest message that is kept; ``top + 1`` if none is.
         is_forgotten: whether the epoch began with ``forget()``.
@@ -122,7 +122,7 @@ class Reading(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A stream with messages, or an epoch, that are new since a call of ``Store.changed()``."""
+    """A stream with new messages, or a new epoch, since a call of ``Store.changed()``."""
 
     name: str
     epoch: str
@@ -164,12 +164,12 @@ class Store(ABC):
 
     @abstractmethod
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
-        """Remember keys for some seconds from now on, and no longer.
+        """Let keys expire after at most some seconds.
 
         Args:
             stream: the group.
-            keys: keys of its messages, whose own time may be longer.
-            seconds: how long they are remembered.
+            keys: keys of its messages, which may have more time left.
+            seconds: the longest time for which they are still remembered.
         """
 
     @abstractmethod
@@ -182,7 +182,7 @@ class Store(ABC):
         max_bytes: int = 2**62,
         newest: bool = False,
     ) -> Reading:
-        """Return the row of a stream, and messages, all of one moment. Writes nothing.
+        """Return a consistent view of a stream's row and its messages. Write nothing.
 
         Messages that are older than the stream's ``keep.seconds`` are not returned, and do not
         count as kept in ``Reading.first``.
@@ -197,7 +197,7 @@ class Store(ABC):
 
     @abstractmethod
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
-        """Return which streams have changed; the cost depends on what was sent since then.
+        """Return the streams that have changed; the cost depends on the number of changes.
 
         A stream may be returned again although it has not changed.
 
@@ -206,25 +206,25 @@ class Store(ABC):
                 stream.
 
         Returns:
-            What to pass next, and the streams. The first is ``""`` if it is unknown what has
-            changed: the store was restarted, or the last call is more than a minute ago. Then call
-            it again, and read the rows of all streams.
+            The value to pass next, and the streams. The value is ``""`` if the changes are unknown:
+            the store was restarted, or the last call is more than a minute ago. Then call it again,
+            and read the rows of all streams.
         """
 
     @abstractmethod
     def forget(self, stream: Stream) -> str:
-        """Delete what is kept of a stream, and begin a new epoch; return that.
+        """Delete the messages of a stream, begin a new epoch, and return it.
 
-        The new epoch is later than the last one by at least one microsecond, even if the clock has
-        gone back.
+        The new epoch is later than the last one by at least one microsecond, even if the clock was
+        set back.
         """
 
     @abstractmethod
     def sweep(self) -> None:
-        """Delete what need not be kept any more; called by each process from time to time.
+        """Delete expired, idle and excess data; each process calls this at intervals.
 
-        Messages and keys that have expired, rows that have been idle for ``IDLE_SECONDS``, and the
-        oldest messages of all streams beyond ``WEBSOCKET_HISTORY_BYTES``.
+        These are messages and keys that have expired, rows that have been idle for
+        ``IDLE_SECONDS``, and the oldest messages of all streams beyond ``WEBSOCKET_HISTORY_BYTES``.
         """
 
     @abstractmethod

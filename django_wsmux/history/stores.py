@@ -1,4 +1,4 @@
-"""The store of this process, as ``WEBSOCKET_HISTORY_STORE`` and ``WEBSOCKET_BACKEND`` name it."""
+"""The store of this process, from ``WEBSOCKET_HISTORY_STORE`` or ``WEBSOCKET_BACKEND``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS: Final = {
     "postgres": "postgresql.PostgresStore",
 }
 
-# The store, and what it was made for. The lock is held while it is made.
+# The store, and the arguments that it was made for. The lock is held while it is made.
 _made: tuple[tuple[str, str, Backend | None], Store] | None = None
 _making = threading.Lock()
 

@@ -1,7 +1,7 @@
-"""The recent messages of streams, encoded, in memory: what most clients that return have missed.
+"""The recent messages of streams, encoded, in memory. Most clients that return missed only these.
 
 They are shared by all sockets of the process. The windows of all streams have a common limit in
-bytes; the streams that were used least recently lose theirs first.
+bytes; the streams that were used least recently lose their messages first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Message = TypeVar("Message", bound=Numbered)
 
 
 class Window(Generic[Message]):
-    """Messages of one stream without a hole, up to the last one that was delivered.
+    """Consecutive messages of one stream, up to the last one that was delivered.
 
     Attributes:
         start: the offset before the first of them.

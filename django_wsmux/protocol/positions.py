@@ -2,7 +2,7 @@
 
 ``"k3v9q2mx.h8s1c0a2w4-42"`` is an epoch and an offset. The epoch is the incarnation of a store and
 the moment when the epoch began, in microseconds as base-36 digits. Offset 0 is the position before
-the first message; its moment may be that of the question (``history.store``).
+the first message; its moment may be the time of the request (``history.sequence``).
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ __all__ = [
     "SingleMessage",
 ]
 
-#: Kinds of messages beside TEXT and BINARY: a text that is JSON, and one that is HTML.
+#: Kinds of messages besides TEXT and BINARY: a text that is JSON, and a text that is HTML.
 JSON: Final = 0x10 | TEXT
 CONTENT: Final = 0x20 | TEXT
-#: Kind of a text for one socket that is sent as it is, whatever a subprotocol adds to messages.
+#: Kind of a text for one socket that is sent unchanged, without the additions of a subprotocol.
 BARE: Final = 0x30 | TEXT
 
 #: The bits of a kind that are the opcode of its frame.

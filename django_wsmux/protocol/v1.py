@@ -1,4 +1,4 @@
-"""The subprotocol ``wsmux.v1``: its frames, and what a client brings when it returns.
+"""The subprotocol ``wsmux.v1``: its frames, and the data that a client sends when it returns.
 
 ``docs/wire.rst`` describes it. The JSON of a message is inserted into its frame as bytes, and is
 never parsed.
@@ -33,16 +33,16 @@ __all__ = [
     "wrap",
 ]
 
-#: Key of what the client has brought, a ``Brought``, in the environ of a handshake.
+#: Key of the ``Brought`` in the environ of a handshake.
 BROUGHT_KEY: Final = "django_wsmux.brought"
 
-#: What the entry of a returning client among its subprotocols begins with.
+#: Prefix of the entry of a returning client in its list of subprotocols.
 PREFIX: Final = "wsmux.at."
 
 #: The most characters of that entry, or of a query string, that are read.
 _MOST: Final = 4096
 
-#: The most positions that are looked at.
+#: The most positions that are read.
 _MOST_POSITIONS: Final = 64
 
 #: The most characters of a group's name, and of an id with its signature.
@@ -50,7 +50,7 @@ _MOST_NAME: Final = 200
 
 _KEYS: Final = {JSON: b'"data":', CONTENT: b'"content":', TEXT: b'"text":'}
 
-#: The positions of groups that a client has joined, and whether all that it missed is sent.
+#: For each group that a client joined: the position, and whether all missed messages are sent.
 Groups = Mapping[str, tuple[str | None, bool | None]]
 
 
@@ -103,7 +103,7 @@ def joined(groups: Groups) -> str:
 
     Args:
         groups: by name: the position of the newest message, ``None`` if it cannot be read yet; and
-            whether all messages that were missed are sent, ``None`` if nothing was asked for.
+            whether all missed messages are sent, ``None`` if the client asked for none.
     """
     return _dump({"joined": _described(groups)})
 
@@ -121,7 +121,7 @@ def _described(groups: Groups) -> dict[str, dict[str, Any]]:
 
 
 def left(names: Iterable[str]) -> str:
-    """Return the frame about groups that were left."""
+    """Return the frame about groups that the socket left."""
     return _dump({"left": list(names)})
 
 
@@ -136,7 +136,7 @@ def mark(name: str, position: str) -> str:
 
 
 def bye(after: float) -> str:
-    """Return the frame before a close; the client returns after so many seconds."""
+    """Return the frame before a close, which tells the client after how many seconds to return."""
     return _dump({"bye": {"after": after}})
 
 
@@ -158,10 +158,10 @@ def _dump(value: Any) -> str:
 
 
 class Brought:
-    """What a client has brought to its handshake.
+    """The data that a client sent with its handshake.
 
     Attributes:
-        client_id: its id; after the handshake has begun, only an id with the right signature.
+        client_id: its id; ``None`` if ``resume.read()`` found a wrong signature.
         identity: whom the page was made for, as a hash; ``None`` if it does not say.
         recovered: for each group whose position was taken: whether nothing is missed; ``None``
             until that is known.
@@ -174,7 +174,7 @@ class Brought:
         self.identity = identity
         self.recovered: dict[str, bool | None] = {}
         self._positions: dict[str, str] = {}
-        # For the first group that is asked for and has no position of its own.
+        # For the first group that the view joins and that has no position of its own.
         self._first: str | None = None
 
     def add(self, name: str, position: str) -> None:
@@ -197,7 +197,7 @@ class Brought:
 
     @property
     def is_taken(self) -> bool:
-        """Whether there is nothing left that anyone may ask for."""
+        """Whether neither positions nor an identity are left."""
         return not self._positions and self._first is None and self.identity is None
 
     def take(self, name: str) -> str | None:
@@ -220,9 +220,9 @@ class Brought:
 
 
 def brought_by(environ: dict[str, Any]) -> Brought | None:
-    """Return what the client has brought; remove it from the list of subprotocols.
+    """Return the data that the client sent; remove it from the list of subprotocols.
 
-    What is malformed counts as absent.
+    Malformed parts count as absent.
 
     Args:
         environ: the environ of a handshake.
@@ -241,7 +241,7 @@ def brought_by(environ: dict[str, Any]) -> Brought | None:
 def take_entry(environ: dict[str, Any]) -> str:
     """Remove entries of returning clients from the list of subprotocols; return the first one.
 
-    It contains an id that is as good as a password, so it must reach no log.
+    An entry contains an id that is as good as a password, so it must not be logged.
     """
     names = [name.strip() for name in environ["HTTP_SEC_WEBSOCKET_PROTOCOL"].split(",")]
     entries = [name for name in names if name.startswith(PREFIX)]

@@ -1,4 +1,4 @@
-"""What a module imports, according to its source: the module is not imported."""
+"""Reads the imports of a module from its source, without importing it."""
 
 from __future__ import annotations
 

@@ -93,10 +93,10 @@ def websocket_ticket(parser: Parser, token: Token) -> WebSocketTicketNode:
 
 @register.simple_tag(takes_context=True)
 def websocket_position(context: Context) -> str:
-    """Return the positions that ``@resumable`` has noted for the page.
+    """Return the positions that ``@resumable`` recorded for the page.
 
-    The socket that is opened with them gets all that its groups were sent since. The text is safe
-    in a URL and in a script::
+    A socket that is opened with them gets all later messages of its groups. The text is safe in a
+    URL and in a script::
 
         new WebSocket("{% websocket_url 'chat' room=room %}?at={% websocket_position %}")
     """

@@ -122,7 +122,7 @@ class WebSocketTestMixin(_Base):
         self.assertEqual(found, expected, msg)
 
     def assertRecovered(self, websocket: ClientWebSocket, msg: str | None = None) -> None:
-        """Assert that a client that has returned gets all that its groups were sent meanwhile.
+        """Assert that a client that returned gets all messages that it missed.
 
         Args:
             websocket: the client's end, after ``resume()`` or with ``?at=`` in its URL.
@@ -135,7 +135,7 @@ class WebSocketTestMixin(_Base):
     def assertGap(
         self, websocket: ClientWebSocket, group: str | None = None, msg: str | None = None
     ) -> None:
-        """Assert that a client that has returned misses messages of a group.
+        """Assert that a client that returned was told of a gap.
 
         Args:
             websocket: the client's end, after ``resume()`` or with ``?at=`` in its URL.

@@ -65,9 +65,9 @@ class ClientWebSocket:
         reopen: Callable[[str, Sequence[str]], ClientWebSocket],
     ) -> None:
         self._client = client
-        # Opens another socket with further arguments in the query string, and subprotocols.
+        # Opens another socket with additional arguments of the query string, and subprotocols.
         self._reopen = reopen
-        # What the client has when the line dies: positions by name, and its signed id.
+        # The client's state when its connection is lost: positions by name, and the signed id.
         self._positions: dict[str, str] = {}
         self._client_id = ""
         self._use(exchange, response)
@@ -217,9 +217,9 @@ class ClientWebSocket:
     # Returning
 
     def cut(self) -> None:
-        """Let the line die, as in a tunnel: the view gets 1006, and the client sends no close.
+        """Cut the connection, as in a tunnel: the view gets 1006, without a close frame.
 
-        What the client has received until now is what it has when it returns.
+        The client returns with the position of the last message that it has received until now.
 
         Example::
 
@@ -245,9 +245,10 @@ class ClientWebSocket:
         self._take_turns()
 
     def resume(self) -> None:
-        """Open the socket again, as a client that returns: with the positions that it has.
+        """Open the socket again, as a client that returns with its positions.
 
-        The handshake has the arguments of the first one. Messages that were not received yet stay.
+        The handshake has the same arguments as the first one. Messages that were not received yet
+        are kept.
 
         Raises:
             RuntimeError: ``cut()`` was not called.
@@ -274,7 +275,7 @@ class ClientWebSocket:
 
     @property
     def recovered(self) -> dict[str, bool | None]:
-        """For each group that the client has brought a position for: whether nothing is missed.
+        """For each group whose position the client sent: whether no message is missing.
 
         ``None`` stands for a store that cannot be read yet.
         """
@@ -417,7 +418,7 @@ class WebSocketClient(Client):
 
 
 def close_all() -> None:
-    """Finish every socket that a test left open, the last one first; forget what groups keep."""
+    """Finish every socket that a test left open, the last one first; forget all histories."""
     with ExitStack() as stack:
         for websocket in _unfinished:
             if websocket.is_of(current_loop()):

@@ -62,7 +62,7 @@ class Exchange:
         self.takeover = MemoryTakeover(self.loop, peer, self._loan.begin)
         self.request: HttpRequest | None = None
         self.response: HttpResponseBase | None = None
-        # What the client has brought, which notes what it gets for it.
+        # The data that the client sent; it also records which groups are recovered.
         self.brought: Brought | None = None
         self._task: Task | None = None
         # Arguments of start_response(), for a server.

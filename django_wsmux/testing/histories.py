@@ -1,4 +1,4 @@
-"""Groups with a history in tests: what a client has when its line dies, and a store for each test.
+"""Groups with a history in tests: the positions of a lost client, and a store for each test.
 
 Tests of projects without ``WEBSOCKET_HISTORY`` import nothing of histories.
 """
@@ -18,7 +18,7 @@ _SEQUENCER = "django_wsmux.groups.sequencer"
 
 
 def positions_of(websocket: Any) -> dict[str, str]:
-    """Return the positions of a socket in its groups, by the names that the client knows."""
+    """Return the positions of a socket in its groups, by the names that the client sees."""
     if _SEQUENCER not in sys.modules:
         return {}
     from ..groups.sequencer import sequencer

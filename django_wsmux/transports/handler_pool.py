@@ -87,7 +87,7 @@ class HandlerPool:
         self._count = 0
         self._jobs: deque[Job] = deque()
         # Greenlets without a job, and their smallest number since the last call of the timer. A
-        # list of one would give up its memory and take it again for each job.
+        # list of one item would free its memory and allocate it again for each job.
         self._parked: deque[_Worker] = deque()
         self._idle = 0
         # The number of references to a greenlet without a job, as start() counts them.

@@ -102,7 +102,7 @@ def detach(sock: Any) -> Stream:
     """
     # gevent 24.10 to 26.9, _socket3.py and ssl.py: the C socket is _sock, the TLS state _sslobj.
     session, anchor = getattr(sock, "_sslobj", None), sock._sock
-    # Not those of the gevent object, which makes members of enumerations of them.
+    # Not the attributes of the gevent object, which converts them to members of enumerations.
     family, kind, proto = anchor.family, anchor.type, anchor.proto
     raw = _socket.socket(family, kind, proto, sock.detach())
     raw.setblocking(False)

@@ -267,7 +267,7 @@ def test_stopped(store: SQLiteStore, tmp_path: Path) -> None:
     child = store_in(tmp_path, stop_inside)
     try:
         assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
-        with pytest.raises(BackendUnavailable, match="continue or end a process"):
+        with pytest.raises(BackendUnavailable, match="resume or kill stopped processes"):
             store.append(stream(), b"b")
         assert offsets(everything(store, stream())) == [1, 2]
     finally:
@@ -320,7 +320,7 @@ def test_full(store: SQLiteStore) -> None:
     fill(store, stream(), 3)
     assert store._connection is not None
     store._connection.execute("PRAGMA max_page_count = 30")
-    with pytest.raises(BackendUnavailable, match=r"the disk is full.*make room"):
+    with pytest.raises(BackendUnavailable, match=r"the disk is full.*free some space"):
         store.append(stream(), b"x" * 200_000)
     fill(store, stream(), 1)
     assert offsets(everything(store, stream())) == [1, 2, 3, 4]
@@ -500,9 +500,9 @@ def test_file_systems(tmp_path: Path) -> None:
 
 
 def test_remote_file_system(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory on another machine is refused."""
+    """A directory on a network file system is refused."""
     monkeypatch.setattr(sqlite_file, "file_system", lambda path: "nfs4")
-    with pytest.raises(BackendMisconfigured, match=r"another machine \(nfs4\).*local disk"):
+    with pytest.raises(BackendMisconfigured, match=r"network file system \(nfs4\).*local disk"):
         store.read(stream())
 
 
