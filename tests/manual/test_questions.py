@@ -27,7 +27,7 @@ def block(first_line: str) -> str:
     text = (ROOT / "docs" / "questions.rst").read_text()
     found = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", text)
     codes = [textwrap.dedent(code) for code in found]
-    assert len(codes) == 6, "a block of the page is not run"
+    assert len(codes) == 7, "a block of the page is not run"
     (code,) = (code for code in codes if re.search(rf"(\A|\n\n){re.escape(first_line)}", code))
     return code
 
@@ -40,7 +40,13 @@ class Member(WebSocketView):
         Group("room.lobby").join(self.websocket, {"name": "Ann"})
 
 
-urlpatterns: list[Any] = [path("member/", Member.as_view())]
+class Orders(WebSocketView):
+    """A member of the group of orders."""
+
+    groups = ("orders",)
+
+
+urlpatterns: list[Any] = [path("member/", Member.as_view()), path("orders/", Orders.as_view())]
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +55,7 @@ def sockets() -> Iterator[None]:
     with override_settings(WEBSOCKET_URLCONF=__name__):
         yield
         close_all()
-    del urlpatterns[1:]
+    del urlpatterns[2:]
     clear_url_caches()
 
 
@@ -75,6 +81,24 @@ def test_groups(django_capture_on_commit_callbacks: Any) -> None:
         exec(block('group = Group("room.lobby")'), namespace)
         assert namespace["names"] == ["Ann"]
         assert namespace["is_online"]
+
+
+@pytest.mark.django_db
+def test_template(django_capture_on_commit_callbacks: Any) -> None:
+    """Members of a group get a rendered template when the transaction commits."""
+    loader = "django.template.loaders.locmem.Loader"
+    templates = {"orders/row.html": '<tr id="order-{{ order }}"></tr>'}
+    settings = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "OPTIONS": {"loaders": [(loader, templates)]},
+    }
+    names: dict[str, Any] = {}
+    exec(block("def show(order)"), names)
+    with override_settings(TEMPLATES=[settings]), WebSocketClient().websocket("/orders/") as ws:
+        with django_capture_on_commit_callbacks(execute=True):
+            names["show"](17)
+            assert ws.peek() == []
+        assert ws.receive() == '<tr id="order-17"></tr>'
 
 
 def test_clock() -> None:
