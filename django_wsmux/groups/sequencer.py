@@ -197,7 +197,8 @@ class NumberedSequencer(Sequencer):
         if not appended.is_published:
             self._publish(stream, envelope.numbered(str(position), body))
         tracked = self._tracked.get(key)
-        if tracked is not None and tracked.sequence.is_stale:
+        is_stale = tracked is not None and tracked.sequence.is_stale
+        if tracked is not None and is_stale and not hub_thread.is_foreign():
             # The first message of a group: the sender reads the store itself.
             self._read_for(tracked)
         return True
