@@ -1,6 +1,6 @@
 """The cost of keeping the history of groups.
 
-    python bench/history.py                        # every store that is there
+    python bench/history.py                        # every available store
     python bench/history.py local:// --short
     python bench/history.py redis://127.0.0.1:6379 --processes 1 4 8
 
@@ -24,10 +24,10 @@ from uuid import uuid4
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-#: The stores that are looked for.
+#: The stores to look for.
 USUAL = ("memory://", "local://", "redis://127.0.0.1:6379", "postgres://")
 
-#: Calls between two looks at the clock of the CPU; the best of these batches counts, too.
+#: Calls between two readings of the CPU clock; the best of these batches is printed, too.
 BATCH = 50
 
 MESSAGE = b"x" * 200
@@ -55,7 +55,7 @@ def streams(count: int = 10):
 
 
 def measure(what: str, count: int, call: Callable[[int], object]) -> None:
-    """Call a function often, and print what one call takes."""
+    """Call a function often, and print the time of one call."""
     best = worst = 0.0
     cpu = time.process_time()
     began = time.perf_counter()
@@ -93,7 +93,7 @@ def append(options: argparse.Namespace) -> None:
 
 
 def append_together(options: argparse.Namespace, url: str, processes: int) -> None:
-    """Let processes append at the same time, and print what they took."""
+    """Let processes append at the same time, and print the times."""
     command = [sys.executable, __file__, url, "--role", "append", "--namespace", options.namespace]
     started = [
         subprocess.Popen(
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("urls", nargs="*", default=USUAL)
     parser.add_argument("--count", type=int, default=20_000, help="messages of each process")
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 4])
-    parser.add_argument("--short", action="store_true", help="shows that it works, no more")
+    parser.add_argument("--short", action="store_true", help="only check that it works")
     parser.add_argument("--namespace", default=uuid4().hex[:8], help=argparse.SUPPRESS)
     parser.add_argument("--role", choices=["append"], help=argparse.SUPPRESS)
     options = parser.parse_args()

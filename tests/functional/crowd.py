@@ -36,7 +36,7 @@ class Rules:
     """What clients may be told.
 
     Attributes:
-        limit: only a client that has missed more messages than this may be told a gap.
+        limit: only a client that has missed more messages than this may be told of a gap.
         changes: how often the epoch of each group may have changed.
     """
 
@@ -208,7 +208,7 @@ class Client:
     def _take_plain(self, text: str) -> None:
         assert self.position is not None
         if text == "missed":
-            self.crowd.wrong(f"{self} was told a gap")
+            self.crowd.wrong(f"{self} was told of a gap")
             self.drop("missed")
             return
         self.position = Position(self.position.epoch, self.position.offset + 1)
@@ -268,7 +268,7 @@ class Client:
             pass
         elif at.epoch == last.epoch:
             if at.offset - last.offset <= self.crowd.rules.limit:
-                self.crowd.wrong(f"{self} was told a gap to {position}")
+                self.crowd.wrong(f"{self} was told of a gap to {position}")
         else:
             self.crowd.counts["gaps of a new epoch"] += 1
             is_later = moment_of(at.epoch)[1] > moment_of(last.epoch)[1]

@@ -3,7 +3,7 @@
 gunicorn serves clients that return with their positions, and senders that post messages. Meanwhile
 connections are reset, workers killed and stopped, gunicorn reloaded, brokers restarted, groups
 forgotten, and messages between processes lost, doubled and delayed. Every client must get each
-message of its group once, in the order of all others, or be told a gap that the limits justify.
+message of its group once, in the order of all others, or be told of a gap that the limits justify.
 Exits with 1 otherwise: ``python -m tests.functional.model --store redis --messages 1000000``.
 """
 
@@ -349,7 +349,7 @@ def come(options: argparse.Namespace, ledger: Ledger, crowd: Crowd, server: Serv
 
 
 def has_no_gaps(options: argparse.Namespace) -> bool:
-    """Return whether no client may be told a gap."""
+    """Return whether no client may be told of a gap."""
     return not (options.no_throttle or {"forget", "restart", "snapshot"} & {*options.faults})
 
 

@@ -172,7 +172,7 @@ class Down:
 
 
 def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member catches up once the store is back; until then it is told no gap."""
+    """A member catches up once the store is back; until then it is told of no gap."""
     monkeypatch.setattr(module, "_RETRY", 0.01)
     group = Group("room.1")
     at = group.position()
@@ -256,7 +256,7 @@ class Counting:
 
 
 def test_many_return(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many clients return, the store is read once, also if all are told a gap."""
+    """However many clients return, the store is read once, also if all are told of a gap."""
     group = Group("room.1")
     early = group.position()
     for number in range(7):

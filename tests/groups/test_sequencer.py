@@ -60,7 +60,7 @@ def test_lost_last_message(connect: Callable[[], Peer]) -> None:
 
 
 def test_hole_that_is_gone(connect: Callable[[], Peer]) -> None:
-    """Members are told a gap if what they missed is not kept any more."""
+    """Members are told of a gap if what they missed is not kept any more."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
