@@ -120,6 +120,9 @@ def _admit(
     while True:
         with sequencer.lock:
             # The lock is kept until the member is live: otherwise the window may change.
+            if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
+                tracked.waiting.pop(websocket, None)
+                return NOT_ASKED  # it has left or closed meanwhile
             if reading is None:
                 is_ready = _is_covered(tracked, since)
             else:
@@ -186,6 +189,8 @@ def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
 def _is_current(tracked: Tracked, reading: Reading) -> bool:
     """Return whether a reading and the window have all messages up to the last delivered one."""
     sequence = tracked.sequence
+    if sequence.is_stale:
+        return False
     if reading.epoch != sequence.epoch:
         return not (reading.epoch or sequence.offset)
     return not reading.entries or tracked.window.start <= reading.top

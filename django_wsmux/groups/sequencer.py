@@ -157,6 +157,10 @@ class NumberedSequencer(Sequencer):
         """Return the state of a group; ``None`` if it has no history or no members here."""
         return self._tracked.get(key)
 
+    def is_over(self, tracked: Tracked) -> bool:
+        """Return whether all members that a group had here have left."""
+        return self._tracked.get(tracked.key) is not tracked
+
     # Sending
 
     def send(
@@ -196,12 +200,17 @@ class NumberedSequencer(Sequencer):
         self._take(key, position, Envelope(kind, name_of(key), payload, fields))
         if not appended.is_published:
             self._publish(stream, envelope.numbered(str(position), body))
-        tracked = self._tracked.get(key)
-        is_stale = tracked is not None and tracked.sequence.is_stale
-        if tracked is not None and is_stale and not hub_thread.is_foreign():
-            # The first message of a group: the sender reads the store itself.
-            self._read_for(tracked)
+        self._read_here(key)
         return True
+
+    def _read_here(self, key: Key) -> None:
+        """Read the row of a group if it is in doubt, as after the group's first message.
+
+        So a sender, or a test, need not wait for a thread.
+        """
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.sequence.is_stale and not hub_thread.is_foreign():
+            self._read_for(tracked)
 
     def _publish(self, stream: Stream, payload: bytes) -> None:
         """Publish a stored message; processes that miss it read it from the store."""
@@ -222,6 +231,7 @@ class NumberedSequencer(Sequencer):
         self.store().forget(stream)
         self._forgotten(key)
         self._publish(stream, envelope.pack(FORGET, name_of(key), b"", prefix_of(key)))
+        self._read_here(key)
 
     # Sequencer
 
@@ -379,7 +389,7 @@ class NumberedSequencer(Sequencer):
             since = sequence.offset if sequence.has_begun else None
             reading = self.store().read(tracked.stream, since, _CHUNK)
             self.apply(tracked, reading, news)
-            if not sequence.is_behind:
+            if not sequence.is_behind or self.is_over(tracked):
                 return
 
     def apply(self, tracked: Tracked, reading: Reading, news: News) -> None:
@@ -393,8 +403,7 @@ class NumberedSequencer(Sequencer):
         self._start_polling()
         sequence = tracked.sequence
         with self.lock:
-            if tracked is not self._tracked.get(tracked.key):
-                sequence.advance(reading, news)
+            if self.is_over(tracked):
                 return
             if sequence.is_void(news):
                 return
@@ -421,7 +430,9 @@ class NumberedSequencer(Sequencer):
 
     def use(self, tracked: Tracked) -> None:
         """Note that the window of a group was used; the lock must be held."""
-        self._windows.use(tracked.key, tracked.window)
+        if not self.is_over(tracked):
+            # A message may have closed the last member, as it was too slow.
+            self._windows.use(tracked.key, tracked.window)
 
     def read_later(self, tracked: Tracked) -> None:
         """Read the store for a group as soon as it can be read."""

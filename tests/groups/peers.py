@@ -7,7 +7,7 @@ from typing import Any
 
 from django_wsmux.connection.interfaces import DefaultHooks
 from django_wsmux.groups import Group
-from django_wsmux.groups.envelope import numbered, pack
+from django_wsmux.groups.envelope import FORGET, numbered, pack
 from django_wsmux.groups.numbered import stream_of
 from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.sequencer import sequencer
@@ -100,6 +100,15 @@ def elsewhere(group: Group, *texts: str) -> list[str]:
         assert appended is not None
         found.append(f"{appended.epoch}-{appended.offset}")
     return found
+
+
+def forget_elsewhere(group: Group, *, is_lost: bool = False) -> None:
+    """Forget a group as another process does, whose publication may be lost."""
+    stream = stream_of(group.key())
+    assert stream is not None
+    store().forget(stream)
+    if not is_lost:
+        pubsub._receive("channel", pack(FORGET, group.name, b""))
 
 
 def settle(group: Group) -> None:

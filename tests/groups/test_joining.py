@@ -20,7 +20,7 @@ from django_wsmux.history.store import Reading, Store
 from django_wsmux.protocol.positions import epoch_of, parse
 from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
 
-from .peers import Peer, arrive, elsewhere, settle, store
+from .peers import Peer, arrive, elsewhere, forget_elsewhere, settle, store
 
 pytestmark = pytest.mark.usefixtures("history")
 
@@ -403,18 +403,7 @@ def test_join_during_forget(
     group.send("1")
     peer = connect()
 
-    def forget() -> None:
-        if is_lost:
-            interrupted.real.forget(stream())
-        else:
-            group.forget()
-
-    def stream() -> Any:
-        tracked = sequencer.tracked(group.key())
-        assert tracked is not None
-        return tracked.stream
-
-    interrupted.interruption = forget
+    interrupted.interruption = lambda: forget_elsewhere(group, is_lost=is_lost)
     recovered, _ = group.join(peer.websocket, since=at)
     (position,) = elsewhere(group, "2")
     arrive(group, position, "2")
@@ -458,9 +447,23 @@ def test_forgotten_while_repaired(connect: Callable[[], Peer], interrupted: Inte
     group.join(peer.websocket)
     group.send("1")
     _, third = elsewhere(group, "2", "3")
-    interrupted.interruption = group.forget
+    interrupted.interruption = lambda: forget_elsewhere(group)
     arrive(group, third, "3")
     settle(group)
     group.send("4")
     assert peer.received == ["1", "4"]
     assert peer.hooks.news[-1][0] == "gap"
+
+
+def test_leave_during_a_join(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
+    """A socket that leaves while the store is read gets nothing, and is told nothing."""
+    group = Group("room.1")
+    at = group.position()
+    group.send("1")
+    other, peer = connect(), connect()
+    group.join(other.websocket)
+    interrupted.interruption = lambda: group.leave(peer.websocket)
+    assert group.join(peer.websocket, since=at) == (None, 0)
+    assert interrupted.interruption is None
+    assert peer.received == []
+    assert peer.hooks.news == []

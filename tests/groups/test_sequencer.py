@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from django_wsmux.connection import hub_thread
 from django_wsmux.groups import Group
+from django_wsmux.groups import sequencer as module
 from django_wsmux.groups.envelope import pack
 from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.sequencer import sequencer
+from django_wsmux.history.store import Reading, Store
 from django_wsmux.protocol.frames import TEXT
+from django_wsmux.protocol.options import Options
 from django_wsmux.protocol.prepared import PreparedMessage
 
 from .peers import Peer, arrive, elsewhere, settle, store
@@ -175,3 +180,96 @@ def test_slow_member_that_is_held(connect: Callable[[], Peer]) -> None:
     group.send("3")
     assert peer.received == ["3"]
     assert peer.hooks.news[1:] == [("gap", "room.1", at)]
+
+
+class Meanwhile:
+    """A store during whose first reading something happens."""
+
+    def __init__(self, real: Store, act: Callable[[], None]) -> None:
+        self.real, self.act, self.reads = real, act, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def read(self, *args: Any, **options: Any) -> Reading:
+        """Read, then act."""
+        self.reads += 1
+        assert self.reads < 10, "the store is read again and again"
+        found = self.real.read(*args, **options)
+        if self.reads == 1:
+            self.act()
+        return found
+
+
+def test_last_member_leaves_during_a_repair(
+    connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair ends with the membership: there is no one to deliver to."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    elsewhere(group, "2")
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    tracked.sequence.doubt()
+    meanwhile = Meanwhile(store(), lambda: group.leave(peer.websocket))
+    monkeypatch.setattr(sequencer, "store", lambda: meanwhile)
+    sequencer.catch_up(tracked)
+    assert meanwhile.reads == 1
+    assert peer.received == ["1"]
+
+
+def test_last_member_leaves_during_a_delivery(connect: Callable[[], Peer]) -> None:
+    """A message that closes the last member, as it is too slow, leaves nothing in the windows."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    group.leave(peer.websocket)
+    group.join(peer.websocket)
+
+    peer.websocket.hold()
+    peer.websocket.options = Options(max_unsent_bytes=1)
+    group.send("2")
+    group.send("3")
+    assert peer.websocket.closed
+    assert sequencer.tracked(group.key()) is None
+    assert sequencer._windows.size == 0
+
+
+def test_forget_is_told_at_once(
+    connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The members of the process that forgets are told before forget() returns."""
+    monkeypatch.setattr(module, "_start", lambda target: False)
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    group.send("1")
+    group.forget()
+    assert peer.hooks.news[1:] == [("gap", "room.1", group.position())]
+
+
+def test_native_thread_reads_nothing(
+    connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A native thread sends, and the hub reads the store and tells the members."""
+    group = Group("room.1")
+    peer = connect()
+    group.join(peer.websocket)
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    tracked.sequence.doubt()
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(hub_thread, "is_foreign", lambda: True)
+    monkeypatch.setattr(hub_thread, "hand_over", lambda *call: calls.append(call))
+    meanwhile = Meanwhile(store(), lambda: None)
+    monkeypatch.setattr(sequencer, "store", lambda: meanwhile)
+    group.send("1")
+    assert meanwhile.reads == 0
+    monkeypatch.undo()
+    for function, *args in calls:
+        function(*args)
+    settle(group)
+    assert peer.received == ["1"]
