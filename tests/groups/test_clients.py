@@ -49,6 +49,7 @@ def test_identities() -> None:
     assert not clients.is_identity(clients.identity_of(ann), None)
     assert clients.is_identity(clients.ANONYMOUS, None)
     assert not clients.is_identity(clients.ANONYMOUS, "1")
+    assert not clients.is_identity("\ud800", "1")
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
         new = clients.identity_of(ann)
         assert clients.is_identity(new, "1")
