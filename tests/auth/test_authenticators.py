@@ -1,4 +1,4 @@
-"""Authentication by token and first message: what is accepted, and as which user."""
+"""Authentication by token and first message: which credentials are accepted, and as which user."""
 
 from __future__ import annotations
 

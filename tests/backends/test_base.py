@@ -1,4 +1,4 @@
-"""What every backend inherits."""
+"""The base class of every backend."""
 
 from __future__ import annotations
 

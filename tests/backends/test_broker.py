@@ -11,7 +11,7 @@ from django_wsmux.exceptions import BackendUnavailable
 
 
 class Broker:
-    """Accepts calls once it is released, and keeps the packets of each round trip."""
+    """Accepts calls once it is released, and records the packets of each round trip."""
 
     def __init__(self) -> None:
         self.trips: list[list[bytes]] = []
@@ -40,7 +40,7 @@ def call(batcher: PublishBatcher, packet: bytes) -> Call:
 
 
 def test_batch() -> None:
-    """Calls that come during a round trip are sent together in the next, in their order."""
+    """Calls that arrive during a round trip are sent together in the next one, in order."""
     broker = Broker()
     batcher = PublishBatcher(broker.exchange)
     with ThreadPoolExecutor(9) as threads:
@@ -58,7 +58,7 @@ def test_batch() -> None:
 
 
 def test_errors() -> None:
-    """A refused call fails alone; a lost connection fails the calls that were not done."""
+    """A refused call fails alone; a lost connection fails all pending calls."""
     broker = Broker()
     broker.released.set()
     batcher = PublishBatcher(broker.exchange)

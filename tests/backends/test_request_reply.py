@@ -50,7 +50,7 @@ def test_set_of_processes() -> None:
 
 
 def test_unknown() -> None:
-    """As long as the processes are unknown, so is what is missing."""
+    """While the processes are unknown, the missing ones are unknown, too."""
     pending = PendingRequest()
     pending.add(b"1", b"one")
     assert pending.wait(0) is False

@@ -12,7 +12,7 @@ from django_wsmux.backends.selector import READ, Forked, WakeableSelector
 
 
 def test_descriptors() -> None:
-    """A wait returns the data of a descriptor that is ready, while it is registered."""
+    """A wait returns the data of a ready descriptor while it is registered."""
     selector = WakeableSelector()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -26,7 +26,7 @@ def test_descriptors() -> None:
 
 
 def test_wake() -> None:
-    """Another thread ends a wait, also before it begins; after the close it does nothing."""
+    """Another thread can end a wait, even before it begins; after the close, this does nothing."""
     selector = WakeableSelector()
     selector.wake()
     assert selector.wait(None) == []

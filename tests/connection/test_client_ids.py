@@ -10,7 +10,7 @@ from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
 
 
 def test_at_first_use(connect: Callable[..., Any]) -> None:
-    """A socket gets an id when it is asked for one, and keeps it."""
+    """A socket gets an id at first use, and keeps it."""
     websocket = connect().websocket
     assert websocket.known_client_id is None
     mine = websocket.client_id
@@ -21,7 +21,7 @@ def test_at_first_use(connect: Callable[..., Any]) -> None:
 
 
 def test_ends_with_the_socket(connect: Callable[..., Any]) -> None:
-    """A closed socket keeps its id, but is not found by it."""
+    """A closed socket keeps its id, but the id no longer finds it."""
     pair = connect()
     pair.open()
     mine = pair.websocket.client_id
@@ -35,7 +35,7 @@ def test_ends_with_the_socket(connect: Callable[..., Any]) -> None:
 
 
 def test_brought(connect: Callable[..., Any]) -> None:
-    """The id that a client has brought is that of its socket, unless another socket has it."""
+    """A socket gets the id that its client sent, unless another socket has it."""
     one, two = (connect().websocket for _ in range(2))
     for websocket in (one, two):
         websocket.environ[BROUGHT_KEY] = Brought("mine")

@@ -15,7 +15,7 @@ from django_wsmux.connection.counters import (
 
 
 def test_count() -> None:
-    """Each name is a counter of its own; an unknown name is an error."""
+    """Each name has its own counter; an unknown name is an error."""
     before = dict(counters)
     count("internal_errors")
     assert counters == {**before, "internal_errors": before["internal_errors"] + 1}

@@ -137,7 +137,7 @@ def test_v1_compressed(connect: Callable[..., Any], takeover: bool) -> None:
 
 
 def test_v1_memory(connect: Callable[..., Any]) -> None:
-    """A socket of wsmux.v1 costs at most 200 bytes more."""
+    """A socket with wsmux.v1 takes at most 200 bytes more."""
     sockets = [connect().websocket for _ in range(2000)]
     tracemalloc.start()
     try:
@@ -154,7 +154,7 @@ def test_v1_memory(connect: Callable[..., Any]) -> None:
 
 
 def test_plain_is_free(connect: Callable[..., Any]) -> None:
-    """A socket without wsmux.v1 has no id until it is asked for."""
+    """A socket without wsmux.v1 has no id until its first use."""
     pair = connect()
     assert pair.websocket.known_client_id is None
     pair.websocket.name_group("room", "ours")

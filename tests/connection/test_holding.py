@@ -1,4 +1,4 @@
-"""Holding: replays go out before held messages, as fast as the peer takes them."""
+"""Holding: replays are sent before held messages, as fast as the peer accepts them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def never(message: PreparedMessage) -> bool:
 
 
 def test_order(connect: Callable[..., Any]) -> None:
-    """Before the 101: what the view has sent, the replay, then what its groups were sent."""
+    """The order before the 101: messages of the view, the replay, messages of groups."""
     pair = connect()
     websocket = pair.websocket
     websocket.hold()
@@ -47,7 +47,7 @@ def test_repeated(connect: Callable[..., Any]) -> None:
 
 
 def test_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
-    """A replay goes on when half of what may be unsent is sent; live messages follow it."""
+    """A replay continues once the unsent bytes are half of their limit; live messages follow it."""
     pair = connect(max_unsent_bytes=1000)
     pair.open()
     websocket, transport = pair.websocket, pair.transport
@@ -68,7 +68,7 @@ def test_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
 
 
 def test_held_back_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
-    """What was held back meanwhile goes out as the replay does, so the client is not too slow."""
+    """Held messages are sent like the replay, so the client does not count as too slow."""
     pair = connect(max_unsent_bytes=1000)
     pair.open()
     websocket, transport = pair.websocket, pair.transport
@@ -86,7 +86,7 @@ def test_held_back_as_fast_as_the_peer(connect: Callable[..., Any]) -> None:
 
 
 def test_slow_beyond_the_replay(connect: Callable[..., Any]) -> None:
-    """A client that falls behind beyond the replay is a slow client."""
+    """A client that also falls behind after the replay is a slow client."""
     pair = connect(max_unsent_bytes=1000)
     pair.open()
     websocket = pair.websocket
@@ -103,7 +103,7 @@ def test_slow_beyond_the_replay(connect: Callable[..., Any]) -> None:
 
 
 def test_discarded(connect: Callable[..., Any]) -> None:
-    """What waits of a group can be discarded, from the replay, too."""
+    """The waiting messages of a group can be discarded, also from the replay."""
     pair = connect()
     pair.open()
     websocket = pair.websocket

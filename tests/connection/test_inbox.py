@@ -1,4 +1,4 @@
-"""Messages on their way to a view: their order, and who takes them."""
+"""Messages on their way to a view: their order, and their receivers."""
 
 from __future__ import annotations
 

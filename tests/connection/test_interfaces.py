@@ -89,13 +89,13 @@ def test_heartbeat(connect: Callable[..., Any]) -> None:
 
 
 class Dropping(Hooks):
-    """Hooks that keep the positions of dropped messages."""
+    """Hooks that record the positions of dropped messages."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
 
     def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
-        """Keep the position."""
+        """Record the position."""
         self.dropped.append(message.position)
 
 
@@ -113,7 +113,7 @@ def test_dropped(connect: Callable[..., Any]) -> None:
 
 
 def test_group_defaults() -> None:
-    """The default hooks do nothing about numbered groups."""
+    """The default hooks do nothing for numbered groups."""
     hooks, message = DefaultHooks(), PreparedMessage(TEXT, b"x", "room", "a.1-1")
     hooks.group_joined(None, "room", None, "a.1-1", None)
     hooks.group_left(None, "room")

@@ -1,4 +1,4 @@
-"""The queue of messages for a view: the memory that it counts."""
+"""The queue of messages for a view: its size in bytes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_few() -> None:
-    """Few clients return within a second or two, whatever their handshakes cost."""
+    """A few clients return within a second or two, regardless of the cost of their handshakes."""
     pace = Pace()
     pace.note(0.0, 10.0)
     times = {pace.after() for _ in range(100)}
@@ -25,7 +25,7 @@ def test_few() -> None:
 
 @pytest.mark.usefixtures("crowd")
 def test_spread() -> None:
-    """Many clients return over the time that their handshakes take, evenly."""
+    """Many clients return evenly over the time that their handshakes take."""
     pace = Pace()
     assert pace.rate == 100
     # Half of a process that takes 0.8 ms for a handshake.

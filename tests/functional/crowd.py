@@ -1,8 +1,8 @@
-"""Clients of groups with a history, which return with their positions and check what they get.
+"""Clients of groups with a history, which return with their positions and check their messages.
 
-Each message has an id. For each group, the crowd notes which id came with which position, whoever
-got it first, so all clients must agree. A client with ``wsmux.v1`` is told the positions. A plain
-one counts, which works as long as there are no gaps.
+Each message has an id. For each group, the crowd records the id and position of each message when
+the first client gets it, so all clients must agree. A client with ``wsmux.v1`` is told the
+positions. A plain client counts messages, which works as long as there are no gaps.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["Client", "Crowd", "Rules"]
 #: The longest random pause in seconds before a client returns, and after it was refused.
 _PAUSE, _LONG_PAUSE = 0.05, 0.5
 
-#: The server's close codes that are no error.
+#: Close codes of the server that are not errors.
 _HARMLESS = {1001, 1012, 1013, 4900}
 
 
 @dataclass
 class Rules:
-    """What clients may be told.
+    """The gaps that are allowed.
 
     Attributes:
-        limit: only a client that has missed more messages than this may be told of a gap.
+        limit: only a client that missed more messages than this may be told of a gap.
         changes: how often the epoch of each group may have changed.
     """
 
@@ -45,7 +45,7 @@ class Rules:
 
 
 class GroupRecord:
-    """What all clients together have seen of a group.
+    """The messages of a group that all clients together have seen.
 
     Attributes:
         ids: the ids of the messages, by epoch and offset.
@@ -111,7 +111,7 @@ class Client:
         return handshake(path, more)
 
     def writable(self) -> None:
-        """Send the request, since the connection is there."""
+        """Send the request on the new connection."""
         assert self.sock is not None
         try:
             self.sock.send(self._request())
@@ -121,7 +121,7 @@ class Client:
             self.crowd.selector.modify(self.sock, selectors.EVENT_READ, self)
 
     def readable(self) -> None:
-        """Take what has arrived."""
+        """Process the bytes that have arrived."""
         assert self.sock is not None
         try:
             data = self.sock.recv(2**18)
@@ -174,7 +174,7 @@ class Client:
         self.drop(f"closed {code}")
 
     def drop(self, why: str) -> None:
-        """Let the connection go without a word, and return soon."""
+        """Drop the connection without a close frame, and return soon."""
         if self.sock is None:
             return
         self.crowd.counts[why] += 1
@@ -186,7 +186,7 @@ class Client:
         self.due = time.monotonic() + random.random() * pause
         self.crowd.away.append(self)
 
-    # What it gets
+    # Messages
 
     def _take(self, payload: bytes) -> None:
         if self.is_plain:
@@ -282,8 +282,8 @@ class Crowd:
     """All clients.
 
     Attributes:
-        counts: what has happened, by name.
-        problems: what must not happen.
+        counts: the number of events, by name.
+        problems: violations of the guarantees.
         away: the clients without a connection.
         records: by group.
         where: by id: group and position.
@@ -301,13 +301,13 @@ class Crowd:
         self.where: dict[str, tuple[str, Position]] = {}
 
     def add(self, client: Client) -> None:
-        """Have a client come."""
+        """Add a client."""
         self.records.setdefault(client.group, GroupRecord())
         self.clients.append(client)
         self.away.append(client)
 
     def step(self, timeout: float = 0.02) -> None:
-        """Do what is to be done now."""
+        """Do one step of all clients."""
         now = time.monotonic()
         due = [client for client in self.away if client.due <= now]
         if due:

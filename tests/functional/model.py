@@ -1,9 +1,9 @@
-"""A model run: messages to groups with a history, while everything that can fail does.
+"""A model run: messages to groups with a history, while everything fails that can fail.
 
 gunicorn serves clients that return with their positions, and senders that post messages. Meanwhile
 connections are reset, workers killed and stopped, gunicorn reloaded, brokers restarted, groups
-forgotten, and messages between processes lost, doubled and delayed. Every client must get each
-message of its group once, in the order of all others, or be told of a gap that the limits justify.
+forgotten, and messages between processes lost, duplicated and delayed. Every client must get each
+message of its group once, in the common order, or be told of a gap that the limits justify.
 Exits with 1 otherwise: ``python -m tests.functional.model --store redis --messages 1000000``.
 """
 
@@ -37,7 +37,7 @@ __all__ = ["FAULTS", "STORES", "Broker", "main", "parse_options", "run", "servin
 
 STORES = ("local", "redis", "postgres", "memory")
 
-#: What can happen, besides losses, and how often compared with each other.
+#: The faults besides losses, and their relative frequencies.
 FAULTS = {
     "cut": 8,
     "stop": 3,
@@ -51,13 +51,13 @@ FAULTS = {
 #: Messages of one request of a sender.
 _BATCH = 10
 
-#: Seconds without any progress after which a run has failed.
+#: Seconds without progress after which a run fails.
 _PATIENCE = 2 * TIMEOUT
 
 
 @dataclass
 class Broker:
-    """Where the store is.
+    """The place of the store.
 
     Attributes:
         env: the environment of the server under test.
@@ -76,7 +76,7 @@ class Broker:
 
 @contextmanager
 def broker_of(store: str, directory: Path, settings: dict[str, Any]) -> Iterator[Broker]:
-    """Run what a store needs.
+    """Run the servers that a store needs.
 
     Args:
         store: one of ``STORES``.
@@ -111,14 +111,14 @@ def broker_of(store: str, directory: Path, settings: dict[str, Any]) -> Iterator
 def serving(
     store: str, directory: Path, *options: str, losses: float = 0.0, **settings: Any
 ) -> Iterator[tuple[Server, Broker]]:
-    """Run gunicorn with the test project, and what the store needs.
+    """Run gunicorn with the test project, and the servers that the store needs.
 
     Args:
         store: one of ``STORES``.
         directory: for files.
         options: further options of gunicorn.
-        losses: the share of messages between processes that is lost; as many are doubled, and
-            as many are delayed.
+        losses: the share of messages between processes that is lost; as many are duplicated, and as
+            many are delayed.
         settings: settings of the project.
     """
     workers = "1" if store == "memory" else "4"
@@ -137,11 +137,11 @@ def serving(
 
 
 class Ledger:
-    """What the senders were told.
+    """The results of the senders.
 
     Attributes:
         sent: the ids of messages that were sent, in no order.
-        unknown: ids of messages of which that is not known.
+        unknown: ids of messages for which this is unknown.
         tops: the messages of each group that were sent, or may have been.
         is_slow: whether the senders have to wait for the clients.
     """
@@ -194,7 +194,7 @@ def post(port: int, path: str, body: object) -> Any:
 
 
 def send(ledger: Ledger, port: int, *, with_keys: bool) -> None:
-    """Send messages until all are sent; with keys, again until they are known to be sent."""
+    """Send messages until all are sent; with keys, repeat each until it is known to be sent."""
     options = ledger.options
     started, count = time.monotonic(), 0
     while (batch := ledger.take()) and not ledger.is_over.is_set():
@@ -220,10 +220,10 @@ def send(ledger: Ledger, port: int, *, with_keys: bool) -> None:
 
 
 class Faults:
-    """Has things fail at random moments.
+    """Causes faults at random moments.
 
     Attributes:
-        counts: how often each has happened.
+        counts: the number of each fault.
     """
 
     def __init__(
@@ -233,11 +233,11 @@ class Faults:
         self.counts: Counter[str] = Counter()
         self.is_over = threading.Event()
         self.next_look = self.next_report = 0.0
-        #: What the thread of the clients has to do.
+        #: Calls for the thread of the clients.
         self.calls: deque[Callable[[], None]] = deque()
 
     def run(self) -> None:
-        """Have things fail until the end."""
+        """Cause faults until the end."""
         names = self.options.faults
         weights = [FAULTS[name] for name in names]
         while names and not self.is_over.wait(random.expovariate(1 / self.options.pause)):
@@ -268,7 +268,7 @@ class Faults:
             os.kill(pid, signal.SIGCONT)
 
     def reload(self) -> None:
-        """Have gunicorn replace its workers, and wait until it has."""
+        """Make gunicorn replace its workers, and wait until it has done so."""
         before = {*self.server.workers}
         self.server.signal(signal.SIGHUP)
         deadline = time.monotonic() + TIMEOUT
@@ -297,7 +297,7 @@ class Faults:
 
 
 def run(options: argparse.Namespace, server: Server, broker: Broker) -> list[str]:
-    """Run the model; print figures, and return what was wrong."""
+    """Run the model; print figures, and return the problems."""
     ledger = Ledger(options)
     crowd = Crowd(server.port, Rules(options.limit))
     faults = Faults(options, server, broker, crowd)
@@ -330,11 +330,11 @@ def run(options: argparse.Namespace, server: Server, broker: Broker) -> list[str
 
 
 def come(options: argparse.Namespace, ledger: Ledger, crowd: Crowd, server: Server) -> None:
-    """Have the clients come. The plain ones get the first position from a page."""
+    """Add the clients. Plain clients get their first position from a page."""
     for group in ledger.groups:
         say(server, group, f"first-{group}")
         ledger.tops[group] = 1
-    # Where gaps are to be expected, plain clients cannot count.
+    # If gaps are expected, plain clients cannot count.
     has_plain = has_no_gaps(options)
     for number in range(options.clients):
         group = ledger.groups[number % options.groups]
@@ -354,7 +354,7 @@ def has_no_gaps(options: argparse.Namespace) -> bool:
 
 
 def say(server: Server, group: str, text: str) -> None:
-    """Send one message, however often that has to be tried."""
+    """Send one message; retry until it is sent."""
     deadline = time.monotonic() + _PATIENCE
     wanted = [{"group": group, "text": text, "key": text}]
     while not (answer := post(server.port, "/kept/send/", wanted)) or not answer["sent"]:
@@ -363,7 +363,7 @@ def say(server: Server, group: str, text: str) -> None:
 
 
 def step(crowd: Crowd, ledger: Ledger, faults: Faults) -> None:
-    """Do a step of the clients; have the senders wait if one is too slow."""
+    """Do a step of the clients; make the senders wait if one is too slow."""
     crowd.step()
     while faults.calls:
         faults.calls.popleft()()
@@ -391,7 +391,7 @@ def finish(ledger: Ledger, crowd: Crowd, server: Server) -> None:
     """Wait until all clients have all messages.
 
     Raises:
-        TimeoutError: they stay behind.
+        TimeoutError: some clients do not catch up.
     """
     positions = {}
     for group in ledger.groups:
@@ -410,7 +410,7 @@ def finish(ledger: Ledger, crowd: Crowd, server: Server) -> None:
 
 
 def compare(ledger: Ledger, crowd: Crowd) -> None:
-    """Compare what clients got with what the senders were told."""
+    """Compare the clients' messages with the senders' results."""
     lost = ledger.sent - crowd.where.keys()
     for name in lost:
         group = ledger.groups_of[name]
@@ -467,7 +467,7 @@ def main(arguments: list[str]) -> int:
     """Run the program; return its exit code."""
     options = parse_options(arguments)
     random.seed(options.seed)
-    # So that what was started is stopped.
+    # Stop all started processes.
     signal.signal(signal.SIGTERM, lambda *args: sys.exit("terminated"))
     keep = {"messages": options.kept, "seconds": 3600, "bytes": 2**24}
     settings = {"WEBSOCKET_HISTORY": {"model.*": keep}, "WEBSOCKET_HISTORY_LIMIT": options.limit}

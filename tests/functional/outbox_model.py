@@ -1,8 +1,8 @@
 """A model of the outbox: processes that send with ``stored=True``, and are killed at any moment.
 
 Each transaction increments the counters of some groups, and sends the new values to them. So the
-history of a group must be 1, 2, 3 and so on up to its counter: nothing is lost, nothing is sent
-twice, nothing of a transaction that was rolled back, and all in the order of the transactions.
+history of a group must be 1, 2, 3 and so on up to its counter: no message is lost, sent twice, or
+sent from a transaction that was rolled back, and all arrive in the order of the transactions.
 
 For a longer run, against PostgreSQL and SQLite::
 
@@ -35,14 +35,15 @@ __all__ = ["GROUPS", "databases", "die", "environment", "left", "model", "send"]
 
 GROUPS = [f"room.{number}" for number in range(4)]
 
-#: Processes that run at the same time, and the transactions of each one that is not killed.
+#: Processes that run at the same time, and the number of transactions of each one that is not
+#: killed.
 PROCESSES = 3
 TRANSACTIONS = 150
 
 # Many disks are too slow for hundreds of transactions with fsync().
 _PRAGMAS = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF"
 
-#: The longest time that a process lives, in seconds.
+#: The longest lifetime of a process in seconds.
 LIFE = 0.1
 
 
@@ -70,10 +71,10 @@ def environment(folder: Path, database: dict[str, object], **settings: object) -
 
 
 def model(environment: dict[str, str], *, kills: int) -> str:
-    """Run the model in a process of its own; return its summary.
+    """Run the model in its own process; return its summary.
 
     Raises:
-        CalledProcessError: it has failed, and has written why.
+        CalledProcessError: the model failed, and printed the reason.
     """
     done = _run(environment, "--model", "--kills", str(kills))
     done.check_returncode()
@@ -81,7 +82,7 @@ def model(environment: dict[str, str], *, kills: int) -> str:
 
 
 def send(environment: dict[str, str], *texts: str) -> None:
-    """Send messages to the first group, each in a transaction of its own."""
+    """Send messages to the first group, each in its own transaction."""
     _run(environment, "--send", *texts).check_returncode()
 
 
@@ -206,10 +207,10 @@ def _problems() -> Iterator[str]:
 
 
 def _hand_over() -> None:
-    """Check that a sender that finds rows locked neither waits nor leaves any of its rows.
+    """Check that a sender that finds locked rows neither waits nor leaves its own rows.
 
-    The rows of the group that is locked are left to the sender that holds the lock, which is in
-    the middle of sending. The rows of another group are sent at once.
+    The rows of the locked group are left to the sender that holds the lock, which is still sending.
+    The rows of another group are sent at once.
     """
     from django.db import connection, transaction
 

@@ -31,7 +31,7 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A directory for the history; its path is short, as those of Unix sockets are limited."""
+    """A directory for the history; its path is short, because paths of Unix sockets are limited."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
@@ -43,7 +43,7 @@ def env(request: pytest.FixtureRequest, postgres: PostgresServer, folder: Path) 
 
 
 def test_model(env: dict[str, str]) -> None:
-    """Each committed message is sent once, in order, whatever process is killed at what moment."""
+    """Each committed message is sent once, in order, even if processes are killed at any moment."""
     assert "20 kills" in model(env, kills=20)
 
 
@@ -72,7 +72,7 @@ def member(server: Server) -> Iterator[ClientConnection]:
     indirect=["env"],
 )
 def test_sweep(env: dict[str, str], start_server: StartServer, worker: str, when: str) -> None:
-    """A process that serves sockets sends what a killed process has left, but nothing twice."""
+    """A process that serves sockets sends the rows of a killed process, but no message twice."""
     migrate(env)
     with member(start_server(worker, env=env)) as websocket:
         die(env, "one", "two", when=when)

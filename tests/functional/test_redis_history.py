@@ -84,7 +84,7 @@ def test_workers(kind: str, start: StartServer, broker: RedisServer, tmp_path: P
 
 
 def test_restart_of_redis(start: StartServer, broker: RedisServer) -> None:
-    """After a restart from a snapshot, members are told of a gap, then what is sent, and go on."""
+    """After a restart from a snapshot, members are told of a gap, and then get new messages."""
     with ExitStack() as stack:
         server = start(broker.url)
         sockets = enter(server, stack)

@@ -56,7 +56,7 @@ def talking(server: Server, path: str, **brought: Any) -> Iterator[tuple[Wire, s
 
 @contextmanager
 def without(pid: int) -> Iterator[None]:
-    """Stop a worker meanwhile, so that another one answers."""
+    """Stop a worker during the block, so that another one answers."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -114,7 +114,7 @@ class TestTalk:
                 assert wire.read(7) == b"\x81\x05hello"
 
     def test_own_subprotocol(self, front: Server) -> None:
-        """A view with subprotocols of its own keeps them."""
+        """A view with its own subprotocols keeps them."""
         with front.connect("/subprotocol/", subprotocols=["wsmux.v1"]) as websocket:
             assert websocket.subprotocol is None
 
@@ -151,7 +151,7 @@ class TestBye:
 
     @pytest.mark.parametrize("name", ["own", "stock"])
     def test_restart(self, start_server: StartServer, name: str) -> None:
-        """Before 1012 each client is told another time; other clients are told nothing."""
+        """Before 1012, each client is told a different time; other clients are told nothing."""
         server = start_server(name)
         with ExitStack() as stack:
             wires = [stack.enter_context(talking(server, "/echo/"))[0] for _ in range(5)]
@@ -165,7 +165,7 @@ class TestBye:
                 assert (opcode, payload[:2]) == (8, (1012).to_bytes(2, "big"))
 
     def test_too_slow(self, start_server: StartServer) -> None:
-        """Before 1013 a slow client is told, too."""
+        """Before 1013, a slow client is told when to return."""
         server = start_server("own", env={"TEST_MAX_UNSENT_BYTES": "100000"})
         with server.upgraded("/events/room/v1-slow/", offer(), receive_buffer=4096) as wire:
             assert told(wire)["welcome"]
@@ -179,7 +179,7 @@ class TestBye:
             assert frames[-3][1][:10] == b"\x00\x08 v1-slow"
 
     def test_full(self, start_server: StartServer) -> None:
-        """A refusal is a close with a code, and says when to return."""
+        """A refusal is a close with a code, and tells the client when to return."""
         limits = json.dumps({"WEBSOCKET_MAX_SOCKETS": 1})
         server = start_server("own", env={"TEST_SETTINGS": limits})
         with talking(server, "/echo/"), server.upgraded("/echo/", offer()) as wire:
@@ -192,7 +192,8 @@ class TestReplaced:
     """A client that opens another socket with its id."""
 
     def test_workers(self, start_server: StartServer) -> None:
-        """The older socket closes, in any process, and counts no more, even on a dead line."""
+        """The older socket closes in any process, and no longer counts, even if its connection is
+        dead."""
         settings = {"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS": 1, "WEBSOCKET_CLOSE_TIMEOUT": 60}
         environment = {"TEST_SETTINGS": json.dumps(settings)}
         server = start_server("own", "-w", "2", env=environment)
@@ -210,13 +211,13 @@ class TestReplaced:
                 assert (opcode, payload) == (8, (4900).to_bytes(2, "big") + b"replaced")
                 wire = new
             assert set(seen) == {str(pid) for pid in server.workers}
-            # In the same process, too, and at once: the limit is that of the address.
+            # Also in the same process, and at once: the limit is that of the address.
             with without(next(pid for pid in server.workers if str(pid) != seen[-1])):
                 new, same = stack.enter_context(talking(server, "/events/room/x/", c=client))
             assert (same, told(new)["text"]) == (client, seen[-1])
 
     def test_forged(self, gunicorn: Server) -> None:
-        """Without the right signature a client takes no id over."""
+        """Without the right signature, a client cannot take over an id."""
         with talking(gunicorn, "/echo/") as (wire, client):
             forged = client[:-1] + ("A" if client[-1] != "A" else "B")
             with talking(gunicorn, "/echo/", c=forged) as (_, other):
@@ -225,7 +226,7 @@ class TestReplaced:
             assert told(wire) == {"text": "x"}
 
     def test_excluded(self, start_server: StartServer) -> None:
-        """A client that is excluded by its id gets a message in no process."""
+        """A client that is excluded by its id does not get the message, in any process."""
         server = start_server("own", "-w", "2")
         wait_until(lambda: len(server.workers) == 2, "two workers")
         path = "/events/excluding/v1-excluded/"
@@ -264,10 +265,10 @@ def keeping(request: pytest.FixtureRequest, start_lasting_server: StartServer) -
 
 
 class TestHistory:
-    """What a client has missed."""
+    """Messages that a client missed."""
 
     def test_resume(self, keeping: Server) -> None:
-        """After the welcome and what connect() has sent comes what was missed, then what is new."""
+        """The order is: welcome, messages of connect(), missed messages, new messages."""
         path = "/events/room/v1-resume/"
         with talking(keeping, path) as (wire, client):
             assert told(wire)["text"]
@@ -289,7 +290,7 @@ class TestHistory:
             assert told(wire)["text"].endswith(" four")
 
     def test_gap(self, keeping: Server) -> None:
-        """A client whose messages are not kept any more is told so, and is sent none of them."""
+        """A client whose messages were deleted is told of a gap, and gets none of them."""
         path = "/events/room/v1-gap/"
         with talking(keeping, path) as (wire, _):
             assert told(wire)["text"]
@@ -305,7 +306,7 @@ class TestHistory:
             assert told(wire)["text"].endswith(" new")
 
     def test_query(self, keeping: Server) -> None:
-        """A plain client brings its position in the URL, and gets the messages alone."""
+        """A plain client sends its position in the URL, and gets only messages."""
         path = "/events/room/v1-query/"
         with talking(keeping, path) as (wire, _):
             assert told(wire)["text"]
@@ -332,7 +333,7 @@ class TestHistory:
             assert told(wire)["text"].endswith(" two")
 
     def test_excluded(self, keeping: Server) -> None:
-        """What a client sent to the others is not replayed to it; positions go on."""
+        """A client's own messages are not replayed to it; positions continue."""
         path = "/events/room/v1-left-out/"
         with talking(keeping, path) as (wire, client), talking(keeping, path) as (other, _):
             assert told(wire)["text"]
@@ -350,7 +351,7 @@ class TestHistory:
             assert told(wire) == theirs
 
     def test_marks(self, keeping: Server) -> None:
-        """A view that handles the messages itself is called for those missed, too."""
+        """A view that handles the messages itself is also called for missed ones."""
         path = "/events/watching/v1-marks/"
         with talking(keeping, path) as (wire, _):
             keeping.get("/tell/?group=v1-marks&say=one")
@@ -377,7 +378,7 @@ class TestHistory:
 
 
 class TestMalformed:
-    """What no client of ours brings."""
+    """Malformed and malicious input."""
 
     @pytest.mark.parametrize(
         "name",
@@ -398,7 +399,7 @@ class TestMalformed:
             assert told(wire)["welcome"]["groups"] == {}
 
     def test_ten_thousand_positions(self, gunicorn: Server) -> None:
-        """A header above the server's limit opens nothing, and others are served."""
+        """A header above the server's limit is refused, and other clients are served."""
         positions = {str(number): AT for number in range(10_000)}
         with gunicorn.wire() as wire:
             wire.send(handshake("/echo/", offer(g=positions)))
@@ -409,7 +410,7 @@ class TestMalformed:
         assert "Traceback" not in gunicorn.log
 
     def test_secret(self, start_server: StartServer) -> None:
-        """The signature of an id is in no log."""
+        """No log contains the signature of an id."""
         server = start_server("own", "--access-logfile", "-")
         with talking(server, "/echo/") as (_, client):
             pass

@@ -15,7 +15,7 @@ from .peers import HISTORY, Peer
 
 @pytest.fixture
 def history() -> Iterator[None]:
-    """A store of its own for each test."""
+    """A separate store for each test."""
     changed = override_settings(
         WEBSOCKET_BACKEND="memory://", WEBSOCKET_HISTORY=HISTORY, WEBSOCKET_HISTORY_LIMIT=4
     )

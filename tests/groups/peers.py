@@ -45,7 +45,7 @@ class Hooks(DefaultHooks):
 
 
 class Peer:
-    """The client of a socket: what it has received, and where the messages stop."""
+    """The client of a socket: its messages, and where they stop."""
 
     def __init__(self) -> None:
         self.hooks, self.loop, self.data = Hooks(), Loop(), b""
@@ -86,12 +86,12 @@ def store() -> Store:
 
 
 def arrive(group: Group, position: str, text: str) -> None:
-    """Have a numbered message of another process arrive."""
+    """Deliver a numbered message of another process."""
     pubsub._receive("channel", numbered(position, pack(TEXT, group.name, text.encode())))
 
 
 def elsewhere(group: Group, *texts: str) -> list[str]:
-    """Store messages as another process does, whose publications are lost; return the positions."""
+    """Store messages like another process whose publications are lost; return the positions."""
     stream = stream_of(group.key())
     assert stream is not None
     found = []

@@ -12,7 +12,7 @@ from django_wsmux.groups import clients
 
 
 def test_requests() -> None:
-    """A plain request names its client in a header, with a signature."""
+    """An ordinary request names its client in a header, with a signature."""
     factory, signed = RequestFactory(), clients.sign("someone")
 
     def client_of(value: str) -> Any:
@@ -28,7 +28,7 @@ def test_requests() -> None:
 
 
 def test_rotation() -> None:
-    """Signatures of SECRET_KEY_FALLBACKS are right, too."""
+    """Signatures with SECRET_KEY_FALLBACKS are also accepted."""
     signed = clients.sign("someone")
     assert len(signed) == len("someone~") + 22
     with override_settings(SECRET_KEY="new"):
@@ -39,7 +39,7 @@ def test_rotation() -> None:
 
 
 def test_identities() -> None:
-    """An identity differs from user to user and shows nothing; all anonymous users have one."""
+    """Each user has another identity, which reveals nothing; all anonymous users share one."""
     ann, bob = User(pk=1), User(pk=2)
     assert clients.identity_of(ann) != clients.identity_of(bob)
     assert len(clients.identity_of(ann)) == 22

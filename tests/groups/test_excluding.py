@@ -19,7 +19,7 @@ from tests.connection.conftest import Hooks, Pair
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[], Pair]]:
-    """Returns a function that opens sockets in memory, which are dropped at the end."""
+    """Return a function that opens sockets in memory, which are dropped at the end."""
     pairs: list[Pair] = []
 
     def make() -> Pair:
@@ -45,7 +45,7 @@ def deliver(pairs: list[Pair], exclude: Any) -> list[bytes]:
 
 
 def test_who(connect: Callable[[], Pair]) -> None:
-    """A socket, an id or a list of both is left out."""
+    """A socket, an id or a list of both is excluded."""
     one, two, three = pairs = [connect(), connect(), connect()]
     frame = b"\x81\x02hi"
     assert deliver(pairs, ()) == deliver(pairs, None) == [frame] * 3
@@ -58,7 +58,7 @@ def test_who(connect: Callable[[], Pair]) -> None:
 
 
 def test_any_container(connect: Callable[[], Pair]) -> None:
-    """Sockets may be in any container, however many they are."""
+    """Any container may hold any number of sockets."""
 
     class Everyone:
         def __contains__(self, websocket: object) -> bool:
@@ -85,7 +85,7 @@ def test_pages(connect: Callable[[], Pair]) -> None:
 
 
 def test_by_id(connect: Callable[[], Pair]) -> None:
-    """In a group with history, a socket stands for its client."""
+    """In a group with a history, a socket stands for its client."""
     one, two = connect().websocket, connect().websocket
     ids = (one.client_id, two.client_id)
     assert excluding.exclusion(one, by_id=True) == ((), ids[:1])
@@ -98,7 +98,7 @@ def test_by_id(connect: Callable[[], Pair]) -> None:
 
 @pytest.mark.parametrize("wrong", ["", "a b", "a\n", "x" * 101, "\xe9", [""], ["a"] * 9])
 def test_wrong_ids(wrong: Any) -> None:
-    """Texts that are no ids, and more than eight ids, are errors."""
+    """Texts that are not ids, and more than eight ids, are errors."""
     with pytest.raises(ValueError, match=r"is not the id|at most 8"):
         Group("room").send("hi", exclude=wrong)
 
@@ -110,7 +110,7 @@ def test_wrong_types() -> None:
 
 
 def test_other_processes(connect: Callable[[], Pair]) -> None:
-    """Ids of an envelope are left out, too."""
+    """Ids of an envelope are also excluded."""
     assert fields_of(["a", "b.c"]) == {EXCLUDED: b"a b.c"}
     one, two = connect(), connect()
     for pair in (one, two):

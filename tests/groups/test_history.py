@@ -1,4 +1,4 @@
-"""What is kept of a group: positions, messages, errors."""
+"""The history of a group: positions, messages, errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("history")
 
 
 def test_history() -> None:
-    """The messages that are kept, with their positions and times."""
+    """The history contains the messages with their positions and times."""
     group = Group("room.1")
     start = group.position()
     assert group.history().messages == group.history(since=start).messages == []
@@ -41,7 +41,7 @@ def test_history() -> None:
 
 
 def test_no_history(connect: Callable[[], Peer]) -> None:
-    """Without a pattern, everything about histories is an error that names the setting."""
+    """Without a pattern, all methods of histories raise an error that names the setting."""
     group = Group("other")
     for function in (
         group.position,
