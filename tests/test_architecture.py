@@ -378,7 +378,7 @@ sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 
 
 def test_nothing_of_histories() -> None:
-    """A process without WEBSOCKET_HISTORY imports nothing of what keeps messages."""
+    """A process without WEBSOCKET_HISTORY imports no module that keeps messages."""
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
 
 

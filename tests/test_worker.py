@@ -93,7 +93,7 @@ def test_no_dispatcher(
 
 
 class Body:
-    """A body as middleware wraps it; notes what a server does with it."""
+    """A body as middleware wraps it; records the server's calls."""
 
     def __init__(self) -> None:
         self.noted: list[str] = []

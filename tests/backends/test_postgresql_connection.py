@@ -16,7 +16,7 @@ def conninfo(port: int) -> str:
 
 
 def test_statements(postgres: PostgresServer) -> None:
-    """Texts and binary values pass unchanged; the session survives a statement that fails."""
+    """Texts and binary values pass unchanged; the session survives a failed statement."""
     session = Session(conninfo(postgres.port), TIMEOUT)
     for is_prepared in (False, True, True):
         values = ("caf\u00e9", b"\0\xff")

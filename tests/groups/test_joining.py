@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("history")
 
 
 def test_live_and_replayed(connect: Callable[[], Peer]) -> None:
-    """A member gets each message once; one that returns gets what it has missed first."""
+    """A member gets each message once; one that returns first gets the messages that it missed."""
     group = Group("room.1")
     first = connect()
     assert group.join(first.websocket) == (None, 0)
@@ -44,7 +44,7 @@ def test_live_and_replayed(connect: Callable[[], Peer]) -> None:
 
 
 def test_no_member_here_before(connect: Callable[[], Peer]) -> None:
-    """The first member of a process gets what was sent before, from the store."""
+    """The first member of a process gets earlier messages from the store."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -58,7 +58,7 @@ def test_no_member_here_before(connect: Callable[[], Peer]) -> None:
 
 
 def test_brought(connect: Callable[[], Peer]) -> None:
-    """The position that a client brings is used once, by the name that it sees."""
+    """The position that a client sends is used once, under the name that the client sees."""
     group, user = Group("room.1"), Group.for_user(7)
     ats = group.position(), user.position()
     group.send("1")
@@ -87,7 +87,7 @@ def test_position_without_a_name(connect: Callable[[], Peer]) -> None:
 
 
 def test_gaps(connect: Callable[[], Peer]) -> None:
-    """Nothing is replayed if not all can be, and the client is told the new position."""
+    """If not all messages can be replayed, none is, and the client is told the new position."""
     group = Group("room.1")
     first = group.position()
     for number in range(7):
@@ -113,7 +113,7 @@ def test_gaps(connect: Callable[[], Peer]) -> None:
 
 
 def test_value(connect: Callable[[], Peer]) -> None:
-    """Each member of a group of which one message is kept gets that, unless it has it."""
+    """If a group keeps one message, each member gets it, unless the member already has it."""
     group = Group("price.1")
     early = connect()
     assert group.join(early.websocket) == (None, 0)
@@ -131,7 +131,7 @@ def test_value(connect: Callable[[], Peer]) -> None:
 
 
 def test_forget_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """What is still to be replayed of a group that is forgotten is not sent."""
+    """The rest of a replay is not sent if the group is forgotten."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -146,7 +146,7 @@ def test_forget_during_a_replay(connect: Callable[[], Peer]) -> None:
 
 
 def test_exclude(connect: Callable[[], Peer]) -> None:
-    """An excluded client does not get the message, in a replay either."""
+    """An excluded client does not get the message, nor is it replayed to the client."""
     group = Group("room.1")
     at = group.position()
     peer, other = connect(), connect()
@@ -198,7 +198,7 @@ def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
 
 
 def test_joined_again_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """A member that joins again goes on with its replay."""
+    """The replay of a member continues if it joins again."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -211,7 +211,7 @@ def test_joined_again_during_a_replay(connect: Callable[[], Peer]) -> None:
 
 
 def test_gap_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """After a gap is told, nothing from before it is sent."""
+    """After the client is told of a gap, no earlier messages are sent."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -227,7 +227,7 @@ def test_gap_during_a_replay(connect: Callable[[], Peer]) -> None:
 
 
 def test_new_epoch_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """Nothing is sent of what another process has forgotten, whose publication is lost."""
+    """Messages that another process has forgotten are not sent, even if its publication is lost."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -256,7 +256,7 @@ class Counting:
 
 
 def test_many_return(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many clients return, the store is read once, also if all are told of a gap."""
+    """If many clients return, the store is read once, also if all are told of a gap."""
     group = Group("room.1")
     early = group.position()
     for number in range(7):
@@ -277,7 +277,7 @@ def test_many_return(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatc
 
 
 def test_windows_are_limited(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a client needs is not dropped before it is sent, and afterwards the limit holds."""
+    """Messages that a client needs are not dropped before they are sent; then the limit holds."""
     group = Group("room.1")
     at = group.position()
     group.send("1")

@@ -12,7 +12,7 @@ from django_wsmux.protocol.prepared import PreparedMessage
 
 
 class Socket:
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []

@@ -40,7 +40,7 @@ class Store(MemoryStore):
     """A store that can be away.
 
     Attributes:
-        room: how many messages it takes until it is away.
+        room: how many messages it accepts until it is unavailable.
     """
 
     room = 10**6
@@ -98,7 +98,7 @@ def test_commit() -> None:
 
 @committing
 def test_rollback() -> None:
-    """Nothing is sent of a transaction that is rolled back."""
+    """No message of a transaction that is rolled back is sent."""
     with transaction.atomic():
         put("never")
         transaction.set_rollback(True)
@@ -108,7 +108,7 @@ def test_rollback() -> None:
 
 @committing
 def test_savepoints() -> None:
-    """A message is sent unless its own savepoint is rolled back, whichever came first."""
+    """A message is sent unless its own savepoint is rolled back, in any order."""
     for is_first_lost in (True, False):
         with transaction.atomic():
             for number in range(4):
@@ -168,7 +168,7 @@ def test_no_signals() -> None:
 
 @committing
 def test_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """If the store is away, rows are left to the sweep, and the order stays."""
+    """If the store is unavailable, rows are left to the sweep, and their order is kept."""
     store.room = 2
     with transaction.atomic():
         for number in range(4):
@@ -188,7 +188,8 @@ def test_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
 
 @committing
 def test_back(store: Store) -> None:
-    """A while after the store was away, a sender tries again, with what was left before."""
+    """Some time after a failure of the store, a sender retries, and also sends the rows left
+    before."""
     fill(store, 2)
     put("2")
     assert (sent(), left()) == (["0", "1", "2"], 0)
@@ -196,7 +197,7 @@ def test_back(store: Store) -> None:
 
 @committing
 def test_sweep(store: Store) -> None:
-    """The sweep sends what is left of each group, in order."""
+    """The sweep sends the remaining rows of each group, in order."""
     store.room = 0
     with transaction.atomic():
         for number in range(6):
@@ -228,7 +229,7 @@ def test_large_backlog(store: Store) -> None:
 
 @committing
 def test_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that has sent for a while leaves the rest to others."""
+    """A request that has sent for some time leaves the rest to others."""
     count = 2 * outbox_table.MAX_ROWS
     fill(store, count)
     monkeypatch.setattr(outbox, "_TURN", -1.0)
@@ -252,7 +253,7 @@ def test_twice() -> None:
 
 @committing
 def test_unreadable(caplog: pytest.LogCaptureFixture, store: Store) -> None:
-    """A row that this release cannot read is left to a newer one; other groups go on."""
+    """A row that this release cannot read is left to a newer one; other groups are sent."""
     store.room = 0
     Outbox.objects.create(group=-(2**63), key="x", envelope=b"\xff")
     put("readable")
@@ -271,7 +272,7 @@ def test_excluded() -> None:
 
 
 def test_errors() -> None:
-    """The errors name what is missing."""
+    """The errors name the missing argument or setting."""
     with pytest.raises(ValueError, match="add on_commit=True"):
         ROOM.send("x", stored=True)
     with pytest.raises(ValueError, match="add on_commit=True"):
@@ -289,7 +290,7 @@ class TestInTransaction(TestCase):
     """Tests of projects that run in a transaction."""
 
     def test_capture(self) -> None:
-        """The callbacks can be captured and executed, once and again."""
+        """The callbacks can be captured and executed repeatedly."""
         for number in range(2):
             with self.captureOnCommitCallbacks(execute=True) as callbacks:
                 put(f"{number}")
@@ -300,7 +301,7 @@ class TestInTransaction(TestCase):
         assert sent() == ["0", "0'", "1", "1'"]
 
     def test_no_capture(self) -> None:
-        """Without that, nothing is sent."""
+        """Without capturing, nothing is sent."""
         put("never")
         assert (sent(), left()) == ([], 1)
 
@@ -319,7 +320,7 @@ def test_keys(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @committing
 def test_without_history(store: Store) -> None:
-    """A row of a group that has lost its history in the meantime is sent like other messages."""
+    """A row of a group that no longer has a history is sent like other messages."""
     fill(store, 1)
     with override_settings(WEBSOCKET_HISTORY={}, WEBSOCKET_BACKEND="redis://127.0.0.1:1"):
         outbox.sweep()
@@ -331,7 +332,7 @@ def test_without_history(store: Store) -> None:
 
 @committing
 def test_key_of_the_message() -> None:
-    """A message with a key of its own is sent once, from the outbox or otherwise."""
+    """A message with its own key is sent once, from the outbox or directly."""
     with transaction.atomic():
         ROOM.send("paid", on_commit=True, stored=True, key="order-17")
         ROOM.send("paid again", on_commit=True, stored=True, key="order-17")
@@ -340,7 +341,7 @@ def test_key_of_the_message() -> None:
 
 
 def test_no_sweep_in_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without other processes, as in tests of projects, nothing looks for rows."""
+    """Without other processes, as in tests of projects, no process sweeps."""
     monkeypatch.setattr(pubsub, "starters", [])
     outbox.install()
     pubsub.serve()

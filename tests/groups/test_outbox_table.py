@@ -83,7 +83,7 @@ def test_locked(cause: Exception) -> None:
     ],
 )
 def test_not_locked(cause: Exception) -> None:
-    """Other errors do not mean that."""
+    """Other errors do not mean that another transaction holds a lock."""
     assert not table.is_locked(error(cause))
 
 
@@ -109,7 +109,7 @@ class Nowhere:
 
 
 def test_is_migrated() -> None:
-    """Routers say which databases have the table."""
+    """Routers decide which databases have the table."""
     assert table.is_migrated("default")
     with override_settings(DATABASE_ROUTERS=["tests.groups.test_outbox_table.Nowhere"]):
         assert not table.is_migrated("default")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("history")
 
 
 def test_hole(connect: Callable[[], Peer]) -> None:
-    """What the transport has lost is read from the store; duplicates are dropped."""
+    """Messages that the transport lost are read from the store; duplicates are dropped."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -52,7 +52,7 @@ def test_late(connect: Callable[[], Peer]) -> None:
 
 
 def test_lost_last_message(connect: Callable[[], Peer]) -> None:
-    """The question what has changed finds a last message that was lost."""
+    """Polling finds a last message that was lost."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -65,7 +65,7 @@ def test_lost_last_message(connect: Callable[[], Peer]) -> None:
 
 
 def test_hole_that_is_gone(connect: Callable[[], Peer]) -> None:
-    """Members are told of a gap if what they missed is not kept any more."""
+    """Members are told of a gap if the messages that they missed were deleted."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -99,7 +99,8 @@ def test_forget(connect: Callable[[], Peer]) -> None:
 
 
 def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixture) -> None:
-    """A message without a number, from a process with other settings, is delivered with a gap."""
+    """A message without a number, from a process with different settings, is delivered with a
+    gap."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -110,7 +111,7 @@ def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixtur
 
 
 def test_last_member(connect: Callable[[], Peer]) -> None:
-    """A group without members takes no memory, and begins again with the next one."""
+    """A group without members takes no memory, and starts over with the next member."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -138,7 +139,8 @@ def test_key(connect: Callable[[], Peer]) -> None:
 
 
 def test_slow_member(connect: Callable[[], Peer]) -> None:
-    """A member is told of a dropped message before the next one, once it has room."""
+    """A member is told of a dropped message before the next one, once its backlog is small
+    enough."""
     group = Group("room.1")
     slow, quick = connect(), connect()
     group.join(slow.websocket)

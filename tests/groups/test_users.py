@@ -308,7 +308,7 @@ def test_changed_session(client: WebSocketClient, ann: User) -> None:
 @committing
 @pytest.mark.usefixtures("history")
 def test_deleted_user() -> None:
-    """What is kept for a user is deleted with the user."""
+    """The history of a user's group is deleted with the user."""
     user = User.objects.create_user("ann")
     group = Group.for_user(user)
     group.send("secret")

@@ -1,4 +1,4 @@
-"""Sockets of clients that speak wsmux.v1: what the server tells them, ids, identities."""
+"""Sockets of clients that speak wsmux.v1: the server's frames, ids, identities."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ class Asking(WebSocketView):
 
 
 class Own(WebSocketView):
-    """Has subprotocols of its own."""
+    """Has its own subprotocols."""
 
     subprotocols = ("chat",)
 
 
 class Both(WebSocketView):
-    """Lists ours among its own."""
+    """Lists wsmux.v1 among its own."""
 
     subprotocols = ("chat", "wsmux.v1")
 
 
 class Off(WebSocketView):
-    """Switches it off."""
+    """Declines wsmux.v1."""
 
     realtime = False
 
@@ -179,10 +179,10 @@ def welcome(ws: ClientWebSocket) -> Any:
 
 
 class TestFrames:
-    """What a client is told, and when."""
+    """The order and content of frames."""
 
     def test_order(self, client: WebSocketClient) -> None:
-        """After the welcome comes what connect() has sent, then what groups send."""
+        """The order is: welcome, messages of connect(), messages of groups."""
         with connect(client, "/talk/") as ws:
             told = welcome(ws)
             assert told.pop("groups") == {
@@ -228,7 +228,7 @@ class TestFrames:
             assert ws.receive() == '{"in":"other","text":"hi"}'
 
     def test_mark(self, client: WebSocketClient) -> None:
-        """A numbered message that a view handles itself is followed by its number."""
+        """If a view handles a numbered message itself, the client is told its position."""
         with connect(client, "/seeing/") as ws:
             welcome(ws)
             opened[-1].deliver(PreparedMessage(TEXT, b"hi", "room", AT))
@@ -272,7 +272,7 @@ class TestFrames:
 
     @override_settings(WEBSOCKET_MAX_SOCKETS_PER_USER=1)
     def test_full(self, client: WebSocketClient) -> None:
-        """A user with too many sockets is to return as late as after a refused handshake."""
+        """A user with too many sockets is told to return as late as after a refused handshake."""
         User.objects.create_user("ann")
         first, second = connect(client, "/late/"), connect(client, "/late/")
         for ws in (first, second):
@@ -284,7 +284,7 @@ class TestFrames:
 
     @override_settings(WEBSOCKET_PING_INTERVAL=10, WEBSOCKET_PING_TIMEOUT=15)
     def test_heartbeat(self, client: WebSocketClient) -> None:
-        """The heartbeat is an empty object; the welcome says how long one takes at most."""
+        """The heartbeat is an empty object; the welcome contains the longest interval."""
         with connect(client, "/function/") as ws:
             assert welcome(ws)["ping"] == 15
             assert ws.receive_json()
@@ -356,13 +356,13 @@ class TestSelection:
             assert any("welcome" in each for each in told) is (expected == "wsmux.v1")
 
     def test_early(self, client: WebSocketClient) -> None:
-        """A view that uses the socket before it returns speaks it as well."""
+        """A view that uses the socket before it returns also speaks it."""
         with connect(client, "/early/") as ws:
             assert welcome(ws)["groups"] == {}
             assert ws.receive_json() == {"text": "early"}
 
     def test_plain(self, client: WebSocketClient) -> None:
-        """A client that does not offer it gets the messages alone."""
+        """A client that does not offer it gets only the messages."""
         with client.websocket("/talk/") as ws:
             assert [ws.receive() for _ in range(4)] == ['{"n": 1}', "text", b"\x00", '{"ref":1}']
             Group("room").send_json([1])
@@ -374,7 +374,7 @@ class TestSelection:
 
 
 class TestBrought:
-    """What a client brings."""
+    """Data that a client sends with its handshake."""
 
     def test_not_in_headers(self, client: WebSocketClient) -> None:
         """The entry is in no header that the view sees, and is never selected."""
@@ -384,13 +384,13 @@ class TestBrought:
 
     @pytest.mark.parametrize("path", ["/function/?at=" + AT, "/function/?at=room@" + AT])
     def test_kept_until_taken(self, client: WebSocketClient, path: str) -> None:
-        """A function view finds it, on a plain socket, too."""
+        """A function view finds it, also on a plain socket."""
         with client.websocket(path) as ws:
             assert ws.receive_json() == [True, None]
             assert opened[-1].environ[BROUGHT_KEY].take("room") == AT
 
     def test_dropped(self, client: WebSocketClient) -> None:
-        """It is dropped with the request, and once all is taken."""
+        """It is dropped with the request, or once everything is taken."""
         with connect(client, "/lean/", g={"room": AT, "other": AT}) as ws:
             welcome(ws)
             assert ws.receive_json() == {"data": AT}
@@ -407,10 +407,10 @@ class TestBrought:
 
 
 class TestClientIds:
-    """Ids that clients bring back."""
+    """Ids of clients that return."""
 
     def test_kept(self, client: WebSocketClient) -> None:
-        """A client keeps an id whose signature is right; the page's part is left out."""
+        """A client keeps an id with the right signature, without the name of the page."""
         with connect(client, "/talk/") as ws:
             signed = welcome(ws)["client"]
         assert client_ids.find(signed.partition("~")[0]) is None
@@ -419,7 +419,7 @@ class TestClientIds:
                 assert welcome(ws)["client"] == signed
 
     def test_known_in_connect(self, client: WebSocketClient) -> None:
-        """connect() sees the id that the client has brought."""
+        """connect() sees the id that the client sent."""
         signed = clients.sign("someone")
         with connect(client, "/asking/", c=signed) as ws:
             assert welcome(ws)["client"] == signed
@@ -493,7 +493,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize("path", ["/talk/", "/function/", "/early/"])
     def test_other(self, client: WebSocketClient, ann: User, bob: User, path: str) -> None:
-        """Another one is sent nothing but the close."""
+        """For another user, nothing but the close is sent."""
         client.force_login(bob)
         client.raise_request_exception = False
         for identity in (clients.identity_of(ann), clients.ANONYMOUS, "x"):
@@ -503,7 +503,7 @@ class TestIdentity:
                 assert ws.peek() == []
 
     def test_first_message(self, client: WebSocketClient, ann: User, bob: User) -> None:
-        """The first message tells who the user is."""
+        """The first message identifies the user."""
         for identity in (clients.identity_of(ann), None):
             with connect(client, "/late/", u=identity) as ws:
                 assert welcome(ws)

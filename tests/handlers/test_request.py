@@ -57,6 +57,6 @@ def test_urlconf() -> None:
 
 
 def test_foreign_request() -> None:
-    """The error names the type that middleware has passed on, and the remedy."""
+    """The error names the type that middleware passed on, and the solution."""
     assert str(foreign_request({})).startswith("middleware has passed on <class 'dict'> instead")
     assert "copy.copy()" in str(foreign_request(None))

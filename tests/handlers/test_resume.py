@@ -1,4 +1,4 @@
-"""What a client brings to its handshake, before any view is called."""
+"""Data that a client sends with its handshake, before any view is called."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def handshake(**brought: Any) -> dict[str, Any]:
 
 
 def test_nothing() -> None:
-    """A client that brings nothing leaves nothing in its environ."""
+    """The environ of a client that sends nothing stays the same."""
     environ = {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"a, {PREFIX}!", "QUERY_STRING": "at=x&format=1"}
     resume.read(environ)
     assert environ == {"HTTP_SEC_WEBSOCKET_PROTOCOL": "a", "QUERY_STRING": "at=x&format=1"}

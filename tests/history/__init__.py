@@ -1,1 +1,1 @@
-"""Tests of what numbers and keeps the messages of groups."""
+"""Tests of the stores that number and keep the messages of groups."""

@@ -31,7 +31,7 @@ __all__ = [
     "wait_until",
 ]
 
-#: Seconds that pass soon in a test, on any machine.
+#: A short time in seconds for tests, on any machine.
 SOON = 0.01
 
 
@@ -43,7 +43,7 @@ def stream(
 
 
 def everything(store: Store, of: Stream) -> Reading:
-    """Read all that is kept of a stream."""
+    """Read all messages of a stream."""
     return store.read(of, 0, 10**6)
 
 
@@ -64,7 +64,7 @@ def fill(store: Store, of: Stream, count: int, size: int = 0) -> None:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something that happens in any case, such as the passing of time."""
+    """Wait for a condition that becomes true in any case, for example when time passes."""
     wait_until_said(condition)
 
 
@@ -81,13 +81,13 @@ class StoreContract:
         return store
 
     def make_idle(self, store: Store, of: Stream) -> None:
-        """Change what is stored as if ``IDLE_SECONDS`` had passed since the last message."""
+        """Change the stored data as if ``IDLE_SECONDS`` had passed since the last message."""
         raise NotImplementedError("override make_idle()")
 
     # Numbers
 
     def test_no_row(self, store: Store) -> None:
-        """A stream that nothing was sent to has no epoch; reading writes nothing."""
+        """A stream without messages has no epoch; reading writes nothing."""
         seen, _ = store.changed("")
         for since, limit in ((None, 0), (0, 10)):
             reading = store.read(stream(), since, limit)
@@ -98,7 +98,7 @@ class StoreContract:
         assert moment_of(store.read(stream()).epoch)[1] >= reading.now
 
     def test_numbers(self, store: Store) -> None:
-        """Offsets are dense from 1 on, in each stream; the epoch stays."""
+        """Offsets are dense from 1 on, in each stream; the epoch does not change."""
         first = store.append(stream(), b"a")
         assert first is not None
         assert first.offset == 1
@@ -115,7 +115,8 @@ class StoreContract:
         assert not reading.is_forgotten
 
     def test_epoch(self, store: Store) -> None:
-        """An epoch is the store and the moment when the row was made, by the store's clock."""
+        """An epoch consists of the store and the moment when the row was made, by the store's
+        clock."""
         before = store.read(stream())
         appended = store.append(stream(), b"a")
         assert appended is not None
@@ -190,7 +191,7 @@ class StoreContract:
         assert store.changed(seen)[1] == []
 
     def test_key_expires(self, store: Store) -> None:
-        """A key is remembered for the seconds that came with it, whatever is kept otherwise."""
+        """A key is remembered for its own seconds, regardless of the stream's limits."""
         short = stream(messages=1, seconds=SOON)
         store.append(short, b"a", key="short", key_seconds=SOON)
         store.append(short, b"b", key="long")
@@ -199,7 +200,8 @@ class StoreContract:
         assert store.append(short, b"d", key="long") is None
 
     def test_release(self, store: Store) -> None:
-        """A key that is released is remembered no longer than from then on; others stay."""
+        """A released key is remembered only for the seconds of the call; other keys are
+        unchanged."""
         of = stream()
         for key in ("long", "longer", "short"):
             store.append(of, b"a", key=key, key_seconds=600 if key == "short" else 10**6)
@@ -212,7 +214,7 @@ class StoreContract:
             assert store.append(of, b"c", key=key) is None
 
     def test_key_of_expired_messages(self, store: Store) -> None:
-        """A key outlives its message, also when the store has been swept."""
+        """A key outlives its message, also after a sweep."""
         short = stream(seconds=SOON)
         store.append(short, b"a", key="paid")
         wait_until(lambda: not everything(store, short).entries)
@@ -220,7 +222,7 @@ class StoreContract:
         assert store.append(short, b"b", key="paid") is None
 
     def test_many_keys(self, store: Store) -> None:
-        """A stream remembers ``MAX_KEYS`` keys; the oldest go first."""
+        """A stream remembers ``MAX_KEYS`` keys; the oldest are deleted first."""
         for number in range(MAX_KEYS + 1):
             assert store.append(stream(messages=1), b"a", key=str(number)) is not None
         store.sweep()
@@ -247,7 +249,7 @@ class StoreContract:
         assert (reading.top, reading.first) == (300, 300)
 
     def test_bytes(self, store: Store) -> None:
-        """Only the newest messages are kept that have at most so many bytes together."""
+        """Only the newest messages are kept, up to the limit of bytes."""
         small = stream(bytes=1000)
         for top in range(1, 9):
             store.append(small, b"x" * 300)
@@ -258,7 +260,7 @@ class StoreContract:
         assert offsets(everything(store, small)) == [9]
 
     def test_message_above_bytes(self, store: Store) -> None:
-        """A message that has more bytes than are kept is numbered, and not kept."""
+        """A message that exceeds the limit of bytes is numbered, but not kept."""
         small = stream(bytes=1000)
         store.append(small, b"x")
         store.append(small, b"y" * 1001)
@@ -268,7 +270,7 @@ class StoreContract:
         assert bodies(everything(store, small)) == [b"z"]
 
     def test_other_limits(self, store: Store) -> None:
-        """A reader with smaller limits than the sender gets no more than its own."""
+        """A reader with smaller limits than the sender's gets messages within its own limits."""
         fill(store, stream(), 10, size=100)
         for keep in (stream(messages=3), stream(bytes=399)):
             reading = everything(store, keep)
@@ -322,7 +324,7 @@ class StoreContract:
         newest: bool,
         expected: list[int],
     ) -> None:
-        """A reader gets what it asks for, with the row."""
+        """A reader gets the requested messages and the row."""
         kept = stream(messages=7)
         fill(store, kept, 10, size=100)
         reading = store.read(kept, since, limit, max_bytes=max_bytes, newest=newest)
@@ -333,7 +335,7 @@ class StoreContract:
     # Forgetting
 
     def test_forget(self, store: Store) -> None:
-        """A forgotten stream has nothing, a later epoch, and begins at 1 again."""
+        """A forgotten stream has no messages and a later epoch, and begins at 1 again."""
         fill(store, stream(), 5)
         fill(store, stream("room.2"), 2)
         old = store.read(stream()).epoch
@@ -351,7 +353,7 @@ class StoreContract:
         assert offsets(everything(store, stream("room.2"))) == [1, 2]
 
     def test_forget_nothing(self, store: Store) -> None:
-        """A stream without a row can be forgotten: the position before it is no more valid."""
+        """A stream without a row can be forgotten: the earlier position is no longer valid."""
         epoch = store.forget(stream())
         reading = store.read(stream())
         assert (reading.epoch, reading.is_forgotten, reading.top) == (epoch, True, 0)
@@ -369,7 +371,7 @@ class StoreContract:
     # Changes
 
     def settled(self, store: Store) -> str:
-        """Return what to pass to ``changed()``, once that returns nothing that is old."""
+        """Return a value for ``changed()`` after which no old change is returned."""
         seen = store.changed("")[0]
 
         def is_quiet() -> bool:
@@ -381,7 +383,7 @@ class StoreContract:
         return seen
 
     def test_changed(self, store: Store) -> None:
-        """Messages are found by the next call, and not for ever."""
+        """Messages are found by the next call, and not by all later ones."""
         assert store.changed("")[1] == []
         fill(store, stream("old"), 3)
         assert store.changed("")[1] == []
@@ -408,7 +410,7 @@ class StoreContract:
         assert store.changed(seen)[1] == [Changed("nothing was sent", epoch, 0)]
 
     def test_changed_for_each(self, store: Store) -> None:
-        """Each process asks for itself: what one has seen, the other finds as well."""
+        """Processes are independent: each of them finds every change."""
         other = self.another(store)
         seen = [self.settled(store), self.settled(other)]
         fill(store, stream(), 1)
@@ -416,7 +418,7 @@ class StoreContract:
             assert [each.name for each in handle.changed(since)[1]] == ["room.1"]
 
     def test_changed_many(self, store: Store) -> None:
-        """Every stream that has changed is found, with its newest number."""
+        """Each changed stream is found, with its newest offset."""
         for number in range(300):
             fill(store, stream(f"room.{number}"), 1)
         seen = self.settled(store)
@@ -429,14 +431,14 @@ class StoreContract:
     # Sweeping
 
     def test_sweep_keeps(self, store: Store) -> None:
-        """What has not expired stays."""
+        """Data that has not expired is kept."""
         fill(store, stream(), 5)
         before = everything(store, stream())
         store.sweep()
         assert everything(store, stream())[2:] == before[2:]
 
     def test_sweep_messages(self, store: Store) -> None:
-        """Expired messages are deleted; the numbers and the epoch go on."""
+        """Expired messages are deleted; the offsets and the epoch continue."""
         short = stream(seconds=SOON)
         fill(store, short, 5)
         epoch = store.read(short).epoch
@@ -454,7 +456,7 @@ class StoreContract:
         assert offsets(everything(store, stream())) == [6]
 
     def test_sweep_rows(self, store: Store) -> None:
-        """A row that was idle for long is deleted; what is sent then has a later epoch."""
+        """A row that was idle for long is deleted; later messages have a later epoch."""
         short = stream(seconds=SOON)
         fill(store, short, 5)
         fill(store, stream("room.2"), 1)
@@ -474,7 +476,7 @@ class StoreContract:
         assert moment_of(appended.epoch)[1] > moment_of(old)[1]
 
     def test_sweep_bytes(self, store: Store) -> None:
-        """Beyond ``WEBSOCKET_HISTORY_BYTES``, the oldest messages of all streams go."""
+        """Beyond ``WEBSOCKET_HISTORY_BYTES``, the oldest messages of all streams are deleted."""
         names = [f"room.{number}" for number in range(20)]
         for name in names:
             fill(store, stream(name), 10, size=1000)
@@ -496,7 +498,7 @@ class StoreContract:
     # Together
 
     def test_threads(self, store: Store) -> None:
-        """Threads of two processes number without holes and doubles, in one order."""
+        """Threads of two processes number messages without gaps or duplicates, in one order."""
         handles = store, self.another(store)
         found: list[tuple[int, bytes]] = []
         failures: list[BaseException] = []
@@ -534,7 +536,7 @@ class StoreContract:
         assert last == {"room.1": 200, "room.2": 200}
 
     def test_keys_of_threads(self, store: Store) -> None:
-        """Of several that send with one key at once, one succeeds."""
+        """If several threads send with one key at once, one succeeds."""
         handles = store, self.another(store)
         stored: list[int] = []
 
@@ -569,7 +571,7 @@ class SharedStoreContract(StoreContract):
         raise NotImplementedError("override another()")
 
     def test_fork(self, store: Store) -> None:
-        """A forked child, and its parent, go on with one sequence."""
+        """A forked child and its parent continue with one sequence."""
         fill(store, stream(), 3)
         children = []
         for _ in range(2):

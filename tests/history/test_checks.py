@@ -1,4 +1,4 @@
-"""What the checks say about histories."""
+"""The checks of histories."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def found(*, has_private_tmp: bool = False) -> list[tuple[str | None, str, str |
     ids=str,
 )
 def test_useful_patterns(patterns: list[str]) -> None:
-    """No message for patterns that may match a group that those above them do not match."""
+    """There is no message for patterns that may match a group that the patterns above do not
+    match."""
     with override_settings(WEBSOCKET_HISTORY=dict.fromkeys(patterns, KEEP)):
         assert found() == []
         assert run_checks() == []
@@ -97,7 +98,7 @@ def test_no_store() -> None:
     ],
 )
 def test_private_tmp(backend: str, store: str, is_warned: bool) -> None:
-    """W024 warns of a file that ends with the service."""
+    """W024 warns of a file that is deleted with the service."""
     with override_settings(
         WEBSOCKET_HISTORY={"*": KEEP}, WEBSOCKET_BACKEND=backend, WEBSOCKET_HISTORY_STORE=store
     ):

@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: the contract, publishing, crashes, and what the tables may meet."""
+"""The store in PostgreSQL: the contract, publishing, crashes, and conditions of the database."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="module")
 def fragile_server() -> Iterator[PostgresServer]:
-    """A server that tests harm, and leave running."""
+    """A server that tests may harm, but leave running."""
     server = start_migrated_postgres()
     yield server
     server.stop()
@@ -56,7 +56,7 @@ def fragile_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def make_store() -> Iterator[MakeStore]:
-    """Return a function that makes stores, each with connections of its own."""
+    """Return a function that makes stores, each with its own connections."""
     stores: list[PostgresStore] = []
     aliases: list[str] = []
 
@@ -209,7 +209,7 @@ class TestPublishing:
 
 
 class TestIncarnation:
-    """What may have lost rows begins every stream again."""
+    """Every event that may have lost rows makes every stream begin again."""
 
     def check_lost(self, store: PostgresStore, old: Appended) -> None:
         """Check that a store begins again, later than before."""
@@ -224,7 +224,7 @@ class TestIncarnation:
 
     @pytest.mark.parametrize("how", ["kill", "crash of one process", "restart"])
     def test_restart(self, fragile_server: PostgresServer, make_store: MakeStore, how: str) -> None:
-        """After a crash, and after any restart, what was before counts as gone."""
+        """After a crash or a restart, earlier messages count as lost."""
         store, other = (make_store(fragile_server, how) for _ in range(2))
         fill(store, stream(), 9)
         old = some(store.append(stream(), b"before"))
@@ -244,7 +244,7 @@ class TestIncarnation:
         assert bodies(everything(other, stream())) == [b"after"]
 
     def test_reset_statistics(self, fragile_server: PostgresServer, make_store: MakeStore) -> None:
-        """Sessions of before and after a reset of the statistics agree after one new epoch."""
+        """Sessions from before and after a reset of the statistics agree after one new epoch."""
         before = make_store(fragile_server, "reset")
         old = some(before.append(stream(), b"a"))
         fragile_server.ask("SELECT pg_stat_reset_shared('bgwriter')")
@@ -258,7 +258,7 @@ class TestIncarnation:
     def test_reset_statistics_seen_by_append(
         self, fragile_server: PostgresServer, make_store: MakeStore
     ) -> None:
-        """A session of before a reset appends to the epoch of one that began afterwards."""
+        """A session from before a reset appends to the epoch of a session that began afterwards."""
         before = make_store(fragile_server, "reset before")
         before.append(stream(), b"a")
         fragile_server.ask("SELECT pg_stat_reset_shared('bgwriter')")
@@ -267,7 +267,7 @@ class TestIncarnation:
 
 
 def session(server: PostgresServer, user: str = "postgres") -> Connection:
-    """Return a session of the database in which nothing is committed by itself."""
+    """Return a session of the database without autocommit."""
     return connect(host="127.0.0.1", port=server.port, user=user, dbname="postgres")
 
 
@@ -286,10 +286,10 @@ def is_available(store: PostgresStore) -> bool:
 
 
 class TestTables:
-    """What the store meets in the database."""
+    """Conditions of the database."""
 
     def test_out_of_order(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
-        """A transaction that began first and ends last is not missed, and found once."""
+        """A transaction that began first and ends last is found, and only once."""
         store = make_store(postgres_server, uuid.uuid4().hex)
         names = ["room.1", "room.2", "room.3"]
         for name in names:
@@ -332,7 +332,7 @@ class TestTables:
         make_store: MakeStore,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Many streams that have changed are asked for in pages, and each is found."""
+        """Many changed streams are returned in pages, and each of them is found."""
         page = b"LIMIT %d" % statements.PAGE
         assert page in statements.CHANGED
         monkeypatch.setattr(statements, "CHANGED", statements.CHANGED.replace(page, b"LIMIT 4"))
@@ -346,7 +346,7 @@ class TestTables:
         assert store.changed(seen)[1] == []
 
     def test_two_namespaces(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
-        """Projects that share a database have groups and keys of their own."""
+        """Projects that share a database have separate groups and keys."""
         names = uuid.uuid4().hex, uuid.uuid4().hex
         one, two = (make_store(postgres_server, name) for name in names)
         seen = [store.changed("")[0] for store in (one, two)]
@@ -411,7 +411,8 @@ class TestTables:
         make_store: MakeStore,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The sweep deletes in batches, and deletes all; what is stored meanwhile stays."""
+        """The sweep deletes all expired messages in batches; messages that are stored meanwhile are
+        kept."""
         monkeypatch.setattr(statements, "BATCH", 7)
         store = make_store(postgres_server, uuid.uuid4().hex)
         for number in range(10):
@@ -424,7 +425,7 @@ class TestTables:
         assert kept == [0] * 9 + [1]
 
     def test_newer_layout(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
-        """A process refuses groups that a newer release has written, and keeps others."""
+        """A process refuses groups that a newer release has written, and serves others."""
         store = make_store(postgres_server, uuid.uuid4().hex)
         fill(store, stream(), 1)
         postgres_server.ask(
@@ -473,7 +474,7 @@ class TestTables:
         assert some(make_store(postgres_server, namespace).append(stream(), b"b")).epoch == epoch
 
     def test_read_only(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
-        """A database that accepts no writes is unavailable until it does."""
+        """A read-only database is unavailable until it accepts writes."""
         store = make_store(postgres_server, uuid.uuid4().hex, user="reader")
         postgres_server.ask(
             "CREATE ROLE reader LOGIN SUPERUSER;"

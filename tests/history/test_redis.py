@@ -105,7 +105,7 @@ class TestRedisStore(RedisStoreContract):
         assert self._server.ask("PEXPIRE", f"{self._prefix}:row:{of.name}", "1") == "1\n"
 
     def test_expiry(self, store: Store) -> None:
-        """Every key expires if it is not used any more."""
+        """Every key expires if it is no longer used."""
         store.append(stream(), b"a", key="paid")
         store.forget(stream("room.2"))
         store.append(stream("room.3", seconds=2 * IDLE_SECONDS), b"b")
@@ -132,7 +132,7 @@ class TestRedisStore(RedisStoreContract):
         }
 
     def test_count_of_bytes(self, store: Store) -> None:
-        """The bytes of all messages are counted, whatever becomes of these."""
+        """The bytes of all messages are counted, also when messages are deleted."""
         fill(store, stream(messages=3), 5, size=100)
         assert self.counted() == {600: 300}
         fill(store, stream(bytes=250), 5, size=110)
@@ -154,7 +154,7 @@ class TestRedisStore(RedisStoreContract):
         assert self.counted() == {600: 300}
 
     def test_changes_of_more_than_a_minute_ago(self, store: Store) -> None:
-        """A process that asks rarely is told to read all rows; others find what they missed."""
+        """A process that polls rarely is told to read all rows; others find the changes."""
         first = store.changed("")[0]
         store.append(stream(), b"a")
         second = store.changed(first)[0]
@@ -183,7 +183,8 @@ class TestCluster(RedisStoreContract):
                 server.ask("PEXPIRE", name, "1")
 
     def test_sweep_bytes(self, store: Store) -> None:
-        """Beyond ``WEBSOCKET_HISTORY_BYTES``, each part of the cluster gives up its oldest."""
+        """Beyond ``WEBSOCKET_HISTORY_BYTES``, each part of the cluster deletes its oldest
+        messages."""
         names = [f"room.{number}" for number in range(100)]
         for name in names:
             fill(store, stream(name), 10, size=1000)
@@ -196,7 +197,7 @@ class TestCluster(RedisStoreContract):
             assert offsets(reading) == list(range(reading.first, 11))
 
     def test_spread(self, store: Store) -> None:
-        """All masters keep about the same number of groups, also of users' groups."""
+        """All masters keep about the same number of groups, including users' groups."""
         for shared in (False, True):
             before = [int(server.ask("DBSIZE")) for server in self._servers]
             for number in range(300):
@@ -247,7 +248,8 @@ class TestPublishing:
         return f"redis+cluster://127.0.0.1:{request.getfixturevalue('cluster')[0].port}"
 
     def test_published(self, url: str) -> None:
-        """Other processes hear each message with its number, like a publication of the backend."""
+        """Other processes receive each message with its number, like a publication of the
+        backend."""
         names = ["room.1", "{room}.2", "a}b", "room.3"]
         with make_peers(url, {}, gevent=True) as peer:
             listener, other = peer(*names), peer()
@@ -327,7 +329,8 @@ class TestFaults:
     """Restarts, failovers, a full or a read-only server."""
 
     def test_older_snapshot(self, broker: RedisServer, make: MakeStore) -> None:
-        """After a restart from a snapshot, all is gone: no number of an epoch comes twice."""
+        """After a restart from a snapshot, all messages are lost: no offset of an epoch is used
+        twice."""
         store, other = make(broker.url), make(broker.url)
         fill(store, stream(), 3)
         fill(store, stream("room.2"), 3)
@@ -417,7 +420,7 @@ class TestFaults:
         assert appended.offset == 2
 
     def test_out_of_memory(self, broker: RedisServer, make: MakeStore, namespace: str) -> None:
-        """A full server refuses a message and keeps nothing of it; it still reads and deletes."""
+        """A full server refuses a message and keeps no part of it; it still reads and deletes."""
         store = make(broker.url)
         short = stream("short", seconds=0.01)
         fill(store, stream(), 2)
@@ -437,7 +440,7 @@ class TestFaults:
         assert appended.offset == 3
 
     def test_scripts_flushed(self, broker: RedisServer, make: MakeStore) -> None:
-        """A server that has forgotten the scripts is sent them again."""
+        """The scripts are sent again to a server that no longer has them."""
         store = make(broker.url)
         fill(store, stream(), 2)
         broker.ask("SCRIPT", "FLUSH")
@@ -447,7 +450,7 @@ class TestFaults:
         assert "cmd=evalsha" in broker.ask("CLIENT", "LIST")
 
     def test_newer_layout(self, redis_server: RedisServer, make: MakeStore, namespace: str) -> None:
-        """What a newer release has written is neither read nor changed."""
+        """Data of a newer release is neither read nor changed."""
         store = make(redis_server.url)
         fill(store, stream(), 1)
         redis_server.ask("HSET", f"wsmux:{namespace}:history:row:room.1", "l", "2")

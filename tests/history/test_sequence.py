@@ -29,7 +29,7 @@ def began(top: int = 0) -> Sequence[int]:
 
 
 def test_in_order() -> None:
-    """The next message is delivered, one that was delivered is dropped."""
+    """The next message is delivered; a delivered message is dropped."""
     sequence = began(4)
     assert sequence.accept(EPOCH, 5, 5) is Verdict.DELIVER
     assert sequence.accept(EPOCH, 5, 5) is Verdict.DROP
@@ -38,7 +38,7 @@ def test_in_order() -> None:
 
 
 def test_early() -> None:
-    """Messages that come early are delivered after the missing one."""
+    """Messages that arrive early are delivered after the missing one."""
     sequence = began()
     assert sequence.accept(EPOCH, 2, 2) is Verdict.HOLE
     assert sequence.accept(EPOCH, 3, 3) is Verdict.HOLE
@@ -67,7 +67,7 @@ def test_doubt_during_a_reading() -> None:
 
 
 def test_old_reading() -> None:
-    """A reading that is older than what was delivered takes nothing back."""
+    """A reading that is older than the last delivered message changes nothing."""
     sequence = began(5)
     sequence.accept(EPOCH, 6, 6)
     assert not sequence.advance(reading(5), sequence.news)
@@ -75,7 +75,7 @@ def test_old_reading() -> None:
 
 
 def test_trimmed() -> None:
-    """A hole that is older than what is kept is a gap before the oldest message."""
+    """A hole whose messages were deleted is a gap before the oldest message."""
     sequence = began(5)
     sequence.accept(EPOCH, 20, 20)
     assert sequence.advance(reading(20, since=5, first=11), sequence.news)
@@ -98,7 +98,7 @@ def test_new_epoch() -> None:
 
 
 def test_first_message_of_a_group() -> None:
-    """A row that is made after the sequence has begun is no gap; one that was forgotten is."""
+    """A row that is made after the sequence has begun is not a gap; a forgotten stream is."""
     sequence: Sequence[int] = Sequence()
     sequence.advance(Reading("store", 50), sequence.news)
     assert sequence.position == (epoch_of("store", 50), 0)
@@ -110,7 +110,7 @@ def test_first_message_of_a_group() -> None:
 
 
 def test_row_is_gone() -> None:
-    """A row that is gone is a gap, once."""
+    """A deleted row is a gap, once."""
     sequence = began(5)
     sequence.doubt()
     assert sequence.advance(Reading("other", 2000), sequence.news)
@@ -119,7 +119,7 @@ def test_row_is_gone() -> None:
 
 
 def test_noted() -> None:
-    """What the store says has changed shows a lost last message, and another epoch."""
+    """The changes in the store reveal a lost last message, and another epoch."""
     sequence = began(5)
     assert not sequence.note(EPOCH, 5)
     assert sequence.note(EPOCH, 6)
@@ -129,7 +129,7 @@ def test_noted() -> None:
 
 
 def test_offsets() -> None:
-    """What a client brings continues within what is kept, and is a gap otherwise."""
+    """A position continues if the messages after it are kept, and is a gap otherwise."""
     row = reading(10, first=4)
     assert offset_in(row, Position(EPOCH, 10)) == 10
     assert offset_in(row, Position(EPOCH, 3)) == 3
@@ -157,7 +157,8 @@ def test_before_the_first_message() -> None:
 
 @given(st.lists(st.integers(1, 12), max_size=60), st.data())
 def test_any_order(arrivals: list[int], data: st.DataObject) -> None:
-    """Whatever arrives in any order, and whenever the store is read, each comes once, in order."""
+    """Each message is delivered once and in order, for any arrivals and any readings of the
+    store."""
     sequence = began()
     delivered: list[int] = []
     top = 0

@@ -1,4 +1,4 @@
-"""The store in a SQLite file: the tests of all stores, and what can go wrong with a file."""
+"""The store in a SQLite file: the tests of all stores, and faults of the file."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class TestSQLiteStore(SharedStoreContract):
             handle.close()
 
     def another(self, store: Store) -> Store:
-        """Return a second handle, with a connection of its own."""
+        """Return a second handle, with its own connection."""
         self.handles.append(open_store(self.directory))
         return self.handles[-1]
 
     def make_idle(self, store: Store, of: Stream) -> None:
-        """Set back when the row was used, and has to be looked at."""
+        """Set back the row's time of use, and the time of its sweep."""
         assert isinstance(store, SQLiteStore)
         assert store._connection is not None
         store._connection.execute(
@@ -108,7 +108,7 @@ def sql(store: SQLiteStore, *statements: str) -> None:
 
 
 def test_private(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Only the user can enter the folder, which the sockets of the backend leave alone."""
+    """Only the user can enter the folder, and the backend's sockets are not in it."""
     short_path = tmp_path_factory.mktemp("s")  # the path of a socket is limited
     store = open_store(short_path)
     fill(store, stream(), 1)
@@ -173,7 +173,7 @@ def test_fork_during_use(store: SQLiteStore) -> None:
 
 
 def test_killed(store: SQLiteStore, tmp_path: Path) -> None:
-    """A process that is killed while it sends takes nothing with it."""
+    """If a process is killed while it sends, no message is lost."""
     fill(store, stream(), 1)
 
     def send_for_ever(store: SQLiteStore) -> None:
@@ -191,7 +191,7 @@ def test_killed(store: SQLiteStore, tmp_path: Path) -> None:
 
 
 def test_all_killed(tmp_path: Path) -> None:
-    """What processes have sent outlives them, however they end."""
+    """Messages outlive the processes that sent them, however these end."""
 
     def send_and_die(store: SQLiteStore) -> None:
         fill(store, stream(), 20)
@@ -205,7 +205,7 @@ def test_all_killed(tmp_path: Path) -> None:
 
 
 def test_locked(store: SQLiteStore) -> None:
-    """While another process writes for long, nothing is sent; history can be read."""
+    """While another process writes for long, nothing is sent; the history can be read."""
     fill(store, stream(), 1)
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -223,7 +223,7 @@ def test_locked(store: SQLiteStore) -> None:
 
 
 def test_locked_while_opening(store: SQLiteStore, tmp_path: Path) -> None:
-    """A process that is stopped while it makes the file stops nobody for ever, either."""
+    """A process that is stopped while it makes the file does not block others for ever."""
     fill(store, stream(), 1)
     folder = os.open(Path(store.path).parent, os.O_RDONLY)
     try:
@@ -255,7 +255,7 @@ def test_locked_for_a_moment(store: SQLiteStore) -> None:
 
 
 def test_stopped(store: SQLiteStore, tmp_path: Path) -> None:
-    """A process that is stopped inside its transaction stops nobody for ever."""
+    """A process that is stopped inside its transaction does not block others for ever."""
     fill(store, stream(), 1)
 
     def stop_inside(store: SQLiteStore) -> None:
@@ -304,7 +304,7 @@ print(sorted(send.value.offset for send in sends) == list(range(2, 22)))
 
 
 def test_gevent(tmp_path: Path) -> None:
-    """While greenlets wait for the lock, others run: here the one that has the lock."""
+    """While greenlets wait for the lock, other greenlets run, including the holder of the lock."""
     result = subprocess.run(
         [sys.executable, "-c", GREENLETS, f"local://{tmp_path}"],
         capture_output=True,
@@ -316,7 +316,7 @@ def test_gevent(tmp_path: Path) -> None:
 
 
 def test_full(store: SQLiteStore) -> None:
-    """A full disk: nothing is sent, and numbers go on when there is room."""
+    """On a full disk, nothing is sent, and offsets continue when there is space again."""
     fill(store, stream(), 3)
     assert store._connection is not None
     store._connection.execute("PRAGMA max_page_count = 30")
@@ -327,7 +327,7 @@ def test_full(store: SQLiteStore) -> None:
 
 
 def test_write_fails(store: SQLiteStore, tmp_path: Path) -> None:
-    """A write that the system refuses: here by a limit for files."""
+    """A write that the system refuses, because of a limit for files, is an error."""
     fill(store, stream(), 3)
 
     def send_too_much(store: SQLiteStore) -> None:
@@ -358,7 +358,7 @@ def test_newer_layout(store: SQLiteStore) -> None:
 
 
 def test_old_sqlite(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SQLite without what we need is refused before it makes a file."""
+    """A SQLite that is too old is refused before it makes a file."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     with pytest.raises(BackendMisconfigured, match=r"too old for a history: it must be 3\.35\.0"):
         store.read(stream())
@@ -415,7 +415,7 @@ def test_deleted(store: SQLiteStore, tmp_path: Path, lost: list[str] | None) -> 
 
 
 def test_log_made_again(store: SQLiteStore, tmp_path: Path) -> None:
-    """A process that starts after the log was deleted must not go on with numbers of the past."""
+    """A process that starts after the log was deleted must not continue with old offsets."""
     fill(store, stream(), 3)
     old = store.read(stream()).store
     Path(store.path + "-wal").unlink()
@@ -433,7 +433,7 @@ def test_log_made_again(store: SQLiteStore, tmp_path: Path) -> None:
 
 
 def test_clock_set_back(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new epoch is later than the last one, whatever the clock of the machine does."""
+    """A new epoch is later than the last one, even if the machine's clock is set back."""
     fill(store, stream(), 1)
     old = moment_of(store.read(stream()).epoch)[1]
     monkeypatch.setattr(sqlite, "now", lambda: 1_000_000)
@@ -443,7 +443,7 @@ def test_clock_set_back(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("begin", [0, 4096])
 def test_damaged(store: SQLiteStore, begin: int) -> None:
-    """A damaged file is not used; the error says what to remove."""
+    """A damaged file is not used; the error names the folder to remove."""
     fill(store, stream(), 3)
     store.close()
     with open(store.path, "r+b") as file:
@@ -460,7 +460,7 @@ def test_damaged(store: SQLiteStore, begin: int) -> None:
 
 
 def test_unreadable(store: SQLiteStore) -> None:
-    """A file that cannot be opened."""
+    """A file that cannot be opened is an error."""
     fill(store, stream(), 1)
     store.close()
     os.unlink(store.path)
@@ -470,7 +470,7 @@ def test_unreadable(store: SQLiteStore) -> None:
 
 
 def test_directory_of_others(store: SQLiteStore) -> None:
-    """A directory that others can enter is refused, like for the sockets."""
+    """A directory that other users can enter is refused, as for the sockets."""
     fill(store, stream(), 1)
     store.close()
     Path(store.path).parent.parent.chmod(0o755)
@@ -507,7 +507,7 @@ def test_remote_file_system(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_other_limits_of_stream(store: SQLiteStore) -> None:
-    """A change of the settings holds for messages that were stored before."""
+    """A change of the settings applies to messages that were stored before."""
     fill(store, stream(messages=100), 100)
     fill(store, stream(messages=10), 1)
     assert offsets(everything(store, stream(messages=100))) == list(range(92, 102))
@@ -521,7 +521,7 @@ def test_other_limits_of_stream(store: SQLiteStore) -> None:
 
 
 def test_counts(store: SQLiteStore) -> None:
-    """The sums of each stream are right, whatever deletes messages."""
+    """The counts of each stream are right, however messages are deleted."""
     for of in (stream("a", messages=16), stream("b", bytes=5000), stream("c", seconds=SOON)):
         fill(store, of, 100, size=500)
     fill(store, stream("d"), 10)
@@ -540,7 +540,7 @@ def test_counts(store: SQLiteStore) -> None:
 
 
 def test_space(store: SQLiteStore) -> None:
-    """The file uses its space again, and returns what it does not need."""
+    """The file reuses its space, and returns unused space."""
     for _ in range(20):
         fill(store, stream(messages=10), 100, size=2000)
     store.close()

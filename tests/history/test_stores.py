@@ -1,4 +1,4 @@
-"""Which store a process has."""
+"""The choice of a process's store."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_of_broker(url: str) -> None:
 
 
 def test_after_fork(tmp_path: Path) -> None:
-    """A forked child goes on with the same file, although another thread was making the store."""
+    """A forked child continues with the same file, even if another thread was making the store."""
     with override_settings(WEBSOCKET_HISTORY_STORE=f"local://{tmp_path}"):
         with stores._making:
             child = os.fork()
@@ -131,7 +131,7 @@ def test_after_fork(tmp_path: Path) -> None:
 
 
 def test_own_backend() -> None:
-    """A backend of the project's own has no store."""
+    """A project's own backend has no store."""
     with (
         override_settings(WEBSOCKET_BACKEND="mysite.nats.NatsBackend://127.0.0.1"),
         pytest.raises(ImproperlyConfigured, match=r"mysite\.nats\.NatsBackend:// .*HISTORY_STORE"),

@@ -29,7 +29,7 @@ def filled(first: int, last: int) -> Window[Message]:
 
 
 def test_append() -> None:
-    """The newest messages are kept, without a hole."""
+    """The newest messages are kept, without holes."""
     window = filled(5, 7)
     assert (window.start, offsets(window)) == (4, [5, 6, 7])
     window.append(Message(8), 2)
@@ -83,7 +83,7 @@ def test_single_window_beyond_the_limit() -> None:
 
 
 def test_cleared_window() -> None:
-    """A window that was cleared meanwhile takes nothing from the others."""
+    """A window that was cleared meanwhile does not shorten the others."""
     one, two = filled(1, 3), filled(1, 3)
     windows: Windows[Message] = Windows(limit=one.size)
     windows.use("one", one)

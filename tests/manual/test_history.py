@@ -52,7 +52,7 @@ class Tests(SimpleWebSocketTestCase):
     """The program of the page."""
 
     def test_from_a_page_to_its_socket(self) -> None:
-        """What is sent after the position is replayed when the socket opens."""
+        """Messages after the position are replayed when the socket opens."""
         Group("room.1").send("before")
         NAMES["render"] = render_page
         html = NAMES["room"](RequestFactory().get("/"), room="1")
@@ -68,7 +68,7 @@ class Tests(SimpleWebSocketTestCase):
         assert not NAMES["newest"]("1")
 
     def test_user(self) -> None:
-        """A page can have the position of its user's group; anonymous ones have none."""
+        """A page can have the position of its user's group; anonymous users have none."""
         for user, count in ((User(pk=7), 2), (AnonymousUser(), 1)):
             request: Any = RequestFactory().get("/")
             request.user = user

@@ -113,7 +113,7 @@ def test_clock() -> None:
 
 
 def test_history() -> None:
-    """With the settings of the page, a client that returns has missed nothing."""
+    """With the settings of the page, a client that returns gets all messages."""
     settings: dict[str, Any] = {}
     exec(block("WEBSOCKET_HISTORY"), settings)
     with (

@@ -77,7 +77,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @contextmanager
 def away(proxy: Proxy) -> Iterator[None]:
-    """Cut the line; the client's next handshake waits until the end of the block."""
+    """Cut the connection; the client's next handshake waits until the end of the block."""
     proxy.black_hole()
     proxy.cut()
     yield
@@ -85,7 +85,7 @@ def away(proxy: Proxy) -> Iterator[None]:
 
 
 def test_nothing_is_missed(server: Server, proxy: Proxy) -> None:
-    """Cut lines and new workers: the client gets each message once, in order, and no gap."""
+    """After cuts and restarts, the client gets each message once, in order, and no gap."""
     reader = Reader(proxy.port, "/events/room/wire/")
     wait_until(lambda: reader.has_position, "there is no welcome")
     sent: list[str] = []
@@ -116,7 +116,7 @@ def test_nothing_is_missed(server: Server, proxy: Proxy) -> None:
 
 
 def test_gap(server: Server, proxy: Proxy) -> None:
-    """The client reports a gap if more was sent than is kept, and then goes on."""
+    """The client reports a gap if more messages were sent than are kept, and then continues."""
     reader = Reader(proxy.port, "/events/room/few/")
     wait_until(lambda: reader.has_position, "there is no welcome")
     with server.connect("/events/room/few/") as sender:

@@ -1,1 +1,1 @@
-"""Tests of what operators see of sockets."""
+"""Tests of monitoring."""

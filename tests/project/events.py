@@ -156,7 +156,7 @@ class Room(WebSocketView):
 
 
 class Excluding(Room):
-    """Sends each message to all members but the client whose id it is."""
+    """Sends each message, the id of a client, to all members except that client."""
 
     def receive(self, message: str | bytes) -> None:
         self.group.send_json(message, exclude=str(message))

@@ -28,7 +28,7 @@ class Member(WebSocketView):
 
 
 class Quiet(Member):
-    """The same without a word of its own."""
+    """The same without messages of its own."""
 
     def missed(self, group: Group) -> None:
         pass
@@ -36,7 +36,7 @@ class Quiet(Member):
 
 @csrf_exempt
 def send(request: HttpRequest) -> JsonResponse:
-    """Send messages to groups; tell which of them were sent."""
+    """Send messages to groups; return which of them were sent."""
     sent = []
     wanted: list[dict[str, Any]] = json.loads(request.body)
     for each in wanted:
@@ -50,7 +50,7 @@ def send(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 def forget(request: HttpRequest, name: str) -> HttpResponse:
-    """Forget what is kept of a group."""
+    """Forget the messages of a group."""
     try:
         Group(name).forget()
     except BackendUnavailable:

@@ -1,4 +1,4 @@
-"""The project, whose processes lose, double and delay numbered messages of each other."""
+"""The project, with processes that lose, duplicate and delay each other's numbered messages."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from django_wsmux.protocol.positions import Position, epoch_of, moment_of, parse
     st.integers(0, 10**15),
 )
 def test_round_trip(store: str, moment: int, offset: int) -> None:
-    """A position is parsed from its own text, and its epoch tells store and moment."""
+    """A position is parsed from its own text, and its epoch contains store and moment."""
     position = Position(epoch_of(store, moment), offset)
     assert parse(str(position)) == position
     assert moment_of(position.epoch) == (store, moment)

@@ -1,4 +1,4 @@
-"""The frames of wsmux.v1, and what clients bring."""
+"""The frames of wsmux.v1, and the data that clients send."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class TestFrames:
     def test_text(
         self, kind: int, payload: bytes, name: str, position: str, expected: bytes
     ) -> None:
-        """A message is a field of an object, beside group and position."""
+        """A message is a field of an object, with group and position."""
         frame = v1.wrap(SingleMessage(kind, payload), name, position)
         assert frame == expected.replace(b"%b", AT.encode())
 
     @given(st.text(), st.text(), st.booleans())
     def test_any_text(self, text: str, name: str, is_json: bool) -> None:
-        """Every frame is JSON with what was put into it."""
+        """Every frame is JSON with the original values."""
         try:
             payload = json.dumps(text).encode() if is_json else text.encode()
         except UnicodeEncodeError:
@@ -93,7 +93,7 @@ class TestFrames:
         assert v1.wrap(SingleMessage(BINARY, b"\x00{}"), name, position) == head + b"\x00{}"
 
     def test_others(self) -> None:
-        """Each further frame is an object with one key."""
+        """Every other frame is an object with one key."""
         groups = {"a": (AT, True), "b": (AT, False), "c": (AT, None), "d": (None, None)}
         described = {
             "a": {"at": AT, "recovered": True},
@@ -173,7 +173,7 @@ class TestEntry:
         assert brought("wsmux.v1", bad) is None
 
     def test_malformed_parts(self) -> None:
-        """So does each malformed part of an entry."""
+        """Each malformed part of an entry counts as absent."""
         groups = {"a": AT, "b": 1, "c": "1-2", "": AT, "x" * 201: AT, "d": AT.upper(), "e": None}
         found = brought(entry({"c": 1, "u": ["x"], "g": groups}))
         assert found is not None
@@ -185,7 +185,7 @@ class TestEntry:
             assert (found.client_id, found.identity, found.names) == (None, None, ())
 
     def test_bounds(self) -> None:
-        """Only the first 64 positions are looked at, and only 4 KB are read."""
+        """Only the first 64 positions are used, and only 4 KB are read."""
         found = brought(entry({"g": {str(number): "a.b-1" for number in range(80)}}))
         assert found is not None
         assert len(found.names) == 64
@@ -204,7 +204,7 @@ class TestEntry:
         brought(entry({"g": value}))
 
     def test_manual(self) -> None:
-        """The example of the manual brings a position."""
+        """The example of the manual contains a position."""
         (header,) = re.findall(r"Sec-WebSocket-Protocol: (.+,.+)", WIRE.read_text())
         found = v1.brought_by({"HTTP_SEC_WEBSOCKET_PROTOCOL": header})
         assert found is not None
@@ -215,7 +215,7 @@ class TestQuery:
     """Positions in the query string."""
 
     def test_first_group(self) -> None:
-        """A position without a name is for the first group that has none of its own."""
+        """A position without a name is for the first group without a position of its own."""
         found = brought(query=f"x=1&at={AT}")
         assert found is not None
         assert found.names == ()
@@ -238,7 +238,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("query", ["at=", "at=x", "at=room@", "cat=a@" + AT, "at=room@1-2"])
     def test_malformed(self, query: str) -> None:
-        """What is malformed counts as absent."""
+        """A malformed position counts as absent."""
         assert brought(query=query) is None
 
     def test_entry_wins(self) -> None:

@@ -1,4 +1,4 @@
-"""What a module imports, according to its source."""
+"""The imports of a module, read from its source."""
 
 from __future__ import annotations
 

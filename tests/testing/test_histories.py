@@ -20,7 +20,7 @@ recoveries: list[Recovery] = []
 
 
 class Room(WebSocketView):
-    """Joins a room, and notes gaps."""
+    """Joins a room, and records gaps."""
 
     def connect(self, request: Any, room: str) -> None:
         """Join the room."""
@@ -31,7 +31,7 @@ class Room(WebSocketView):
         self.websocket.send(message)
 
     def missed(self, group: Group) -> None:
-        """Note the gap."""
+        """Record the gap."""
         missed.append(group.name)
 
 
@@ -67,15 +67,15 @@ urlpatterns = [
     WEBSOCKET_HISTORY={"room.*": {"messages": 3, "seconds": 600}},
 )
 class Tests(SimpleWebSocketTestCase):
-    """Sockets whose line dies, and that return."""
+    """Sockets that are cut and return."""
 
     def setUp(self) -> None:
-        """Forget what views of other tests have noted."""
+        """Forget the records of other tests."""
         missed.clear()
         recoveries.clear()
 
     def test_event_view(self) -> None:
-        """A client that returns gets what was sent meanwhile, in order, and then what follows."""
+        """A client that returns gets the messages that it missed, in order, and then later ones."""
         with self.client.websocket("/room/1/") as ws:
             Group("room.1").send("1")
             self.assertReceives(ws, "1")
@@ -105,7 +105,7 @@ class Tests(SimpleWebSocketTestCase):
             assert recoveries[2:] == [(True, 0), (True, 1)]
 
     def test_again_and_again(self) -> None:
-        """A client may return several times; messages that the test has not read yet stay."""
+        """A client may return several times; messages that the test has not read yet are kept."""
         with self.client.websocket("/room/1/") as ws:
             for text in ("1", "2", "3", "4", "5"):
                 Group("room.1").send(text)
@@ -160,7 +160,7 @@ class Tests(SimpleWebSocketTestCase):
             self.assertRecovered(ws)
 
     def test_view_sees_messages_first(self) -> None:
-        """A view with group_receive() is given the missed messages; the client is told how far."""
+        """A view with group_receive() gets the missed messages; the client is told its position."""
         with self.client.websocket("/mine/", ["wsmux.v1"]) as ws:
             ws.receive()
             ws.cut()
@@ -171,7 +171,7 @@ class Tests(SimpleWebSocketTestCase):
             assert ws.receive_json() == {"at": Group("room.1").position(), "in": "room.1"}
 
     def test_store_of_its_own(self) -> None:
-        """A test sees nothing of what other tests have sent."""
+        """A test does not see the messages of other tests."""
         assert not Group("room.1").history().messages
         Group("room.1").send("1")
 
@@ -184,7 +184,7 @@ class Tests(SimpleWebSocketTestCase):
             ws.resume()
 
     def test_page(self) -> None:
-        """What is sent between a page and its socket is replayed."""
+        """Messages between the page and its socket are replayed."""
 
         @resumable("room.{room}")
         def page(request: HttpRequest, room: str) -> HttpResponse:
@@ -217,7 +217,7 @@ class Tests(SimpleWebSocketTestCase):
             self.assertRecovered(ws)
 
     def test_page_without_positions(self) -> None:
-        """The tag says that it needs the decorator, and the decorator that it needs names."""
+        """The errors of the tag and of the decorator name the missing decorator and names."""
         template = Template("{% load websockets %}{% websocket_position %}")
         with pytest.raises(TemplateSyntaxError, match="@resumable"):
             template.render(Context({"request": RequestFactory().get("/")}))

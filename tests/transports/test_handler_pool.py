@@ -91,7 +91,7 @@ assert log == list("ababab"), log
 
 
 def test_idle() -> None:
-    """Greenlets that were not used for a while end, and say so."""
+    """Greenlets that were idle for a while end, and call the function for that."""
     assert not run("""
 handler_pool.IDLE = 0.01
 short = HandlerPool(2, lambda: log.append("retired"))
