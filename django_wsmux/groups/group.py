@@ -224,6 +224,8 @@ class Group:
             history.require_stream(key)
             recovery = joining.join(key, websocket, info, history.parse(since), alias)
         else:
+            if alias is not None:
+                websocket.name_group(self.name, alias)  # messages may arrive during add()
             pubsub.add(key, websocket, info)
             if alias is not None:
                 websocket.hooks.group_joined(websocket, self.name, alias, "", None)
@@ -329,6 +331,9 @@ class Group:
         websocket.cancel_on_close(key)
         pubsub.discard(key, websocket)
         if was_member and self.has_history:
+            from .numbered import is_of
+
+            websocket.discard_held(partial(is_of, key))
             websocket.hooks.group_left(websocket, self.name)
 
     # Sending

@@ -8,7 +8,7 @@ the replay.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.counters import count, counters
 from ..exceptions import BackendUnavailable
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..connection.connection import Connection
 
 __all__ = ["join"]
+
+#: The position of a member of which nothing is known: what follows it is a gap.
+_NOWHERE: Final = Position("0.0", 0)
 
 
 def join(
@@ -63,17 +66,32 @@ def join(
             return NOT_ASKED  # closed meanwhile
         try:
             with tracked.turn:
-                return _admit(tracked, websocket, since, alias)
+                # If members wait for the store, do not wait for it here: others follow.
+                if not tracked.waiting:
+                    return _admit(tracked, websocket, since, alias)
         except BackendUnavailable:
-            # No message can be numbered now, so none is missed: the socket joins later.
-            with sequencer.lock:
-                tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
-                websocket.discard_held(partial(is_of, key))
-            websocket.hooks.group_joined(websocket, name_of(key), alias, None, None)
-            sequencer.read_later(tracked)
-            return NOT_ASKED
+            pass
+        _wait(tracked, websocket, since, alias)
+        return NOT_ASKED
     finally:
         websocket.release()
+
+
+def _wait(
+    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
+) -> None:
+    """Let a member wait for the store, since it cannot be read."""
+    sequence = tracked.sequence
+    if since is None and not tracked.is_value:
+        # Other processes may number messages meanwhile, which it gets, or a gap.
+        since = sequence.position if sequence.has_begun else _NOWHERE
+    with sequencer.lock:
+        if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
+            return  # it has left or closed meanwhile
+        tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
+        websocket.discard_held(partial(is_of, tracked.key))
+    websocket.hooks.group_joined(websocket, name_of(tracked.key), alias, None, None)
+    sequencer.read_later(tracked)
 
 
 def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | None:

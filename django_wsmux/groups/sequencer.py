@@ -352,9 +352,12 @@ class NumberedSequencer(Sequencer):
                 name_of(key),
                 suffix,
             )
-        tracked = self._tracked.get(key)
-        if tracked is not None:
-            self._tell_gap(tracked)
+        with self.lock:
+            tracked = self._tracked.get(key)
+            if tracked is not None and not tracked.is_value:
+                # What is held back is below the position that the gap tells.
+                self._discard_held(tracked)
+                self._tell_gap(tracked)
 
     def _forgotten(self, key: Key) -> None:
         """Discard the messages of a group in this process, and read its new epoch."""

@@ -14,6 +14,7 @@ from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
 from django_wsmux.groups import sequencer as module
 from django_wsmux.groups.numbered import stream_of
+from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.history import memory
 from django_wsmux.history.store import Reading, Store
@@ -163,10 +164,11 @@ class Down:
     """A store that can or cannot be used."""
 
     def __init__(self, real: Store) -> None:
-        self.real, self.is_down = real, True
+        self.real, self.is_down, self.asked = real, True, 0
 
     def __getattr__(self, name: str) -> Any:
         if self.is_down:
+            self.asked += name == "read"
             raise BackendUnavailable("memory://", "down", "")
         return getattr(self.real, name)
 
@@ -195,6 +197,51 @@ def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
     group.send("3")
     assert peer.received == ["1", "3"]
     assert peer.hooks.news[1][-1] is True
+
+
+def test_store_away_for_many(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While members wait for the store, no other one does; each catches up."""
+    group, new, price = Group("room.1"), Group("room.2"), Group("price.1")
+    live = connect()
+    group.join(live.websocket)
+    group.send("1")
+    price.send("9")
+    down = Down(store())
+    monkeypatch.setattr(sequencer, "store", lambda: down)
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    tracked.sequence.doubt()
+    peers = [connect() for _ in range(3)]
+    for peer in peers:
+        for each in (group, new, price):
+            assert each.join(peer.websocket) == (None, 0)
+    assert down.asked == 3
+    down.is_down = False
+    elsewhere(group, "2")
+    elsewhere(new, "3")
+    for each in (group, new, price):
+        waiting = sequencer.tracked(each.key())
+        assert waiting is not None
+        sequencer._read_for(waiting)
+    assert live.received == ["1", "2"]
+    for peer in peers:
+        assert peer.received == ["2", "9"]
+        assert [each[-1] for each in peer.hooks.news] == [None] * 3 + [True, False, None]
+
+
+def test_leave_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """What a socket has not been sent when it leaves is not sent any more."""
+    group, other = Group("room.1"), Group("room.2")
+    ats = group.position(), other.position()
+    group.send("1")
+    other.send("2")
+    peer = connect()
+    peer.websocket.hold()
+    group.join(peer.websocket, since=ats[0])
+    other.join(peer.websocket, since=ats[1])
+    group.leave(peer.websocket)
+    peer.websocket.release()
+    assert peer.received == ["2"]
 
 
 def test_joined_again_during_a_replay(connect: Callable[[], Peer]) -> None:
@@ -467,3 +514,15 @@ def test_leave_during_a_join(connect: Callable[[], Peer], interrupted: Interrupt
     assert interrupted.interruption is None
     assert peer.received == []
     assert peer.hooks.news == []
+
+
+def test_alias_of_a_plain_group(
+    connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that arrives while a socket joins has the name that the client is to see."""
+    group = Group("plain")
+    peer = connect()
+    peer.websocket.use_v1()
+    monkeypatch.setattr(pubsub, "_hear", lambda channel: group.send("1"))
+    group.join(peer.websocket, alias="lobby")
+    assert peer.received == ['{"in":"lobby","text":"1"}']

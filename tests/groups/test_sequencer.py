@@ -110,6 +110,23 @@ def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixtur
     assert "WEBSOCKET_HISTORY" in caplog.text
 
 
+def test_unnumbered_during_a_replay(connect: Callable[[], Peer]) -> None:
+    """The gap ends a replay, which would go on below the position that was told."""
+    group, price = Group("room.1"), Group("price.1")
+    at = group.position()
+    group.send("1")
+    price.send("9")
+    peer = connect()
+    peer.websocket.hold()
+    assert group.join(peer.websocket, since=at) == (True, 1)
+    assert price.join(peer.websocket) == (None, 1)
+    for each in (group, price):
+        pubsub._receive("channel", pack(TEXT, each.name, b"x"))
+    peer.websocket.release()
+    assert peer.received == ["9", "x", "x"]
+    assert [each[:2] for each in peer.hooks.news if each[0] == "gap"] == [("gap", "room.1")]
+
+
 def test_last_member(connect: Callable[[], Peer]) -> None:
     """A group without members takes no memory, and starts over with the next member."""
     group = Group("room.1")
