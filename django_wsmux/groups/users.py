@@ -75,9 +75,13 @@ def join(websocket: Connection, request: HttpRequest) -> tuple[Key, ...]:
         # One string for all windows of a session.
         keys = tuple(map(sys.intern, names))
     plain = keys
-    if names and conf.has_history():
-        plain = tuple(key for key in keys if not _join_history(key, websocket))
-    pubsub.add_all(plain, websocket)
+    try:
+        if names and conf.has_history():
+            plain = tuple(key for key in keys if not _join_history(key, websocket))
+        pubsub.add_all(plain, websocket)
+    except BaseException:
+        leave(websocket, keys)
+        raise
     return keys
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +19,15 @@ from django.urls import path
 
 from django_wsmux.auth import authentication, bearer, first_message, issue_ticket, ticket
 from django_wsmux.decorators import websocket
-from django_wsmux.exceptions import ConnectionClosed
-from django_wsmux.groups import Group
-from django_wsmux.groups.pubsub import members
+from django_wsmux.exceptions import BackendUnavailable, ConnectionClosed
+from django_wsmux.groups import Group, users
+from django_wsmux.groups.pubsub import members, pubsub
 from django_wsmux.responses import WebSocketResponse
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
 from tests.handlers.test_handshake import refusal
+
+from .peers import Peer
 
 #: Closing sockets on commit needs a transaction that commits.
 committing = pytest.mark.django_db(transaction=True)
@@ -315,3 +318,22 @@ def test_deleted_user() -> None:
     assert group.history().messages
     user.delete()
     assert not group.history().messages
+
+
+@pytest.mark.usefixtures("history")
+def test_broker_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that cannot join all of its groups is in none of them."""
+    identity = SimpleNamespace(user=SimpleNamespace(pk=7), session_key="key")
+    request: Any = SimpleNamespace(identity=identity)
+    websocket = connect().websocket
+    add_all = pubsub.add_all
+
+    def add_some(keys: Collection[Any], *args: Any) -> None:
+        add_all(keys, *args)
+        if any("@session" in key for key in keys):
+            raise BackendUnavailable("redis://", "down", "")
+
+    monkeypatch.setattr(pubsub, "add_all", add_some)
+    with pytest.raises(BackendUnavailable):
+        users.join(websocket, request)
+    assert members.of("@user:7") == []
