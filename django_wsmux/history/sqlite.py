@@ -219,7 +219,7 @@ class SQLiteStore(Store):
         while True:
             try:
                 with self._lock:
-                    connection = self._connection or self._open()
+                    connection = self._connection = self._file.present(self._connection)
                     try:
                         return work(connection, *args)
                     except BaseException as error:

@@ -168,6 +168,7 @@ class HistoryFile:
         self._private = PrivateDirectory(url, namespace)
         self._url = url.partition("?")[0]
         self._identity: _Identity | None = None
+        self._opened = ""
         self.store = ""
 
     @property
@@ -209,7 +210,7 @@ class HistoryFile:
                         connection = self._connect()
                         self._fill(connection)
                     self.store = connection.execute("SELECT id FROM store").fetchone()[0]
-                    self._identity = self._identify()
+                    self._identity, self._opened = self._identify(), self.path
                 except BaseException:
                     connection.close()
                     raise
@@ -222,6 +223,20 @@ class HistoryFile:
         if self.is_current():
             self._identity = None
         connection.close()
+
+    def present(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        """Return the connection; open the file again if another one is in its place, or none.
+
+        Cleaners of /tmp delete files. What is stored in a deleted file is lost to the others.
+
+        Raises:
+            FileBusy, BackendUnavailable, sqlite3.Error: see ``open()``.
+        """
+        if connection is not None:
+            if self._identity is not None and _identity(self._opened) == self._identity[0]:
+                return connection
+            self.close(connection)
+        return self.open()
 
     def is_current(self) -> bool:
         """Return whether the path still leads to the file that was opened."""
@@ -310,15 +325,7 @@ class HistoryFile:
         return tuple(self.path + suffix for suffix in ("", "-wal", "-shm"))
 
     def _identify(self) -> _Identity:
-        found: list[tuple[int, int] | None] = []
-        for path in self._paths():
-            try:
-                status = os.stat(path)
-            except OSError:
-                found.append(None)
-            else:
-                found.append((status.st_dev, status.st_ino))
-        return tuple(found)
+        return tuple(map(_identity, self._paths()))
 
     def _has_lost_part(self) -> bool:
         """Return whether the log was deleted while the file was open.
@@ -335,6 +342,15 @@ class HistoryFile:
         for path in self._paths():
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file on this machine; ``None`` if it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def now() -> int:

@@ -552,3 +552,15 @@ def test_space(store: SQLiteStore) -> None:
     store.sweep()
     store.close()
     assert os.path.getsize(store.path) < 2_000_000
+
+
+def test_deleted_while_it_is_used(store: SQLiteStore, tmp_path: Path) -> None:
+    """No message is stored in a deleted file, also by a process that sweeps nothing."""
+    other = open_store(tmp_path)
+    fill(store, stream(), 2)
+    fill(other, stream(), 1)
+    shutil.rmtree(Path(store.path).parent)
+    fill(store, stream(), 1)
+    fill(other, stream(), 1)
+    assert store.read(stream()).top == other.read(stream()).top == 2
+    other.close()
