@@ -109,7 +109,12 @@ def broker_of(store: str, directory: Path, settings: dict[str, Any]) -> Iterator
 
 @contextmanager
 def serving(
-    store: str, directory: Path, *options: str, losses: float = 0.0, **settings: Any
+    store: str,
+    directory: Path,
+    *options: str,
+    losses: float = 0.0,
+    tells_reads: bool = False,
+    **settings: Any,
 ) -> Iterator[tuple[Server, Broker]]:
     """Run gunicorn with the test project, and the servers that the store needs.
 
@@ -119,6 +124,7 @@ def serving(
         options: further options of gunicorn.
         losses: the share of messages between processes that is lost; as many are duplicated, and as
             many are delayed.
+        tells_reads: print a line for each reading of the store in SQLite.
         settings: settings of the project.
     """
     workers = "1" if store == "memory" else "4"
@@ -127,7 +133,11 @@ def serving(
             "own",
             *("-w", workers, "--timeout", "120", "--graceful-timeout", "20", *options),
             application="tests.project.lossy",
-            env={**broker.env, "TEST_LOSSES": str(losses)},
+            env={
+                **broker.env,
+                "TEST_LOSSES": str(losses),
+                "TEST_READS": "1" if tells_reads else "",
+            },
         )
         try:
             server.wait_for_log(rf"(?s)(?:\] WebSockets: groups by.*){{{workers}}}")

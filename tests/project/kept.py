@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import engines
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from django_wsmux.decorators import resumable
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
+from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.views import WebSocketView
 
 
@@ -58,6 +62,24 @@ def forget(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+def die(request: HttpRequest, name: str) -> HttpResponse:
+    """Be killed between storing a message and publishing it."""
+
+    def transmit(channel: str, payload: bytes) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pubsub.transmit = transmit  # type: ignore[method-assign]
+    Group(name).send("last words")
+    raise AssertionError("still alive")
+
+
+@resumable("{name}")
+def page(request: HttpRequest, name: str) -> HttpResponse:
+    """Render the position of a group."""
+    template = engines["django"].from_string("{% load websockets %}{% websocket_position %}")
+    return HttpResponse(template.render({}, request))
+
+
 def position(request: HttpRequest, name: str) -> HttpResponse:
     """Answer with the position of a group."""
     try:
@@ -69,6 +91,8 @@ def position(request: HttpRequest, name: str) -> HttpResponse:
 urlpatterns = [
     path("kept/send/", send),
     path("kept/forget/<name>/", forget),
+    path("kept/die/<name>/", die),
+    path("kept/page/<name>/", page),
     path("kept/position/<name>/", position),
 ]
 websocket_urlpatterns = [
