@@ -192,8 +192,7 @@ class TestReplaced:
     """A client that opens another socket with its id."""
 
     def test_workers(self, start_server: StartServer) -> None:
-        """The older socket closes in any process, and no longer counts, even if its connection is
-        dead."""
+        """The older socket closes in any process, and stops counting, even if its peer is dead."""
         settings = {"WEBSOCKET_MAX_SOCKETS_PER_ADDRESS": 1, "WEBSOCKET_CLOSE_TIMEOUT": 60}
         environment = {"TEST_SETTINGS": json.dumps(settings)}
         server = start_server("own", "-w", "2", env=environment)

@@ -1,4 +1,4 @@
-"""Joining a group with a history: replays, gaps, a store that is away, or is read meanwhile."""
+"""Joining a group with a history: replays, gaps, and failures and readings of the store."""
 
 from __future__ import annotations
 

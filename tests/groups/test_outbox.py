@@ -188,8 +188,7 @@ def test_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
 
 @committing
 def test_back(store: Store) -> None:
-    """Some time after a failure of the store, a sender retries, and also sends the rows left
-    before."""
+    """A sender retries some time after a failure of the store, and sends the earlier rows, too."""
     fill(store, 2)
     put("2")
     assert (sent(), left()) == (["0", "1", "2"], 0)

@@ -99,8 +99,7 @@ def test_forget(connect: Callable[[], Peer]) -> None:
 
 
 def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixture) -> None:
-    """A message without a number, from a process with different settings, is delivered with a
-    gap."""
+    """A message without a number (from a process with different settings) causes a gap."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -156,8 +155,7 @@ def test_key(connect: Callable[[], Peer]) -> None:
 
 
 def test_slow_member(connect: Callable[[], Peer]) -> None:
-    """A member is told of a dropped message before the next one, once its backlog is small
-    enough."""
+    """A member is told of a dropped message before the next one, once it has caught up."""
     group = Group("room.1")
     slow, quick = connect(), connect()
     group.join(slow.websocket)

@@ -115,8 +115,7 @@ class StoreContract:
         assert not reading.is_forgotten
 
     def test_epoch(self, store: Store) -> None:
-        """An epoch consists of the store and the moment when the row was made, by the store's
-        clock."""
+        """An epoch is the store, and the moment when the row was made by the store's clock."""
         before = store.read(stream())
         appended = store.append(stream(), b"a")
         assert appended is not None
@@ -200,8 +199,7 @@ class StoreContract:
         assert store.append(short, b"d", key="long") is None
 
     def test_release(self, store: Store) -> None:
-        """A released key is remembered only for the seconds of the call; other keys are
-        unchanged."""
+        """A released key expires after the seconds of the call; other keys are unchanged."""
         of = stream()
         for key in ("long", "longer", "short"):
             store.append(of, b"a", key=key, key_seconds=600 if key == "short" else 10**6)

@@ -37,8 +37,7 @@ def found(*, has_private_tmp: bool = False) -> list[tuple[str | None, str, str |
     ids=str,
 )
 def test_useful_patterns(patterns: list[str]) -> None:
-    """There is no message for patterns that may match a group that the patterns above do not
-    match."""
+    """A pattern that may match a group that no pattern above it matches gets no message."""
     with override_settings(WEBSOCKET_HISTORY=dict.fromkeys(patterns, KEEP)):
         assert found() == []
         assert run_checks() == []

@@ -411,8 +411,7 @@ class TestTables:
         make_store: MakeStore,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The sweep deletes all expired messages in batches; messages that are stored meanwhile are
-        kept."""
+        """The sweep deletes all expired messages in batches; new messages are kept."""
         monkeypatch.setattr(statements, "BATCH", 7)
         store = make_store(postgres_server, uuid.uuid4().hex)
         for number in range(10):

@@ -183,8 +183,7 @@ class TestCluster(RedisStoreContract):
                 server.ask("PEXPIRE", name, "1")
 
     def test_sweep_bytes(self, store: Store) -> None:
-        """Beyond ``WEBSOCKET_HISTORY_BYTES``, each part of the cluster deletes its oldest
-        messages."""
+        """Beyond ``WEBSOCKET_HISTORY_BYTES``, each part deletes its oldest messages."""
         names = [f"room.{number}" for number in range(100)]
         for name in names:
             fill(store, stream(name), 10, size=1000)
@@ -248,8 +247,7 @@ class TestPublishing:
         return f"redis+cluster://127.0.0.1:{request.getfixturevalue('cluster')[0].port}"
 
     def test_published(self, url: str) -> None:
-        """Other processes receive each message with its number, like a publication of the
-        backend."""
+        """Other processes receive each message with its number, like other publications."""
         names = ["room.1", "{room}.2", "a}b", "room.3"]
         with make_peers(url, {}, gevent=True) as peer:
             listener, other = peer(*names), peer()
@@ -329,8 +327,7 @@ class TestFaults:
     """Restarts, failovers, a full or a read-only server."""
 
     def test_older_snapshot(self, broker: RedisServer, make: MakeStore) -> None:
-        """After a restart from a snapshot, all messages are lost: no offset of an epoch is used
-        twice."""
+        """After a restart from a snapshot, all messages are lost; no position is used twice."""
         store, other = make(broker.url), make(broker.url)
         fill(store, stream(), 3)
         fill(store, stream("room.2"), 3)

@@ -157,8 +157,7 @@ def test_before_the_first_message() -> None:
 
 @given(st.lists(st.integers(1, 12), max_size=60), st.data())
 def test_any_order(arrivals: list[int], data: st.DataObject) -> None:
-    """Each message is delivered once and in order, for any arrivals and any readings of the
-    store."""
+    """Each message is delivered once and in order, for any arrivals and any readings."""
     sequence = began()
     delivered: list[int] = []
     top = 0
