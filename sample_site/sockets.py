@@ -41,9 +41,9 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send each line to every window, and the names of those who are here on request.
+    """Send each line to every window, and on request the names of all users.
 
-    A window that returns brings its position, and gets the lines that it has missed.
+    A window that returns sends its position, and gets the lines that it missed.
     """
     group = Group("chat")
     if group.join(websocket).recovered is False:
@@ -85,7 +85,7 @@ def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
     """Send a line to everyone."""
     form = LineForm(data)
     if form.is_valid():
-        # A window that returns may get a line again: it knows it by the id.
+        # A window that returns may get a line again, and recognizes it by the id.
         group.send_json({"id": get_random_string(12), "sent": timezone.now(), **form.as_message()})
     else:
         websocket.send_json({"errors": form.errors.get_json_data()})

@@ -101,7 +101,7 @@ class ChatTests(SimpleWebSocketTestCase):
             self.assertSays(ada, LINE)
 
     def test_returning(self) -> None:
-        """A window that was away gets what was said meanwhile."""
+        """A window that was offline gets the lines that it missed."""
         with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as grace:
             grace.cut()
             ada.send_json(LINE)
@@ -110,7 +110,7 @@ class ChatTests(SimpleWebSocketTestCase):
             self.assertSays(grace, LINE)
 
     def test_away_for_too_long(self) -> None:
-        """A window that cannot get what it has missed is told so."""
+        """A window that cannot get the missed lines is told of a gap."""
         with self.client.websocket("/chat/") as ws:
             ws.cut()
             Group("chat").forget()
@@ -252,7 +252,7 @@ class PageTests(SimpleWebSocketTestCase):
             self.assertContains(self.client.get(url), f'"ws://testserver{url}"')
 
     def test_page_knows_its_position(self) -> None:
-        """What is said before the socket opens is sent when it opens."""
+        """Lines from before the socket opened are sent when it opens."""
         page = self.client.get("/chat/").content.decode()
         Group("chat").send_json(LINE)
         (url,) = re.findall(r'"ws://testserver(/chat/\?at=[^"]+)"', page)

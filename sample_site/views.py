@@ -28,7 +28,7 @@ class Page(TemplateView):
 def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
     """Show the chat, over groups or over Redis.
 
-    The page knows how far the group was, so its socket sends what was said since then.
+    The page contains the position of the group, so its socket gets all later lines.
     """
     missing = what_redis_lacks() if socket_name == "redis-chat" else ""
     context = {"socket": socket_name, "missing": missing, "redis_url": settings.REDIS_URL}

@@ -365,7 +365,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
             self._send_as(JSON, text.encode())
 
     def send_bare(self, text: str) -> None:
-        """Send a text without what a subprotocol adds to messages; for internal use.
+        """Send a text without the additions of a subprotocol; for internal use.
 
         Args:
             text: to a client of ``wsmux.v1``, a JSON object that is a frame of its own.

@@ -89,7 +89,7 @@ def is_identity(identity: str, user_id: str | None) -> bool:
     if user_id is None:
         return identity == ANONYMOUS
     digests = _digests("django_wsmux.identity", user_id)
-    # A lone surrogate cannot be compared.
+    # A non-ASCII text cannot be compared.
     return identity.isascii() and any(constant_time_compare(identity, digest) for digest in digests)
 
 

@@ -188,7 +188,7 @@ class Group:
             info: what ``members()`` shows for it, in values that ``send_json()`` accepts; ``None``
                 changes nothing.
             since: the position of the last message that the client has; ``None`` for the position
-                that the client brought.
+                that the client sent.
             alias: the name of the group that the client sees; ``None`` for its own name.
 
         Returns:
@@ -568,7 +568,7 @@ def _put(
     if not conf.get("WEBSOCKET_OUTBOX"):
         raise ImproperlyConfigured(
             "stored=True needs WEBSOCKET_OUTBOX = True: then each process that serves sockets "
-            "sends what a process that died has left"
+            "sends the messages of a process that died"
         )
     using = on_commit if isinstance(on_commit, str) else None
     outbox.put(key, kind, payload, ids, once=once, using=using)

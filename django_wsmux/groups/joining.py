@@ -87,7 +87,7 @@ def _wait(
         since = sequence.position if sequence.has_begun else _NOWHERE
     with sequencer.lock:
         if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
-            return  # it has left or closed meanwhile
+            return  # left or closed meanwhile
         tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
         websocket.discard_held(partial(is_of, tracked.key))
     websocket.hooks.group_joined(websocket, name_of(tracked.key), alias, None, None)
@@ -140,7 +140,7 @@ def _admit(
             # The lock is kept until the member is live: otherwise the window may change.
             if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
                 tracked.waiting.pop(websocket, None)
-                return NOT_ASKED  # it has left or closed meanwhile
+                return NOT_ASKED  # left or closed meanwhile
             if reading is None:
                 is_ready = _is_covered(tracked, since)
             else:

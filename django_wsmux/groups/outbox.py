@@ -205,7 +205,7 @@ def _send_locked(alias: str, groups: Collection[int]) -> int:
         try:
             return _send_rows(alias, rows)
         except BackendUnavailable as error:
-            problem = error  # commit the deletion of what has been sent
+            problem = error  # commit the deletion of the sent rows
     raise problem
 
 

@@ -158,7 +158,7 @@ class NumberedSequencer(Sequencer):
         return self._tracked.get(key)
 
     def is_over(self, tracked: Tracked) -> bool:
-        """Return whether all members that a group had here have left."""
+        """Return whether all of a group's members in this process have left."""
         return self._tracked.get(tracked.key) is not tracked
 
     # Sending
@@ -206,7 +206,7 @@ class NumberedSequencer(Sequencer):
     def _read_here(self, key: Key) -> None:
         """Read the row of a group if it is in doubt, as after the group's first message.
 
-        So a sender, or a test, need not wait for a thread.
+        A sender, or a test, then need not wait for a thread.
         """
         tracked = self._tracked.get(key)
         if tracked is not None and tracked.sequence.is_stale and not hub_thread.is_foreign():
@@ -434,7 +434,7 @@ class NumberedSequencer(Sequencer):
     def use(self, tracked: Tracked) -> None:
         """Note that the window of a group was used; the lock must be held."""
         if not self.is_over(tracked):
-            # A message may have closed the last member, as it was too slow.
+            # A message may have closed the last member, because it was too slow.
             self._windows.use(tracked.key, tracked.window)
 
     def read_later(self, tracked: Tracked) -> None:

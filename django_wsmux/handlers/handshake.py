@@ -359,7 +359,7 @@ class Handshake:
             # Otherwise the first message identifies the user.
             closed = closed or resume.check(meta, hooks.groups)
         if closed is not None:
-            # The view sent its messages to a user who is no longer signed in, or to another one.
+            # The messages of the view are for a user who has signed out, or for another one.
             websocket.unsend()
             websocket.close(*closed)
         elif websocket.subprotocol == handshake.V1:

@@ -338,7 +338,7 @@ return epoch
 """
 )
 
-#: Returns what the server does when its memory is full.
+#: Returns the policy of the server for a full memory.
 POLICY: Final = Script(
     "return string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:([%w-]+)')"
 )

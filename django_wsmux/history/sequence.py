@@ -130,7 +130,7 @@ class Sequence(Generic[Message]):
         """Deliver nothing more until the row of the store has been read.
 
         Args:
-            is_forgotten: whether the stream was forgotten. Readings that began before are void.
+            is_forgotten: whether the stream was forgotten. Readings that began earlier are void.
         """
         self._is_stale = True
         doubts, forgotten, messages = self.news
@@ -176,7 +176,7 @@ class Sequence(Generic[Message]):
         return self.is_behind
 
     def advance(self, reading: Reading, news: News) -> bool:
-        """Compare a reading of the store with what was delivered; return whether there is a gap.
+        """Compare a reading with the delivered messages; return whether there is a gap.
 
         Afterwards the entries above ``offset`` are to be delivered; call ``delivered()`` for each.
         After a gap the sequence has begun again before the oldest message that is kept. The first

@@ -386,7 +386,7 @@ class SQLiteStore(Store):
         else:
             due = used + _IDLE
             if due <= moment:
-                # The row with the last number stays, so that numbers do not go back.
+                # The row with the last number stays, so that numbers never decrease.
                 if connection.execute(_DELETE_STREAM, (number,)).rowcount:
                     connection.execute("DELETE FROM key WHERE stream = ?", (number,))
                 due = moment + _IDLE

@@ -154,7 +154,7 @@ def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-# What a client brings
+# Data from the client
 
 
 class Brought:

@@ -23,7 +23,7 @@ def run(*options: str) -> str:
 
 @pytest.mark.parametrize("store", STORES)
 def test_nothing_is_missed(store: str) -> None:
-    """Every client gets every message once, in one order, while lines and workers fail."""
+    """Every client gets every message once, in one order, while connections and workers fail."""
     if store == "redis":
         need("redis-server")
     elif store == "postgres" and find_postgres() is None:

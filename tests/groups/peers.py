@@ -103,7 +103,7 @@ def elsewhere(group: Group, *texts: str) -> list[str]:
 
 
 def forget_elsewhere(group: Group, *, is_lost: bool = False) -> None:
-    """Forget a group as another process does, whose publication may be lost."""
+    """Forget a group like another process whose publication may be lost."""
     stream = stream_of(group.key())
     assert stream is not None
     store().forget(stream)

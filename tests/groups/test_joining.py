@@ -340,14 +340,14 @@ def test_windows_are_limited(connect: Callable[[], Peer], monkeypatch: pytest.Mo
 
 
 class Interrupted:
-    """A store after whose next reading something else happens before the reader goes on."""
+    """A store that runs a function after its next reading, before the reader continues."""
 
     def __init__(self, real: Store) -> None:
         self.real = real
         self.interruption: Callable[[], object] | None = None
 
     def read(self, *args: Any, **options: Any) -> Reading:
-        """Read, then let happen what has to."""
+        """Read, then run the function."""
         reading = self.real.read(*args, **options)
         interruption, self.interruption = self.interruption, None
         if interruption is not None:
@@ -368,7 +368,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
 
 @contextmanager
 def meanwhile(act: Callable[[], object]) -> Iterator[None]:
-    """Do something in a thread during the block, and wait for its end."""
+    """Run a function in a thread during the block, and wait for its end."""
     thread = threading.Thread(target=act)
     thread.start()
     yield
@@ -377,7 +377,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
 
 
 def test_join_during_a_repair(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
-    """A client that returns while a hole is filled gets each message once, as the others do."""
+    """A client that returns while a hole is filled gets each message once, like the others."""
     group = Group("room.1")
     live, returning = connect(), connect()
     group.join(live.websocket)
@@ -424,7 +424,7 @@ def test_join_during_a_replay(connect: Callable[[], Peer]) -> None:
 
 
 def test_replay_that_is_trimmed(connect: Callable[[], Peer]) -> None:
-    """What is to be replayed is not lost when it is not kept any more."""
+    """The messages of a replay are not lost when the store deletes them."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -444,7 +444,7 @@ def test_replay_that_is_trimmed(connect: Callable[[], Peer]) -> None:
 def test_join_during_forget(
     connect: Callable[[], Peer], interrupted: Interrupted, is_lost: bool
 ) -> None:
-    """A client that returns while the group is forgotten is told the new epoch at last."""
+    """A client that returns while the group is forgotten is finally told the new epoch."""
     group = Group("room.1")
     at = group.position()
     group.send("1")
@@ -465,7 +465,7 @@ def test_join_during_forget(
 
 
 def test_two_in_one_tick(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that is forgotten twice at one moment has two new epochs."""
+    """A group that is forgotten twice at the same moment has two new epochs."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -488,7 +488,7 @@ def test_two_in_one_tick(connect: Callable[[], Peer], monkeypatch: pytest.Monkey
 
 
 def test_forgotten_while_repaired(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
-    """A reading from before forget() does not bring back what was forgotten."""
+    """A reading from before forget() does not restore the forgotten messages."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -503,7 +503,7 @@ def test_forgotten_while_repaired(connect: Callable[[], Peer], interrupted: Inte
 
 
 def test_leave_during_a_join(connect: Callable[[], Peer], interrupted: Interrupted) -> None:
-    """A socket that leaves while the store is read gets nothing, and is told nothing."""
+    """A socket that leaves during a reading gets nothing, and is told nothing."""
     group = Group("room.1")
     at = group.position()
     group.send("1")

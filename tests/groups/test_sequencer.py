@@ -200,7 +200,7 @@ def test_slow_member_that_is_held(connect: Callable[[], Peer]) -> None:
 
 
 class Meanwhile:
-    """A store during whose first reading something happens."""
+    """A store that runs a function during its first reading."""
 
     def __init__(self, real: Store, act: Callable[[], None]) -> None:
         self.real, self.act, self.reads = real, act, 0
@@ -209,7 +209,7 @@ class Meanwhile:
         return getattr(self.real, name)
 
     def read(self, *args: Any, **options: Any) -> Reading:
-        """Read, then act."""
+        """Read, then run the function."""
         self.reads += 1
         assert self.reads < 10, "the store is read again and again"
         found = self.real.read(*args, **options)
@@ -221,7 +221,7 @@ class Meanwhile:
 def test_last_member_leaves_during_a_repair(
     connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repair ends with the membership: there is no one to deliver to."""
+    """A repair ends when the last member has left."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)
@@ -238,7 +238,7 @@ def test_last_member_leaves_during_a_repair(
 
 
 def test_last_member_leaves_during_a_delivery(connect: Callable[[], Peer]) -> None:
-    """A message that closes the last member, as it is too slow, leaves nothing in the windows."""
+    """A message that closes the last member, which is too slow, leaves nothing in the windows."""
     group = Group("room.1")
     peer = connect()
     group.join(peer.websocket)

@@ -228,7 +228,7 @@ class StoreContract:
         assert store.append(stream(messages=1), b"b", key=str(MAX_KEYS // 2)) is None
         assert store.append(stream(messages=1), b"b", key="0") is not None
 
-    # What is kept
+    # Limits
 
     def test_messages(self, store: Store) -> None:
         """Only the newest messages are kept."""

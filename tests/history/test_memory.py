@@ -28,7 +28,7 @@ class TestMemoryStore(StoreContract):
 
 
 def test_fork() -> None:
-    """A forked child has a store of its own, with other epochs."""
+    """A forked child has its own store, with other epochs."""
     store = MemoryStore()
     fill(store, stream(), 3)
     ours = store.read(stream()).store

@@ -101,12 +101,12 @@ class TestPostgresStore(SharedStoreContract):
 
     @pytest.fixture
     def store(self, postgres_server: PostgresServer, make_store: MakeStore) -> Store:
-        """A namespace of its own."""
+        """A separate namespace."""
         self.server, self.make = postgres_server, make_store
         return make_store(postgres_server, uuid.uuid4().hex)
 
     def another(self, store: Store) -> Store:
-        """A store with connections of its own."""
+        """A store with its own connections."""
         assert isinstance(store, PostgresStore)
         return self.make(self.server, store._backend.namespace)
 
@@ -191,7 +191,7 @@ class TestPublishing:
         peer: Callable[..., Peer],
         postgres_server: PostgresServer,
     ) -> None:
-        """A listener drops a notification whose row is gone, and reports no gap."""
+        """A listener drops a notification without a row, and reports no gap."""
         listener = peer("room")
         postgres_server.ask(
             "CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS"
@@ -361,7 +361,7 @@ class TestTables:
         assert offsets(everything(one, stream())) == [1]
 
     def test_trimming(self, postgres_server: PostgresServer, make_store: MakeStore) -> None:
-        """Few messages beyond the limits stay in the table."""
+        """Only a few messages beyond the limits remain in the table."""
         store = make_store(postgres_server, uuid.uuid4().hex)
         count = "SELECT count(*) FROM django_wsmux_message WHERE stream = '{}'"
         for keep, most in ((stream(messages=5), 21), (stream("bytes", bytes=1000), 26)):
@@ -376,7 +376,7 @@ class TestTables:
     def test_ended_epochs_are_swept(
         self, postgres_server: PostgresServer, make_store: MakeStore
     ) -> None:
-        """Messages of an epoch that has ended do not stay."""
+        """Messages of an earlier epoch are deleted."""
         store = make_store(postgres_server, uuid.uuid4().hex)
         fill(store, stream(), 3)
         row = store._id(stream())

@@ -179,7 +179,7 @@ def test_any_order(arrivals: list[int], data: st.DataObject) -> None:
 
 
 def test_messages_while_the_store_is_read() -> None:
-    """Messages that arrive meanwhile neither void a reading nor prevent that it ends a doubt."""
+    """Messages that arrive meanwhile neither void a reading nor keep it from ending a doubt."""
     sequence = began(5)
     sequence.doubt()
     news = sequence.news

@@ -141,7 +141,7 @@ def test_own_backend() -> None:
 
 @pytest.mark.parametrize("url", ["", "local:///nowhere", "memory://"])
 def test_imports(url: str) -> None:
-    """Only what the URL names is imported."""
+    """Only the store that the URL names is imported."""
     program = f"""
 import sys
 from django.conf import settings

@@ -1,1 +1,1 @@
-"""Tests of the commands, run in processes of their own."""
+"""Tests of the commands, run in their own processes."""

@@ -87,7 +87,7 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_returns(site: Server, open_window: OpenWindow) -> None:
-    """The page gets the lines that were said while it was away, each once."""
+    """The page gets the lines that it missed, each once."""
     window = open_window(f"http://127.0.0.1:{site.port}/chat/")
     say(window, "before")
     wait_for(window, "#log", "before")
