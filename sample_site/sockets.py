@@ -41,7 +41,7 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 @websocket
 def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send each line to every window, and on request the names of all users.
+    """Send each line to every window, and on request the names of the users who are present.
 
     A window that returns sends its position, and gets the lines that it missed.
     """
