@@ -177,7 +177,7 @@ def _make_live(
     own = [each for each in variants if each is not None]
     websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
     tracked.waiting.pop(websocket, None)
-    tracked.behind.discard(websocket)
+    tracked.behind.pop(websocket, None)
     sequencer.use(tracked)
     recovered = None if since is None else start is not None
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)

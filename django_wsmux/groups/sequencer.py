@@ -87,7 +87,7 @@ class Tracked:
         self.window: Window[NumberedMessage] = Window()
         self.turn = threading.Lock()
         self.waiting: dict[Connection, Callable[[], None]] = {}
-        self.behind: set[Connection] = set()
+        self.behind: dict[Connection, None] = {}  # smaller than a set
         self.due = 0.0
 
     @property
@@ -276,7 +276,7 @@ class NumberedSequencer(Sequencer):
         if tracked is None:
             return
         tracked.waiting.pop(member, None)
-        tracked.behind.discard(member)
+        tracked.behind.pop(member, None)
         if is_last:
             del self._tracked[key]
             del self._names[tracked.stream.name]
@@ -323,7 +323,7 @@ class NumberedSequencer(Sequencer):
         for member in list(tracked.behind):
             # Held messages would reach the client after the gap.
             if not member.is_held and member.unsent <= member.options.max_unsent_bytes // 2:
-                tracked.behind.discard(member)
+                tracked.behind.pop(member, None)
                 self._tell(tracked, member, position)
 
     def _tell(self, tracked: Tracked, member: Connection, position: Position) -> None:
@@ -335,7 +335,7 @@ class NumberedSequencer(Sequencer):
         source = message.source if isinstance(message, PagedMessage) else message
         tracked = self._tracked.get(getattr(source, "key", ""))
         if tracked is not None:
-            tracked.behind.add(member)
+            tracked.behind[member] = None
 
     def _tell_gap(self, tracked: Tracked) -> None:
         """Tell the members that messages are missing."""

@@ -42,7 +42,8 @@ class Window(Generic[Message]):
     __slots__ = ("_messages", "counted", "size", "start")
 
     def __init__(self, start: int = 0) -> None:
-        self._messages: deque[Message] = deque()
+        # There are as many groups as sockets, perhaps, and an empty deque takes 760 bytes.
+        self._messages: deque[Message] | tuple[()] = ()
         self.start = start
         self.size = self.counted = 0
 
@@ -52,26 +53,31 @@ class Window(Generic[Message]):
     def __len__(self) -> int:
         return len(self._messages)
 
+    def _begun(self) -> deque[Message]:
+        if not isinstance(self._messages, deque):
+            self._messages = deque()
+        return self._messages
+
     def append(self, message: Message, most: int) -> None:
         """Add the next message; keep at most ``most``."""
         if self._messages and message.offset != self._messages[-1].offset + 1:
             self.clear(message.offset - 1)
         elif not self._messages:
             self.start = message.offset - 1
-        self._messages.append(message)
+        self._begun().append(message)
         self.size += len(message) + _OVERHEAD
         while len(self._messages) > most:
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drop the oldest message."""
-        message = self._messages.popleft()
+        message = self._begun().popleft()
         self.size -= len(message) + _OVERHEAD
         self.start = message.offset
 
     def clear(self, start: int) -> None:
         """Drop all messages."""
-        self._messages.clear()
+        self._messages = ()
         self.start, self.size = start, 0
 
     def after(self, offset: int) -> list[Message]:
@@ -84,7 +90,7 @@ class Window(Generic[Message]):
         """Add messages that end before the first one, or overlap with it."""
         for message in reversed(list(messages)):
             if message.offset == self.start:
-                self._messages.appendleft(message)
+                self._begun().appendleft(message)
                 self.start -= 1
                 self.size += len(message) + _OVERHEAD
 
@@ -100,8 +106,9 @@ class Windows(Generic[Message]):
     def use(self, key: object, window: Window[Message]) -> None:
         """Note that the window of a stream was used, and apply the limit."""
         self._count(window)
-        self._windows[key] = window
-        self._windows.move_to_end(key)
+        if len(window):
+            self._windows[key] = window
+            self._windows.move_to_end(key)
         while self.size > self._limit and self._windows:
             key, oldest = next(iter(self._windows.items()))
             if len(oldest):

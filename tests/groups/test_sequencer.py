@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -290,3 +291,19 @@ def test_native_thread_reads_nothing(
         function(*args)
     settle(group)
     assert peer.received == ["1"]
+
+
+def test_memory(connect: Callable[[], Peer]) -> None:
+    """A group with members and without messages takes little memory."""
+    peer = connect()
+    groups = [Group(f"room.{number}") for number in range(500)]
+    groups[0].join(peer.websocket)  # imports, caches
+    tracemalloc.start()
+    try:
+        for group in groups:
+            group.join(peer.websocket)
+            peer.hooks.news.clear()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / len(groups) < 1700
