@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["join"]
 
-#: The position of a member of which nothing is known: what follows it is a gap.
+#: The position of a member without a known position; any message after it causes a gap.
 _NOWHERE: Final = Position("0.0", 0)
 
 
@@ -80,10 +80,10 @@ def join(
 def _wait(
     tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
 ) -> None:
-    """Let a member wait for the store, since it cannot be read."""
+    """Let a member wait until the store can be read."""
     sequence = tracked.sequence
     if since is None and not tracked.is_value:
-        # Other processes may number messages meanwhile, which it gets, or a gap.
+        # The member later gets messages that other processes send meanwhile, or a gap.
         since = sequence.position if sequence.has_begun else _NOWHERE
     with sequencer.lock:
         if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):

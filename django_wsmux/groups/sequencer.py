@@ -355,7 +355,7 @@ class NumberedSequencer(Sequencer):
         with self.lock:
             tracked = self._tracked.get(key)
             if tracked is not None and not tracked.is_value:
-                # What is held back is below the position that the gap tells.
+                # Held messages are below the position of the gap.
                 self._discard_held(tracked)
                 self._tell_gap(tracked)
 

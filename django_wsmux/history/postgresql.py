@@ -270,7 +270,7 @@ class PostgresStore(Store):
         while excess > 0:
             found = session.execute(sql.OLDEST, [self._namespace, str(excess)])
             if not found:
-                break  # they have been deleted meanwhile
+                break  # already deleted
             _delete(session, found)
             excess -= sum(_int(size) for _, _, size in found)
         session.execute(sql.IDLE_ROWS, [time])

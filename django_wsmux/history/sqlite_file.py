@@ -345,7 +345,7 @@ class HistoryFile:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Return what identifies a file on this machine; ``None`` if it is not there."""
+    """Return device and inode of a file; ``None`` if there is no file."""
     try:
         status = os.stat(path)
     except OSError:

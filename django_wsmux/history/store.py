@@ -47,7 +47,7 @@ class Keep(NamedTuple):
 
     Attributes:
         messages: the most messages.
-        seconds: the age in seconds from which a message is not returned any more.
+        seconds: the age in seconds from which a message is no longer returned.
         bytes: the most bytes of all messages.
     """
 

@@ -162,7 +162,8 @@ class Brought:
 
     Attributes:
         client_id: its id; ``None`` if ``resume.read()`` found a wrong signature.
-        identity: whom the page was made for, as a hash; ``None`` if it does not say.
+        identity: the user that the page was made for, as a hash; ``None`` if the client did not
+            send it.
         recovered: for each group whose position was taken: whether nothing is missed; ``None``
             until that is known.
     """

@@ -80,7 +80,7 @@ def test_compression_is_one(connect: Callable[..., Any]) -> None:
     assert not short._forms
 
 
-def test_v1_is_one(connect: Callable[..., Any]) -> None:
+def test_v1_is_encoded_once(connect: Callable[..., Any]) -> None:
     """A message is encoded once for all sockets of wsmux.v1, and once for each other name."""
     pairs = [connect() for _ in range(5)]
     for pair in pairs[:4]:

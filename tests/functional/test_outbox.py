@@ -93,7 +93,7 @@ def test_connections(postgres: PostgresServer, folder: Path, start_server: Start
         wait_until_said(lambda: held(postgres) == 0)
 
 
-def test_broker_away(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
+def test_broker_down(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
     """Messages that are committed while Redis is down are sent when it is back, in order."""
     need("redis-server")
     redis = RedisServer(folder)

@@ -44,7 +44,7 @@ def deliver(pairs: list[Pair], exclude: Any) -> list[bytes]:
     return [pair.sent for pair in pairs]
 
 
-def test_who(connect: Callable[[], Pair]) -> None:
+def test_excluded(connect: Callable[[], Pair]) -> None:
     """A socket, an id or a list of both is excluded."""
     one, two, three = pairs = [connect(), connect(), connect()]
     frame = b"\x81\x02hi"

@@ -44,7 +44,7 @@ def test_live_and_replayed(connect: Callable[[], Peer]) -> None:
     assert second.hooks.news == [("joined", "room.1", None, at[:-1] + "3", True)]
 
 
-def test_no_member_here_before(connect: Callable[[], Peer]) -> None:
+def test_first_member(connect: Callable[[], Peer]) -> None:
     """The first member of a process gets earlier messages from the store."""
     group = Group("room.1")
     at = group.position()
@@ -173,7 +173,7 @@ class Down:
         return getattr(self.real, name)
 
 
-def test_store_away(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_unavailable(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     """A member catches up once the store is back; until then it is told of no gap."""
     monkeypatch.setattr(module, "_RETRY", 0.01)
     group = Group("room.1")

@@ -65,7 +65,7 @@ def test_lost_last_message(connect: Callable[[], Peer]) -> None:
     assert peer.received == ["1"]
 
 
-def test_hole_that_is_gone(connect: Callable[[], Peer]) -> None:
+def test_deleted_hole(connect: Callable[[], Peer]) -> None:
     """Members are told of a gap if the messages that they missed were deleted."""
     group = Group("room.1")
     peer = connect()

@@ -276,7 +276,7 @@ class TestPublishing:
             backend.publish("room.1", b"the backend stays open")
             backend.close()
 
-    def test_people(self, url: str) -> None:
+    def test_shared_channel(self, url: str) -> None:
         """Groups that share a channel are published by one server only; a cluster has no slot."""
         backend = from_url(url, namespace="people")
         assert isinstance(backend, RedisBackend)

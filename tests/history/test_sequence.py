@@ -109,7 +109,7 @@ def test_first_message_of_a_group() -> None:
     assert offset_in(reading(1)._replace(is_forgotten=True), before) is None
 
 
-def test_row_is_gone() -> None:
+def test_deleted_row() -> None:
     """A deleted row is a gap, once."""
     sequence = began(5)
     sequence.doubt()

@@ -379,7 +379,7 @@ def test_other_boot(store: SQLiteStore) -> None:
     assert store.read(stream()).store == reading.store
 
 
-def test_half_made(store: SQLiteStore) -> None:
+def test_incomplete(store: SQLiteStore) -> None:
     """A file that a killed process left without tables is made again."""
     Path(store.path).parent.mkdir(parents=True)
     Path(store.path).parent.parent.chmod(0o700)
