@@ -57,7 +57,6 @@ class Store(MemoryStore):
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The store of the test's history."""
     monkeypatch.setattr(memory, "MemoryStore", Store)
-    monkeypatch.setattr(sequencer, "is_polling", False)
     monkeypatch.setattr(outbox._pause, "until", 0.0)
     monkeypatch.setattr(outbox, "_deleted", {})
     with override_settings(**SETTINGS):
@@ -167,7 +166,7 @@ def test_no_signals() -> None:
 
 
 @committing
-def test_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_store_unavailable(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """If the store is unavailable, rows are left to the sweep, and their order is kept."""
     store.room = 2
     with transaction.atomic():
@@ -187,7 +186,7 @@ def test_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @committing
-def test_back(store: Store) -> None:
+def test_store_available_again(store: Store) -> None:
     """A sender retries some time after a failure of the store, and sends the earlier rows, too."""
     fill(store, 2)
     put("2")
