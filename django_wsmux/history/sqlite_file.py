@@ -227,7 +227,7 @@ class HistoryFile:
     def present(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         """Return the connection; open the file again if another one is in its place, or none.
 
-        Cleaners of /tmp delete files. What is stored in a deleted file is lost to the others.
+        Cleaners of /tmp delete files. Other processes cannot see the messages of a deleted file.
 
         Raises:
             FileBusy, BackendUnavailable, sqlite3.Error: see ``open()``.

@@ -1,7 +1,7 @@
-"""A storm: all clients return at once, each of which has missed 50 messages.
+"""A storm: all clients return at once, after missing 50 messages each.
 
-Prints how often the store was read, and the CPU time of the workers, with the same number of
-handshakes to groups without a history for comparison. Exits with 1 if a process has read a group
+Prints the number of readings of the store and the CPU time of the workers, and for comparison the
+CPU time of as many handshakes to groups without a history. Exits with 1 if a process read a group
 twice: ``python -m tests.functional.storm --clients 2000``.
 """
 
@@ -34,7 +34,7 @@ def cpu(server: Server) -> float:
 
 
 def gather(crowd: Crowd, expected: int) -> None:
-    """Wait until all clients are welcome, and have got so many messages together."""
+    """Wait until all clients have a welcome, and this many messages in total."""
     deadline = time.monotonic() + 4 * TIMEOUT
     while crowd.counts["messages"] < expected or not all(each.signed for each in crowd.clients):
         crowd.step()
@@ -42,7 +42,7 @@ def gather(crowd: Crowd, expected: int) -> None:
 
 
 def storm(server: Server, options: argparse.Namespace, kind: str) -> float:
-    """Have clients come, miss messages, and return; return the CPU time of the return."""
+    """Let clients connect, miss messages and return; return the CPU time of the return."""
     groups = [f"{kind}.{number}" for number in range(options.groups)]
     crowd = Crowd(server.port, Rules(0))
     has_history = kind == "model"

@@ -1,4 +1,4 @@
-"""What groups with a history survive: killed publishers, broken stores; page loads, a storm."""
+"""Recovery of groups with a history: killed publishers, broken stores, page loads, a storm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HISTORY = {"model.*": {"messages": 100, "seconds": 600}}
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory with a short path, as those of unix sockets are limited."""
+    """A directory with a short path, because paths of Unix sockets are limited."""
     with tempfile.TemporaryDirectory(prefix="r") as name:
         path = Path(name)
         path.chmod(0o755)  # PostgreSQL runs as another user
@@ -65,7 +65,7 @@ class Member:
         return wire
 
     def next(self) -> Any:
-        """Return the next frame; come back if the connection was lost."""
+        """Return the next frame; reconnect if the connection was lost."""
         while True:
             try:
                 found = told(self.wire)
@@ -106,7 +106,7 @@ def local(directory: Path, **options: Any) -> Iterator[Server]:
 
 
 def test_killed_between_storing_and_publishing(directory: Path) -> None:
-    """Every member gets the message once, and in order, although it was not published."""
+    """Each member gets the message once and in order, although it was not published."""
     with local(directory) as server, ExitStack() as stack:
         members = [Member(server, "model.1", stack) for _ in range(8)]
         say(server, "model.1", "first")
@@ -120,7 +120,7 @@ def test_killed_between_storing_and_publishing(directory: Path) -> None:
 
 
 def test_same_key(directory: Path) -> None:
-    """Of messages with one key, one is sent, whichever processes send them."""
+    """If several processes send messages with the same key, only one is sent."""
     with local(directory) as server, ExitStack() as stack:
         member = Member(server, "model.1", stack)
         wanted = [{"group": "model.1", "text": "paid", "key": "paid"}]
@@ -162,7 +162,7 @@ def break_postgres(server: PostgresServer, group: str, site: Server) -> None:
 
 @pytest.mark.parametrize("store", ["redis", "postgres", "local"])
 def test_store_that_loses_messages(store: str, directory: Path) -> None:
-    """Members are told a gap, plain ones by their view; then messages go on."""
+    """Members are told of a gap, plain clients by their view; then messages continue."""
     if store == "redis":
         need("redis-server")
     elif store == "postgres" and find_postgres() is None:
@@ -192,7 +192,7 @@ def test_store_that_loses_messages(store: str, directory: Path) -> None:
 
 
 def check_gap(member: Member, before: str) -> None:
-    """Assert that a member is told a new epoch, and then gets what follows."""
+    """Assert that a member is told a new epoch, and then gets later messages."""
     found = member.next()
     while "gap" not in found:
         assert found["at"].partition("-")[0] == before
@@ -206,7 +206,7 @@ def check_gap(member: Member, before: str) -> None:
 
 
 def test_page_loads(directory: Path) -> None:
-    """Nothing is missing, or there twice, of what is sent between a page and its socket."""
+    """Messages between a page and its socket are neither missing nor duplicated."""
     count = int(os.environ.get("TEST_LOADS", "50"))
     with local(directory) as server:
         say(server, "model.1", "0")
@@ -222,5 +222,5 @@ def test_page_loads(directory: Path) -> None:
 
 
 def test_storm(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each process reads each group at most once, however many clients return."""
+    """Each process reads each group at most once, for any number of clients that return."""
     assert storm(["--clients", "60", "--groups", "3"]) == 0, capsys.readouterr().out

@@ -230,7 +230,7 @@ def test_store_away_for_many(connect: Callable[[], Peer], monkeypatch: pytest.Mo
 
 
 def test_leave_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """What a socket has not been sent when it leaves is not sent any more."""
+    """Messages that were not sent before a socket leaves are not sent."""
     group, other = Group("room.1"), Group("room.2")
     ats = group.position(), other.position()
     group.send("1")

@@ -111,7 +111,7 @@ def test_unnumbered(connect: Callable[[], Peer], caplog: pytest.LogCaptureFixtur
 
 
 def test_unnumbered_during_a_replay(connect: Callable[[], Peer]) -> None:
-    """The gap ends a replay, which would go on below the position that was told."""
+    """The gap ends a replay, which would continue below the position of the gap."""
     group, price = Group("room.1"), Group("price.1")
     at = group.position()
     group.send("1")

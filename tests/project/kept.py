@@ -81,7 +81,7 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def position(request: HttpRequest, name: str) -> HttpResponse:
-    """Answer with the position of a group."""
+    """Return the position of a group."""
     try:
         return HttpResponse(Group(name).position())
     except BackendUnavailable:

@@ -35,7 +35,7 @@ def entry(value: Any) -> str:
 
 
 def brought(*entries: str, query: str = "") -> v1.Brought | None:
-    """Return what a client with these subprotocols and this query string brings."""
+    """Return the data of a client with these subprotocols and this query string."""
     environ = {"QUERY_STRING": query}
     if entries:
         environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(entries)
@@ -230,7 +230,7 @@ class TestQuery:
         ],
     )
     def test_several(self, query: str) -> None:
-        """The position follows the last "@", however the value is quoted."""
+        """The position follows the last "@", for any quoting of the value."""
         found = brought(query=query)
         assert found is not None
         assert found.names == ("room.lobby", "b@c,d")

@@ -95,7 +95,7 @@ class Tests(SimpleWebSocketTestCase):
                 self.assertGap(ws)
 
     def test_function_view(self) -> None:
-        """Each group has a position of its own."""
+        """Each group has its own position."""
         with self.client.websocket("/function/") as ws:
             ws.cut()
             Group("room.2").send("2")
