@@ -48,7 +48,7 @@ class InterceptingWebSocket(WebSocket):
         self._inbox.group_bytes += weight(message)
         self._wake()
 
-    def _has_room_for_replay(self) -> bool:
+    def has_room_for_replay(self) -> bool:
         """Return whether the view's backlog is at most half of its limit."""
         waiting = self._inbox.group_bytes if self._inbox else 0
         return waiting <= self.options.max_unsent_bytes // 2

@@ -90,7 +90,7 @@ class Holding(Liveness):
         if held is None or held.depth:
             return
         while held.next() and self._state == OPEN:
-            if not self._has_room_for_replay():
+            if not self.has_room_for_replay():
                 return
             self._forward(held.replays.popleft())
             if held.depth or self._held is not held:
@@ -99,7 +99,7 @@ class Holding(Liveness):
         if held.closing is not None:
             self.close_from_group(*held.closing)
 
-    def _has_room_for_replay(self) -> bool:
+    def has_room_for_replay(self) -> bool:
         """Return whether the unsent bytes are at most half of their limit."""
         return self._transport.unsent <= self.options.max_unsent_bytes // 2
 

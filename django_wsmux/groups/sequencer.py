@@ -110,6 +110,8 @@ class Tracked:
             found = envelope.unpack(entry.message)
         except envelope.UnreadableEnvelope:
             return None
+        if found.kind not in _MESSAGES:
+            return None
         position = Position(self.sequence.epoch, entry.offset)
         return NumberedMessage(self.key, position, found, entry.sent)
 
@@ -310,6 +312,9 @@ class NumberedSequencer(Sequencer):
 
     def _pass_on(self, tracked: Tracked, message: NumberedMessage) -> None:
         """Send the next message to the members."""
+        if message.kind not in _MESSAGES:
+            self._report("ignoring a message of a newer version", name_of(tracked.key))
+            return
         excluded: Collection[Connection] = tracked.waiting
         if tracked.behind:
             self._tell_those_behind(tracked, Position(message.epoch, message.offset - 1))
@@ -322,7 +327,7 @@ class NumberedSequencer(Sequencer):
         """Tell slow members of their gap once their backlog is at most half of its limit."""
         for member in list(tracked.behind):
             # Held messages would reach the client after the gap.
-            if not member.is_held and member.unsent <= member.options.max_unsent_bytes // 2:
+            if not member.is_held and member.has_room_for_replay():
                 tracked.behind.pop(member, None)
                 self._tell(tracked, member, position)
 

@@ -202,8 +202,10 @@ class Sequence(Generic[Message]):
             start = reading.first - 1 if found is None else found
             if not reading.epoch and not is_gap:
                 epoch = self.epoch
-        if epoch != self.epoch:
+        if is_gap or epoch != self.epoch:
+            # After a gap they may be older than what is delivered next.
             self._early.clear()
+        if epoch != self.epoch:
             self.target = 0
         self.epoch, self.offset = epoch, start
         self.target = reading.top if is_latest else max(self.target, reading.top)

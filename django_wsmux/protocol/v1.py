@@ -233,7 +233,10 @@ def brought_by(environ: dict[str, Any]) -> Brought | None:
         brought = _parse_entry(take_entry(environ))
     query = environ.get("QUERY_STRING", "")
     if "at=" in query:
-        for name, position in _positions_in(query[:_MOST]):
+        found = list(_positions_in(query[:_MOST]))
+        if len(query) > _MOST:
+            found = found[:-1]  # the end of its number may be missing
+        for name, position in found:
             brought = brought or Brought()
             brought.add(name, position)
     return brought

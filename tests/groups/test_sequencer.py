@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from django_wsmux.connection import hub_thread
+from django_wsmux.connection.group_receive import intercept
 from django_wsmux.groups import Group
 from django_wsmux.groups import sequencer as module
-from django_wsmux.groups.envelope import pack
+from django_wsmux.groups.envelope import numbered, pack
 from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.history.store import Reading, Store
@@ -291,6 +293,47 @@ def test_native_thread_reads_nothing(
         function(*args)
     settle(group)
     assert peer.received == ["1"]
+
+
+def test_newer_version(connect: Callable[[], Peer]) -> None:
+    """A message of a kind that is unknown here is left out, live and when it is read."""
+    group = Group("room.1")
+    peer = connect()
+    peer.websocket.use_v1()
+    group.join(peer.websocket)
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    body = pack(0x7E, group.name, b"?")
+    for is_lost in (False, True):
+        group.send("1")
+        appended = store().append(tracked.stream, body)
+        assert appended is not None
+        if not is_lost:
+            position = f"{appended.epoch}-{appended.offset}"
+            pubsub._receive("channel", numbered(position, body))
+        group.send("2")
+        settle(group)
+    texts = [json.loads(each)["text"] for each in peer.received]
+    assert texts == ["1", "2", "1", "2"]
+
+
+def test_slow_view(connect: Callable[[], Peer]) -> None:
+    """A view that is behind is told of the gap once, when it has caught up by half."""
+    group = Group("room.1")
+    peer = connect()
+    intercept(peer.websocket)
+    peer.websocket.options = Options(max_unsent_bytes=1000, close_slow_clients=False)
+    peer.hooks.group_dropped = sequencer.note_dropped  # type: ignore[attr-defined]
+    group.join(peer.websocket)
+    for _ in range(20):
+        group.send("x" * 100)
+    assert [each[0] for each in peer.hooks.news] == ["joined"]
+    at = group.position()
+    while peer.websocket.unread:
+        peer.websocket.take_turn()
+    group.send("2")
+    assert peer.hooks.news[1:] == [("gap", "room.1", at)]
+    assert peer.websocket.unread == 1
 
 
 def test_memory(connect: Callable[[], Peer]) -> None:

@@ -200,3 +200,13 @@ def test_void() -> None:
     assert not sequence.is_void(news)
     sequence.doubt(is_forgotten=True)
     assert sequence.is_void(news)
+
+
+def test_early_messages_after_a_gap() -> None:
+    """Messages that came early and are older than what is kept take no memory."""
+    sequence = began(5)
+    for offset in range(10, 20):
+        assert sequence.accept(EPOCH, offset, offset) is Verdict.HOLE
+    assert sequence.advance(reading(200, first=100), sequence.news)
+    assert (sequence.offset, sequence.target) == (99, 200)
+    assert sequence._early == {}

@@ -246,3 +246,11 @@ class TestQuery:
         found = brought(entry({"g": {"a": "e.1-1"}}), query=f"at=a@{AT},b@{AT}")
         assert found is not None
         assert [found.take("a"), found.take("b")] == ["e.1-1", AT]
+
+
+def test_query_that_is_too_long() -> None:
+    """A number whose end may be missing is not a position."""
+    filler = "x" * (4096 - len("&at=a.1-23,b@a.1-45"))
+    brought = v1.brought_by({"QUERY_STRING": f"{filler}&at=a.1-23,b@a.1-456"})
+    assert brought is not None
+    assert (brought.take("room"), brought.take("b")) == ("a.1-23", None)
