@@ -86,6 +86,7 @@ class ThreadWebSocket(WebSocket):
     # Called by views, groups and helpers
 
     send = _begun(WebSocket.send)
+    _send_as = _begun(WebSocket._send_as)
     close = _begun(WebSocket.close)
     ping = _begun(WebSocket.ping)
     fileno = _begun(WebSocket.fileno)
@@ -93,6 +94,9 @@ class ThreadWebSocket(WebSocket):
     close_from_group = _locked(WebSocket.close_from_group)
     hold = _locked(WebSocket.hold)
     release = _locked(WebSocket.release)
+    replay = _locked(WebSocket.replay)
+    discard_held = _locked(WebSocket.discard_held)
+    tell = _locked(WebSocket.tell)
     cancel_on_close = _locked(WebSocket.cancel_on_close)
 
     @_locked
@@ -146,6 +150,7 @@ class ThreadWebSocket(WebSocket):
 
     # Called by the transport
 
+    _continue_replay = _locked(WebSocket._continue_replay)
     send_keepalive_ping = _locked(WebSocket.send_keepalive_ping)
     give_up = _locked(WebSocket.give_up)
 

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from typing import Any
 
 from websockets.sync.client import ClientConnection
 
+from django_wsmux.protocol.options import Options
+from django_wsmux.transports.threads import ThreadWebSocket
 from tests.conftest import StartServer
 from tests.functional.test_conversation import closing
 from tests.gauges import settled, wait_until
+from tests.groups.peers import Hooks
 from tests.management.commands.test_runserver import echo
 from tests.support import TIMEOUT, Server
+
+
+class Lock:
+    """A lock that counts how often it is taken."""
+
+    taken = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+
+def test_locked() -> None:
+    """What other threads may do to a socket at the same time holds its lock."""
+    websocket = ThreadWebSocket({"PATH_INFO": "/"}, Options(), Hooks())
+    lock: Any = Lock()
+    websocket.lock = lock
+    websocket.replay([], lambda message: False)
+    websocket.discard_held(lambda message: False)
+    websocket.tell("{}")
+    websocket.send_bare("{}")
+    websocket._continue_replay()
+    assert lock.taken == 5
 
 
 def threads(server: Server) -> list[str]:
