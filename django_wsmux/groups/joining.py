@@ -81,10 +81,9 @@ def _wait(
     tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
 ) -> None:
     """Let a member wait until the store can be read."""
-    sequence = tracked.sequence
     if since is None and not tracked.is_value:
-        # The member later gets messages that other processes send meanwhile, or a gap.
-        since = sequence.position if sequence.has_begun else _NOWHERE
+        # Other processes may send messages meanwhile. The client has no position to continue from.
+        since = _NOWHERE
     with sequencer.lock:
         if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
             return  # left or closed meanwhile
