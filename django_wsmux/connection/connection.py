@@ -265,18 +265,18 @@ class Connection(Holding):
         if unsent and unsent + self._frame_size(message) > self.options.max_unsent_bytes:
             self._fall_behind(message, f"{unsent} bytes unsent")
             return
-        # As _forward(), without another call for each member of a group.
+        # As _forward_all(), without another call for each member of a group.
         frame = message.plain if self._framing is PLAIN else self._encode(message)
         self._messages_out += 1
         self._bytes_out += len(frame)
         self._transport.write(frame)
 
-    def _forward(self, message: PreparedMessage) -> None:
-        """Pass a group message to the transport."""
-        frame = self._encode(message)
-        self._messages_out += 1
-        self._bytes_out += len(frame)
-        self._transport.write(frame)
+    def _forward_all(self, messages: list[PreparedMessage]) -> None:
+        """Pass group messages to the transport, in one write."""
+        frames = b"".join(map(self._encode, messages))
+        self._messages_out += len(messages)
+        self._bytes_out += len(frames)
+        self._transport.write(frames)
 
     def _frame_size(self, message: PreparedMessage) -> int:
         if self._framing.key is None:

@@ -48,6 +48,11 @@ class InterceptingWebSocket(WebSocket):
         self._inbox.group_bytes += weight(message)
         self._wake()
 
+    def _forward_all(self, messages: list[PreparedMessage]) -> None:
+        """Add group messages to the queue."""
+        for message in messages:
+            self._forward(message)
+
     def has_room_for_replay(self) -> bool:
         """Return whether the view's backlog is at most half of its limit."""
         waiting = self._inbox.group_bytes if self._inbox else 0

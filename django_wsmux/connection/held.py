@@ -81,6 +81,19 @@ class Held:
             self._size = 0
         return bool(self.replays)
 
+    def take(self, limit: int) -> list[PreparedMessage]:
+        """Remove the next messages of ``replays``; return them.
+
+        Args:
+            limit: the number of bytes after which no more are taken.
+        """
+        found: list[PreparedMessage] = []
+        size = 0
+        while self.replays and (size < limit or not found):
+            found.append(self.replays.popleft())
+            size += len(found[-1])
+        return found
+
     def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
         """Remove the group messages for which ``is_unwanted()`` is true."""
         self.replays = deque(each for each in self.replays if not is_unwanted(each))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage
@@ -11,6 +12,10 @@ from .interfaces import CONNECTING, OPEN, Hooks
 from .liveness import Liveness
 
 __all__ = ["Holding"]
+
+
+#: The most bytes of a replay that are sent in one write.
+_SLICE: Final = 2**14
 
 
 class Holding(Liveness):
@@ -33,7 +38,7 @@ class Holding(Liveness):
         """Whether group messages are held back."""
         return self._held is not None
 
-    def _forward(self, message: PreparedMessage) -> None:
+    def _forward_all(self, messages: list[PreparedMessage]) -> None:
         raise NotImplementedError
 
     def _fall_behind(self, message: PreparedMessage, how: str) -> None:
@@ -92,7 +97,7 @@ class Holding(Liveness):
         while held.next() and self._state == OPEN:
             if not self.has_room_for_replay():
                 return
-            self._forward(held.replays.popleft())
+            self._forward_all(held.take(min(self.options.max_unsent_bytes // 2, _SLICE)))
             if held.depth or self._held is not held:
                 return
         self._held = None
