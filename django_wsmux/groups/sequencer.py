@@ -480,13 +480,23 @@ class NumberedSequencer(Sequencer):
             with tracked.turn:
                 if tracked.sequence.is_behind:
                     self.catch_up(tracked)
-            for admit in list(tracked.waiting.values()):
-                admit()
+            for member, admit in list(tracked.waiting.items()):
+                self._admit(tracked, member, admit)
         except BackendUnavailable as error:
             self._report("the store cannot be read", error)
             self.read_later(tracked)
         except Exception:
             logger.exception("reading the history of %r failed", name_of(tracked.key))
+
+    def _admit(self, tracked: Tracked, member: Connection, admit: Callable[[], None]) -> None:
+        """Admit a member that waited; an error must not keep the others waiting."""
+        try:
+            admit()
+        except BackendUnavailable:
+            raise
+        except Exception:
+            logger.exception("%r: joining %r failed", member, name_of(tracked.key))
+            tracked.waiting.pop(member, None)
 
     def _report(self, what: str, about: object) -> None:
         count("history_failed")

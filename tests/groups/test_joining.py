@@ -229,6 +229,26 @@ def test_store_away_for_many(connect: Callable[[], Peer], monkeypatch: pytest.Mo
         assert [each[-1] for each in peer.hooks.news] == [None] * 3 + [False, False, None]
 
 
+def test_error_while_members_wait(
+    connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member that cannot be admitted does not keep the next one waiting."""
+    group = Group("room.1")
+    first, second = connect(), connect()
+    down = Down(store())
+    monkeypatch.setattr(sequencer, "store", lambda: down)
+    for peer in (first, second):
+        group.join(peer.websocket)
+    monkeypatch.setattr(first.hooks, "group_joined", None)
+    down.is_down = False
+    tracked = sequencer.tracked(group.key())
+    assert tracked is not None
+    sequencer._read_for(tracked)
+    assert not tracked.waiting
+    assert second.hooks.news[-1][-1] is False
+    assert "joining 'room.1' failed" in caplog.text
+
+
 def test_leave_during_a_replay(connect: Callable[[], Peer]) -> None:
     """Messages that were not sent before a socket leaves are not sent."""
     group, other = Group("room.1"), Group("room.2")
