@@ -159,12 +159,12 @@ class WebSocketHandler(WSGIHandler):
         if not isinstance(request, WebSocketRequest):
             raise foreign_request(request)
         default = conf.get("WEBSOCKET_URLCONF")
-        # As Django does, except that reverse() keeps its URLconf.
-        match = get_resolver(request.websocket_urlconf or default).resolve(request.path_info)
-        request.resolver_match = match
+        # As Django does, except that reverse() and error pages keep their URLconf.
         chosen = getattr(request, "urlconf", default)
         if chosen != default:
             set_urlconf(chosen)
+        match = get_resolver(request.websocket_urlconf or default).resolve(request.path_info)
+        request.resolver_match = match
         if request.websocket is None:
             return upgrade_required, match.args, match.kwargs
         session: Any = getattr(request, "session", None)
