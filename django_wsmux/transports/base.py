@@ -27,6 +27,9 @@ logger = get_logger("django_wsmux.connection")
 #: read may exceed the limits for unread messages by its size, or by four times its size as text.
 arrived: Final = bytearray(2**18)
 
+#: The most reads whose bytes are discarded before a descriptor is closed.
+_MOST_DISCARDED: Final = 8
+
 
 def end_stream(stream: Stream) -> None:
     """End the TCP connection and close its descriptor.
@@ -271,6 +274,7 @@ class SocketTransport:
         self._queue = None
         self._stop_writing()
         if self._is_closing:
+            self._discard_arrived()
             self._half_close()
         else:
             self._websocket.drained()
@@ -296,6 +300,18 @@ class SocketTransport:
     def abort(self) -> None:
         """Close at once, and discard what is queued."""
         self._close_fd()
+
+    def _discard_arrived(self) -> None:
+        """Discard bytes that the peer has sent after its close frame.
+
+        If they were unread when the descriptor is closed, TCP would reset the connection, and the
+        peer could lose the end of what was sent to it (RFC 1122 section 4.2.2.13).
+        """
+        assert self._stream is not None
+        with contextlib.suppress(OSError):
+            for _ in range(_MOST_DISCARDED):
+                if not self._stream.recv_into(arrived):
+                    return
 
     def _half_close(self) -> None:
         """Close now that all is sent; with ``linger``, only for writing."""
