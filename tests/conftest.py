@@ -276,6 +276,22 @@ def start_migrated_postgres() -> PostgresServer:
     return server
 
 
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server that no test harms."""
+    server = start_migrated_postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def fragile_server() -> Iterator[PostgresServer]:
+    """A server that tests may harm, but leave running."""
+    server = start_migrated_postgres()
+    yield server
+    server.stop()
+
+
 def need(*programs: str) -> None:
     """Skip the test if a program is missing; fail if nothing may be skipped."""
     for program in programs:

@@ -23,7 +23,7 @@ needs a new version of ``backends.packets``, which carries this payload.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -116,9 +116,9 @@ def before(moment: float) -> dict[int, bytes]:
     return {BEFORE: str(moment).encode()}
 
 
-def excluding(ids: Iterable[str]) -> dict[int, bytes]:
+def excluding(ids: Collection[str]) -> Mapping[int, bytes]:
     """Return the fields of a message that some clients or pages do not get."""
-    return {EXCLUDED: " ".join(ids).encode()}
+    return {EXCLUDED: " ".join(ids).encode()} if ids else NO_FIELDS
 
 
 def numbered(position: str, payload: bytes) -> bytes:

@@ -27,11 +27,19 @@ from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from ..protocol.prepared import JSON, PreparedMessage
-from .envelope import NO_FIELDS, excluding
+from .envelope import excluding
 from .excluding import EXCLUDE_NONE, Exclude, exclusion, require_socket
 from .json_text import dump_json
 from .members import Key
-from .pubsub import describe, key_of, members, pubsub, session_group, user_group
+from .pubsub import (
+    describe,
+    key_of,
+    members,
+    pubsub,
+    report_unreachable,
+    session_group,
+    user_group,
+)
 from .results import NOT_ASKED, History, Recovery
 from .shared_calls import SharedCalls
 
@@ -498,14 +506,12 @@ class Group:
         ids: tuple[str, ...] = (),
     ) -> None:
         try:
-            pubsub.publish(key, kind, payload, excluding(ids) if ids else NO_FIELDS)
+            pubsub.publish(key, kind, payload, excluding(ids))
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
                 raise
-            suffix = _unreported.suffix()
-            if suffix is not None:
-                logger.error("%r: other processes cannot be reached: %s%s", self, error, suffix)
+            report_unreachable(self, error)
 
     # Asking
 

@@ -7,7 +7,7 @@ may be as many groups as sockets.
 from __future__ import annotations
 
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..connection import hub_thread
 from ..connection.counters import count, counters
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Key",
     "Members",
+    "full_name",
     "name_of",
     "prefix_of",
 ]
@@ -29,6 +30,15 @@ __all__ = [
 #: The key of a group: its name, or prefix and name with ``WEBSOCKET_GROUP_PREFIX``. The name alone
 #: costs least, and most projects have no prefix.
 Key = str | tuple[str, str]
+
+
+#: Separates prefix and name: a control character, which neither contains.
+_SEPARATOR: Final = "\x1f"
+
+
+def full_name(key: Key) -> str:
+    """Return one text for the prefix and the name of a group."""
+    return key if isinstance(key, str) else _SEPARATOR.join(key)
 
 
 def name_of(key: Key) -> str:

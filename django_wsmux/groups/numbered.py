@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from ..history.patterns import keep_of
 from ..history.store import Stream
 from ..protocol.positions import Position
 from ..protocol.prepared import PagedMessage, PreparedMessage
 from .envelope import Envelope
-from .members import Key, name_of, prefix_of
+from .members import Key, full_name, name_of
 from .pubsub import channel_of
 
-__all__ = ["NumberedMessage", "is_of", "numbered_of", "stream_of"]
-
-#: Separates prefix and name in the name of a stream; neither contains it.
-_SEPARATOR: Final = "\x1f"
+__all__ = ["NumberedMessage", "is_of", "numbered_of", "source_of", "stream_of"]
 
 
 class NumberedMessage(PreparedMessage):
@@ -43,10 +38,16 @@ class NumberedMessage(PreparedMessage):
         self.excluded = envelope.excluded if envelope.fields else ()
 
 
+def source_of(message: PreparedMessage) -> NumberedMessage | None:
+    """Return the numbered message that a frame was made from; ``None`` if it has no number."""
+    source = message.source if isinstance(message, PagedMessage) else message
+    return source if isinstance(source, NumberedMessage) else None
+
+
 def numbered_of(key: Key, message: PreparedMessage) -> NumberedMessage | None:
     """Return the message that a frame was made from; ``None`` if it belongs to another group."""
-    source = message.source if isinstance(message, PagedMessage) else message
-    return source if isinstance(source, NumberedMessage) and source.key == key else None
+    source = source_of(message)
+    return source if source is not None and source.key == key else None
 
 
 def is_of(key: Key, message: PreparedMessage) -> bool:
@@ -56,10 +57,5 @@ def is_of(key: Key, message: PreparedMessage) -> bool:
 
 def stream_of(key: Key) -> Stream | None:
     """Return the stream of a group; ``None`` if the group has no history."""
-    name = name_of(key)
-    keep = keep_of(name)
-    if keep is None:
-        return None
-    prefix = prefix_of(key)
-    full = f"{prefix}{_SEPARATOR}{name}" if prefix else name
-    return Stream(full, keep, channel_of(key))
+    keep = keep_of(name_of(key))
+    return None if keep is None else Stream(full_name(key), keep, channel_of(key))

@@ -38,8 +38,8 @@ from ..history.store import IDLE_SECONDS
 from ..logs import LogLimit, get_logger
 from ..protocol.prepared import PreparedMessage
 from . import outbox_table as table
-from .envelope import NO_FIELDS, Envelope, excluding, pack, unpack
-from .members import Key, name_of, prefix_of
+from .envelope import Envelope, excluding, pack, unpack
+from .members import Key, full_name, name_of, prefix_of
 from .numbered import stream_of
 from .pubsub import members, pubsub
 from .sequencer import sequencer
@@ -102,7 +102,7 @@ def put(
         DatabaseError: the row could not be written.
     """
     alias = using or DEFAULT_DB_ALIAS
-    fields = excluding(ids) if ids else NO_FIELDS
+    fields = excluding(ids)
     envelope = pack(kind, name_of(key), payload, prefix_of(key), fields)
     group = _group_id(key)
     table.insert(alias, group, once or secrets.token_urlsafe(16), envelope)
@@ -113,7 +113,7 @@ def put(
 
 
 def _group_id(key: Key) -> int:
-    text = f"{prefix_of(key)}\x1f{name_of(key)}".encode("utf-8", "surrogatepass")
+    text = full_name(key).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
@@ -247,8 +247,7 @@ def _send_unnumbered(key: Key, found: Envelope) -> None:
     """Send a message to a group whose history was removed from the settings meanwhile."""
     message = PreparedMessage(found.kind, found.data, found.name)
     members.deliver(key, message, (), found.excluded)
-    fields = excluding(found.excluded) if found.excluded else NO_FIELDS
-    pubsub.publish(key, found.kind, found.data, fields)
+    pubsub.publish(key, found.kind, found.data, excluding(found.excluded))
 
 
 # Keys of rows that are deleted, by group.

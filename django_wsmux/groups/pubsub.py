@@ -26,12 +26,12 @@ from ..connection import client_ids
 from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
-from ..protocol.frames import BINARY, CLOSE, TEXT
-from ..protocol.prepared import CONTENT, JSON, PreparedMessage
+from ..protocol.frames import CLOSE
+from ..protocol.prepared import KINDS, PreparedMessage
 from ..signals import backend_gap
 from . import clients, envelope
 from .envelope import Envelope
-from .members import Key, Members, name_of, prefix_of
+from .members import Key, Members, full_name, name_of, prefix_of
 from .namespace import namespace
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "membership",
     "pubsub",
     "replay",
+    "report_unreachable",
     "session_group",
     "user_group",
 ]
@@ -65,15 +66,11 @@ _PEOPLE: Final = "@people"
 #: Seconds to wait for the broker when a socket joins, and for the answers to a question.
 _PATIENCE: Final = 1.0
 
-#: The kinds of envelopes that are messages.
-_MESSAGES: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
+# For publications that were not sent because the backend is unavailable.
+_unreported: Final = LogLimit()
 
 #: The members of this process.
 members: Final = Members()
-
-
-#: Separates prefix and name in a channel's name: a control character, which neither contains.
-_SEPARATOR: Final = "\x1f"
 
 #: Seconds until a process that failed to subscribe for questions tries again.
 _RETRY: Final = 5.0
@@ -114,15 +111,19 @@ def key_of(name: str, prefix: str) -> Key:
 
 def channel_of(key: Key) -> str:
     """Return the channel of the backend that a group's messages are published on."""
-    if isinstance(key, str):
-        return _PEOPLE if key.startswith("@") else key
-    prefix, name = key
-    return _PEOPLE if name.startswith("@") else f"{prefix}{_SEPARATOR}{name}"
+    return _PEOPLE if name_of(key).startswith("@") else full_name(key)
 
 
 def _url() -> str:
     url: str = conf.get("WEBSOCKET_BACKEND")
     return url
+
+
+def report_unreachable(sender: object, error: BackendUnavailable) -> None:
+    """Log, within the limit, that a publication did not reach other processes."""
+    suffix = _unreported.suffix()
+    if suffix is not None:
+        logger.error("%r: other processes cannot be reached: %s%s", sender, error, suffix)
 
 
 def is_alone() -> bool:
@@ -508,7 +509,7 @@ class PubSub:
             envelope: the publication.
         """
         kind, name, data, fields, _ = envelope
-        if kind in _MESSAGES:
+        if kind in KINDS:
             ids = envelope.excluded if fields else ()
             members.deliver(key, PreparedMessage(kind, data, name), (), ids)
         elif kind == CLOSE and envelope.moment is not None:

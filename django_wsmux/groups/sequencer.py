@@ -27,14 +27,13 @@ from ..history.store import KEY_SECONDS, Changed, Entry, Reading, Store, Stream
 from ..history.window import Window, Windows
 from ..logs import LogLimit, get_logger
 from ..protocol import positions
-from ..protocol.frames import BINARY, TEXT
 from ..protocol.positions import Position
-from ..protocol.prepared import CONTENT, JSON, PagedMessage, PreparedMessage
+from ..protocol.prepared import KINDS, PreparedMessage
 from . import envelope
 from .envelope import FORGET, Envelope
 from .members import Key, name_of, prefix_of
 from .namespace import namespace
-from .numbered import NumberedMessage, is_of, stream_of
+from .numbered import NumberedMessage, is_of, source_of, stream_of
 from .pubsub import Sequencer, members, membership, pubsub
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["NumberedSequencer", "Tracked", "limit", "sequencer"]
 
 logger = get_logger("django_wsmux.history")
-
-_MESSAGES: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
 
 #: Seconds that a group waits for a missing message before it reads the store.
 _GRACE: Final = 0.01
@@ -110,7 +107,7 @@ class Tracked:
             found = envelope.unpack(entry.message)
         except envelope.UnreadableEnvelope:
             return None
-        if found.kind not in _MESSAGES:
+        if found.kind not in KINDS:
             return None
         position = Position(self.sequence.epoch, entry.offset)
         return NumberedMessage(self.key, position, found, entry.sent)
@@ -193,7 +190,7 @@ class NumberedSequencer(Sequencer):
         """
         stream = stream_of(key)
         assert stream is not None
-        fields = envelope.excluding(ids) if ids else envelope.NO_FIELDS
+        fields = envelope.excluding(ids)
         body = envelope.pack(kind, name_of(key), payload, prefix_of(key), fields)
         appended = self.store().append(stream, body, key=once, key_seconds=seconds)
         if appended is None:
@@ -247,7 +244,7 @@ class NumberedSequencer(Sequencer):
             self._forgotten(key)
         else:
             self._deliver(key, envelope)
-            if envelope.kind in _MESSAGES and key in self._tracked:
+            if envelope.kind in KINDS and key in self._tracked:
                 self._note_unnumbered(key)
 
     def lose(self, gap: Gap) -> None:
@@ -312,7 +309,7 @@ class NumberedSequencer(Sequencer):
 
     def _pass_on(self, tracked: Tracked, message: NumberedMessage) -> None:
         """Send the next message to the members."""
-        if message.kind not in _MESSAGES:
+        if message.kind not in KINDS:
             self._report("ignoring a message of a newer version", name_of(tracked.key))
             return
         excluded: Collection[Connection] = tracked.waiting
@@ -337,8 +334,8 @@ class NumberedSequencer(Sequencer):
 
     def note_dropped(self, member: Connection, message: PreparedMessage) -> None:
         """Note that a slow member did not get a message; the next one follows a gap."""
-        source = message.source if isinstance(message, PagedMessage) else message
-        tracked = self._tracked.get(getattr(source, "key", ""))
+        source = source_of(message)
+        tracked = None if source is None else self._tracked.get(source.key)
         if tracked is not None:
             tracked.behind[member] = None
 

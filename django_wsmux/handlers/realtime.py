@@ -13,8 +13,7 @@ from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
 from ..groups import clients
 from ..groups.envelope import before
-from ..groups.pubsub import pubsub
-from ..logs import LogLimit, get_logger
+from ..groups.pubsub import pubsub, report_unreachable
 from ..protocol import v1
 from ..protocol.frames import CLOSE, TEXT, CloseCode, close_payload, encode
 from ..protocol.v1 import BROUGHT_KEY
@@ -26,15 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RealtimeHooks", "replace_elsewhere", "start"]
 
-logger = get_logger("django_wsmux.groups")
-
 _HEARTBEAT: Final = encode(TEXT, b"{}")
 
 #: The close codes for which the server tells the client when to return.
 _RETURNS: Final = frozenset({CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER})
-
-# Limits log lines about requests to close a socket that could not be sent.
-_unreported: Final = LogLimit()
 
 
 class RealtimeHooks(DjangoHooks):
@@ -128,6 +122,4 @@ def replace_elsewhere(websocket: WebSocket) -> None:
         pubsub.publish(clients.group_of(client_id), CLOSE, payload, before(time.time()))
     except BackendUnavailable as error:
         count("group_publish_failed")
-        suffix = _unreported.suffix()
-        if suffix is not None:
-            logger.error("%r: other processes cannot be reached: %s%s", websocket, error, suffix)
+        report_unreachable(websocket, error)

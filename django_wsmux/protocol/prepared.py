@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Final, Protocol
 
-from .frames import TEXT, encode
+from .frames import BINARY, TEXT, encode
 
 __all__ = [
     "BARE",
     "CONTENT",
     "JSON",
+    "KINDS",
     "OPCODE",
     "Framing",
     "PagedMessage",
@@ -23,6 +24,9 @@ JSON: Final = 0x10 | TEXT
 CONTENT: Final = 0x20 | TEXT
 #: Kind of a text for one socket that is sent unchanged, without the additions of a subprotocol.
 BARE: Final = 0x30 | TEXT
+
+#: All kinds of messages.
+KINDS: Final = frozenset({TEXT, JSON, CONTENT, BINARY})
 
 #: The bits of a kind that are the opcode of its frame.
 OPCODE: Final = 0x0F

@@ -11,26 +11,10 @@ from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from django_wsmux.backends.packets import Kind, pack
 from django_wsmux.testing.backend_process import PeerError
-from tests.conftest import start_migrated_postgres, start_postgres
+from tests.conftest import start_postgres
 from tests.services import PostgresServer, postgres_environment
 
 from .faults import SILENCE, BrokerFaults
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server that no test harms."""
-    server = start_migrated_postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def fragile_server() -> Iterator[PostgresServer]:
-    """A server that tests harm."""
-    server = start_migrated_postgres()
-    yield server
-    server.stop()
 
 
 class TestPostgresBackend(BackendContract):

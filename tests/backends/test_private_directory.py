@@ -27,7 +27,7 @@ def test_foreign_owner(directory: Path) -> None:
 def test_missing_directory(directory: Path) -> None:
     """The error names a missing directory."""
     backend = from_url(f"local://{directory}/missing")
-    backend.publish("room", b"to nobody")
+    backend.publish("room", b"to no one")
     with pytest.raises(BackendUnavailable, match=r"missing.*must exist"):
         backend.start(lambda channel, payload: None)
     backend.close()

@@ -25,7 +25,7 @@ from django_wsmux.models import Key, Message
 from django_wsmux.models import Stream as Row
 from django_wsmux.protocol.positions import Position, moment_of
 from django_wsmux.testing.backend_process import Peer
-from tests.conftest import start_migrated_postgres, start_postgres
+from tests.conftest import start_postgres
 from tests.services import PostgresServer, postgres_environment, wait_until_said
 
 from .contract import SharedStoreContract, bodies, everything, fill, offsets, stream
@@ -36,22 +36,6 @@ MakeStore = Callable[..., PostgresStore]
 
 #: A group whose messages are published on a channel of this name.
 ROOM = Stream("chat.1", Keep(200, 600), "room")
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server that no test harms."""
-    server = start_migrated_postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def fragile_server() -> Iterator[PostgresServer]:
-    """A server that tests may harm, but leave running."""
-    server = start_migrated_postgres()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
