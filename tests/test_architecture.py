@@ -137,7 +137,7 @@ WITHOUT_MODULE = {
 }
 
 #: Folders of tests that concern no single module.
-NOT_MIRRORED = {"compat", "compliance", "functional", "fuzzing", "manual", "sample_site"}
+NOT_MIRRORED = {"client", "compat", "compliance", "functional", "fuzzing", "manual", "sample_site"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Tests of the JavaScript client: in Node and in browsers, through a proxy that fails."""
