@@ -77,3 +77,11 @@ install_into() {
     shift
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
+
+# Install what builds and tests the JavaScript client. Node is a Python package of the extra "test".
+install_client() {
+    PATH="$PWD/.venv/bin:$PATH"
+    export PATH
+    # esbuild's script only saves milliseconds at each start.
+    (cd client && npm ci --ignore-scripts --silent)
+}

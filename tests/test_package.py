@@ -23,7 +23,7 @@ from django_wsmux import __version__
 from tests.support import ROOT
 
 #: Needed by tests and scripts, besides the package.
-DIRECTORIES = ("bench", "docs", "sample_site", "scripts", "tests")
+DIRECTORIES = ("bench", "client", "docs", "sample_site", "scripts", "tests")
 FILES = (
     *(".ruff.toml", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"),
     *("SECURITY.rst", "setup.cfg", "setup.py"),
@@ -31,7 +31,8 @@ FILES = (
 
 #: Files that may lie in a working tree and must not be published.
 JUNK = (
-    *("bench/wsload", "docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc"),
+    *("bench/wsload", "client/node_modules/x.js", "client/dist/client.js"),
+    *("docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc"),
     "django_wsmux/protocol/_speedups.cpython-310-x86_64-linux-gnu.so",
 )
 
@@ -114,7 +115,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Both distributions."""
     source = tmp_path_factory.mktemp("package") / "source"
     source.mkdir()
-    caches = shutil.ignore_patterns("__pycache__", "_build", "wsload", "*.pyc", "*.so", "*.sqlite3")
+    caches = shutil.ignore_patterns(
+        *("__pycache__", "_build", "node_modules", "wsload", "*.pyc", "*.so", "*.sqlite3"),
+        *("build", "dist"),
+    )
     for name in (*DIRECTORIES, "django_wsmux"):
         shutil.copytree(ROOT / name, source / name, ignore=caches)
     for name in FILES:
@@ -159,6 +163,9 @@ def test_wheel(built: Built) -> None:
     for path in (
         "migrations/0001_initial.py",
         "py.typed",
+        "static/django_wsmux/client.d.ts",
+        "static/django_wsmux/client.js",
+        "static/django_wsmux/client.js.map",
         "static/django_wsmux/overview.js",
         "templates/admin/django_wsmux/overview.html",
     ):

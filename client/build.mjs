@@ -1,0 +1,57 @@
+// Build client.js, worker.js, their source maps and client.d.ts.
+// Usage: node build.mjs [directory]; default: the package's static files, and dist/ for npm.
+
+import { build } from "esbuild";
+import { execFileSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { basename, join } from "node:path";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const target = process.argv[2] ?? join(here, "../django_wsmux/static/django_wsmux");
+
+const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+const banner = { js: `// django_wsmux ${version}: source in client/, license BSD-3-Clause` };
+
+const entries = { client: join(here, "src/index.ts"), worker: join(here, "src/worker.ts") };
+for (const [name, entry] of Object.entries(entries)) {
+  if (!existsSync(entry)) continue;
+  const { outputFiles } = await build({
+    absWorkingDir: here,
+    entryPoints: [entry],
+    // Written below: the source map must not depend on the target.
+    outfile: join(here, `${name}.js`),
+    write: false,
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    minify: true,
+    mangleProps: /^_/,
+    sourcemap: true,
+    banner,
+  });
+  for (const { path, contents } of outputFiles) writeFileSync(join(target, basename(path)), contents);
+}
+
+// One file of types: the declarations of types.ts, which imports nothing, and of index.ts.
+const scratch = join(here, "build");
+const tsc = join(here, "node_modules/.bin/tsc");
+execFileSync(tsc, ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", scratch], {
+  cwd: here,
+  stdio: "inherit",
+});
+const declarations = ["types", "index"]
+  .map((name) => readFileSync(join(scratch, `${name}.d.ts`), "utf8"))
+  .join("\n")
+  .replace(/^(import|export) .* from .*;\n/gm, "")
+  .replace(/^(\/\/ .*\n)+/gm, "");
+writeFileSync(join(target, "client.d.ts"), `// Types of client.js, built from client/src.\n\n${declarations.trim()}\n`);
+rmSync(scratch, { recursive: true });
+
+if (!process.argv[2]) {
+  const dist = join(here, "dist");
+  mkdirSync(dist, { recursive: true });
+  for (const name of readdirSync(target)) {
+    if (/^(client|worker)\./.test(name)) copyFileSync(join(target, name), join(dist, name));
+  }
+}

@@ -1,0 +1,56 @@
+// The events of a page that concern its connections.
+
+/** What a page calls. */
+export interface Visit {
+  /** The page may have slept: look at once. */
+  wake(): void;
+  /** The page is left. It may come back from the browser's cache. */
+  hide(): void;
+  /** The page has come back. */
+  show(): void;
+  /** The page may be discarded without a further event. */
+  save(): void;
+}
+
+/**
+ * Call methods upon events of the page; outside a page, do nothing.
+ *
+ * @returns a function that ends this.
+ */
+export function watch(visit: Visit): () => void {
+  const controller = new AbortController();
+  if (typeof document !== "undefined") {
+    const listen = (target: EventTarget, name: string, callback: () => void): void =>
+      target.addEventListener(name, callback, { signal: controller.signal });
+    listen(window, "online", () => visit.wake());
+    listen(window, "pageshow", () => visit.show());
+    listen(window, "pagehide", () => visit.hide());
+    listen(document, "visibilitychange", () => (document.hidden ? visit.save() : visit.wake()));
+  }
+  return () => controller.abort();
+}
+
+/** What the next page needs to continue. */
+export interface Stored {
+  id?: string | undefined;
+  first?: string | undefined;
+  positions?: [string, string][];
+}
+
+/** Return what an earlier page has stored. */
+export function load(key: string): Stored {
+  try {
+    return Object(JSON.parse(sessionStorage.getItem(key)!)) as Stored;
+  } catch {
+    return {}; // there is no storage, or it is closed to this page
+  }
+}
+
+export function save(key: string, value: Stored | undefined): void {
+  try {
+    if (value) sessionStorage.setItem(key, JSON.stringify(value));
+    else sessionStorage.removeItem(key);
+  } catch {
+    // There is no storage, it is full, or it is closed to this page.
+  }
+}
