@@ -3,12 +3,18 @@
 
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const target = process.argv[2] ?? join(here, "../django_wsmux/static/django_wsmux");
+
+/** Write a file, unless it is current: others may be reading it. */
+function write(path, text) {
+  if (!existsSync(path) || readFileSync(path, "utf8") !== text) writeFileSync(path, text);
+}
 
 const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
 const banner = { js: `// django_wsmux ${version}: source in client/, license BSD-3-Clause` };
@@ -30,11 +36,11 @@ for (const [name, entry] of Object.entries(entries)) {
     sourcemap: true,
     banner,
   });
-  for (const { path, contents } of outputFiles) writeFileSync(join(target, basename(path)), contents);
+  for (const { path, text } of outputFiles) write(join(target, basename(path)), text);
 }
 
 // One file of types: the declarations of types.ts, which imports nothing, and of index.ts.
-const scratch = join(here, "build");
+const scratch = mkdtempSync(join(tmpdir(), "client"));
 const tsc = join(here, "node_modules/.bin/tsc");
 execFileSync(tsc, ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", scratch], {
   cwd: here,
@@ -45,13 +51,13 @@ const declarations = ["types", "index"]
   .join("\n")
   .replace(/^(import|export) .* from .*;\n/gm, "")
   .replace(/^(\/\/ .*\n)+/gm, "");
-writeFileSync(join(target, "client.d.ts"), `// Types of client.js, built from client/src.\n\n${declarations.trim()}\n`);
+write(join(target, "client.d.ts"), `// Types of client.js, built from client/src.\n\n${declarations.trim()}\n`);
 rmSync(scratch, { recursive: true });
 
 if (!process.argv[2]) {
   const dist = join(here, "dist");
   mkdirSync(dist, { recursive: true });
   for (const name of readdirSync(target)) {
-    if (/^(client|worker)\./.test(name)) copyFileSync(join(target, name), join(dist, name));
+    if (/^(client|worker)\./.test(name)) write(join(dist, name), readFileSync(join(target, name), "utf8"));
   }
 }

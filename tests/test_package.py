@@ -117,7 +117,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     source.mkdir()
     caches = shutil.ignore_patterns(
         *("__pycache__", "_build", "node_modules", "wsload", "*.pyc", "*.so", "*.sqlite3"),
-        *("build", "dist"),
+        "dist",
     )
     for name in (*DIRECTORIES, "django_wsmux"):
         shutil.copytree(ROOT / name, source / name, ignore=caches)

@@ -1,0 +1,85 @@
+"""The built files of the client, and the npm package."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from django_wsmux import __version__
+
+from .nodes import CLIENT, STATIC, run
+
+#: The most bytes of client.js when a server compresses it.
+MOST = 5 * 1024
+
+
+def built() -> set[str]:
+    """Return the names of the built files."""
+    return {path.name for path in STATIC.glob("*") if path.name.startswith(("client.", "worker."))}
+
+
+def test_current(tmp_path: Path) -> None:
+    """The files in the repository are what the source is built to."""
+    run("node", "build.mjs", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == built()
+    for path in tmp_path.iterdir():
+        message = f"{path.name} is not current: run scripts/client"
+        assert path.read_text() == (STATIC / path.name).read_text(), message
+
+
+def test_size() -> None:
+    """A page loads little."""
+    assert len(gzip.compress((STATIC / "client.js").read_bytes(), mtime=0)) <= MOST
+
+
+def test_source() -> None:
+    """The source has no errors of types."""
+    assert run("npm", "run", "--silent", "typecheck") == ""
+
+
+def test_safe() -> None:
+    """A policy without 'unsafe-eval' is enough, and nothing keeps a page out of the cache."""
+    for name in built():
+        text = (STATIC / name).read_text()
+        for word in ("eval(", "new Function(", 'unload"', "innerHTML"):
+            assert word not in text, f"{name} has {word}"
+
+
+def test_version() -> None:
+    """The npm package has the version of the Python package."""
+    for name in ("package.json", "package-lock.json"):
+        assert json.loads((CLIENT / name).read_text())["version"] == __version__
+
+
+def test_lock() -> None:
+    """The lock file names no registry, and the package needs no other at run time."""
+    lock = json.loads((CLIENT / "package-lock.json").read_text())
+    assert not any("resolved" in package for package in lock["packages"].values())
+    package = json.loads((CLIENT / "package.json").read_text())
+    assert "dependencies" not in package
+    assert all(version[0].isdigit() for version in package["devDependencies"].values())
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty project with the packed package."""
+    packed, project = tmp_path_factory.mktemp("packed"), tmp_path_factory.mktemp("project")
+    (report,) = json.loads(run("npm", "pack", "--silent", "--json", "--pack-destination", packed))
+    (project / "package.json").write_text('{"private": true, "type": "module"}')
+    run("npm", "install", "--offline", "--silent", packed / report["filename"], cwd=project)
+    return project
+
+
+def test_package(installed: Path) -> None:
+    """The package has the built files, and can be imported."""
+    package = installed / "node_modules" / "django-wsmux"
+    files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    assert files == {"package.json", "README.md", "LICENSE"} | {f"dist/{name}" for name in built()}
+    for name in built():
+        assert (package / "dist" / name).read_text() == (STATIC / name).read_text()
+    program = 'import { connect, RequestError } from "django-wsmux"; console.log(typeof connect);'
+    (installed / "program.mjs").write_text(program)
+    assert run("node", "program.mjs", cwd=installed) == "function\n"
