@@ -128,6 +128,9 @@ class WebSocketView(View):
             text, ``bytes`` for binary.
         refusals: ``"close"`` shows browsers a refusal as a close code, ``"http"`` as a response;
             ``None`` uses ``WEBSOCKET_REFUSALS``.
+        sends: dataclasses that describe the messages that clients get, by their ``type``.
+            ``manage.py websocketschema`` writes them down for clients, and tests check them; a
+            server does not.
         keep_request: whether to keep ``self.request`` after ``connect()``. ``False`` saves some KiB
             per socket; only what ``connect()`` stored on ``self`` is available then.
     """
@@ -139,6 +142,7 @@ class WebSocketView(View):
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
     refusals: str | None = None
+    sends: ClassVar[Mapping[str, type[Any]]] = {}
     keep_request = True
 
     #: Define ``group_receive(self, message)`` to handle the messages of groups: the view is then
@@ -152,7 +156,8 @@ class WebSocketView(View):
 
         Raises:
             TypeError: a method is async, has ``yield`` in it or takes other arguments; a string or
-                function is given where a list is expected.
+                function is given where a list is expected; a dataclass in ``forms`` or ``sends``
+                has a type hint that is not supported.
             ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
         """
         _check(cls, initkwargs)
@@ -326,6 +331,17 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         arguments = ("form",) if name in forms else _ARGUMENTS.get(name)
         if arguments is not None:
             require_arguments(method, *arguments, more=name == "connect")
+    _check_messages(view_class, "forms", kinds)
+    _check_messages(view_class, "sends", options.get("sends", view_class.sends))
+
+
+def _check_messages(view_class: type[Any], name: str, kinds: Mapping[str, Any]) -> None:
+    for kind, described in kinds.items():
+        if name == "forms" and isinstance(described, type) and issubclass(described, BaseForm):
+            continue
+        from .handlers.dataclass_forms import require_message
+
+        require_message(described, kind, f"{view_class.__qualname__}.{name}[{kind!r}]")
 
 
 def _attribute(bare: Any, name: str) -> Any:
@@ -380,7 +396,7 @@ class JSONWebSocketView(WebSocketView):
 
 
 class FormWebSocketView(JSONWebSocketView):
-    """A view that validates JSON objects with Django forms, chosen by the key ``type``.
+    """A view that validates JSON objects with forms or dataclasses, chosen by the key ``type``.
 
     Several features share one socket, each with its own form::
 
@@ -397,11 +413,14 @@ class FormWebSocketView(JSONWebSocketView):
     form with errors goes to ``say_invalid()`` or ``form_invalid()``, which answers the peer with
     ``{"type": "say", "errors": {"text": [{"message": ..., "code": ...}]}}``.
 
+    In the place of a form there may be a dataclass, which is checked by its type hints.
+    ``say_valid()`` is then called with an instance of it.
+
     Attributes:
-        forms: form classes by the ``type`` of the messages that they validate.
+        forms: form classes, or dataclasses, by the ``type`` of the messages that they validate.
     """
 
-    forms: ClassVar[Mapping[str, type[BaseForm]]] = {}
+    forms: ClassVar[Mapping[str, type[Any]]] = {}
 
     def receive_json(self, value: Any) -> None:
         """Validate a message with its form."""
@@ -413,18 +432,27 @@ class FormWebSocketView(JSONWebSocketView):
             self.unknown_type(kind, value)
             return
         form = self.get_form(kind, value)
+        is_form = isinstance(form, BaseForm)
         outcome = "valid" if is_valid(form) else "invalid"
-        hook = getattr(self, f"{kind}_{outcome}", None) or getattr(self, f"form_{outcome}")
-        hook(form)
+        hook = getattr(self, f"{kind}_{outcome}", None)
+        if hook is None:
+            getattr(self, f"form_{outcome}")(form)
+        else:
+            hook(form if is_form or outcome == "invalid" else form.value)
 
-    def get_form(self, kind: str, data: dict[str, Any]) -> BaseForm:
-        """Return the form for a message.
+    def get_form(self, kind: str, data: dict[str, Any]) -> Any:
+        """Return the form for a message; for a dataclass, an object with the methods of a form.
 
         Args:
             kind: the message's ``type``, a key of ``forms``.
             data: the whole message.
         """
-        form = self.forms[kind](**self.get_form_kwargs(kind, data))
+        form_class = self.forms[kind]
+        if not issubclass(form_class, BaseForm):
+            from .handlers.dataclass_forms import DataclassForm
+
+            return DataclassForm(form_class, data, kind)
+        form = form_class(**self.get_form_kwargs(kind, data))
         # form_valid() and form_invalid() tell forms apart by it.
         form.message_type = kind  # type: ignore[attr-defined]
         return form
