@@ -1,4 +1,11 @@
-"""URLs of WebSockets, for pages and other clients."""
+"""URLs of WebSockets, for pages and other clients.
+
+``include("django_wsmux.urls")`` in ``ROOT_URLCONF`` serves the scripts of the JavaScript client
+from the site itself. This is only needed if static files come from another host. Leave the URLs out
+of ``i18n_patterns()``: browsers cache the scripts under their URL::
+
+    urlpatterns = [path("wsmux/", include("django_wsmux.urls"))]
+"""
 
 from __future__ import annotations
 
@@ -6,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, path, reverse
 
-from . import conf
+from . import conf, scripts
 
-__all__ = ["websocket_url"]
+__all__ = ["app_name", "urlpatterns", "websocket_url"]
+
+app_name = scripts.NAMESPACE
+urlpatterns = [path(name, scripts.serve, {"name": name}, name) for name in scripts.FILES]
 
 
 def websocket_url(

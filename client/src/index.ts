@@ -3,8 +3,9 @@
 import { load } from "./page.ts";
 import { positionsIn } from "./protocol.ts";
 import { Client } from "./room.ts";
-import { Socket } from "./socket.ts";
-import type { Anything, Options, Room } from "./types.ts";
+import { SharedLine } from "./shared.ts";
+import { Socket, type SocketOptions } from "./socket.ts";
+import type { Anything, FetchOptions, Options, Room } from "./types.ts";
 
 export { RequestError } from "./types.ts";
 
@@ -22,11 +23,15 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
   url: string,
   options: Options = {},
 ): Room<Sends, Receives, Replies> {
-  const { at, auth, identity, persist, onclose } = options;
+  const { at, auth, persist, shared, onclose } = options;
+  // The element of {% websocket_client %}.
+  const element = globalThis.document?.querySelector<HTMLElement>("script[data-wsmux-worker]");
+  const { wsmuxWorker, wsmuxUser } = element?.dataset ?? {};
+  const { worker = wsmuxWorker, identity = wsmuxUser } = options;
   const absolute = new URL(url, globalThis.document?.baseURI);
   absolute.protocol = absolute.protocol.replace("http", "ws");
   absolute.hash = "";
-  const key = persist ? `wsmux ${absolute} ${identity}` : undefined;
+  const key = persist || shared ? `wsmux ${absolute} ${identity}` : undefined;
   const stored = key ? load(key) : {};
   const brought = positionsIn(at);
   const positions = new Map(stored.positions);
@@ -37,13 +42,43 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
     positions.delete(name);
     positions.set(name, position);
   }
-  const client = new Client(absolute.href, key, (sink) => new Socket(absolute.href, { id: stored.id, identity, positions, auth }, sink));
+  const own: SocketOptions = { id: stored.id, identity, positions, auth };
+  const client = new Client(absolute.href, key, (sink) =>
+    shared && typeof SharedWorker === "function"
+      ? new SharedLine(absolute.href, worker, own, sink)
+      : new Socket(absolute.href, own, sink),
+  );
+  rooms.add(client);
   const room = client as unknown as Room<Sends, Receives, Replies>;
   if (onclose) room.on("close", onclose);
   return room;
 }
 
-const wsmux = { connect };
+/** The rooms of this page, the oldest first. */
+const rooms: Set<Client> = new Set();
+
+/**
+ * Call the browser's `fetch()` with the header `X-WebSocket-Client`, so that the view knows the room that
+ * sends the request: `request.websocket_client` is `room.id`.
+ *
+ * Only requests to the server of the page have the header. If the server redirects one to another server,
+ * the promise rejects with a `TypeError`: the signed id must not reach other servers.
+ *
+ * @example
+ * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
+ */
+export function fetch(input: RequestInfo | URL, { room, ...init }: FetchOptions = {}): Promise<Response> {
+  let request = new Request(input, init);
+  const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
+  const id = chosen?.signedId;
+  if (id && new URL(request.url).origin === globalThis.location?.origin) {
+    request = new Request(request, { mode: "same-origin" });
+    request.headers.set("X-WebSocket-Client", id);
+  }
+  return globalThis.fetch(request);
+}
+
+const wsmux = { connect, fetch };
 
 declare global {
   interface Window {

@@ -56,9 +56,14 @@ export interface Options {
   auth?: ((refused: boolean) => Promise<string | undefined | void> | string | undefined | void) | undefined;
   /** Keep id and positions in `sessionStorage`, for the next page with this URL in this tab. */
   persist?: boolean | undefined;
-  /** Share one socket among all pages with this URL. */
+  /**
+   * Share one socket with all pages of this user and URL, where the browser has shared workers. The socket
+   * outlives the page if the browser supports it; otherwise the next page resumes, as with `persist`.
+   */
   shared?: boolean | undefined;
-  /** The user that the page was made for. */
+  /** The URL of worker.js on the server of the page. Default: that of `{% websocket_client %}`. */
+  worker?: string | undefined;
+  /** The user that the page was made for. Default: that of `{% websocket_client %}`. */
   identity?: string | undefined;
   /** Called like a handler of the event `close`. */
   onclose?: ((event: Closed) => void) | undefined;
@@ -150,4 +155,10 @@ export interface Room<Sends = Anything, Receives = Anything, Replies = Anything>
   ): Promise<Reply<Replies, K>>;
   /** Close the socket. It does not return. */
   close(): void;
+}
+
+/** Options of `fetch()`: those of the browser's, and a room. */
+export interface FetchOptions extends RequestInit {
+  /** The room that sends the request. Default: the oldest one of the page that is not closed. */
+  room?: { readonly id: string | undefined } | undefined;
 }

@@ -1,4 +1,4 @@
-"""``{% load websockets %}``: URLs of WebSockets in a template, tickets, and positions of groups."""
+"""``{% load websockets %}``: the JavaScript client, URLs of WebSockets, tickets, positions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from django.template.base import Parser, Token
 from django.template.defaulttags import URLNode
 from django.template.defaulttags import url as parse_url
 from django.urls import NoReverseMatch
-from django.utils.html import conditional_escape
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import SafeString
 
+from .. import scripts
 from ..auth.tickets import issue_ticket
+from ..groups.clients import identity_of
 from ..urls import websocket_url as websocket_url_for
 
 __all__ = ["register"]
@@ -89,6 +92,41 @@ def websocket_ticket(parser: Parser, token: Token) -> WebSocketTicketNode:
     """
     node = parse_url(parser, token)
     return WebSocketTicketNode(node.view_name, node.args, node.kwargs, node.asvar)
+
+
+@register.simple_tag(takes_context=True)
+def websocket_client(context: Context) -> SafeString:
+    """Return the script element of the JavaScript client, which sets ``window.wsmux``.
+
+    Module scripts after it can use the client::
+
+        {% websocket_client %}
+        <script type="module">
+          const room = wsmux.connect("{% websocket_url 'room' room=room %}", {shared: true});
+        </script>
+
+    The element has the nonce of a Content Security Policy, Django's or django-csp's, the URL of the
+    shared worker, and a hash that identifies the user. So the result depends on the user: do not
+    cache it for other users. The hash comes from ``request.user``; the tag needs
+    ``django.template.context_processors.request``.
+    """
+    request = getattr(context, "request", None) or context.get("request")
+    if request is None:
+        raise TemplateSyntaxError(
+            "{% websocket_client %} needs the request: put "
+            "django.template.context_processors.request into TEMPLATES"
+        )
+    # Both are lazy objects. They are false until the first use, which adds them to the header.
+    nonce = context.get("csp_nonce")
+    if nonce is None:
+        nonce = getattr(request, "csp_nonce", None)
+    return format_html(
+        '<script type="module" src="{}"{} data-wsmux-worker="{}" data-wsmux-user="{}"></script>',
+        scripts.url_of("client.js"),
+        "" if nonce is None else format_html(' nonce="{}"', str(nonce)),
+        scripts.url_of("worker.js"),
+        identity_of(getattr(request, "user", None)),
+    )
 
 
 @register.simple_tag(takes_context=True)

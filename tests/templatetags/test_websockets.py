@@ -1,12 +1,20 @@
-"""``{% websocket_url %}`` and ``{% websocket_ticket %}``."""
+"""``{% websocket_client %}``, ``{% websocket_url %}`` and ``{% websocket_ticket %}``."""
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
+
 import pytest
+from csp.middleware import CSPMiddleware
+from django.contrib.auth.models import AnonymousUser, User
+from django.http import HttpRequest, HttpResponse
 from django.template import Context, RequestContext, Template
 from django.template.exceptions import TemplateSyntaxError
 from django.test import RequestFactory, override_settings
 from django.urls import NoReverseMatch
+from django.utils.functional import SimpleLazyObject
+
+from django_wsmux.groups import clients
 
 
 @pytest.fixture
@@ -58,3 +66,72 @@ class TestTag:
         with override_settings(ALLOWED_HOSTS=["*"]):
             request.get_host = lambda: "a'b"  # type: ignore[method-assign]
             assert "'" not in self.render("{% websocket_url 'echo' %}", request)
+
+
+class TestClient:
+    """``{% websocket_client %}`` loads the JavaScript client."""
+
+    def render(self, request: HttpRequest | None, **context: object) -> str:
+        template = Template("{% load websockets %}{% websocket_client %}")
+        if request is None:
+            return template.render(Context(context))
+        return template.render(RequestContext(request, context))
+
+    def element(self, request: HttpRequest, **context: object) -> dict[str, str | None]:
+        """Return the attributes of the only element."""
+        found: list[tuple[str, dict[str, str | None]]] = []
+
+        class Parser(HTMLParser):
+            def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+                found.append((tag, dict(attrs)))
+
+        Parser().feed(self.render(request, **context))
+        ((tag, attributes),) = found
+        assert tag == "script"
+        return attributes
+
+    def test_attributes(self, rf: RequestFactory) -> None:
+        """It is a module, with the URL of the worker, and the constant of anonymous users."""
+        request = rf.get("/")
+        request.user = AnonymousUser()
+        urlconf = "tests.project.websocket_urls"
+        with override_settings(ROOT_URLCONF=urlconf, STATIC_URL="/static/"):
+            attributes = self.element(request)
+        for name in ("client", "worker"):
+            url = attributes.pop({"client": "src", "worker": "data-wsmux-worker"}[name]) or ""
+            assert url.startswith(f"/static/django_wsmux/{name}.js?v=")
+        assert attributes == {"type": "module", "data-wsmux-user": clients.ANONYMOUS}
+
+    def test_user(self, rf: RequestFactory) -> None:
+        """The identity is that of the user, without the primary key."""
+        request = rf.get("/")
+        request.user = User(pk=7)
+        identity = self.element(request)["data-wsmux-user"]
+        assert identity == clients.identity_of(User(pk=7)) != clients.identity_of(User(pk=8))
+        assert clients.is_identity(identity or "", "7")
+
+    def test_without_users(self, rf: RequestFactory) -> None:
+        """A site without django.contrib.auth has anonymous users only."""
+        assert self.element(rf.get("/"))["data-wsmux-user"] == clients.ANONYMOUS
+
+    def test_nonce_of_django(self, rf: RequestFactory) -> None:
+        """The nonce is Django's, in the context; using it puts it into the header."""
+        nonce = SimpleLazyObject(lambda: "from-django")
+        assert self.element(rf.get("/"), csp_nonce=nonce)["nonce"] == "from-django"
+
+    def test_nonce_of_django_csp(self, rf: RequestFactory) -> None:
+        """The nonce is that of django-csp, which is false until it is used."""
+        request = rf.get("/")
+        CSPMiddleware(lambda request: HttpResponse()).process_request(request)
+        nonce = self.element(request)["nonce"]
+        assert nonce
+        assert nonce == str(request.csp_nonce)  # type: ignore[attr-defined]
+
+    def test_without_a_nonce(self, rf: RequestFactory) -> None:
+        """Without Django's middleware, its context processor returns None."""
+        assert "nonce" not in self.element(rf.get("/"), csp_nonce=None)
+
+    def test_without_a_request(self) -> None:
+        """The error names what is missing."""
+        with pytest.raises(TemplateSyntaxError, match=r"context_processors\.request"):
+            self.render(None)

@@ -51,9 +51,14 @@ export interface Options {
     auth?: ((refused: boolean) => Promise<string | undefined | void> | string | undefined | void) | undefined;
     /** Keep id and positions in `sessionStorage`, for the next page with this URL in this tab. */
     persist?: boolean | undefined;
-    /** Share one socket among all pages with this URL. */
+    /**
+     * Share one socket with all pages of this user and URL, where the browser has shared workers. The socket
+     * outlives the page if the browser supports it; otherwise the next page resumes, as with `persist`.
+     */
     shared?: boolean | undefined;
-    /** The user that the page was made for. */
+    /** The URL of worker.js on the server of the page. Default: that of `{% websocket_client %}`. */
+    worker?: string | undefined;
+    /** The user that the page was made for. Default: that of `{% websocket_client %}`. */
     identity?: string | undefined;
     /** Called like a handler of the event `close`. */
     onclose?: ((event: Closed) => void) | undefined;
@@ -129,6 +134,13 @@ export interface Room<Sends = Anything, Receives = Anything, Replies = Anything>
     /** Close the socket. It does not return. */
     close(): void;
 }
+/** Options of `fetch()`: those of the browser's, and a room. */
+export interface FetchOptions extends RequestInit {
+    /** The room that sends the request. Default: the oldest one of the page that is not closed. */
+    room?: {
+        readonly id: string | undefined;
+    } | undefined;
+}
 export {};
 
 /**
@@ -142,8 +154,20 @@ export {};
  * room.on("said", (message) => show(message.text));
  */
 export declare function connect<Sends = Anything, Receives = Anything, Replies = Anything>(url: string, options?: Options): Room<Sends, Receives, Replies>;
+/**
+ * Call the browser's `fetch()` with the header `X-WebSocket-Client`, so that the view knows the room that
+ * sends the request: `request.websocket_client` is `room.id`.
+ *
+ * Only requests to the server of the page have the header. If the server redirects one to another server,
+ * the promise rejects with a `TypeError`: the signed id must not reach other servers.
+ *
+ * @example
+ * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
+ */
+export declare function fetch(input: RequestInfo | URL, { room, ...init }?: FetchOptions): Promise<Response>;
 declare const wsmux: {
     connect: typeof connect;
+    fetch: typeof fetch;
 };
 declare global {
     interface Window {
