@@ -271,7 +271,8 @@ def _parse_entry(entry: str) -> Brought | None:
     if not isinstance(groups, dict):
         return brought
     for name, position in list(groups.items())[:_MOST_POSITIONS]:
-        if _short_text(name) and isinstance(position, str) and parse(position) is not None:
+        is_name = name == "" or _short_text(name)
+        if is_name and isinstance(position, str) and parse(position) is not None:
             brought.add(name, position)
     return brought
 

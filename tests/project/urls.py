@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import kept, state
+from . import kept, shared_pages, state
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -291,4 +291,5 @@ urlpatterns = [
     path("modules/", modules),
     path("only-a-page/", plain, name="only-a-page"),
     *kept.urlpatterns,
+    *shared_pages.urlpatterns,
 ]
