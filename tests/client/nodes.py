@@ -24,18 +24,21 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "NO_COLOR": "1", **variables}
 
 
-def run(*command: str | Path, cwd: Path = CLIENT, code: int = 0) -> str:
+def run(
+    *command: str | Path, cwd: Path = CLIENT, code: int = 0, env: dict[str, str] | None = None
+) -> str:
     """Run node, npm or npx; return the output.
 
     Args:
         command: the program and its arguments.
         cwd: the directory to run it in.
         code: the exit code that is expected.
+        env: further variables.
     """
     result = subprocess.run(
         [Path(sys.executable).parent / command[0], *command[1:]],
         cwd=cwd,
-        env=environment(),
+        env=environment(**(env or {})),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 
 from django_wsmux.auth import authentication, first_message
 
-from . import events, gates, kept, sockets, speaking
+from . import asked, events, gates, kept, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -109,4 +109,5 @@ urlpatterns = [
     path("gates/", include(gates)),
     path("overfull/<key>/<int:code>/", sockets.overfull),
     *kept.websocket_urlpatterns,
+    *asked.websocket_urlpatterns,
 ]

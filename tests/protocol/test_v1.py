@@ -174,7 +174,7 @@ class TestEntry:
 
     def test_malformed_parts(self) -> None:
         """Each malformed part of an entry counts as absent."""
-        groups = {"a": AT, "b": 1, "c": "1-2", "": AT, "x" * 201: AT, "d": AT.upper(), "e": None}
+        groups = {"a": AT, "b": 1, "c": "1-2", "": "-", "x" * 201: AT, "d": AT.upper(), "e": None}
         found = brought(entry({"c": 1, "u": ["x"], "g": groups}))
         assert found is not None
         assert (found.client_id, found.identity, found.names) == (None, None, ("a",))
@@ -183,6 +183,13 @@ class TestEntry:
             found = brought(entry(value))
             assert found is not None
             assert (found.client_id, found.identity, found.names) == (None, None, ())
+
+    def test_no_name(self) -> None:
+        """A position without a name is for the first group that has no other."""
+        found = brought(entry({"g": {"": AT, "a": "e.1-1"}}))
+        assert found is not None
+        assert found.names == ("a",)
+        assert [found.take("a"), found.take("b"), found.take("c")] == ["e.1-1", AT, None]
 
     def test_bounds(self) -> None:
         """Only the first 64 positions are used, and only 4 KB are read."""
