@@ -15,7 +15,7 @@ class WebSocketsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register checks and the receivers that watch for the end of sessions; extend requests."""
-        from . import checks  # noqa: F401
+        from . import checks, view_checks  # noqa: F401
         from .groups import clients, users
 
         clients.install()

@@ -29,29 +29,28 @@ W023           a pattern of ``WEBSOCKET_HISTORY`` never applies
 W024           the history of groups is in a service's own temporary directory
 E025           ``WEBSOCKET_BACKEND`` has no store for ``WEBSOCKET_HISTORY``
 W026           Redis may delete the history of groups (``check --database default``)
+E027           a view with ``once = True`` may run a request twice (some caches: ``--deploy``)
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.checks.urls import check_resolver
 from django.core.management import get_commands, load_command_class
 from django.db import connections, router
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
-from .auth.tickets import ticket
 from .exceptions import BackendMisconfigured, BackendUnavailable
 from .groups import namespace
 from .protocol import origin
@@ -60,7 +59,6 @@ from .server.imports import imported_by, is_installed
 
 __all__ = [
     "check_async_middleware",
-    "check_async_views",
     "check_backend",
     "check_context",
     "check_drivers",
@@ -75,7 +73,6 @@ __all__ = [
     "check_persistent_connections",
     "check_runserver",
     "check_settings",
-    "check_ticket_cache",
     "check_urlconf",
     "check_wsgi",
 ]
@@ -426,33 +423,6 @@ def check_async_middleware(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
     return found
 
 
-@register(Tags.urls)
-def check_async_views(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that no view of ``WEBSOCKET_URLCONF`` is async."""
-    urlconf = conf.get("WEBSOCKET_URLCONF")
-    if conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf) is not None:
-        return []
-    return [
-        Error(
-            f"The view of {pattern.pattern} in WEBSOCKET_URLCONF is async.",
-            hint="WebSocket views are synchronous code: write def instead of async def.",
-            obj=pattern.callback,
-            id="django_wsmux.E010",
-        )
-        for pattern in _patterns(get_resolver(urlconf))
-        if iscoroutinefunction(pattern.callback)
-        or getattr(pattern.callback, "view_is_async", False)
-    ]
-
-
-def _patterns(resolver: URLResolver) -> Iterator[URLPattern]:
-    for pattern in resolver.url_patterns:
-        if isinstance(pattern, URLResolver):
-            yield from _patterns(pattern)
-        else:
-            yield pattern
-
-
 @register(Tags.security, deploy=True)
 def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check that not every website may open sockets with the cookies of its visitors."""
@@ -465,36 +435,6 @@ def check_origins(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
             hint='List the origins to allow, such as "https://example.com" or '
             '"https://*.example.com".',
             id="django_wsmux.W011",
-        )
-    ]
-
-
-#: Caches of Django that workers do not share, or that may accept one ticket twice.
-_NO_TICKET_CACHES: Final = {
-    "django.core.cache.backends.locmem.LocMemCache": "is local to each worker: a ticket that one "
-    "worker issues is refused by the others.",
-    "django.core.cache.backends.dummy.DummyCache": "stores nothing: every ticket is refused.",
-    "django.core.cache.backends.filebased.FileBasedCache": "may accept one ticket from two clients "
-    "that use it at the same time.",
-}
-
-
-@register(Tags.caches, deploy=True)
-def check_ticket_cache(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that workers share the cache of tickets, if views accept tickets."""
-    alias, urlconf = conf.get("WEBSOCKET_TICKET_CACHE"), conf.get("WEBSOCKET_URLCONF")
-    backend = settings.CACHES.get(alias, {}).get("BACKEND")
-    if backend not in _NO_TICKET_CACHES or conf.SETTINGS["WEBSOCKET_URLCONF"].problem(urlconf):
-        return []
-    patterns = _patterns(get_resolver(urlconf))
-    if all(ticket not in getattr(each.callback, "authenticators", ()) for each in patterns):
-        return []
-    return [
-        Warning(
-            f"Views accept tickets, but CACHES[{alias!r}] {_NO_TICKET_CACHES[backend]}",
-            hint="Set WEBSOCKET_TICKET_CACHE to the alias of a cache in Redis, memcached or the "
-            "database, or silence this check if there is only one worker.",
-            id="django_wsmux.W013",
         )
     ]
 

@@ -6,6 +6,8 @@
     +-- WebSocketError
         +-- ConnectionClosed                     the socket is closed; code and reason say how
         +-- HandshakeRefused                     in tests: the handshake was refused
+    AssertionError
+    +-- RequestFailed                            in tests: a request was answered with errors
     BackendUnavailable                           other processes cannot be reached
     +-- BackendMisconfigured                     they never can, as the backend is set up
 
@@ -29,6 +31,7 @@ __all__ = [
     "BackendUnavailable",
     "ConnectionClosed",
     "HandshakeRefused",
+    "RequestFailed",
     "WebSocketError",
 ]
 
@@ -77,6 +80,21 @@ class HandshakeRefused(WebSocketError):
             f"{response.status_code} {response.reason_phrase}"
             + (f", redirect to {location!r}" if location else "")
         )
+
+
+class RequestFailed(AssertionError):
+    """A test's request was answered with errors instead of a reply.
+
+    Attributes:
+        errors: lists of ``{"message": ..., "code": ...}`` by the names of fields; ``"__all__"`` for
+            errors of no field.
+        codes: the codes of all errors.
+    """
+
+    def __init__(self, kind: str, errors: dict[str, list[dict[str, str]]]) -> None:
+        self.errors = errors
+        self.codes = [each["code"] for found in errors.values() for each in found]
+        super().__init__(f"{kind!r} was answered with errors: {errors}")
 
 
 class BackendUnavailable(Exception):

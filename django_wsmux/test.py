@@ -14,7 +14,7 @@ Example::
 
 from __future__ import annotations
 
-from .exceptions import HandshakeRefused
+from .exceptions import HandshakeRefused, RequestFailed
 from .testing.cases import (
     SimpleWebSocketTestCase,
     WebSocketTestCase,
@@ -29,6 +29,7 @@ __all__ = [
     "HandshakeRefused",
     "LiveServerMixin",
     "LiveServerTestCase",
+    "RequestFailed",
     "SimpleWebSocketTestCase",
     "WebSocketClient",
     "WebSocketTestCase",

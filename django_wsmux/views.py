@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NoReturn, cast
+from typing import Any, ClassVar, Final, cast
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import classonlymethod
@@ -38,6 +37,7 @@ from .handlers.json_forms import is_valid
 from .handlers.refusing import check_refusals
 from .handlers.socket import DjangoHooks
 from .protocol.frames import CloseCode
+from .requests import ERRORS, Request, current, handle, parse, send_errors
 from .responses import SwitchingProtocols
 
 __all__ = ["FormWebSocketView", "JSONWebSocketView", "WebSocketView"]
@@ -351,14 +351,6 @@ def _attribute(bare: Any, name: str) -> Any:
     return None if is_property else getattr(bare, name, None)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-#: Parses JSON without ``NaN`` and ``Infinity``, which Python would accept.
-_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
 class JSONWebSocketView(WebSocketView):
     """A view whose messages are JSON texts.
 
@@ -367,19 +359,62 @@ class JSONWebSocketView(WebSocketView):
         class Clock(JSONWebSocketView):
             def receive_json(self, value):
                 self.send_json({"asked": value, "now": timezone.now()})
+
+    If a message is an object with ``ref``, the return value of ``receive_json()`` is the reply to
+    it; see ``django_wsmux.requests``.
+
+    Attributes:
+        once: whether a message that is sent again with the same ``ref`` is answered without being
+            handled again, within five minutes. Needs a cache that all workers share.
     """
+
+    once = False
 
     def receive_text(self, text: str) -> None:
         """Parse a message and call ``receive_json()`` with its value."""
         try:
-            value = _decode(text)
+            value = parse(text)
         except (ValueError, RecursionError) as error:
             self.invalid_json(error)
-        else:
-            self.receive_json(value)
+            return
+        if type(value) is dict and "ref" in value:
+            self._handle_request(Request(self.websocket, value), text)
+            return
+        try:
+            result = self.receive_json(value)
+        except ValidationError as error:
+            kind = value.get("type") if isinstance(value, dict) else None
+            more = {"type": kind} if isinstance(kind, str) else {}
+            send_errors(self.websocket, error, **more)
+            return
+        if result is not None:
+            require_done(result, self.receive_json)
 
-    def receive_json(self, value: Any) -> None:
-        """Handle the value of a message; override it."""
+    def _handle_request(self, request: Request, text: str) -> None:
+        if request.ref is None:
+            request.refuse("invalid_ref")
+        elif self.once:
+            from .handlers.once import run
+
+            run(request, text, type(self), self._answer)
+        else:
+            self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        handle(request, self._receive_request)
+
+    def _receive_request(self, data: dict[str, Any]) -> Any:
+        return require_done(self.receive_json(data), self.receive_json)
+
+    def receive_json(self, value: Any) -> Any:
+        """Handle the value of a message; override it.
+
+        Returns:
+            The reply, if the value is an object with ``ref``. Otherwise the result is ignored.
+
+        Raises:
+            ValidationError: sent to the peer as ``errors``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define receive_json(value)")
 
     def invalid_json(self, error: Exception) -> None:
@@ -388,11 +423,21 @@ class JSONWebSocketView(WebSocketView):
         Args:
             error: the error of the parser.
         """
-        self.send_error("invalid_json", "This is not valid JSON.")
+        self._refuse("invalid_json")
 
     def send_error(self, code: str, message: str) -> None:
-        """Send an error in the format of ``form.errors.get_json_data()``."""
-        self.send_json({"errors": {"__all__": [{"message": message, "code": code}]}})
+        """Send an error in the format of ``form.errors.get_json_data()``.
+
+        In a method that handles a message with ``ref``, it is the answer to the message.
+        """
+        request = current(self.websocket)
+        if request is None:
+            send_errors(self.websocket, message, code)
+        else:
+            request.error(message, code)
+
+    def _refuse(self, code: str) -> None:
+        self.send_error(code, ERRORS[code])
 
 
 class FormWebSocketView(JSONWebSocketView):
@@ -416,29 +461,44 @@ class FormWebSocketView(JSONWebSocketView):
     In the place of a form there may be a dataclass, which is checked by its type hints.
     ``say_valid()`` is then called with an instance of it.
 
+    The return value of ``say_valid()`` is the reply to a message with ``ref``, and a
+    ``ValidationError`` that it raises is sent as ``errors``.
+
     Attributes:
         forms: form classes, or dataclasses, by the ``type`` of the messages that they validate.
     """
 
     forms: ClassVar[Mapping[str, type[Any]]] = {}
 
-    def receive_json(self, value: Any) -> None:
-        """Validate a message with its form."""
+    def receive_json(self, value: Any) -> Any:
+        """Validate a message with its form, and return the reply."""
         if not isinstance(value, dict):
-            self.send_error("invalid_message", "A message must be a JSON object.")
-            return
+            self._refuse("invalid_message")
+            return None
         kind = value.get("type")
         if not isinstance(kind, str) or kind not in self.forms:
             self.unknown_type(kind, value)
-            return
+            if current(self.websocket) is not None:
+                self._refuse("unknown_type")
+            return None
         form = self.get_form(kind, value)
-        is_form = isinstance(form, BaseForm)
-        outcome = "valid" if is_valid(form) else "invalid"
-        hook = getattr(self, f"{kind}_{outcome}", None)
-        if hook is None:
-            getattr(self, f"form_{outcome}")(form)
-        else:
-            hook(form if is_form or outcome == "invalid" else form.value)
+        if is_valid(form):
+            hook = getattr(self, f"{kind}_valid", None)
+            if hook is None:
+                reply = self.form_valid(form)
+            else:
+                reply = hook(form if isinstance(form, BaseForm) else form.value)
+            if reply is not None:
+                require_done(reply, hook or self.form_valid)
+                if (request := current(self.websocket)) is not None:
+                    # An overriding method may not return it.
+                    request.reply(reply)
+            return reply
+        hook = getattr(self, f"{kind}_invalid", None) or self.form_invalid
+        require_done(hook(form), hook)
+        if (request := current(self.websocket)) is not None:
+            request.error(form.errors)
+        return None
 
     def get_form(self, kind: str, data: dict[str, Any]) -> Any:
         """Return the form for a message; for a dataclass, an object with the methods of a form.
@@ -461,16 +521,33 @@ class FormWebSocketView(JSONWebSocketView):
         """Return the arguments of the form; add an ``instance`` for a ``ModelForm``, say."""
         return {"data": data}
 
-    def form_valid(self, form: Any) -> None:
-        """Handle a valid message for which there is no ``<type>_valid()``."""
+    def form_valid(self, form: Any) -> Any:
+        """Handle a valid message for which there is no ``<type>_valid()``.
+
+        Returns:
+            The reply, if the message has a ``ref``.
+
+        Raises:
+            ValidationError: sent to the peer as ``errors``.
+        """
         raise ImproperlyConfigured(
             f"{type(self).__name__} must define {form.message_type}_valid(form) or form_valid(form)"
         )
 
     def form_invalid(self, form: Any) -> None:
-        """Handle an invalid message without ``<type>_invalid()``; by default, send its errors."""
-        self.send_json({"type": form.message_type, "errors": form.errors.get_json_data()})
+        """Handle an invalid message without ``<type>_invalid()``; by default, send its errors.
+
+        If an overriding method does not answer a message with ``ref``, the errors are sent.
+        """
+        request = current(self.websocket)
+        if request is None:
+            send_errors(self.websocket, form.errors, type=form.message_type)
+        else:
+            request.error(form.errors)
 
     def unknown_type(self, kind: Any, data: dict[str, Any]) -> None:
-        """Handle a message of an unknown type; by default, send an error to the peer."""
-        self.send_error("unknown_type", "The message's type is not known.")
+        """Handle a message of an unknown type; by default, send an error to the peer.
+
+        If an overriding method does not answer a message with ``ref``, the error is sent.
+        """
+        self._refuse("unknown_type")

@@ -17,9 +17,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.checks import WARNING, run_checks
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.test import override_settings
-from django.urls import include, path
+from django.urls import path
 
 from django_wsmux import checks
 from django_wsmux.checks import check_group_prefix
@@ -348,27 +348,6 @@ def test_async_middleware(settings: Any) -> None:
 
 
 async_only.sync_capable = False  # type: ignore[attr-defined]
-
-
-async def async_view(request: HttpRequest) -> HttpResponse:
-    """Stand for an async view."""
-    return HttpResponse()
-
-
-class AsyncPatterns:
-    """A URLconf with the async view in an ``include()``."""
-
-    urlpatterns = (path("deep/", include([path("async/", async_view)])),)
-
-
-def test_async_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error for an async view names its pattern."""
-    monkeypatch.setitem(sys.modules, "async_patterns", AsyncPatterns)
-    with override_settings(WEBSOCKET_URLCONF="async_patterns"):
-        found = [message for message in run_checks() if message.id == "django_wsmux.E010"]
-    assert [message.msg for message in found] == [
-        "The view of async/ in WEBSOCKET_URLCONF is async."
-    ]
 
 
 @pytest.mark.parametrize(("origins", "count"), [((), 0), (("https://a.example",), 0), (("*",), 1)])

@@ -53,6 +53,8 @@ COUNTERS: Final = {
     "backend_failed": "errors while handling what another process sent",
     "backend_accept_paused": "times other processes had to wait to connect,"
     " because this process had no file descriptor left",
+    "once_failed": "times the cache failed that keeps answers for views with once = True",
+    "once_unknown": "requests that were sent again and whose outcome is unknown (once = True)",
     "authentication_failed": "handshakes and first messages with a wrong ticket or token",
     "token_timed_out": "sockets closed with 4401 because no first message came in time",
     "close_timed_out": "sockets dropped because the peer did not complete the close in time",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -219,6 +219,9 @@ class Hooks(Protocol):
 
     def dump_json(self, value: Any, **options: Any) -> str:
         """Return a value as JSON text; ``options`` are those of ``json.dumps``."""
+
+    def requests(self, websocket: Any) -> Iterator[Any]:
+        """Yield the messages of a function view that are JSON objects with a ``type``."""
 
 
 class DefaultHooks:

@@ -195,6 +195,22 @@ class WebSocket(Connection, _GeventWebSocketNames):
         except RecursionError:
             raise ValueError("JSON nested too deeply") from None
 
+    def requests(self) -> Iterator[Any]:
+        """Iterate over messages that are JSON objects with a ``type``, until the socket is closed.
+
+        Any other message is answered with an error and skipped.
+
+        Yields:
+            ``django_wsmux.requests.Request`` objects.
+
+        Example::
+
+            for message in websocket.requests():
+                message.reply({"length": len(message.data)})
+        """
+        found: Iterator[Any] = self.hooks.requests(self)
+        return found
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until ``receive()`` would return a message at once.
 

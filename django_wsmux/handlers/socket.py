@@ -7,7 +7,7 @@ socket. For the database, each message of an event view is like a request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
@@ -283,6 +283,13 @@ class DjangoHooks(DefaultHooks):
     retire = staticmethod(databases.discard)
 
     dump_json = staticmethod(dump_json)
+
+    def requests(self, websocket: Connection) -> Iterator[Any]:
+        """Yield the messages of a function view that are JSON objects with a ``type``."""
+        from ..requests import requests_of
+
+        assert isinstance(websocket, WebSocket)
+        return requests_of(websocket)
 
     def receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message."""

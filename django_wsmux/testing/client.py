@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 from django.core.signals import got_request_exception
 from django.test import Client
 
 from ..connection.websocket import WebSocket
-from ..exceptions import ConnectionClosed, HandshakeRefused
+from ..exceptions import ConnectionClosed, HandshakeRefused, RequestFailed
 from ..groups.clients import sign
 from ..groups.json_text import dump_json
 from ..protocol import handshake, v1
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as TestResponse
 
 __all__ = ["ClientWebSocket", "WebSocketClient", "close_all"]
+
+#: Numbers of requests.
+_refs: Final = itertools.count(1)
 
 # The sockets that tests have opened and not finished, in that order.
 _unfinished: dict[ClientWebSocket, None] = {}
@@ -162,6 +166,36 @@ class ClientWebSocket:
             return json.loads(message)
         except ValueError as error:
             raise AssertionError(f"received {message!r}, which is not JSON: {error}") from error
+
+    def request(self, kind: str, /, **fields: Any) -> Any:
+        """Send a request and return the reply to it.
+
+        Other messages that arrive meanwhile can be received later.
+
+        Args:
+            kind: the ``type`` of the message.
+            fields: its other values; ``ref`` is a new one by default.
+
+        Raises:
+            RequestFailed: it was answered with errors.
+            AssertionError: it was not answered.
+            ConnectionClosed: the socket is closed, and the request was not answered.
+
+        Example::
+
+            assert ws.request("say", text="hi") == {"id": 1}
+        """
+        message = {"type": kind, "ref": f"test-{next(_refs)}", **fields}
+        self.send_json(message)
+        for unread in list(self._peer.messages):
+            answer = _answer_to(message["ref"], unread)
+            if answer is not None:
+                self._peer.messages.remove(unread)
+                if "errors" in answer:
+                    raise RequestFailed(kind, answer["errors"])
+                return answer["reply"]
+        self._require_open()
+        raise AssertionError(f"{kind!r} was not answered: {self.describe()}")
 
     def peek(self, timeout: float = 0) -> list[str | bytes]:
         """Return the messages that ``receive()`` would return now, without removing them.
@@ -327,6 +361,17 @@ class ClientWebSocket:
             return f"{self._path!r} is open, and {view} has handled every message"
         most = "" if limit is None else f" for {limit} s at most (see receive(timeout=...))"
         return f"{self._path!r} is open, and {view} waits for a message{place_of(waiter)}{most}"
+
+
+def _answer_to(ref: str | int, message: str | bytes) -> dict[str, Any] | None:
+    """Return a message as an object if it answers a request; else ``None``."""
+    try:
+        value = json.loads(message) if isinstance(message, str) else None
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or value.get("ref") != ref:
+        return None
+    return value if value.keys() & {"reply", "errors"} else None
 
 
 class WebSocketClient(Client):

@@ -30,7 +30,7 @@ from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
 from django_wsmux.models import Outbox
 from django_wsmux.signals import backend_gap
-from django_wsmux.test import ClientWebSocket, HandshakeRefused, WebSocketClient
+from django_wsmux.test import ClientWebSocket, HandshakeRefused, RequestFailed, WebSocketClient
 from django_wsmux.testing.client import close_all
 from django_wsmux.wsgi import WebSocketDispatcher
 from tests.functional.test_matrix import live_port
@@ -186,6 +186,40 @@ class TestViews:
                 (client.websocket if client else open_socket)(url)
             assert refused.value.response.status_code == status
 
+    def test_requests(self, view: Callable[..., Open]) -> None:
+        """Requests are answered by each kind of view."""
+        ws = view(run(example("docs/views.rst", "free of charge"))["Chat"].as_view())()
+        for line in (1, 2, 3):
+            assert ws.request("say", text="hi") == {"line": line}
+            assert ws.receive_json() == {"type": "said", "text": "hi"}
+        for text, code in (("hi", "full"), ("", "required")):
+            with pytest.raises(RequestFailed) as failed:
+                ws.request("say", text=text)
+            assert failed.value.codes == [code]
+        names = run(example("docs/views.rst", "def calculator"))
+        ws = view(names["calculator"], "calculator/")("/calculator/")
+        assert ws.request("sum", a=2, b=3) == 5
+        for kind, code in (("sum", "required"), ("product", "unknown_type")):
+            with pytest.raises(RequestFailed) as failed:
+                ws.request(kind, a=2)
+            assert failed.value.codes == [code]
+
+    def test_once(self, view: Callable[[Any], Open]) -> None:
+        """A request that is sent again is handled once."""
+        orders: list[str] = []
+
+        def create(article: str) -> SimpleNamespace:
+            orders.append(article)
+            return SimpleNamespace(pk=len(orders))
+
+        order = SimpleNamespace(objects=SimpleNamespace(create=create))
+        ws = view(
+            run(example("docs/views.rst", "class OrderForm"), Order=order)["Shop"].as_view()
+        )()
+        for _ in range(2):
+            assert ws.request("order", article="tea", ref="a") == {"order": 1}
+        assert orders == ["tea"]
+
     def test_forms(self, view: Any) -> None:
         """Each type of message has its form."""
         ws = view(run(example("docs/views.rst", "class SayForm"))["Chat"].as_view())()
@@ -214,7 +248,7 @@ class TestViews:
 
     def test_form_of_a_function(self, view: Any) -> None:
         """A form validates a message."""
-        ws = view(run(example("docs/views.rst", "class LineForm"))["chat"])()
+        ws = view(run(example("docs/views.rst", "user = forms.CharField"))["chat"])()
         for value in ({"user": "Ann", "text": "hello"}, {"user": "Ann"}):
             ws.send_json(value)
         assert ws.receive_json() == {"user": "Ann", "text": "hello"}

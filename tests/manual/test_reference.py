@@ -364,7 +364,8 @@ def test_signals() -> None:
 def test_checks() -> None:
     """The table has each check of the code, with its level."""
     levels: dict[str, str] = {}
-    modules = MODULES[PACKAGE / "checks.py"], MODULES[PACKAGE / "history" / "checks.py"]
+    names = ("checks.py", "view_checks.py", "history/checks.py")
+    modules = [MODULES[PACKAGE / name] for name in names]
     for node in chain.from_iterable(map(ast.walk, modules)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Error", "Warning"):
             found = re.findall(r"'django_wsmux\.(\w+)'", ast.unparse(node))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+from django import forms
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -12,7 +14,7 @@ from django.urls import path
 
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.views import WebSocketView
+from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
 from tests.site import sockets as site
 
@@ -31,6 +33,19 @@ def names(request: HttpRequest, websocket: WebSocket) -> None:
         transaction.on_commit(partial(websocket.send, "stored"))
 
 
+class LineForm(forms.Form):
+    text = forms.CharField()
+
+
+class Lines(FormWebSocketView):
+    forms = {"say": LineForm}  # noqa: RUF012
+    groups = ("lines",)
+
+    def say_valid(self, form: Any) -> object:
+        Group("lines").send_json({"type": "said", "text": form.cleaned_data["text"]})
+        return {"line": 1}
+
+
 class Room(WebSocketView):
     def connect(self, request: HttpRequest, name: str) -> None:
         Group(f"room.{name}").join(self.websocket)
@@ -38,6 +53,7 @@ class Room(WebSocketView):
 
 urlpatterns = [
     path("chat/lobby/", chat),
+    path("lines/", Lines.as_view()),
     path("chat/staff/", login_required(chat)),
     path("room/<name>/", Room.as_view()),
     path("echo/", site.function),
