@@ -173,8 +173,17 @@ INTERNAL = {
         "take_namespace",
     },
     "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone"},
+    "django_wsmux.requests": {
+        "ERRORS",
+        "current",
+        "handle",
+        "parse",
+        "requests_of",
+        "send_errors",
+    },
     "django_wsmux.templatetags.websockets": {"register"},
-    "django_wsmux.test": {"HandshakeRefused"},  # documented with the exceptions
+    # Documented with the exceptions.
+    "django_wsmux.test": {"HandshakeRefused", "RequestFailed"},
 }
 
 
