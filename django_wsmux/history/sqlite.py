@@ -1,6 +1,6 @@
 """The history of ``local://``: one SQLite file for all processes of a project on one machine.
 
-A message is stored by one statement: a trigger advances the stream and deletes excess messages.
+A message is stored by one statement, and excess messages are deleted together, now and then.
 SQLite's own wait for a lock would block the hub of gevent, so it never waits (``timeout=0``), and
 this module retries after pauses that let other greenlets run. It holds no lock and no transaction
 during a pause.
@@ -30,6 +30,7 @@ from .store import (
     Appended,
     Changed,
     Entry,
+    Keep,
     Reading,
     Store,
     Stream,
@@ -53,86 +54,135 @@ _MAX_PAUSE: Final = 0.002
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 #: Overhead in bytes of a message of 200 bytes in the file; measured.
-_OVERHEAD: Final = 100
+_OVERHEAD: Final = 115
 
 #: Unused pages that the file may always have.
 _SPARE_PAGES: Final = 256
+
+#: The fewest messages between two deletions of excess ones, which take a transaction of their own.
+_MIN_STEP: Final = 8
+
+#: Streams that are remembered, and for how many microseconds.
+_MAX_KNOWN: Final = 10_000
+_KNOWN_FOR: Final = 60 * _MICROSECONDS
+
+#: Changes that are read at once.
+_CHANGES: Final = 1000
 
 #: Streams, messages or pages that the sweep changes before it lets others run.
 _SLICE: Final = 100
 
 _APPEND: Final = """
-    INSERT INTO message (stream, offset, sent, body)
-    SELECT id, top + 1, ?, ? FROM stream
-    WHERE name = ? AND messages = ? AND lifetime = ? AND max_bytes = ?
-    RETURNING offset, (SELECT began FROM stream WHERE id = message.stream)
+    INSERT OR IGNORE INTO message (stream, offset, sent, total, body)
+    VALUES (
+        ?1,
+        (SELECT max(offset) + 1 FROM message WHERE stream = ?1),
+        ?2,
+        (SELECT total FROM message WHERE stream = ?1 ORDER BY offset DESC LIMIT 1) + ?3,
+        ?4
+    )
+    RETURNING offset, total
 """
-# An existing stream gets other limits, or a new epoch.
+# A row without a message, before the first one of an epoch.
+_BEGIN: Final = "INSERT INTO message (stream, offset, sent, total) VALUES (?, 0, ?, 0)"
+_STREAM: Final = "SELECT stream, began, lifetime, due FROM stream WHERE name = ?"
+_NEXT_STREAM: Final = "UPDATE store SET streams = streams + 1 RETURNING streams"
 _ADD: Final = """
-    INSERT INTO stream (name, began, is_forgotten, top, kept, bytes, used, number, due,
-                        keys, messages, lifetime, max_bytes)
-    SELECT :name, :now, :is_forgotten, 0, 0, 0, :now, ifnull(max(number), 0) + 1,
-           :now + :lifetime, 0, :messages, :lifetime, :max_bytes
-    FROM stream WHERE true
-    ON CONFLICT (name) DO UPDATE SET
+    INSERT INTO stream (name, stream, began, is_forgotten, lifetime, due, keys)
+    VALUES (?, ?, ?, ?, ?, ?, 0)
 """
-_SET_LIMITS: Final = f"""{_ADD}
-        messages = excluded.messages, lifetime = excluded.lifetime,
-        max_bytes = excluded.max_bytes, due = min(due, excluded.due)
-"""
-_FORGET: Final = f"""{_ADD}
-        began = max(excluded.began, began + 1), is_forgotten = true, top = 0,
-        used = excluded.used, number = excluded.number
-    RETURNING id, began
-"""
+_SET_LIFETIME: Final = "UPDATE stream SET lifetime = ?, due = min(due, ?) WHERE name = ?"
+_FORGET: Final = "UPDATE stream SET stream = ?, began = ?, is_forgotten = true WHERE name = ?"
 _ADD_KEY: Final = """
     INSERT OR IGNORE INTO key (stream, key, nth, expires)
     SELECT id, ?, keys + 1, ? FROM stream WHERE name = ?
 """
-# The newest message that is beyond the limit of bytes.
-_BEYOND_BYTES: Final = """
-    SELECT ifnull(max(offset), 0) FROM (
-        SELECT offset, sum(length(body)) OVER (ORDER BY offset DESC) AS size
-        FROM message WHERE stream = ? AND offset > ?
-    ) WHERE size > ?
+_TOP: Final = """
+    SELECT number, offset, sent, total FROM message WHERE stream = ? ORDER BY offset DESC LIMIT 1
 """
+# The oldest message within the limits, and the size of all messages before it.
 _FIRST: Final = """
-    SELECT offset FROM message WHERE stream = ? AND offset > ? AND sent > ?
+    SELECT offset, total - length(body) FROM message
+    WHERE stream = ? AND offset > ? AND sent > ? AND total - length(body) >= ?
     ORDER BY offset LIMIT 1
 """
+_DELETE_BEFORE: Final = "DELETE FROM message WHERE stream = ? AND offset < ?"
+_DELETE: Final = "DELETE FROM message WHERE number = ?"
+_EMPTY: Final = "UPDATE message SET body = NULL WHERE number = ?"
 _ENTRIES: Final = """
     SELECT offset, sent / 1e6, body FROM message WHERE stream = ? AND offset > ?
     ORDER BY offset {} LIMIT ?
 """
-_ROW: Final = "SELECT id, began, top, is_forgotten, bytes FROM stream WHERE name = ?"
-_LIMITS: Final = "SELECT messages, lifetime, max_bytes FROM stream WHERE name = ?"
+_ROW: Final = """
+    SELECT s.stream, s.began, s.is_forgotten, m.offset, m.total
+    FROM stream AS s JOIN message AS m ON m.stream = s.stream
+    WHERE s.name = ? ORDER BY m.offset DESC LIMIT 1
+"""
 _DELETE_KEY: Final = """
     DELETE FROM key
     WHERE stream = (SELECT id FROM stream WHERE name = ?) AND key = ? AND expires <= ?
 """
-_CHANGED: Final = "SELECT name, began, top, number FROM stream WHERE number > ? ORDER BY number"
-_IS_DUE: Final = "SELECT EXISTS (SELECT 1 FROM stream WHERE due <= ?)"
-_DUE: Final = "SELECT id, lifetime, used FROM stream WHERE due <= ? ORDER BY due LIMIT ?"
-_AGES: Final = "SELECT offset, sent FROM message WHERE stream = ? ORDER BY offset LIMIT ?"
-_DELETE_EXPIRED: Final = "DELETE FROM message WHERE stream = ? AND offset <= ? AND sent <= ?"
-_DELETE_STREAM: Final = """
-    DELETE FROM stream WHERE id = ? AND number < (SELECT max(number) FROM stream)
+_NUMBER: Final = "SELECT ifnull(max(number), 0) FROM message"
+_CHANGED: Final = """
+    SELECT number, stream, offset FROM message WHERE number > ? ORDER BY number LIMIT ?
 """
+_NAME: Final = "SELECT name, began FROM stream WHERE stream = ?"
+_IS_DUE: Final = "SELECT EXISTS (SELECT 1 FROM stream WHERE due <= ?)"
+_DUE: Final = "SELECT id, stream, lifetime FROM stream WHERE due <= ? ORDER BY due LIMIT ?"
+_DELETE_STREAM: Final = (
+    "DELETE FROM message WHERE stream = (SELECT stream FROM stream WHERE id = ?)",
+    "DELETE FROM key WHERE stream = ?",
+    "DELETE FROM stream WHERE id = ?",
+)
+_AGES: Final = """
+    SELECT offset, sent FROM message WHERE stream = ? AND body IS NOT NULL ORDER BY offset LIMIT ?
+"""
+_DELETE_EXPIRED: Final = "DELETE FROM message WHERE stream = ? AND offset <= ? AND sent <= ?"
 _RELEASE_KEY: Final = """
     UPDATE key SET expires = ?
     WHERE stream = (SELECT id FROM stream WHERE name = ?) AND key = ? AND expires > ?
 """
 _EXPIRED_KEYS: Final = "SELECT stream, key FROM key WHERE expires <= ? LIMIT ?"
 _DELETE_KEY_OF_STREAM: Final = "DELETE FROM key WHERE stream = ? AND key = ? AND expires <= ?"
-_OLDEST: Final = "SELECT number, length(body) FROM message ORDER BY number LIMIT ?"
+_OLDEST: Final = """
+    SELECT number, length(body), EXISTS (
+        SELECT 1 FROM message AS newer WHERE newer.stream = m.stream AND newer.offset > m.offset
+    )
+    FROM message AS m WHERE number > ? AND body IS NOT NULL ORDER BY number LIMIT ?
+"""
 _SUM: Final = """
-    SELECT ifnull(sum(bytes), 0), ifnull(sum(kept), 0), max(id)
-    FROM (SELECT id, bytes, kept FROM stream WHERE id > ? ORDER BY id LIMIT ?)
+    SELECT ifnull(sum(length(body)), 0), count(body), max(number)
+    FROM (SELECT number, body FROM message WHERE number > ? ORDER BY number LIMIT ?)
 """
 _OLDEST_FIRST: Final = _ENTRIES.format("")
 _NEWEST_FIRST: Final = _ENTRIES.format("DESC")
 
 _epoch_of = lru_cache(maxsize=4096)(epoch_of)
+
+
+class _Known:
+    """What this process remembers of a stream, so that one statement appends a message to it.
+
+    Attributes:
+        stream: ``stream.stream``. There are no messages of that number after ``forget()``.
+        epoch: its epoch.
+        keep: its limits.
+        until: when ``stream.lifetime`` must be compared again.
+        step: after so many messages, excess ones are deleted.
+        before: size of the messages that were deleted.
+        most: size of the messages after which excess ones are deleted.
+    """
+
+    __slots__ = ("before", "epoch", "keep", "most", "step", "stream", "until")
+
+    def __init__(self, stream: int, epoch: str, keep: Keep, until: int) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.keep = keep
+        self.until = until
+        self.step = max(keep.messages // 8, _MIN_STEP)
+        self.most = keep.bytes + keep.bytes // 8
+        self.before = 0
 
 
 class SQLiteStore(Store):
@@ -147,6 +197,7 @@ class SQLiteStore(Store):
     def __init__(self, url: str, *, namespace: str, backend: Backend | None) -> None:
         self._file = HistoryFile(url, namespace)
         self._connection: sqlite3.Connection | None = None
+        self._known: dict[str, _Known] = {}
         # Held for each attempt: the connection has one transaction at a time.
         self._lock = threading.Lock()
         _stores.add(self)
@@ -186,7 +237,13 @@ class SQLiteStore(Store):
     def changed(self, seen: str) -> tuple[str, list[Changed]]:
         """Return the streams that have changed."""
         self._run(self._look)
-        return self._run(self._changed, seen)
+        found: dict[str, Changed] = {}
+        has_more = True
+        while has_more:
+            seen, changes, has_more = self._run(self._changed, seen)
+            found.update((each.name, each) for each in changes)
+            time.sleep(0)
+        return seen, list(found.values())
 
     def forget(self, stream: Stream) -> str:
         """Delete the messages of a stream, begin a new epoch, and return it."""
@@ -199,8 +256,10 @@ class SQLiteStore(Store):
             while self._run(work):
                 time.sleep(0)
         excess = self._excess()
-        while excess > 0:
-            excess -= self._run(self._delete_oldest, excess) or excess
+        last: int | None = 0
+        while excess > 0 and last is not None:
+            deleted, last = self._run(self._delete_oldest, excess, last)
+            excess -= deleted
             time.sleep(0)
         while self._run(self._shrink):
             time.sleep(0)
@@ -219,7 +278,9 @@ class SQLiteStore(Store):
         while True:
             try:
                 with self._lock:
-                    connection = self._connection = self._file.present(self._connection)
+                    connection = self._file.present(self._connection)
+                    if connection is not self._connection:
+                        self._opened(connection)
                     try:
                         return work(connection, *args)
                     except BaseException as error:
@@ -238,9 +299,9 @@ class SQLiteStore(Store):
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 1.5, _MAX_PAUSE)
 
-    def _open(self) -> sqlite3.Connection:
-        self._connection = self._file.open()
-        return self._connection
+    def _opened(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known.clear()  # it may be another file
 
     def _undo(self, error: BaseException) -> None:
         """End the transaction. After a failure, close the file, so that it is checked again."""
@@ -262,34 +323,41 @@ class SQLiteStore(Store):
         """Open the file again if it was deleted, for example by a cleaner of /tmp."""
         if not self._file.is_current():
             self._close()
-            connection = self._open()
+            connection = self._file.open()
+            self._opened(connection)
         self._file.require_known(connection)
 
     # Each of these is called with the connection, and leaves no transaction open.
 
     def _append(self, connection: sqlite3.Connection, stream: Stream, message: bytes) -> Appended:
-        found = connection.execute(_APPEND, (now(), message, *_limits(stream))).fetchall()
-        if not found:
-            with _writing(connection):
-                self._add(connection, stream)
-                values = now(), message, *_limits(stream)
-                found = connection.execute(_APPEND, values).fetchall()
-        offset, began = found[0]
-        return Appended(_epoch_of(self._file.store, began), offset, False)
+        moment = now()
+        known = self._known.get(stream.name)
+        if known is not None and known.keep == stream.keep and moment < known.until:
+            values = known.stream, moment, len(message), message
+            found = connection.execute(_APPEND, values).fetchall()
+            if found:
+                offset, total = found[0]
+                if not offset % known.step or total - known.before > known.most:
+                    self._trim_later(connection, known)
+                return Appended(known.epoch, offset, False)
+        with _writing(connection):
+            known = self._find(connection, stream)
+            offset = _append_to(connection, known, message)
+        self._remember(stream, known)
+        return Appended(known.epoch, offset, False)
 
     def _append_once(
         self, connection: sqlite3.Connection, stream: Stream, message: bytes, key: bytes, until: int
     ) -> Appended | None:
+        name = _encode(stream.name)
         with _writing(connection):
-            self._add(connection, stream)
-            moment = now()
-            name = _encode(stream.name)
-            connection.execute(_DELETE_KEY, (name, key, moment))
+            known = self._find(connection, stream)
+            connection.execute(_DELETE_KEY, (name, key, now()))
             if connection.execute(_ADD_KEY, (key, until, name)).rowcount == 0:
                 return None
-            values = moment, message, *_limits(stream)
-            offset, began = connection.execute(_APPEND, values).fetchall()[0]
-        return Appended(_epoch_of(self._file.store, began), offset, False)
+            offset = _append_to(connection, known, message)
+        self._remember(stream, known)
+        return Appended(known.epoch, offset, False)
 
     def _release(
         self, connection: sqlite3.Connection, values: list[tuple[int, bytes, bytes, int]]
@@ -297,12 +365,36 @@ class SQLiteStore(Store):
         with _writing(connection):
             connection.executemany(_RELEASE_KEY, values)
 
-    def _add(self, connection: sqlite3.Connection, stream: Stream) -> None:
-        """Make the row of a stream if it is missing, or change its limits."""
-        name, *limits = _limits(stream)
-        row = connection.execute(_LIMITS, (name,)).fetchone()
-        if row is None or list(row) != limits:
-            connection.execute(_SET_LIMITS, _row(stream, is_forgotten=False))
+    def _find(self, connection: sqlite3.Connection, stream: Stream) -> _Known:
+        """Return what to remember of a stream; make its row if it is missing."""
+        # Within the transaction, so that positions that were read before it have an earlier moment.
+        moment = now()
+        name, lifetime = _encode(stream.name), _lifetime(stream)
+        row = connection.execute(_STREAM, (name,)).fetchone()
+        if row is None:
+            number, began = _next_stream(connection), moment
+            values = name, number, began, False, lifetime, moment + lifetime
+            connection.execute(_ADD, values)
+            connection.execute(_BEGIN, (number, moment))
+        else:
+            number, began, present, due = row
+            if present != lifetime or due > moment + lifetime:
+                connection.execute(_SET_LIFETIME, (lifetime, moment + lifetime, name))
+        epoch = _epoch_of(self._file.store, began)
+        return _Known(number, epoch, stream.keep, moment + _KNOWN_FOR)
+
+    def _remember(self, stream: Stream, known: _Known) -> None:
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[stream.name] = known
+
+    def _trim_later(self, connection: sqlite3.Connection, known: _Known) -> None:
+        """Delete excess messages; a later call does it if this one fails: a message was stored."""
+        try:
+            with _writing(connection):
+                _trim(connection, known)
+        except sqlite3.Error as error:
+            self._undo(error)
 
     def _read(
         self,
@@ -314,25 +406,23 @@ class SQLiteStore(Store):
         newest: bool,
     ) -> Reading:
         moment = now()
-        name, messages, lifetime, most = _limits(stream)
+        keep = stream.keep
         execute = connection.execute
         execute("BEGIN")
-        row = execute(_ROW, (name,)).fetchone()
+        row = execute(_ROW, (_encode(stream.name),)).fetchone()
         if row is None:
             execute("COMMIT")
             return Reading(self._file.store, moment)
-        number, began, top, is_forgotten, size = row
-        floor = max(top - messages, 0)
-        if size > most:
-            floor = max(floor, execute(_BEYOND_BYTES, (number, floor, most)).fetchone()[0])
-        found = execute(_FIRST, (number, floor, moment - lifetime)).fetchone()
+        number, began, is_forgotten, top, total = row
+        limits = number, top - keep.messages, moment - _lifetime(stream), total - keep.bytes
+        found = execute(_FIRST, limits).fetchone()
         first = top + 1 if found is None else found[0]
         entries: tuple[Entry, ...] = ()
         if since is not None and limit > 0 and first <= top:
             query = _NEWEST_FIRST if newest else _OLDEST_FIRST
             rows = execute(query, (number, max(since, first - 1), limit)).fetchall()
             entries = tuple(map(Entry._make, rows))
-            if size > max_bytes:
+            if total > max_bytes:
                 entries = _up_to(max_bytes, entries)
             if newest:
                 entries = entries[::-1]
@@ -340,25 +430,47 @@ class SQLiteStore(Store):
         epoch = _epoch_of(self._file.store, began)
         return Reading(self._file.store, moment, epoch, top, first, bool(is_forgotten), entries)
 
-    def _changed(self, connection: sqlite3.Connection, seen: str) -> tuple[str, list[Changed]]:
+    def _changed(
+        self, connection: sqlite3.Connection, seen: str
+    ) -> tuple[str, list[Changed], bool]:
+        """Return the next changes, and whether there are more."""
         if not seen:
-            number = connection.execute("SELECT max(number) FROM stream").fetchone()[0] or 0
-            return f"{self._file.store}.{number}", []
+            number = connection.execute(_NUMBER).fetchone()[0]
+            return f"{self._file.store}.{number}", [], False
         store, _, text = seen.partition(".")
         if store != self._file.store:
-            return "", []
-        number = int(text)
-        found = []
-        for name, began, top, last in connection.execute(_CHANGED, (number,)).fetchall():
-            found.append(Changed(_decode(name), _epoch_of(self._file.store, began), top))
-            number = last
-        return f"{self._file.store}.{number}", found
+            return "", [], False
+        execute = connection.execute
+        execute("BEGIN")
+        rows = execute(_CHANGED, (int(text), _CHANGES)).fetchall()
+        tops = {stream: offset for _, stream, offset in rows}
+        names = [(execute(_NAME, (stream,)).fetchone(), top) for stream, top in tops.items()]
+        execute("COMMIT")
+        found = [
+            Changed(_decode(row[0]), _epoch_of(self._file.store, row[1]), top)
+            for row, top in names
+            if row is not None
+        ]
+        last = rows[-1][0] if rows else text
+        return f"{store}.{last}", found, len(rows) == _CHANGES
 
     def _forget(self, connection: sqlite3.Connection, stream: Stream) -> str:
         with _writing(connection):
-            row = _row(stream, is_forgotten=True)
-            number, began = connection.execute(_FORGET, row).fetchall()[0]
-            connection.execute("DELETE FROM message WHERE stream = ?", (number,))
+            moment = now()
+            name, lifetime = _encode(stream.name), _lifetime(stream)
+            row = connection.execute(_STREAM, (name,)).fetchone()
+            number = _next_stream(connection)
+            if row is None:
+                began = moment
+                values = name, number, began, True, lifetime, moment + lifetime
+                connection.execute(_ADD, values)
+            else:
+                began = max(moment, row[1] + 1)
+                connection.execute(_FORGET, (number, began, name))
+            # First: it must not get the number of a deleted message.
+            connection.execute(_BEGIN, (number, moment))
+            if row is not None:
+                connection.execute("DELETE FROM message WHERE stream = ?", (row[0],))
         return _epoch_of(self._file.store, began)
 
     # Sweeping: each function returns whether there may be more to do.
@@ -373,24 +485,34 @@ class SQLiteStore(Store):
         return True
 
     def _sweep_stream(
-        self, connection: sqlite3.Connection, moment: int, number: int, lifetime: int, used: int
+        self, connection: sqlite3.Connection, moment: int, row: int, stream: int, lifetime: int
     ) -> None:
-        ages = connection.execute(_AGES, (number, _SLICE)).fetchall()
+        ages = connection.execute(_AGES, (stream, _SLICE)).fetchall()
         expired = [offset for offset, sent in ages if sent + lifetime <= moment]
+        top, last, used, _ = connection.execute(_TOP, (stream,)).fetchone()
         if expired:
-            connection.execute(_DELETE_EXPIRED, (number, expired[-1], moment - lifetime))
+            oldest = min(expired[-1], last - 1)
+            connection.execute(_DELETE_EXPIRED, (stream, oldest, moment - lifetime))
+            if expired[-1] == last:
+                connection.execute(_EMPTY, (top,))
         if len(expired) < len(ages):
             due = min(sent for _, sent in ages if sent + lifetime > moment) + lifetime
         elif len(ages) == _SLICE:
             due = moment  # in the next slice
         else:
             due = used + _IDLE
+            # The row with the last number stays, so that numbers never decrease.
+            if due <= moment and top < connection.execute(_NUMBER).fetchone()[0]:
+                for statement in _DELETE_STREAM:
+                    connection.execute(statement, (row,))
+                return
             if due <= moment:
-                # The row with the last number stays, so that numbers never decrease.
-                if connection.execute(_DELETE_STREAM, (number,)).rowcount:
-                    connection.execute("DELETE FROM key WHERE stream = ?", (number,))
                 due = moment + _IDLE
-        connection.execute("UPDATE stream SET due = ? WHERE id = ?", (due, number))
+            # Before another message is appended, ``due`` must be set.
+            number = _next_stream(connection)
+            connection.execute("UPDATE message SET stream = ? WHERE number = ?", (number, top))
+            connection.execute("UPDATE stream SET stream = ? WHERE id = ?", (number, row))
+        connection.execute("UPDATE stream SET due = ? WHERE id = ?", (due, row))
 
     def _sweep_keys(self, connection: sqlite3.Connection) -> bool:
         moment = now()
@@ -413,16 +535,24 @@ class SQLiteStore(Store):
             time.sleep(0)
         return total - most
 
-    def _delete_oldest(self, connection: sqlite3.Connection, excess: int) -> int:
-        """Delete the oldest messages of all streams; return their bytes."""
+    def _delete_oldest(
+        self, connection: sqlite3.Connection, excess: int, last: int
+    ) -> tuple[int, int | None]:
+        """Delete the oldest messages of all streams after a number.
+
+        Returns:
+            Their bytes, and the last of their numbers; ``None`` if there are no more.
+        """
         deleted = 0
         with _writing(connection):
-            for number, size in connection.execute(_OLDEST, (_SLICE,)).fetchall():
-                connection.execute("DELETE FROM message WHERE number = ?", (number,))
+            rows = connection.execute(_OLDEST, (last, _SLICE)).fetchall()
+            for number, size, has_newer in rows:
+                statement = _DELETE if has_newer else _EMPTY
+                connection.execute(statement, (number,))
                 deleted += size + _OVERHEAD
                 if deleted >= excess:
                     break
-        return deleted
+        return deleted, rows[-1][0] if rows else None
 
     def _shrink(self, connection: sqlite3.Connection) -> bool:
         """Return unused pages to the file system if there are many."""
@@ -454,22 +584,37 @@ def _decode(name: bytes) -> str:
     return name.decode("utf-8", "surrogatepass")
 
 
-def _limits(stream: Stream) -> tuple[bytes, int, int, int]:
-    keep = stream.keep
-    return _encode(stream.name), keep.messages, int(keep.seconds * _MICROSECONDS), keep.bytes
+def _lifetime(stream: Stream) -> int:
+    """Return how many microseconds the messages of a stream are kept."""
+    return int(stream.keep.seconds * _MICROSECONDS)
 
 
-def _row(stream: Stream, *, is_forgotten: bool) -> dict[str, Any]:
-    name, messages, lifetime, most = _limits(stream)
-    return {
-        "name": name,
-        "messages": messages,
-        "lifetime": lifetime,
-        "max_bytes": most,
-        # Within the transaction, so that positions that were read before it have an earlier moment.
-        "now": now(),
-        "is_forgotten": is_forgotten,
-    }
+def _next_stream(connection: sqlite3.Connection) -> int:
+    """Return a number that no stream ever had."""
+    number: int = connection.execute(_NEXT_STREAM).fetchall()[0][0]
+    return number
+
+
+def _append_to(connection: sqlite3.Connection, known: _Known, message: bytes) -> int:
+    """Append a message within a transaction; return its offset."""
+    values = known.stream, now(), len(message), message
+    offset: int = connection.execute(_APPEND, values).fetchall()[0][0]
+    _trim(connection, known)
+    return offset
+
+
+def _trim(connection: sqlite3.Connection, known: _Known) -> None:
+    """Delete the messages of a stream that exceed its limits, within a transaction."""
+    row = connection.execute(_TOP, (known.stream,)).fetchone()
+    if row is None:
+        return  # it was forgotten
+    number, top, _, total = row
+    messages, _, most = known.keep
+    found = connection.execute(_FIRST, (known.stream, top - messages, 0, total - most)).fetchone()
+    first, known.before = found or (top, total)
+    connection.execute(_DELETE_BEFORE, (known.stream, first))
+    if found is None:
+        connection.execute(_EMPTY, (number,))
 
 
 def _up_to(max_bytes: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:

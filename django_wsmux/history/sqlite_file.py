@@ -20,9 +20,9 @@ from typing import Final
 
 from ..backends.private_directory import PrivateDirectory
 from ..exceptions import BackendMisconfigured, BackendUnavailable
-from .store import LAYOUT, MAX_KEYS
+from .store import MAX_KEYS
 
-__all__ = ["FileBusy", "HistoryFile", "boot_id", "file_system", "now"]
+__all__ = ["LAYOUT", "FileBusy", "HistoryFile", "boot_id", "file_system", "now"]
 
 _FOLDER: Final = ".history"
 _FILE: Final = "messages.sqlite3"
@@ -45,37 +45,37 @@ _SET_UP: Final = (
     "PRAGMA journal_size_limit = 4194304",
 )
 
-# Times are microseconds. stream.number orders the changes of all streams; stream.due is the time
-# at which the sweep has to look at the stream. An eighth more than the limits is kept, so that not
-# every message has to delete another. read() does not return the excess.
+#: The layout of the file. A file of an older layout is made again; a newer one is refused.
+LAYOUT: Final = 2
+
+# Times are microseconds. A message is appended to one table and one index, because each page that a
+# transaction changes costs about ten microseconds. message.number orders the messages of all
+# streams. message.total is the size of the stream's messages so far. The newest row of a stream
+# stays: without a body (NULL), it has only the number of the stream. stream.due is the time at
+# which the sweep has to look at the stream. stream.stream is another one after forget(), and when
+# all messages have expired, so that processes do not append to what they remember.
 _TABLES: Final = """
-    CREATE TABLE store (id TEXT NOT NULL, boot TEXT NOT NULL);
+    CREATE TABLE store (id TEXT NOT NULL, boot TEXT NOT NULL, streams INTEGER NOT NULL);
     CREATE TABLE stream (
         id INTEGER PRIMARY KEY,
         name BLOB NOT NULL UNIQUE,
+        stream INTEGER NOT NULL UNIQUE,
         began INTEGER NOT NULL,
         is_forgotten INTEGER NOT NULL,
-        top INTEGER NOT NULL,
-        kept INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        used INTEGER NOT NULL,
-        number INTEGER NOT NULL,
-        due INTEGER NOT NULL,
-        keys INTEGER NOT NULL,
-        messages INTEGER NOT NULL,
         lifetime INTEGER NOT NULL,
-        max_bytes INTEGER NOT NULL
+        due INTEGER NOT NULL,
+        keys INTEGER NOT NULL
     );
-    CREATE INDEX stream_number ON stream (number);
     CREATE INDEX stream_due ON stream (due);
     CREATE TABLE message (
         number INTEGER PRIMARY KEY,
         stream INTEGER NOT NULL,
         offset INTEGER NOT NULL,
         sent INTEGER NOT NULL,
-        body BLOB NOT NULL
+        total INTEGER NOT NULL,
+        body BLOB
     );
-    CREATE UNIQUE INDEX message_offset ON message (stream, offset);
+    CREATE INDEX message_offset ON message (stream, offset, total);
     CREATE TABLE key (
         stream INTEGER NOT NULL,
         key BLOB NOT NULL,
@@ -85,33 +85,6 @@ _TABLES: Final = """
     ) WITHOUT ROWID;
     CREATE INDEX key_nth ON key (stream, nth);
     CREATE INDEX key_expires ON key (expires);
-    CREATE TRIGGER message_stored AFTER INSERT ON message BEGIN
-        UPDATE stream SET
-            top = new.offset,
-            kept = kept + 1,
-            bytes = bytes + length(new.body),
-            used = new.sent,
-            number = (SELECT max(number) + 1 FROM stream)
-        WHERE id = new.stream;
-        UPDATE stream SET due = new.sent + lifetime
-        WHERE id = new.stream AND due > new.sent + lifetime;
-        DELETE FROM message WHERE stream = new.stream AND offset <= (
-            SELECT CASE
-                WHEN bytes > max_bytes + max_bytes / 8 THEN max(new.offset - messages, (
-                    SELECT ifnull(max(offset), 0) FROM (
-                        SELECT offset, sum(length(body)) OVER (ORDER BY offset DESC) AS size
-                        FROM message WHERE stream = new.stream
-                    ) WHERE size > max_bytes
-                ))
-                WHEN new.offset % max(messages / 8, 1) = 0 THEN new.offset - messages
-                ELSE 0
-            END FROM stream WHERE id = new.stream
-        );
-    END;
-    CREATE TRIGGER message_deleted AFTER DELETE ON message BEGIN
-        UPDATE stream SET kept = kept - 1, bytes = bytes - length(old.body)
-        WHERE id = old.stream;
-    END;
     CREATE TRIGGER key_stored AFTER INSERT ON key BEGIN
         UPDATE stream SET keys = new.nth WHERE id = new.stream;
         DELETE FROM key WHERE stream = new.stream AND nth <= new.nth - :max_keys;
@@ -182,7 +155,7 @@ class HistoryFile:
         return os.path.join(self.folder, _FILE)
 
     def open(self) -> sqlite3.Connection:
-        """Open the file; make it if it is missing, incomplete, or from another boot.
+        """Open the file; make it if it is missing, incomplete, old, or from another boot.
 
         Raises:
             FileBusy: another process is opening it.
@@ -204,7 +177,7 @@ class HistoryFile:
                     self._remove()
                 connection = self._connect()
                 try:
-                    if not self._is_of_this_boot(connection):
+                    if not self._is_usable(connection):
                         connection.close()
                         self._remove()
                         connection = self._connect()
@@ -243,7 +216,7 @@ class HistoryFile:
         return self._identity == self._identify()
 
     def require_known(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file has tables.
+        """Return whether the file has the tables of this release.
 
         Raises:
             BackendUnavailable: a newer release has changed them.
@@ -256,7 +229,7 @@ class HistoryFile:
                 f"process knows layouts up to {LAYOUT}",
                 "restart this process with that release",
             )
-        return layout > 0
+        return layout == LAYOUT
 
     def failure(self, error: sqlite3.Error) -> BackendUnavailable:
         """Return the error to raise for an error of SQLite."""
@@ -306,7 +279,7 @@ class HistoryFile:
             raise
         return connection
 
-    def _is_of_this_boot(self, connection: sqlite3.Connection) -> bool:
+    def _is_usable(self, connection: sqlite3.Connection) -> bool:
         if not self.require_known(connection):
             return False
         boot: str = connection.execute("SELECT boot FROM store").fetchone()[0]
@@ -318,7 +291,7 @@ class HistoryFile:
         connection.executescript("BEGIN IMMEDIATE;" + _TABLES.replace(":max_keys", str(MAX_KEYS)))
         connection.execute(f"PRAGMA user_version = {LAYOUT}")
         row = secrets.token_hex(4), boot_id()
-        connection.execute("INSERT INTO store (id, boot) VALUES (?, ?)", row)
+        connection.execute("INSERT INTO store (id, boot, streams) VALUES (?, ?, 0)", row)
         connection.execute("COMMIT")
 
     def _paths(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ __all__ = [
     "Stream",
 ]
 
-#: The layout of the stored data. A process that finds a higher one refuses to publish.
+#: The layout of the data in brokers. A process that finds a higher one refuses to publish.
 LAYOUT: Final = 1
 
 #: Seconds for which the row of a stream is kept after its last message.

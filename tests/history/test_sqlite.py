@@ -24,8 +24,8 @@ from django_wsmux.backends.local import LocalBackend
 from django_wsmux.exceptions import BackendMisconfigured, BackendUnavailable
 from django_wsmux.history import sqlite, sqlite_file
 from django_wsmux.history.sqlite import SQLiteStore
-from django_wsmux.history.sqlite_file import file_system
-from django_wsmux.history.store import IDLE_SECONDS, LAYOUT, Store, Stream
+from django_wsmux.history.sqlite_file import LAYOUT, file_system
+from django_wsmux.history.store import IDLE_SECONDS, Store, Stream
 from django_wsmux.protocol.positions import moment_of
 from tests.support import ROOT
 
@@ -75,10 +75,13 @@ class TestSQLiteStore(SharedStoreContract):
         """Set back the row's time of use, and the time of its sweep."""
         assert isinstance(store, SQLiteStore)
         assert store._connection is not None
+        idle, name = IDLE_SECONDS * 1_000_000, of.name.encode()
         store._connection.execute(
-            "UPDATE stream SET used = used - ?, due = used - ? WHERE name = ?",
-            (IDLE_SECONDS * 1_000_000, IDLE_SECONDS * 1_000_000, of.name.encode()),
+            "UPDATE message SET sent = sent - ? WHERE stream = "
+            "(SELECT stream FROM stream WHERE name = ?)",
+            (idle, name),
         )
+        store._connection.execute("UPDATE stream SET due = due - ? WHERE name = ?", (idle, name))
 
 
 def store_in(directory: Path, action: Callable[[SQLiteStore], object]) -> int:
@@ -357,6 +360,26 @@ def test_newer_layout(store: SQLiteStore) -> None:
     assert store.read(stream()).top == 1
 
 
+def test_older_layout(store: SQLiteStore, tmp_path: Path) -> None:
+    """A file of an older release is replaced; a process of that release then refuses it."""
+    fill(store, stream(), 3)
+    old = store.read(stream()).store
+    store.close()
+    sql(
+        store,
+        "DROP TABLE message",
+        "CREATE TABLE message (number INTEGER PRIMARY KEY, name BLOB)",
+        f"PRAGMA user_version = {LAYOUT - 1}",
+    )
+    with closing(open_store(tmp_path)) as other:
+        fill(other, stream(), 1)
+        fill(store, stream(), 1)
+        assert other.read(stream()).store != old
+        assert offsets(everything(store, stream())) == [1, 2]
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT,)
+
+
 def test_old_sqlite(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SQLite that is too old is refused before it makes a file."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
@@ -520,23 +543,132 @@ def test_other_limits_of_stream(store: SQLiteStore) -> None:
     wait_until(are_deleted)
 
 
-def test_counts(store: SQLiteStore) -> None:
-    """The counts of each stream are right, however messages are deleted."""
+def test_sizes(store: SQLiteStore) -> None:
+    """The sizes of each stream are right, however messages are deleted."""
     for of in (stream("a", messages=16), stream("b", bytes=5000), stream("c", seconds=SOON)):
         fill(store, of, 100, size=500)
     fill(store, stream("d"), 10)
     store.forget(stream("d"))
     with override_settings(WEBSOCKET_HISTORY_BYTES=40_000):
         store.sweep()
+    fill(store, stream("a", messages=16), 1, size=500)
     assert store._connection is not None
-    rows = store._connection.execute(
-        "SELECT name, kept, bytes, (SELECT count(*) FROM message WHERE stream = s.id), "
-        "(SELECT ifnull(sum(length(body)), 0) FROM message WHERE stream = s.id) FROM stream AS s"
-    ).fetchall()
-    assert len(rows) == 4
-    for _, kept, size, real_count, real_size in rows:
-        assert (kept, size) == (real_count, real_size)
-    assert 0 < sum(row[2] for row in rows) <= 40_000
+    size = 0
+    tops: dict[int, tuple[int, int]] = {}
+    for number, offset, total, length in store._connection.execute(
+        "SELECT stream, offset, total, length(body) FROM message ORDER BY number"
+    ).fetchall():
+        last, before = tops.get(number, (offset - 1, total - (length or 0)))
+        assert offset == last + 1
+        assert total == before + (length or 0)
+        tops[number] = offset, total
+        size += length or 0
+    assert 0 < size <= 40_000
+    assert len(tops) == 4
+    assert sorted(total for _, total in tops.values()) == [0, 50_000, 50_000, 50_500]
+
+
+def test_excess(store: SQLiteStore) -> None:
+    """Messages beyond the limits are deleted after an eighth more, by every process."""
+    for number in range(300):
+        fill(store, stream("a", messages=80), 1)
+        fill(store, stream("b", bytes=8000), 1, size=100)
+        assert store._connection is not None
+        for table, most in (("a", 90), ("b", 91)):
+            count = store._connection.execute(
+                "SELECT count(*) FROM message WHERE stream = "
+                "(SELECT stream FROM stream WHERE name = ?)",
+                (table.encode(),),
+            ).fetchone()[0]
+            assert min(number, 79) < count <= most
+
+
+def test_deletion_of_excess_fails(store: SQLiteStore, tmp_path: Path) -> None:
+    """A message is sent although excess messages cannot be deleted; they are deleted later."""
+    few = stream(messages=1)
+    fill(store, few, 1)
+    connection = store._connection
+    assert connection is not None
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+
+        def lock(statement: str) -> None:
+            if statement.startswith("BEGIN") and not other.in_transaction:
+                other.execute("BEGIN IMMEDIATE")
+
+        connection.set_trace_callback(lock)
+        fill(store, few, sqlite._MIN_STEP - 1)
+        assert other.in_transaction
+        connection.set_trace_callback(None)
+        other.execute("ROLLBACK")
+    count = "SELECT count(*) FROM message"
+    assert connection.execute(count).fetchone()[0] > 1
+    fill(store, few, sqlite._MIN_STEP)
+    assert connection.execute(count).fetchone() == (1,)
+    assert store.read(few).top == 2 * sqlite._MIN_STEP
+
+
+def test_others_change_stream(store: SQLiteStore, tmp_path: Path) -> None:
+    """A process notices that a stream that it remembers was forgotten, or is idle, or deleted."""
+    other = open_store(tmp_path)
+    short = stream(seconds=SOON)
+    fill(store, stream(), 3)
+    for _ in range(3):
+        epoch = other.forget(stream())
+        appended = [store.append(stream(), b"a"), other.append(stream(), b"b")]
+        assert [each and each[:2] for each in appended] == [(epoch, 1), (epoch, 2)]
+    fill(store, short, 1)
+    wait_until(lambda: not everything(store, short).entries)
+    other.sweep()
+    appended = [store.append(short, b"c")]
+    assert [each and each[:2] for each in appended] == [(epoch, 4)]
+
+    def is_deleted() -> bool:
+        other.sweep()
+        return not everything(other, stream()).entries
+
+    wait_until(is_deleted)
+    other.close()
+
+
+def test_settings_of_others(
+    store: SQLiteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seconds of the settings are compared with those of the file each minute."""
+    other = open_store(tmp_path)
+    fill(store, stream(), 1)
+    fill(other, stream(seconds=10**6), 1)
+    lifetime = "SELECT lifetime FROM stream"
+    for minutes, expected in ((0, 10**12), (2, 600 * 10**6)):
+        moment = sqlite_file.now() + minutes * 60 * 10**6
+        monkeypatch.setattr(sqlite, "now", lambda moment=moment: moment)
+        fill(store, stream(), 1)
+        assert store._connection is not None
+        assert store._connection.execute(lifetime).fetchone() == (expected,)
+    other.close()
+
+
+def test_many_streams(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process remembers a limited number of streams."""
+    monkeypatch.setattr(sqlite, "_MAX_KNOWN", 5)
+    for _ in range(2):
+        for number in range(12):
+            fill(store, stream(f"room.{number}"), 2)
+            assert len(store._known) <= 5
+    assert [store.read(stream(f"room.{number}")).top for number in range(12)] == [4] * 12
+
+
+def test_changed_in_slices(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes are read in slices, and each stream is returned once."""
+    seen, _ = store.changed("")
+    monkeypatch.setattr(sqlite, "_CHANGES", 7)
+    for _ in range(3):
+        for number in range(14):
+            fill(store, stream(f"room.{number}"), 1)
+    seen, found = store.changed(seen)
+    assert sorted((each.name, each.top) for each in found) == sorted(
+        (f"room.{number}", 3) for number in range(14)
+    )
+    assert store.changed(seen) == (seen, [])
 
 
 def test_space(store: SQLiteStore) -> None:
