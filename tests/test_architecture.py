@@ -119,6 +119,8 @@ WITHOUT_TESTS = {
     "history/postgresql_statements.py": "texts only, which history/test_postgresql.py runs",
     "history/redis_scripts.py": "texts only, which history/test_redis.py runs",
     "history/sqlite_file.py": "a part of history/sqlite.py",
+    "history/sqlite_statements.py": "texts only, which history/test_sqlite.py runs",
+    "history/sqlite_sweep.py": "a part of history/sqlite.py",
     "history/store.py": "an interface; history/contract.py tests each store",
     "migrations/": "test_models.py compares them with the models",
     "protocol/assembler.py": "a part of the codec",

@@ -15,17 +15,17 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from .. import conf
 from ..backends import Backend
 from ..protocol.positions import epoch_of
-from .sqlite_file import FileBusy, HistoryFile, now
+from . import sqlite_statements as sql
+from . import sqlite_sweep as sweep
+from .sqlite_file import FileBusy, HistoryFile, next_stream, now, writing
 from .store import (
-    IDLE_SECONDS,
     KEY_SECONDS,
     Appended,
     Changed,
@@ -41,7 +41,6 @@ __all__ = ["SQLiteStore"]
 _Result = TypeVar("_Result")
 
 _MICROSECONDS: Final = 1_000_000
-_IDLE: Final = IDLE_SECONDS * _MICROSECONDS
 
 #: Seconds for which a call is retried while the file is locked.
 _PATIENCE: Final = 1.0
@@ -53,12 +52,6 @@ _MAX_PAUSE: Final = 0.002
 #: SQLite's primary error codes after which a call is retried.
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
-#: Overhead in bytes of a message of 200 bytes in the file; measured.
-_OVERHEAD: Final = 115
-
-#: Unused pages that the file may always have.
-_SPARE_PAGES: Final = 256
-
 #: The fewest messages between two deletions of excess ones, which take a transaction of their own.
 _MIN_STEP: Final = 8
 
@@ -69,93 +62,6 @@ _KNOWN_FOR: Final = 60 * _MICROSECONDS
 #: Changes that are read at once.
 _CHANGES: Final = 1000
 
-#: Streams, messages or pages that the sweep changes before it lets others run.
-_SLICE: Final = 100
-
-_APPEND: Final = """
-    INSERT OR IGNORE INTO message (stream, offset, sent, total, body)
-    VALUES (
-        ?1,
-        (SELECT max(offset) + 1 FROM message WHERE stream = ?1),
-        ?2,
-        (SELECT total FROM message WHERE stream = ?1 ORDER BY offset DESC LIMIT 1) + ?3,
-        ?4
-    )
-    RETURNING offset, total
-"""
-# A row without a message, before the first one of an epoch.
-_BEGIN: Final = "INSERT INTO message (stream, offset, sent, total) VALUES (?, 0, ?, 0)"
-_STREAM: Final = "SELECT stream, began, lifetime, due FROM stream WHERE name = ?"
-_NEXT_STREAM: Final = "UPDATE store SET streams = streams + 1 RETURNING streams"
-_ADD: Final = """
-    INSERT INTO stream (name, stream, began, is_forgotten, lifetime, due, keys)
-    VALUES (?, ?, ?, ?, ?, ?, 0)
-"""
-_SET_LIFETIME: Final = "UPDATE stream SET lifetime = ?, due = min(due, ?) WHERE name = ?"
-_FORGET: Final = "UPDATE stream SET stream = ?, began = ?, is_forgotten = true WHERE name = ?"
-_ADD_KEY: Final = """
-    INSERT OR IGNORE INTO key (stream, key, nth, expires)
-    SELECT id, ?, keys + 1, ? FROM stream WHERE name = ?
-"""
-_TOP: Final = """
-    SELECT number, offset, sent, total FROM message WHERE stream = ? ORDER BY offset DESC LIMIT 1
-"""
-# The oldest message within the limits, and the size of all messages before it.
-_FIRST: Final = """
-    SELECT offset, total - length(body) FROM message
-    WHERE stream = ? AND offset > ? AND sent > ? AND total - length(body) >= ?
-    ORDER BY offset LIMIT 1
-"""
-_DELETE_BEFORE: Final = "DELETE FROM message WHERE stream = ? AND offset < ?"
-_DELETE: Final = "DELETE FROM message WHERE number = ?"
-_EMPTY: Final = "UPDATE message SET body = NULL WHERE number = ?"
-_ENTRIES: Final = """
-    SELECT offset, sent / 1e6, body FROM message WHERE stream = ? AND offset > ?
-    ORDER BY offset {} LIMIT ?
-"""
-_ROW: Final = """
-    SELECT s.stream, s.began, s.is_forgotten, m.offset, m.total
-    FROM stream AS s JOIN message AS m ON m.stream = s.stream
-    WHERE s.name = ? ORDER BY m.offset DESC LIMIT 1
-"""
-_DELETE_KEY: Final = """
-    DELETE FROM key
-    WHERE stream = (SELECT id FROM stream WHERE name = ?) AND key = ? AND expires <= ?
-"""
-_NUMBER: Final = "SELECT ifnull(max(number), 0) FROM message"
-_CHANGED: Final = """
-    SELECT number, stream, offset FROM message WHERE number > ? ORDER BY number LIMIT ?
-"""
-_NAME: Final = "SELECT name, began FROM stream WHERE stream = ?"
-_IS_DUE: Final = "SELECT EXISTS (SELECT 1 FROM stream WHERE due <= ?)"
-_DUE: Final = "SELECT id, stream, lifetime FROM stream WHERE due <= ? ORDER BY due LIMIT ?"
-_DELETE_STREAM: Final = (
-    "DELETE FROM message WHERE stream = (SELECT stream FROM stream WHERE id = ?)",
-    "DELETE FROM key WHERE stream = ?",
-    "DELETE FROM stream WHERE id = ?",
-)
-_AGES: Final = """
-    SELECT offset, sent FROM message WHERE stream = ? AND body IS NOT NULL ORDER BY offset LIMIT ?
-"""
-_DELETE_EXPIRED: Final = "DELETE FROM message WHERE stream = ? AND offset <= ? AND sent <= ?"
-_RELEASE_KEY: Final = """
-    UPDATE key SET expires = ?
-    WHERE stream = (SELECT id FROM stream WHERE name = ?) AND key = ? AND expires > ?
-"""
-_EXPIRED_KEYS: Final = "SELECT stream, key FROM key WHERE expires <= ? LIMIT ?"
-_DELETE_KEY_OF_STREAM: Final = "DELETE FROM key WHERE stream = ? AND key = ? AND expires <= ?"
-_OLDEST: Final = """
-    SELECT number, length(body), EXISTS (
-        SELECT 1 FROM message AS newer WHERE newer.stream = m.stream AND newer.offset > m.offset
-    )
-    FROM message AS m WHERE number > ? AND body IS NOT NULL ORDER BY number LIMIT ?
-"""
-_SUM: Final = """
-    SELECT ifnull(sum(length(body)), 0), count(body), max(number)
-    FROM (SELECT number, body FROM message WHERE number > ? ORDER BY number LIMIT ?)
-"""
-_OLDEST_FIRST: Final = _ENTRIES.format("")
-_NEWEST_FIRST: Final = _ENTRIES.format("DESC")
 
 _epoch_of = lru_cache(maxsize=4096)(epoch_of)
 
@@ -252,17 +158,30 @@ class SQLiteStore(Store):
     def sweep(self) -> None:
         """Delete expired, idle and excess data, in short transactions."""
         self._run(self._look)
-        for work in (self._sweep_streams, self._sweep_keys):
+        for work in (sweep.streams, sweep.keys):
             while self._run(work):
                 time.sleep(0)
         excess = self._excess()
         last: int | None = 0
         while excess > 0 and last is not None:
-            deleted, last = self._run(self._delete_oldest, excess, last)
+            deleted, last = self._run(sweep.delete_oldest, excess, last)
             excess -= deleted
             time.sleep(0)
-        while self._run(self._shrink):
+        while self._run(sweep.shrink):
             time.sleep(0)
+
+    def _excess(self) -> int:
+        """Return how many bytes of messages must be deleted."""
+        most: int = conf.get("WEBSOCKET_HISTORY_BYTES")
+        if self._run(sweep.used) <= most:
+            return 0
+        total = 0
+        last: int | None = 0
+        while last is not None:
+            size, last = self._run(sweep.size_after, last)
+            total += size
+            time.sleep(0)
+        return total - most
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -334,13 +253,13 @@ class SQLiteStore(Store):
         known = self._known.get(stream.name)
         if known is not None and known.keep == stream.keep and moment < known.until:
             values = known.stream, moment, len(message), message
-            found = connection.execute(_APPEND, values).fetchall()
+            found = connection.execute(sql.APPEND, values).fetchall()
             if found:
                 offset, total = found[0]
                 if not offset % known.step or total - known.before > known.most:
                     self._trim_later(connection, known)
                 return Appended(known.epoch, offset, False)
-        with _writing(connection):
+        with writing(connection):
             known = self._find(connection, stream)
             offset = _append_to(connection, known, message)
         self._remember(stream, known)
@@ -350,10 +269,10 @@ class SQLiteStore(Store):
         self, connection: sqlite3.Connection, stream: Stream, message: bytes, key: bytes, until: int
     ) -> Appended | None:
         name = _encode(stream.name)
-        with _writing(connection):
+        with writing(connection):
             known = self._find(connection, stream)
-            connection.execute(_DELETE_KEY, (name, key, now()))
-            if connection.execute(_ADD_KEY, (key, until, name)).rowcount == 0:
+            connection.execute(sql.DELETE_KEY, (name, key, now()))
+            if connection.execute(sql.ADD_KEY, (key, until, name)).rowcount == 0:
                 return None
             offset = _append_to(connection, known, message)
         self._remember(stream, known)
@@ -362,24 +281,24 @@ class SQLiteStore(Store):
     def _release(
         self, connection: sqlite3.Connection, values: list[tuple[int, bytes, bytes, int]]
     ) -> None:
-        with _writing(connection):
-            connection.executemany(_RELEASE_KEY, values)
+        with writing(connection):
+            connection.executemany(sql.RELEASE_KEY, values)
 
     def _find(self, connection: sqlite3.Connection, stream: Stream) -> _Known:
         """Return what to remember of a stream; make its row if it is missing."""
         # Within the transaction, so that positions that were read before it have an earlier moment.
         moment = now()
         name, lifetime = _encode(stream.name), _lifetime(stream)
-        row = connection.execute(_STREAM, (name,)).fetchone()
+        row = connection.execute(sql.STREAM, (name,)).fetchone()
         if row is None:
-            number, began = _next_stream(connection), moment
+            number, began = next_stream(connection), moment
             values = name, number, began, False, lifetime, moment + lifetime
-            connection.execute(_ADD, values)
-            connection.execute(_BEGIN, (number, moment))
+            connection.execute(sql.ADD, values)
+            connection.execute(sql.BEGIN, (number, moment))
         else:
             number, began, present, due = row
             if present != lifetime or due > moment + lifetime:
-                connection.execute(_SET_LIFETIME, (lifetime, moment + lifetime, name))
+                connection.execute(sql.SET_LIFETIME, (lifetime, moment + lifetime, name))
         epoch = _epoch_of(self._file.store, began)
         return _Known(number, epoch, stream.keep, moment + _KNOWN_FOR)
 
@@ -391,7 +310,7 @@ class SQLiteStore(Store):
     def _trim_later(self, connection: sqlite3.Connection, known: _Known) -> None:
         """Delete excess messages; a later call does it if this one fails: a message was stored."""
         try:
-            with _writing(connection):
+            with writing(connection):
                 _trim(connection, known)
         except sqlite3.Error as error:
             self._undo(error)
@@ -409,17 +328,17 @@ class SQLiteStore(Store):
         keep = stream.keep
         execute = connection.execute
         execute("BEGIN")
-        row = execute(_ROW, (_encode(stream.name),)).fetchone()
+        row = execute(sql.ROW, (_encode(stream.name),)).fetchone()
         if row is None:
             execute("COMMIT")
             return Reading(self._file.store, moment)
         number, began, is_forgotten, top, total = row
         limits = number, top - keep.messages, moment - _lifetime(stream), total - keep.bytes
-        found = execute(_FIRST, limits).fetchone()
+        found = execute(sql.FIRST, limits).fetchone()
         first = top + 1 if found is None else found[0]
         entries: tuple[Entry, ...] = ()
         if since is not None and limit > 0 and first <= top:
-            query = _NEWEST_FIRST if newest else _OLDEST_FIRST
+            query = sql.NEWEST_FIRST if newest else sql.OLDEST_FIRST
             rows = execute(query, (number, max(since, first - 1), limit)).fetchall()
             entries = tuple(map(Entry._make, rows))
             if total > max_bytes:
@@ -435,16 +354,16 @@ class SQLiteStore(Store):
     ) -> tuple[str, list[Changed], bool]:
         """Return the next changes, and whether there are more."""
         if not seen:
-            number = connection.execute(_NUMBER).fetchone()[0]
+            number = connection.execute(sql.NUMBER).fetchone()[0]
             return f"{self._file.store}.{number}", [], False
         store, _, text = seen.partition(".")
         if store != self._file.store:
             return "", [], False
         execute = connection.execute
         execute("BEGIN")
-        rows = execute(_CHANGED, (int(text), _CHANGES)).fetchall()
+        rows = execute(sql.CHANGED, (int(text), _CHANGES)).fetchall()
         tops = {stream: offset for _, stream, offset in rows}
-        names = [(execute(_NAME, (stream,)).fetchone(), top) for stream, top in tops.items()]
+        names = [(execute(sql.NAME, (stream,)).fetchone(), top) for stream, top in tops.items()]
         execute("COMMIT")
         found = [
             Changed(_decode(row[0]), _epoch_of(self._file.store, row[1]), top)
@@ -455,120 +374,23 @@ class SQLiteStore(Store):
         return f"{store}.{last}", found, len(rows) == _CHANGES
 
     def _forget(self, connection: sqlite3.Connection, stream: Stream) -> str:
-        with _writing(connection):
+        with writing(connection):
             moment = now()
             name, lifetime = _encode(stream.name), _lifetime(stream)
-            row = connection.execute(_STREAM, (name,)).fetchone()
-            number = _next_stream(connection)
+            row = connection.execute(sql.STREAM, (name,)).fetchone()
+            number = next_stream(connection)
             if row is None:
                 began = moment
                 values = name, number, began, True, lifetime, moment + lifetime
-                connection.execute(_ADD, values)
+                connection.execute(sql.ADD, values)
             else:
                 began = max(moment, row[1] + 1)
-                connection.execute(_FORGET, (number, began, name))
+                connection.execute(sql.FORGET, (number, began, name))
             # First: it must not get the number of a deleted message.
-            connection.execute(_BEGIN, (number, moment))
+            connection.execute(sql.BEGIN, (number, moment))
             if row is not None:
                 connection.execute("DELETE FROM message WHERE stream = ?", (row[0],))
         return _epoch_of(self._file.store, began)
-
-    # Sweeping: each function returns whether there may be more to do.
-
-    def _sweep_streams(self, connection: sqlite3.Connection) -> bool:
-        moment = now()
-        if not connection.execute(_IS_DUE, (moment,)).fetchone()[0]:
-            return False
-        with _writing(connection):
-            for row in connection.execute(_DUE, (moment, _SLICE // 5)).fetchall():
-                self._sweep_stream(connection, moment, *row)
-        return True
-
-    def _sweep_stream(
-        self, connection: sqlite3.Connection, moment: int, row: int, stream: int, lifetime: int
-    ) -> None:
-        ages = connection.execute(_AGES, (stream, _SLICE)).fetchall()
-        expired = [offset for offset, sent in ages if sent + lifetime <= moment]
-        top, last, used, _ = connection.execute(_TOP, (stream,)).fetchone()
-        if expired:
-            oldest = min(expired[-1], last - 1)
-            connection.execute(_DELETE_EXPIRED, (stream, oldest, moment - lifetime))
-            if expired[-1] == last:
-                connection.execute(_EMPTY, (top,))
-        if len(expired) < len(ages):
-            due = min(sent for _, sent in ages if sent + lifetime > moment) + lifetime
-        elif len(ages) == _SLICE:
-            due = moment  # in the next slice
-        else:
-            due = used + _IDLE
-            # The row with the last number stays, so that numbers never decrease.
-            if due <= moment and top < connection.execute(_NUMBER).fetchone()[0]:
-                for statement in _DELETE_STREAM:
-                    connection.execute(statement, (row,))
-                return
-            if due <= moment:
-                due = moment + _IDLE
-            # Before another message is appended, ``due`` must be set.
-            number = _next_stream(connection)
-            connection.execute("UPDATE message SET stream = ? WHERE number = ?", (number, top))
-            connection.execute("UPDATE stream SET stream = ? WHERE id = ?", (number, row))
-        connection.execute("UPDATE stream SET due = ? WHERE id = ?", (due, row))
-
-    def _sweep_keys(self, connection: sqlite3.Connection) -> bool:
-        moment = now()
-        found = connection.execute(_EXPIRED_KEYS, (moment, _SLICE)).fetchall()
-        if found:
-            with _writing(connection):
-                connection.executemany(_DELETE_KEY_OF_STREAM, [(*each, moment) for each in found])
-        return len(found) == _SLICE
-
-    def _excess(self) -> int:
-        """Return how many bytes of messages must be deleted."""
-        most: int = conf.get("WEBSOCKET_HISTORY_BYTES")
-        if self._run(_size) <= most:
-            return 0
-        total = 0
-        last: int | None = 0
-        while last is not None:
-            size, count, last = self._run(_sum, last)
-            total += size + count * _OVERHEAD
-            time.sleep(0)
-        return total - most
-
-    def _delete_oldest(
-        self, connection: sqlite3.Connection, excess: int, last: int
-    ) -> tuple[int, int | None]:
-        """Delete the oldest messages of all streams after a number.
-
-        Returns:
-            Their bytes, and the last of their numbers; ``None`` if there are no more.
-        """
-        deleted = 0
-        with _writing(connection):
-            rows = connection.execute(_OLDEST, (last, _SLICE)).fetchall()
-            for number, size, has_newer in rows:
-                statement = _DELETE if has_newer else _EMPTY
-                connection.execute(statement, (number,))
-                deleted += size + _OVERHEAD
-                if deleted >= excess:
-                    break
-        return deleted, rows[-1][0] if rows else None
-
-    def _shrink(self, connection: sqlite3.Connection) -> bool:
-        """Return unused pages to the file system if there are many."""
-        free = _pragma(connection, "freelist_count")
-        if free <= max(_SPARE_PAGES, _pragma(connection, "page_count") // 4):
-            return False
-        connection.execute(f"PRAGMA incremental_vacuum({_SLICE})").fetchall()
-        return _pragma(connection, "freelist_count") < free
-
-
-@contextmanager
-def _writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock from the beginning. ``_run()`` ends a failed transaction."""
-    connection.execute("BEGIN IMMEDIATE")
-    yield
-    connection.execute("COMMIT")
 
 
 def _is_busy(error: BaseException) -> bool:
@@ -589,32 +411,28 @@ def _lifetime(stream: Stream) -> int:
     return int(stream.keep.seconds * _MICROSECONDS)
 
 
-def _next_stream(connection: sqlite3.Connection) -> int:
-    """Return a number that no stream ever had."""
-    number: int = connection.execute(_NEXT_STREAM).fetchall()[0][0]
-    return number
-
-
 def _append_to(connection: sqlite3.Connection, known: _Known, message: bytes) -> int:
     """Append a message within a transaction; return its offset."""
     values = known.stream, now(), len(message), message
-    offset: int = connection.execute(_APPEND, values).fetchall()[0][0]
+    offset: int = connection.execute(sql.APPEND, values).fetchall()[0][0]
     _trim(connection, known)
     return offset
 
 
 def _trim(connection: sqlite3.Connection, known: _Known) -> None:
     """Delete the messages of a stream that exceed its limits, within a transaction."""
-    row = connection.execute(_TOP, (known.stream,)).fetchone()
+    row = connection.execute(sql.TOP, (known.stream,)).fetchone()
     if row is None:
         return  # it was forgotten
     number, top, _, total = row
     messages, _, most = known.keep
-    found = connection.execute(_FIRST, (known.stream, top - messages, 0, total - most)).fetchone()
+    found = connection.execute(
+        sql.FIRST, (known.stream, top - messages, 0, total - most)
+    ).fetchone()
     first, known.before = found or (top, total)
-    connection.execute(_DELETE_BEFORE, (known.stream, first))
+    connection.execute(sql.DELETE_BEFORE, (known.stream, first))
     if found is None:
-        connection.execute(_EMPTY, (number,))
+        connection.execute(sql.EMPTY, (number,))
 
 
 def _up_to(max_bytes: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -625,23 +443,6 @@ def _up_to(max_bytes: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         if size >= max_bytes:
             return entries[:count]
     return entries
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
-
-
-def _size(connection: sqlite3.Connection) -> int:
-    """Return how many bytes of the file are in use."""
-    pages = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
-    return pages * _pragma(connection, "page_size")
-
-
-def _sum(connection: sqlite3.Connection, last: int) -> tuple[int, int, int | None]:
-    """Return bytes and number of messages of some streams, and the last of these streams."""
-    found: tuple[int, int, int | None] = connection.execute(_SUM, (last, 100 * _SLICE)).fetchone()
-    return found
 
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()

@@ -22,7 +22,16 @@ from ..backends.private_directory import PrivateDirectory
 from ..exceptions import BackendMisconfigured, BackendUnavailable
 from .store import MAX_KEYS
 
-__all__ = ["LAYOUT", "FileBusy", "HistoryFile", "boot_id", "file_system", "now"]
+__all__ = [
+    "LAYOUT",
+    "FileBusy",
+    "HistoryFile",
+    "boot_id",
+    "file_system",
+    "next_stream",
+    "now",
+    "writing",
+]
 
 _FOLDER: Final = ".history"
 _FILE: Final = "messages.sqlite3"
@@ -324,6 +333,21 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the write lock from the beginning. ``SQLiteStore`` ends a failed transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.execute("COMMIT")
+
+
+def next_stream(connection: sqlite3.Connection) -> int:
+    """Return a number that no stream ever had."""
+    statement = "UPDATE store SET streams = streams + 1 RETURNING streams"
+    number: int = connection.execute(statement).fetchall()[0][0]
+    return number
 
 
 def now() -> int:

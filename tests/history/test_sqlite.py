@@ -264,7 +264,7 @@ def test_stopped(store: SQLiteStore, tmp_path: Path) -> None:
     def stop_inside(store: SQLiteStore) -> None:
         fill(store, stream(), 1)
         assert store._connection is not None
-        with sqlite._writing(store._connection):
+        with sqlite_file.writing(store._connection):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     child = store_in(tmp_path, stop_inside)
