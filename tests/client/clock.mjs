@@ -1,6 +1,6 @@
 // A clock that tests move, for the client's timers. Input and output take real time.
 
-const real = { setTimeout, clearTimeout, now: performance.now.bind(performance) };
+const real = { setTimeout, clearTimeout, now: performance.now.bind(performance), date: Date.now };
 
 /** Wait for real milliseconds. */
 export const sleep = (milliseconds) => new Promise((resolve) => real.setTimeout(resolve, milliseconds));
@@ -16,21 +16,31 @@ export async function until(condition, what = condition) {
   }
 }
 
-/** A clock that stands still until `advance()`. Programs of Node itself keep the real one. */
+/** Return whether the client calls: Node's own programs in JavaScript use the same globals. */
+const isClient = () => /client\.js|client\/src/.test(new Error().stack.split("\n")[3]);
+
+/** Replace the clock of the client. */
+function replace(setTimer, clearTimer, now) {
+  globalThis.setTimeout = (...values) => (isClient() ? setTimer : real.setTimeout)(...values);
+  globalThis.clearTimeout = (id) => (typeof id === "number" ? clearTimer : real.clearTimeout)(id);
+  performance.now = () => (isClient() ? now : real.now)();
+  Date.now = () => (isClient() ? now : real.date)();
+}
+
+/** A clock of the client that stands still until `advance()`. */
 export class Clock {
   constructor() {
     this.time = 1_000_000;
     this.timers = new Map();
     this.ids = 0;
-    this.wall = Date.now();
-    globalThis.setTimeout = (callback, milliseconds = 0) => {
-      this.timers.set(++this.ids, { at: this.time + Math.max(milliseconds, 0), callback });
-      return this.ids;
-    };
-    globalThis.clearTimeout = (id) => (this.timers.delete(id) ? undefined : real.clearTimeout(id));
-    performance.now = () => this.time;
-    this.realDate = Date.now;
-    Date.now = () => this.wall + this.time;
+    replace(
+      (callback, milliseconds) => {
+        this.timers.set(++this.ids, { at: this.time + Math.max(milliseconds, 0), callback });
+        return this.ids;
+      },
+      (id) => this.timers.delete(id),
+      () => this.time,
+    );
   }
 
   /** Let milliseconds pass; run what is due, in order. */
@@ -57,12 +67,15 @@ export class Clock {
     globalThis.setTimeout = real.setTimeout;
     globalThis.clearTimeout = real.clearTimeout;
     performance.now = real.now;
-    Date.now = this.realDate;
+    Date.now = real.date;
   }
 }
 
 /** Let the client's time run faster by a factor. */
 export function hurry(factor) {
-  globalThis.setTimeout = (callback, milliseconds) => real.setTimeout(callback, milliseconds / factor);
-  performance.now = () => real.now() * factor;
+  replace(
+    (callback, milliseconds) => real.setTimeout(callback, milliseconds / factor),
+    real.clearTimeout,
+    () => real.now() * factor,
+  );
 }

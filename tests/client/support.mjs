@@ -1,26 +1,26 @@
-// What the programs of these tests share. The environment names the server: SITE is its address,
-// CONTROL that of the proxy's commands.
+// What the programs of these tests share. The environment has the address of the server (SITE),
+// of the proxy before it (LINE) and of the proxy's commands (CONTROL).
 
 import { Proxy } from "./proxy.mjs";
 import { until } from "./clock.mjs";
 
-export const site = process.env.SITE;
+export const { SITE, LINE } = process.env;
 export const proxy = process.env.CONTROL ? new Proxy(process.env.CONTROL) : undefined;
 export const { connect, RequestError } = await import(process.env.CLIENT);
 
 // Node prepares its WebSocket upon first use: with its own clock, not one of these tests.
 await new Promise((resolve) => {
-  const websocket = new WebSocket(`${site.replace("http", "ws")}/echo/`);
+  const websocket = new WebSocket(`${LINE}/echo/`);
   websocket.onopen = () => websocket.close();
   websocket.onclose = resolve;
 });
 
 /** Return the address of a socket. */
-export const address = (path) => `${site.replace("http", "ws")}${path}`;
+export const address = (path) => `${LINE}${path}`;
 
-/** Get a page of the server. */
+/** Get a page of the server. Not over the line: Node's WebSocket would take over a connection of a page. */
 export async function get(path) {
-  const response = await fetch(`${site}${path}`);
+  const response = await fetch(`${SITE}${path}`);
   return response.text();
 }
 

@@ -31,11 +31,12 @@ def proxy(server: Server) -> Iterator[Proxy]:
     proxy.stop()
 
 
-@pytest.mark.parametrize("name", ["connection"])
+@pytest.mark.parametrize("name", ["connection", "resume"])
 def test_program(proxy: Proxy, name: str) -> None:
     """Each test of a program in Node passes."""
     environment = {
-        "SITE": f"http://127.0.0.1:{proxy.port}",
+        "SITE": f"http://127.0.0.1:{proxy.target}",
+        "LINE": f"ws://127.0.0.1:{proxy.port}",
         "CONTROL": proxy.control,
         "CLIENT": (STATIC / "client.js").as_uri(),
     }
