@@ -1,7 +1,8 @@
 // The pages of a shared worker, and its socket.
 
+import { type Asked, Follows } from "./follows.ts";
 import { Group, type Position, parsePosition } from "./group.ts";
-import { type Hello, type Positions, type ToPage, type ToWorker, VERSION } from "./port.ts";
+import { type Hello, type ToPage, type ToWorker, VERSION } from "./port.ts";
 import type { Frame } from "./protocol.ts";
 import { type Sink, Socket } from "./socket.ts";
 import type { State, StateDetail } from "./types.ts";
@@ -49,6 +50,9 @@ export class Pages implements Sink {
   private _lateTimer: ReturnType<typeof setTimeout> | undefined;
   // By `ref`: who asked.
   private _asked: Map<unknown, Page> = new Map();
+  private _follows: Follows<Page> = new Follows((page, frame) => {
+    if (this._pages.has(page)) page.post({ frame });
+  });
   private _lastSender: Page | undefined;
   // Whether the next frame is the first one after a welcome, and when that came.
   private _mayBeFirst = false;
@@ -108,6 +112,7 @@ export class Pages implements Sink {
     page.port.close();
     if (!this._pages.delete(page)) return;
     for (const [ref, asking] of this._asked) if (asking === page) this._asked.delete(ref);
+    for (const signed of this._follows.drop(page)) this._socket?.send(JSON.stringify({ type: "unfollow", signed }));
     if (!this._pages.size) this._timer = setTimeout(() => this._socket?.close(), GRACE);
   }
 
@@ -118,20 +123,25 @@ export class Pages implements Sink {
   private _send(page: Page, data: NonNullable<ToWorker["send"]>): void {
     this._mayBeFirst = false;
     this._lastSender = page;
-    if (typeof data === "string" && data.includes('"ref"')) {
-      try {
-        const { ref } = Object(JSON.parse(data)) as { ref?: unknown };
-        if (ref !== undefined) {
-          this._asked.delete(ref);
-          this._asked.set(ref, page);
-          // Not every view answers.
-          if (this._asked.size > MOST_ASKED) this._asked.delete(this._asked.keys().next().value);
-        }
-      } catch {
-        // A text that is not JSON.
-      }
+    if (typeof data !== "string" || !this._note(page, data)) this._socket?.send(data);
+  }
+
+  /** Remember who asks; return whether the message need not go to the server. */
+  private _note(page: Page, text: string): boolean {
+    if (!/"(ref|signed)"/.test(text)) return false;
+    let asked: Asked;
+    try {
+      asked = Object(JSON.parse(text)) as Asked;
+    } catch {
+      return false;
     }
-    this._socket?.send(data);
+    if (asked.ref !== undefined) {
+      this._asked.delete(asked.ref);
+      this._asked.set(asked.ref, page);
+      // Not every view answers.
+      if (this._asked.size > MOST_ASKED) this._asked.delete(this._asked.keys().next().value);
+    }
+    return this._state[0] === "open" && !this._follows.count(page, asked);
   }
 
   /** Return the token of a page, or nothing if no page has one. */
@@ -164,6 +174,7 @@ export class Pages implements Sink {
 
   opened(welcome: NonNullable<Frame["welcome"]>): void {
     this._welcome = welcome;
+    this._follows.clear();
     this._mayBeFirst = true;
     this._openedAt = performance.now();
     const names = Object.keys(welcome.groups);
@@ -177,8 +188,10 @@ export class Pages implements Sink {
   }
 
   frame(frame: Frame): void {
-    const { in: name, at } = frame;
+    const { in: name, at, joined, left } = frame;
+    if (joined || left) this._move(Object.entries(joined ?? {}), left ?? []);
     if ("reply" in frame || "errors" in frame) return this._reply(frame);
+    if (!("data" in frame || "text" in frame || "content" in frame || frame.binary || name !== undefined)) return;
     const mayBeFirst = this._mayBeFirst;
     this._mayBeFirst = false;
     if (name !== undefined && at) return this._deliver(name, at, frame);
@@ -215,6 +228,7 @@ export class Pages implements Sink {
   }
 
   private _reply(frame: Frame): void {
+    if (this._follows.answered(frame)) return;
     const page = frame.ref === undefined ? this._lastSender : this._asked.get(frame.ref);
     this._asked.delete(frame.ref);
     if (page && this._pages.has(page)) page.post({ frame });
@@ -227,6 +241,17 @@ export class Pages implements Sink {
     if (!group) this._groups.set(name, (group = new Group(before(at))));
     group.add(at, frame);
     for (const page of this._pages) this._pass(page, name, at, frame);
+  }
+
+  /** The view has joined and left groups. */
+  private _move(joined: [string, { recovered?: boolean | null }][], left: string[]): void {
+    for (const name of left) {
+      this._groups.delete(name);
+      for (const page of this._pages) page.positions.delete(name);
+      this._post({ positions: [[name, null]] });
+    }
+    for (const [name, { recovered }] of joined) if (!recovered) this._groups.delete(name);
+    if (joined.length) for (const page of this._pages) this._settle(page);
   }
 
   /** Post a message to a page, unless the page has it. */
@@ -254,7 +279,7 @@ export class Pages implements Sink {
       if (!page.positions.has(first)) page.positions.set(first, bare);
       page.post({ first, positions: [[first, page.positions.get(first)!]] });
     }
-    const fresh: Positions = [];
+    const fresh: [string, string][] = [];
     for (const [name, newest] of this._socket!.positions) {
       if (!name) continue;
       let group = this._groups.get(name);

@@ -52,8 +52,8 @@ export interface ToPage {
   error?: unknown;
   /** A warning for the console. */
   warn?: string;
-  /** Positions that are new to the page, without messages. */
-  positions?: Positions;
+  /** Positions that are new to the page, without messages; null for a group that the view has left. */
+  positions?: [string, string | null][];
   /** The name of the group that the page's position without a name is for. */
   first?: string;
   /** Ask for a ticket or a token. */

@@ -122,7 +122,7 @@ export class SharedLine implements Line {
 
   private _end(): void {
     clearTimeout(this._timer);
-    this._port?.close();
+    // The worker closes the port. Firefox loses the last message if the page does.
     this._port = undefined;
     this._unlock();
   }

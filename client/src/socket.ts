@@ -19,7 +19,7 @@ export interface SocketOptions {
 export interface Sink {
   /** After each welcome. */
   opened(welcome: NonNullable<Frame["welcome"]>): void;
-  /** A message, a mark, a reply, errors. */
+  /** A message, a mark, a reply, errors; groups that were joined or left, after the positions have changed. */
   frame(frame: Frame): void;
   /** Messages of these groups were missed; the values are the new positions, null if there is none. */
   gap(groups: Record<string, string | null>): void;
@@ -208,8 +208,8 @@ export class Socket implements Line {
       if (this._state === "open") this._listen();
       if (frame.in !== undefined && frame.at) this._setPosition(frame.in, frame.at);
       if (frame.joined) this._tell(frame.joined);
-      else if (frame.left) this._leave(frame.left);
-      else if (frame.gap) this._skip(frame.gap);
+      if (frame.left) this._leave(frame.left);
+      if (frame.gap) this._skip(frame.gap);
       // A timer cannot wait for longer than 24 days.
       else if (frame.bye) this._after = Math.min(frame.bye.after, 1e6);
       else if (Object.keys(frame).length) this._sink.frame(frame);

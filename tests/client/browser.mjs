@@ -1,6 +1,7 @@
 // The program behind tests/client/browsers.py: starts a browser, and runs cases that it reads by line.
 // Arguments: chromium | firefox, the program of the browser, the module with the cases, a directory.
 
+import { readFileSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -28,6 +29,17 @@ const browser = await launch({
     : { browser: "chrome", ignoreDefaultArgs: true, args: CHROMIUM.split(" ") }),
 });
 
+/** Return the ids of the processes above one. */
+function parents(pid) {
+  const found = [];
+  while (pid > 1) {
+    // The name of the program is in parentheses, and may contain anything.
+    pid = Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ")[1]);
+    found.push(pid);
+  }
+  return found;
+}
+
 /** What a case gets: pages with cookies and storage of their own, and the proxy in front of the site. */
 class Tools {
   browserName = name;
@@ -35,9 +47,10 @@ class Tools {
   /** What pages have written to their consoles. */
   lines = [];
 
-  constructor(context, { origin, control }) {
+  constructor(context, { origin, direct, control }) {
     this.context = context;
     this.origin = origin;
+    this.direct = direct;
     this.proxy = control && new Proxy(control);
   }
 
@@ -61,9 +74,22 @@ class Tools {
     return value;
   }
 
-  /** Wait until an expression in a page is true. */
+  /** The ids of the browser's processes whose command line matches. */
+  children(pattern) {
+    const parent = browser.process().pid;
+    return readdirSync("/proc").filter((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+        return parents(pid).includes(parent) && pattern.test(command);
+      } catch {
+        return false; // not a process, or not any more
+      }
+    });
+  }
+
+  /** Wait until an expression in a page is true; it may raise meanwhile, as pages come and go. */
   shows(page, expression) {
-    return this.until(expression, () => page.evaluate(expression));
+    return this.until(expression, () => page.evaluate(expression).catch(() => false));
   }
 }
 

@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 
 from django_wsmux.auth import authentication, first_message
 
-from . import asked, events, gates, kept, sockets, speaking
+from . import asked, events, gates, kept, shared_pages, sockets, speaking
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -110,4 +110,5 @@ urlpatterns = [
     path("overfull/<key>/<int:code>/", sockets.overfull),
     *kept.websocket_urlpatterns,
     *asked.websocket_urlpatterns,
+    *shared_pages.websocket_urlpatterns,
 ]
