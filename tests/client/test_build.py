@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from django_wsmux import __version__
+from tests.support import ROOT
 
 from .nodes import CLIENT, STATIC, run
 
@@ -83,3 +85,11 @@ def test_package(installed: Path) -> None:
     program = 'import { connect, RequestError } from "django-wsmux"; console.log(typeof connect);'
     (installed / "program.mjs").write_text(program)
     assert run("node", "program.mjs", cwd=installed) == "function\n"
+
+
+def test_types(installed: Path) -> None:
+    """The types accept right code, and reject wrong fields, types and options."""
+    shutil.copy(ROOT / "tests" / "client" / "types.ts", installed)
+    tsc = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
+    options = ("--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--types", "")
+    assert run("node", tsc, *options, "types.ts", cwd=installed) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -31,14 +32,25 @@ def proxy(server: Server) -> Iterator[Proxy]:
     proxy.stop()
 
 
-@pytest.mark.parametrize("name", ["connection", "resume"])
-def test_program(proxy: Proxy, name: str) -> None:
-    """Each test of a program in Node passes."""
+def run_program(name: str, proxy: Proxy, **variables: str) -> None:
+    """Run the tests of a program in Node."""
     environment = {
         "SITE": f"http://127.0.0.1:{proxy.target}",
         "LINE": f"ws://127.0.0.1:{proxy.port}",
         "CONTROL": proxy.control,
         "CLIENT": (STATIC / "client.js").as_uri(),
+        **variables,
     }
     program = ROOT / "tests" / "client" / f"{name}.mjs"
-    run("node", "--test-force-exit", "--test-timeout=60000", program, env=environment)
+    run("node", "--test-force-exit", program, env=environment)
+
+
+@pytest.mark.parametrize("name", ["connection", "requests", "resume", "units"])
+def test_program(proxy: Proxy, name: str) -> None:
+    """Each test of a program in Node passes."""
+    run_program(name, proxy)
+
+
+def test_cuts(proxy: Proxy) -> None:
+    """Over a line that is cut at random, each request is done once and its promise is settled."""
+    run_program("cuts", proxy, REQUESTS=os.environ.get("TEST_REQUESTS", "500"))

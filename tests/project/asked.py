@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from django_wsmux.auth import authentication, bearer
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
-from django_wsmux.views import WebSocketView
+from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
 
 #: How often each request had an effect, by its number.
 effects: dict[int, int] = {}
 
 
-class Answering(WebSocketView):
+@dataclass
+class Count:
+    """Note an effect."""
+
+    number: int
+
+
+@dataclass
+class Double:
+    """Double a number."""
+
+    n: int
+    text: str = ""
+
+
+@dataclass
+class Wrong:
+    """Is never right."""
+
+
+@dataclass
+class Tell:
+    """Send a message before the reply."""
+
+    told: dict[str, Any]
+
+
+class Answering(FormWebSocketView):
     """Answers requests."""
 
-    def receive(self, message: str | bytes) -> None:
-        value = json.loads(message)
-        asked = {"type": value["type"], "ref": value.get("ref")}
-        if value["type"] == "count":
-            effects[value["number"]] = effects.get(value["number"], 0) + 1
-            self.answer(asked, reply=effects[value["number"]])
-        elif value["type"] == "wrong":
-            self.answer(asked, errors={"text": [{"message": "Too long.", "code": "max_length"}]})
-        elif value["type"] == "tell":
-            self.send_json(value["told"])
-            self.answer(asked, reply=None)
-        elif value["type"] == "close":
-            self.close(value["code"], "as asked")
+    forms: ClassVar[dict[str, type[Any]]] = {
+        "count": Count,
+        "double": Double,
+        "wrong": Wrong,
+        "tell": Tell,
+    }
 
-    def answer(self, asked: dict[str, Any], **answer: Any) -> None:
-        self.websocket.send_bare(json.dumps({**asked, **answer}))
+    def count_valid(self, message: Count) -> int:
+        effects[message.number] = effects.get(message.number, 0) + 1
+        return effects[message.number]
+
+    def double_valid(self, message: Double) -> int:
+        return 2 * message.n
+
+    def wrong_valid(self, message: Wrong) -> None:
+        raise ValidationError({"text": ValidationError("Too long.", code="max_length")})
+
+    def tell_valid(self, message: Tell) -> None:
+        self.send_json(message.told)
+
+
+class Once(Answering):
+    """Does once what is asked several times."""
+
+    once = True
 
 
 class Joining(WebSocketView):
@@ -57,6 +94,13 @@ def joining_later(request: HttpRequest, websocket: WebSocket) -> None:
     """Join groups as messages say."""
     for message in websocket:
         Group(str(message)).join(websocket)
+
+
+@websocket
+def ending(request: HttpRequest, websocket: WebSocket) -> None:
+    """Close upon the first message."""
+    websocket.receive()
+    websocket.close(4000, "as asked")
 
 
 def user_of(token: str) -> Any:
@@ -91,10 +135,21 @@ class Strange(WebSocketView):
         self.send("after")
 
 
+def done(request: HttpRequest) -> JsonResponse:
+    """Return and forget how often each request had an effect."""
+    found = sorted(effects.items())
+    effects.clear()
+    return JsonResponse(found, safe=False)
+
+
+urlpatterns = [path("asked/effects/", done)]
+
 websocket_urlpatterns = [
+    path("asked/ending/", ending),
     path("asked/limited/", limited),
     path("asked/strange/", Strange.as_view()),
     path("asked/answering/", Answering.as_view()),
+    path("asked/once/", Once.as_view()),
     path("asked/joining/", Joining.as_view()),
     path("asked/joining-later/", joining_later),
     path("asked/whoami/", whoami),

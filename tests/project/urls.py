@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import kept, shared_pages, state
+from . import asked, kept, shared_pages, state
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -290,6 +290,7 @@ urlpatterns = [
     path("threads/", threads),
     path("modules/", modules),
     path("only-a-page/", plain, name="only-a-page"),
+    *asked.urlpatterns,
     *kept.urlpatterns,
     *shared_pages.urlpatterns,
 ]
