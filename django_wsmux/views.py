@@ -129,8 +129,8 @@ class WebSocketView(View):
         refusals: ``"close"`` shows browsers a refusal as a close code, ``"http"`` as a response;
             ``None`` uses ``WEBSOCKET_REFUSALS``.
         sends: dataclasses that describe the messages that clients get, by their ``type``.
-            ``manage.py websocketschema`` writes them down for clients, and tests check them; a
-            server does not.
+            ``manage.py websocketschema`` writes types for clients from them, and tests check what
+            is sent; a server does not. ``None`` declares nothing.
         keep_request: whether to keep ``self.request`` after ``connect()``. ``False`` saves some KiB
             per socket; only what ``connect()`` stored on ``self`` is available then.
     """
@@ -142,7 +142,7 @@ class WebSocketView(View):
     groups: Sequence[str] = ()
     authenticators: Sequence[Any] = ()
     refusals: str | None = None
-    sends: ClassVar[Mapping[str, type[Any]]] = {}
+    sends: ClassVar[Mapping[str, type[Any]] | None] = None
     keep_request = True
 
     #: Define ``group_receive(self, message)`` to handle the messages of groups: the view is then
@@ -321,7 +321,7 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         for name, value in vars(base).items()
         if not is_missing(value)
     }
-    kinds = getattr(view_class, "forms", {})
+    kinds = options.get("forms", getattr(view_class, "forms", {}))
     forms = {f"{kind}_{outcome}" for kind in kinds for outcome in ("valid", "invalid")}
     for name in sorted(hooks | forms):
         method = None if name.startswith("__") else _attribute(bare, name)
@@ -332,7 +332,7 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         if arguments is not None:
             require_arguments(method, *arguments, more=name == "connect")
     _check_messages(view_class, "forms", kinds)
-    _check_messages(view_class, "sends", options.get("sends", view_class.sends))
+    _check_messages(view_class, "sends", options.get("sends", view_class.sends) or {})
 
 
 def _check_messages(view_class: type[Any], name: str, kinds: Mapping[str, Any]) -> None:

@@ -47,6 +47,7 @@ ALLOWED = {
     "scripts": "",
     "urls": "conf scripts",
     "monitoring": "groups server connection protocol views conf signals exceptions",
+    "schema": "views handlers",
     "templatetags": "urls scripts groups auth monitoring",
     "models": "",
     "migrations": "",
@@ -60,8 +61,8 @@ ALLOWED = {
     "test": "testing exceptions",
     "testing": "test wsgi monitoring handlers history groups server transports connection protocol "
     "conf backends signals exceptions",
-    "management": "wsgi templatetags monitoring groups server transports connection conf backends "
-    "testing exceptions",
+    "management": "schema wsgi templatetags monitoring groups server transports connection conf "
+    "backends testing exceptions",
 }
 
 #: Modules that may import more than their subpackage.

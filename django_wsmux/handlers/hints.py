@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import inspect
 import types
 import typing
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, Literal
 
+from .callables import name_of
 from .json_values import (
     INVALID,
     NULL,
@@ -26,7 +28,7 @@ from .json_values import (
     Scalar,
 )
 
-__all__ = ["check_of", "record_of"]
+__all__ = ["check_of", "record_of", "result_of"]
 
 #: What to write instead of a hint that is not supported.
 _INSTEAD: Final[dict[Any, str]] = {
@@ -76,13 +78,14 @@ class _Compiler:
             if isinstance(hint, dataclasses.InitVar):
                 raise TypeError(f"{where}.{name}: InitVar is not supported: write a plain field")
         for field in dataclasses.fields(dataclass):
+            is_required = (
+                field.default is dataclasses.MISSING
+                and field.default_factory is dataclasses.MISSING
+            )
+            check = self.check(hints[field.name], f"{where}.{field.name}")
+            found.fields[field.name] = Field(check, is_required)
             if field.init:
-                is_required = (
-                    field.default is dataclasses.MISSING
-                    and field.default_factory is dataclasses.MISSING
-                )
-                check = self.check(hints[field.name], f"{where}.{field.name}")
-                found.fields[field.name] = Field(check, is_required)
+                found.inputs[field.name] = found.fields[field.name]
         return found
 
     def check(self, hint: Any, place: str) -> Check:
@@ -181,9 +184,9 @@ def _find_tag(union: OneOf, place: str) -> None:
         TypeError: there is none.
     """
     records = [each for each in union.objects if isinstance(each, Record)]
-    names = records[0].fields if len(records) == len(union.objects) else ()
+    names = records[0].inputs if len(records) == len(union.objects) else ()
     for name in names:
-        checks = [each.fields[name].check for each in records if name in each.fields]
+        checks = [each.inputs[name].check for each in records if name in each.inputs]
         choices = [each for each in checks if isinstance(each, Choice)]
         values = [(type(value), value) for each in choices for value in each.json]
         if len(choices) == len(records) and len(values) == len(set(values)):
@@ -238,3 +241,23 @@ def check_of(hint: Any, place: str) -> Check:
     found = compiler.check(hint, place)
     compiler.finish()
     return found
+
+
+def result_of(function: Any) -> Check | None:
+    """Return the check of what a function returns; ``None`` without an annotation.
+
+    Raises:
+        TypeError: the annotation cannot be evaluated, or is not supported.
+    """
+    function = inspect.unwrap(function)
+    annotations = getattr(function, "__annotations__", {})
+    if "return" not in annotations:
+        return None
+    place = f"{name_of(function)}()"
+    # The arguments may have annotations that cannot be evaluated.
+    alone = types.SimpleNamespace(__annotations__={"return": annotations["return"]})
+    try:
+        hint = typing.get_type_hints(alone, getattr(function, "__globals__", {}))["return"]
+    except Exception as error:
+        raise TypeError(f"{place}: the return annotation cannot be evaluated: {error}") from error
+    return check_of(hint, place)

@@ -58,6 +58,16 @@ _TEXTS: Final = frozenset(
         forms.UUIDField,
     )
 )
+# Those that compare a value, or its items, with texts or primary keys.
+_KEYS: Final = frozenset(
+    field.to_python
+    for field in (
+        forms.ChoiceField,
+        forms.MultipleChoiceField,
+        forms.ModelChoiceField,
+        forms.ModelMultipleChoiceField,
+    )
+)
 _CLEANS: Final = frozenset({forms.Field.clean, forms.TypedChoiceField.clean})
 
 # Returned for a widget that could not read its value.
@@ -108,8 +118,8 @@ def _clean(field: forms.Field, clean: Callable[..., Any], raw: Any, value: Any, 
         value: the value that the widget returned.
         args: further arguments of the method.
     """
-    if type(value) is float and type(field).to_python is forms.ModelChoiceField.to_python:
-        value = str(value)  # else 1.5 finds the primary key 1
+    if type(value) in (float, list) and type(field).to_python in _KEYS:
+        value = _as_key(value)
     try:
         if value is _UNREADABLE or not _is_expected(field, raw, value) or _is_no_text(value):
             raise _invalid(field)
@@ -129,6 +139,18 @@ def _clean(field: forms.Field, clean: Callable[..., Any], raw: Any, value: Any, 
                 suffix,
             )
         raise _invalid(field) from None
+
+
+def _as_key(value: Any) -> Any:
+    """Return a number, or a list, as keys: 1.0 is 1 in JSON, and 1.5 would find the key 1."""
+    if type(value) is list:
+        return list(map(_as_integer, value))
+    value = _as_integer(value)
+    return str(value) if type(value) is float else value
+
+
+def _as_integer(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _is_expected(field: forms.Field, raw: Any, value: Any) -> bool:

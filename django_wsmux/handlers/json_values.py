@@ -55,14 +55,19 @@ Path = tuple[Any, str | int] | None
 class Problems:
     """The errors of one value, by the dotted paths of what they concern.
 
+    Args:
+        is_complete: whether dataclasses must have all fields and no others, as what a server sends
+            has; no instances are made then.
+
     Attributes:
         depth: how deep the current value is nested.
         found: errors by path; the path of the whole is ``__all__``.
     """
 
-    __slots__ = ("_count", "depth", "found")
+    __slots__ = ("_count", "depth", "found", "is_complete")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_complete: bool = False) -> None:
+        self.is_complete = is_complete
         self.depth = self._count = 0
         self.found: dict[str, list[ValidationError]] = {}
 
@@ -237,21 +242,25 @@ class Record(_Nested):
 
     Attributes:
         dataclass: the class.
-        fields: its fields by name.
+        fields: all its fields by name.
+        inputs: those that ``__init__()`` takes.
     """
 
     def __init__(self, dataclass: type[Any]) -> None:
         self.dataclass = dataclass
         self.fields: dict[str, Field] = {}
+        self.inputs: dict[str, Field] = {}
 
     def check_parts(self, value: Any, path: Path, problems: Problems) -> Any:
         """See ``Check``. ``__post_init__()`` may raise ``ValidationError``."""
         if type(value) is not dict:
             problems.add(path, ValidationError(_VALID, "invalid"))
             return INVALID
+        if problems.is_complete:
+            return self._check_all(value, path, problems)
         found = {}
         is_valid = True
-        for name, field in self.fields.items():
+        for name, field in self.inputs.items():
             if name in value:
                 each = found[name] = field.check.check(value[name], (path, name), problems)
                 is_valid = is_valid and each is not INVALID
@@ -265,6 +274,16 @@ class Record(_Nested):
         except ValidationError as error:
             problems.add(path, error)
             return INVALID
+
+    def _check_all(self, value: dict[str, Any], path: Path, problems: Problems) -> Any:
+        for name in {**self.fields, **value}:
+            if name not in self.fields:
+                problems.add((path, name), ValidationError(_UNKNOWN, "unknown"))
+            elif name not in value:
+                problems.add((path, name), ValidationError(_REQUIRED, "required"))
+            else:
+                self.fields[name].check.check(value[name], (path, name), problems)
+        return INVALID if problems.found else value
 
 
 class OneOf(Check):
@@ -337,6 +356,7 @@ _REQUIRED: Final = _("This field is required.")
 _LIST: Final = _("Enter a list of values.")
 _CHOOSE: Final = _("Select a valid choice. That choice is not one of the available choices.")
 _NULL: Final = _("Null characters are not allowed.")
+_UNKNOWN: Final = "There is no such field."
 _DEEP: Final = "This value is nested too deeply."
 
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,2})?")
