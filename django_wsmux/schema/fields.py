@@ -313,10 +313,9 @@ def _inside(limit: Any, direction: float) -> float:
 
 
 def _integer(field: Any, limits: _Limits, is_required: bool) -> Schema:
-    schema: Schema = {
-        "type": "integer",
-        **_bounds(limits, -MAX_SAFE_INTEGER, MAX_SAFE_INTEGER),
-    }
+    # Django computes steps with floats, of the difference to the least value.
+    most = MAX_SAFE_INTEGER if limits.step is None else MAX_SAFE_INTEGER // 2
+    schema: Schema = {"type": "integer", **_bounds(limits, -most, most)}
     if limits.step is not None:
         whole_steps = all(float(each).is_integer() for each in (limits.step, limits.offset))
         if whole_steps and limits.offset % limits.step == 0:
