@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -42,6 +42,9 @@ from .pubsub import (
 )
 from .results import NOT_ASKED, History, Recovery
 from .shared_calls import SharedCalls
+
+if TYPE_CHECKING:
+    from .sequencer import NumberedSequencer
 
 __all__ = ["Group", "Member", "MemberList"]
 
@@ -245,11 +248,7 @@ class Group:
     @property
     def has_history(self) -> bool:
         """Whether messages are kept: a pattern of ``WEBSOCKET_HISTORY`` matches the name."""
-        if not conf.has_history():
-            return False
-        from ..history import patterns
-
-        return patterns.keep_of(self.name) is not None
+        return conf.has_history() and _keep_of()(self.name) is not None
 
     # History
 
@@ -440,10 +439,8 @@ class Group:
         fail_silently: bool,
     ) -> None:
         """Send a message to a group with a history."""
-        from .sequencer import sequencer
-
         try:
-            sequencer.send(key, kind, payload, ids, once=once)
+            _sequencer().send(key, kind, payload, ids, once=once)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
@@ -535,6 +532,21 @@ class Group:
         key = self.key()
         found, missing = _questions.call(key, partial(_ask, key))
         return MemberList(found, missing=missing)
+
+
+@cache
+def _keep_of() -> Callable[[str], object]:
+    # An import statement takes longer than this.
+    from ..history.patterns import keep_of
+
+    return keep_of
+
+
+@cache
+def _sequencer() -> NumberedSequencer:
+    from .sequencer import sequencer
+
+    return sequencer
 
 
 _questions: Final[SharedCalls[Key, tuple[list[Member], int | None]]] = SharedCalls()

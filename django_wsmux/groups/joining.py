@@ -23,7 +23,8 @@ from .members import Key, name_of
 from .numbered import is_of, numbered_of
 from .pubsub import members, pubsub
 from .results import NOT_ASKED, Recovery
-from .sequencer import Tracked, limit, sequencer
+from .sequencer import limit, sequencer
+from .tracked import Tracked
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
@@ -65,7 +66,7 @@ def join(
         if tracked is None or not members.has(key, websocket):
             return NOT_ASKED  # closed meanwhile
         try:
-            with tracked.turn:
+            with sequencer.turn(tracked):
                 # If members wait for the store, do not wait for it here: others follow.
                 if not tracked.waiting:
                     return _admit(tracked, websocket, since, alias)
@@ -87,7 +88,7 @@ def _wait(
     with sequencer.lock:
         if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
             return  # left or closed meanwhile
-        tracked.waiting[websocket] = partial(_admit_later, tracked, websocket, since, alias)
+        tracked.note_waiting(websocket, partial(_admit_later, tracked, websocket, since, alias))
         websocket.discard_held(partial(is_of, tracked.key))
     websocket.hooks.group_joined(websocket, name_of(tracked.key), alias, None, None)
     sequencer.read_later(tracked)
@@ -118,7 +119,7 @@ def _admit_later(
     """Admit a member that has waited for the store."""
     websocket.hold()
     try:
-        with tracked.turn:
+        with sequencer.turn(tracked):
             if websocket in tracked.waiting:
                 _admit(tracked, websocket, since, alias)
     finally:
@@ -138,7 +139,7 @@ def _admit(
         with sequencer.lock:
             # The lock is kept until the member is live: otherwise the window may change.
             if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
-                tracked.waiting.pop(websocket, None)
+                tracked.end_waiting(websocket)
                 return NOT_ASKED  # left or closed meanwhile
             if reading is None:
                 is_ready = _is_covered(tracked, since)
@@ -171,12 +172,11 @@ def _make_live(
     messages = [] if start is None else tracked.window.after(start)
     if sum(map(len, messages)) > websocket.options.max_unsent_bytes and not tracked.is_value:
         start, messages = None, []
-    sequence = tracked.sequence
     variants = [variant_for(each, each.excluded, websocket) for each in messages]
     own = [each for each in variants if each is not None]
-    websocket.replay(own, partial(_is_repeated, tracked.key, sequence.position))
-    tracked.waiting.pop(websocket, None)
-    tracked.behind.pop(websocket, None)
+    websocket.replay(own, partial(_is_repeated, tracked.key, tracked.position))
+    tracked.end_waiting(websocket)
+    tracked.end_behind(websocket)
     sequencer.use(tracked)
     recovered = None if since is None else start is not None
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
@@ -186,7 +186,7 @@ def _make_live(
     if recovered is False:
         count("history_gaps")
     websocket.hooks.group_joined(
-        websocket, name_of(tracked.key), alias, str(sequence.position), recovered
+        websocket, name_of(tracked.key), alias, str(tracked.position), recovered
     )
     return Recovery(recovered, len(own))
 
@@ -194,42 +194,40 @@ def _make_live(
 def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
     """Read the store, and deliver missing messages to the live members."""
     most = 0 if is_row_enough else limit()
-    sequence = tracked.sequence
-    news = sequence.news
+    news = tracked.news
     reading = sequencer.store().read(tracked.stream, 0, most, newest=True)
     sequencer.apply(tracked, reading, news)
-    if sequence.is_behind:
+    if tracked.is_behind:
         sequencer.catch_up(tracked)
     return reading
 
 
 def _is_current(tracked: Tracked, reading: Reading) -> bool:
     """Return whether a reading and the window have all messages up to the last delivered one."""
-    sequence = tracked.sequence
-    if sequence.is_stale:
+    if tracked.is_stale:
         return False
-    if reading.epoch != sequence.epoch:
-        return not (reading.epoch or sequence.offset)
+    if reading.epoch != tracked.epoch:
+        return not (reading.epoch or tracked.offset)
     return not reading.entries or tracked.window.start <= reading.top
 
 
 def _is_covered(tracked: Tracked, since: Position | None) -> bool:
     """Return whether the window suffices for a member, so that the store need not be read."""
-    sequence, window = tracked.sequence, tracked.window
-    if not sequence.has_begun or sequence.is_stale:
+    window = tracked.window
+    if not tracked.has_begun or tracked.is_stale:
         return False
     if tracked.is_value:
-        is_known = since == sequence.position
-        return is_known or not sequence.offset or bool(len(window))
+        is_known = since == tracked.position
+        return is_known or not tracked.offset or bool(len(window))
     if since is None:
         return True
-    if since.epoch != sequence.epoch:
+    if since.epoch != tracked.epoch:
         # An earlier epoch is a gap, whatever the store contains.
-        return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(sequence.epoch)[1]
+        return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(tracked.epoch)[1]
     if since.offset < window.start:
         # So are more messages than the limits allow.
         return len(window) >= min(tracked.stream.keep.messages, limit())
-    if since.offset > sequence.offset:
+    if since.offset > tracked.offset:
         return False
     # Messages that are older than the setting allows may have been deleted.
     oldest = next(iter(window.after(since.offset)), None)
@@ -238,20 +236,19 @@ def _is_covered(tracked: Tracked, since: Position | None) -> bool:
 
 def _start_of(tracked: Tracked, since: Position | None, reading: Reading | None) -> int | None:
     """Return the offset after which a member's messages begin; ``None`` for a gap."""
-    sequence = tracked.sequence
     if tracked.is_value:
         # Only the newest message, unless the client has it.
-        return sequence.offset if since == sequence.position else max(sequence.offset - 1, 0)
+        return tracked.offset if since == tracked.position else max(tracked.offset - 1, 0)
     if since is None:
-        return sequence.offset
-    if reading is not None and reading.epoch in (sequence.epoch, ""):
+        return tracked.offset
+    if reading is not None and reading.epoch in (tracked.epoch, ""):
         start = offset_in(reading, since)
-        is_same = since.epoch == sequence.epoch and since.offset <= sequence.offset
+        is_same = since.epoch == tracked.epoch and since.offset <= tracked.offset
         if start is None and is_same and since.offset > reading.top:
             start = since.offset  # delivered since the store was read
     else:
-        start = since.offset if since.epoch == sequence.epoch else None
-    if start is None or not tracked.window.start <= start <= sequence.offset:
+        start = since.offset if since.epoch == tracked.epoch else None
+    if start is None or not tracked.window.start <= start <= tracked.offset:
         return None
     return start
 

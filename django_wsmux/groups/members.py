@@ -23,6 +23,7 @@ __all__ = [
     "Key",
     "Members",
     "full_name",
+    "key_of_full_name",
     "name_of",
     "prefix_of",
 ]
@@ -39,6 +40,12 @@ _SEPARATOR: Final = "\x1f"
 def full_name(key: Key) -> str:
     """Return one text for the prefix and the name of a group."""
     return key if isinstance(key, str) else _SEPARATOR.join(key)
+
+
+def key_of_full_name(name: str) -> Key:
+    """Return the key of a group from the result of ``full_name()``."""
+    prefix, separator, own = name.partition(_SEPARATOR)
+    return (prefix, own) if separator else name
 
 
 def name_of(key: Key) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
+from django.core.signals import setting_changed
+
 from ..history.patterns import keep_of
 from ..history.store import Stream
 from ..protocol.positions import Position
@@ -31,7 +36,9 @@ class NumberedMessage(PreparedMessage):
     __slots__ = ("epoch", "excluded", "key", "offset", "sent")
 
     def __init__(self, key: Key, where: Position, envelope: Envelope, sent: float) -> None:
-        super().__init__(envelope.kind, envelope.data, envelope.name, str(where))
+        super().__init__(
+            envelope.kind, envelope.data, envelope.name, envelope.position or str(where)
+        )
         self.key = key
         self.sent = sent
         self.epoch, self.offset = where
@@ -55,7 +62,16 @@ def is_of(key: Key, message: PreparedMessage) -> bool:
     return numbered_of(key, message) is not None
 
 
+@lru_cache(maxsize=1024)
 def stream_of(key: Key) -> Stream | None:
     """Return the stream of a group; ``None`` if the group has no history."""
     keep = keep_of(name_of(key))
     return None if keep is None else Stream(full_name(key), keep, channel_of(key))
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "WEBSOCKET_HISTORY":
+        stream_of.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_wsmux.groups.numbered")

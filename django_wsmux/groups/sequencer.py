@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,24 +23,25 @@ from ..connection import hub_thread
 from ..connection.counters import count
 from ..exceptions import BackendUnavailable
 from ..history import stores
-from ..history.sequence import News, Sequence, Verdict
-from ..history.store import KEY_SECONDS, Changed, Entry, Reading, Store, Stream
-from ..history.window import Window, Windows
+from ..history.sequence import News, Verdict
+from ..history.store import KEY_SECONDS, Changed, Reading, Store, Stream
+from ..history.window import Windows
 from ..logs import LogLimit, get_logger
 from ..protocol import positions
 from ..protocol.positions import Position
 from ..protocol.prepared import KINDS, PreparedMessage
 from . import envelope
 from .envelope import FORGET, Envelope
-from .members import Key, name_of, prefix_of
+from .members import Key, key_of_full_name, name_of, prefix_of
 from .namespace import namespace
 from .numbered import NumberedMessage, is_of, source_of, stream_of
 from .pubsub import Sequencer, members, membership, pubsub
+from .tracked import Tracked
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
-__all__ = ["NumberedSequencer", "Tracked", "limit", "sequencer"]
+__all__ = ["NumberedSequencer", "limit", "sequencer"]
 
 logger = get_logger("django_wsmux.history")
 
@@ -60,57 +62,19 @@ _MAX_READERS: Final = 4
 _CHUNK: Final = 500
 
 
-class Tracked:
-    """A group with a history that has members in this process.
+class _Turn:
+    """Lets one thread at a time read the store for a group.
 
     Attributes:
-        key: the key of the group.
-        stream: the group in the store.
-        sequence: the messages that were delivered.
-        window: the recent messages.
-        turn: held by the thread that reads the store for this group.
-        waiting: members that are not live because the store could not be read when they joined, and
-            a function for each that admits it.
-        behind: members that did not get a message because they were too slow.
-        due: when the store is to be read, in the clock of ``time.monotonic()``.
+        lock: held by that thread.
+        users: the threads that hold it or wait for it.
     """
 
-    __slots__ = ("behind", "due", "key", "sequence", "stream", "turn", "waiting", "window")
+    __slots__ = ("lock", "users")
 
-    def __init__(self, key: Key, stream: Stream) -> None:
-        self.key = key
-        self.stream = stream
-        self.sequence: Sequence[NumberedMessage] = Sequence()
-        self.window: Window[NumberedMessage] = Window()
-        self.turn = threading.Lock()
-        self.waiting: dict[Connection, Callable[[], None]] = {}
-        self.behind: dict[Connection, None] = {}  # smaller than a set
-        self.due = 0.0
-
-    @property
-    def is_value(self) -> bool:
-        """Whether only the newest message matters, so there are no gaps."""
-        return self.stream.keep.messages == 1
-
-    def is_kept(self, message: NumberedMessage) -> bool:
-        """Return whether a message is recent enough to be replayed."""
-        return time.time() - message.sent <= self.stream.keep.seconds
-
-    def refill(self, reading: Reading) -> None:
-        """Add the older messages of a reading to the window."""
-        found = [self.message(entry) for entry in reading.entries]
-        self.window.extend_back(message for message in found if message is not None)
-
-    def message(self, entry: Entry) -> NumberedMessage | None:
-        """Return the message of an entry; ``None`` if it is damaged."""
-        try:
-            found = envelope.unpack(entry.message)
-        except envelope.UnreadableEnvelope:
-            return None
-        if found.kind not in KINDS:
-            return None
-        position = Position(self.sequence.epoch, entry.offset)
-        return NumberedMessage(self.key, position, found, entry.sent)
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
 
 
 class NumberedSequencer(Sequencer):
@@ -124,10 +88,11 @@ class NumberedSequencer(Sequencer):
         # Held while messages are delivered: under runserver, they arrive in several threads.
         self.lock = threading.RLock()
         self._tracked: dict[Key, Tracked] = {}
-        self._names: dict[str, Tracked] = {}
-        self._windows: Windows[NumberedMessage] = Windows()
-        # Groups for which the store is to be read, in the order of ``due``; and their readers.
-        self._queue: OrderedDict[Key, None] = OrderedDict()
+        self._windows: Windows[NumberedMessage] = Windows(emptied=self._emptied)
+        self._turns: dict[Key, _Turn] = {}
+        # Groups for which the store is to be read, in the order of the moments when it is to be
+        # read, by the clock of ``time.monotonic()``; and their readers.
+        self._queue: OrderedDict[Key, float] = OrderedDict()
         self._readers = 0
         self._has_poller = False
         self._store: tuple[object, str, Store] | None = None
@@ -160,6 +125,24 @@ class NumberedSequencer(Sequencer):
         """Return whether all of a group's members in this process have left."""
         return self._tracked.get(tracked.key) is not tracked
 
+    @contextmanager
+    def turn(self, tracked: Tracked) -> Iterator[None]:
+        """Wait until no other thread reads the store for a group; keep others waiting."""
+        key = tracked.key
+        with self.lock:
+            turn = self._turns.get(key)
+            if turn is None:
+                turn = self._turns[key] = _Turn()
+            turn.users += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self.lock:
+                turn.users -= 1
+                if not turn.users:
+                    self._turns.pop(key, None)
+
     # Sending
 
     def send(
@@ -190,15 +173,16 @@ class NumberedSequencer(Sequencer):
         """
         stream = stream_of(key)
         assert stream is not None
-        fields = envelope.excluding(ids)
-        body = envelope.pack(kind, name_of(key), payload, prefix_of(key), fields)
+        name, fields = name_of(key), envelope.excluding(ids)
+        body = envelope.pack(kind, name, payload, prefix_of(key), fields)
         appended = self.store().append(stream, body, key=once, key_seconds=seconds)
         if appended is None:
             return False
         position = Position(appended.epoch, appended.offset)
-        self._take(key, position, Envelope(kind, name_of(key), payload, fields))
+        where = str(position)
+        self._take(key, position, Envelope(kind, name, payload, fields, where))
         if not appended.is_published:
-            self._publish(stream, envelope.numbered(str(position), body))
+            self._publish(stream, envelope.numbered(where, body))
         self._read_here(key)
         return True
 
@@ -208,7 +192,7 @@ class NumberedSequencer(Sequencer):
         A sender, or a test, then need not wait for a thread.
         """
         tracked = self._tracked.get(key)
-        if tracked is not None and tracked.sequence.is_stale and not hub_thread.is_foreign():
+        if tracked is not None and tracked.is_stale and not hub_thread.is_foreign():
             self._read_for(tracked)
 
     def _publish(self, stream: Stream, payload: bytes) -> None:
@@ -255,7 +239,7 @@ class NumberedSequencer(Sequencer):
         """Read the store for all groups before anything else is delivered to them."""
         with self.lock:
             for tracked in list(self._tracked.values()):
-                tracked.sequence.doubt()
+                tracked.doubt()
                 self._read_soon(tracked)
 
     # Membership
@@ -264,21 +248,18 @@ class NumberedSequencer(Sequencer):
         """Track a group when its first member joins."""
         # Only atomic steps, without the lock: its holder may close members, which needs another
         # lock that the caller of this method holds.
-        if is_first:
-            stream = stream_of(key)
-            if stream is not None:
-                self._tracked[key] = self._names[stream.name] = Tracked(key, stream)
+        if is_first and stream_of(key) is not None:
+            self._tracked[key] = Tracked(key)
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
         """Forget a member; if it was the last one, also the group."""
         tracked = self._tracked.get(key)
         if tracked is None:
             return
-        tracked.waiting.pop(member, None)
-        tracked.behind.pop(member, None)
+        tracked.end_waiting(member)
+        tracked.end_behind(member)
         if is_last:
             del self._tracked[key]
-            del self._names[tracked.stream.name]
             self._windows.discard(key)
 
     # Delivering
@@ -296,7 +277,7 @@ class NumberedSequencer(Sequencer):
                     self._deliver(key, envelope)
                 return
             message = NumberedMessage(key, position, envelope, time.time())
-            verdict = tracked.sequence.accept(position.epoch, position.offset, message)
+            verdict = tracked.accept(position.epoch, position.offset, message)
             if verdict is Verdict.DELIVER:
                 self._pass_on(tracked, message)
                 self._pass_early(tracked)
@@ -304,7 +285,7 @@ class NumberedSequencer(Sequencer):
                 self._read_soon(tracked, _GRACE if verdict is Verdict.HOLE else 0.0)
 
     def _pass_early(self, tracked: Tracked) -> None:
-        while (message := tracked.sequence.early()) is not None:
+        while (message := tracked.early()) is not None:
             self._pass_on(tracked, message)
 
     def _pass_on(self, tracked: Tracked, message: NumberedMessage) -> None:
@@ -325,7 +306,7 @@ class NumberedSequencer(Sequencer):
         for member in list(tracked.behind):
             # Held messages would reach the client after the gap.
             if not member.is_held and member.has_room_for_replay():
-                tracked.behind.pop(member, None)
+                tracked.end_behind(member)
                 self._tell(tracked, member, position)
 
     def _tell(self, tracked: Tracked, member: Connection, position: Position) -> None:
@@ -337,13 +318,13 @@ class NumberedSequencer(Sequencer):
         source = source_of(message)
         tracked = None if source is None else self._tracked.get(source.key)
         if tracked is not None:
-            tracked.behind[member] = None
+            tracked.note_behind(member)
 
     def _tell_gap(self, tracked: Tracked) -> None:
         """Tell the members that messages are missing."""
         for member in members.of(tracked.key):
             if member not in tracked.waiting:
-                self._tell(tracked, member, tracked.sequence.position)
+                self._tell(tracked, member, tracked.position)
 
     def _note_unnumbered(self, key: Key) -> None:
         suffix = self._unnumbered.suffix()
@@ -370,8 +351,8 @@ class NumberedSequencer(Sequencer):
             tracked = self._tracked.get(key)
             if tracked is None:
                 return
-            tracked.sequence.doubt(is_forgotten=True)
-            tracked.window.clear(tracked.sequence.offset)
+            tracked.doubt(is_forgotten=True)
+            tracked.clear_window()
             self._discard_held(tracked)
             self._read_soon(tracked)
 
@@ -388,13 +369,12 @@ class NumberedSequencer(Sequencer):
         Raises:
             BackendUnavailable: the store cannot be read.
         """
-        sequence = tracked.sequence
         while True:
-            news = sequence.news
-            since = sequence.offset if sequence.has_begun else None
+            news = tracked.news
+            since = tracked.offset if tracked.has_begun else None
             reading = self.store().read(tracked.stream, since, _CHUNK)
             self.apply(tracked, reading, news)
-            if not sequence.is_behind or self.is_over(tracked):
+            if not tracked.is_behind or self.is_over(tracked):
                 return
 
     def apply(self, tracked: Tracked, reading: Reading, news: News) -> None:
@@ -406,24 +386,23 @@ class NumberedSequencer(Sequencer):
             news: ``Sequence.news`` from before the reading.
         """
         self._start_polling()
-        sequence = tracked.sequence
         with self.lock:
             if self.is_over(tracked):
                 return
-            if sequence.is_void(news):
+            if tracked.is_void(news):
                 return
-            epoch = sequence.epoch
-            has_gap = sequence.advance(reading, news)
-            if sequence.epoch != epoch or has_gap:
-                tracked.window.clear(sequence.offset)
+            epoch = tracked.epoch
+            has_gap = tracked.advance(reading, news)
+            if tracked.epoch != epoch or has_gap:
+                tracked.clear_window()
             if has_gap:
                 self._discard_held(tracked)
                 if not tracked.is_value:
                     self._tell_gap(tracked)
             for entry in reading.entries:
-                if entry.offset == sequence.offset + 1:
+                if entry.offset == tracked.offset + 1:
                     message = tracked.message(entry)
-                    sequence.delivered(entry.offset)
+                    tracked.delivered(entry.offset)
                     count("history_repaired")
                     if message is None:
                         self._report(
@@ -438,6 +417,12 @@ class NumberedSequencer(Sequencer):
         if not self.is_over(tracked):
             # A message may have closed the last member, because it was too slow.
             self._windows.use(tracked.key, tracked.window)
+            tracked.drop_window()
+
+    def _emptied(self, key: Key) -> None:
+        tracked = self._tracked.get(key)
+        if tracked is not None:
+            tracked.drop_window()
 
     def read_later(self, tracked: Tracked) -> None:
         """Read the store for a group as soon as it can be read."""
@@ -448,8 +433,7 @@ class NumberedSequencer(Sequencer):
         """Schedule a reading of the store for a group; the lock must be held."""
         if tracked.key in self._queue:
             return
-        tracked.due = time.monotonic() + delay
-        self._queue[tracked.key] = None
+        self._queue[tracked.key] = time.monotonic() + delay
         if not delay:
             self._queue.move_to_end(tracked.key, last=False)
         if self._readers < _MAX_READERS:
@@ -466,16 +450,16 @@ class NumberedSequencer(Sequencer):
                     # At once: the next entry of the queue needs another reader.
                     self._readers -= 1
                     return
-                key, _ = self._queue.popitem(last=False)
+                key, due = self._queue.popitem(last=False)
                 tracked = self._tracked.get(key)
             if tracked is not None:
-                time.sleep(max(tracked.due - time.monotonic(), 0.0))
+                time.sleep(max(due - time.monotonic(), 0.0))
                 self._read_for(tracked)
 
     def _read_for(self, tracked: Tracked) -> None:
         try:
-            with tracked.turn:
-                if tracked.sequence.is_behind:
+            with self.turn(tracked):
+                if tracked.is_behind:
                     self.catch_up(tracked)
             for member, admit in list(tracked.waiting.items()):
                 self._admit(tracked, member, admit)
@@ -493,7 +477,7 @@ class NumberedSequencer(Sequencer):
             raise
         except Exception:
             logger.exception("%r: joining %r failed", member, name_of(tracked.key))
-            tracked.waiting.pop(member, None)
+            tracked.end_waiting(member)
 
     def _report(self, what: str, about: object) -> None:
         count("history_failed")
@@ -532,8 +516,8 @@ class NumberedSequencer(Sequencer):
         """Read the store for groups with messages that this process lacks."""
         with self.lock:
             for each in changed:
-                tracked = self._names.get(each.name)
-                if tracked is not None and tracked.sequence.note(each.epoch, each.top):
+                tracked = self._tracked.get(key_of_full_name(each.name))
+                if tracked is not None and tracked.note(each.epoch, each.top):
                     self._read_soon(tracked, _GRACE)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -32,12 +32,19 @@ def pattern_of(name: str) -> str | None:
 def keep_of(name: str) -> Keep | None:
     """Return the limits of a group's history; ``None`` if the group has none."""
     pattern = pattern_of(name)
-    return None if pattern is None else Keep(**conf.get("WEBSOCKET_HISTORY")[pattern])
+    return None if pattern is None else _keep(pattern)
+
+
+@cache
+def _keep(pattern: str) -> Keep:
+    # One object for all groups of the pattern.
+    return Keep(**conf.get("WEBSOCKET_HISTORY")[pattern])
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "WEBSOCKET_HISTORY":
         keep_of.cache_clear()
+        _keep.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.history.patterns")

@@ -85,6 +85,9 @@ class News(NamedTuple):
     messages: int
 
 
+_NO_NEWS: Final = News(0, 0, 0)
+
+
 class Sequence(Generic[Message]):
     """The state of a stream's delivery in one process.
 
@@ -96,15 +99,16 @@ class Sequence(Generic[Message]):
             ``advance()``.
     """
 
+    # There are as many streams as sockets, perhaps: what most of them lack is made when needed.
     __slots__ = ("_early", "_is_stale", "epoch", "news", "offset", "target")
 
     def __init__(self) -> None:
         self.epoch = ""
         self.offset = 0
         self.target = 0
-        self.news = News(0, 0, 0)
+        self.news = _NO_NEWS
         self._is_stale = True
-        self._early: dict[int, Message] = {}
+        self._early: dict[int, Message] | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -156,13 +160,15 @@ class Sequence(Generic[Message]):
             self.delivered(offset)
             return Verdict.DELIVER
         self._note_message(offset)
+        if self._early is None:
+            self._early = {}
         if len(self._early) < _MAX_EARLY:
             self._early[offset] = message
         return Verdict.STALE if self._is_stale else Verdict.HOLE
 
     def early(self) -> Message | None:
         """Return the next message if it arrived early, and count it as delivered."""
-        message = self._early.get(self.offset + 1)
+        message = None if self._early is None else self._early.get(self.offset + 1)
         if message is not None:
             self.delivered(self.offset + 1)
         return message
@@ -204,7 +210,7 @@ class Sequence(Generic[Message]):
                 epoch = self.epoch
         if is_gap or epoch != self.epoch:
             # After a gap they may be older than what is delivered next.
-            self._early.clear()
+            self._early = None
         if epoch != self.epoch:
             self.target = 0
         self.epoch, self.offset = epoch, start
@@ -214,5 +220,9 @@ class Sequence(Generic[Message]):
     def delivered(self, offset: int) -> None:
         """Note that an entry of a reading is delivered."""
         self.offset = offset
-        self.target = max(self.target, offset)
-        self._early.pop(offset, None)
+        if offset >= self.target:
+            self.target = offset
+        if self._early is not None:
+            self._early.pop(offset, None)
+            if not self._early:
+                self._early = None

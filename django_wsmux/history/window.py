@@ -7,8 +7,8 @@ bytes; the streams that were used least recently lose their messages first.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 __all__ = ["LIMIT", "Numbered", "Window", "Windows"]
 
@@ -42,8 +42,7 @@ class Window(Generic[Message]):
     __slots__ = ("_messages", "counted", "size", "start")
 
     def __init__(self, start: int = 0) -> None:
-        # There are as many groups as sockets, perhaps, and an empty deque takes 760 bytes.
-        self._messages: deque[Message] | tuple[()] = ()
+        self._messages: deque[Message] = deque()
         self.start = start
         self.size = self.counted = 0
 
@@ -53,31 +52,27 @@ class Window(Generic[Message]):
     def __len__(self) -> int:
         return len(self._messages)
 
-    def _begun(self) -> deque[Message]:
-        if not isinstance(self._messages, deque):
-            self._messages = deque()
-        return self._messages
-
     def append(self, message: Message, most: int) -> None:
         """Add the next message; keep at most ``most``."""
-        if self._messages and message.offset != self._messages[-1].offset + 1:
+        messages = self._messages
+        if messages and message.offset != messages[-1].offset + 1:
             self.clear(message.offset - 1)
-        elif not self._messages:
+        elif not messages:
             self.start = message.offset - 1
-        self._begun().append(message)
+        messages.append(message)
         self.size += len(message) + _OVERHEAD
-        while len(self._messages) > most:
+        while len(messages) > most:
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drop the oldest message."""
-        message = self._begun().popleft()
+        message = self._messages.popleft()
         self.size -= len(message) + _OVERHEAD
         self.start = message.offset
 
     def clear(self, start: int) -> None:
         """Drop all messages."""
-        self._messages = ()
+        self._messages.clear()
         self.start, self.size = start, 0
 
     def after(self, offset: int) -> list[Message]:
@@ -90,37 +85,46 @@ class Window(Generic[Message]):
         """Add messages that end before the first one, or overlap with it."""
         for message in reversed(list(messages)):
             if message.offset == self.start:
-                self._begun().appendleft(message)
+                self._messages.appendleft(message)
                 self.start -= 1
                 self.size += len(message) + _OVERHEAD
 
 
 class Windows(Generic[Message]):
-    """The windows of all streams, by any key."""
+    """The windows of all streams, by any key.
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    Args:
+        limit: the most bytes of all windows.
+        emptied: called with the key of a stream that lost its last message.
+    """
+
+    def __init__(
+        self, limit: int = LIMIT, emptied: Callable[[Any], object] = lambda key: None
+    ) -> None:
         self._limit = limit
-        self._windows: OrderedDict[object, Window[Message]] = OrderedDict()
+        self._emptied = emptied
+        self._windows: OrderedDict[Any, Window[Message]] = OrderedDict()
         self.size = 0
 
     def use(self, key: object, window: Window[Message]) -> None:
         """Note that the window of a stream was used, and apply the limit."""
-        self._count(window)
-        if len(window):
-            self._windows[key] = window
-            self._windows.move_to_end(key)
-        while self.size > self._limit and self._windows:
-            key, oldest = next(iter(self._windows.items()))
-            if len(oldest):
-                oldest.drop_oldest()
-            else:
-                del self._windows[key]
-            # It may have been cleared since it was used.
-            self._count(oldest)
-
-    def _count(self, window: Window[Message]) -> None:
         self.size += window.size - window.counted
         window.counted = window.size
+        if window.size:
+            self._windows[key] = window
+            self._windows.move_to_end(key)
+        elif key in self._windows:
+            del self._windows[key]
+        while self.size > self._limit and self._windows:
+            oldest_key, oldest = next(iter(self._windows.items()))
+            # It may have been cleared since it was used.
+            if oldest.size:
+                oldest.drop_oldest()
+            self.size += oldest.size - oldest.counted
+            oldest.counted = oldest.size
+            if not oldest.size:
+                del self._windows[oldest_key]
+                self._emptied(oldest_key)
 
     def discard(self, key: object) -> None:
         """Forget a stream."""

@@ -29,7 +29,7 @@ def positions_of(websocket: Any) -> dict[str, str]:
         if tracked is not None:
             name = name_of(key)
             known = websocket.name_of_group(name)
-            found[shown(name) if known == name else known] = str(tracked.sequence.position)
+            found[shown(name) if known == name else known] = str(tracked.position)
     return found
 
 

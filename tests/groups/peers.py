@@ -116,7 +116,7 @@ def settle(group: Group) -> None:
     deadline = time.monotonic() + 60
     while True:
         tracked = sequencer.tracked(group.key())
-        if tracked is None or not tracked.sequence.is_behind:
+        if tracked is None or not tracked.is_behind:
             return
         assert time.monotonic() < deadline
         time.sleep(0.005)

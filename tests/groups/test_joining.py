@@ -210,7 +210,7 @@ def test_store_away_for_many(connect: Callable[[], Peer], monkeypatch: pytest.Mo
     monkeypatch.setattr(sequencer, "store", lambda: down)
     tracked = sequencer.tracked(group.key())
     assert tracked is not None
-    tracked.sequence.doubt()
+    tracked.doubt()
     peers = [connect() for _ in range(3)]
     for peer in peers:
         for each in (group, new, price):

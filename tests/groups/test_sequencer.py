@@ -232,7 +232,7 @@ def test_last_member_leaves_during_a_repair(
     elsewhere(group, "2")
     tracked = sequencer.tracked(group.key())
     assert tracked is not None
-    tracked.sequence.doubt()
+    tracked.doubt()
     meanwhile = Meanwhile(store(), lambda: group.leave(peer.websocket))
     monkeypatch.setattr(sequencer, "store", lambda: meanwhile)
     sequencer.catch_up(tracked)
@@ -280,7 +280,7 @@ def test_native_thread_reads_nothing(
     group.join(peer.websocket)
     tracked = sequencer.tracked(group.key())
     assert tracked is not None
-    tracked.sequence.doubt()
+    tracked.doubt()
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(hub_thread, "is_foreign", lambda: True)
     monkeypatch.setattr(hub_thread, "hand_over", lambda *call: calls.append(call))

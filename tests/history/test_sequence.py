@@ -209,4 +209,4 @@ def test_early_messages_after_a_gap() -> None:
         assert sequence.accept(EPOCH, offset, offset) is Verdict.HOLE
     assert sequence.advance(reading(200, first=100), sequence.news)
     assert (sequence.offset, sequence.target) == (99, 200)
-    assert sequence._early == {}
+    assert sequence._early is None
