@@ -379,13 +379,16 @@ urlpatterns = [path("room/", Room.as_view())]
 with WebSocketClient().websocket("/room/") as ws:
     ws.send("hi")
     assert ws.receive() == "hi"
-unwanted = {"django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg"}
+unwanted = {
+    "django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg",
+    "django_wsmux.handlers.once",
+}
 sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 """
 
 
 def test_nothing_of_histories() -> None:
-    """A process without WEBSOCKET_HISTORY imports no module that keeps messages."""
+    """A process without WEBSOCKET_HISTORY and ``once`` imports no module that keeps messages."""
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
 
 

@@ -38,6 +38,7 @@ from .refusing import (
     refusal_response,
     with_port,
 )
+from .reporting import describe
 from .request import (
     WebSocketRequest,
     build_request,
@@ -147,6 +148,10 @@ class WebSocketHandler(WSGIHandler):
         except SuspiciousOperation as error:
             # Perhaps the first error of its class.
             limit_security(type(error))
+            raise
+        except Exception as error:
+            if settings.DEBUG and isinstance(request, WebSocketRequest):
+                request.failure = describe(error)
             raise
 
     def resolve_request(self, request: HttpRequest) -> Any:

@@ -173,6 +173,8 @@ def dismiss(
     cookies = [header for header in headers if header[0].lower() == "set-cookie"]
     head = handshake.switching_protocols(meta["HTTP_SEC_WEBSOCKET_KEY"], subprotocol, cookies)
     code = close_code(response)
+    if request.failure is not None and code == CloseCode.INTERNAL_ERROR:
+        response.reason_phrase = request.failure
     is_later = code == CloseCode.TRY_AGAIN_LATER and subprotocol == handshake.V1
     frames = dismissal.frames(code, refusal_reason(response), _retry_after(response, is_later))
     websocket = takeover.websocket_class(

@@ -63,11 +63,13 @@ class WebSocketRequest(WSGIRequest):
     websocket_urlconf: Any = None
 
     # For the handler: the handshake of this request, the response with which the view accepted it,
-    # whether its origin or host was refused, and whether a refusal is logged.
+    # whether its origin or host was refused, whether a refusal is logged, and with DEBUG the error
+    # that the view raised.
     handshake: Any = None
     accepted: SwitchingProtocols | None = None
     is_foreign = False
     is_refusal_logged = False
+    failure: str | None = None
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)

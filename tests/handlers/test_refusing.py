@@ -47,23 +47,24 @@ def refusal(server: Server, path: str, more: str = BROWSER) -> tuple[int, str]:
     return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
-@pytest.mark.parametrize(
-    ("path", "code", "reason"),
-    [
-        ("/private/", 4401, "302 Found"),
-        ("/status/401/", 4401, "401 Unauthorized"),
-        ("/status/302/", 4302, "302 Found"),
-        ("/denied/", 4403, "403 Forbidden"),
-        ("/nowhere/", 4404, "404 Not Found"),
-        ("/page/", 4200, "200 OK"),
-        ("/status/429/", 1013, "429 Too Many Requests"),
-        ("/status/503/", 1013, "503 Service Unavailable"),
-        ("/crash-before/", 1011, "500 Internal Server Error"),
-        ("/events/private/", 4401, "302 Found"),
-        ("/events/telling/", 4403, "403 Forbidden"),
-        ("/telling/", 4401, "302 Found"),
-    ],
-)
+#: What scripts read: path, code and reason.
+CODES = [
+    ("/private/", 4401, "302 Found"),
+    ("/status/401/", 4401, "401 Unauthorized"),
+    ("/status/302/", 4302, "302 Found"),
+    ("/denied/", 4403, "403 Forbidden"),
+    ("/nowhere/", 4404, "404 Not Found"),
+    ("/page/", 4200, "200 OK"),
+    ("/status/429/", 1013, "429 Too Many Requests"),
+    ("/status/503/", 1013, "503 Service Unavailable"),
+    ("/crash-before/", 1011, "500 Internal Server Error"),
+    ("/events/private/", 4401, "302 Found"),
+    ("/events/telling/", 4403, "403 Forbidden"),
+    ("/telling/", 4401, "302 Found"),
+]
+
+
+@pytest.mark.parametrize(("path", "code", "reason"), CODES)
 def test_codes(closing: Server, path: str, code: int, reason: str) -> None:
     """The code tells a script what to do; the reason is the status."""
     assert refusal(closing, path) == (code, reason)
@@ -114,7 +115,10 @@ def test_subprotocol_and_cookies(closing: Server) -> None:
 
 def test_v1(front: Server) -> None:
     """A client of the subprotocol wsmux.v1 gets close codes, and is told when to return."""
-    assert refusal(front, "/nowhere/", V1) == (4404, "404 Not Found")
+    for path, code, reason in CODES:
+        if code != 1013:
+            assert refusal(front, path, V1) == (code, reason)
+    assert refusal(front, "/untelling/", V1) == (4401, "302 Found")
     with front.wire() as wire:
         assert "Sec-WebSocket-Protocol: wsmux.v1\r\n" in ask(wire, "/status/429/", V1)
         assert wire.frame() == (1, b'{"bye":{"after":7.0}}')
@@ -157,6 +161,31 @@ def test_caps(start_server: StartServer) -> None:
     with server.connect("/echo/") as websocket:
         websocket.send("open")
         assert websocket.recv(timeout=TIMEOUT) == "open"
+
+
+@pytest.mark.parametrize("setting", ["SOCKETS", "SOCKETS_PER_ADDRESS", "SOCKETS_PER_USER"])
+def test_v1_limits(start_server: StartServer, setting: str) -> None:
+    """Each limit tells a client of wsmux.v1 when to return, and counts it no longer."""
+    settings = {f"WEBSOCKET_MAX_{setting}": 1}
+    server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
+    cookie = server.sign_in("ann")
+    headers = f"{V1}Cookie: {cookie}\r\n"
+    with server.connect("/echo/", additional_headers={"Cookie": cookie}):
+        for _ in range(2):
+            with server.wire() as wire:
+                assert ask(wire, "/echo/", headers).startswith("HTTP/1.1 101 ")
+                assert wire.frame() == (1, b'{"bye":{"after":10.0}}')
+                assert wire.closed()[0] == 1013
+    wait_until(lambda: json.loads(server.get("/places/"))[0] == 0, "the permit to be released")
+    with server.upgraded("/echo/", headers) as wire:
+        assert b"welcome" in wire.frame()[1]
+
+
+def test_debug(start_server: StartServer) -> None:
+    """With DEBUG, the reason shows the error that the view has raised before the 101."""
+    server = start_server("own", env={"TEST_DEBUG": "1"})
+    assert refusal(server, "/crash-before/", V1) == (1011, "500 ValueError: it broke before")
+    assert refusal(server, "/missing/", V1)[0] == 4404
 
 
 class TestLog:
@@ -213,7 +242,7 @@ class TestLog:
 
 
 #: Open a socket for each path; call back with the close codes.
-CODES = """
+OPEN_EACH = """
 const [paths, done] = arguments;
 Promise.all(paths.map((path) => new Promise((closed) => {
     const socket = new WebSocket("ws://" + location.host + path);
@@ -241,6 +270,6 @@ def test_chromium(start_server: StartServer, tmp_path: Path) -> None:
             settings = {"WEBSOCKET_REFUSALS": mode, "ALLOWED_HOSTS": ["127.0.0.1"]}
             server = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
             window.get(f"http://127.0.0.1:{server.port}/only-a-page/")
-            assert window.execute_async_script(CODES, list(READ)) == codes
+            assert window.execute_async_script(OPEN_EACH, list(READ)) == codes
     finally:
         window.quit()

@@ -119,6 +119,20 @@ class Counting(WebSocketView):
         User.objects.count()
 
 
+@websocket
+def requests(request: HttpRequest, websocket: WebSocket) -> None:
+    for message in websocket.requests():
+        match message.type:
+            case "tell":
+                for text in message.data["messages"]:
+                    websocket.send(text)
+                message.reply("told")
+            case "fail":
+                message.error("No.", code="no")
+            case "close":
+                websocket.close()
+
+
 @login_required
 @websocket
 def private(request: HttpRequest, websocket: WebSocket) -> None:
@@ -228,6 +242,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
+    path("requests/", requests),
     path("function/", function, name="function"),
     path("event/", EventView.as_view()),
     path("watching/", Watching.as_view()),

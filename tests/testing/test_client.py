@@ -6,8 +6,9 @@ import pytest
 from django.test import override_settings
 
 from django_wsmux.connection import registry
+from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import Group, Member
-from django_wsmux.test import ClientWebSocket, WebSocketClient
+from django_wsmux.test import ClientWebSocket, RequestFailed, WebSocketClient
 from tests.site import sockets as site
 
 pytestmark = pytest.mark.usefixtures("sockets")
@@ -35,6 +36,32 @@ def test_message_of_another_type(client: WebSocketClient, path: str) -> None:
     """A message is text or bytes."""
     with client.websocket(path) as ws, pytest.raises(TypeError, match="str or bytes, not int"):
         ws.send(5)  # type: ignore[arg-type]
+
+
+# Requests
+
+
+def test_request(client: WebSocketClient) -> None:
+    """The reply is returned; other messages remain, also those that resemble a reply."""
+    with client.websocket("/requests/") as ws:
+        assert ws.request("tell", messages=['{"ref": 1}', "x", '{"ref": 1, "reply": 2}']) == "told"
+        assert ws.peek() == ['{"ref": 1}', "x", '{"ref": 1, "reply": 2}']
+        assert ws.request("tell", messages=[], ref="own") == "told"
+        assert len(ws.peek()) == 3
+
+
+def test_failed_request(client: WebSocketClient) -> None:
+    """Errors, a missing answer and the close are exceptions."""
+    with client.websocket("/requests/") as ws:
+        with pytest.raises(RequestFailed, match="'fail' was answered with errors") as failed:
+            ws.request("fail")
+        assert failed.value.errors == {"__all__": [{"message": "No.", "code": "no"}]}
+        assert failed.value.codes == ["no"]
+        assert isinstance(failed.value, AssertionError)
+        with pytest.raises(AssertionError, match="'ignore' was not answered: .* waits for a mess"):
+            ws.request("ignore")
+        with pytest.raises(ConnectionClosed):
+            ws.request("close")
 
 
 # Time
