@@ -58,7 +58,7 @@ def test_failed_request(client: WebSocketClient) -> None:
         assert failed.value.errors == {"__all__": [{"message": "No.", "code": "no"}]}
         assert failed.value.codes == ["no"]
         assert isinstance(failed.value, AssertionError)
-        with pytest.raises(AssertionError, match="'ignore' was not answered: .* waits for a mess"):
+        with pytest.raises(AssertionError, match="'ignore' was not answered: "):
             ws.request("ignore")
         with pytest.raises(ConnectionClosed):
             ws.request("close")
