@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,8 @@ from django.core.cache import cache
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 from django.urls import path
-from websockets.sync.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
 
 from django_wsmux.connection.counters import counters
 from django_wsmux.handlers import once
@@ -30,10 +33,14 @@ from django_wsmux.views import JSONWebSocketView
 from tests.conftest import need
 from tests.functional.test_v1 import entry
 from tests.gauges import wait_until
-from tests.services import RedisServer
-from tests.support import ROOT, TIMEOUT, Server, frame
+from tests.services import RedisServer, proxy_to
+from tests.support import LOCAL, ROOT, TIMEOUT, Server, frame
 
 StartServer = Callable[..., Server]
+
+
+#: How many requests go over a bad line.
+REQUESTS = int(os.environ.get("TEST_REQUESTS", 400))
 
 
 def config(caches: dict[str, Any], silence: float = 600) -> dict[str, str]:
@@ -82,8 +89,8 @@ def caches(
 
 @pytest.fixture(scope="module")
 def pair(caches: dict[str, Any], start_lasting_server: StartServer) -> tuple[Server, Server]:
-    """Two servers that share the cache, with one process each."""
-    one, two = (start_lasting_server("own", env=config(caches)) for _ in range(2))
+    """Two servers that share the cache, with one process each: greenlets, and threads."""
+    one, two = (start_lasting_server(name, env=config(caches)) for name in ("own", "runserver"))
     return one, two
 
 
@@ -98,10 +105,15 @@ class Effects:
     folder: Path
 
     @property
+    def lines(self) -> list[list[str]]:
+        """Process and name of each effect."""
+        file = self.folder / "effects"
+        return list(map(str.split, file.read_text().splitlines())) if file.exists() else []
+
+    @property
     def pids(self) -> list[int]:
         """The processes that did something."""
-        file = self.folder / "effects"
-        return [int(line) for line in file.read_text().split()] if file.exists() else []
+        return [int(line[0]) for line in self.lines]
 
     def message(self, ref: object, **more: str) -> str:
         """Return a request."""
@@ -251,6 +263,52 @@ def test_cache_away(tmp_path: Path, start_server: StartServer, effects: Effects,
     assert len(effects.pids) == 1
     server.wait_for_log("the cache of requests that run once failed: 'ConnectionError: ")
     assert json.loads(server.get("/metrics/"))["once_failed"] == 2
+
+
+def ask_through(port: int, messages: dict[str, str], cut: Callable[[], object]) -> dict[str, Any]:
+    """Send requests over a line that is cut at random; return the answers by ref.
+
+    Args:
+        port: port of the line.
+        messages: the requests by ref.
+        cut: cuts the line.
+    """
+    answers: dict[str, Any] = {}
+    client_id = ""
+    left = dict(messages)
+    while left:
+        window = list(left)[:50]
+        names = ["wsmux.v1", entry(c=client_id)] if client_id else ["wsmux.v1"]
+        with suppress(ConnectionClosed, EOFError, InvalidHandshake, OSError):
+            url = f"ws://127.0.0.1:{port}/do/"
+            options: dict[str, Any] = {**LOCAL, "subprotocols": names, "close_timeout": 0.1}
+            with connect(url, **options) as websocket:
+                client_id = read(websocket)["welcome"]["client"]
+                for ref in window:
+                    websocket.send(left[ref])
+                for _ in range(random.randrange(2 * len(window))):
+                    answer = read(websocket)
+                    if "ref" in answer:
+                        answers[answer["ref"]] = answer
+                        left.pop(answer["ref"], None)
+                    if not left.keys() & set(window):
+                        break
+                else:
+                    cut()
+    return answers
+
+
+def test_bad_line(redis: RedisServer, start_server: StartServer, effects: Effects) -> None:
+    """Over a line that is cut again and again, each request has one effect and the right answer."""
+    server = start_server("own", "-w", "2", env=config(redis_cache(redis)))
+    with proxy_to(server.port) as proxy:
+        refs = [f"r-{number}" for number in range(REQUESTS)]
+        messages = {ref: effects.message(ref, name=ref) for ref in refs}
+        answers = ask_through(proxy.port, messages, proxy.cut)
+    found = {name: int(pid) for pid, name in effects.lines}
+    assert sorted(found) == sorted(refs)
+    assert len(effects.lines) == len(refs)
+    assert {ref: answer["reply"]["pid"] for ref, answer in answers.items()} == found
 
 
 # In one process

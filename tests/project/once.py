@@ -21,6 +21,7 @@ once.INTERVAL = 0.1  # type: ignore[misc]
 
 class DoForm(forms.Form):
     folder = forms.CharField()
+    name = forms.CharField(required=False)
     gate = forms.CharField(required=False)
     fails = forms.CharField(required=False)
 
@@ -34,7 +35,7 @@ class Doing(FormWebSocketView):
     def do_valid(self, form: Any) -> dict[str, Any]:
         data = form.cleaned_data
         with (Path(data["folder"]) / "effects").open("a") as effects:
-            effects.write(f"{os.getpid()}\n")
+            effects.write(f"{os.getpid()} {data['name']}\n")
         if data["gate"]:
             wait(data["folder"], "started")
         match data["fails"]:
