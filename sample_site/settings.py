@@ -34,7 +34,10 @@ MIDDLEWARE = [
 ROOT_URLCONF = "sample_site.urls"
 WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
-WEBSOCKET_HISTORY = {"chat": {"messages": 200, "seconds": 600}}  # for windows that were offline
+WEBSOCKET_HISTORY = {  # for windows that were offline
+    "chat": {"messages": 200, "seconds": 600},
+    "@user:*": {"messages": 50, "seconds": 600},
+}
 WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why its socket was refused
 LOGIN_URL = "notify"
 WSGI_APPLICATION = "sample_site.wsgi.application"

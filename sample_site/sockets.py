@@ -1,25 +1,24 @@
 """The WebSocket views: chat, chat over Redis, notifications, echo and ping."""
 
 import json
-import os
 from select import select
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.utils.crypto import get_random_string
 
 from django_wsmux.decorators import websocket, websocket_loop
 from django_wsmux.groups import Group
 from django_wsmux.responses import WebSocketResponse
-from django_wsmux.views import WebSocketView
+from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
 
 from .forms import LineForm, NameForm
 
-__all__ = ["Notifications", "chat", "echo", "ping", "redis_chat"]
+__all__ = ["Chat", "Notifications", "echo", "ping", "redis_chat"]
 
 
 @websocket
@@ -39,73 +38,47 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.send("ping")
 
 
-@websocket
-def chat(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send each line to every window, and on request the names of the users who are present.
-
-    A window that returns sends its position, and gets the lines that it missed.
-    """
-    group = Group("chat")
-    if group.join(websocket).recovered is False:
-        websocket.send_json({"missed": "lines"})
-    try:
-        for message in websocket:
-            data = parse(message)
-            if "name" in data:
-                introduce(websocket, data)
-            elif "ask" in data:
-                websocket.send_json({"here": who_is_here()})
-            else:
-                say(websocket, group, data)
-    finally:
-        # The socket has closed and left its groups: let the other windows ask again who is here.
-        PRESENT.send_json({"changed": "here"})
-
+CHAT = Group("chat")
 
 #: The windows whose users have given a name.
 PRESENT = Group("chat.present")
 
 
-def introduce(websocket: WebSocket, data: dict[str, Any]) -> None:
-    """Name a window, or rename it, and notify all of them."""
-    form = NameForm(data)
-    if form.is_valid():
-        PRESENT.join(websocket, form.cleaned_data)
-        PRESENT.send_json({"changed": "here"})
-    else:
-        websocket.send_json({"errors": form.errors.get_json_data()})
+class Chat(FormWebSocketView):
+    """Sends each line to every window, and on request the names of the users who are present.
 
+    A window that returns gets the lines that it missed.
+    """
 
-def who_is_here() -> list[str]:
-    """Ask all workers. No list is stored, so none is wrong after a crash."""
-    return sorted(member.info["name"] for member in PRESENT.members())
+    groups = ("chat",)
+    forms: ClassVar = {"say": LineForm, "name": NameForm, "here": Form}
 
+    def receive_text(self, text: str) -> None:
+        """Accept plain text, for example from a terminal client, as a line."""
+        if not text.startswith("{"):
+            text = json.dumps({"type": "say", "text": text})
+        super().receive_text(text)
 
-def say(websocket: WebSocket, group: Group, data: dict[str, Any]) -> None:
-    """Send a line to everyone."""
-    form = LineForm(data)
-    if form.is_valid():
-        # A window that returns may get a line again, and recognizes it by the id.
-        group.send_json({"id": get_random_string(12), "sent": timezone.now(), **form.as_message()})
-    else:
-        websocket.send_json({"errors": form.errors.get_json_data()})
+    def say_valid(self, form: LineForm) -> None:
+        """Send a line to everyone."""
+        CHAT.send_json({"type": "said", "sent": timezone.now(), **form.as_message()})
 
+    def name_valid(self, form: NameForm) -> None:
+        """Name a window, or rename it, and notify all of them."""
+        PRESENT.join(self.websocket, form.cleaned_data)
+        PRESENT.send_json({"type": "changed"})
 
-def parse(message: str | bytes) -> dict[str, Any]:
-    """Parse a line: JSON from the page, plain text from a terminal client."""
-    try:
-        value = json.loads(message)
-    except (ValueError, RecursionError):
-        value = message
-    return value if isinstance(value, dict) else {"text": str(value)}
+    def here_valid(self, form: Form) -> list[str]:
+        """Ask all workers who is here. No list is stored, so none is wrong after a crash."""
+        return sorted(member.info["name"] for member in PRESENT.members())
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Let the other windows ask again who is here: the socket has left its groups."""
+        PRESENT.send_json({"type": "changed"})
 
 
 class Notifications(LoginRequiredMixin, WebSocketView):
     """Receives what is sent to its user: the user's sockets join that group by themselves."""
-
-    def connect(self, request: HttpRequest) -> None:
-        """Show which worker this is; the user's other windows may be connected to other ones."""
-        self.send(f"This window is connected to worker {os.getpid()}.")
 
 
 def redis_chat(request: HttpRequest) -> HttpResponse:
@@ -137,6 +110,15 @@ def no_redis() -> HttpResponse:
     return HttpResponse("Redis is not available.\n", status=503, content_type="text/plain")
 
 
+def parse(message: str | bytes) -> dict[str, Any]:
+    """Parse a line: JSON from the page, plain text from a terminal client."""
+    try:
+        value = json.loads(message)
+    except (ValueError, RecursionError):
+        value = message
+    return value if isinstance(value, dict) else {"text": str(value)}
+
+
 def relay(websocket: WebSocket, client: Any, subscription: Any) -> None:
     """Pass lines from the window to Redis and from Redis to the window."""
     redis_socket = subscription.connection._sock
@@ -145,13 +127,23 @@ def relay(websocket: WebSocket, client: Any, subscription: Any) -> None:
         if redis_socket.fileno() in readable:
             # redis-py may have read several messages at once: take all of them.
             while event := subscription.get_message(timeout=0):
-                websocket.send(event["data"].decode())
+                websocket.send_json(json.loads(event["data"]))
         if websocket.fileno() in readable:
             message = websocket.receive()
             if message is None:
                 return
-            form = LineForm(parse(message))
-            if form.is_valid():
-                client.publish("sample_site.chat", json.dumps(form.as_message()))
-            else:
-                websocket.send_json({"errors": form.errors.get_json_data()})
+            answer_to(websocket, client, parse(message))
+
+
+def answer_to(websocket: WebSocket, client: Any, data: dict[str, Any]) -> None:
+    """Publish a line; send the answer that the page waits for, or the errors."""
+    form = LineForm(data)
+    if form.is_valid():
+        client.publish("sample_site.chat", json.dumps({"type": "said", **form.as_message()}))
+        answer = {"type": "say", "reply": None}
+    else:
+        answer = {"type": "say", "errors": form.errors.get_json_data()}
+    if "ref" in data:
+        websocket.send_json({**answer, "ref": data["ref"]})
+    elif "errors" in answer:
+        websocket.send_json(answer)

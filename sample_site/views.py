@@ -35,8 +35,12 @@ def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
     return render(request, "sample_site/chat.html", context)
 
 
+@resumable("@user")
 def notify_page(request: HttpRequest, sign_in_form: SignInForm | None = None) -> HttpResponse:
-    """Show the user's notifications and a form to send some, or a form to sign in."""
+    """Show the user's notifications and a form to send some, or a form to sign in.
+
+    The page contains the position of the user's group, so its socket gets all later notifications.
+    """
     form = NotificationForm(initial={"to": request.user.get_username()})
     context = {"form": form, "sign_in_form": sign_in_form or SignInForm()}
     return render(request, "sample_site/notify.html", context)
@@ -45,13 +49,16 @@ def notify_page(request: HttpRequest, sign_in_form: SignInForm | None = None) ->
 @require_POST
 @login_required
 def notify(request: HttpRequest) -> HttpResponse:
-    """Send a line to one user: to all of the user's windows, on any worker."""
+    """Send a line to one user: to all of the user's windows, on any worker.
+
+    The windows of a browser share a socket, so the reply counts browsers.
+    """
     form = NotificationForm(request.POST)
     if not form.is_valid():
         return JsonResponse({"errors": form.errors.get_json_data()}, status=400)
     group = Group.for_user(form.cleaned_data["to"])
     group.send(f"{request.user.get_username()}: {form.cleaned_data['text']}")
-    return JsonResponse({"windows": group.count()})
+    return JsonResponse({"browsers": group.count()})
 
 
 @require_POST

@@ -5,7 +5,7 @@ from django.urls import include, path
 from . import sockets
 
 urlpatterns = [
-    path("chat/", sockets.chat, name="chat"),
+    path("chat/", sockets.Chat.as_view(), name="chat"),
     path("notify/", sockets.Notifications.as_view(), name="notify"),
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),

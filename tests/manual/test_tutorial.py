@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from websockets.sync.client import ClientConnection
 
+from tests.client.proxy import Proxy
 from tests.sample_site.conftest import OpenWindow, open_window, wait_for, wait_for_states
 from tests.support import ROOT, TIMEOUT, Server, unused_port
 
@@ -35,17 +37,6 @@ INSTALLATION = [
     ". venv/bin/activate",
     "pip install django-wsmux",
 ]
-
-#: Closes the socket of the page, which then stays away until it is told to return.
-LEAVE = """
-    window.reconnect = connect;
-    window.connect = () => {};
-    socket.close();
-"""
-RETURN = """
-    window.connect = reconnect;
-    connect();
-"""
 
 #: For the shell.
 FORGET = """
@@ -189,12 +180,13 @@ def test_development(project: Project) -> None:
         with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
             ann.send(json.dumps({"type": "say", "user": "Ann", "text": "hello"}))
             for ws in (ann, bob):
-                assert received(ws) == {"id": 1, "user": "Ann", "text": "hello"}
+                said = {"type": "said", "id": 1, "user": "Ann", "text": "hello"}
+                assert received(ws) == said
             (block,) = (block for block in page() if the_command("shell") in block.commands)
             lines = re.findall(r"^>>> (.+)$", block.text, re.MULTILINE)
             project.run(the_command("shell"), "\n".join(lines))
             for ws in (ann, bob):
-                assert received(ws)["text"] == "hello from the shell"
+                assert received(ws)["user"] == "shell"
     finally:
         server.stop()
 
@@ -210,38 +202,47 @@ def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
     """gunicorn serves page and socket; the page reconnects, without missing or repeating lines."""
     options = "--bind 127.0.0.1:0 --no-control-socket"
     served = project.serve(the_command("gunicorn"), GUNICORN_CMD_ARGS=options)
+    proxy = Proxy(served.port)
     try:
-        window = open_window(f"http://127.0.0.1:{served.port}/chat/")
+        window = open_window(f"http://127.0.0.1:{proxy.port}/chat/")
         window.find_element(By.NAME, "user").send_keys("Ann")
         field = window.find_element(By.NAME, "text")
         field.send_keys("<b>hello</b>\n")
         wait_for(window, "#lines", "Ann: <b>hello</b>")
         served.signal(signal.SIGHUP)
-        wait_for_states(window, "reconnecting", "connected")
-        # A line that is said while the page is away.
-        window.execute_script(LEAVE)
-        wait_for(window, "#state", "reconnecting")
-        say(served, "meanwhile")
-        window.execute_script(RETURN)
-        wait_for(window, "#lines", "Bob: meanwhile")
+        wait_for_states(window, "waiting", "connected")
+        # Lines that are said while the page is away, one of them by the page itself.
+        leave(proxy, window)
         field.send_keys("again\n")
+        say(served, "meanwhile")
+        proxy.resume()
         wait_for(window, "#lines", "Ann: again")
         expected = ["Ann: <b>hello</b>", "Bob: meanwhile", "Ann: again"]
         assert window.find_element(By.ID, "lines").text.splitlines()[-3:] == expected
         # Lines that are not kept any more when the page returns.
-        window.execute_script(LEAVE)
-        wait_for(window, "#state", "reconnecting")
+        leave(proxy, window)
         say(served, "forgotten")
         project.run("python manage.py shell", FORGET)
         say(served, "kept")
-        window.execute_script(RETURN)
+        proxy.resume()
         wait_for(window, "#lines", "Bob: kept")
-        wait_for(window, "#state", "connected")
         lines = window.find_element(By.ID, "lines").text.splitlines()
         assert lines[-5:] == [*expected, "Bob: forgotten", "Bob: kept"]
         assert len(lines) == len(set(lines))
-        window.execute_script("fields.user.value = ''; form.noValidate = true")
-        field.send_keys("nobody\n")
-        wait_for(window, "#state", "This field is required.")
+        wait_for(window, "#state", "connected")
+        window.execute_script(
+            "const form = document.getElementById('say');"
+            "form.elements.user.value = ''; form.noValidate = true"
+        )
+        field.send_keys("who is this\n")
+        wait_for(window, "#problem", "This field is required.")
     finally:
+        proxy.stop()
         served.stop()
+
+
+def leave(proxy: Proxy, window: webdriver.Chrome) -> None:
+    """Cut the connection of the page, which cannot return for the time being."""
+    proxy.refuse()
+    proxy.cut()
+    wait_for(window, "#state", "waiting")

@@ -8,6 +8,7 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from tests.client.proxy import Proxy
 from tests.support import TIMEOUT, Server
 
 from .conftest import OpenWindow, wait_for, wait_for_states
@@ -87,20 +88,23 @@ def test_reconnects(site: Server, open_window: OpenWindow) -> None:
 
 
 def test_returns(site: Server, open_window: OpenWindow) -> None:
-    """The page gets the lines that it missed, each once."""
-    window = open_window(f"http://127.0.0.1:{site.port}/chat/")
-    say(window, "before")
-    wait_for(window, "#log", "before")
-    window.execute_script("window.waiting = []; window.setTimeout = (open) => waiting.push(open)")
-    site.signal(signal.SIGHUP)
-    wait_for(window, "#state", "server restarting")
-    with site.connect("/chat/") as websocket:
-        websocket.send("meanwhile")
-        websocket.recv(timeout=TIMEOUT)
-    window.execute_script("for (const open of waiting) open()")
-    wait_for(window, "#log", "meanwhile")
-    say(window, "after")
-    wait_for(window, "#log", "after")
+    """A window gets the lines that it missed, each once, and then sends its own."""
+    proxy = Proxy(site.port)
+    try:
+        window = open_window(f"http://127.0.0.1:{proxy.port}/chat/")
+        say(window, "before")
+        wait_for(window, "#log", "before")
+        proxy.refuse()
+        proxy.cut()
+        wait_for(window, "#state", "reconnecting")
+        say(window, "after")
+        with site.connect("/chat/") as websocket:
+            websocket.send("meanwhile")
+            websocket.recv(timeout=TIMEOUT)
+        proxy.resume()
+        wait_for(window, "#log", "after")
+    finally:
+        proxy.stop()
     lines = [line.text for line in window.find_elements(By.CSS_SELECTOR, "#log .text")]
     assert lines == ["before", "meanwhile", "after"]
 

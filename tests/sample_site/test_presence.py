@@ -17,18 +17,18 @@ from .conftest import Demo
 
 def introduce(websocket: ClientConnection, name: str) -> None:
     """Send a name; wait until it is known."""
-    websocket.send(json.dumps({"name": name}))
-    while json.loads(websocket.recv(timeout=TIMEOUT)) != {"changed": "here"}:
+    websocket.send(json.dumps({"type": "name", "name": name}))
+    while json.loads(websocket.recv(timeout=TIMEOUT)) != {"type": "changed"}:
         pass
 
 
 def here(websocket: ClientConnection) -> list[str]:
     """Ask for the people who are present."""
-    websocket.send(json.dumps({"ask": "here"}))
+    websocket.send(json.dumps({"type": "here", "ref": 1}))
     while True:
         message = json.loads(websocket.recv(timeout=TIMEOUT))
-        if "here" in message:
-            names: list[str] = message["here"]
+        if "reply" in message:
+            names: list[str] = message["reply"]
             return names
 
 

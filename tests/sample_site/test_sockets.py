@@ -9,6 +9,7 @@ import pytest
 from tests.support import TIMEOUT, Server
 
 LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
+SAY = {"type": "say", **LINE}
 
 
 @pytest.mark.parametrize("path", ["/", "/chat/", "/notify/", "/echo/", "/ping/", "/redis-chat/"])
@@ -16,7 +17,7 @@ def test_pages(site: Server, path: str) -> None:
     """Each page exists, with script and style; notifications require a login."""
     page = site.get(path)
     assert f"ws://127.0.0.1:{site.port}{path}" in page or path in ("/", "/notify/")
-    assert "function connect" in site.get("/static/sample_site/connection.js")
+    assert "function showState" in site.get("/static/sample_site/page.js")
     assert ":root" in site.get("/static/sample_site/style.css")
 
 
@@ -39,7 +40,7 @@ def test_ping(site: Server) -> None:
 def test_chat(site: Server) -> None:
     """Every window receives a line from any window."""
     with site.connect("/chat/") as one, site.connect("/chat/") as two:
-        one.send(json.dumps(LINE))
+        one.send(json.dumps(SAY))
         for websocket in (one, two):
             assert LINE.items() <= json.loads(websocket.recv(timeout=TIMEOUT)).items()
 
@@ -58,7 +59,7 @@ def test_plain_text_is_a_line(site: Server) -> None:
 def test_form_errors(site: Server, change: dict[str, str], field: str) -> None:
     """Only the sender of an invalid message is told."""
     with site.connect("/chat/") as websocket:
-        websocket.send(json.dumps({**LINE, **change}))
+        websocket.send(json.dumps({**SAY, **change}))
         assert list(json.loads(websocket.recv(timeout=TIMEOUT))["errors"]) == [field]
 
 

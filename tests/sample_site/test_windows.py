@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import ExitStack
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
+from tests.gauges import worker_of
 from tests.support import TIMEOUT, Server
 
 from .conftest import Demo, OpenWindow, wait_for
@@ -49,14 +54,6 @@ def take_picture(browser: webdriver.Chrome, name: str) -> None:
         browser.save_screenshot(f"{pictures}/{name}.png")
 
 
-def worker(browser: webdriver.Chrome) -> int:
-    """Return the worker that the window says it is connected to."""
-    wait_for(browser, "#log", "connected to worker")
-    match = re.search(r"worker (\d+)", shown(browser, "#log"))
-    assert match is not None
-    return int(match[1])
-
-
 def test_presence(demo: Demo, open_window: OpenWindow) -> None:
     """The chat shows who is present: who joins, with which name, and who leaves."""
     url = f"http://127.0.0.1:{demo.server.port}/chat/"
@@ -79,44 +76,42 @@ def test_presence(demo: Demo, open_window: OpenWindow) -> None:
     WebDriverWait(browser, TIMEOUT).until(lambda _: shown(browser, "#here") == "Ada")
 
 
-def test_signing_out(demo: Demo, open_window: OpenWindow) -> None:
-    """One window receives what another sends, and is closed within a second when another signs out.
-
-    The two are connected to different workers.
-    """
-    url = f"http://127.0.0.1:{demo.server.port}/notify/"
-    browser = open_window(f"http://127.0.0.1:{demo.server.port}/chat/")
+def test_notifying(demo: Demo, open_window: OpenWindow) -> None:
+    """The windows of a browser share one socket; signing out closes the sockets of all workers."""
+    server = demo.server
+    url = f"http://127.0.0.1:{server.port}/notify/"
+    browser = open_window(f"http://127.0.0.1:{server.port}/chat/")
     browser.get(url)
     browser.find_element(By.NAME, "username").send_keys("ann\n")
     wait_for(browser, "#state", "connected")
-    windows = {worker(browser): browser.current_window_handle}
-    while len(windows) < 2:
-        handle = open_another(browser, url)
-        windows.setdefault(worker(browser), handle)
-        assert len(browser.window_handles) < 30, "all windows are in one worker"
-    here, there = windows.values()
-
+    here = browser.current_window_handle
+    there = open_another(browser, url)
     browser.switch_to.window(here)
     browser.find_element(By.NAME, "text").send_keys("hello <b>you</b>\n")
-    wait_for(browser, "#log .went", f"(open windows: {len(browser.window_handles)})")
+    wait_for(browser, "#log .went", "(open browsers: 1)")
     browser.switch_to.window(there)
     wait_for(browser, "#log", "ann: hello <b>you</b>")
     take_picture(browser, "notified")
-    # The two windows share what they record, as they share their storage.
-    browser.execute_script(
-        "new MutationObserver(() => { localStorage.closed = Date.now(); })"
-        ".observe(document.getElementById('state'), {attributeFilter: ['data-state']})"
-    )
 
-    browser.switch_to.window(here)
-    browser.execute_script(
-        "document.querySelector('.account')"
-        ".addEventListener('submit', () => { localStorage.signedOut = Date.now(); })"
-    )
-    browser.find_element(By.CSS_SELECTOR, ".account button").click()
-    wait_for(browser, "h1", "Who are you?")
+    cookie = browser.get_cookie("sessionid")
+    assert cookie is not None
+    headers = {"Cookie": f"sessionid={cookie['value']}"}
+    with ExitStack() as stack:
+        sockets: list[ClientConnection] = []
+        workers: set[int] = set()
+        while len(workers) < 2:
+            websocket = server.connect("/notify/", additional_headers=headers)
+            sockets.append(stack.enter_context(websocket))
+            workers.add(worker_of(server, websocket.local_address[1]))
+            assert len(sockets) < 100, "all in one worker"
+        browser.switch_to.window(here)
+        browser.find_element(By.CSS_SELECTOR, ".account button").click()
+        wait_for(browser, "h1", "Who are you?")
+        for websocket in sockets:
+            with pytest.raises(ConnectionClosed) as closed:
+                websocket.recv(timeout=TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4401
     browser.switch_to.window(there)
     wait_for(browser, "#state", "signed out (4401)")
     take_picture(browser, "signed-out")
-    milliseconds = browser.execute_script("return localStorage.closed - localStorage.signedOut")
-    assert milliseconds >= 0

@@ -1,10 +1,13 @@
-"use strict";
+import { addLine, element, showState } from "./page.js";
 
 const form = document.getElementById("say");
 const field = form.elements.text;
 const sentAt = [];
 
-const connection = connect(form, (data) => {
+const room = wsmux.connect(form.dataset.url);
+showState(room);
+
+room.on("message", (data) => {
   const line = element("li", "came");
   line.append(element("span", "text", data));
   const sent = sentAt.shift();
@@ -16,7 +19,7 @@ function say(text) {
   /* Ping leaves some messages unanswered: do not credit their time to a later answer. */
   sentAt.length = form.dataset.url.endsWith("/ping/") ? 0 : sentAt.length;
   sentAt.push(performance.now());
-  if (!connection.send(text)) {
+  if (!room.send(text)) {
     sentAt.pop();
     return;
   }

@@ -1,9 +1,12 @@
-"use strict";
+import { addLine, clock, element, showState } from "./page.js";
 
 const form = document.getElementById("notify");
 const text = form.elements.text;
 
-connect(form, (data) => show("came", data));
+/* All windows of this browser share one socket. */
+const room = wsmux.connect(form.dataset.url, { at: form.dataset.at, shared: true });
+showState(room);
+room.on("message", (data) => show("came", data));
 
 function show(className, data) {
   const line = element("li", className);
@@ -19,8 +22,8 @@ form.addEventListener("submit", async (event) => {
     show("problem", "The message could not be sent. Are you still signed in?");
     return;
   }
-  const { windows } = await response.json();
-  show("went", `${form.elements.to.value}: ${text.value} (open windows: ${windows})`);
+  const { browsers } = await response.json();
+  show("went", `${form.elements.to.value}: ${text.value} (open browsers: ${browsers})`);
   text.value = "";
   text.focus();
 });
