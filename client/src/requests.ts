@@ -63,8 +63,11 @@ export class Requests {
   answer(frame: Frame): boolean {
     const pending = this._pending.get(frame.ref);
     if (!pending) return false;
-    if (frame.errors) pending.settle(new RequestError("errors", "the server answered with errors", frame.errors));
-    else pending.settle(undefined, frame.reply);
+    const { errors } = frame;
+    if (errors) {
+      const messages = Object.values(errors).flat().map((error) => error?.message);
+      pending.settle(new RequestError("errors", messages.join(" "), errors));
+    } else pending.settle(undefined, frame.reply);
     return true;
   }
 

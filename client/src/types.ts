@@ -79,7 +79,7 @@ export interface RequestOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Why a request failed. */
+/** Why a request failed. If the server answered with errors, `message` has the messages of all of them. */
 export class RequestError extends Error {
   /**
    * `errors`: the server answered with errors. `timeout`: no answer came in time. `disconnected`:

@@ -72,7 +72,7 @@ export interface RequestOptions {
     /** Rejects the promise with the signal's reason. */
     signal?: AbortSignal | undefined;
 }
-/** Why a request failed. */
+/** Why a request failed. If the server answered with errors, `message` has the messages of all of them. */
 export declare class RequestError extends Error {
     /**
      * `errors`: the server answered with errors. `timeout`: no answer came in time. `disconnected`:
