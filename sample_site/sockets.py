@@ -140,7 +140,7 @@ def answer_to(websocket: WebSocket, client: Any, data: dict[str, Any]) -> None:
     form = LineForm(data)
     if form.is_valid():
         client.publish("sample_site.chat", json.dumps({"type": "said", **form.as_message()}))
-        answer = {"type": "say", "reply": None}
+        answer: dict[str, Any] = {"type": "say", "reply": None}
     else:
         answer = {"type": "say", "errors": form.errors.get_json_data()}
     if "ref" in data:

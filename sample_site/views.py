@@ -66,7 +66,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """Sign in the visitor under the given name, without a password."""
     form = SignInForm(request.POST)
     if not form.is_valid():
-        return notify_page(request, form)
+        page: HttpResponse = notify_page(request, form)
+        return page
     login(request, form.get_user())
     return redirect("notify")
 
