@@ -21,6 +21,7 @@ from ..groups.json_text import dump_json
 from ..protocol import handshake, v1
 from ..protocol.environ import wire_path
 from ..protocol.frames import CloseCode, close_payload
+from .declared import Declared
 from .handler import (
     EXCHANGE_KEY,
     Exchange,
@@ -54,6 +55,9 @@ class ClientWebSocket:
     ``django.test.Client``, unless the client has ``raise_request_exception=False``; the socket is
     closed with 1011 in either case.
 
+    If the view has ``sends``, a message that it does not declare, or that does not fit, raises
+    ``AssertionError`` here.
+
     Use it in a ``with`` block, whose end closes the socket with 1000.
 
     Attributes:
@@ -80,6 +84,7 @@ class ClientWebSocket:
         self._exchange = exchange
         self._loop = exchange.loop
         self._peer = exchange.peer
+        self._declared = Declared(response.wsgi_request, exchange.peer.subprotocol)
         self.response = response
         _unfinished[self] = None
 
@@ -335,6 +340,8 @@ class ClientWebSocket:
         """Run the views until all of them wait or have ended."""
         with self._client.raising_errors(), connections_kept():
             self._loop.advance(seconds, self._has_news)
+        while self._peer.unchecked:
+            self._declared.check(self._peer.unchecked.popleft())
 
     def _has_news(self) -> bool:
         return bool(self._peer.messages) or self._peer.closed_with is not None

@@ -32,6 +32,7 @@ class MemoryPeer:
 
     Attributes:
         messages: messages that have arrived and were not received yet.
+        unchecked: messages that have arrived and were not compared with the view's declarations.
         transport: carries the bytes; ``None`` until the handshake is accepted.
     """
 
@@ -43,6 +44,7 @@ class MemoryPeer:
             max_size=None,
         )
         self.messages: deque[str | bytes] = deque()
+        self.unchecked: deque[str | bytes] = deque()
         self.transport: MemoryTransport | None = None
         self._response: Response | None = None
         self._parts: list[Frame] = []
@@ -98,7 +100,9 @@ class MemoryPeer:
             parts, self._parts = self._parts, []
             payload = b"".join(bytes(part.data) for part in parts)
             is_text = parts[0].opcode is Opcode.TEXT
-            self.messages.append(payload.decode() if is_text else payload)
+            message = payload.decode() if is_text else payload
+            self.messages.append(message)
+            self.unchecked.append(message)
 
     def eof_received(self) -> None:
         """Note that the server has closed the connection."""
