@@ -44,7 +44,7 @@ class MemoryPeer:
             max_size=None,
         )
         self.messages: deque[str | bytes] = deque()
-        self.unchecked: deque[str | bytes] = deque()
+        self.unchecked: list[str | bytes] = []
         self.transport: MemoryTransport | None = None
         self._response: Response | None = None
         self._parts: list[Frame] = []

@@ -66,7 +66,6 @@ class Deep:
 class Game(FormWebSocketView):
     groups = ("game",)
     forms: ClassVar[dict[str, Any]] = {"move": Move, "say": SayForm, "other": Other, "deep": Deep}
-    sends: ClassVar[dict[str, Any]] = {}
 
     def move_valid(self, move: Move) -> None:
         assert isinstance(move, Move)
