@@ -48,6 +48,7 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
       ? new SharedLine(absolute.href, worker, own, sink)
       : new Socket(absolute.href, own, sink),
   );
+  for (const each of rooms) if (each.state === "closed") rooms.delete(each);
   rooms.add(client);
   const room = client as unknown as Room<Sends, Receives, Replies>;
   if (onclose) room.on("close", onclose);

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 from tests.conftest import need
 from tests.support import TIMEOUT
 
-from .nodes import environment
+from .nodes import BIN, environment
 
 __all__ = ["BROWSERS", "Browser", "browser_of"]
 
@@ -45,7 +44,7 @@ class Browser:
         self.name = name
         self._process = subprocess.Popen(
             [
-                Path(sys.executable).parent / "node",
+                BIN / "node",
                 HERE / "browser.mjs",
                 name,
                 shutil.which(BROWSERS[name]) or "",

