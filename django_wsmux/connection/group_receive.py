@@ -7,6 +7,7 @@ affected.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from ..protocol.prepared import PreparedMessage
@@ -53,6 +54,14 @@ class InterceptingWebSocket(WebSocket):
         for message in messages:
             self._forward(message)
 
+    def discard_held(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
+        """Discard group messages that are held back, not yet replayed, or wait for the view."""
+        super().discard_held(is_unwanted)
+        if self._inbox:
+            self._inbox.discard(is_unwanted)
+            if self._is_paused and not self._inbox:
+                self._resume_reading()
+
     def has_room_for_replay(self) -> bool:
         """Return whether the view's backlog is at most half of its limit."""
         waiting = self._inbox.group_bytes if self._inbox else 0
@@ -68,6 +77,8 @@ class InterceptingWebSocket(WebSocket):
         """Run the view for one message from the peer or a group, or for the close."""
         told = self._next_group_message() if message is None else None
         if told is None:
+            if message is None and not self._inbox and self._state == OPEN:
+                return self._goes_on()  # the message was discarded
             return super().take_turn(message)
         self.hooks.group_receive(self, told.message)
         if told.position:

@@ -174,6 +174,16 @@ class Hooks(Protocol):
                 none, or if that is not known yet.
         """
 
+    def group_renamed(self, websocket: Any, name: str, alias: str, position: str | None) -> None:
+        """Note that a member is to see another alias of a group, whose messages are numbered.
+
+        Args:
+            websocket: the socket, which may not be open yet.
+            name: the group's name, without its prefix.
+            alias: the name that the client sees from now on.
+            position: the position of the newest message; ``None`` if the store cannot be read yet.
+        """
+
     def group_left(self, websocket: Any, name: str) -> None:
         """Note that the socket has left a group, but is not closed."""
 
@@ -244,6 +254,9 @@ class DefaultHooks:
         position: str | None,
         recovered: bool | None,
     ) -> None:
+        """Do nothing."""
+
+    def group_renamed(self, websocket: Any, name: str, alias: str, position: str | None) -> None:
         """Do nothing."""
 
     def group_left(self, websocket: Any, name: str) -> None:

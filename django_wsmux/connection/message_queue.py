@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from sys import getsizeof
 from typing import Any
@@ -15,7 +16,7 @@ __all__ = ["MessageQueue"]
 
 def _size(message: Any) -> int:
     # One wide character makes all of a text take up to four bytes each, which len() does not show.
-    return weight(message) if type(message) is PreparedMessage else getsizeof(message)
+    return weight(message) if isinstance(message, PreparedMessage) else getsizeof(message)
 
 
 class MessageQueue(deque[Any]):
@@ -51,6 +52,19 @@ class MessageQueue(deque[Any]):
             self._measured -= 1
             self._size -= _size(message)
         return message
+
+    def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
+        """Remove group messages."""
+        messages = list(self)
+        self.clear()
+        self._measured = self._size = 0
+        for message in messages:
+            if not isinstance(message, PreparedMessage):
+                self.append(message)
+            elif is_unwanted(message):
+                self.group_bytes -= weight(message)
+            else:
+                self.append(message)
 
     def put_back(self, message: Any) -> None:
         """Put a message back as the oldest."""

@@ -200,7 +200,8 @@ class Group:
                 changes nothing.
             since: the position of the last message that the client has; ``None`` for the position
                 that the client sent.
-            alias: the name of the group that the client sees; ``None`` for its own name.
+            alias: the name of the group that the client sees; ``None`` for its own name. If the
+                socket is a member, this changes the name.
 
         Returns:
             Whether the client gets all messages that it missed.

@@ -15,11 +15,13 @@ from ..exceptions import BackendUnavailable
 from ..history.sequence import offset_in
 from ..history.store import Reading
 from ..protocol import positions
+from ..protocol.frames import TEXT
 from ..protocol.positions import Position, moment_of
 from ..protocol.prepared import PreparedMessage
 from ..protocol.v1 import BROUGHT_KEY, Brought, shown
+from . import envelope
 from .excluding import variant_for
-from .members import Key, name_of
+from .members import Key, name_of, prefix_of
 from .numbered import is_of, numbered_of
 from .pubsub import members, pubsub
 from .results import NOT_ASKED, Recovery
@@ -60,9 +62,13 @@ def join(
     websocket.hold()
     try:
         pubsub.add(key, websocket, info)
-        if is_member and since is None:
-            return NOT_ASKED  # its messages continue
         tracked = sequencer.tracked(key)
+        if is_member and since is None:
+            # Its messages continue.
+            if alias is not None and tracked is not None:
+                position = None if websocket in tracked.waiting else str(tracked.position)
+                websocket.hooks.group_renamed(websocket, name_of(key), alias, position)
+            return NOT_ASKED
         if tracked is None or not members.has(key, websocket):
             return NOT_ASKED  # closed meanwhile
         try:
@@ -135,6 +141,7 @@ def _admit(
         BackendUnavailable: the store cannot be read.
     """
     reading = None
+    most = websocket.options.max_unsent_bytes
     while True:
         with sequencer.lock:
             # The lock is kept until the member is live: otherwise the window may change.
@@ -142,12 +149,12 @@ def _admit(
                 tracked.end_waiting(websocket)
                 return NOT_ASKED  # left or closed meanwhile
             if reading is None:
-                is_ready = _is_covered(tracked, since)
+                is_ready = _is_covered(tracked, since, most)
             else:
                 is_ready = _is_current(tracked, reading)
             if is_ready:
                 return _make_live(tracked, websocket, since, alias, reading)
-        reading = _read(tracked, is_row_enough=since is None and not tracked.is_value)
+        reading = _read(tracked, most, is_row_enough=since is None and not tracked.is_value)
 
 
 def _make_live(
@@ -191,11 +198,20 @@ def _make_live(
     return Recovery(recovered, len(own))
 
 
-def _read(tracked: Tracked, *, is_row_enough: bool) -> Reading:
-    """Read the store, and deliver missing messages to the live members."""
+def _read(tracked: Tracked, max_bytes: int, *, is_row_enough: bool) -> Reading:
+    """Read the store, and deliver missing messages to the live members.
+
+    Args:
+        tracked: the group.
+        max_bytes: a member that missed more is told of a gap.
+        is_row_enough: whether no messages are needed.
+    """
     most = 0 if is_row_enough else limit()
     news = tracked.news
-    reading = sequencer.store().read(tracked.stream, 0, most, newest=True)
+    # The store counts envelopes.
+    head = len(envelope.pack(TEXT, name_of(tracked.key), b"", prefix_of(tracked.key)))
+    enough = max_bytes + most * head + 1
+    reading = sequencer.store().read(tracked.stream, 0, most, max_bytes=enough, newest=True)
     sequencer.apply(tracked, reading, news)
     if tracked.is_behind:
         sequencer.catch_up(tracked)
@@ -211,7 +227,7 @@ def _is_current(tracked: Tracked, reading: Reading) -> bool:
     return not reading.entries or tracked.window.start <= reading.top
 
 
-def _is_covered(tracked: Tracked, since: Position | None) -> bool:
+def _is_covered(tracked: Tracked, since: Position | None, max_bytes: int) -> bool:
     """Return whether the window suffices for a member, so that the store need not be read."""
     window = tracked.window
     if not tracked.has_begun or tracked.is_stale:
@@ -226,7 +242,8 @@ def _is_covered(tracked: Tracked, since: Position | None) -> bool:
         return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(tracked.epoch)[1]
     if since.offset < window.start:
         # So are more messages than the limits allow.
-        return len(window) >= min(tracked.stream.keep.messages, limit())
+        most = min(tracked.stream.keep.messages, limit())
+        return len(window) >= most or window.payload > max_bytes
     if since.offset > tracked.offset:
         return False
     # Messages that are older than the setting allows may have been deleted.

@@ -38,7 +38,7 @@ from ..history.store import IDLE_SECONDS
 from ..logs import LogLimit, get_logger
 from ..protocol.prepared import PreparedMessage
 from . import outbox_table as table
-from .envelope import Envelope, excluding, pack, unpack
+from .envelope import Envelope, UnreadableEnvelope, excluding, pack, unpack
 from .members import Key, full_name, name_of, prefix_of
 from .numbered import stream_of
 from .pubsub import members, pubsub
@@ -61,6 +61,7 @@ _INTERVAL: Final = 5.0
 # For rows that are left to the sweep, and for databases that cannot be swept.
 _left: Final = LogLimit()
 _failed: Final = LogLimit()
+_damaged: Final = LogLimit()
 
 
 class _Pause:
@@ -114,7 +115,8 @@ def put(
 
 def _group_id(key: Key) -> int:
     text = full_name(key).encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+    found = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+    return found or 1  # 0 is ``table.ASIDE``
 
 
 class _Batch:
@@ -216,17 +218,33 @@ def _send_rows(alias: str, rows: list[table.Row]) -> int:
         BackendUnavailable: the earlier rows have been sent and deleted.
     """
     sent: list[tuple[table.Row, Key]] = []
+    damaged: list[table.Row] = []
     try:
         for row in rows:
-            sent.append((row, _send(row)))  # rows before an error count
+            try:
+                sent.append((row, _send(row)))  # rows before an error count
+            except UnreadableEnvelope as error:
+                damaged.append(row)
+                _report_damaged(row, error)
     finally:
+        if damaged:
+            table.set_aside(alias, damaged)
         if sent:
             table.delete(alias, [row for row, _ in sent])
             for row, key in sent:
                 _deleted.setdefault(key, []).append(row.key)
     if sum(map(len, _deleted.values())) >= _MANY:
         _release()
-    return len(sent)
+    return len(sent) + len(damaged)
+
+
+def _report_damaged(row: table.Row, error: UnreadableEnvelope) -> None:
+    count("outbox_damaged")
+    suffix = _damaged.suffix()
+    if suffix is not None:
+        logger.error(
+            "row %s of the outbox cannot be read, and is set aside: %s%s", row.id, error, suffix
+        )
 
 
 def _send(row: table.Row) -> Key:

@@ -30,6 +30,9 @@ __all__ = [
 #: The most rows that are read, and locked, together.
 MAX_ROWS: Final = 500
 
+#: The group of rows that cannot be read.
+ASIDE: Final = 0
+
 #: Codes of "another transaction holds the lock": PostgreSQL, MySQL, MariaDB, Oracle, SQLite.
 _LOCKED: Final = frozenset({"55P03", 3572, 1205, 54, 5})
 
@@ -116,9 +119,16 @@ def delete(alias: str, rows: Sequence[Row]) -> None:
         cursor.execute(_delete(alias, len(rows)), [row.id for row in rows])
 
 
+def set_aside(alias: str, rows: Sequence[Row]) -> None:
+    """Take rows out of their group, so that they are kept and do not stop the others."""
+    ids = [row.id for row in rows]
+    _model().objects.using(alias).filter(pk__in=ids).update(group=ASIDE)
+
+
 def groups_of(alias: str) -> list[int]:
     """Return groups that have rows, at most ``MAX_ROWS``."""
-    ids = _model().objects.using(alias).order_by().values_list("group", flat=True)
+    rows = _model().objects.using(alias).exclude(group=ASIDE)
+    ids = rows.order_by().values_list("group", flat=True)
     return list(ids.distinct()[:MAX_ROWS])
 
 

@@ -87,6 +87,15 @@ class RealtimeHooks(DjangoHooks):
                 websocket.tell(v1.joined({group: (position, recovered)}))
         super().group_joined(websocket, name, alias, position, recovered)
 
+    def group_renamed(self, websocket: Any, name: str, alias: str, position: str | None) -> None:
+        """Tell the client that it is in the group under another name, and not under the old one."""
+        super().group_renamed(websocket, name, alias, position)
+        old = websocket.name_of_group(name)
+        if not websocket.connecting and old != alias:
+            websocket.name_group(name, alias)
+            websocket.tell(v1.left([old]))
+            websocket.tell(v1.joined({alias: (position, None)}))
+
     def group_left(self, websocket: Any, name: str) -> None:
         """Tell the client that it is no longer in the group."""
         super().group_left(websocket, name)

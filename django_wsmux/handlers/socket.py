@@ -317,6 +317,13 @@ class DjangoHooks(DefaultHooks):
         elif recovered is False:
             self._tell_of_gap(websocket, name)
 
+    def group_renamed(
+        self, websocket: Connection, name: str, alias: str, position: str | None
+    ) -> None:
+        """Keep the alias for the welcome."""
+        if self._handshake is not None and name in self._handshake.joined:
+            self._handshake.joined[name] = alias, *self._handshake.joined[name][1:]
+
     def group_left(self, websocket: Connection, name: str) -> None:
         """Omit the group from the welcome."""
         if self._handshake is not None:

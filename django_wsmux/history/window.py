@@ -52,6 +52,11 @@ class Window(Generic[Message]):
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def payload(self) -> int:
+        """The bytes of the messages themselves."""
+        return self.size - len(self) * _OVERHEAD
+
     def append(self, message: Message, most: int) -> None:
         """Add the next message; keep at most ``most``."""
         messages = self._messages

@@ -173,6 +173,28 @@ def test_group_receive_behind(client: WebSocketClient, policy: str, message: str
 
 
 @pytest.mark.usefixtures("sockets")
+@override_settings(WEBSOCKET_HISTORY={"room": {"messages": 10, "seconds": 60}})
+def test_group_receive_forgotten(client: WebSocketClient) -> None:
+    """A view is given no message that was forgotten, and goes on with the others."""
+    with client.websocket("/watching/") as ws:
+        Group("room").send("kept")
+        assert ws.peek() == ["seen 'kept'"]
+        for _ in range(2):
+            Group("room").send("forgotten")  # the view has not run yet
+            Group("room").send("forgotten, too")
+            Group("room").forget()
+        Group("room").send("later")
+        assert ws.peek()[1:] == ["seen 'later'"]
+        Group("room").send("forgotten")
+        Group("room").forget()
+        assert ws.peek()[2:] == []
+        ws.send("from the peer")
+        Group("room").send("last")
+        assert ws.peek()[2:] == ["from the peer", "seen 'last'"]
+        assert ws.close_code is None
+
+
+@pytest.mark.usefixtures("sockets")
 def test_group_receive_after_the_close(client: WebSocketClient) -> None:
     """Messages of groups are dropped once the client is gone."""
     with client.websocket("/watching/") as ws:

@@ -36,6 +36,10 @@ class Hooks(DefaultHooks):
         """Record a join."""
         self.news.append(("joined", *what))
 
+    def group_renamed(self, websocket: Any, *what: Any) -> None:
+        """Record another alias."""
+        self.news.append(("renamed", *what))
+
     def group_gap(self, websocket: Any, *what: Any) -> None:
         """Record a gap."""
         self.news.append(("gap", *what))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -546,3 +547,41 @@ def test_alias_of_a_plain_group(
     monkeypatch.setattr(pubsub, "_hear", lambda channel: group.send("1"))
     group.join(peer.websocket, alias="lobby")
     assert peer.received == ['{"in":"lobby","text":"1"}']
+
+
+def test_other_alias(connect: Callable[[], Peer]) -> None:
+    """A member that joins again with an alias sees the messages under that name."""
+    group = Group("room.1")
+    peer = connect()
+    peer.websocket.use_v1()
+    group.join(peer.websocket, alias="lobby")
+    group.join(peer.websocket)
+    assert [news[0] for news in peer.hooks.news] == ["joined"]
+    group.send("1")
+    group.join(peer.websocket, alias="hall")
+    assert peer.hooks.news[1:] == [("renamed", "room.1", "hall", group.position())]
+
+
+def test_bytes_that_are_read(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more bytes are read than a member may be sent, once for all that missed more."""
+    group = Group("room.1")
+    for number in range(6):
+        group.send(str(number).ljust(10_000))
+    epoch = group.position().partition("-")[0]
+    real = store()
+    readings: list[Reading] = []
+
+    class Recording:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def read(self, *args: Any, **options: Any) -> Reading:
+            readings.append(real.read(*args, **options))
+            return readings[-1]
+
+    monkeypatch.setattr(sequencer, "store", Recording)
+    for offset, expected in ((4, (True, 2)), (1, (False, 0)), (1, (False, 0)), (3, (False, 0))):
+        peer = connect()
+        peer.websocket.options = replace(peer.websocket.options, max_unsent_bytes=25_000)
+        assert group.join(peer.websocket, since=f"{epoch}-{offset}") == expected
+    assert [len(reading.entries) for reading in readings] == [3]

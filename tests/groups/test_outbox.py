@@ -15,6 +15,7 @@ from django.db.models.signals import pre_delete, pre_save
 from django.test import TestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 
+from django_wsmux.connection.counters import counters
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group, outbox, outbox_table
 from django_wsmux.groups.envelope import EXCLUDED, unpack
@@ -251,14 +252,24 @@ def test_twice() -> None:
 
 @committing
 def test_unreadable(caplog: pytest.LogCaptureFixture, store: Store) -> None:
-    """A row that this release cannot read is left to a newer one; other groups are sent."""
+    """A row that cannot be read is kept, but does not stop the rows after it, nor is it retried."""
     store.room = 0
-    Outbox.objects.create(group=-(2**63), key="x", envelope=b"\xff")
-    put("readable")
+    put("before")
+    first = Outbox.objects.get()
+    damaged = Outbox.objects.create(group=first.group, key="x", envelope=b"\xff")
+    put("after")
+    store.room = 2
+    before = counters["outbox_damaged"]
+    for _ in range(2):
+        outbox.sweep()
+        assert (sent(), left()) == (["before", "after"], 1)
+    assert Outbox.objects.get(pk=damaged.pk).group == outbox_table.ASIDE
+    assert counters["outbox_damaged"] == before + 1
+    assert f"row {damaged.pk} of the outbox cannot be read, and is set aside" in caplog.text
+    Outbox.objects.update(group=1, envelope=first.envelope)
     store.room = 1
     outbox.sweep()
-    assert (sent(), left()) == (["readable"], 1)
-    assert "sweeping the outbox of 'default' failed" in caplog.text
+    assert (sent(), left()) == (["before", "after", "before"], 0)
 
 
 @pytest.mark.django_db

@@ -48,7 +48,8 @@ class Talk(WebSocketView):
         self.websocket.hooks.group_left(self.websocket, "gone")
         self.websocket.hooks.group_joined(self.websocket, "@user:12", None, AT, True)
         self.websocket.hooks.group_gap(self.websocket, "@user:12", AT)
-        self.websocket.hooks.group_joined(self.websocket, "secret", "ours", None, None)
+        self.websocket.hooks.group_joined(self.websocket, "secret", "mine", None, None)
+        self.websocket.hooks.group_renamed(self.websocket, "secret", "ours", AT)
         self.websocket.hooks.group_joined(self.websocket, "plain", "other", "", None)
         Group("room").join(self.websocket)
         self.send_json({"n": 1})
@@ -226,6 +227,24 @@ class TestFrames:
             Group("plain").join(websocket)
             Group("plain").send("hi")
             assert ws.receive() == '{"in":"other","text":"hi"}'
+
+    def test_renamed(self, client: WebSocketClient) -> None:
+        """If a member joins again with an alias, its client sees the group under that name."""
+        with connect(client, "/function/") as ws:
+            welcome(ws)
+            ws.receive()
+            websocket = opened[-1]
+            for alias in ("ours", "ours", "yours"):
+                websocket.hooks.group_renamed(websocket, "secret", alias, AT)
+            told = [ws.receive_json() for _ in range(4)]
+            assert told == [
+                {"left": ["secret"]},
+                {"joined": {"ours": {"at": AT}}},
+                {"left": ["ours"]},
+                {"joined": {"yours": {"at": AT}}},
+            ]
+            websocket.deliver(PreparedMessage(TEXT, b"hi", "secret", AT))
+            assert ws.receive_json() == {"at": AT, "in": "yours", "text": "hi"}
 
     def test_mark(self, client: WebSocketClient) -> None:
         """If a view handles a numbered message itself, the client is told its position."""
