@@ -186,14 +186,49 @@ def _send_all(alias: str, groups: Collection[int]) -> None:
     has_locks = table.has_locks(alias)
     deadline = time.monotonic() + _TURN
     while True:
-        if has_locks:
+        if table.can_take(alias):
+            has_more = _send_taken(alias, groups)
+        elif has_locks:
             number = _send_locked(alias, groups)
+            has_more = number == table.MAX_ROWS or table.exist(alias, groups)
         else:
-            number = _send_rows(alias, table.select(alias, groups))
-        # Without locks, other processes leave no rows to this one.
-        is_done = number < table.MAX_ROWS and not (has_locks and table.exist(alias, groups))
-        if is_done or time.monotonic() > deadline:
+            # Other processes leave no rows to this one.
+            has_more = _send_rows(alias, table.select(alias, groups)) == table.MAX_ROWS
+        if not has_more or time.monotonic() > deadline:
             return
+
+
+def _send_taken(alias: str, groups: Collection[int]) -> bool:
+    """Send rows in a transaction that has deleted them; return whether there are more.
+
+    Raises:
+        BackendUnavailable: the earlier rows have been sent and deleted.
+    """
+    sent: list[tuple[table.Row, Key]] = []
+    try:
+        for row in table.take(alias, groups):
+            sent.append((row, _send(row)))
+        has_more = table.commit(alias, groups)
+    except BaseException as error:
+        table.roll_back(alias)
+        if sent:
+            table.delete(alias, [row for row, _ in sent])
+            _note_deleted(sent)
+        if isinstance(error, UnreadableEnvelope):
+            # With a lock, such a row can be set aside.
+            return _send_locked(alias, groups) > 0
+        if isinstance(error, DatabaseError) and table.is_locked(error):
+            raise _Locked from error
+        raise
+    _note_deleted(sent)
+    return has_more
+
+
+def _note_deleted(sent: list[tuple[table.Row, Key]]) -> None:
+    for row, key in sent:
+        _deleted.setdefault(key, []).append(row.key)
+    if sum(map(len, _deleted.values())) >= _MANY:
+        _release()
 
 
 def _send_locked(alias: str, groups: Collection[int]) -> int:
@@ -231,10 +266,7 @@ def _send_rows(alias: str, rows: list[table.Row]) -> int:
             table.set_aside(alias, damaged)
         if sent:
             table.delete(alias, [row for row, _ in sent])
-            for row, key in sent:
-                _deleted.setdefault(key, []).append(row.key)
-    if sum(map(len, _deleted.values())) >= _MANY:
-        _release()
+            _note_deleted(sent)
     return len(sent) + len(damaged)
 
 

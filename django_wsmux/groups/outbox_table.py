@@ -60,6 +60,51 @@ def has_locks(alias: str) -> bool:
     return bool(connections[alias].features.has_select_for_update_nowait)
 
 
+def can_take(alias: str) -> bool:
+    """Return whether ``take()`` works now: statements can be sent together, as psycopg 3 does."""
+    connection: Any = connections[alias]
+    return (
+        connection.vendor == "postgresql"
+        and getattr(connection.Database, "__name__", "") == "psycopg"
+        and not connection.settings_dict["OPTIONS"].get("server_side_binding")
+        and not connection.in_atomic_block
+        and bool(connection.get_autocommit())
+    )
+
+
+def take(alias: str, groups: Collection[int]) -> list[Row]:
+    """Begin a transaction that deletes rows of some groups, and return them; ordered as above.
+
+    Call ``commit()`` or ``roll_back()`` afterwards, also after an error. Beginning, locking and
+    deleting take one round trip.
+
+    Raises:
+        DatabaseError: see ``is_locked()``.
+    """
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_take(alias, len(groups)), list(groups))
+        cursor.nextset()  # from BEGIN to DELETE
+        return sorted(Row(pk, key, bytes(envelope)) for pk, key, envelope in cursor.fetchall())
+
+
+def commit(alias: str, groups: Collection[int]) -> bool:
+    """Commit the transaction of ``take()``; return whether there are rows of some groups then."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"COMMIT; {_exists(alias, len(groups))}", list(groups))
+        cursor.nextset()
+        return cursor.fetchone() is not None
+
+
+def roll_back(alias: str) -> None:
+    """Undo ``take()``."""
+    connection = connections[alias]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+    except DatabaseError:
+        connection.close()  # the server rolls back
+
+
 def insert(alias: str, group: int, key: str, envelope: bytes) -> None:
     """Insert a row in the current transaction.
 
@@ -151,6 +196,18 @@ def _lock(alias: str, number: int) -> str:
     rows = _of(alias, number).select_for_update(nowait=True)
     limited = connections[alias].features.supports_select_for_update_with_limit
     return _compose(rows[:MAX_ROWS] if limited else rows)
+
+
+@cache
+def _take(alias: str, number: int) -> str:
+    table, pk = _table(alias), _quoted(alias, "id")
+    locked = f"{_compose(_of(alias, number).values_list('pk')[:MAX_ROWS])} FOR UPDATE NOWAIT"
+    names = ", ".join(_quoted(alias, name) for name in ("id", "key", "envelope"))
+    # An array is made once, in the order of the ids; IN could be evaluated for each row.
+    return (
+        f"BEGIN; DELETE FROM {table} WHERE {pk} = ANY (ARRAY({locked})) "  # noqa: S608
+        f"RETURNING {names}"
+    )
 
 
 @cache

@@ -47,6 +47,57 @@ def test_model(env: dict[str, str]) -> None:
     assert "20 kills" in model(env, kills=20)
 
 
+FAULTS = """
+import django
+django.setup()
+from unittest.mock import patch
+from django.db import transaction
+from django_wsmux.exceptions import BackendUnavailable
+from django_wsmux.groups import Group, outbox, outbox_table
+from django_wsmux.groups.sequencer import sequencer
+from django_wsmux.models import Outbox
+
+group = Group("room.faults")
+
+def put(*texts):
+    with transaction.atomic():
+        for text in texts:
+            group.send(text, on_commit=True, stored=True)
+
+def sent():
+    return [message.data for message in group.history().messages]
+
+class Failing:
+    calls = 0
+
+    def send(self, *args, **options):
+        self.calls += 1
+        if self.calls == 2:
+            raise BackendUnavailable("store://", "down", "")
+        return sequencer.send(*args, **options)
+
+Outbox.objects.create(group=outbox._group_id(group.key()), key="x", envelope=b"?")
+put("1")
+assert (sent(), Outbox.objects.count()) == (["1"], 1), sent()
+assert Outbox.objects.get().group == outbox_table.ASIDE
+with patch.object(outbox, "sequencer", Failing()):
+    put("2", "3", "4")
+assert (sent(), Outbox.objects.count()) == (["1", "2"], 3), sent()
+outbox.sweep()
+assert (sent(), Outbox.objects.count()) == (["1", "2", "3", "4"], 1), sent()
+with transaction.atomic():
+    put("5")
+    outbox.sweep()
+assert (sent(), Outbox.objects.count()) == (["1", "2", "3", "4", "5"], 1), sent()
+"""
+
+
+def test_faults(env: dict[str, str]) -> None:
+    """A damaged row is set aside; the rows before and after an error of the store are sent once."""
+    migrate(env)
+    subprocess.run([sys.executable, "-c", FAULTS], env=env, cwd=ROOT, check=True)
+
+
 def migrate(env: dict[str, str]) -> None:
     """Make the tables."""
     command = [sys.executable, "-m", "django", "migrate", "-v0", "--skip-checks"]
