@@ -221,9 +221,8 @@ def record_of(dataclass: Any) -> Record:
     Raises:
         TypeError: a hint is not supported; the message names the field, and what to write.
     """
-    compiler = _Compiler()
-    found = compiler.record(dataclass)
-    compiler.finish()
+    found = check_of(dataclass, dataclass.__qualname__)
+    assert isinstance(found, Record)
     return found
 
 
@@ -238,7 +237,13 @@ def check_of(hint: Any, place: str) -> Check:
         TypeError: the hint is not supported.
     """
     compiler = _Compiler()
-    found = compiler.check(hint, place)
+    try:
+        found = compiler.check(hint, place)
+    except RecursionError:
+        raise TypeError(
+            f"{place}: the type hint is nested too deeply, or an alias contains itself: write a "
+            f"dataclass"
+        ) from None
     compiler.finish()
     return found
 

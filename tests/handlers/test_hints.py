@@ -7,8 +7,10 @@ from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
 
 import pytest
+from typing_extensions import TypeAliasType
 
 from django_wsmux.handlers.hints import check_of, record_of
+from django_wsmux.handlers.json_values import Problems
 from tests.handlers.test_json_values import Point, Range
 
 
@@ -104,4 +106,22 @@ def test_unsupported(dataclass: Any, message: str) -> None:
 def test_unsupported_hint(hint: Any) -> None:
     """The same holds for a hint that belongs to no dataclass."""
     with pytest.raises(TypeError, match="place: "):
+        check_of(hint, "place")
+
+
+Ids = TypeAliasType("Ids", int | list[int])
+
+
+def test_alias() -> None:
+    """The name of a type may be in the place of the type."""
+    for value in (1, [1]):
+        assert check_of(Ids | None, "").check(value, None, Problems()) == value
+
+
+def test_endless() -> None:
+    """A hint without an end, as an alias that contains itself has none, is an error."""
+    hint: Any = int
+    for _ in range(5000):
+        hint = list[hint]
+    with pytest.raises(TypeError, match="place: the type hint is nested too deeply"):
         check_of(hint, "place")
