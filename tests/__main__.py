@@ -4,12 +4,16 @@ Without arguments, or with ``--of-libraries`` alone, run all tests in parallel, 
 as keep the machine's cores busy, and then the tests marked ``alone``. With any other arguments, run
 pytest with them in one process.
 
-``--coverage`` measures which lines and branches of the package run, except in the tests marked
-``alone``, and fails if they are fewer than ``fail_under`` in ``setup.cfg``.
+Two runs may share a checkout, for instance with different libraries, if one of them has
+``--of-libraries``. The tests marked ``alone`` then wait for the end of all others.
+
+``--coverage`` measures which lines and branches of the package the tests run that ``measured`` in
+``setup.cfg`` lists, except those marked ``alone``. It fails if they are fewer than ``fail_under``.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
@@ -21,23 +25,41 @@ __all__ = ["main"]
 PYTHON = (sys.executable, "-X", "dev")
 
 
-def side_by_side() -> list[str]:
+def side_by_side(*, of_libraries: bool) -> list[str]:
     """Return the options of pytest-xdist. Tests of a file share servers, so they stay together."""
     # About half of the time, a test waits for a server, a timer or the kernel. tests/conftest.py
-    # puts quick tests last, and pytest-xdist is to keep that order.
-    processes = min(2 * len(os.sched_getaffinity(0)), 8)
+    # puts quick tests last, and pytest-xdist is to keep that order. With fewer processes, a run of
+    # fewer tests takes no longer than the run of all tests beside it.
+    cores = len(os.sched_getaffinity(0))
+    processes = min(cores + 1, 4) if of_libraries else min(2 * cores + 1, 8)
     options = ["--dist=loadfile", "--no-loadscope-reorder"]
     return [*options, f"--tx={processes}*popen//python={shlex.join(PYTHON)}"]
 
 
+def run(command: list[str]) -> int:
+    """Run a command; return its exit code. Tests marked ``alone`` wait for those of other runs."""
+    directory = os.open(os.path.dirname(__file__), os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX if "alone" in command else fcntl.LOCK_SH)
+        return subprocess.run(command, check=False).returncode
+    finally:
+        os.close(directory)
+
+
 def main(arguments: list[str]) -> int:
     """Run the tests; return pytest's exit code, or the first of several failures."""
+    # Compiling the package and the tests takes a fifth of the time that a server needs to start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     is_measured = "--coverage" in arguments
     arguments = [argument for argument in arguments if argument != "--coverage"]
+    of_libraries = "--of-libraries" in arguments
+    if of_libraries:
+        os.environ["TEST_PORTS"] = "of libraries"
     runs = [arguments]
     if not set(arguments) - {"--of-libraries"}:
-        runs = [[*arguments, "-m", "not alone", *side_by_side()], [*arguments, "-m", "alone"]]
-    commands = [[*PYTHON, "-m", "pytest", *run] for run in runs]
+        parallel = ["-m", "not alone", *side_by_side(of_libraries=of_libraries)]
+        runs = [[*arguments, *parallel], [*arguments, "-m", "alone"]]
+    commands = [[*PYTHON, "-m", "pytest", *options] for options in runs]
     if is_measured:
         coverage = [*PYTHON, "-m", "coverage"]
         commands[0] = [*coverage, "run", "-m", "pytest", *runs[0]]
@@ -45,7 +67,7 @@ def main(arguments: list[str]) -> int:
         commands.append([*coverage, "report"])
         # Not relative: programs run in other directories.
         os.environ["COVERAGE_FILE"] = os.path.abspath(".coverage")
-    codes = [subprocess.run(command, check=False).returncode for command in commands]
+    codes = [run(command) for command in commands]
     return next(filter(None, codes), 0)
 
 

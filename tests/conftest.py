@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -27,6 +28,10 @@ pytest.register_assert_rewrite(
 
 StartServer = Callable[..., Server]
 
+#: Seconds after which a process that finishes no test counts as hung. A test's own timeout is
+#: shorter, but does not end a process between tests, or one whose signal handlers do not run.
+HUNG = 900
+
 #: Rooms whose tests start no program, or only servers that the fixtures below start.
 QUICK = {
     ROOT / "tests" / name
@@ -46,11 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
     )
     parser.addini("of_no_library", "tests that no library affects", type="paths")
-    parser.addini("measured", "tests whose programs are measured with --coverage", type="paths")
+    parser.addini("measured", "tests that are measured with --coverage", type="paths")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep all files of tests and servers in a directory that is removed at the end."""
+    if not config.getoption("usepdb"):
+        config.pluginmanager.register(Watchdog())
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # the directory of the process that started this one
     # tmp_path stays in its usual place.
@@ -60,6 +67,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(directory.cleanup)
     Path(directory.name).chmod(0o755)  # some servers run as another user
     os.environ["TMPDIR"] = tempfile.tempdir = directory.name
+
+
+class Watchdog:
+    """Ends this process with a traceback if it hangs, also at its exit."""
+
+    def __init__(self) -> None:
+        self._errors = os.dup(2)  # a test captures the original one
+        self._wait()
+
+    def _wait(self) -> None:
+        faulthandler.dump_traceback_later(HUNG, exit=True, file=self._errors)
+
+    def pytest_runtest_logreport(self) -> None:
+        """Wait again."""
+        self._wait()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Wait for the exit, except in a process of pytest-xdist, which may wait for others."""
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            self._wait()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -93,13 +123,18 @@ def measure() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _measure_programs(request: pytest.FixtureRequest, measure: dict[str, str]) -> Iterator[None]:
-    """Measure the programs of the modules that ``measured`` in ``setup.cfg`` lists."""
+def _measure(request: pytest.FixtureRequest, measure: dict[str, str]) -> Iterator[None]:
+    """Measure the modules that ``measured`` in ``setup.cfg`` lists, and their programs."""
     measured = request.config.getini("measured")
-    if not {request.path, *request.path.parents}.isdisjoint(measured):
+    is_measured = not {request.path, *request.path.parents}.isdisjoint(measured)
+    trace = sys.gettrace()  # coverage's, if it measures
+    if is_measured:
         os.environ.update(measure)
+    else:
+        sys.settrace(None)
     yield
     os.environ.pop(_MEASURE, None)
+    sys.settrace(trace)
 
 
 @pytest.fixture
@@ -161,37 +196,31 @@ def _start(environment: dict[str, str], name: str) -> Server:
     return Server.gunicorn(name, env=environment)
 
 
-@pytest.fixture(scope="session", params=[*SERVERS, "direct"])
-def server(
-    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
-) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[*SERVERS, "direct"])
+def server(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """Every server that can serve WebSockets, including gevent-websocket's own."""
-    server = _start(environment | measure, request.param)
+    server = _start(environment, request.param)
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def gunicorn(
-    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
-) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=SERVERS)
+def gunicorn(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """The gunicorn workers: Django answers before the 101."""
-    server = _start(environment | measure, request.param)
+    server = _start(environment, request.param)
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def front(
-    request: pytest.FixtureRequest, environment: dict[str, str], measure: dict[str, str]
-) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=SERVERS)
+def front(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[Server]:
     """Every server under which Django answers before the 101, with HTTP if it refuses."""
-    server = _start(environment | measure, request.param)
+    server = _start(environment, request.param)
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def direct(environment: dict[str, str]) -> Iterator[Server]:
     """gevent-websocket's own server, which sends the 101 first."""
     server = _start(environment, "direct")
