@@ -13,9 +13,8 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -426,25 +425,9 @@ def options() -> Options:
 
 @cache
 def json_encoder() -> type[json.JSONEncoder]:
-    """Return the class that encodes values as JSON.
-
-    It is that of ``WEBSOCKET_JSON_ENCODER``, which also encodes dataclasses, as objects of their
-    fields, and members of enumerations, as their values.
-    """
+    """Return the class that encodes values as JSON."""
     encoder: type[json.JSONEncoder] = import_string(get("WEBSOCKET_JSON_ENCODER"))
-
-    class Encoder(encoder):  # type: ignore[misc, valid-type]
-        def default(self, value: Any) -> Any:
-            try:
-                return super().default(value)
-            except TypeError:
-                if isinstance(value, Enum):
-                    return value.value
-                if is_dataclass(value) and not isinstance(value, type):
-                    return {field.name: getattr(value, field.name) for field in fields(value)}
-                raise
-
-    return Encoder
+    return encoder
 
 
 @cache
