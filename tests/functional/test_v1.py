@@ -400,13 +400,14 @@ class TestMalformed:
     def test_ten_thousand_positions(self, gunicorn: Server) -> None:
         """A header above the server's limit is refused, and other clients are served."""
         positions = {str(number): AT for number in range(10_000)}
+        start = len(gunicorn.log)  # other tests share the server
         with gunicorn.wire() as wire:
             wire.send(handshake("/echo/", offer(g=positions)))
             assert wire.head()[9:12] in ("400", "431")
         with talking(gunicorn, "/echo/") as (wire, _):
             wire.send(frame(0x81, b"x"))
             assert told(wire) == {"text": "x"}
-        assert "Traceback" not in gunicorn.log
+        assert "Traceback" not in gunicorn.log[start:]
 
     def test_secret(self, start_server: StartServer) -> None:
         """No log contains the signature of an id."""
