@@ -39,7 +39,7 @@ def proxy(start_lasting_server: StartServer) -> Iterator[Proxy]:
 
 
 CASES = {
-    "kept": "A page that the browser has kept opens its socket again, and has what it has missed.",
+    "kept": "A page that Chromium has kept opens its socket again, and has what it has missed.",
     "persists": "The next page continues, and a copy of the tab is a client of its own.",
     "wakes": "The page tries at once when it wakes up, but not more than once a second.",
     "offline": "A page that comes online has what it has missed.",
