@@ -7,10 +7,10 @@ const MOST = 100;
 const MOST_CHARACTERS = 256 * 1024;
 
 interface Pending {
-  text: string;
-  isQueued: boolean;
-  isSent: boolean;
-  settle(error: unknown, reply?: unknown): void;
+  _text: string;
+  _isQueued: boolean;
+  _isSent: boolean;
+  _settle(error: unknown, reply?: unknown): void;
 }
 
 // The server may keep answers by reference for minutes, so each load needs references of its own.
@@ -35,8 +35,8 @@ export class Requests {
       signal?.throwIfAborted();
       if (this._isClosed) return fail("closed", "the socket is closed");
       if (queue) {
-        const queued = [...this._pending.values()].filter((each) => each.isQueued);
-        const size = queued.reduce((sum, each) => sum + each.text.length, text.length);
+        const queued = [...this._pending.values()].filter((each) => each._isQueued);
+        const size = queued.reduce((sum, each) => sum + each._text.length, text.length);
         if (queued.length >= MOST || size > MOST_CHARACTERS) return fail("full", "too many requests are queued");
       }
       const isSent = this._send(text);
@@ -55,7 +55,7 @@ export class Requests {
           ? setTimeout(() => settle(new RequestError("timeout", "no answer in time")), timeout)
           : undefined;
       signal?.addEventListener("abort", abort);
-      this._pending.set(ref, { text, isQueued: queue, isSent, settle });
+      this._pending.set(ref, { _text: text, _isQueued: queue, _isSent: isSent, _settle: settle });
     });
   }
 
@@ -66,27 +66,27 @@ export class Requests {
     const { errors } = frame;
     if (errors) {
       const messages = Object.values(errors).flat().map((error) => error?.message);
-      pending.settle(new RequestError("errors", messages.join(" "), errors));
-    } else pending.settle(undefined, frame.reply);
+      pending._settle(new RequestError("errors", messages.join(" "), errors));
+    } else pending._settle(undefined, frame.reply);
     return true;
   }
 
   /** Send what is queued, in order. */
   opened(): void {
-    for (const each of this._pending.values()) if (!each.isSent) each.isSent = this._send(each.text);
+    for (const each of this._pending.values()) if (!each._isSent) each._isSent = this._send(each._text);
   }
 
   /** The connection is lost: requests that are not queued fail. */
   lost(): void {
     for (const each of [...this._pending.values()]) {
-      each.isSent = false;
-      if (!each.isQueued) each.settle(new RequestError("disconnected", "the connection was lost"));
+      each._isSent = false;
+      if (!each._isQueued) each._settle(new RequestError("disconnected", "the connection was lost"));
     }
   }
 
   /** All requests fail. */
   close(): void {
     this._isClosed = true;
-    for (const each of [...this._pending.values()]) each.settle(new RequestError("closed", "the socket is closed"));
+    for (const each of [...this._pending.values()]) each._settle(new RequestError("closed", "the socket is closed"));
   }
 }
