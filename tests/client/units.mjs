@@ -77,9 +77,10 @@ test("gaps of a group are 30 seconds apart, merged and complete", async () => {
   const ofA = told.filter(([, groups]) => "a" in groups);
   assert.deepEqual(ofA.at(-1)[1], { a: "99" });
   const times = ofA.map(([time]) => time);
-  for (let index = 1; index < times.length; index++) assert.ok(times[index] - times[index - 1] >= 30_000);
+  // Sums of fractions are not exact.
+  for (let index = 1; index < times.length; index++) assert.ok(times[index] - times[index - 1] > 29_999.9);
   assert.ok(times.length >= 4);
-  assert.ok(times[1] - first < 30_001);
+  assert.ok(times[1] - first < 30_000.1);
   assert.equal(told.filter(([, groups]) => "c" in groups).length, 1);
   // Nothing is left.
   assert.equal(clock.waiting, 0);
