@@ -125,7 +125,7 @@ def _errors(code: str) -> Any:
 
 
 def _keep(key: str, digest: bytes, answer: str) -> None:
-    """Store an answer. If this fails, the client gets it, but nobody who asks again does."""
+    """Store an answer. If this fails, only the first request gets it."""
     try:
         _cache().set(key, (digest, answer), SECONDS)
     except Exception as error:
@@ -171,7 +171,7 @@ def _await_answer(key: str, digest: bytes, is_over: Callable[[], bool]) -> str |
     Args:
         key: key of its record.
         digest: digest of the second request.
-        is_over: returns whether nobody waits any more.
+        is_over: returns whether the client has gone.
 
     Returns:
         ``""`` if the first request was another message; ``None`` if its outcome is unknown.
