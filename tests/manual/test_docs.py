@@ -184,6 +184,8 @@ INTERNAL = {
     "django_wsmux.templatetags.websockets": {"register"},
     # Documented with the exceptions.
     "django_wsmux.test": {"HandshakeRefused", "RequestFailed"},
+    # The docstring of the module tells how to include them.
+    "django_wsmux.urls": {"app_name", "urlpatterns"},
 }
 
 
