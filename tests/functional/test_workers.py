@@ -149,42 +149,40 @@ class TestUnixSocket:
             assert websocket.recv(timeout=TIMEOUT) == "x"
 
 
+@pytest.fixture(scope="module", params=WORKERS)
+def secure(
+    request: pytest.FixtureRequest, start_lasting_server: StartServer, certificate: Path
+) -> Server:
+    """A server with TLS, with each worker."""
+    options = ("--certfile", str(certificate), "--keyfile", str(certificate))
+    server = start_lasting_server(request.param, *options)
+    server.context = tls_context(certificate)
+    return server
+
+
 class TestTLS:
     """TLS terminated by gunicorn."""
 
-    @each_worker
-    def test_echo(self, start_server: StartServer, worker: str, certificate: Path) -> None:
+    def test_echo(self, secure: Server) -> None:
         """Bytes that are decrypted but unread do not wait for the next packet."""
-        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
-        context = tls_context(certificate)
         messages = ["x" * size for size in (0, 1, 1000, 16384, 100_000, 1_000_000)]
-        with server.connect("/echo/", ssl=context) as websocket:
+        with secure.connect("/echo/") as websocket:
             for message in messages:
                 websocket.send(message)
             assert [websocket.recv(timeout=TIMEOUT) for _ in messages] == messages
         assert websocket.close_code == 1000
 
-    @each_worker
-    def test_several_frames_in_one_record(
-        self, start_server: StartServer, worker: str, certificate: Path
-    ) -> None:
+    def test_several_frames_in_one_record(self, secure: Server) -> None:
         """All of them are delivered at once."""
-        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
-        context = tls_context(certificate)
-        with server.connect("/echo/", ssl=context) as websocket:
+        with secure.connect("/echo/") as websocket:
             websocket.socket.sendall(b"".join(frame(0x81, b"%d" % i) for i in range(100)))
             received = [websocket.recv(timeout=TIMEOUT) for _ in range(100)]
             assert received == [str(i) for i in range(100)]
 
-    @each_worker
-    def test_frames_in_the_record_of_the_handshake(
-        self, start_server: StartServer, worker: str, certificate: Path
-    ) -> None:
+    def test_frames_in_the_record_of_the_handshake(self, secure: Server) -> None:
         """Bytes that the server's HTTP parser has not read do not wait for more."""
-        server = start_server(worker, "--certfile", str(certificate), "--keyfile", str(certificate))
-        server.context = tls_context(certificate)
         messages = [b"%d" % number * 500 for number in range(10, 25)]
-        with server.wire() as wire:
+        with secure.wire() as wire:
             frames = b"".join(frame(0x82, message) for message in messages)
             wire.send(handshake("/echo/") + frames)
             assert wire.head().startswith("HTTP/1.1 101 ")
