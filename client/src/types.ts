@@ -1,7 +1,6 @@
 // The public interface. It becomes client.d.ts, so this module imports nothing.
 
 /** Fields of a message of any type. */
-// eslint-disable-next-line
 export type Anything = Record<string, any>;
 
 /** Positions: the text of `{% websocket_position %}`, or an object of positions by group. */

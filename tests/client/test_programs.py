@@ -51,6 +51,18 @@ def test_program(proxy: Proxy, name: str) -> None:
     run_program(name, proxy)
 
 
+def test_reload(start_server: StartServer) -> None:
+    """When a server with many clients reloads, all of them return and none is refused."""
+    server = start_server("own")
+    proxy = Proxy(server.port)
+    try:
+        # Not over the line, which would take longer than the server.
+        line = f"ws://127.0.0.1:{server.port}"
+        run_program("reload", proxy, PID=str(server.process.pid), LINE=line)
+    finally:
+        proxy.stop()
+
+
 def test_cuts(proxy: Proxy) -> None:
     """Over a line that is cut at random, each request is done once and its promise is settled."""
     run_program("cuts", proxy, REQUESTS=os.environ.get("TEST_REQUESTS", "500"))
