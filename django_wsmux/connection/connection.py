@@ -273,7 +273,15 @@ class Connection(Holding):
 
     def _forward_all(self, messages: list[PreparedMessage]) -> None:
         """Pass group messages to the transport, in one write."""
-        frames = b"".join(map(self._encode, messages))
+        framing = self._framing
+        threshold = framing.threshold
+        # As _encode(), without another call for each message.
+        frames = b"".join(
+            [
+                each.plain if len(each.payload) < threshold else each.form(framing)
+                for each in messages
+            ]
+        )
         self._messages_out += len(messages)
         self._bytes_out += len(frames)
         self._transport.write(frames)

@@ -89,9 +89,11 @@ class Held:
         """
         found: list[PreparedMessage] = []
         size = 0
-        while self.replays and (size < limit or not found):
-            found.append(self.replays.popleft())
-            size += len(found[-1])
+        replays = self.replays
+        while replays and (size < limit or not found):
+            message = replays.popleft()
+            found.append(message)
+            size += len(message.payload)
         return found
 
     def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:

@@ -177,9 +177,12 @@ def _make_live(
         tracked.refill(reading)
     start = _start_of(tracked, since, reading)
     messages = [] if start is None else tracked.window.after(start)
-    if sum(map(len, messages)) > websocket.options.max_unsent_bytes and not tracked.is_value:
+    most = websocket.options.max_unsent_bytes
+    if tracked.window.payload > most and not tracked.is_value and sum(map(len, messages)) > most:
         start, messages = None, []
-    variants = [variant_for(each, each.excluded, websocket) for each in messages]
+    variants = [
+        variant_for(each, each.excluded, websocket) if each.excluded else each for each in messages
+    ]
     own = [each for each in variants if each is not None]
     websocket.replay(own, partial(_is_repeated, tracked.key, tracked.position))
     tracked.end_waiting(websocket)
