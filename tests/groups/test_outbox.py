@@ -218,8 +218,9 @@ def fill(store: Store, count: int) -> None:
 
 
 @committing
-def test_large_backlog(store: Store) -> None:
+def test_large_backlog(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog is sent in parts, in order."""
+    monkeypatch.setattr(outbox, "_TURN", 60.0)
     count = 2 * outbox_table.MAX_ROWS
     fill(store, count)
     put(f"{count}")
