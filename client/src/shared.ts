@@ -21,6 +21,7 @@ export class SharedLine implements Line {
   private _state: State = "closed";
   private _port: MessagePort | undefined;
   private _unlock: () => void = () => {};
+  private _isGreeted = false;
   private _timer: ReturnType<typeof setTimeout> | undefined;
   // Where there is no worker: a socket of this page.
   private _socket: Socket | undefined;
@@ -55,6 +56,7 @@ export class SharedLine implements Line {
     if (this._port) return;
     const { identity } = this._options;
     let outlives = false;
+    this._isGreeted = false;
     if (!this._script) return this._fall("the URL of worker.js is not known: use {% websocket_client %}");
     try {
       // Chromium refuses another value of the option for a worker with this name.
@@ -65,9 +67,11 @@ export class SharedLine implements Line {
         },
       };
       const worker = new SharedWorker(this._script, options);
-      worker.onerror = () => this._fall("worker.js cannot be loaded");
-      this._timer = setTimeout(() => this._fall("the worker does not answer"), 10_000);
       const port = (this._port = worker.port);
+      worker.onerror = () => {
+        if (port === this._port && !this._isGreeted) this._fall("worker.js cannot be loaded");
+      };
+      this._timer = setTimeout(() => this._fall("the worker does not answer"), 10_000);
       port.onmessage = (event) => {
         if (port === this._port) this._receive(event.data);
       };
@@ -148,6 +152,7 @@ export class SharedLine implements Line {
   private _receive(message: ToPage): void {
     const sink = this._sink;
     if (message.hello) {
+      this._isGreeted = true;
       clearTimeout(this._timer);
       if (message.hello !== VERSION) this._fall("the worker is of another version");
     }
