@@ -114,10 +114,13 @@ class Talk(WebSocketView):
 
     def receive(self, message: str | bytes) -> None:
         value: dict[str, Any] = json.loads(message)
+        if value["type"] == "close":
+            return self.close(value["code"], "as asked")
         answer = {"type": value["type"], "ref": value.get("ref"), "reply": value}
         self.websocket.send_bare(json.dumps(answer))
         if value["type"] != "ask":
             self.send_json(value)
+        return None
 
 
 urlpatterns: list[Any] = [
