@@ -4,7 +4,7 @@
 export interface Visit {
   /** The page may have slept: look at once. */
   wake(): void;
-  /** The page is left. It may come back from the browser's cache. */
+  /** The page is left. It may come back from the browser's cache. This is called twice. */
   hide(): void;
   /** The page has come back. */
   show(): void;
@@ -24,7 +24,9 @@ export function watch(visit: Visit): () => void {
       target.addEventListener(name, callback, { signal: controller.signal });
     listen(window, "online", () => visit.wake());
     listen(window, "pageshow", () => visit.show());
-    listen(window, "pagehide", () => visit.hide());
+    // When a tab is closed, Firefox interrupts the code that runs at some moment. It goes on with the next
+    // listener.
+    for (let count = 2; count--; ) listen(window, "pagehide", () => visit.hide());
     listen(document, "visibilitychange", () => (document.hidden ? visit.save() : visit.wake()));
   }
   return () => controller.abort();

@@ -144,10 +144,11 @@ export class Client implements Sink, Visit {
   }
 
   hide(): void {
+    // The line first: this may be interrupted, see watch().
     this._isHidden = true;
+    this._line.close();
     this.save();
     this._gaps.pause();
-    this._line.close();
     this._requests.lost();
   }
 
