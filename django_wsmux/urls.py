@@ -17,7 +17,7 @@ from django.urls import NoReverseMatch, path, reverse
 
 from . import conf, scripts
 
-__all__ = ["app_name", "urlpatterns", "websocket_url"]
+__all__ = ["websocket_url"]
 
 app_name = scripts.NAMESPACE
 urlpatterns = [path(name, scripts.serve, {"name": name}, name) for name in scripts.FILES]
