@@ -73,8 +73,6 @@ export async function visit(tools, { group, query }) {
   // Firefox ends a shared worker with its last page.
   const most = tools.browserName === "firefox" ? 6 : 1;
   assert.ok(handshakes <= most, `${handshakes} handshakes`);
-  await page.close();
-  return { handshakes, seconds: await untilGone(tools) };
 }
 
 /** Go back and forward, with pages that are kept and pages that are loaded again. */
