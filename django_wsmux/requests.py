@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from math import isinf
 from typing import Any, Final, NoReturn
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -53,9 +54,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-#: Parses JSON without ``NaN`` and ``Infinity``, which Python would accept. Raises ``ValueError`` or
-#: ``RecursionError``.
-parse: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _float(text: str) -> float:
+    found = float(text)
+    if isinf(found):
+        raise ValueError("a number is too large")
+    return found
+
+
+#: Parses JSON without ``NaN`` and ``Infinity``, which Python would accept, and without numbers such
+#: as ``1e999``, which Python would turn into ``Infinity``: they could not be sent on. Raises
+#: ``ValueError`` or ``RecursionError``.
+parse: Final = json.JSONDecoder(parse_float=_float, parse_constant=_refuse_constant).decode
 
 
 class Request:

@@ -272,7 +272,13 @@ class TestForms:
         assert codes(ws, {"ref": 3}) == (None, 3, "unknown_type")
 
     @pytest.mark.parametrize(
-        ("text", "code"), [("", "invalid_json"), ('{"ref": 1', "invalid_json")]
+        ("text", "code"),
+        [
+            ("", "invalid_json"),
+            ('{"ref": 1', "invalid_json"),
+            ('{"ref": 1, "type": "say", "text": 1e400}', "invalid_json"),
+            ('{"ref": 1, "type": "say", "text": [-1e400]}', "invalid_json"),
+        ],
     )
     def test_invalid_json(self, ws: ClientWebSocket, text: str, code: str) -> None:
         """The ref of a message that is not JSON cannot be read."""

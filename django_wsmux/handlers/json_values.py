@@ -405,7 +405,15 @@ def _decimal(value: Any) -> Any:
 
 def _datetime(value: Any) -> Any:
     found = _parsed(datetime.datetime.fromisoformat, value)
-    return found if found is INVALID else from_current_timezone(found)
+    if found is INVALID:
+        return INVALID
+    found = from_current_timezone(found)
+    if found.tzinfo is not None:
+        try:
+            found.astimezone(datetime.UTC)  # as databases do
+        except OverflowError:
+            return INVALID  # before year 1 or after year 9999
+    return found
 
 
 def _time(value: Any) -> Any:

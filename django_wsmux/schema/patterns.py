@@ -57,7 +57,8 @@ DATE: Final = (
 _HOUR_MINUTE: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 TIME: Final = rf"{_HOUR_MINUTE}(?::[0-5][0-9](?:\.[0-9]{{1,6}})?)?"
 LOCAL_DATETIME: Final = rf"{DATE}T{_HOUR_MINUTE}:[0-5][0-9](?:\.[0-9]{{1,6}})?"
-DATETIME: Final = rf"{LOCAL_DATETIME}(?:Z|[+-]{_HOUR_MINUTE})"
+# In UTC the first and the last day may belong to years that Python does not have.
+DATETIME: Final = rf"(?!0001-01-01|9999-12-31){LOCAL_DATETIME}(?:Z|[+-]{_HOUR_MINUTE})"
 DURATION: Final = (
     r"-?P(?=[0-9T])(?:[0-9]{1,6}D)?"
     r"(?:T(?=[0-9])(?:[0-9]{1,6}H)?(?:[0-9]{1,6}M)?(?:[0-9]{1,6}(?:\.[0-9]{1,6})?S)?)?"

@@ -210,6 +210,8 @@ def test_fits(hint: Any, value: Any, expected: Any) -> None:
         (str, "a\x00", {"__all__": ["null_characters_not_allowed"]}),
         (datetime, 5, {"__all__": ["invalid"]}),
         (datetime, "tomorrow", {"__all__": ["invalid"]}),
+        (datetime, "0001-01-01T00:00:00+00:01", {"__all__": ["invalid"]}),
+        (datetime, "9999-12-31T23:59:59-00:01", {"__all__": ["invalid"]}),
         (date, "2026-02-30", {"__all__": ["invalid"]}),
         (clock, "12:30Z", {"__all__": ["invalid"]}),
         (Decimal, True, {"__all__": ["invalid"]}),
@@ -255,6 +257,7 @@ def test_does_not_fit(hint: Any, value: Any, expected: Any) -> None:
 def test_time_zone() -> None:
     """A time without an offset is one of the current time zone, where it must exist."""
     with timezone.override("Europe/Berlin"):
+        assert codes(datetime, "0001-01-01T00:00:00") == {"__all__": ["invalid"]}
         assert checked(datetime, "2026-05-01T14:00:00") == MOMENT
         assert codes(datetime, "2026-03-29T02:30:00") == {"__all__": ["ambiguous_timezone"]}
         assert codes(datetime | int, "2026-03-29T02:30:00") == {"__all__": ["invalid"]}
