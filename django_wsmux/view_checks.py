@@ -109,7 +109,25 @@ def check_once_cache_of_workers(
         _NO_ONCE_CACHES,
         "Set it to a cache in Redis, memcached or the database, or silence this check if there is "
         "only one worker.",
+    ) + _once_problems(
+        _small_once_caches(),
+        "Set MAX_ENTRIES in its OPTIONS to more than the entries of five minutes: "
+        f"{_FEWEST_ENTRIES:,} or more.",
     )
+
+
+#: The fewest entries of a cache, so that it keeps what views with ``once = True`` have answered.
+_FEWEST_ENTRIES: Final = 10_000
+
+
+def _small_once_caches() -> dict[str, str]:
+    cache = settings.CACHES.get(DEFAULT_CACHE_ALIAS, {})
+    # Django's default is 300.
+    most = cache.get("max_entries", (cache.get("OPTIONS") or {}).get("MAX_ENTRIES", 300))
+    if most >= _FEWEST_ENTRIES:
+        return {}
+    problem = f"removes entries as soon as it has more than {most}, and forgets their requests."
+    return {"django.core.cache.backends.db.DatabaseCache": problem}
 
 
 def _once_problems(caches: dict[str, str], hint: str) -> list[CheckMessage]:

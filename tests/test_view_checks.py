@@ -46,14 +46,14 @@ def function(request: HttpRequest, websocket: Any) -> None:
     """A view of another kind."""
 
 
-def once_errors(backend: str, *views: Any, deploy: bool) -> list[str]:
+def once_errors(backend: str, *views: Any, deploy: bool, **config: Any) -> list[str]:
     """Return the errors of views with this cache."""
     cache = f"django.core.cache.backends.{backend}"
     module: Any = SimpleNamespace(urlpatterns=[path("x/", each) for each in views])
     with (
         pytest.MonkeyPatch.context() as patch,
         override_settings(
-            CACHES={"default": {"BACKEND": cache, "LOCATION": "/nowhere"}},
+            CACHES={"default": {"BACKEND": cache, "LOCATION": "/nowhere", **config}},
             WEBSOCKET_URLCONF="once_patterns",
         ),
     ):
@@ -69,7 +69,7 @@ def once_errors(backend: str, *views: Any, deploy: bool) -> list[str]:
         ("filebased.FileBasedCache", 1, 0),
         ("dummy.DummyCache", 1, 1),
         ("redis.RedisCache", 0, 0),
-        ("db.DatabaseCache", 0, 0),
+        ("db.DatabaseCache", 1, 0),
     ],
 )
 def test_once(backend: str, with_deploy: int, without: int) -> None:
@@ -81,6 +81,22 @@ def test_once(backend: str, with_deploy: int, without: int) -> None:
             assert text.startswith(
                 "The view of x/ in WEBSOCKET_URLCONF has once = True, but CACHES"
             )
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({}, "more than 300,"),
+        ({"OPTIONS": {"MAX_ENTRIES": 9999}}, "more than 9999,"),
+        ({"OPTIONS": {"MAX_ENTRIES": 10_000}}, ""),
+        ({"max_entries": 10_000}, ""),
+    ],
+)
+def test_once_in_small_cache(config: dict[str, Any], problem: str) -> None:
+    """A cache in the database must have room for the requests of five minutes."""
+    found = once_errors("db.DatabaseCache", Once.as_view(), deploy=True, **config)
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
 
 
 def test_once_of_each_kind() -> None:

@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -47,6 +47,9 @@ INTERVAL: Final = 4.0
 
 #: Seconds without such a sign after which the process counts as dead.
 SILENCE: Final = 15.0
+
+#: Characters of an answer that a cache may refuse because of its size.
+_LARGE: Final = 100_000
 
 #: Seconds between two looks at a running request: the first ones, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
@@ -85,7 +88,8 @@ def run(request: Request, text: str, view: type, handle: Callable[[Request], Non
         handle: runs it and answers it.
     """
     key = key_of(request, view)
-    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    # A text, not bytes: some caches store JSON.
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
     try:
         is_first = _cache().add(key, (digest, None), SECONDS)
     except Exception as error:
@@ -95,7 +99,7 @@ def run(request: Request, text: str, view: type, handle: Callable[[Request], Non
     if not is_first:
         _repeat(request, key, digest)
         return
-    request.keep = keep = partial(_keep, key, digest)
+    request.keep = keep = partial(_keep, request, key, digest)
     with _signs_of_life(key):
         try:
             handle(request)
@@ -124,12 +128,18 @@ def _errors(code: str) -> Any:
     return {"__all__": [{"message": ERRORS[code], "code": code}]}
 
 
-def _keep(key: str, digest: bytes, answer: str) -> None:
+def _keep(request: Request, key: str, digest: str, answer: str) -> None:
     """Store an answer. If this fails, only the first request gets it."""
     try:
         _cache().set(key, (digest, answer), SECONDS)
+        return
     except Exception as error:
         _note_failure(error)
+    if len(answer) > _LARGE:
+        # memcached deletes the record whose new value it refuses.
+        with suppress(Exception):
+            unknown = request.answer("errors", _errors("unknown"))
+            _cache().set(key, (digest, unknown), SECONDS)
 
 
 def _note_failure(error: Exception) -> None:
@@ -144,7 +154,7 @@ def _note_failure(error: Exception) -> None:
 # A request that was sent before
 
 
-def _repeat(request: Request, key: str, digest: bytes) -> None:
+def _repeat(request: Request, key: str, digest: str) -> None:
     """Answer a request that another one with its ``ref`` precedes."""
     websocket = request.websocket
     try:
@@ -165,7 +175,7 @@ def _repeat(request: Request, key: str, digest: bytes) -> None:
         websocket.send_bare(answer)
 
 
-def _await_answer(key: str, digest: bytes, is_over: Callable[[], bool]) -> str | None:
+def _await_answer(key: str, digest: str, is_over: Callable[[], bool]) -> str | None:
     """Return the answer of the first request, after it has been stored.
 
     Args:
@@ -254,13 +264,23 @@ def _signs_of_life(key: str) -> Iterator[None]:
     with runs.lock:
         runs.keys.add(key)
         is_watched, runs.is_watched = runs.is_watched, True
-    if not is_watched:
-        threading.Thread(target=_watch, args=(runs,), name="django_wsmux once", daemon=True).start()
     try:
+        if not is_watched:
+            _start_watching(runs)
         yield
     finally:
         with runs.lock:
             runs.keys.discard(key)
+
+
+def _start_watching(runs: _Runs) -> None:
+    thread = threading.Thread(target=_watch, args=(runs,), name="django_wsmux once", daemon=True)
+    try:
+        thread.start()
+    except BaseException:
+        with runs.lock:
+            runs.is_watched = False  # the next request tries again
+        raise
 
 
 def _watch(runs: _Runs) -> None:

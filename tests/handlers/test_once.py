@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from uuid import uuid4
 import pytest
 from django.core.cache import cache
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 from django.urls import path
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -327,6 +329,26 @@ class ForgetfulCache(BaseCache):
         return {}
 
 
+class SmallCache(LocMemCache):
+    """Refuses large values and deletes the old ones, as memcached does."""
+
+    def set(self, key: str, value: Any, *args: Any, **options: Any) -> None:
+        if len(str(value)) > 1_000_000:
+            self.delete(key)
+            raise OSError("object too large for cache")
+        super().set(key, value, *args, **options)
+
+
+class JSONSerializer:
+    """Has the caches of some projects contain JSON."""
+
+    def dumps(self, value: Any) -> bytes:
+        return json.dumps(value).encode()
+
+    def loads(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
 handled: list[Any] = []
 
 
@@ -341,7 +363,7 @@ class Once(JSONWebSocketView):
             raise LookupError("it broke")
         if value.get("close"):
             self.close(4000)
-        return {"is_stored": _records()}
+        return {"is_stored": _records(), "text": "x" * value.get("size", 0)}
 
 
 class Again(Once):
@@ -349,8 +371,11 @@ class Again(Once):
 
 
 def _records() -> int:
-    """Return how many records have an answer."""
-    return len([key for key in cache._cache if b"reply" in cache._cache[key]])  # type: ignore[attr-defined]
+    """Return how many records in memory have an answer."""
+    stored = cache._cache  # type: ignore[attr-defined]
+    return (
+        len([key for key in stored if b"reply" in stored[key]]) if isinstance(stored, dict) else 0
+    )
 
 
 urlpatterns = [path("once/", Once.as_view()), path("again/", Again.as_view())]
@@ -386,7 +411,7 @@ class TestOneProcess:
             for _ in range(3):
                 ws.send('{"ref": 1, "type": "x"}')
             first, *others = (ws.receive() for _ in range(3))
-            assert first == '{"type": "x", "ref": 1, "reply": {"is_stored": 0}}'
+            assert first == '{"type": "x", "ref": 1, "reply": {"is_stored": 0, "text": ""}}'
             assert others == [first, first]
         assert len(handled) == 1
 
@@ -451,6 +476,39 @@ class TestOneProcess:
         assert handled == []
         assert counters["once_unknown"] == before + 1
 
+    @pytest.mark.parametrize("size", [1000, 2_000_000])
+    def test_large_answer(self, client: WebSocketClient, size: int) -> None:
+        """If the cache refuses an answer and deletes the record, nothing runs again."""
+        backend = {"BACKEND": f"{__name__}.SmallCache", "LOCATION": uuid4().hex}
+        with (
+            override_settings(CACHES={"default": backend}),
+            client.websocket("/once/") as ws,
+        ):
+            assert len(ask(ws, ref=1, size=size)["reply"]["text"]) == size
+            assert ("reply" in ask(ws, ref=1, size=size)) == (size == 1000)
+        assert len(handled) == 1
+
+    def test_json_cache(self, client: WebSocketClient, redis: RedisServer) -> None:
+        """A cache may contain JSON."""
+        options = {"serializer": f"{__name__}.JSONSerializer"}
+        with (
+            override_settings(CACHES={"default": {**redis_cache(redis), "OPTIONS": options}}),
+            client.websocket("/once/") as ws,
+        ):
+            assert ask(ws, ref=1) == ask(ws, ref=1)
+            assert "errors" in ask(ws, ref=1, text="another")
+        assert len(handled) == 1
+
+    def test_no_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If no thread can be started, the next request tries again."""
+        with monkeypatch.context() as patch:
+            patch.setattr(once, "_runs", runs := once._Runs())
+            patch.setattr(threading.Thread, "start", lambda _self: 1 / 0)
+            with pytest.raises(ZeroDivisionError), once._signs_of_life("a"):
+                pass
+        assert not runs.keys
+        assert not runs.is_watched
+
 
 class Clock:
     """A clock that passes when the code under test sleeps.
@@ -483,10 +541,10 @@ class TestWaiting:
         self, monkeypatch: pytest.MonkeyPatch, events: dict[float, Callable[[], object]]
     ) -> tuple[str | None, float]:
         """Wait for a running request; return the answer and how long it took."""
-        cache.set(self.KEY, (b"digest", None))
+        cache.set(self.KEY, ("digest", None))
         clock = Clock(events)
         monkeypatch.setattr(once, "time", clock)
-        return once._await_answer(self.KEY, b"digest", lambda: False), clock.now
+        return once._await_answer(self.KEY, "digest", lambda: False), clock.now
 
     def test_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answer comes soon after it is stored, as long as there are signs of life."""
@@ -494,7 +552,7 @@ class TestWaiting:
             float(second): lambda second=second: cache.set(self.PULSE, second)  # type: ignore[misc]
             for second in range(4, 100, 4)
         }
-        events[99] = lambda: cache.set(self.KEY, (b"digest", "answer"))
+        events[99] = lambda: cache.set(self.KEY, ("digest", "answer"))
         answer, seconds = self.wait(monkeypatch, events)
         assert answer == "answer"
         assert 99 <= seconds < 99.6
@@ -510,7 +568,7 @@ class TestWaiting:
         """A process that was only stopped is alive again after its next sign."""
         cache.set(self.PULSE, once._DEAD)
         once._give_sign([self.KEY], 5)
-        store = {1: lambda: cache.set(self.KEY, (b"digest", "late"))}
+        store = {1: lambda: cache.set(self.KEY, ("digest", "late"))}
         assert self.wait(monkeypatch, store)[0] == "late"  # type: ignore[arg-type]
 
     def test_removed(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,7 +581,7 @@ class TestWaiting:
 def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A running request gives signs of life, and its record does not expire."""
     monkeypatch.setattr(once, "INTERVAL", 0.01)
-    cache.set("a", (b"digest", None), 1000)
+    cache.set("a", ("digest", None), 1000)
     with once._signs_of_life("a"):
         seen = set()
         wait_until(lambda: seen.add(cache.get("a.pulse")) or len(seen) > 3, "signs of life")  # type: ignore[func-returns-value]
