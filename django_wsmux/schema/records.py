@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from . import patterns
 from .fields import MAX_FLOAT, Schema, text_schema
 from .patterns import whole
 
-__all__ = ["JSON", "Definitions"]
+__all__ = ["JSON", "Definitions", "type_name"]
 
 #: The schema of any JSON value whose texts can be encoded.
 JSON: Final[Schema] = {
@@ -36,6 +37,19 @@ JSON: Final[Schema] = {
         },
     ]
 }
+
+
+def type_name(described: type[Any]) -> str:
+    """Return the name of a class, as one that TypeScript accepts.
+
+    Reserved words of TypeScript, such as ``string``, begin with a small letter.
+
+    Example:
+        >>> type_name(make_dataclass("chess-move", []))
+        'Chess_move'
+    """
+    name = re.sub(r"\W|^(?=[0-9])", "_", described.__name__)
+    return name[:1].upper() + name[1:]
 
 
 class Definitions:
@@ -94,7 +108,7 @@ class Definitions:
         key = (record.dataclass, is_input, *(required if is_input else ()))
         found = self._names.get(key)
         if found is None:
-            wanted = record.dataclass.__name__ + ("Input" if is_input else "")
+            wanted = type_name(record.dataclass) + ("Input" if is_input else "")
             found = self._names[key] = self.name(wanted)
             self.schemas[found].update(self.fields_of(record, is_input=is_input))
         return found

@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from ..handlers.hints import record_of, result_of
 from ..views import WebSocketView
 from .fields import Schema, properties_of
-from .records import Definitions
+from .records import Definitions, type_name
 
 __all__ = ["MessageTypes", "View", "find_views", "types_of"]
 
@@ -105,7 +105,7 @@ def types_of(views: Iterable[View], definitions: Definitions) -> list[MessageTyp
     named: list[tuple[View, str]] = []
     taken: set[str] = set()
     for view in views:
-        wanted, number = view.view_class.__name__, 1
+        wanted, number = type_name(view.view_class), 1
         name = wanted
         while name in taken:
             number += 1

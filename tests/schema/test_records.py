@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
 
 import pytest
@@ -103,6 +103,17 @@ def test_names() -> None:
     assert definitions.schemas["Point"]["required"] == ["x", "y"]
     assert "computed" not in definitions.schemas["JsonInput"]["properties"]
     assert definitions.schemas["Json2"]["required"] == ["value", "computed"]
+
+
+def test_odd_names() -> None:
+    """Names that TypeScript does not accept are changed."""
+    definitions = Definitions()
+    hints = [
+        make_dataclass(name, [("x", int)]) for name in ("string", "chess-move", "1st", "Größe")
+    ]
+    for hint in hints:
+        definitions.schema_of(record_of(hint), is_input=False)
+    assert list(definitions.schemas) == ["String", "Chess_move", "_1st", "Größe"]
 
 
 def test_tags() -> None:
