@@ -157,7 +157,7 @@ class WebSocketView(View):
         Raises:
             TypeError: a method is async, has ``yield`` in it or takes other arguments; a string or
                 function is given where a list is expected; a dataclass in ``forms`` or ``sends``
-                has a type hint that is not supported.
+                has a type hint that is not supported; a form or dataclass has a field ``ref``.
             ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
         """
         _check(cls, initkwargs)
@@ -337,11 +337,16 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
 
 def _check_messages(view_class: type[Any], name: str, kinds: Mapping[str, Any]) -> None:
     for kind, described in kinds.items():
+        place = f"{view_class.__qualname__}.{name}[{kind!r}]"
         if name == "forms" and isinstance(described, type) and issubclass(described, BaseForm):
+            if "ref" in getattr(described, "base_fields", ()) and not described.prefix:
+                raise TypeError(
+                    f"{place}: {described.__qualname__}.ref: messages have a key ref: rename it"
+                )
             continue
         from .handlers.dataclass_forms import require_message
 
-        require_message(described, kind, f"{view_class.__qualname__}.{name}[{kind!r}]")
+        require_message(described, kind, place)
 
 
 def _attribute(bare: Any, name: str) -> Any:

@@ -188,6 +188,24 @@ def test_as_view(name: str, described: Any, message: str) -> None:
         broken.as_view()
 
 
+class ReferenceForm(forms.Form):
+    ref = forms.CharField()
+
+
+class PrefixedForm(ReferenceForm):
+    prefix = "own"
+
+
+def test_ref_of_form() -> None:
+    """A form cannot have a field with the name of a message's key, but for its prefix."""
+    broken: Any = type("Broken", (FormWebSocketView,), {"forms": {"a": ReferenceForm}})
+    with pytest.raises(
+        TypeError, match=r"forms\['a'\]: ReferenceForm.ref: messages have a key ref"
+    ):
+        broken.as_view()
+    assert broken.as_view(forms={"a": PrefixedForm})
+
+
 _PROGRAM = """
 import sys
 from django.conf import settings
