@@ -208,8 +208,11 @@ def handle(request: Request, receive: Callable[[dict[str, Any]], Any]) -> None:
             request.reply(reply)
     except ValidationError as error:
         if request.is_answered:
-            raise
-        request.error(error)
+            # As without a ref: a peer does not decide whether this is an error of the view.
+            more = {"type": request.type} if request.type else {}
+            send_errors(request.websocket, error, **more)
+        else:
+            request.error(error)
     finally:
         _current.reset(token)
 

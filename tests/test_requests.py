@@ -68,6 +68,9 @@ class Chat(FormWebSocketView):
                 self.send_json({"event": 1})
             case "error":
                 self.send_error("late", "It is late.")
+            case "both":
+                self.send_error("late", "It is late.")
+                raise ValidationError("Go home.", code="home")
             case "help":
                 self.websocket.spawn(self.send_error, "helper", "A helper failed.")
             case "crash":
@@ -255,6 +258,11 @@ class TestForms:
         """An error that the method sends is the answer, but one of a helper is not."""
         assert codes(ws, say("error", ref=1)) == ("say", 1, "late")
         assert codes(ws, say("error")) == (None, None, "late")
+        errors = {"__all__": [{"message": "Go home.", "code": "home"}]}
+        for more in ({"ref": 7}, {}):
+            ws.send_json(say("both", **more))
+            assert ws.receive_json().get("ref") == more.get("ref")
+            assert ws.receive_json() == {"type": "say", "errors": errors}
         ws.send_json(say("help", ref=2))
         answers = [json.loads(each) for each in ws.peek()]
         assert {"type": "say", "ref": 2, "reply": None} in answers
