@@ -346,7 +346,7 @@ def _check_messages(view_class: type[Any], name: str, kinds: Mapping[str, Any]) 
             continue
         from .handlers.dataclass_forms import require_message
 
-        require_message(described, kind, place)
+        require_message(described, kind, place, is_input=name == "forms")
 
 
 def _attribute(bare: Any, name: str) -> Any:

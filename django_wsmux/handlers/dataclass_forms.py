@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 from django.forms.utils import ErrorDict, ErrorList
 
-from .hints import record_of
+from .hints import check_of, record_of
 from .json_values import INVALID, Problems
 
 __all__ = ["DataclassForm", "require_message"]
@@ -68,20 +68,23 @@ class DataclassForm:
         self.value = None
 
 
-def require_message(dataclass: Any, kind: str, place: str) -> None:
+def require_message(dataclass: Any, kind: str, place: str, *, is_input: bool) -> None:
     """Raise unless a class can describe messages of a type.
 
     Args:
         dataclass: the class.
         kind: the ``type`` of the messages.
         place: what lists the class, for errors.
+        is_input: whether clients send the messages.
 
     Raises:
-        TypeError: it is no dataclass, a hint is not supported, or it has a field that the key
-            ``type`` or ``ref`` of a message does not fit.
+        TypeError: it is no dataclass, a hint is not supported, instances cannot be made, or it has
+            a field that the key ``type`` or ``ref`` of a message does not fit.
     """
     if not (isinstance(dataclass, type) and is_dataclass(dataclass)):
         raise TypeError(f"{place}: {dataclass!r} is not a dataclass: decorate it with @dataclass")
+    if is_input:
+        check_of(dataclass, place, is_made=True)
     fields = record_of(dataclass).fields
     if "ref" in fields:
         raise TypeError(

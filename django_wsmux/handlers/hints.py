@@ -49,9 +49,14 @@ _SUPPORTED: Final = (
 
 
 class _Compiler:
-    """Turns hints into checks; a dataclass that contains itself is one ``Record``."""
+    """Turns hints into checks; a dataclass that contains itself is one ``Record``.
 
-    def __init__(self) -> None:
+    Args:
+        is_made: whether instances of the dataclasses are made of values.
+    """
+
+    def __init__(self, *, is_made: bool = False) -> None:
+        self._is_made = is_made
         self._records: dict[type[Any], Record] = {}
         self._unions: list[tuple[OneOf, str]] = []
 
@@ -86,6 +91,8 @@ class _Compiler:
             found.fields[field.name] = Field(check, is_required)
             if field.init:
                 found.inputs[field.name] = found.fields[field.name]
+        if self._is_made:
+            _require_constructor(found, where)
         return found
 
     def check(self, hint: Any, place: str) -> Check:
@@ -141,6 +148,17 @@ class _Compiler:
         if len(objects) > 1:
             self._unions.append((union, place))
         return union
+
+
+def _require_constructor(record: Record, where: str) -> None:
+    """Raise unless ``__init__()`` takes the fields: a dataclass may have one of its own."""
+    required = [name for name, field in record.inputs.items() if field.is_required]
+    try:
+        signature = inspect.signature(record.dataclass)
+        for names in (record.inputs, required):
+            signature.bind(**dict.fromkeys(names))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{where}.__init__() must take the fields, by name: {error}") from error
 
 
 def _bare(hint: Any) -> Any:
@@ -226,17 +244,18 @@ def record_of(dataclass: Any) -> Record:
     return found
 
 
-def check_of(hint: Any, place: str) -> Check:
+def check_of(hint: Any, place: str, *, is_made: bool = False) -> Check:
     """Return the check of any hint.
 
     Args:
         hint: a hint, as ``typing.get_type_hints()`` returns it.
         place: what the hint belongs to, for errors.
+        is_made: whether instances of the dataclasses in it are made of values.
 
     Raises:
-        TypeError: the hint is not supported.
+        TypeError: the hint is not supported, or a dataclass cannot be made.
     """
-    compiler = _Compiler()
+    compiler = _Compiler(is_made=is_made)
     try:
         found = compiler.check(hint, place)
     except RecursionError:

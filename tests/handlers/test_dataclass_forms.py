@@ -188,6 +188,35 @@ def test_as_view(name: str, described: Any, message: str) -> None:
         broken.as_view()
 
 
+@dataclass(init=False)
+class Bare:
+    x: int
+
+
+class Own(Point):
+    def __init__(self, x: int, extra: int) -> None:
+        super().__init__(x + extra)
+
+
+@dataclass
+class Lists:
+    items: list[Own]
+
+
+class More(Point):
+    def __init__(self, x: int, **fields: int) -> None:
+        super().__init__(x, **fields)
+
+
+def test_constructor() -> None:
+    """What clients send must be accepted by the constructor; what they get is not made."""
+    for described in (Bare, Own, Lists):
+        with pytest.raises(TypeError, match=r"__init__\(\) must take the fields, by name"):
+            FormWebSocketView.as_view(forms={"a": described})
+        FormWebSocketView.as_view(sends={"a": described})
+    FormWebSocketView.as_view(forms={"a": More})
+
+
 class ReferenceForm(forms.Form):
     ref = forms.CharField()
 
