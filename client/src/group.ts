@@ -13,7 +13,7 @@ export interface Position {
 
 /** Return the parts of a position. */
 export function parsePosition(text: string | undefined): Position | undefined {
-  if (text === undefined) return undefined;
+  if (typeof text !== "string") return undefined;
   const end = text.lastIndexOf("-");
   return { epoch: text.slice(0, end), offset: Number(text.slice(end + 1)) };
 }
@@ -61,7 +61,8 @@ export class Group {
    */
   since(position: string, newest: string): Frame[] | undefined {
     if (position === newest) return [];
-    const has = parsePosition(position)!;
+    const has = parsePosition(position);
+    if (!has) return undefined;
     const is = parsePosition(newest)!;
     const start = parsePosition(this._start)!;
     const isSameEpoch = has.epoch === is.epoch;
@@ -70,7 +71,8 @@ export class Group {
     if (isSameEpoch && has.offset >= is.offset) return [];
     if (!is.offset) return [];
     const begins = start.epoch === is.epoch || !start.offset ? start.offset : Infinity;
-    if (has.offset < begins) return undefined;
+    // Also if a page has brought something that is no position.
+    if (!(has.offset >= begins)) return undefined;
     return this._frames
       .map((each) => each.frame)
       .filter((frame) => parsePosition(frame.at)!.offset > has.offset);

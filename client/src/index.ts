@@ -45,7 +45,7 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
   const own: SocketOptions = { id: stored.id, identity, positions, auth };
   const client = new Client(absolute.href, key, (sink) =>
     shared && typeof SharedWorker === "function"
-      ? new SharedLine(absolute.href, worker, own, sink)
+      ? new SharedLine(absolute.href, worker, own, sink, (line) => (sink._line = line))
       : new Socket(absolute.href, own, sink),
   );
   for (const each of rooms) if (each.state === "closed") rooms.delete(each);
@@ -68,7 +68,7 @@ const rooms: Set<Client> = new Set();
  * @example
  * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
  */
-export function fetch(input: RequestInfo | URL, { room, ...init }: FetchOptions = {}): Promise<Response> {
+export async function fetch(input: RequestInfo | URL, { room, ...init }: FetchOptions = {}): Promise<Response> {
   let request = new Request(input, init);
   const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
   const id = chosen?.signedId;

@@ -26,7 +26,8 @@ export function watch(visit: Visit): () => void {
     listen(window, "pageshow", () => visit.show());
     // When a tab is closed, Firefox interrupts the code that runs at some moment. It goes on with the next
     // listener.
-    for (let count = 2; count--; ) listen(window, "pagehide", () => visit.hide());
+    listen(window, "pagehide", () => visit.hide());
+    listen(window, "pagehide", () => visit.hide());
     listen(document, "visibilitychange", () => (document.hidden ? visit.save() : visit.wake()));
   }
   return () => controller.abort();

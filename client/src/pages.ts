@@ -58,7 +58,9 @@ export class Pages implements Sink {
   private _mayBeFirst = false;
   private _openedAt = 0;
   private _question = 0;
-  private _answers: Map<number, (message: ToWorker) => void> = new Map();
+  private _locked: Promise<string> | undefined;
+  // By question: the page that is asked for a token, and what ends the wait for it.
+  private _questions: Map<number, [Page, (message?: ToWorker) => void]> = new Map();
 
   /** Begin with a port of a page. */
   add(port: MessagePort): void {
@@ -75,6 +77,8 @@ export class Pages implements Sink {
     if (hello.version !== VERSION) return undefined;
     const page = new Page(port, hello);
     this._pages.add(page);
+    // Only secure pages have locks.
+    if (hello.locks && navigator.locks) void this._lock().then((lock) => page.post({ lock }));
     clearTimeout(this._timer);
     if (!this._socket) {
       this._groups.clear();
@@ -83,8 +87,11 @@ export class Pages implements Sink {
       const auth = (refused: boolean): Promise<unknown> => this._ask(refused);
       this._socket = new Socket(hello.url, { id, identity, positions, auth }, this);
     }
-    page.post({ state: this._state });
     this._socket.open();
+    // The user is there: what waits is tried at once.
+    this._socket.wake();
+    // Not the state of a socket that was closed before.
+    page.post({ state: this._state });
     if (this._welcome) {
       page.post({ opened: this._welcome });
       this._settle(page);
@@ -98,19 +105,31 @@ export class Pages implements Sink {
     return page;
   }
 
+  /** Return the name of a lock that the worker holds until it ends. */
+  private _lock(): Promise<string> {
+    const name = `wsmux ${Math.random()}`;
+    return (this._locked ??= new Promise((resolve) => {
+      void navigator.locks.request(name, () => {
+        resolve(name);
+        return new Promise(() => {});
+      });
+    }));
+  }
+
   private _receive(page: Page, message: ToWorker): void {
     if (message.bye) this._drop(page);
     if (message.wake) this._socket?.wake();
     if (message.lock !== undefined) void navigator.locks.request(message.lock, () => this._drop(page));
     if (message.send !== undefined) this._send(page, message.send);
     const [question] = message.token ?? message.failed ?? [];
-    if (question !== undefined) this._answers.get(question)?.(message);
+    if (question !== undefined) this._questions.get(question)?.[1](message);
   }
 
   /** Forget a page that has gone. */
   private _drop(page: Page): void {
     page.port.close();
     if (!this._pages.delete(page)) return;
+    for (const [asked, end] of this._questions.values()) if (asked === page) end();
     for (const [ref, asking] of this._asked) if (asking === page) this._asked.delete(ref);
     for (const signed of this._follows.drop(page)) this._socket?.send(JSON.stringify({ type: "unfollow", signed }));
     if (!this._pages.size) this._timer = setTimeout(() => this._socket?.close(), GRACE);
@@ -150,15 +169,21 @@ export class Pages implements Sink {
     for (;;) {
       // The newest page that was not asked yet.
       const page = [...this._pages].reverse().find((each) => each.hasAuth && !asked.has(each));
-      if (!page) return undefined;
+      if (!page) {
+        // Without a token, the server would refuse the next page, too.
+        if (asked.size && !this._pages.size) throw new Error("the page that was asked for a token has gone");
+        return undefined;
+      }
       asked.add(page);
       const question = ++this._question;
+      let timer: ReturnType<typeof setTimeout> | undefined;
       const answer = await new Promise<ToWorker | undefined>((resolve) => {
-        this._answers.set(question, resolve);
-        setTimeout(resolve, PATIENCE);
+        this._questions.set(question, [page, resolve]);
+        timer = setTimeout(resolve, PATIENCE);
         page.post({ auth: [question, refused] });
       });
-      this._answers.delete(question);
+      clearTimeout(timer);
+      this._questions.delete(question);
       if (answer?.failed) throw answer.failed[1];
       if (answer) return answer.token?.[1];
     }
@@ -210,7 +235,8 @@ export class Pages implements Sink {
       if (position) this._groups.set(name, new Group(position));
       else this._groups.delete(name);
       for (const page of this._pages) {
-        if (page.positions.get(name) !== (position ?? undefined)) this._miss(page, name, position);
+        // A page that was rendered later has more.
+        if (!position || !isAtOrAfter(page.positions.get(name), position)) this._miss(page, name, position);
       }
     }
   }
@@ -231,7 +257,9 @@ export class Pages implements Sink {
     if (this._follows.answered(frame)) return;
     const page = frame.ref === undefined ? this._lastSender : this._asked.get(frame.ref);
     this._asked.delete(frame.ref);
-    if (page && this._pages.has(page)) page.post({ frame });
+    // If the worker has forgotten who asked, the page knows its `ref`.
+    if (!page) this._post({ frame });
+    else if (this._pages.has(page)) page.post({ frame });
   }
 
   // Positions
@@ -256,9 +284,7 @@ export class Pages implements Sink {
 
   /** Post a message to a page, unless the page has it. */
   private _pass(page: Page, name: string, at: string, frame: Frame): void {
-    const has = parsePosition(page.positions.get(name));
-    const is = parsePosition(at);
-    if (has && has.epoch === is!.epoch && has.offset >= is!.offset) return;
+    if (isAtOrAfter(page.positions.get(name), at)) return;
     page.positions.set(name, at);
     if (frame.not?.includes(page.name)) page.post({ positions: [[name, at]] });
     else page.post({ frame });
@@ -312,6 +338,13 @@ export class Pages implements Sink {
       }
     }, LATE);
   }
+}
+
+/** Return whether a position is another one, or after it in its epoch. */
+function isAtOrAfter(one: string | undefined, other: string): boolean {
+  const a = parsePosition(one);
+  const b = parsePosition(other)!;
+  return a !== undefined && a.epoch === b.epoch && a.offset >= b.offset;
 }
 
 /** Return the later one of two positions, or the first one if they cannot be compared. */

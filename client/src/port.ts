@@ -23,6 +23,8 @@ export interface Hello {
   id: string | undefined;
   /** Whether the page has a function that returns tickets or tokens. */
   auth: boolean;
+  /** Whether page and worker may tell each other by Web Locks that they live. */
+  locks: boolean;
 }
 
 /** From a page to the worker; each message has one of the keys. */
@@ -44,6 +46,8 @@ export interface ToWorker {
 export interface ToPage {
   /** The answer to `hello`: the worker's version. */
   hello?: number;
+  /** The worker has the Web Lock with this name: it is dead when another one gets it. */
+  lock?: string;
   state?: [State, StateDetail];
   opened?: NonNullable<Frame["welcome"]>;
   frame?: Frame;

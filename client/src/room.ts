@@ -20,9 +20,11 @@ function report(error: unknown): void {
 export class Client implements Sink, Visit {
   state: State = "connecting";
 
+  /** What sends, and calls this sink. */
+  _line: Line;
+
   private _url: string;
   private _key: string | undefined;
-  private _line: Line;
   private _handlers: Map<string, Set<Handler>> = new Map();
   private _gaps: Gaps = new Gaps((groups) => this._emit("gap", groups));
   private _requests: Requests;
@@ -32,9 +34,9 @@ export class Client implements Sink, Visit {
   /**
    * @param url of the socket, for messages.
    * @param key of sessionStorage, to persist.
-   * @param lineTo returns what sends and calls this sink.
+   * @param lineTo returns the line.
    */
-  constructor(url: string, key: string | undefined, lineTo: (sink: Sink) => Line) {
+  constructor(url: string, key: string | undefined, lineTo: (sink: Client) => Line) {
     this._url = url;
     this._key = key;
     this._line = lineTo(this);

@@ -7,57 +7,49 @@ import type { State } from "./types.ts";
 /** The name of this page, beside the id of the socket that it shares. */
 export const PAGE: string = Math.random().toString(36).slice(2, 12);
 
-/** A page holds this many locks, one after the other. */
-let locks = 0;
-
 export class SharedLine implements Line {
+  id: string | undefined;
+  readonly positions: Map<string, string>;
+  first: string | undefined;
+
   private _url: string;
   private _script: string | undefined;
   private _options: SocketOptions;
   private _sink: Sink;
-  private _id: string | undefined;
-  private _positions: Map<string, string>;
-  private _first: string | undefined;
-  private _state: State = "closed";
+  private _replace: (line: Line) => void;
+  private _state: State = "connecting";
   private _port: MessagePort | undefined;
-  private _unlock: () => void = () => {};
-  private _isGreeted = false;
+  private _left: AbortController | undefined;
+  // Until the worker greets.
   private _timer: ReturnType<typeof setTimeout> | undefined;
-  // Where there is no worker: a socket of this page.
-  private _socket: Socket | undefined;
 
   /**
    * @param url of the socket, absolute.
    * @param script the URL of worker.js.
+   * @param replace is called with a socket of this page, if there is no worker.
    */
-  constructor(url: string, script: string | undefined, options: SocketOptions, sink: Sink) {
+  constructor(
+    url: string,
+    script: string | undefined,
+    options: SocketOptions,
+    sink: Sink,
+    replace: (line: Line) => void,
+  ) {
     this._url = url;
     this._script = script;
     this._options = options;
     this._sink = sink;
-    this._id = options.id;
-    this._positions = new Map(options.positions);
-  }
-
-  get id(): string | undefined {
-    return this._socket ? this._socket.id : this._id;
-  }
-
-  get positions(): Map<string, string> {
-    return (this._socket ?? { positions: this._positions }).positions;
-  }
-
-  get first(): string | undefined {
-    return this._socket ? this._socket.first : this._first;
+    this._replace = replace;
+    this.id = options.id;
+    this.positions = new Map(options.positions);
   }
 
   open(): void {
-    if (this._socket) return this._socket.open();
     if (this._port) return;
     const { identity } = this._options;
+    // Pages without a user could be those of several users.
+    if (!this._script || !identity) return this._fall("use {% websocket_client %}");
     let outlives = false;
-    this._isGreeted = false;
-    if (!this._script) return this._fall("the URL of worker.js is not known: use {% websocket_client %}");
     try {
       // Chromium refuses another value of the option for a worker with this name.
       const options = {
@@ -68,10 +60,11 @@ export class SharedLine implements Line {
       };
       const worker = new SharedWorker(this._script, options);
       const port = (this._port = worker.port);
-      worker.onerror = () => {
-        if (port === this._port && !this._isGreeted) this._fall("worker.js cannot be loaded");
+      const fall = (reason: string): void => {
+        if (port === this._port && this._timer) this._fall(reason);
       };
-      this._timer = setTimeout(() => this._fall("the worker does not answer"), 10_000);
+      worker.onerror = () => fall("worker.js cannot be loaded");
+      this._timer = setTimeout(() => fall("the worker does not answer"), 10_000);
       port.onmessage = (event) => {
         if (port === this._port) this._receive(event.data);
       };
@@ -80,67 +73,70 @@ export class SharedLine implements Line {
         url: this._url,
         page: PAGE,
         identity,
-        positions: [...this._positions],
-        id: this._id?.replace(/\.[^~]*/, ""),
+        positions: [...this.positions],
+        id: this.id?.replace(/\.[^~]*/, ""),
         auth: !!this._options.auth,
+        // In Firefox, a lock keeps the page out of the browser's cache.
+        locks: outlives,
       };
       this._post({ hello });
-      if (outlives) this._lock(port);
     } catch (error) {
       this._fall(String(error));
     }
   }
 
   close(): void {
-    if (this._socket) return this._socket.close();
     this._post({ bye: true });
     this._end();
     this._set("closed", { attempts: 0 });
   }
 
   send(data: string | ArrayBuffer | ArrayBufferView<ArrayBuffer> | Blob): boolean {
-    if (this._socket) return this._socket.send(data);
     const isOpen = this._state === "open";
     if (isOpen) this._post({ send: data });
     return isOpen;
   }
 
   wake(): void {
-    if (this._socket) this._socket.wake();
-    else this._post({ wake: true });
+    this._post({ wake: true });
   }
 
   private _post(message: ToWorker): void {
     this._port?.postMessage(message);
   }
 
-  /** Hold a lock until the page is left or dies. */
-  private _lock(port: MessagePort): void {
-    const name = `wsmux ${PAGE} ${++locks}`;
-    void navigator.locks?.request(name, () => {
-      if (port !== this._port) return;
-      this._post({ lock: name });
-      return new Promise<void>((resolve) => (this._unlock = resolve));
+  /** Page and worker each hold a lock until they end, and wait for the other's. */
+  private _guard(theirs: string): void {
+    const { signal } = (this._left = new AbortController());
+    const request = (name: string, held: () => unknown): void =>
+      void navigator.locks.request(name, { signal }, held).catch(() => {});
+    const mine = theirs + Math.random();
+    request(mine, () => {
+      this._post({ lock: mine });
+      return new Promise((resolve) => (signal.onabort = resolve));
     });
+    // Chromium ends the worker with the process of the page that was the first.
+    request(theirs, () => signal.aborted || this._fall("the worker has died"));
   }
 
   private _end(): void {
     clearTimeout(this._timer);
+    this._left?.abort();
     // The worker closes the port. Firefox loses the last message if the page does.
     this._port = undefined;
-    this._unlock();
   }
 
   /** Do without the worker. */
   private _fall(reason: string): void {
-    if (this._socket) return;
     this._post({ bye: true });
     this._end();
+    // What was sent may be lost.
+    this._sink.closed(1006, reason, false);
     console.warn(`WebSocket ${this._url} is not shared: ${reason}`);
-    const { identity, auth } = this._options;
-    const options = { id: this._id, identity, auth, positions: this._positions };
-    this._socket = new Socket(this._url, options, this._sink);
-    this._socket.open();
+    const options = { ...this._options, id: this.id, positions: this.positions };
+    const socket = new Socket(this._url, options, this._sink);
+    this._replace(socket);
+    socket.open();
   }
 
   private _set(...state: NonNullable<ToPage["state"]>): void {
@@ -152,18 +148,18 @@ export class SharedLine implements Line {
   private _receive(message: ToPage): void {
     const sink = this._sink;
     if (message.hello) {
-      this._isGreeted = true;
-      clearTimeout(this._timer);
+      this._timer = clearTimeout(this._timer) as undefined;
       if (message.hello !== VERSION) this._fall("the worker is of another version");
     }
+    if (message.lock) this._guard(message.lock);
     if (message.first !== undefined) {
-      this._first = message.first;
-      this._positions.delete("");
+      this.first = message.first;
+      this.positions.delete("");
     }
     for (const [name, position] of message.positions ?? []) this._move(name, position);
     if (message.state) this._set(...message.state);
     if (message.opened) {
-      this._id = message.opened.client.replace("~", `.${PAGE}~`);
+      this.id = message.opened.client.replace("~", `.${PAGE}~`);
       sink.opened(message.opened);
     }
     if (message.gap) {
@@ -185,15 +181,16 @@ export class SharedLine implements Line {
 
   private _move(name: string | undefined, position: string | null | undefined): void {
     if (name === undefined || position === undefined) return;
-    this._positions.delete(name);
-    if (position) this._positions.set(name, position);
+    this.positions.delete(name);
+    if (position) this.positions.set(name, position);
   }
 
   private async _answer(question: number, refused: boolean): Promise<void> {
     try {
       this._post({ token: [question, await this._options.auth?.(refused)] });
     } catch (error) {
-      this._post({ failed: [question, error instanceof Error ? error : String(error)] });
+      // Not every error can be posted.
+      this._post({ failed: [question, Error(error as string)] });
     }
   }
 }

@@ -58,6 +58,7 @@ export interface Options {
   /**
    * Share one socket with all pages of this user and URL, where the browser has shared workers. The socket
    * outlives the page if the browser supports it; otherwise the next page resumes, as with `persist`.
+   * It needs `worker` and `identity`.
    */
   shared?: boolean | undefined;
   /** The URL of worker.js on the server of the page. Default: that of `{% websocket_client %}`. */

@@ -148,6 +148,7 @@ export async function duplicate(tools, { group }) {
 
 /** Kill the processes of a page, without a chance to say goodbye. */
 export async function killed(tools, { group }) {
+  const { origin } = tools;
   const page = await tools.tab(`/shared/${group}/1/`);
   await isOpen(tools, page);
   if (tools.browserName === "firefox") {
@@ -160,6 +161,17 @@ export async function killed(tools, { group }) {
     const session = await second.createCDPSession();
     void session.send("Page.crash").catch(() => undefined);
     await page.close();
+    await untilGone(tools);
+    // A page whose worker dies with another page has a socket of its own then.
+    const [third, fourth] = [await tools.tab(`/shared/${group}/3/`), await tools.tab(`/shared/${group}/4/`)];
+    await isOpen(tools, fourth);
+    await say(origin, group, "1");
+    for (const each of [third, fourth]) await completes(tools, each, 1);
+    void (await third.createCDPSession()).send("Page.crash").catch(() => undefined);
+    await tools.shows(fourth, 'states.length > 1 && room.state === "open"');
+    await say(origin, group, "2");
+    await completes(tools, fourth, 2);
+    await fourth.close();
   }
   return { seconds: await untilGone(tools) };
 }
@@ -318,4 +330,32 @@ export async function policy(tools, { group }) {
     assert.deepEqual(await page.evaluate("violations"), []);
   }
   assert.equal((await proxy.state()).handshakes - before, 1);
+}
+
+/** Close a room before its worker turns out to be missing. */
+export async function hasty(tools, { group }) {
+  const { proxy } = tools;
+  const page = await tools.tab(`/shared/${group}/1/`);
+  await isOpen(tools, page);
+  const { handshakes } = await proxy.state();
+  await page.evaluate(`{
+    const options = { shared: true, worker: "/missing.js" };
+    window.left = wsmux.connect("/kept/member/${group}/?left", options);
+    left.close();
+    window.other = wsmux.connect("/kept/member/${group}/?other", options);
+  }`);
+  // This one was opened later, and has a socket of its own already.
+  await tools.shows(page, 'other.state === "open"');
+  assert.equal(await page.evaluate("left.state"), "closed");
+  assert.equal((await proxy.state()).handshakes, handshakes + 1);
+  // Without a user, pages of several users could have one socket.
+  await page.evaluate(`{
+    document.querySelector("script[data-wsmux-user]").remove();
+    window.unknown = wsmux.connect("/kept/member/${group}/", { shared: true, worker: "/wsmux/worker.js" });
+  }`);
+  await tools.shows(page, 'unknown.state === "open"');
+  assert.equal((await proxy.state()).handshakes, handshakes + 2);
+  assert.ok(tools.lines.some((line) => line.includes("use {% websocket_client %}")));
+  // An address that is none rejects, as with window.fetch.
+  assert.equal(await page.evaluate('wsmux.fetch("http://[").catch((error) => error.name)'), "TypeError");
 }

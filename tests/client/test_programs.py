@@ -45,7 +45,7 @@ def run_program(name: str, proxy: Proxy, **variables: str) -> None:
     run("node", "--test-force-exit", program, env=environment)
 
 
-@pytest.mark.parametrize("name", ["connection", "pages", "requests", "resume", "units"])
+@pytest.mark.parametrize("name", ["connection", "pages", "requests", "resume", "units", "worker"])
 def test_program(proxy: Proxy, name: str) -> None:
     """Each test of a program in Node passes."""
     run_program(name, proxy)

@@ -104,6 +104,7 @@ CASES = {
     "fallback": "Without a worker, each page has a socket of its own.",
     "routes": "A page can be excluded, and only the own server is told which page sends a request.",
     "talk": "A reply reaches the page that has asked; the server is told of the first to follow.",
+    "hasty": "A closed room opens no socket when its worker fails; without a user, none is shared.",
     "tokens": "A page that is open is asked for a token.",
 }
 
@@ -120,5 +121,5 @@ def test_policy(browser: Browser, strict_proxy: Proxy) -> None:
 
 
 def test_killed(browser: Browser, proxy: Proxy) -> None:
-    """The socket of a page whose process is killed is closed."""
+    """The socket of a page that is killed is closed; one whose worker is killed misses nothing."""
     assert run(browser, proxy, "killed")["seconds"] < 10
