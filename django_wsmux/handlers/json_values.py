@@ -71,6 +71,11 @@ class Problems:
         self.depth = self._count = 0
         self.found: dict[str, list[ValidationError]] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are enough errors; the rest of the value need not be checked."""
+        return self._count >= MAX_ERRORS
+
     def add(self, path: Path, error: ValidationError) -> None:
         """Add an error, or several, unless there are enough."""
         if hasattr(error, "error_dict"):
@@ -203,8 +208,16 @@ class ListOf(_Nested):
             problems.add(path, ValidationError(_LIST, "invalid_list"))
             return INVALID
         check = self.item.check
-        found = [check(each, (path, index), problems) for index, each in enumerate(value)]
-        return INVALID if any(each is INVALID for each in found) else found
+        found = []
+        is_valid = True
+        for index, each in enumerate(value):
+            item = check(each, (path, index), problems)
+            if item is INVALID:
+                is_valid = False
+                if problems.is_full:
+                    break
+            found.append(item)
+        return found if is_valid else INVALID
 
 
 class MapOf(_Nested):
@@ -221,11 +234,13 @@ class MapOf(_Nested):
         found = {}
         is_valid = True
         for key, each in value.items():
-            if SCALARS[str].check(key, path, problems) is INVALID:
+            item = SCALARS[str].check(key, path, problems)
+            if item is not INVALID:
+                item = found[key] = self.item.check(each, (path, key), problems)
+            if item is INVALID:
                 is_valid = False
-                continue
-            item = found[key] = self.item.check(each, (path, key), problems)
-            is_valid = is_valid and item is not INVALID
+                if problems.is_full:
+                    break
         return found if is_valid else INVALID
 
 

@@ -19,7 +19,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from django_wsmux.handlers.hints import check_of, record_of
-from django_wsmux.handlers.json_values import INVALID, MAX_DEPTH, MAX_ERRORS, Problems
+from django_wsmux.handlers.json_values import (
+    INVALID,
+    MAX_DEPTH,
+    MAX_ERRORS,
+    Check,
+    ListOf,
+    MapOf,
+    Problems,
+)
 from tests.handlers.test_json_forms import VALUES
 
 
@@ -324,6 +332,27 @@ def test_number_of_errors() -> None:
     assert check_of(dict[str, int], "").check(value, None, problems) is INVALID
     assert sum(map(len, problems.found.values())) == MAX_ERRORS
     assert max(map(len, problems.found)) == 64
+
+
+class Counting(Check):
+    """Refuses everything, and counts."""
+
+    calls = 0
+
+    def check(self, value: Any, path: Any, problems: Problems) -> Any:
+        self.calls += 1
+        problems.add(path, ValidationError("no"))
+        return INVALID
+
+
+@pytest.mark.parametrize("kind", [ListOf, MapOf])
+def test_enough_errors(kind: type[ListOf | MapOf]) -> None:
+    """After enough errors the rest of a list or an object costs nothing."""
+    items = Counting()
+    check = ListOf(kind(items))
+    value = [[1] * 15 if kind is ListOf else dict.fromkeys(map(str, range(15)))] * 1000
+    assert check.check(value, None, Problems()) is INVALID
+    assert items.calls == MAX_ERRORS
 
 
 def test_linear() -> None:
