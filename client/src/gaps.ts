@@ -46,14 +46,14 @@ export class Gaps {
 
   /** Raise what is due. */
   private _fire(now: number): void {
-    const groups: Groups = {};
+    const groups: [string, string | null][] = [];
     for (const [name, { at, position }] of this._due) {
       if (at > now) continue;
-      groups[name] = position;
+      groups.push([name, position]);
       this._due.delete(name);
       this._rest.set(name, now + REST);
     }
     this.resume();
-    if (Object.keys(groups).length) this._raise(groups);
+    if (groups.length) this._raise(Object.fromEntries(groups));
   }
 }

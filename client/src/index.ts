@@ -71,7 +71,7 @@ const rooms: Set<Client> = new Set();
 export async function fetch(input: RequestInfo | URL, { room, ...init }: FetchOptions = {}): Promise<Response> {
   let request = new Request(input, init);
   const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
-  const id = chosen?.signedId;
+  const id = chosen?._line.id;
   if (id && new URL(request.url).origin === globalThis.location?.origin) {
     request = new Request(request, { mode: "same-origin" });
     request.headers.set("X-WebSocket-Client", id);

@@ -49,10 +49,6 @@ export class Client implements Sink, Visit {
     return this._line.id?.split("~")[0];
   }
 
-  get signedId(): string | undefined {
-    return this._line.id;
-  }
-
   on(name: string, handler: Handler): () => void {
     const handlers = this._handlers.get(name) ?? new Set();
     this._handlers.set(name, handlers.add(handler));

@@ -237,7 +237,7 @@ export class Socket implements Line {
 
   /** Compare what the server tells about groups with the positions. */
   private _tell(groups: Record<string, Group>): void {
-    const gaps: Record<string, string | null> = {};
+    const gaps: [string, string | null][] = [];
     for (const [name, { at, recovered }] of Object.entries(groups)) {
       const bare = this.positions.get("");
       if (bare !== undefined && recovered !== undefined && !this.positions.has(name)) {
@@ -249,7 +249,8 @@ export class Socket implements Line {
       this._untold.delete(name);
       if (recovered) continue;
       if (recovered === null && this.positions.has(name)) continue;
-      if (this.positions.has(name)) gaps[name] = at ?? null;
+      // The positions may be in the URL, too.
+      if (recovered === false || this.positions.has(name)) gaps.push([name, at ?? null]);
       if (at) this._setPosition(name, at);
     }
     this._raise(gaps);
@@ -263,21 +264,23 @@ export class Socket implements Line {
   }
 
   private _skip(gaps: Record<string, string>): void {
-    for (const [name, position] of Object.entries(gaps)) this._setPosition(name, position);
-    this._raise(gaps);
+    const entries = Object.entries(gaps);
+    for (const [name, position] of entries) this._setPosition(name, position);
+    this._raise(entries);
   }
 
   private _giveUp(): void {
-    const gaps: Record<string, null> = {};
+    const gaps: [string, null][] = [];
     for (const name of this._untold) {
       this.positions.delete(name);
-      gaps[name] = null;
+      gaps.push([name, null]);
     }
     this._raise(gaps);
   }
 
-  private _raise(gaps: Record<string, string | null>): void {
-    if (Object.keys(gaps).length) this._sink.gap(gaps);
+  private _raise(gaps: [string, string | null][]): void {
+    // This takes each name, "__proto__" too.
+    if (gaps.length) this._sink.gap(Object.fromEntries(gaps));
   }
 
   private _setPosition(name: string, position: string): void {

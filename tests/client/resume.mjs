@@ -188,6 +188,31 @@ test("further gaps of a group wait, are merged, and none is lost", async () => {
   assert.equal(room.all("gap").length, 2);
 });
 
+test("positions in the URL count, too", async () => {
+  const group = fresh();
+  await tell(group, "1");
+  const at = await get(`/kept/position/${group}/`);
+  for (const word of ["2", "3", "4", "5", "6", "7"]) await tell(group, word);
+  const late = watch(`${joining(group)}&at=${at}`);
+  await late.until("open");
+  await clock.advance(5000);
+  assert.deepEqual(late.all("gap"), [{ [group]: at.replace(/1$/, "7") }]);
+  const room = watch(`${joining(group)}&at=${at.replace(/1$/, "6")}`);
+  await room.until("message");
+  await away(room, () => tell(group, "8"));
+  await room.until("message", 2);
+  await clock.advance(60_000);
+  assert.deepEqual([told(room), room.all("gap")], [["7", "8"], []]);
+});
+
+test("a group may have any name", async () => {
+  // The positions of pages are JSON.
+  const room = watch("/echo/", { at: JSON.parse('{"__proto__": "k3v9.h1-1", "constructor": "k3v9.h1-1"}') });
+  await room.until("open");
+  await clock.advance(10_000);
+  assert.equal(JSON.stringify(room.all("gap")), '[{"__proto__":null,"constructor":null}]');
+});
+
 test("a position of which the server tells nothing is a gap", async () => {
   const room = watch("/echo/", { at: { nowhere: "k3v9.h1-42" } });
   await room.until("open");

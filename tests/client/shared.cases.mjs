@@ -312,6 +312,13 @@ export async function tokens(tools, { group }) {
   await proxy.cut();
   await tools.shows(two, 'states.includes("waiting") && room.state === "open"');
   assert.deepEqual(await two.evaluate("asked"), [false]);
+  // Not every error can be posted to the worker.
+  const raise = 'auth: () => { throw new Error("no ticket", { cause: () => 1 }); }';
+  await two.evaluate(`{
+    const other = wsmux.connect("/kept/member/${group}/?raise", { shared: true, ${raise} });
+    other.on("error", (error) => (window.failure ??= error.message));
+  }`);
+  await tools.shows(two, '/no ticket/.test(window.failure)');
   await say(origin, group, "1");
   await completes(tools, two, 1);
 }
