@@ -11,7 +11,7 @@ import type { State, StateDetail } from "./types.ts";
 const GRACE = 5000;
 
 /** Milliseconds after which a page that does not answer is not asked for a token any more. */
-const PATIENCE = 30_000;
+const PATIENCE = 10_000;
 
 /** Milliseconds after the welcome within which a view may join the group of a page's position. */
 const LATE = 5000;
@@ -170,8 +170,8 @@ export class Pages implements Sink {
       // The newest page that was not asked yet.
       const page = [...this._pages].reverse().find((each) => each.hasAuth && !asked.has(each));
       if (!page) {
-        // Without a token, the server would refuse the next page, too.
-        if (asked.size && !this._pages.size) throw new Error("the page that was asked for a token has gone");
+        // The server would refuse a socket without a token.
+        if (asked.size) throw new Error("no page has answered with a token");
         return undefined;
       }
       asked.add(page);

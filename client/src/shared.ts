@@ -60,11 +60,10 @@ export class SharedLine implements Line {
       };
       const worker = new SharedWorker(this._script, options);
       const port = (this._port = worker.port);
-      const fall = (reason: string): void => {
-        if (port === this._port && this._timer) this._fall(reason);
+      worker.onerror = () => {
+        if (port === this._port && this._timer) this._fall("worker.js cannot be loaded");
       };
-      worker.onerror = () => fall("worker.js cannot be loaded");
-      this._timer = setTimeout(() => fall("the worker does not answer"), 10_000);
+      this._timer = setTimeout(() => this._fall("the worker does not answer"), 10_000);
       port.onmessage = (event) => {
         if (port === this._port) this._receive(event.data);
       };

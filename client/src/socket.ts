@@ -124,6 +124,8 @@ export class Socket implements Line {
     const turn = this._turn;
     this._tried = now();
     this._after = undefined;
+    // The time until the welcome, with that for auth().
+    this._setTimer(30_000, () => this._lost(1006, "no welcome"));
     this._setState("connecting");
     try {
       // Nothing is awaited without need: the socket opens in this turn of the event loop.
@@ -143,8 +145,6 @@ export class Socket implements Line {
       websocket.onclose = (event) => {
         if (turn === this._turn) this._lost(event.code, event.reason);
       };
-      // The time until the welcome.
-      this._setTimer(30_000, () => this._lost(1006, "no welcome"));
     } catch (error) {
       if (turn === this._turn) {
         this._sink.error(error);

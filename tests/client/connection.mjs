@@ -179,6 +179,17 @@ test("an exception of auth() is an attempt that failed", async () => {
   assert.equal(await whoami.until("message"), "good");
 });
 
+test("auth() that never answers is an attempt that failed", async () => {
+  const answers = [new Promise(() => {}), "good"];
+  const whoami = watch("/asked/whoami/", { auth: () => answers.shift() });
+  await clock.advance(29_990);
+  assert.equal(whoami.room.state, "connecting");
+  await clock.advance(20);
+  assert.equal(whoami.all("state")[0].reason, "no welcome");
+  await clock.advance(5000);
+  assert.equal(await whoami.until("message"), "good");
+});
+
 test("auth() that answers after close() opens nothing", async () => {
   let answer;
   const { handshakes } = await proxy.state();

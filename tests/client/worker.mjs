@@ -141,6 +141,24 @@ test("a new page does not wait for the next attempt", async () => {
   await first.until("opened");
 });
 
+test("a page that does not answer is not waited for", async () => {
+  const before = (await proxy.state()).handshakes;
+  const first = new Page("/asked/whoami/", { auth: () => "good too late" });
+  first.port.onmessage = ({ data }) => first.told.push(...Object.entries(data));
+  await first.until("auth");
+  await clock.advance(10_000);
+  // There is no attempt without a token.
+  await until(() => first.all("state").at(-1)[0] === "waiting");
+  assert.equal((await proxy.state()).handshakes, before);
+  await clock.advance(2000);
+  await first.until("auth", 2);
+  const second = new Page("/asked/whoami/", { auth: () => "good" });
+  await second.until("hello");
+  await clock.advance(10_000);
+  assert.equal((await second.until("frame")).text, "good");
+  assert.equal((await proxy.state()).handshakes, before + 1);
+});
+
 test("a page that leaves while it is asked for a token does not hold up the others", async () => {
   const before = (await proxy.state()).handshakes;
   const first = new Page("/asked/whoami/", { auth: () => "good too late" });
