@@ -224,7 +224,7 @@ test("silence is found after 2.5 heartbeats, and not before", async () => {
   // It may have returned already.
   assert.equal(echo.all("state")[1].reason, "silence");
   await proxy.resume();
-  await back(echo);
+  await until(async () => (await clock.advance(100)) ?? echo.all("open").length === 2);
 });
 
 test("a message that waited while the program was busy is a sign of life", async () => {
@@ -245,7 +245,7 @@ test("a server that does not send the welcome is left", async () => {
   await clock.advance(20);
   assert.equal(echo.all("state")[0].reason, "no welcome");
   await proxy.resume();
-  await back(echo);
+  await until(async () => (await clock.advance(100)) ?? echo.all("open").length === 1);
 });
 
 test("attempts go on, less and less often, and begin again after five open seconds", async () => {
