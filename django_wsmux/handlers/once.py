@@ -111,7 +111,7 @@ def run(request: Request, text: str, view: type, handle: Callable[[Request], Non
 
 
 def key_of(request: Request, view: type) -> str:
-    """Return the key of a request's record.
+    """Return the key of a request's record: for each sender, path and ``ref`` another one.
 
     It contains nothing that a peer has sent, since memcached restricts keys.
     """
@@ -120,7 +120,7 @@ def key_of(request: Request, view: type) -> str:
     user = hooks.user_id
     # An anonymous user is identified by the client's id, whose signature was verified.
     sender = [hooks.prefix, user] if user is not None else [websocket.client_id]
-    parts = [f"{view.__module__}.{view.__qualname__}", sender, request.ref]
+    parts = [f"{view.__module__}.{view.__qualname__}", websocket.path, sender, request.ref]
     return f"django_wsmux.once.{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
 

@@ -600,14 +600,16 @@ def test_fork() -> None:
 
 
 def test_key() -> None:
-    """The key depends on the user of the tenant, or on the client."""
+    """The key depends on the user of the tenant, or on the client; and on the path."""
 
-    def key(user: str | None, prefix: str, client: str = "c", ref: str | int = 1) -> str:
+    def key(
+        user: str | None, prefix: str, client: str = "c", ref: str | int = 1, path: str = "/a/"
+    ) -> str:
         hooks = SimpleNamespace(user_id=user, prefix=prefix)
-        websocket: Any = SimpleNamespace(hooks=hooks, client_id=client)
+        websocket: Any = SimpleNamespace(hooks=hooks, client_id=client, path=path)
         return once.key_of(Request(websocket, {"ref": ref}), Once)
 
     assert key("5", "") == key("5", "", "d")
     found = [key("5", ""), key("6", ""), key("5", "a"), key(None, ""), key(None, "", "d")]
-    found += [key("5", "", ref="1"), key("5", "", ref=2)]
+    found += [key("5", "", ref="1"), key("5", "", ref=2), key("5", "", path="/b/")]
     assert len(set(found)) == len(found)
