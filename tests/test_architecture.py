@@ -291,6 +291,16 @@ def test_no_asyncio() -> None:
         assert "asyncio" not in {name.split(".")[0] for name in imports(path)}, path
 
 
+def test_no_shared_random() -> None:
+    """The package does not use the random numbers of the process, which a project may seed."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert "random" not in {name.name for name in node.names}, path
+            elif isinstance(node, ast.ImportFrom) and node.module == "random":
+                assert {name.name for name in node.names} == {"SystemRandom"}, path
+
+
 def docstring_lines(tree: ast.Module) -> set[int]:
     """Return the numbers of all lines of docstrings."""
     lines: set[int] = set()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import Final
 
 __all__ = ["Counts", "Gap", "ReconnectBackoff"]
+
+_random: Final = SystemRandom()
 
 #: The first and the longest delay between two attempts to connect, in seconds, before jitter.
 _FIRST_DELAY: Final = 0.2
@@ -90,7 +92,7 @@ class ReconnectBackoff:
         """
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._attempts, 10))
         self._attempts += 1
-        return random.uniform(0, longest)  # noqa: S311  # not a secret
+        return _random.uniform(0, longest)
 
     def end(self) -> Gap | None:
         """End the outage; return its gap, or ``None`` if there was none."""

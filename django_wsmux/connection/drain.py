@@ -7,9 +7,9 @@ after the other.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from ..protocol.frames import CloseCode
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["CLOSE_GRACE", "RATE", "Drain", "close_all_and_wait", "restart"]
+
+_random: Final = SystemRandom()
 
 #: Seconds that peers have to answer the close frame, and clients with an HTTP connection that is
 #: kept alive to send another request.
@@ -58,7 +60,7 @@ class Drain:
         registry.refuse_handshakes()
         self._sockets = list(registry.open_sockets)
         self._count = len(self._sockets)
-        random.shuffle(self._sockets)
+        _random.shuffle(self._sockets)
         self._started = now
         self.window = min(window, self._count / RATE)
 

@@ -9,12 +9,14 @@ what a process can do: concurrent handshakes delay each other, and few arrive in
 from __future__ import annotations
 
 import math
-import random
+from random import SystemRandom
 from typing import Final
 
 from . import registry
 
 __all__ = ["Pace", "pace"]
+
+_random: Final = SystemRandom()
 
 #: The share of a process's time that may be spent on handshakes.
 _SHARE: Final = 0.5
@@ -61,7 +63,7 @@ class Pace:
         These times are spread over the time that the handshakes of all open sockets need.
         """
         window = max(len(registry.open_sockets) / self.rate, _WINDOW)
-        return round(_PAUSE + random.uniform(0, window), 2)  # noqa: S311
+        return round(_PAUSE + _random.uniform(0, window), 2)
 
 
 #: The pace of this process.

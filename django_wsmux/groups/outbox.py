@@ -20,13 +20,13 @@ the process that stores a message first has stored the earlier ones.
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from hashlib import blake2b
+from random import SystemRandom
 from typing import Final
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
@@ -45,6 +45,8 @@ from .pubsub import members, pubsub
 from .sequencer import sequencer
 
 __all__ = ["install", "put", "sweep"]
+
+_random: Final = SystemRandom()
 
 logger = get_logger("django_wsmux.outbox")
 
@@ -342,7 +344,7 @@ def _run() -> None:
     pid = os.getpid()
     while True:
         # Processes that a server starts together sweep at different times.
-        time.sleep(random.uniform(0.5, 1.5) * _INTERVAL)  # noqa: S311  # not a secret
+        time.sleep(_random.uniform(0.5, 1.5) * _INTERVAL)
         if os.getpid() != pid:
             return  # a copy of the greenlet in a forked child
         guard.call(sweep)

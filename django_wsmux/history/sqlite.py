@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import random
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection
 from functools import lru_cache
+from random import SystemRandom
 from typing import Any, Final, TypeVar
 
 from .. import conf
@@ -37,6 +37,8 @@ from .store import (
 )
 
 __all__ = ["SQLiteStore"]
+
+_random: Final = SystemRandom()
 
 _Result = TypeVar("_Result")
 
@@ -215,7 +217,7 @@ class SQLiteStore(Store):
             if moment >= deadline:
                 raise self._file.busy(_PATIENCE)
             # Waiting processes do not all return at once.
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            time.sleep(pause * _random.uniform(0.5, 1))
             pause = min(pause * 1.5, _MAX_PAUSE)
 
     def _opened(self, connection: sqlite3.Connection) -> None:

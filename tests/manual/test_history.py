@@ -57,8 +57,9 @@ class Tests(SimpleWebSocketTestCase):
         NAMES["render"] = render_page
         html = NAMES["room"](RequestFactory().get("/"), room="1")
         url = html.partition('const url = "')[2].partition('"')[0]
+        position = html.partition('at: "')[2].partition('"')[0]
         Group("room.1").send("between")
-        with self.client.websocket(url.partition("testserver")[2]) as ws:
+        with self.client.websocket(f"{url.partition('testserver')[2]}?at={position}") as ws:
             self.assertReceives(ws, "between")
             self.assertRecovered(ws)
             ws.send("hello")
