@@ -48,7 +48,12 @@ REQUESTS = int(os.environ.get("TEST_REQUESTS", 400))
 def config(caches: dict[str, Any], silence: float = 600) -> dict[str, str]:
     """Return environment variables of a server with this cache."""
     settings = {"WEBSOCKET_URLCONF": "tests.project.once", "CACHES": {"default": caches}}
-    return {"TEST_SETTINGS": json.dumps(settings), "TEST_SILENCE": str(silence)}
+    return {
+        "TEST_SETTINGS": json.dumps(settings),
+        "TEST_SILENCE": str(silence),
+        # A busy machine may hold a lock of the cache for longer than the default.
+        "TEST_DATABASE_TIMEOUT": str(TIMEOUT),
+    }
 
 
 def redis_cache(server: RedisServer) -> dict[str, Any]:
