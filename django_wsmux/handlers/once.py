@@ -130,11 +130,16 @@ def _errors(code: str) -> Any:
 
 def _keep(request: Request, key: str, digest: str, answer: str) -> None:
     """Store an answer. If this fails, only the first request gets it."""
-    try:
-        _cache().set(key, (digest, answer), SECONDS)
-        return
-    except Exception as error:
-        _note_failure(error)
+    for attempts_left in (2, 1, 0):
+        try:
+            _cache().set(key, (digest, answer), SECONDS)
+            return
+        except Exception as error:
+            # SQLite may refuse a write at once that another process disturbs.
+            if attempts_left:
+                time.sleep(_FIRST_PAUSE)
+            else:
+                _note_failure(error)
     if len(answer) > _LARGE:
         # memcached deletes the record whose new value it refuses.
         with suppress(Exception):
