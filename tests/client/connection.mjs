@@ -1,30 +1,10 @@
 // One connection: it opens, closes, waits and returns.
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, test } from "node:test";
-import { Clock, sleep, until } from "./clock.mjs";
-import { Watched, connect, proxy } from "./support.mjs";
-
-let clock;
-let rooms;
-
-beforeEach(() => {
-  clock = new Clock();
-  rooms = [];
-});
-
-afterEach(async () => {
-  for (const each of rooms) each.room.close();
-  clock.stop();
-  await proxy.resume();
-  assert.equal(clock.waiting, 0, "a closed connection has timers");
-});
-
-function watch(path, options) {
-  const watched = new Watched(path, options);
-  rooms.push(watched);
-  return watched;
-}
+import { test } from "node:test";
+import { sleep, until } from "./clock.mjs";
+import { connect, proxy } from "./support.mjs";
+import { clock, watch } from "./watching.mjs";
 
 /** Let the next attempt begin, and wait for the welcome. */
 async function back(watched) {
@@ -82,8 +62,7 @@ test("a message whose type is the name of an event is only a message", async () 
 test("an exception of a handler is reported and changes nothing", async () => {
   const reported = [];
   globalThis.reportError = (error) => reported.push(error.message);
-  const echo = new Watched("/echo/");
-  rooms.push(echo);
+  const echo = watch("/echo/");
   for (const name of ["open", "message", "state", "close"]) {
     echo.room.on(name, () => {
       throw new Error(name);

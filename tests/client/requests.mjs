@@ -1,31 +1,14 @@
 // Requests: replies, errors, timeouts, and the queue.
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, test } from "node:test";
-import { Clock, until } from "./clock.mjs";
-import { RequestError, Watched, proxy } from "./support.mjs";
+import { test } from "node:test";
+import { until } from "./clock.mjs";
+import { RequestError, proxy } from "./support.mjs";
+import { clock, watch } from "./watching.mjs";
 
-let clock;
-let rooms;
 let number = Date.now();
 
-beforeEach(() => {
-  clock = new Clock();
-  rooms = [];
-});
-
-afterEach(async () => {
-  for (const each of rooms) each.room.close();
-  clock.stop();
-  await proxy.resume();
-  assert.equal(clock.waiting, 0, "a closed connection has timers");
-});
-
-function watch(path = "/asked/answering/") {
-  const watched = new Watched(path);
-  rooms.push(watched);
-  return watched;
-}
+const ANSWERING = "/asked/answering/";
 
 const fails = (promise, code) => assert.rejects(promise, (error) => error instanceof RequestError && error.code === code);
 
@@ -40,7 +23,7 @@ function observe(promise) {
 }
 
 test("each request gets its own reply", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   const replies = await Promise.all([1, 2, 3].map((n) => room.room.request("double", { n })));
   assert.deepEqual(replies, [2, 4, 6]);
@@ -48,7 +31,7 @@ test("each request gets its own reply", async () => {
 });
 
 test("errors of the server reject with their details", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   await assert.rejects(room.room.request("wrong"), {
     name: "RequestError",
@@ -61,14 +44,14 @@ test("errors of the server reject with their details", async () => {
 });
 
 test("without a connection a request fails at once, unless it is queued", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await fails(room.room.request("double", { n: 1 }), "disconnected");
   const queued = room.room.request("double", { n: 1 }, { queue: true });
   assert.equal(await queued, 2);
 });
 
 test("a lost connection fails requests, and sends queued ones again", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   await proxy.freeze();
   const [plain, queued] = [{}, { queue: true }].map((options) =>
@@ -83,7 +66,7 @@ test("a lost connection fails requests, and sends queued ones again", async () =
 });
 
 test("a request ends after its time", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   await proxy.freeze();
   const [ten, two, never] = [undefined, { timeout: 2000 }, { timeout: Infinity }].map((options) =>
@@ -105,14 +88,14 @@ test("a request ends after its time", async () => {
 
 test("a request that waits in the queue ends after its time", async () => {
   await proxy.refuse();
-  const room = watch();
+  const room = watch(ANSWERING);
   const waiting = observe(room.room.request("double", { n: 1 }, { queue: true }));
   await clock.advance(10_000);
   assert.equal(waiting.state, "timeout");
 });
 
 test("a signal ends a request", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   const controller = new AbortController();
   const silent = watch("/silent/");
@@ -130,7 +113,7 @@ test("a signal ends a request", async () => {
 
 test("the queue is bounded, and says so", async () => {
   await proxy.refuse();
-  const room = watch();
+  const room = watch(ANSWERING);
   const request = (n, text = "") => room.room.request("double", { n, text }, { queue: true, timeout: Infinity });
   const queued = Array.from({ length: 100 }, (_, n) => request(n));
   await fails(request(100), "full");
@@ -161,7 +144,7 @@ test("close(), or a final code, rejects everything", async () => {
 });
 
 test("what cannot be sent rejects", async () => {
-  const room = watch();
+  const room = watch(ANSWERING);
   await room.until("open");
   const circle = {};
   circle.self = circle;

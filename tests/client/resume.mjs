@@ -1,32 +1,16 @@
 // What a connection missed: positions, gaps, and what the next page continues from.
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, test } from "node:test";
-import { Clock, until } from "./clock.mjs";
-import { SITE, Watched, get, proxy, tell } from "./support.mjs";
+import { afterEach, test } from "node:test";
+import { until } from "./clock.mjs";
+import { SITE, get, proxy, tell } from "./support.mjs";
+import { clock, watch } from "./watching.mjs";
 
-let clock;
-let rooms;
 let count = 0;
 
-beforeEach(() => {
-  clock = new Clock();
-  rooms = [];
-});
-
-afterEach(async () => {
-  for (const each of rooms) each.room.close();
-  clock.stop();
+afterEach(() => {
   delete globalThis.sessionStorage;
-  await proxy.resume();
-  assert.equal(clock.waiting, 0, "a closed connection has timers");
 });
-
-function watch(path, options) {
-  const watched = new Watched(path, options);
-  rooms.push(watched);
-  return watched;
-}
 
 /** The name of a group that no other test uses. It keeps four messages. */
 const fresh = () => `c.${process.pid}-${++count}`;

@@ -12,7 +12,7 @@ import pytest
 from django_wsmux import __version__
 from tests.support import ROOT
 
-from .nodes import CLIENT, STATIC, run
+from .nodes import CLIENT, STATIC, TSC, run
 
 #: The most bytes of client.js when a server compresses it.
 MOST = 5 * 1024
@@ -90,6 +90,5 @@ def test_package(installed: Path) -> None:
 def test_types(installed: Path) -> None:
     """The types accept right code, and reject wrong fields, types and options."""
     shutil.copy(ROOT / "tests" / "client" / "types.ts", installed)
-    tsc = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
     options = ("--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--types", "")
-    assert run("node", tsc, *options, "types.ts", cwd=installed) == ""
+    assert run("node", TSC, *options, "types.ts", cwd=installed) == ""

@@ -71,6 +71,16 @@ class Page {
 
 const fresh = () => `c.pages-${process.pid}-${++count}`;
 
+/** A group with one message, and a page that has it. */
+async function begun() {
+  const group = fresh();
+  const path = `/asked/joining/?group=${group}`;
+  const first = new Page(path);
+  await first.until("opened");
+  await tell(group, "1");
+  return { group, path, first, at: (await first.until("frame")).at };
+}
+
 test("each of many requests is answered", async () => {
   const [page, other] = [new Page("/asked/answering/"), new Page("/asked/answering/")];
   await page.until("opened");
@@ -87,12 +97,7 @@ test("each of many requests is answered", async () => {
 });
 
 test("a page that has more than a gap is told neither the gap nor what it has", async () => {
-  const group = fresh();
-  const path = `/asked/joining/?group=${group}`;
-  const first = new Page(path);
-  await first.until("opened");
-  await tell(group, "1");
-  const { at } = await first.until("frame");
+  const { group, path, first, at } = await begun();
   const later = new Page(path, { positions: [[group, at.replace(/-1$/, "-7")]] });
   await later.until("opened");
   // The group keeps four messages.
@@ -110,12 +115,7 @@ test("a page that has more than a gap is told neither the gap nor what it has", 
 });
 
 test("a page that brings nonsense is told a gap", async () => {
-  const group = fresh();
-  const path = `/asked/joining/?group=${group}`;
-  const first = new Page(path);
-  await first.until("opened");
-  await tell(group, "1");
-  const { at } = await first.until("frame");
+  const { group, path, first, at } = await begun();
   for (const position of [null, 5, "", "x", at.replace(/1$/, "x")]) {
     const page = new Page(path, { positions: [[group, position]] });
     assert.deepEqual(await page.until("gap"), { [group]: at }, String(position));

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 
 from django_wsmux.test import WebSocketClient
-from tests.client.nodes import CLIENT, STATIC, run
+from tests.client.nodes import type_check
 from tests.manual import blocks
 from tests.support import ROOT
 
@@ -59,22 +59,8 @@ def test_types() -> None:
 def test_client(tmp_path: Path) -> None:
     """The compiler accepts the client's code."""
     (tmp_path / "messages.ts").write_text(TYPES)
-    (tmp_path / "client.d.ts").write_text((STATIC / "client.d.ts").read_text())
     (tmp_path / "page.ts").write_text(CLIENT_CODE)
-    options = {
-        "strict": True,
-        "noEmit": True,
-        "target": "ES2022",
-        "module": "ES2022",
-        "moduleResolution": "bundler",
-        "lib": ["ES2022", "DOM"],
-        "types": [],
-        "paths": {"django-wsmux": ["./client.d.ts"]},
-    }
-    config = {"compilerOptions": options, "files": ["page.ts"]}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
-    tsc = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
-    assert run("node", tsc, "--project", tmp_path, cwd=tmp_path) == ""
+    assert type_check(tmp_path, paths={"django-wsmux": ["./client.d.ts"]}) == ""
 
 
 def test_assertion(sockets: Any) -> None:

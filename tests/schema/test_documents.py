@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from django_wsmux.schema.documents import json_schema, typescript
 from django_wsmux.schema.views import find_views
-from tests.client.nodes import CLIENT, STATIC, run
+from tests.client.nodes import type_check
 
 from . import sockets
 
@@ -128,24 +128,11 @@ WRONG = [
 def test_compiler(tmp_path: Path) -> None:
     """``tsc --strict`` accepts right code and refuses each wrong line."""
     (tmp_path / "types.ts").write_text(TYPESCRIPT)
-    (tmp_path / "client.d.ts").write_text((STATIC / "client.d.ts").read_text())
     (tmp_path / "right.ts").write_text(RIGHT)
     head = RIGHT.partition("room.on")[0]
     for number, (line, _) in enumerate(WRONG):
         (tmp_path / f"wrong{number}.ts").write_text(f"{head}{line}\n")
-    options = {
-        "strict": True,
-        "noEmit": True,
-        "target": "ES2022",
-        "module": "ES2022",
-        "moduleResolution": "bundler",
-        "lib": ["ES2022", "DOM"],
-        "types": [],
-    }
-    config = {"compilerOptions": options, "include": ["*.ts"]}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
-    tsc = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
-    errors = run("node", tsc, "--project", tmp_path, "--pretty", "false", cwd=tmp_path, code=1)
+    errors = type_check(tmp_path, code=1)
     # One message may take several lines.
     found: dict[str, str] = {}
     name = ""
