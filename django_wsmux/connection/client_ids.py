@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..protocol.v1 import BROUGHT_KEY, Brought
 
-__all__ = ["disown", "find", "known", "leave", "of", "settle"]
+__all__ = ["disown", "find", "known", "leave", "of", "restore", "settle"]
 
 #: The key for ``Connection.on_close()``.
 _KEY: Final = object()
@@ -42,6 +42,20 @@ def settle(websocket: Any) -> str:
     websocket.cancel_on_close(_KEY)
     _sockets[client_id] = websocket
     return client_id
+
+
+def restore(client_id: str, websocket: Any, *, is_kept: bool) -> None:
+    """Give a socket that comes from another process the id that it had there.
+
+    Args:
+        client_id: the id.
+        websocket: the socket.
+        is_kept: whether its framing keeps the id, and its hooks call ``leave()``.
+    """
+    _sockets[client_id] = websocket
+    if not is_kept:
+        _ids[websocket] = client_id
+        websocket.on_close(_KEY, partial(leave, client_id, websocket))
 
 
 def _choose(websocket: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import add
 from typing import Any, Final
 
 from ..exceptions import ConnectionClosed
@@ -19,7 +20,7 @@ from ..protocol.events import CannotMove, Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage
-from . import expiry, guard, hub_thread, registry
+from . import expiry, guard, hub_thread, moving, registry
 from .counters import count, counters
 from .framing import PLAIN, Framing
 from .held import Held
@@ -137,8 +138,10 @@ class Connection(Holding):
 
     @property
     def traffic(self) -> Traffic:
-        """The traffic of the socket so far."""
-        return Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
+        """The traffic of the socket so far, in other processes too if it has moved."""
+        own = Traffic(self._messages_in, self._bytes_in, self._messages_out, self._bytes_out)
+        before = moving.earlier.get(self)
+        return own if before is None else Traffic(*map(add, own, before))
 
     @property
     def unread(self) -> int:
@@ -336,35 +339,25 @@ class Connection(Holding):
             unread: bytes that the server's HTTP parser has read past the request.
         """
         counters["sockets_opened"] += 1
-        self._open(transport, head, unread, self.hooks.opened)
-
-    def _open(
-        self,
-        transport: Transport,
-        data: bytes,
-        unread: bytes,
-        announce: Callable[[Any], None] | None = None,
-    ) -> None:
-        """Start to send and read.
-
-        Args:
-            transport: the transport that holds the socket.
-            data: bytes to send before all others.
-            unread: bytes to read before all others.
-            announce: sends the first message, before those that were held back.
-        """
         self._transport = transport
+        self._note_open()
+        if head:
+            transport.write(head)
+        if self.hooks.opened is not None:
+            self.hooks.opened(self)
+        if self._held is not None:
+            self._send_held(self._held)
+        self._start_reading(unread)
+
+    def _note_open(self) -> None:
         self._state = OPEN
         registry.open_sockets.add(self)
         if self.permit is not None:
             self.permit.is_open = True
-        if data:
-            transport.write(data)
-        if announce is not None:
-            announce(self)
-        if self._held is not None:
-            self._send_held(self._held)
-        transport.start()
+
+    def _start_reading(self, unread: bytes) -> None:
+        """Start to read, first the bytes that were read already."""
+        self._transport.start()
         if self in expiry.times:
             self._expect_expiry()
         if unread:
@@ -438,15 +431,28 @@ class Connection(Holding):
             self._framing = Compressor(self.codec.deflate)
 
     def adopted(self, transport: Transport, detached: Detached) -> None:
-        """Continue a detached socket: send its unsent bytes, then read its unread ones.
+        """Continue a detached socket: send its unsent bytes. ``resume()`` starts to read.
 
-        Group messages that were sent since it joined its groups here go out in between.
+        Meanwhile the socket joins its groups. It is held, so their messages follow.
 
         Args:
             transport: from ``adopt()`` of its class, which has called ``restore()``.
             detached: the detached socket that the transport was made from.
         """
-        self._open(transport, detached.unsent, detached.unread)
+        self._transport = transport
+        self._note_open()
+        self.hold()
+        if detached.unsent:
+            transport.write(detached.unsent)
+
+    def resume(self, unread: bytes) -> None:
+        """Start to read an adopted socket, and send what was held meanwhile.
+
+        Args:
+            unread: bytes to read before all others.
+        """
+        self.release()
+        self._start_reading(unread)
 
     def run(self, function: Callable[[], None]) -> None:
         """Run the view that owns this socket."""

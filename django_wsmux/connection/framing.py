@@ -90,6 +90,11 @@ class V1:
         self._inner = inner
         self._aliases: dict[str, str] | None = None
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The names that the client sees, by the group's own name, where they differ."""
+        return dict(self._aliases or ())
+
     def set_alias(self, group: str, alias: str) -> None:
         """Set the name that the client sees for a group."""
         if self._aliases is None:

@@ -7,6 +7,7 @@ greenlet borrowed from a pool.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from sys import getsizeof
 from typing import Final, NamedTuple, cast
 
@@ -155,6 +156,30 @@ class Inbox:
         elif not self._is_busy and (self._inbox or self._state > OPEN):
             self._is_busy = True
             self._transport.submit(self.take_turn)
+
+    def insert_turn(self, work: Callable[[], None]) -> bool:
+        """Call a function as a turn of an idle event view, before the messages that come later.
+
+        Args:
+            work: may wait; must not raise.
+
+        Returns:
+            False if the view is not idle: it handles a message, or one waits.
+        """
+        if self._is_busy or self._inbox or self._state != OPEN:
+            return False
+        self._is_busy = True
+        rest = [work]
+
+        def turn(message: str | bytes | None = None) -> bool:
+            if not rest:
+                return self.take_turn(message)
+            rest.pop()()
+            self._is_busy = bool(self._inbox) or self._state > OPEN
+            return self._is_busy
+
+        self._transport.submit(turn)
+        return True
 
     def take_turn(self, message: str | bytes | None = None) -> bool:
         """Run the view for one message, or for the close; return whether there is more.

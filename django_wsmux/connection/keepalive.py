@@ -11,6 +11,9 @@ in the order in which they entered it, and a sweep looks at no others.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from operator import itemgetter
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from . import expiry, guard
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["RETRY", "Keepalive"]
+
+_random: Final = SystemRandom()
 
 #: Seconds until the next sweep after one that failed.
 RETRY: Final = 1.0
@@ -51,6 +56,23 @@ class Keepalive:
         """Forget a connection."""
         self._pings.pop(connection, None)
         self._checks.pop(connection, None)
+
+    def spread(self, connections: Collection[Connection], now: float) -> float | None:
+        """Spread the pings of many connections that were added at the same time.
+
+        Args:
+            connections: connections that were added, and perhaps discarded.
+            now: as for ``add()``.
+
+        Returns:
+            The time at which the first of them falls due; ``None`` if none does.
+        """
+        pings = self._pings
+        for connection in connections:
+            if connection in pings:
+                pings[connection] = now + _random.random() * connection.options.ping_interval
+        self._pings = dict(sorted(pings.items(), key=itemgetter(1)))
+        return next(iter(self._pings.values()), None)
 
     def sweep(self, now: float) -> float | None:
         """Ping, give up or close connections that are due; return when to sweep again, if ever."""

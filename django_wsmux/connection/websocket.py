@@ -21,6 +21,7 @@ from ..protocol.frames import (
     encode,
     encode_message,
 )
+from ..protocol.handshake import V1 as SUBPROTOCOL
 from ..protocol.prepared import BARE, JSON, OPCODE, SingleMessage
 from . import client_ids, hub_thread
 from .connection import Connection
@@ -403,6 +404,26 @@ class WebSocket(Connection, _GeventWebSocketNames):
     def use_v1(self) -> None:
         """Send messages in frames of ``wsmux.v1`` from now on."""
         self._framing = V1(self._framing, client_ids.settle(self))
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The names that a client of ``wsmux.v1`` sees for groups, where they differ."""
+        return self._framing.aliases if type(self._framing) is V1 else {}
+
+    def restore_client(self, client_id: str | None, aliases: dict[str, str]) -> None:
+        """Give a socket that comes from another process the id of its client, and its aliases.
+
+        Args:
+            client_id: its ``known_client_id`` there.
+            aliases: its ``aliases`` there.
+        """
+        if client_id is None:
+            return
+        client_ids.restore(client_id, self, is_kept=self.subprotocol == SUBPROTOCOL)
+        if self.subprotocol == SUBPROTOCOL:
+            self._framing = V1(self._framing, client_id)
+            for group, alias in aliases.items():
+                self._framing.set_alias(group, alias)
 
     def name_group(self, group: str, alias: str) -> None:
         """Set the name that a client of ``wsmux.v1`` sees for a group."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["CannotMove", "Closed", "Control", "Failure", "Ping", "Pong", "Sink", "Violation"]
+__all__ = [
+    "CannotMove",
+    "Closed",
+    "Control",
+    "Failure",
+    "NeverMoves",
+    "Ping",
+    "Pong",
+    "Sink",
+    "Violation",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,10 @@ class Sink(Protocol):
 
 class CannotMove(Exception):
     """A connection cannot move to another process, or not now; the text gives the reason."""
+
+
+class NeverMoves(CannotMove):
+    """A connection cannot move to another process, now or later."""
 
 
 class Violation(Exception):

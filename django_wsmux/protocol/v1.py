@@ -214,6 +214,17 @@ class Brought:
             self.recovered[name] = None
         return position
 
+    def state(self) -> list[Any]:
+        """Return all of this as values of JSON, for ``restored()``."""
+        return [self.client_id, self.identity, self.recovered, self._positions, self._first]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Brought:
+        """Return what ``state()`` was called for."""
+        brought = cls(state[0], state[1])
+        brought.recovered, brought._positions, brought._first = state[2:]
+        return brought
+
     def note(self, name: str, recovered: bool | None) -> None:
         """Note whether the client gets all that followed the position of a group."""
         if name in self.recovered:

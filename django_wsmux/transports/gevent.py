@@ -16,7 +16,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ except ImportError:  # not compiled, or from an older version
         """Do nothing: without our C, ``send_message()`` checks the thread."""
 
 
-__all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "transport_for"]
+__all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "spread_pings", "transport_for"]
 
 # As hub.switch(), without a check for hooks that nothing here has (gevent 24.10 to 26.9).
 _switch: Final = greenlet.switch
@@ -80,6 +80,12 @@ class _Sweeper:
         """Wake at that time at the latest."""
         if self._timer is None or due < self._wakes_at:
             self._wake_at(due)
+
+    def spread(self, websockets: Collection[Connection]) -> None:
+        """Spread the pings of connections that have come from another process together."""
+        due = self.keepalive.spread(websockets, time.monotonic())
+        if due is not None:
+            self.wake_by(due)
 
     def stop(self) -> None:
         """Stop the timer."""
@@ -148,6 +154,11 @@ def disown() -> None:
     if _watchdog is not None:
         _watchdog.stop()
         _watchdog = None
+
+
+def spread_pings(websockets: Collection[Connection]) -> None:
+    """Spread the pings of sockets that have come from another process together."""
+    _sweeper.spread(websockets)
 
 
 def _keep_to_thread() -> None:

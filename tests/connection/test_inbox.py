@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from django.test import override_settings
 
 from django_wsmux.test import WebSocketClient
+
+from .conftest import Hooks
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
@@ -31,3 +36,27 @@ def test_two_that_wait(client: WebSocketClient) -> None:
         with pytest.raises(RuntimeError, match="already waiting for a message"):
             ws.send("listen")
         assert ws.close_code == 1011
+
+
+def test_inserted_turn(connect: Callable[..., Any]) -> None:
+    """A function runs as a turn of the view: messages wait for it."""
+    seen: list[object] = []
+    hooks = Hooks()
+    hooks.receive = lambda websocket, message: seen.append(message)  # type: ignore[attr-defined]
+    pair = connect(hooks)
+    pair.open()
+    pair.websocket.serve()
+
+    def work() -> None:
+        pair.websocket.message_received("later")
+        assert not pair.websocket.insert_turn(work)
+        seen.append("work")
+
+    assert pair.websocket.insert_turn(work)
+    pair.loop.run()
+    assert seen == ["work", "later"]
+    pair.websocket.message_received("last")
+    pair.loop.run()
+    assert seen[-1] == "last"
+    pair.transport.abort()
+    pair.loop.run()

@@ -124,3 +124,20 @@ def test_error_does_not_affect_others() -> None:
     keepalive.sweep(30)
     assert [peer.given_up for peer in peers] == [False, True, False, True]
     assert counters["internal_errors"] == before + 4
+
+
+def test_spread() -> None:
+    """Connections that came together are pinged at different times, within one interval."""
+    peers = [Peer() for _ in range(200)]
+    other = Peer()
+    keepalive = watched(other, *peers)
+    keepalive.discard(cast(Connection, peers.pop()))
+    due = keepalive.spread(cast(Any, peers), 0)
+    assert due is not None
+    assert 0 <= due < 20
+    keepalive.sweep(10)
+    early = sum(peer.pings for peer in peers)
+    assert 50 < early < 150
+    assert not other.pings
+    keepalive.sweep(20)
+    assert all(peer.pings == 1 for peer in (*peers, other))

@@ -51,6 +51,7 @@ def move(websocket, **limits):
     assert websocket.closed
     other = served(**limits)
     other.adopted(take(detached, other), detached)
+    other.resume(detached.unread)
     assert registry.open_sockets == {other}
     return other
 
@@ -145,6 +146,7 @@ peer.sendall(frame(0x81, b"hello"))
 gevent.sleep(0.01)
 assert not seen, "it reads before it is told to"
 other.adopted(carrier, detached)
+other.resume(detached.unread)
 other.deliver(PreparedMessage(1, b"later"))
 expected = b"".join(b"\\x81\\x7e" + (9000).to_bytes(2, "big") + each.encode() for each in texts)
 expected += b"\\x8a\\x03due\\x81\\x05group\\x81\\x05later"
@@ -222,6 +224,7 @@ assert not watched(fd)
 peer.sendall(frame(0x81, b"hello"))
 other = served()
 other.adopted(take(detached._replace(fd=copy), other), detached._replace(fd=copy))
+other.resume(detached.unread)
 with gevent.Timeout(30):
     while not seen:
         gevent.sleep(0.01)
