@@ -58,6 +58,10 @@ class _NoRequest:
 
 _NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
 
+#: Attributes of a view that do not move to another process: ``setup()`` and ``as_view()`` set them,
+#: and the new process sets its own.
+_NOT_CARRIED: Final = frozenset({"_options", "args", "head", "kwargs", "request", "websocket"})
+
 
 #: Attributes of consumers of Django Channels, with what to use instead.
 _HABITS: Final = {
@@ -78,10 +82,12 @@ _ARGUMENTS: Final = {
     "connect": ("request",),
     "disconnect": ("code", "reason"),
     "group_receive": ("message",),
+    "handover_state": (),
     "receive": ("message",),
     "receive_bytes": ("data",),
     "receive_json": ("value",),
     "receive_text": ("text",),
+    "restore_handover": ("state",),
     "form_invalid": ("form",),
     "form_valid": ("form",),
 }
@@ -133,6 +139,8 @@ class WebSocketView(View):
             is sent; a server does not. ``None`` declares nothing.
         keep_request: whether to keep ``self.request`` after ``connect()``. ``False`` saves some KiB
             per socket; only what ``connect()`` stored on ``self`` is available then.
+        handover: whether the open socket may move to another process, when this one ends because
+            of a deploy, say; see ``handover_state()``. ``False`` closes it with 1012.
     """
 
     websocket: WebSocket
@@ -144,11 +152,18 @@ class WebSocketView(View):
     refusals: str | None = None
     sends: ClassVar[Mapping[str, type[Any]] | None] = None
     keep_request = True
+    handover = True
 
     #: Define ``group_receive(self, message)`` to handle the messages of groups: the view is then
     #: called for each of them, as for ``receive()``, and the client gets only what the view sends.
     #: Without it the bytes go straight to the client, which is far cheaper.
     group_receive: Any = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if options:
+            # The new process has its own, perhaps changed ones.
+            self._options = options
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
@@ -156,8 +171,9 @@ class WebSocketView(View):
 
         Raises:
             TypeError: a method is async, has ``yield`` in it or takes other arguments; a string or
-                function is given where a list is expected; a dataclass in ``forms`` or ``sends``
-                has a type hint that is not supported; a form or dataclass has a field ``ref``.
+                function is given where a list is expected; ``handover`` is not a bool; a dataclass
+                in ``forms`` or ``sends`` has a type hint that is not supported; a form or dataclass
+                has a field ``ref``.
             ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
         """
         _check(cls, initkwargs)
@@ -283,6 +299,56 @@ class WebSocketView(View):
         """
         return self.groups
 
+    def handover_state(self) -> Any:
+        """Return what this view remembers, for a new view of its class in another process.
+
+        By default, the attributes of the view, except ``request``, ``args``, ``kwargs`` and
+        ``websocket``. They can be ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``,
+        ``list``, ``tuple``, ``set``, ``dict``, ``datetime``, ``date``, ``time``, ``timedelta``,
+        ``Decimal``, ``UUID``, ``Group``, and instances of models, which are read again from the
+        database. If there is a value of another type, the socket is closed with 1012.
+
+        This method must not wait, so it must not use the database, say.
+
+        Returns:
+            Any value of these types.
+
+        Example::
+
+            def handover_state(self):
+                return {"room": self.room.pk, "unsaved": self.draft.text}
+
+            def restore_handover(self, state):
+                self.room = Room.objects.get(pk=state["room"])
+                self.draft = Draft(state["unsaved"])
+        """
+        options = vars(self).get("_options", {})
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in _NOT_CARRIED and not (name in options and options[name] is value)
+        }
+
+    def restore_handover(self, state: Any) -> None:
+        """Go on in a new process, instead of ``connect()``; by default, set the attributes.
+
+        Groups, the client's id and the user have moved with the socket. ``self.request`` is made
+        again when it is used: the project's middleware runs for it a second time.
+
+        Args:
+            state: what ``handover_state()`` has returned in the old process. Its code may have been
+                older than this.
+
+        Raises:
+            Exception: any error closes the socket with 1012.
+        """
+        if not isinstance(state, dict):
+            raise TypeError(
+                f"{type(self).__qualname__}.handover_state() returned {type(state).__name__}: "
+                f"define restore_handover(state), too"
+            )
+        vars(self).update(state)
+
     # Methods to call
 
     def send(self, message: str | bytes) -> None:
@@ -314,6 +380,9 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         if isinstance(value, str) or callable(value):
             one = repr(value) if isinstance(value, str) else "..."
             raise TypeError(f"{view_class.__qualname__}.{name} = {value!r}: write {name} = [{one}]")
+    handover = options.get("handover", getattr(view_class, "handover", True))
+    if not isinstance(handover, bool):
+        raise TypeError(f"{view_class.__qualname__}.handover = {handover!r}: write True or False")
     hooks = {
         name
         for base in view_class.__mro__

@@ -87,6 +87,8 @@ HOOKS = [
     "disconnect",
     "group_receive",
     "get_groups",
+    "handover_state",
+    "restore_handover",
     "form_valid",
     "say_valid",
     "say_invalid",
@@ -164,6 +166,10 @@ def takes_any(self: Any, *args: Any, **kwargs: Any) -> None: ...
         ("receive", takes_two, r"is called with \(message\)"),
         ("receive", takes_channels, None),
         ("group_receive", takes_two, r"is called with \(message\)"),
+        ("handover_state", takes_self, None),
+        ("handover_state", takes_one, r"is called with \(\)"),
+        ("restore_handover", takes_one, None),
+        ("restore_handover", takes_self, r"is called with \(state\)"),
         ("say_valid", takes_self, r"is called with \(form\)"),
         ("form_valid", takes_two, r"is called with \(form\)"),
     ],
@@ -195,6 +201,17 @@ def test_value_instead_of_list(attribute: str, value: Any, text: str) -> None:
             WebSocketView.as_view(**{attribute: value})
     with pytest.raises(TypeError, match=r"write \['chat'\]"):
         websocket(subprotocols="chat")
+
+
+@pytest.mark.parametrize("value", [None, "no", 1, lambda self: True])
+def test_handover(value: Any) -> None:
+    """``handover`` is True or False, in the class or as an option."""
+    with pytest.raises(TypeError, match=r"Own.handover = .*: write True or False"):
+        own(WebSocketView, "handover", value).as_view()
+    with pytest.raises(TypeError, match=r"WebSocketView.handover = .*: write True or False"):
+        WebSocketView.as_view(handover=value)
+    own(WebSocketView, "handover", False).as_view()
+    WebSocketView.as_view(handover=False)
 
 
 def test_properties() -> None:
