@@ -329,7 +329,7 @@ export async function policy(tools, { group }) {
   const before = (await proxy.state()).handshakes;
   const pages = [await tools.tab(`/shared/${group}/1/`), await tools.tab(`/shared/${group}/2/`)];
   const header = (await fetch(`${origin}/shared/${group}/1/`)).headers.get("content-security-policy");
-  assert.match(header, /script-src 'nonce-[^ ]+';/);
+  assert.match(header, /script-src 'nonce-[^ ;]+'/);
   for (const page of pages) await isOpen(tools, page);
   await say(origin, group, "1");
   for (const page of pages) {
