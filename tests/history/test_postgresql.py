@@ -256,8 +256,14 @@ def session(server: PostgresServer, user: str = "postgres") -> Connection:
 
 
 def is_another(store: PostgresStore, old: Appended) -> bool:
-    """Return whether the server has another incarnation than that of a message."""
-    return is_available(store) and store.read(stream()).store != moment_of(old.epoch)[0]
+    """Return whether the server can be read and has another incarnation than that of a message.
+
+    One call finds out both: a server whose process was killed answers until it notices that.
+    """
+    try:
+        return store.read(stream()).store != moment_of(old.epoch)[0]
+    except BackendUnavailable:
+        return False
 
 
 def is_available(store: PostgresStore) -> bool:
@@ -488,10 +494,12 @@ class TestTables:
         """A connection that an administrator has ended is made again."""
         store = make_store(postgres_server, uuid.uuid4().hex)
         epoch = some(store.append(stream(), b"a")).epoch
+        others = "pid <> pg_backend_pid() AND backend_type = 'client backend'"
         postgres_server.ask(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
         )
+        count = f"SELECT count(*) FROM pg_stat_activity WHERE {others}"
+        wait_until_said(lambda: postgres_server.ask(count) == "0\n")
         wait_until_said(lambda: is_available(store))
         assert some(store.append(stream(), b"b"))[:2] == (epoch, 2)
 
