@@ -43,8 +43,7 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
         "ATOMIC_REQUESTS": True,
-        # Seconds that SQLite waits for a lock.
-        "OPTIONS": {"timeout": float(os.environ.get("TEST_DATABASE_TIMEOUT", 5))},
+        "OPTIONS": json.loads(os.environ.get("TEST_DATABASE_OPTIONS", "{}")),
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
