@@ -289,7 +289,9 @@ def ask_through(port: int, messages: dict[str, str], cut: Callable[[], object]) 
         names = ["wsmux.v1", entry(c=client_id)] if client_id else ["wsmux.v1"]
         with suppress(ConnectionClosed, EOFError, InvalidHandshake, OSError):
             url = f"ws://127.0.0.1:{port}/do/"
-            options: dict[str, Any] = {**LOCAL, "subprotocols": names, "close_timeout": 0.1}
+            # websockets 14.1 waits for ever if it closes while its queue is full.
+            options: dict[str, Any] = {**LOCAL, "max_queue": None, "close_timeout": 0.1}
+            options["subprotocols"] = names
             with connect(url, **options) as websocket:
                 client_id = read(websocket)["welcome"]["client"]
                 for ref in window:
