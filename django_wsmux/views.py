@@ -188,6 +188,13 @@ class WebSocketView(View):
         # A plain request has no socket; dispatch() answers it.
         self.websocket = getattr(request, "websocket", None)  # type: ignore[assignment]
 
+    @cached_property
+    def request(self) -> HttpRequest:  # type: ignore[override]
+        """The handshake; once the socket has moved to another process, made again at first use."""
+        hooks = self.websocket.hooks
+        assert isinstance(hooks, DjangoHooks)
+        return hooks.make_request(self.websocket)
+
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer the handshake; mixins such as ``LoginRequiredMixin`` run before."""
         if self.websocket is None:

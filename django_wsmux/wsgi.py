@@ -25,7 +25,7 @@ from . import conf
 from .exceptions import BackendMisconfigured
 from .groups import namespace
 from .handlers import databases
-from .handlers.handler import WebSocketHandler
+from .handlers.handler import WebSocketHandler, installed
 from .handlers.refusing import limit_lines, limit_security
 from .logs import get_logger
 from .monitoring import access_log, overview
@@ -99,6 +99,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
         outbox.install()
     request_logger.addFilter(limit_lines)
     handler = WebSocketHandler()
+    installed.append(handler)
     limit_security()
     return handler
 

@@ -37,6 +37,7 @@ from ..groups.identity import (
     anonymous,
     bearer_token,
     forget,
+    identify,
 )
 from ..groups.pubsub import members, pubsub
 from ..handlers.callables import require_arguments, require_done, require_plain
@@ -100,7 +101,7 @@ class FirstMessage:
             try:
                 # Keep the message out of variables: error pages show them.
                 identity = _checked(_find_in_message(self._lookup, websocket.receive()))
-                _identify(request, identity)
+                identify(request, identity)
                 assert isinstance(websocket.hooks, DjangoHooks)
                 if not websocket.hooks.identify(websocket):
                     return None
@@ -116,7 +117,7 @@ class FirstMessage:
             return view(request, *args, **kwargs)
 
         # Anonymous until then, whatever the cookies say, so it joins no group of their user either.
-        _identify(request, Identity(anonymous()))
+        identify(request, Identity(anonymous()))
         return _LateResponse(
             converse,
             subprotocols=_option(view, "subprotocols", ()),
@@ -163,7 +164,7 @@ def authentication(*authenticators: Any) -> Callable[[View], View]:
             finally:
                 forget(request)
             if identity is not None:
-                _identify(request, identity)
+                identify(request, identity)
             elif isinstance(chosen[-1], FirstMessage):
                 return chosen[-1].response(request, view, args, kwargs)
             return view(request, *args, **kwargs)
@@ -271,12 +272,6 @@ def _checked(found: Any) -> Identity:
     if user.is_authenticated and not getattr(user, "is_active", True):
         raise AuthenticationFailed("the user is not active")
     return identity
-
-
-def _identify(request: Any, identity: Identity) -> None:
-    """Set the request's user, as Django's middleware would."""
-    request.identity = identity
-    request.user = request._cached_user = identity.user
 
 
 def _refuse(request: HttpRequest, error: AuthenticationFailed) -> HttpResponse:

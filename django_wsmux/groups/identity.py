@@ -22,6 +22,7 @@ __all__ = [
     "anonymous",
     "bearer_token",
     "forget",
+    "identify",
     "session_user",
     "user_by_id",
 ]
@@ -60,6 +61,12 @@ class Identity:
         if not isinstance(self.user, auth.get_user_model()):
             return self.user  # an object of the authenticator's own, which is not stored
         return user_by_id(self.user.pk) or anonymous()
+
+
+def identify(request: Any, identity: Identity) -> None:
+    """Set the request's user, as Django's middleware would."""
+    request.identity = identity
+    request.user = request._cached_user = identity.user
 
 
 def anonymous() -> Any:

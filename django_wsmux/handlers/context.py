@@ -61,6 +61,9 @@ class RequestContext:
 
     __slots__ = ("_language", "_script_prefix", "_time_zone", "_urlconf")
 
+    #: Whether it has more than these four, which is made from a request.
+    has_values = False
+
     def __init__(
         self, script_prefix: str, time_zone: Any, language: str | None, urlconf: Any
     ) -> None:
@@ -120,6 +123,8 @@ class _ExtendedContext(RequestContext):
     """
 
     __slots__ = ("__weakref__", "_base", "_managers", "_values")
+
+    has_values = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
@@ -46,7 +46,10 @@ from .request import (
 )
 from .socket import DjangoHooks, admit_user
 
-__all__ = ["WebSocketHandler", "upgrade_required"]
+__all__ = ["WebSocketHandler", "installed", "upgrade_required"]
+
+#: The handlers of this process's applications, which all have the same middleware.
+installed: Final[list[WebSocketHandler]] = []
 
 
 @csrf_exempt
@@ -191,6 +194,8 @@ class WebSocketHandler(WSGIHandler):
             )
 
         def call(request: WebSocketRequest, *args: Any, **kwargs: Any) -> Any:
+            if request.taker is not None:
+                return request.taker.take(request)
             websocket = request.websocket
             permit = websocket.permit if websocket else None
             try:

@@ -47,6 +47,7 @@ __all__ = [
     "option_of",
     "refusal_response",
     "refusals_of",
+    "retry_after",
     "wants_close",
     "with_port",
 ]
@@ -134,7 +135,7 @@ def _leads_to_login(response: HttpResponseBase) -> bool:
     return target.path == login.path and len(hosts) < 2
 
 
-def _retry_after(response: HttpResponseBase, is_later: bool) -> float | None:
+def retry_after(response: HttpResponseBase, is_later: bool) -> float | None:
     """Return after how many seconds a client should try again (RFC 9110 section 10.2.3).
 
     Args:
@@ -176,7 +177,7 @@ def dismiss(
     if request.failure is not None and code == CloseCode.INTERNAL_ERROR:
         response.reason_phrase = request.failure
     is_later = code == CloseCode.TRY_AGAIN_LATER and subprotocol == handshake.V1
-    frames = dismissal.frames(code, refusal_reason(response), _retry_after(response, is_later))
+    frames = dismissal.frames(code, refusal_reason(response), retry_after(response, is_later))
     websocket = takeover.websocket_class(
         meta, dismissal.limits(conf.options()), DjangoHooks(request)
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HANDSHAKE_KEY",
+    "NO_BODY",
     "WebSocketRequest",
     "build_request",
     "foreign_request",
@@ -33,8 +34,8 @@ __all__ = [
 #: Key of the ``Handshake`` in its environ, until Django has created the request.
 HANDSHAKE_KEY: Final = "django_wsmux.handshake"
 
-# The body of every handshake.
-_NO_BODY: Final = io.BytesIO()
+#: The body of every handshake.
+NO_BODY: Final = io.BytesIO()
 
 # Prefixes of the server's own keys: sockets, parser, buffers, functions that refer to the request.
 _SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
@@ -55,21 +56,25 @@ class WebSocketRequest(WSGIRequest):
             returned accepts the handshake at once, except in an event view. ``None`` if the request
             is not a WebSocket handshake.
         identity: the user of a ticket or token; ``None`` if the user is that of the cookies.
+        is_handover: whether middleware runs over this request a second time, because the open
+            socket has moved to another process.
     """
 
     urlconf: Any
     websocket: WebSocket | None = None
     identity: Identity | None = None
     websocket_urlconf: Any = None
+    is_handover = False
 
     # For the handler: the handshake of this request, the response with which the view accepted it,
     # whether its origin or host was refused, whether a refusal is logged, and with DEBUG the error
-    # that the view raised.
+    # that the view raised; after a move, what is called instead of the view.
     handshake: Any = None
     accepted: SwitchingProtocols | None = None
     is_foreign = False
     is_refusal_logged = False
     failure: str | None = None
+    taker: Any = None
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
@@ -101,7 +106,7 @@ def trim(request: WebSocketRequest) -> None:
 
     Thousands of requests from the same few browsers are kept, so most of their headers are equal.
     """
-    request._stream = _NO_BODY
+    request._stream = NO_BODY
     state = request.__dict__
     # No response will carry messages any more: adding one is an error, so that none gets lost.
     state.pop("_messages", None)
@@ -127,7 +132,7 @@ def trim(request: WebSocketRequest) -> None:
         if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
     }
     request.META.pop("wsgi.websocket", None)
-    environ["wsgi.input"] = _NO_BODY
+    environ["wsgi.input"] = NO_BODY
     environ["wsgi.errors"] = sys.stderr
     environ["wsgi.websocket"] = websocket
     request.META = request.environ = websocket.environ = environ
@@ -185,7 +190,7 @@ def minimal_request(websocket: WebSocket, address: str) -> WebSocketRequest:
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": address,
         "QUERY_STRING": "",
-        "wsgi.input": _NO_BODY,
+        "wsgi.input": NO_BODY,
         "wsgi.errors": sys.stderr,
     }
     return WebSocketRequest(environ)

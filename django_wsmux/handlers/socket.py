@@ -75,6 +75,13 @@ class Acceptor(Protocol):
         """See ``Handshake``."""
 
 
+class Origin(Protocol):
+    """Makes the request of a socket that comes from another process: see ``remaking.Origin``."""
+
+    def request(self, websocket: WebSocket) -> WebSocketRequest:
+        """Return the request; wait for it."""
+
+
 class EventView(Protocol):
     """The methods of a ``WebSocketView`` that are called for its socket."""
 
@@ -114,6 +121,7 @@ class DjangoHooks(DefaultHooks):
         request_context: what is active in each call of the view, once it has accepted.
         address: address of the peer, or of the proxy if there is one; empty for a unix socket.
         opened_at: when the 101 was sent, by ``time.monotonic()``.
+        origin: makes the request of a socket that comes from another process.
     """
 
     __slots__ = (
@@ -121,6 +129,7 @@ class DjangoHooks(DefaultHooks):
         "address",
         "groups",
         "opened_at",
+        "origin",
         "request",
         "request_context",
         "session",
@@ -137,6 +146,7 @@ class DjangoHooks(DefaultHooks):
         self.session: SessionBase | None = None
         self.view: EventView | None = None
         self.request_context: RequestContext | None = None
+        self.origin: Origin | None = None
 
     # The handshake
 
@@ -183,6 +193,15 @@ class DjangoHooks(DefaultHooks):
             except BaseException as error:
                 self.fail(websocket, error)
         websocket.serve()
+
+    def make_request(self, websocket: WebSocket) -> WebSocketRequest:
+        """Return the request of a socket that comes from another process; wait for it.
+
+        Raises:
+            ConnectionClosed: the project's middleware refuses it now.
+        """
+        assert self.origin is not None
+        return self.origin.request(websocket)
 
     def identify(self, websocket: Connection) -> bool:
         """Join the groups of the user whom the first message has identified.
@@ -396,6 +415,8 @@ class DjangoHooks(DefaultHooks):
         """Reload the session, and the user when ``request.user`` is next used."""
         request = self.request
         if request is None:
+            if self.origin is not None and self.view is not None and self.view.keep_request:
+                return  # not made yet, so it will be new
             raise RuntimeError(
                 "refresh_user() needs a request, but a view with keep_request = False keeps none"
             )
