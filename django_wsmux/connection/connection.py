@@ -397,6 +397,14 @@ class Connection(Holding):
 
     # Moving to another process
 
+    def detach(self) -> Detached:
+        """Give up the socket so that another process can continue it.
+
+        Raises:
+            CannotMove: see ``Transport.detach()``.
+        """
+        return self._transport.detach()
+
     def detached(self) -> tuple[bytes, bytes, dict[str, Any]]:
         """Close this side of a socket that moves to another; called by ``Transport.detach()``.
 
@@ -413,7 +421,7 @@ class Connection(Holding):
         if self in registry.running_views:
             raise CannotMove("its view is running")
         if self._readiness is not None:
-            raise CannotMove("its fileno() is in use")
+            raise CannotMove("its fileno() is in use", is_final=True)
         if self._held is not None:
             raise CannotMove("messages of its groups are held back")
         unread, state = self.codec.state()

@@ -472,7 +472,7 @@ class Codec:
         """
         deflate, message, unread = self.deflate, self._message, b""
         if deflate is not None and (deflate.local_takeover or deflate.remote_takeover):
-            raise CannotMove("its compression keeps a context between messages")
+            raise CannotMove("its compression keeps a context between messages", is_final=True)
         if self._finished or self.is_discarding:
             raise CannotMove("it is closing")
         if self.large is not None:

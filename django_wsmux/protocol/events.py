@@ -72,7 +72,16 @@ class Sink(Protocol):
 
 
 class CannotMove(Exception):
-    """A connection cannot move to another process, or not now; the text gives the reason."""
+    """A connection cannot move to another process, or not now.
+
+    Args:
+        reason: completes a sentence: "it is closed".
+        is_final: it never can, so there is no use in trying later.
+    """
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
 
 
 class NeverMoves(CannotMove):

@@ -330,7 +330,7 @@ class MemoryTransport:
         Raises:
             CannotMove: always.
         """
-        raise CannotMove("it is in memory")
+        raise CannotMove("it is in memory", is_final=True)
 
     def close_after(self, timeout: float) -> None:
         """Do nothing: the peer answers a close frame at once."""

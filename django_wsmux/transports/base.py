@@ -113,7 +113,7 @@ class SocketTransport:
         Raises:
             CannotMove: always, unless a derived class supports it.
         """
-        raise CannotMove("this server's sockets cannot be moved")
+        raise CannotMove("this server's sockets cannot be moved", is_final=True)
 
     # Reading
 

@@ -392,7 +392,9 @@ class GeventTransport(SocketTransport):
         """
         stream, websocket, queue = self._stream, self._websocket, self._queue
         if not isinstance(stream, _socket.socket):
-            raise CannotMove("it is closed" if stream is None else "it is encrypted here")
+            raise CannotMove(
+                "it is closed" if stream is None else "it is encrypted here", is_final=True
+            )
         if self._waiter is not None:
             raise CannotMove("its view waits for a message")
         unread, pong, codec_state = websocket.detached()
