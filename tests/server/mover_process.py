@@ -125,6 +125,7 @@ def main() -> None:
             carrier = transport.GeventTransport.adopt(detached, websocket)
             websocket.serve()
             websocket.adopted(carrier, detached)
+            websocket.resume(detached.unread)
             return websocket
 
         def build(self, batch: dict[str, Any], records: list[dict[str, Any]]) -> list[object]:
