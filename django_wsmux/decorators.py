@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, overload
 
 from django.http import HttpRequest, HttpResponseBase
@@ -13,6 +13,7 @@ from .exceptions import BackendUnavailable
 from .groups.group import Group
 from .handlers.callables import note_result, require_arguments, require_done, require_plain
 from .handlers.refusing import check_refusals
+from .handlers.socket import DjangoHooks
 from .logs import LogLimit, get_logger
 from .responses import WebSocketResponse
 
@@ -153,16 +154,23 @@ def websocket_loop(
 
         @wraps(view)
         def loop(request: HttpRequest, websocket: WebSocket, *args: Any, **kwargs: Any) -> None:
-            while websocket.wait():
-                if (result := view(request, websocket, *args, **kwargs)) is not None:
-                    note_result(require_done(result, view), view)
+            hooks = websocket.hooks
+            assert isinstance(hooks, DjangoHooks)
+            hooks.loop(websocket, partial(call, request, websocket, *args, **kwargs))
 
-        return websocket(
+        def call(*args: Any, **kwargs: Any) -> None:
+            if (result := view(*args, **kwargs)) is not None:
+                note_result(require_done(result, view), view)
+
+        wrapper = websocket(
             subprotocols=subprotocols,
             compression=compression,
             refusals=refusals,
             realtime=realtime,
         )(loop)
+        # For a socket that comes from another process.
+        wrapper.call_for_message = call  # type: ignore[attr-defined]
+        return wrapper
 
     return decorate if view is None else decorate(view)
 

@@ -24,7 +24,7 @@ from django.utils.log import request_logger
 from . import conf
 from .exceptions import BackendMisconfigured
 from .groups import namespace
-from .handlers import databases
+from .handlers import databases, moving
 from .handlers.handler import WebSocketHandler, installed
 from .handlers.refusing import limit_lines, limit_security
 from .logs import get_logger
@@ -92,6 +92,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     _look_at_backend()
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
+    moving.install()
     overview.install()
     if conf.get("WEBSOCKET_OUTBOX"):
         from .groups import outbox

@@ -93,6 +93,11 @@ class Connection(Holding):
         return self._state > OPEN
 
     @property
+    def has_moved(self) -> bool:
+        """Whether the connection goes on in another process, or in another socket of this one."""
+        return self._state == CLOSED and self.close_code is None
+
+    @property
     def connecting(self) -> bool:
         """Whether the handshake is not accepted yet."""
         return self._state == CONNECTING
@@ -418,7 +423,7 @@ class Connection(Holding):
             raise CannotMove("it is not open")
         if self._inbox or self._is_busy:
             raise CannotMove("its view has messages to handle")
-        if self in registry.running_views:
+        if self in registry.running_views and self not in registry.between_calls:
             raise CannotMove("its view is running")
         if self._readiness is not None:
             raise CannotMove("its fileno() is in use", is_final=True)
@@ -428,6 +433,7 @@ class Connection(Holding):
         self._state = CLOSED
         # They are counted where they are parsed.
         self._bytes_in -= len(unread)
+        registry.running_views.discard(self)
         self._tell_of_close()
         self.connection_lost()
         return unread, self._due_pong(), state
@@ -448,8 +454,8 @@ class Connection(Holding):
             detached: the detached socket that the transport was made from.
         """
         self._transport = transport
+        self._hold_back()  # as before the 101: released once
         self._note_open()
-        self.hold()
         if detached.unsent:
             transport.write(detached.unsent)
 

@@ -20,6 +20,7 @@ __all__ = [
 #: Descriptions of the counters, by name.
 COUNTERS: Final = {
     "sockets_opened": "sockets opened",
+    "handover_failed": "moved sockets closed with 1012 because their view could not be restored",
     "handshakes_refused": "handshakes that did not end in an open socket",
     "refusals_closed": "handshakes refused by accepting them and closing at once with a code",
     "messages_received": "messages from peers that were passed to views",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ..protocol.events import NeverMoves
+from ..protocol.events import CannotMove
 from ..protocol.v1 import BROUGHT_KEY, Brought
 from .inbox import Traffic
 
@@ -20,17 +20,17 @@ def require_movable(websocket: Any) -> None:
     """Raise if a socket uses something that stays in this process.
 
     Raises:
-        NeverMoves: a helper of ``spawn()`` runs.
+        CannotMove: a helper of ``spawn()`` runs.
     """
     if websocket.close_keys(callable):
-        raise NeverMoves("a helper of spawn() runs")
+        raise CannotMove("a helper of spawn() runs", is_final=True)
 
 
 def pack(websocket: Any) -> dict[str, Any]:
     """Return what the socket takes along, as values of JSON.
 
     Raises:
-        NeverMoves: see ``require_movable()``.
+        CannotMove: see ``require_movable()``.
     """
     require_movable(websocket)
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)

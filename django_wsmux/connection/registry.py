@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any, Final, TypeVar
 
 __all__ = [
+    "between_calls",
     "close_all",
     "leave",
     "open_sockets",
@@ -28,6 +29,10 @@ open_sockets: set[Any] = set()
 
 #: Every socket with a view that is still running, whether the socket is open or not.
 running_views: set[Any] = set()
+
+
+#: Sockets of function views that wait for their next call and keep nothing meanwhile.
+between_calls: set[Any] = set()
 
 
 def leave(policy: Callable[[Any], None]) -> None:

@@ -15,9 +15,17 @@ from django.utils.crypto import salted_hmac
 
 from .. import conf
 from ..backends import from_url
+from ..backends.private_directory import PrivateDirectory
 from ..exceptions import BackendUnavailable
 
-__all__ = ["backend_problem", "doubts", "has_private_tmp", "namespace", "place"]
+__all__ = [
+    "backend_problem",
+    "doubts",
+    "has_private_tmp",
+    "namespace",
+    "place",
+    "private_directory",
+]
 
 #: Names of folders that contain a folder for each release.
 _HOLDERS: Final = frozenset({"builds", "deploys", "deployments", "releases", "versions"})
@@ -56,6 +64,16 @@ def backend_problem() -> BackendUnavailable | None:
 def place() -> str:
     """Return the directory or broker through which processes of this project communicate."""
     return from_url(conf.get("WEBSOCKET_BACKEND"), namespace=namespace()).place
+
+
+def private_directory() -> str:
+    """Make the directory of this project on this machine, if it is missing; return its path.
+
+    Raises:
+        BackendUnavailable: this is not possible.
+    """
+    url: str = conf.get("WEBSOCKET_BACKEND")
+    return PrivateDirectory(url if url.startswith("local:") else "local://", namespace()).make()
 
 
 def doubts() -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from types import NoneType
 from typing import Any, Final, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -30,9 +31,10 @@ from django.utils import timezone, translation
 from greenlet import getcurrent
 
 from .. import conf
+from ..protocol.events import CannotMove
 from ..server import agents, own_context
 
-__all__ = ["RequestContext", "current", "managed", "named"]
+__all__ = ["RequestContext", "current", "managed", "named", "restored"]
 
 Manager = Callable[[], AbstractContextManager[object]]
 
@@ -84,6 +86,19 @@ class RequestContext:
         if context is None:
             context = self._prepare(greenlet)
         return context.copy()
+
+    def state(self) -> list[Any]:
+        """Return language, time zone, script prefix and URLconf as values of JSON.
+
+        Raises:
+            CannotMove: the time zone or the URLconf is an object without a name.
+        """
+        zone, urlconf = getattr(self._time_zone, "key", None), self._urlconf
+        if zone is None:
+            raise CannotMove(f"its time zone {self._time_zone!r} has no name", is_final=True)
+        if not (urlconf is None or isinstance(urlconf, str)):
+            raise CannotMove(f"its URLconf {urlconf!r} has no name", is_final=True)
+        return [self._script_prefix, zone, self._language, urlconf]
 
     def enter(self, function: Callable[..., Result], *args: Any) -> Result:
         """Call a function with these values active, and return its result.
@@ -143,6 +158,10 @@ class _ExtendedContext(RequestContext):
             context.run(variable.set, value)
         return _Entering(context, self._managers) if self._managers else context
 
+    def state(self) -> list[Any]:
+        """Return language, time zone, script prefix and URLconf as values of JSON."""
+        return self._base.state()
+
     def with_managers(self, managers: tuple[Manager, ...]) -> RequestContext:
         """Return the same with these context managers."""
         return _ExtendedContext(self._base, self._values, managers)
@@ -187,6 +206,14 @@ def named() -> RequestContext:
         translation.get_language(),
         None if urlconf == settings.ROOT_URLCONF else urlconf,
     )
+
+
+@lru_cache(maxsize=256)
+def restored(
+    script_prefix: str, zone: str, language: str | None, urlconf: str | None
+) -> RequestContext:
+    """Return a context from the items of ``RequestContext.state()``."""
+    return _shared(script_prefix, ZoneInfo(zone), language, urlconf)
 
 
 def current() -> RequestContext:

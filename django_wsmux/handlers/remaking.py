@@ -15,26 +15,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-from django.contrib import auth
 from django.core.handlers.wsgi import get_script_name
 from django.urls import set_script_prefix
-from django.utils.functional import SimpleLazyObject
 
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
-from ..groups.identity import Identity, anonymous, identify, session_user, user_by_id
+from ..groups.identity import Identity, identify
 from ..logs import get_logger, suffix
 from ..protocol.environ import WIRE_PATH_KEY
 from ..responses import SwitchingProtocols, refusal_reason
 from ..server import own_context
-from . import context, databases, sessions, view_state
+from . import context, databases, sessions
 from .context import RequestContext
 from .handler import WebSocketHandler, installed
+from .identities import unpack_identity
 from .refusing import close_code, retry_after
 from .request import NO_BODY, WebSocketRequest, trim
 from .socket import DjangoHooks
 
-__all__ = ["Origin", "Refused", "pack_identity", "remake", "unpack_identity"]
+__all__ = ["Origin", "Refused", "remake"]
 
 logger = get_logger("django_wsmux.connection")
 
@@ -170,6 +169,20 @@ class Origin:
                 self._making = None
         return hooks.request
 
+    def restore_context(self, websocket: WebSocket) -> None:
+        """Set the context of the view, as the middleware makes it.
+
+        Raises:
+            ConnectionClosed: see ``request()``.
+        """
+        hooks = websocket.hooks
+        assert isinstance(hooks, DjangoHooks)
+        _, hooks.request_context = self.make(websocket)
+        if hooks.view is None or hooks.view.keep_request:
+            self.request(websocket)
+        else:
+            self._making = None
+
     def make(self, websocket: WebSocket) -> Made:
         """Return what ``remake()`` returns; callers at the same time get the same result.
 
@@ -250,43 +263,3 @@ def _outcome(function: Callable[[], Made]) -> tuple[Made | None, BaseException |
         return function(), None
     except BaseException as error:
         return None, error
-
-
-# The user of a ticket or token
-
-
-def pack_identity(identity: Identity) -> Any:
-    """Return the user of a ticket, token or first message as a value of JSON.
-
-    Raises:
-        CannotCarry: the user is an object that is not stored in a database.
-    """
-    user = identity.user
-    is_anonymous = getattr(user, "pk", None) is None and not user.is_authenticated
-    return [
-        None if is_anonymous else view_state.encode(user, "request.user"),
-        identity.session_key,
-    ]
-
-
-def unpack_identity(packed: Any) -> Identity:
-    """Return the identity; its user is read when it is used, as the user now is.
-
-    The user is an ``AnonymousUser`` if it is gone, is not active, or has signed out.
-    """
-    user, session_key = packed
-    return Identity(SimpleLazyObject(partial(_user, user, session_key)), session_key)
-
-
-def _user(packed: Any, session_key: str | None) -> Any:
-    if session_key is not None:
-        return session_user(session_key)
-    if packed is None:
-        return anonymous()
-    ((_, label, user_id),) = view_state.references(packed)
-    if label == auth.get_user_model()._meta.label:
-        return user_by_id(user_id) or anonymous()
-    try:
-        return view_state.decode(packed)
-    except view_state.Gone:
-        return anonymous()

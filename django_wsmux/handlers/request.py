@@ -26,8 +26,10 @@ __all__ = [
     "WebSocketRequest",
     "build_request",
     "foreign_request",
+    "joined_environ",
     "minimal_environ_of",
     "minimal_request",
+    "split_environ",
     "trim",
 ]
 
@@ -41,8 +43,21 @@ NO_BODY: Final = io.BytesIO()
 _SERVERS_OWN: Final = ("wsgi.", "gunicorn.")
 _PLAIN: Final = (str, int, tuple)
 
+# Types of the values of an environ that move to another process.
+_MOVES: Final = frozenset({str, int, float, bool, type(None)})
+
 # Keys whose values differ from socket to socket, so sharing them saves nothing.
-_UNIQUE: Final = frozenset({"HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "REMOTE_PORT", "QUERY_STRING"})
+_UNIQUE: Final = frozenset(
+    {
+        "HTTP_COOKIE",
+        "HTTP_SEC_WEBSOCKET_KEY",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "RAW_URI",
+        "REMOTE_PORT",
+        WIRE_PATH_KEY,
+    }
+)
 
 
 class WebSocketRequest(WSGIRequest):
@@ -140,6 +155,22 @@ def trim(request: WebSocketRequest) -> None:
 
 def _shared(key: str, value: Any) -> Any:
     return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
+
+
+def split_environ(environ: dict[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
+    """Return what another process needs of an environ: items that are equal for many, and others.
+
+    Objects of the server or of middleware stay: the middleware runs again there.
+    """
+    common = [
+        item for item in environ.items() if type(item[1]) in _MOVES and item[0] not in _UNIQUE
+    ]
+    return tuple(common), {key: environ[key] for key in _UNIQUE if key in environ}
+
+
+def joined_environ(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return an environ from the results of ``split_environ()`` in another process."""
+    return {**common, **own, "wsgi.input": NO_BODY, "wsgi.errors": sys.stderr}
 
 
 def minimal_environ_of(request: WebSocketRequest) -> dict[str, Any]:

@@ -7,10 +7,10 @@ socket. For the database, each message of an event view is like a request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
@@ -20,7 +20,7 @@ from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from .. import conf
-from ..connection import tracing
+from ..connection import registry, tracing
 from ..connection.connection import Connection
 from ..connection.counters import handled
 from ..connection.guard import notify
@@ -34,6 +34,7 @@ from ..groups.members import Key, prefix_of
 from ..groups.pubsub import members
 from ..logs import get_logger
 from ..protocol.environ import wire_path
+from ..protocol.events import CannotMove
 from ..protocol.frames import CloseCode
 from ..protocol.prepared import PreparedMessage
 from ..responses import (
@@ -48,10 +49,12 @@ from ..signals import websocket_closed
 from . import context, databases, resume, sessions
 from .callables import explain, note_result, require_done
 from .context import RequestContext
+from .identities import Kept, kept_of
+from .interfaces import Acceptor, EventView, Origin
 from .reporting import describe, note_late_response, report
 from .request import WebSocketRequest, minimal_environ_of, minimal_request
 
-__all__ = ["DjangoHooks", "EventView", "admit_user", "close_for"]
+__all__ = ["DjangoHooks", "admit_user", "close_for"]
 
 logger = get_logger("django_wsmux.connection")
 
@@ -61,57 +64,11 @@ Headers = Iterable[tuple[str, str]]
 _disconnecting: set[Connection] = set()
 
 
-class Acceptor(Protocol):
-    """Sends the 101 when a view uses the socket before returning.
-
-    Attributes:
-        joined: alias, position and ``recovered`` of each group that the socket joined before the
-            101; see ``Hooks.group_joined()``.
-    """
-
-    joined: dict[str, tuple[str | None, str | None, bool | None]]
-
-    def accept_early(self) -> None:
-        """See ``Handshake``."""
-
-
-class Origin(Protocol):
-    """Makes the request of a socket that comes from another process: see ``remaking.Origin``."""
-
-    def request(self, websocket: WebSocket) -> WebSocketRequest:
-        """Return the request; wait for it."""
-
-
-class EventView(Protocol):
-    """The methods of a ``WebSocketView`` that are called for its socket."""
-
-    keep_request: bool
-    subprotocols: Sequence[str]
-    compression: bool
-    #: Handles a group's message, if the view defines it.
-    group_receive: Any
-
-    def connect(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
-        """Decide on the handshake: ``None`` accepts."""
-
-    def receive(self, message: str | bytes) -> object:
-        """Handle a message."""
-
-    def disconnect(self, code: int, reason: str) -> object:
-        """Handle the close of the socket."""
-
-    def missed(self, group: Group) -> object:
-        """Handle messages of a group that the client will never get."""
-
-    def release_request(self) -> None:
-        """Drop the request."""
-
-
 class DjangoHooks(DefaultHooks):
     """What Django adds to one socket: ``connection.interfaces.Hooks``.
 
     Args:
-        request: the request of the handshake.
+        request: the request of the handshake; ``None`` if it was made in another process.
         handshake: opens the socket; ``None`` if the socket will never open.
 
     Attributes:
@@ -122,12 +79,14 @@ class DjangoHooks(DefaultHooks):
         address: address of the peer, or of the proxy if there is one; empty for a unix socket.
         opened_at: when the 101 was sent, by ``time.monotonic()``.
         origin: makes the request of a socket that comes from another process.
+        kept: what is left of the request in a socket that keeps none.
     """
 
     __slots__ = (
         "_handshake",
         "address",
         "groups",
+        "kept",
         "opened_at",
         "origin",
         "request",
@@ -139,14 +98,15 @@ class DjangoHooks(DefaultHooks):
     address: str
     opened_at: float
 
-    def __init__(self, request: WebSocketRequest, handshake: Acceptor | None = None) -> None:
-        self.request: WebSocketRequest | None = request
+    def __init__(self, request: WebSocketRequest | None, handshake: Acceptor | None = None) -> None:
+        self.request = request
         self._handshake = handshake
         self.groups: tuple[Key, ...] = ()
         self.session: SessionBase | None = None
         self.view: EventView | None = None
         self.request_context: RequestContext | None = None
         self.origin: Origin | None = None
+        self.kept: Kept | None = None
 
     # The handshake
 
@@ -231,7 +191,15 @@ class DjangoHooks(DefaultHooks):
         view, request = self.view, self.request
         assert view is not None
         assert request is not None
-        environ = minimal_environ_of(request)
+        around = self.request_context
+        # What middleware has set in the context can only be set again with all headers.
+        is_minimal = around is None or not around.has_values
+        environ = minimal_environ_of(request) if is_minimal else websocket.environ
+        if self.groups or request.websocket_urlconf is not None or request.identity is not None:
+            try:
+                self.kept = kept_of(self)
+            except CannotMove:
+                view.handover = False
         self._detach_request(websocket)
         websocket.environ = environ
         view.release_request()
@@ -260,7 +228,7 @@ class DjangoHooks(DefaultHooks):
                 note_result(answer, response.conversation)
                 websocket.close()
         finally:
-            if not is_served:
+            if not is_served and not websocket.has_moved:
                 # Killed: the process is stopping.
                 websocket.close(CloseCode.SERVICE_RESTART)
                 self.end(websocket)
@@ -270,6 +238,40 @@ class DjangoHooks(DefaultHooks):
         if isinstance(answer, SwitchingProtocols):
             self.surround(answer)
         return answer
+
+    # Moving to another process
+
+    def take_turn(self, websocket: Connection, work: Callable[[], object]) -> None:
+        """Run a function like the handling of a message."""
+        self._in_view(websocket, lambda _: work(), None)
+
+    def let_go(self, websocket: WebSocket) -> None:
+        """Free what belongs to a socket that has moved to another process."""
+        self.view = None
+        self._detach_request(websocket)
+
+    def converse(self, websocket: WebSocket, conversation: Conversation) -> None:
+        """Run the conversation of a function view that has begun in another process."""
+        response = WebSocketResponse(conversation)
+        assert self.request_context is not None
+        response.request_context = self.request_context
+        websocket.run(lambda: self._run_view(websocket, response))
+
+    def loop(self, websocket: WebSocket, call: Callable[[], object]) -> None:
+        """Call a function view whenever a message waits, until the socket closes.
+
+        Args:
+            websocket: the socket.
+            call: calls the view, which receives the message.
+        """
+        while True:
+            registry.between_calls.add(websocket)
+            try:
+                if not websocket.wait():
+                    return
+            finally:
+                registry.between_calls.discard(websocket)
+            call()
 
     def end(self, websocket: WebSocket) -> None:
         """Send ``websocket_closed``: the view is done with the socket."""

@@ -10,7 +10,6 @@ __all__ = [
     "Closed",
     "Control",
     "Failure",
-    "NeverMoves",
     "Ping",
     "Pong",
     "Sink",
@@ -82,10 +81,6 @@ class CannotMove(Exception):
     def __init__(self, reason: str, *, is_final: bool = False) -> None:
         super().__init__(reason)
         self.is_final = is_final
-
-
-class NeverMoves(CannotMove):
-    """A connection cannot move to another process, now or later."""
 
 
 class Violation(Exception):

@@ -7,6 +7,7 @@ without limits.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from threading import Lock
@@ -18,7 +19,16 @@ from ..protocol.handshake import Refusal
 from ..protocol.options import Options
 from .refusals import note
 
-__all__ = ["FULL_USER", "RETRY_AFTER", "Permit", "acquire", "address_of", "admit_user", "disown"]
+__all__ = [
+    "FULL_USER",
+    "RETRY_AFTER",
+    "Permit",
+    "acquire",
+    "address_of",
+    "admit_user",
+    "disown",
+    "readmit",
+]
 
 logger = get_logger("django_wsmux.handshake")
 
@@ -39,15 +49,17 @@ class Permit:
     """The permission for one WebSocket, which counts for the limits.
 
     Attributes:
+        address: what it counts for, as an address; ``None`` without that limit.
+        user: what it counts for, as a user; ``None`` without that limit, or if no user is known.
         is_open: an open socket holds the permit, and releases it when its descriptor is closed.
         is_refused: the user has reached the limit.
     """
 
-    __slots__ = ("_address", "_is_taken", "_user", "is_open", "is_refused")
+    __slots__ = ("_is_taken", "address", "is_open", "is_refused", "user")
 
     def __init__(self, address: str | None) -> None:
-        self._address = address
-        self._user: str | None = None
+        self.address = address
+        self.user: str | None = None
         self._is_taken = True
         self.is_open = self.is_refused = False
 
@@ -59,8 +71,8 @@ class Permit:
                 return
             self._is_taken = False
             _count -= 1
-            _remove(_addresses, self._address)
-            _remove(_users, self._user)
+            _remove(_addresses, self.address)
+            _remove(_users, self.user)
 
 
 # For servers with threads; greenlets do not switch here.
@@ -133,6 +145,23 @@ def _take_place(address: str | None, most: int | None, per_address: int | None) 
     return None
 
 
+def readmit(address: str | None, user: str | None) -> Permit:
+    """Return a permit for a socket that comes from another process, whatever the limits are.
+
+    Args:
+        address: the ``address`` of its permit there.
+        user: the ``user`` of its permit there.
+    """
+    global _count
+    permit = Permit(address)
+    permit.user = user
+    with _lock:
+        _count += 1
+        _add(_addresses, address, sys.maxsize)
+        _add(_users, user, sys.maxsize)
+    return permit
+
+
 def admit_user(permit: Permit, user: str, limit: int, path: str) -> bool:
     """Count a handshake for its user; return whether the limit allows it.
 
@@ -143,10 +172,10 @@ def admit_user(permit: Permit, user: str, limit: int, path: str) -> bool:
         path: the quoted path, for the log.
     """
     with _lock:
-        if permit._user is not None:
+        if permit.user is not None:
             return True  # asked again
         if _add(_users, user, limit):
-            permit._user = user
+            permit.user = user
             return True
     permit.is_refused = True
     reason = f"WEBSOCKET_MAX_SOCKETS_PER_USER ({limit}) is reached by user {quote(user)}"

@@ -19,8 +19,9 @@ class Mover(Protocol):
     All dictionaries are values of JSON. A websocket is a ``Connection``.
     """
 
-    #: The directory for the sockets of ``offers.py``; only this user can enter it.
-    directory: str
+    @property
+    def directory(self) -> str:
+        """The directory for the sockets of ``offers.py``; only this user can enter it."""
 
     # In the process that gives
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import getcurrent
 
+from ..connection.interfaces import Detached
 from ..connection.websocket import WebSocket
 from . import forks, own_context, patching
 from .refusals import is_wsgiref
@@ -40,9 +42,11 @@ __all__ = [
     "GunicornTakeover",
     "PyWSGITakeover",
     "Takeover",
+    "adopt",
     "find",
     "install_hook",
     "rejects_body",
+    "spread_pings",
     "why_not",
 ]
 
@@ -109,6 +113,25 @@ class Takeover:
         If so, the connection ends with the response: the server would read the body as a request.
         """
         return False
+
+
+def adopt(detached: Detached, websocket: Connection) -> Transport:
+    """Return the transport of a socket that comes from another process; it does not read yet.
+
+    Args:
+        detached: the socket there; the transport becomes the owner of its descriptor.
+        websocket: the socket that continues it.
+    """
+    from ..transports.gevent import GeventTransport
+
+    return GeventTransport.adopt(detached, websocket)
+
+
+def spread_pings(websockets: Collection[Connection]) -> None:
+    """Spread the pings of sockets that have come from another process together."""
+    from ..transports import gevent
+
+    gevent.spread_pings(websockets)
 
 
 class GunicornTakeover(Takeover):

@@ -115,6 +115,9 @@ _sweeper = _Sweeper()
 # The greenlets that handle the messages of event views; created with the first connection.
 _handlers: HandlerPool | None = None
 
+# The epoll of the loop; created with the first socket that moves to another process.
+_epoll: Any = None
+
 # Finds views that block the hub, if the setting asks for it.
 _watchdog: Watchdog | None = None
 
@@ -144,8 +147,9 @@ def _close_and_wait(process: int) -> None:
 
 def disown() -> None:
     """Give up the keepalive, pool and watchdog of the parent, in a forked child."""
-    global _sweeper, _handlers, _watchdog
+    global _sweeper, _handlers, _watchdog, _epoll
     hub_thread.forget()
+    _epoll = None  # the loop has another one now
     _sweeper.stop()
     _sweeper = _Sweeper()
     if _handlers is not None:
@@ -174,9 +178,12 @@ def _unregister(loop: Any, descriptor: int) -> None:
     libev leaves that to the kernel, which removes a file only when its last copy is closed, and
     reports its events until then.
     """
-    epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
-    with contextlib.closing(epoll), contextlib.suppress(OSError):  # it was never registered
-        epoll.unregister(descriptor)
+    global _epoll
+    if _epoll is None:
+        # A copy of the loop's descriptor, since the object closes its own.
+        _epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
+    with contextlib.suppress(OSError):  # it was never registered
+        _epoll.unregister(descriptor)
 
 
 class GeventTransport(SocketTransport):
@@ -395,7 +402,8 @@ class GeventTransport(SocketTransport):
             raise CannotMove(
                 "it is closed" if stream is None else "it is encrypted here", is_final=True
             )
-        if self._waiter is not None:
+        waiter = self._waiter
+        if waiter is not None and websocket not in registry.between_calls:
             raise CannotMove("its view waits for a message")
         unread, pong, codec_state = websocket.detached()
         unsent = (b"" if queue is None else queue.rest()) + pong
@@ -404,6 +412,10 @@ class GeventTransport(SocketTransport):
         self._stream = self._queue = self._websocket = None
         self.unsent = 0
         self._note_progress()
+        self._waiter = None
+        if waiter is not None:
+            # Ends the view, which another process calls for the next message.
+            self._hub.loop.run_callback(waiter.throw)
         fd = stream.detach()
         if sys.platform == "linux":
             _unregister(self._hub.loop, fd)

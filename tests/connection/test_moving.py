@@ -10,7 +10,7 @@ import pytest
 
 from django_wsmux.connection import client_ids, moving
 from django_wsmux.connection.interfaces import Detached
-from django_wsmux.protocol.events import NeverMoves
+from django_wsmux.protocol.events import CannotMove
 from django_wsmux.protocol.v1 import BROUGHT_KEY, Brought
 from django_wsmux.testing.memory import MemoryTransport
 
@@ -88,7 +88,7 @@ def test_helper(connect: Connect) -> None:
     old = connect()
     old.open()
     old.websocket.on_close(print, print)
-    with pytest.raises(NeverMoves, match="helper"):
+    with pytest.raises(CannotMove, match="helper"):
         moving.pack(old.websocket)
 
 

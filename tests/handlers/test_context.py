@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -13,7 +14,9 @@ from django.test import RequestFactory, override_settings
 from django.urls import get_script_prefix
 from django.utils import timezone, translation
 
-from django_wsmux.handlers.context import RequestContext, current, managed
+from django_wsmux.handlers.context import RequestContext, current, managed, restored
+from django_wsmux.protocol.events import CannotMove
+from django_wsmux.server import own_context
 
 variable: ContextVar[str] = ContextVar("variable", default="outside")
 
@@ -82,3 +85,30 @@ def test_error() -> None:
     surroundings = RequestContext("/", timezone.get_default_timezone(), None, None)
     with pytest.raises(ZeroDivisionError):
         surroundings.enter(lambda: 1 / 0)
+
+
+def test_state() -> None:
+    """Language, time zone, prefix and URLconf can be written down and made again."""
+    around = RequestContext("/site/", ZoneInfo("Europe/Paris"), "de", "tests.urls")
+    again = restored(*json.loads(json.dumps(around.state())))
+    assert again.state() == around.state()
+    assert not again.has_values
+    assert again.enter(active)[:3] == ("de", "Europe/Paris", "/site/")
+    for odd in (
+        RequestContext("/", timezone.get_fixed_timezone(60), "de", None),
+        RequestContext("/", ZoneInfo("UTC"), "de", object()),
+    ):
+        with pytest.raises(CannotMove, match="no name"):
+            odd.state()
+
+
+def test_has_values() -> None:
+    """Context variables and context managers are not written down."""
+
+    def inside() -> RequestContext:
+        variable.set("mine")
+        return current()
+
+    found = own_context.new().run(inside)
+    assert found.has_values
+    assert found.state() == own_context.new().run(current).state()

@@ -26,7 +26,8 @@ from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups.identity import Identity
 from django_wsmux.handlers import context, remaking
 from django_wsmux.handlers.handler import WebSocketHandler, installed
-from django_wsmux.handlers.remaking import Origin, pack_identity, unpack_identity
+from django_wsmux.handlers.identities import pack_identity, unpack_identity
+from django_wsmux.handlers.remaking import Origin
 from django_wsmux.handlers.socket import DjangoHooks
 from django_wsmux.handlers.view_state import CannotCarry
 from django_wsmux.protocol.environ import wire_path

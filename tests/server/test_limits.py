@@ -122,3 +122,16 @@ class TestAddressOf:
         (record,) = caplog.records
         assert "WEBSOCKET_TRUSTED_PROXIES is 0" in record.getMessage()
         assert "it is not limited" in record.getMessage()
+
+
+def test_readmitted() -> None:
+    """A socket from another process counts, but no limit refuses it."""
+    options = Options(max_sockets=1, max_sockets_per_address=1, max_sockets_per_user=1)
+    first = take(options)
+    assert admit_user(first, "7", 1, "/")
+    moved = limits.readmit(first.address, first.user)
+    assert places() == (2, {"192.0.2.1": 2}, {"7": 2})
+    first.release()
+    assert refusal(options) == "503 Service Unavailable"
+    moved.release()
+    limits.readmit(None, None).release()
