@@ -278,10 +278,8 @@ class _Decoder:
         if len(value) == 1:
             ((tag, content),) = value.items()
             if tag[:1] == "$":
-                decoder = _DECODERS.get(tag)
-                if decoder is None:
-                    raise ValueError(f"unknown tag {tag} in the state of a view")
-                return decoder(self, content)
+                _require_known(tag)
+                return _DECODERS[tag](self, content)
         return {key: self.decode(each) for key, each in value.items()}
 
     def model(self, content: Any) -> Any:
@@ -322,14 +320,30 @@ def references(packed: Any) -> set[Reference]:
         ValueError: the value is not from ``pack()``, or names a model that does not exist.
     """
     found: set[Reference] = set()
-
-    def note(reference: Reference) -> Reference:
-        _model(reference[1])
-        found.add(reference)
-        return reference  # hashable, like the instance
-
-    _Decoder(note).decode(packed)
+    _note(packed, found)
     return found
+
+
+def _note(packed: Any, found: set[Reference]) -> None:
+    """Add the references in a packed value, without decoding the rest."""
+    if type(packed) is list:
+        for each in packed:
+            _note(each, found)
+    elif type(packed) is dict:
+        for key, each in packed.items():
+            if key == "$model":
+                alias, label, pk = each
+                _model(label)
+                found.add((alias, label, decode(pk)))
+            elif key[:1] == "$":
+                _require_known(key)
+            if type(each) in (list, dict):
+                _note(each, found)
+
+
+def _require_known(tag: str) -> None:
+    if tag not in _DECODERS:
+        raise ValueError(f"unknown tag {tag} in the state of a view")
 
 
 def _model(label: str) -> type[Model]:
