@@ -33,17 +33,16 @@ from .refusing import close_code, retry_after
 from .request import NO_BODY, WebSocketRequest, trim
 from .socket import DjangoHooks
 
-__all__ = ["Origin", "Refused", "remake"]
+__all__ = ["Made", "Making", "Origin", "Refused", "outcome", "remake"]
 
 logger = get_logger("django_wsmux.connection")
 
 Made = tuple[WebSocketRequest, RequestContext]
 Result = TypeVar("Result")
 
-#: Seconds for which the middleware is asked again if it answers with 429 or 503, and the least
-#: time from one answer to the next call.
-PATIENCE: Final = 60.0
+#: The shortest and the longest time in seconds until the middleware is asked again.
 _PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
 
 
 class Refused(Exception):
@@ -131,7 +130,7 @@ def remake(
     return taker.made
 
 
-class _Making(Protocol):
+class Making(Protocol):
     """A greenlet that makes a request."""
 
     def get(self) -> tuple[Made | None, BaseException | None]:
@@ -144,14 +143,19 @@ class Origin:
     Args:
         urlconf: see ``remake()``.
         identity: from ``pack_identity()``; ``None`` if the user is that of the cookies.
+
+    Attributes:
+        patience: for how many seconds the middleware is asked again if it answers with 429 or 503.
     """
 
     __slots__ = ("_making", "identity", "urlconf")
 
+    patience = 60.0
+
     def __init__(self, urlconf: Any = None, identity: Any = None) -> None:
         self.urlconf = urlconf
         self.identity = identity
-        self._making: _Making | None = None
+        self._making: Making | None = None
 
     def request(self, websocket: WebSocket) -> WebSocketRequest:
         """Return the request of a socket, made by the first caller; wait for it.
@@ -199,7 +203,7 @@ class Origin:
 
     def _make(self, websocket: WebSocket) -> Made:
         identity = None if self.identity is None else unpack_identity(self.identity)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self.patience
         while True:
             try:
                 return self._remake(websocket, identity)
@@ -212,7 +216,7 @@ class Origin:
                         logger.info("%r is closed with %d: %s", websocket, refused.code, why)
                     websocket.close(refused.code, refused.reason)
                     raise ConnectionClosed(refused.code, refused.reason) from refused
-            self.pause(min(max(pause, _PAUSE), PATIENCE))
+            self.pause(min(max(pause, _PAUSE), _LONGEST_PAUSE))
 
     def _remake(self, websocket: WebSocket, identity: Identity | None) -> Made:
         databases.begin_handshake()
@@ -235,29 +239,26 @@ class Origin:
         """The handler that has the middleware."""
         return installed[-1]
 
-    @staticmethod
-    def run(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call the function in a new context."""
         return own_context.new().run(partial(function, *args, **kwargs))
 
-    @staticmethod
-    def start(function: Callable[[], Made]) -> _Making:
+    def start(self, function: Callable[[], Made]) -> Making:
         """Start the function in a greenlet of its own."""
         # Imported only now: processes without greenlets need no hub.
         import gevent
 
-        making: _Making = gevent.spawn(_outcome, function)
+        making: Making = gevent.spawn(outcome, function)
         return making
 
-    @staticmethod
-    def pause(seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Wait, in the greenlet of ``start()``."""
         import gevent
 
         gevent.sleep(seconds)
 
 
-def _outcome(function: Callable[[], Made]) -> tuple[Made | None, BaseException | None]:
+def outcome(function: Callable[[], Made]) -> tuple[Made | None, BaseException | None]:
     """Return result or error of a function, so that the hub does not print the error."""
     try:
         return function(), None

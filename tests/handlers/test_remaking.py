@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -33,6 +36,7 @@ from django_wsmux.handlers.view_state import CannotCarry
 from django_wsmux.protocol.environ import wire_path
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
+from tests.support import ROOT
 
 Response = Callable[[HttpRequest], HttpResponse]
 
@@ -308,7 +312,7 @@ def test_later(client: WebSocketClient, status: int, monkeypatch: pytest.MonkeyP
         return get_response(request) if refuse is None else refuse(get_response, request)
 
     pauses: list[float] = []
-    monkeypatch.setattr(Origin, "pause", pauses.append)
+    monkeypatch.setattr(Origin, "pause", lambda self, seconds: pauses.append(seconds))
     ws, view = opened(client)
     behaviour.append(later)
     moved(view)
@@ -323,13 +327,13 @@ def test_later(client: WebSocketClient, status: int, monkeypatch: pytest.MonkeyP
 def test_pause() -> None:
     """A pause lets others run."""
     others = gevent.spawn(lambda: "ran")
-    Origin.pause(0.01)
+    Origin().pause(0.01)
     assert others.value == "ran"
 
 
 def test_too_late(client: WebSocketClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the end such a refusal closes the socket, too."""
-    monkeypatch.setattr(remaking, "PATIENCE", -1.0)
+    monkeypatch.setattr(Origin, "patience", 0.0)
     ws, view = opened(client)
     behaviour.append(answer(503))
     moved(view)
@@ -535,3 +539,90 @@ def test_signed_out(client: WebSocketClient) -> None:
     assert unpack_identity(packed).user == ann
     client.logout()
     assert unpack_identity(packed).user == AnonymousUser()
+
+
+#: A patched process like gunicorn's, with a view that uses its request inside a transaction.
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import django
+import gevent
+from django.conf import settings
+settings.configure(
+    ALLOWED_HOSTS=["testserver"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+    INSTALLED_APPS=["django_wsmux"],
+    MIDDLEWARE=["__main__.middleware"],
+    ROOT_URLCONF="__main__",
+    WEBSOCKET_BACKEND="memory://",
+    WEBSOCKET_URLCONF="__main__",
+)
+django.setup()
+from django.db import DatabaseError, connection, transaction
+from django.test import RequestFactory
+from django.urls import path
+from django_wsmux import conf
+from django_wsmux.connection.websocket import WebSocket
+from django_wsmux.handlers.handler import WebSocketHandler, installed
+from django_wsmux.handlers.remaking import Origin
+from django_wsmux.handlers.socket import DjangoHooks
+from django_wsmux.views import WebSocketView
+from tests.support import ROOT
+
+used = []
+
+def middleware(get_response):
+    def handle(request):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            used.append((connection.connection, connection.in_atomic_block))
+            try:
+                cursor.execute("SELECT * FROM nothing")
+            except DatabaseError:
+                request.failed = True
+        return get_response(request)
+    return handle
+
+urlpatterns = [path("board/", WebSocketView.as_view())]
+installed.append(WebSocketHandler())
+
+def is_open(raw):
+    try:
+        raw.execute("SELECT 1")
+    except Exception as error:
+        assert "closed" in str(error), error
+        return False
+    return True
+
+def view():
+    hooks = DjangoHooks(None)
+    websocket = WebSocket(RequestFactory().get("/board/").META, conf.options(), hooks)
+    hooks.origin = Origin()
+    view = WebSocketView()
+    view.websocket = websocket
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE mine (number INTEGER)")
+            assert view.request.failed
+            cursor.execute("INSERT INTO mine VALUES (1)")
+    ((raw, is_atomic),) = used
+    assert raw is not connection.connection
+    assert not is_atomic
+    assert is_open(connection.connection)
+    while is_open(raw):
+        gevent.sleep(0.005)
+
+gevent.spawn(view).get()
+"""
+
+
+def test_connections(tmp_path: Path) -> None:
+    """Middleware has a connection of its own, outside of the view's transaction, that is closed."""
+    result = subprocess.run(
+        [sys.executable, "-c", PATCHED, str(tmp_path / "db.sqlite3")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
