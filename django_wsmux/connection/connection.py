@@ -454,8 +454,8 @@ class Connection(Holding):
             detached: the detached socket that the transport was made from.
         """
         self._transport = transport
-        self._hold_back()  # as before the 101: released once
         self._note_open()
+        self.hold()
         if detached.unsent:
             transport.write(detached.unsent)
 

@@ -28,6 +28,7 @@ from .handler import (
     WebSocketClientHandler,
     connections_kept,
 )
+from .handover import Handover
 from .histories import forget_histories, positions_of
 from .memory import Loop, current_loop
 from .memory_client import MemoryPeer
@@ -320,6 +321,55 @@ class ClientWebSocket:
         """
         brought = self._exchange.brought
         return {} if brought is None else dict(brought.recovered)
+
+    # Moving
+
+    def handover(self) -> None:
+        """Move the socket, as a deploy does: see ``WebSocketView.handover_state()``.
+
+        The state of the view goes through JSON to a new view. ``connect()`` and ``disconnect()``
+        are not called. The request is made again when the view uses it; if middleware refuses it,
+        the socket is closed.
+
+        Example::
+
+            with self.client.websocket("/board/") as ws:
+                ws.send("first")
+                ws.handover()
+                ws.send("second")
+                self.assertReceives(ws, "first second")
+
+        Raises:
+            AssertionError: the socket cannot move. The message gives the reason, such as the
+                attribute of the view that is of a type that does not move.
+            ConnectionClosed: the socket is closed.
+            Exception: what ``restore_handover()`` raised; the socket is closed with 1012.
+        """
+        self._take_turns()
+        self._require_open()
+        transport = self._peer.transport
+        assert transport is not None
+        websocket = transport.websocket
+        assert isinstance(websocket, WebSocket)
+        handler = self._client.handler
+        assert isinstance(handler, WebSocketClientHandler)
+        assert handler.sockets is not None
+        handover = Handover(websocket, self._exchange, handler.sockets)
+        errors: list[Exception] = []
+
+        def restore() -> None:
+            try:
+                handover.restore()
+            except ConnectionClosed:
+                pass  # the middleware has refused the request
+            except Exception as error:
+                errors.append(error)
+                websocket.close(CloseCode.SERVICE_RESTART, "service restart")
+
+        transport.spawn(restore)
+        self._take_turns()
+        if errors:
+            raise errors[0]
 
     def finish(self) -> None:
         """Close the socket and end its view; the end of a ``with`` block calls it."""

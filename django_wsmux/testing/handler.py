@@ -69,6 +69,10 @@ class Exchange:
         self._started: list[tuple[str, list[tuple[str, str]]]] = []
         self._body: Iterable[bytes] = ()
 
+    def lend_connections(self) -> None:
+        """Let the current greenlet use the connections of the test."""
+        self._loan.begin()
+
     def begin(self, application: Any, environ: dict[str, Any]) -> None:
         """Schedule the answer to the handshake for the loop's next run."""
         start: Any = lambda *args: self._started.append(args)  # noqa: E731
@@ -77,7 +81,7 @@ class Exchange:
         self.around = context.named()
 
         def answer() -> None:
-            self._loan.begin()
+            self.lend_connections()
             self._body = answer_upgrade(application, environ, start)
 
         self._task = self.loop.start(answer)
@@ -142,7 +146,9 @@ class _Handler(WebSocketHandler):
         return context
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
-        exchange: Exchange = request.META.pop(EXCHANGE_KEY)
+        exchange: Exchange | None = request.META.pop(EXCHANGE_KEY, None)
+        if exchange is None:
+            return super().get_response(request)  # after handover()
         exchange.request = request
         exchange.brought = request.META.get(BROUGHT_KEY)
         exchange.response = super().get_response(request)
@@ -152,7 +158,8 @@ class _Handler(WebSocketHandler):
 class WebSocketClientHandler(ClientHandler):
     """Django's handler of test requests, which also handles handshakes."""
 
-    _sockets: _Handler | None = None
+    #: Handles handshakes; exists once there was one.
+    sockets: WebSocketHandler | None = None
 
     def __call__(self, environ: dict[str, Any]) -> Any:
         """Answer one request."""
@@ -161,11 +168,11 @@ class WebSocketClientHandler(ClientHandler):
 
     def _open(self, exchange: Exchange, environ: dict[str, Any]) -> Any:
         # Created as late as in ClientHandler, since settings may be overridden until now.
-        if self._sockets is None:
+        if self.sockets is None:
             conf.require_valid()
             overview.install()
-            self._sockets = _Handler()
-        handler = self._sockets
+            self.sockets = _Handler()
+        handler = self.sockets
         if exchange.has_origin and "HTTP_ORIGIN" not in environ:
             environ["HTTP_ORIGIN"] = own_origin(environ)
         environ[TAKEOVER_KEY] = exchange.takeover

@@ -46,6 +46,15 @@ class Lines(FormWebSocketView):
         return {"line": 1}
 
 
+class Counting(WebSocketView):
+    def connect(self, request: HttpRequest) -> None:
+        self.count = 0
+
+    def receive_text(self, text: str) -> None:
+        self.count += 1
+        self.send(str(self.count))
+
+
 class Room(WebSocketView):
     def connect(self, request: HttpRequest, name: str) -> None:
         Group(f"room.{name}").join(self.websocket)
@@ -55,6 +64,7 @@ urlpatterns = [
     path("chat/lobby/", chat),
     path("lines/", Lines.as_view()),
     path("chat/staff/", login_required(chat)),
+    path("counting/", Counting.as_view()),
     path("room/<name>/", Room.as_view()),
     path("echo/", site.function),
     path("private/", site.private),

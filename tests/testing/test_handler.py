@@ -182,7 +182,8 @@ def test_patched_process() -> None:
         "import sys, pytest\n"
         "sys.exit(pytest.main(sys.argv[1:]))"
     )
-    tests = ["tests/testing/test_handler.py", "tests/testing/test_client.py"]
+    names = ("handler", "client", "handover")
+    tests = [f"tests/testing/test_{name}.py" for name in names]
     result = subprocess.run(
         [sys.executable, "-c", program, "-q", "-k", "not patched_process", *tests],
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.project.settings"},
