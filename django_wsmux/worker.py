@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from functools import partial
 from operator import attrgetter
@@ -26,7 +28,9 @@ from .connection.counters import count
 from .connection.drain import CLOSE_GRACE, Drain, close_all_and_wait
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
-from .server import own_context, patching, rlimit
+from .server import handover, mover, own_context, patching, rlimit, succession
+from .server.giving import Giver, Plan
+from .server.offers import Worker, look
 from .server.takeover import REQUEST_ATTRIBUTE, TAKEN_ATTRIBUTE
 
 __all__ = ["WebSocketWorker"]
@@ -45,6 +49,15 @@ _FILES: Final = 100
 
 #: Sockets for which files should be available, at least.
 _FEW: Final = 1000
+
+#: Seconds that the arbiter has to notice that one worker less is wanted.
+_NOTICE: Final = 2.0
+
+#: Seconds for a handover at SIGQUIT, and for one that does not end in time by itself.
+_HURRY: Final = 5.0
+
+#: Workers are made in the arbiter, and forked with this.
+_generations: Final = succession.Generations()
 
 _REQUEST_TIMEOUT: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -91,15 +104,21 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
     """gunicorn's gevent worker, extended by a graceful shutdown of WebSockets.
 
     Everything about HTTP is gunicorn's: parser, limits, ``max_requests``, access log. When the
-    worker is told to shut down (SIGTERM, SIGHUP, ``max_requests``, ``--reload``), it stops
-    accepting, finishes running requests and closes its sockets with 1012 "service restart" within
+    worker is told to shut down (SIGTERM, SIGHUP, ``max_requests``, ``--reload``), it hands its
+    sockets over to its successors, if there are any. Then it stops accepting, finishes running
+    requests and closes the remaining sockets with 1012 "service restart" within
     ``WEBSOCKET_DRAIN_SECONDS``; their clients reconnect to the next worker. It exits as soon as
-    nothing is running any more. SIGINT and SIGQUIT close all sockets at once.
+    nothing is running any more. SIGINT and SIGQUIT close all sockets at once, unless a successor is
+    ready to take them.
 
     A client that has not sent its first request ``WEBSOCKET_HANDSHAKE_TIMEOUT`` seconds after it
     connected gets 408: gunicorn's own ``keepalive`` would end the connection sooner or later than
     that, or, if it is 0, never.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._generation = _generations.number(self.cfg)
 
     def load_wsgi(self) -> None:
         """Load the application, in a process that is patched by gevent."""
@@ -218,6 +237,13 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._told = Event()
         self._is_relieved = False
         self._window = 0.0
+        # Takes sockets of others, until this worker leaves; and how this worker is known to them.
+        self._taker: handover.Taker | None = None
+        self._me: Worker | None = None
+        # SIGQUIT has come, with successors; a successor is ready; the arbiter was told to start one
+        # more.
+        self._is_hurried = self._is_followed = self._has_grown = False
+        succession.generation = self._generation
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -322,6 +348,26 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._is_relieved = True
         super().handle_exit(*args)
 
+    def handle_quit(self, *args: Any) -> None:
+        """Handle SIGQUIT and SIGINT: end at once, or as soon as successors have the sockets."""
+        if self._is_hurried or self._is_relieved or not self._has_successors():
+            super().handle_quit(*args)
+            return
+        self.cfg.worker_int(self)
+        self._is_hurried = True
+        self.alive = False
+
+    def _has_successors(self) -> bool:
+        """Return whether a worker of a newer generation takes sockets."""
+        me, taker = self._me, self._taker
+        return (
+            taker is not None
+            and me is not None
+            and any(
+                found.is_ready and found.worker.succeeds(me) for found in look(taker.directory, me)
+            )
+        )
+
     def run(self) -> None:
         """Serve until told to shut down, then shut down gracefully.
 
@@ -330,6 +376,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         """
         servers = [self._listen(listener) for listener in self.sockets]
         try:
+            self._offer()
             while self.alive:
                 self.notify()
                 self._told.wait(1.0)
@@ -338,6 +385,16 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             # SystemExit, on SIGQUIT for example: there is no time for a graceful shutdown.
             close_all_and_wait(CLOSE_GRACE)
             raise
+        finally:
+            if self._taker is not None:
+                self._taker.remove()
+
+    def _offer(self) -> None:
+        """Take sockets of workers that leave from now on."""
+        current = mover.current()
+        if current is not None:
+            self._me = succession.this_worker(self.sockets[0], str(self._generation))
+            self._taker = handover.offer(current, self._me)
 
     def _listen(self, listener: Any) -> StreamServer:
         """Begin to accept connections."""
@@ -354,15 +411,18 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return server
 
     def _leave(self, servers: list[StreamServer]) -> None:
-        """Stop accepting, close the sockets, and return when nothing is running any more."""
-        for server in servers:
-            server.close()
+        """Hand the sockets over, stop accepting, close the rest; return when nothing runs."""
+        deadline = time.monotonic() + self.cfg.graceful_timeout - _MARGIN
+        self._hand_over(servers, deadline)
+        self._stop_accepting(servers)
+        if self._is_hurried:
+            close_all_and_wait(CLOSE_GRACE)
+            return
         self._warn_of_max_requests()
         began = answered_at = now = time.monotonic()
         # A successor starts only after this worker has exited, so a single worker must be quick.
-        is_missed = not self._is_relieved and self.cfg.workers == 1
+        is_missed = not (self._is_relieved or self._is_followed) and self.cfg.workers == 1
         drain = Drain(0.0 if is_missed else self._window, began)
-        deadline = began + self.cfg.graceful_timeout - _MARGIN
         while True:
             self.notify()
             is_drained = drain.close_due(now)
@@ -372,12 +432,111 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             is_quiet = now > answered_at + CLOSE_GRACE or not any(server.pool for server in servers)
             is_closed = now > began + drain.window + CLOSE_GRACE or not registry.open_sockets
             if is_drained and is_quiet and is_closed and not registry.running_views:
+                self._await_relief()
                 return
             if now > deadline:
                 break
             gevent.sleep(_TICK)
             now = time.monotonic()
         self._give_up(servers)
+
+    def _stop_accepting(self, servers: list[StreamServer]) -> None:
+        for server in servers:
+            server.close()
+
+    # Handing sockets over
+
+    def _is_replaced(self) -> bool:
+        """Return whether a newer generation may take the sockets, and no other worker."""
+        return self._is_relieved or self._is_hurried
+
+    def _hand_over(self, servers: list[StreamServer], deadline: float) -> None:
+        """Give the sockets to others, as far as possible; accept until the first is ready."""
+        taker, me = self._taker, self._me
+        if taker is None or me is None:
+            return
+        if not self._is_replaced() and self.nr < self.max_requests:
+            return  # --reload: the next worker starts when this one has ended
+        until = deadline - self._window - CLOSE_GRACE
+        if self._is_hurried:
+            until = min(until, time.monotonic() + _HURRY)
+        plan = Plan(
+            may_take=lambda worker: (
+                worker.succeeds(me) or (not self._is_replaced() and worker.is_sibling(me))
+            ),
+            is_coming=self._is_coming,
+            more_coming=lambda: succession.is_booting(taker.directory, me),
+            on_ready=partial(self._follow, servers),
+            is_answering=lambda: self._answering > 0,
+        )
+        giver = Giver(taker.mover, me, until, plan)
+        giving = gevent.spawn(self._give, giver, taker)
+        while not giving.ready():
+            self.notify()
+            giving.join(1.0)
+            if time.monotonic() > until + _HURRY:
+                giving.kill()
+        if giver.report.given or giver.report.stay:
+            self.log.info("Handed over %s", giver.report)
+
+    def _is_coming(self) -> bool:
+        """Return whether a worker that may take the sockets will be ready soon."""
+        if self._is_hurried:
+            return False
+        if not self._is_relieved:
+            # The arbiter replaces this worker, or has started another.
+            return self.cfg.workers > 1 or self._has_grown
+        assert self._taker is not None
+        assert self._me is not None
+        is_newer = _generations.newest() > self._generation
+        return is_newer and succession.is_booting(self._taker.directory, self._me)
+
+    def _follow(self, servers: list[StreamServer]) -> None:
+        """Leave new connections to a successor that is ready."""
+        self._is_followed = True
+        self._stop_accepting(servers)
+
+    def _give(self, giver: Giver, taker: handover.Taker) -> None:
+        if self._is_replaced():
+            taker.stop()
+            giver.run()
+            return
+        taker.is_leaving = True
+        is_over = lambda: self._is_replaced() or giver.is_over()  # noqa: E731
+        with succession.leaving_alone(taker.directory, is_over):
+            taker.stop()
+            self._grow()
+            giver.run()
+        if self._has_grown:
+            # It ends the oldest worker, which is this one.
+            self._tell_arbiter(signal.SIGTTOU)
+
+    def _grow(self) -> None:
+        """Have the arbiter start a successor of a single worker, which it would do too late."""
+        assert self._taker is not None
+        assert self._me is not None
+        others = look(self._taker.directory, self._me)
+        if self.cfg.workers == 1 and not any(found.is_ready for found in others):
+            self._has_grown = self._tell_arbiter(signal.SIGTTIN)
+
+    def _tell_arbiter(self, number: signal.Signals) -> bool:
+        """Send a signal to the arbiter; return whether that is allowed."""
+        try:
+            if os.getppid() == self.ppid:
+                os.kill(self.ppid, number)
+                return True
+        except PermissionError:
+            self.log.info(
+                "gunicorn runs as another user than its workers, so a single worker cannot have a "
+                "successor started before it ends: run two workers"
+            )
+        return False
+
+    def _await_relief(self) -> None:
+        """Wait until the arbiter knows that this worker ends, or it would replace it."""
+        deadline = time.monotonic() + _NOTICE
+        while self._has_grown and not self._is_relieved and time.monotonic() < deadline:
+            gevent.sleep(_TICK)
 
     def _warn_of_max_requests(self) -> None:
         sockets = len(registry.open_sockets)

@@ -69,7 +69,7 @@ class Report:
         given = ", ".join(f"{count} to {pid}" for pid, count in self.given.items())
         stay = ", ".join(f"{count}: {reason}" for reason, count in self.stay.most_common())
         return (
-            f"Handed over {self.given.total()} sockets in {self.seconds:.2f} s"
+            f"{self.given.total()} sockets in {self.seconds:.2f} s"
             f"{f' ({given})' if given else ''}; {self.stay.total()} stay"
             f"{f' ({stay})' if stay else ''}"
             f"{f'; {self.taken_back} were taken back' if self.taken_back else ''}"
@@ -223,6 +223,10 @@ class Giver:
             self.report.seconds = time.monotonic() - began
         return self.report
 
+    def is_over(self) -> bool:
+        """Return whether there is no time left."""
+        return self._left() <= 0
+
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
@@ -346,6 +350,8 @@ class Giver:
             raise _Lost(str(error) or "it does not answer") from error
         if parcel is None:
             raise _Lost("it has ended")
+        if parcel.kind == "refused":
+            raise _Lost(f"it refuses: {parcel.body.get('reason')}")
         answer = parcel.body.get("answer")
         if parcel.kind != "answer" or type(answer) is not dict:
             raise _Lost("its answer is not understood")

@@ -87,13 +87,17 @@ class Taker:
         offer: shows that this process takes sockets.
 
     Attributes:
+        mover: the mover.
+        directory: its directory.
         is_leaving: this process will leave soon itself, so others are to be preferred.
     """
 
     def __init__(self, mover: Mover, offer: Offer) -> None:
-        self._mover = mover
+        self.mover = mover
+        self.directory = mover.directory
         self._offer = offer
         self.is_leaving = False
+        self._is_stopped = False
         self._givers = 0
         # Batches that are being taken; meanwhile the garbage collector waits.
         self._taking = 0
@@ -101,7 +105,8 @@ class Taker:
         self._greenlet = gevent.spawn(self._accept)
 
     def stop(self) -> None:
-        """Take no more sockets, except those of givers that are connected."""
+        """Take no more sockets."""
+        self._is_stopped = True
         self._greenlet.kill()
         self._offer.withdraw()
 
@@ -160,12 +165,16 @@ class Taker:
         return True
 
     def _handle(self, giver: Any, parcel: Parcel) -> None:
+        if self._is_stopped:
+            _close(parcel)
+            parcels.send(giver, Parcel("refused", {"reason": "it leaves, too"}))
+            return
         if parcel.kind == "batch":
             self._take(giver, parcel)
             return
         _close(parcel)
         if parcel.kind == "ask":
-            answer = self._mover.answer(parcel.body)
+            answer = self.mover.answer(parcel.body)
             parcels.send(giver, Parcel("answer", {"answer": answer}))
         # Another kind is of a later version that does not depend on it.
 
@@ -198,7 +207,7 @@ class Taker:
         if type(entries) is not list or type(batch) is not dict or len(entries) != len(parcel.fds):
             raise Damaged("entries and descriptors do not match")
         moved = [_detached(*each, parcel.raw) for each in zip(entries, parcel.fds, strict=True)]
-        built = self._mover.build(batch, [each["record"] for each in entries])
+        built = self.mover.build(batch, [each["record"] for each in entries])
         if len(built) != len(entries):
             raise RuntimeError("the mover has built another number of sockets")
         return moved, built
@@ -225,11 +234,11 @@ class Taker:
             if index not in refused
         ]
         counters["handover_taken"] += len(adopted)
-        self._mover.adopt(parcel.body["batch"], adopted)
+        self.mover.adopt(parcel.body["batch"], adopted)
 
     def _finish(self) -> None:
         try:
-            self._mover.finished()
+            self.mover.finished()
         except Exception:
             logger.exception("Bug in django_wsmux: ending a handover has failed")
         if self._is_collecting:
@@ -272,6 +281,6 @@ def offer(mover: Mover, worker: Worker) -> Taker | None:
 
 
 def withdraw() -> None:
-    """Take no more sockets, except those of givers that are connected."""
+    """Take no more sockets."""
     if _taker is not None:
         _taker.stop()

@@ -23,7 +23,7 @@ def test_report() -> None:
     """The line says who got how many, how many stay, and why."""
     report = Report(Counter({17: 20, 18: 5}), 3, Counter({"it is busy": 1, "it is old": 2}), 0.5)
     assert str(report) == (
-        "Handed over 25 sockets in 0.50 s (20 to 17, 5 to 18); 3 stay (2: it is old, "
+        "25 sockets in 0.50 s (20 to 17, 5 to 18); 3 stay (2: it is old, "
         "1: it is busy); 3 were taken back"
     )
-    assert str(Report()) == "Handed over 0 sockets in 0.00 s; 0 stay"
+    assert str(Report()) == "0 sockets in 0.00 s; 0 stay"
