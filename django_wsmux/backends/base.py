@@ -74,6 +74,16 @@ OnGap = Callable[[Gap], object]
 Answerer = Callable[[str, bytes], bytes | Callable[[], bytes] | None]
 
 
+def _wait(event: threading.Event, timeout: float) -> bool:
+    """Wait until an event is set; return whether it is.
+
+    With gevent (26.9), ``wait()`` of an event that is set already may never return, whatever its
+    timeout: the waiters before it have given up in the same round of the loop, and their
+    notification, which this one joins, is cancelled.
+    """
+    return event.is_set() or event.wait(timeout)
+
+
 class Backend(ABC):
     """Carries publications between the processes of one project.
 
@@ -187,13 +197,13 @@ class Backend(ABC):
         """
         if subscription.is_set():
             return True
-        if not self.effective.is_set() and not self._tried.wait(timeout):
+        if not self.effective.is_set() and not _wait(self._tried, timeout):
             with self._trying:
                 if not self._tried.is_set():
                     # Later callers do not wait for such a slow attempt.
                     self._tried.set()
                     self._outages.suspect()
-        return self.effective.is_set() and subscription.wait(timeout)
+        return self.effective.is_set() and _wait(subscription, timeout)
 
     def unsubscribe(self, channel: str) -> None:
         """Unsubscribe from a channel; do nothing if it is not subscribed."""
@@ -244,7 +254,7 @@ class Backend(ABC):
         self._prepare()
         deadline = time.monotonic() + timeout
         self._start_owner()
-        if not self.effective.wait(timeout):
+        if not _wait(self.effective, timeout):
             reason = self._outages.reason or "not connected yet"
             raise self.unavailable(f"no connection to receive answers on: {reason}")
         number = next(self._numbers)

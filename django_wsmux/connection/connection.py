@@ -19,7 +19,7 @@ from ..protocol.deflate import Compression, Compressor, negotiate
 from ..protocol.events import CannotMove, Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import PreparedMessage, frames_of
 from . import expiry, guard, hub_thread, moving, registry
 from .counters import count, counters
 from .framing import PLAIN, Framing
@@ -281,15 +281,7 @@ class Connection(Holding):
 
     def _forward_all(self, messages: list[PreparedMessage]) -> None:
         """Pass group messages to the transport, in one write."""
-        framing = self._framing
-        threshold = framing.threshold
-        # As _encode(), without another call for each message.
-        frames = b"".join(
-            [
-                each.plain if len(each.payload) < threshold else each.form(framing)
-                for each in messages
-            ]
-        )
+        frames = frames_of(messages, self._framing)
         self._messages_out += len(messages)
         self._bytes_out += len(frames)
         self._transport.write(frames)

@@ -87,13 +87,17 @@ class Held:
         Args:
             limit: the number of bytes after which no more are taken.
         """
-        found: list[PreparedMessage] = []
-        size = 0
         replays = self.replays
-        while replays and (size < limit or not found):
-            message = replays.popleft()
-            found.append(message)
+        count = size = 0
+        for message in replays:
+            count += 1
             size += len(message.payload)
+            if size >= limit:
+                break
+        if count < len(replays):
+            return [replays.popleft() for _ in range(count)]
+        found = [*replays]
+        replays.clear()
         return found
 
     def discard(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:

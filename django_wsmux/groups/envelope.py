@@ -181,8 +181,9 @@ def unpack(payload: bytes) -> Envelope:
         if position > len(payload):
             raise UnreadableEnvelope("the envelope is truncated")
         envelope = Envelope(kind, name, payload[position:], fields, where)
-        envelope.prefix  # noqa: B018  # raises unless it is UTF-8
-        envelope.moment  # noqa: B018  # raises unless it is a number
+        if count:
+            envelope.prefix  # noqa: B018  # raises unless it is UTF-8
+            envelope.moment  # noqa: B018  # raises unless it is a number
     except (IndexError, struct.error, ValueError) as error:
         raise UnreadableEnvelope(str(error)) from None
     return envelope

@@ -8,6 +8,7 @@ the replay.
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.counters import count, counters
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ..connection.connection import Connection
 
 __all__ = ["join"]
+
+_EXCLUDED: Final = attrgetter("excluded")
 
 #: The position of a member without a known position; any message after it causes a gap.
 _NOWHERE: Final = Position("0.0", 0)
@@ -180,10 +183,10 @@ def _make_live(
     most = websocket.options.max_unsent_bytes
     if tracked.window.payload > most and not tracked.is_value and sum(map(len, messages)) > most:
         start, messages = None, []
-    variants = [
-        variant_for(each, each.excluded, websocket) if each.excluded else each for each in messages
-    ]
-    own = [each for each in variants if each is not None]
+    own: list[PreparedMessage] = [*messages]
+    if any(map(_EXCLUDED, messages)):
+        variants = [variant_for(each, each.excluded, websocket) for each in messages]
+        own = [each for each in variants if each is not None]
     websocket.replay(own, partial(_is_repeated, tracked.key, tracked.position))
     tracked.end_waiting(websocket)
     tracked.end_behind(websocket)
@@ -250,7 +253,7 @@ def _is_covered(tracked: Tracked, since: Position | None, max_bytes: int) -> boo
     if since.offset > tracked.offset:
         return False
     # Messages that are older than the setting allows may have been deleted.
-    oldest = next(iter(window.after(since.offset)), None)
+    oldest = window.first_after(since.offset)
     return oldest is None or tracked.is_kept(oldest)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 __all__ = ["LIMIT", "Numbered", "Window", "Windows"]
@@ -80,11 +81,14 @@ class Window(Generic[Message]):
         self._messages.clear()
         self.start, self.size = start, 0
 
+    def first_after(self, offset: int) -> Message | None:
+        """Return the first message above an offset; ``None`` if there is none."""
+        skipped = max(offset - self.start, 0)
+        return self._messages[skipped] if skipped < len(self._messages) else None
+
     def after(self, offset: int) -> list[Message]:
         """Return the messages above an offset, which must not be lower than ``start``."""
-        skipped = max(offset - self.start, 0)
-        found = list(self._messages)
-        return found[skipped:]
+        return [*islice(self._messages, max(offset - self.start, 0), None)]
 
     def extend_back(self, messages: Iterable[Message]) -> None:
         """Add messages that end before the first one, or overlap with it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from .frames import BINARY, TEXT, encode
@@ -17,6 +17,7 @@ __all__ = [
     "PagedMessage",
     "PreparedMessage",
     "SingleMessage",
+    "frames_of",
 ]
 
 #: Kinds of messages besides TEXT and BINARY: a text that is JSON, and a text that is HTML.
@@ -118,6 +119,20 @@ class PreparedMessage(SingleMessage):
         if frame is None:
             frame = self._forms[key] = framing.encode(self, self.group, self.position)
         return frame
+
+
+def frames_of(messages: Iterable[PreparedMessage], framing: Framing) -> bytes:
+    """Return the frames of several messages for one socket."""
+    key, threshold = framing.key, framing.threshold
+    # As form(), without a call for each message that is encoded already.
+    return b"".join(
+        [
+            each.plain
+            if len(each.payload) < threshold
+            else each._forms.get(key) or each.form(framing)
+            for each in messages
+        ]
+    )
 
 
 class PagedMessage(PreparedMessage):

@@ -50,6 +50,9 @@ _MOST_NAME: Final = 200
 
 _KEYS: Final = {JSON: b'"data":', CONTENT: b'"content":', TEXT: b'"text":'}
 
+# json.dumps() would create an encoder for each call.
+_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 #: For each group that a client joined: the position, and whether all missed messages are sent.
 Groups = Mapping[str, tuple[str | None, bool | None]]
 
@@ -148,10 +151,6 @@ def shown(name: str) -> str:
         ('@user', 'room.lobby')
     """
     return name.partition(":")[0] if name[:1] == "@" else name
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 # Data from the client

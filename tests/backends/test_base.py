@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from django_wsmux.backends import Backend, BackendUnavailable
+from tests.support import ROOT
 
 
 class Null(Backend):
@@ -82,3 +85,40 @@ def test_logging_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         logger.removeHandler(handler)
         backend.close()
+
+
+#: Three waiters of one backend that never listens: after the first has waited in vain, the second
+#: comes, and the third gives up, all in one round of gevent's loop.
+_WAITERS = """
+from gevent import monkey
+block = monkey.get_original("time", "sleep")
+monkey.patch_all()
+import threading
+import gevent
+from tests.backends.test_base import Null
+
+class Deaf(Null):
+    def listen(self):
+        while not self.stopping:
+            self.waiter.wait(None)
+
+backend = Deaf("null://")
+backend.start(lambda channel, payload: None)
+event = threading.Event()
+waiters = [
+    gevent.spawn(backend.wait_for, event, 0.1),
+    gevent.spawn(lambda: threading.Event().wait(0.2) or backend.wait_for(event, 0.1)),
+    gevent.spawn(backend.wait_for, event, 0.3),
+]
+gevent.sleep(0)
+block(0.5)
+print(len(gevent.joinall(waiters, timeout=5)))
+"""
+
+
+def test_waiters_that_give_up_together() -> None:
+    """Each waiter for a backend returns, also with gevent."""
+    result = subprocess.run(
+        [sys.executable, "-c", _WAITERS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "3\n", result.stdout + result.stderr

@@ -25,6 +25,17 @@ def test_messages_within_a_limit() -> None:
     assert held.messages == [large, small]
 
 
+def test_slices_of_a_replay() -> None:
+    """A slice ends with the message that reaches the limit; the last one is what is left."""
+    held = Held(depth=1)
+    messages = [text(b"x" * size) for size in (3, 4, 5, 6)]
+    held.replays.extend(messages)
+    assert held.take(0) == messages[:1]
+    assert held.take(8) == messages[1:3]
+    assert held.take(100) == messages[3:]
+    assert held.take(100) == []
+
+
 def test_own_within_a_limit() -> None:
     """Messages of the view are kept until more than the limit waits."""
     held = Held(depth=1)

@@ -13,8 +13,10 @@ import random
 import selectors
 import socket
 import struct
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +66,9 @@ class Client:
         crowd: the crowd.
         group: the group that it joins.
         position: for a plain client: its first position.
+
+    Attributes:
+        answered: the number of the last question of the crowd that the server has answered.
     """
 
     def __init__(self, crowd: Crowd, group: str, position: Position | None = None) -> None:
@@ -76,6 +81,7 @@ class Client:
         self.due = 0.0
         self.buffer = b""
         self.is_open = False
+        self.answered = 0
         self.sock: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -142,7 +148,15 @@ class Client:
                 self.drop(f"answered {status}")
                 return
             self.is_open, self.buffer = True, rest
+            self.ask()
         self._read_frames()
+
+    def ask(self) -> None:
+        """Ask the server for a pong if the crowd has a question that it has not answered."""
+        number = self.crowd.questions
+        if self.is_open and self.sock is not None and self.answered < number:
+            with suppress(OSError):
+                self.sock.send(frame(0x89, str(number).encode()))
 
     def _read_frames(self) -> None:
         buffer, at = self.buffer, 0
@@ -159,6 +173,8 @@ class Client:
                 self._take(payload)
             elif opcode == 9 and self.sock is not None:
                 self.sock.send(frame(0x8A, payload))
+            elif opcode == 10:
+                self.answered = int(payload)
             elif opcode == 8:
                 self._closed(payload)
             if self.sock is None:
@@ -287,6 +303,7 @@ class Crowd:
         away: the clients without a connection.
         records: by group.
         where: by id: group and position.
+        questions: how often the servers were asked to answer every client.
     """
 
     def __init__(self, port: int, rules: Rules) -> None:
@@ -299,6 +316,8 @@ class Crowd:
         self.problems: list[str] = []
         self.records: dict[str, GroupRecord] = {}
         self.where: dict[str, tuple[str, Position]] = {}
+        self.questions = self._asked = 0
+        self._lock = threading.Lock()
 
     def add(self, client: Client) -> None:
         """Add a client."""
@@ -306,9 +325,19 @@ class Crowd:
         self.clients.append(client)
         self.away.append(client)
 
+    def ask(self) -> int:
+        """Ask the servers to answer every client; return the number of the question."""
+        with self._lock:
+            self.questions += 1
+            return self.questions
+
     def step(self, timeout: float = 0.02) -> None:
         """Do one step of all clients."""
         now = time.monotonic()
+        if (number := self.questions) != self._asked:
+            self._asked = number
+            for client in self.clients:
+                client.ask()
         due = [client for client in self.away if client.due <= now]
         if due:
             self.away = [client for client in self.away if client.due > now]

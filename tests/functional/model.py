@@ -3,7 +3,8 @@
 gunicorn serves clients that return with their positions, and senders that post messages. Meanwhile
 connections are reset, workers killed and stopped, gunicorn reloaded, brokers restarted, groups
 forgotten, and messages between processes lost, duplicated and delayed. Every client must get each
-message of its group once, in the common order, or be told of a gap that the limits justify.
+message of its group once, in the common order, or be told of a gap that the limits justify. Each
+fault waits until the servers answer all clients after the last one, so a slow machine sees fewer.
 Exits with 1 otherwise: ``python -m tests.functional.model --store redis --messages 1000000``.
 """
 
@@ -22,7 +23,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,10 +231,13 @@ def send(ledger: Ledger, port: int, *, with_keys: bool) -> None:
 
 
 class Faults:
-    """Causes faults at random moments.
+    """Causes faults at random moments, each after the effects of the last one have ended.
+
+    The resets of connections have a pace of their own: they happen during other faults, too.
 
     Attributes:
         counts: the number of each fault.
+        problem: why the servers have not recovered from one; ``""`` if they have.
     """
 
     def __init__(
@@ -241,50 +245,83 @@ class Faults:
     ) -> None:
         self.options, self.server, self.broker, self.crowd = options, server, broker, crowd
         self.counts: Counter[str] = Counter()
+        self.problem = ""
         self.is_over = threading.Event()
         self.next_look = self.next_report = 0.0
         #: Calls for the thread of the clients.
         self.calls: deque[Callable[[], None]] = deque()
-
-    def run(self) -> None:
-        """Cause faults until the end."""
         names = self.options.faults
+        self.threads = [
+            threading.Thread(target=self._run, args=(chosen,), daemon=True)
+            for chosen in (
+                [name for name in names if name != "cut"],
+                ["cut"] if "cut" in names else [],
+            )
+            if chosen
+        ]
+
+    def _run(self, names: list[str]) -> None:
         weights = [FAULTS[name] for name in names]
-        while names and not self.is_over.wait(random.expovariate(1 / self.options.pause)):
-            (name,) = random.choices(names, weights)
-            getattr(self, name)()
-            self.counts[name] += 1
+        share = sum(weights) / sum(FAULTS[name] for name in self.options.faults)
+        try:
+            while not self.is_over.wait(random.expovariate(share / self.options.pause)):
+                (name,) = random.choices(names, weights)
+                getattr(self, name)()
+                self.counts[name] += 1
+                self._settle()
+        except (AssertionError, OSError) as error:
+            self.problem = f"the servers did not recover: {error}"
+
+    def _settle(self) -> None:
+        """Wait until the servers have answered every client."""
+        number = self.crowd.ask()
+        self._wait_until(
+            lambda: all(client.answered >= number for client in self.crowd.clients),
+            "a client got no answer",
+        )
+
+    def _wait_until(self, condition: Callable[[], bool], problem: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition() and not self.is_over.wait(0.05):
+            if time.monotonic() > deadline:
+                raise TimeoutError(problem)
 
     def cut(self) -> None:
         """Reset a tenth of the connections."""
-        self.calls.append(self._cut)
+        is_done = threading.Event()
+        self.calls.append(lambda: self._cut(is_done))
+        self._wait_until(is_done.is_set, "the clients do nothing")
 
-    def _cut(self) -> None:
+    def _cut(self, is_done: threading.Event) -> None:
         for client in self.crowd.clients:
             if random.random() < 0.1:
                 client.drop("cut")
+        is_done.set()
 
     def kill(self) -> None:
-        """Kill a worker."""
-        with suppress(ProcessLookupError):
-            os.kill(random.choice(self.server.workers), signal.SIGKILL)
+        """Kill a worker, and wait until its successor serves."""
+        pid = random.choice(self.server.workers)
+        os.kill(pid, signal.SIGKILL)
+        self.server.wait_for_replacement(pid)
 
     def stop(self) -> None:
         """Stop a worker for a while."""
         pid = random.choice(self.server.workers)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(random.random())
-            os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(random.random())
+        os.kill(pid, signal.SIGCONT)
 
     def reload(self) -> None:
         """Make gunicorn replace its workers, and wait until it has done so."""
-        before = {*self.server.workers}
+        before, log = {*self.server.workers}, len(self.server.log)
         self.server.signal(signal.SIGHUP)
-        deadline = time.monotonic() + TIMEOUT
-        while before & {*self.server.workers} and time.monotonic() < deadline:
-            if self.is_over.wait(0.1):
-                break
+        self._wait_until(
+            lambda: (
+                self.server.log.count("] WebSockets: groups by", log) >= len(before)
+                and not before & {*self.server.workers}
+            ),
+            "the workers were not replaced",
+        )
 
     def forget(self) -> None:
         """Forget a group."""
@@ -312,18 +349,19 @@ def run(options: argparse.Namespace, server: Server, broker: Broker) -> list[str
     crowd = Crowd(server.port, Rules(options.limit))
     faults = Faults(options, server, broker, crowd)
     come(options, ledger, crowd, server)
-    threads = [threading.Thread(target=faults.run, daemon=True)]
+    senders = []
     for number in range(options.senders):
         kwargs = {"with_keys": number % 2 == 0}
-        threads.append(threading.Thread(target=send, args=(ledger, server.port), kwargs=kwargs))
+        senders.append(threading.Thread(target=send, args=(ledger, server.port), kwargs=kwargs))
+    threads = [*senders, *faults.threads]
     started = time.monotonic()
     for thread in threads:
         thread.start()
     try:
-        while any(thread.is_alive() for thread in threads[1:]):
+        while any(thread.is_alive() for thread in senders):
             step(crowd, ledger, faults)
         faults.is_over.set()
-        while threads[0].is_alive():
+        while any(thread.is_alive() for thread in faults.threads):
             step(crowd, ledger, faults)
         finish(ledger, crowd, server)
     except TimeoutError as error:
@@ -373,8 +411,14 @@ def say(server: Server, group: str, text: str) -> None:
 
 
 def step(crowd: Crowd, ledger: Ledger, faults: Faults) -> None:
-    """Do a step of the clients; make the senders wait if one is too slow."""
+    """Do a step of the clients; make the senders wait if one is too slow.
+
+    Raises:
+        TimeoutError: the servers did not recover from a fault.
+    """
     crowd.step()
+    if faults.problem:
+        raise TimeoutError(faults.problem)
     while faults.calls:
         faults.calls.popleft()()
     options, now = ledger.options, time.monotonic()

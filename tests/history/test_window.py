@@ -44,6 +44,9 @@ def test_after() -> None:
     assert [message.offset for message in window.after(4)] == [5, 6, 7]
     assert [message.offset for message in window.after(6)] == [7]
     assert window.after(7) == []
+    assert window.first_after(4) is window.after(4)[0]
+    assert window.first_after(6) is window.after(4)[2]
+    assert window.first_after(7) is None
 
 
 def test_extend_back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django_wsmux.protocol.frames import BINARY, TEXT
-from django_wsmux.protocol.prepared import PreparedMessage, SingleMessage
+from django_wsmux.protocol.prepared import PreparedMessage, SingleMessage, frames_of
 
 
 class Framing:
@@ -37,3 +37,17 @@ def test_never_shared() -> None:
     message, framing = PreparedMessage(BINARY, b"hi"), Framing(None)
     assert message.form(framing) is not message.form(framing)
     assert framing.seen == [(message, "", "")] * 2
+
+
+def test_frames_of_several() -> None:
+    """The frames of several messages; those below the threshold are plain."""
+    messages = [PreparedMessage(TEXT, text) for text in (b"one", b"fourteen")]
+    framing, plain = Framing("a"), b"".join(message.plain for message in messages)
+    for _ in range(2):
+        assert frames_of(messages, framing) == b"onefourteen"
+    assert len(framing.seen) == 2
+    assert frames_of(messages, Framing(None)) == b"onefourteen"
+    framing.threshold = 4
+    assert frames_of(messages, framing) == messages[0].plain + b"fourteen"
+    framing.threshold = 100
+    assert frames_of(messages, framing) == plain
