@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import hypothesis
 import pytest
 
 from .services import PostgresServer, find_postgres, postgres_environment
@@ -37,6 +38,12 @@ QUICK = {
     ROOT / "tests" / name
     for name in ("auth", "connection", "handlers", "protocol", "server", "testing", "transports")
 }
+
+# No test fails because the machine is slow.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 # Servers are stopped with SIGINT. A shell that runs the tests in the background makes them ignore
 # it.
