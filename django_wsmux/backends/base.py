@@ -29,18 +29,20 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import secrets
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from ..exceptions import BackendMisconfigured, BackendUnavailable
 from ..logs import SHOWN, LogLimit, get_logger
+from .numbers import Numbers
 from .outages import Counts, Gap, ReconnectBackoff
-from .packets import Kind, Packet, UnreadablePacket, pack, unpack
+from .packets import SOURCE, Kind, Packet, UnreadablePacket, pack, unpack
 from .request_reply import (
     Expected,
     PendingRequest,
@@ -102,6 +104,10 @@ class Backend(ABC):
         namespace: the namespace as given.
         counts: the counters of this process.
         id: 16 random bytes that identify this process for this backend.
+        numbers: the numbers of the publications that have reached this process.
+        has_total_order: whether all processes receive publications in the same order, as far as
+            they are subscribed, also those of different processes. Then sockets that move to
+            another process lose no message of a group without a history.
         channels: the subscribed channels.
         effective: set while all publications are received.
         waiter: the ``WakeableSelector`` of the owner.
@@ -110,6 +116,7 @@ class Backend(ABC):
 
     # Made again in each process; see _prepare().
     id: bytes
+    numbers: Numbers
     channels: dict[str, threading.Event]
     effective: threading.Event
     waiter: WakeableSelector
@@ -119,6 +126,8 @@ class Backend(ABC):
     _on_gap: OnGap | None
     _answer: Answerer | None
     _questions: dict[int, PendingRequest]
+
+    has_total_order = False
 
     def __init__(self, url: str, *, namespace: str = "") -> None:
         scheme, _, rest = url.partition("://")
@@ -212,18 +221,29 @@ class Backend(ABC):
                 if self.channels.pop(channel, None) is not None:
                     self.unfollow(channel)
 
-    def publish(self, channel: str, payload: bytes) -> None:
+    def publish(self, channel: str, payload: bytes, drawn: tuple[bytes, int] | None = None) -> None:
         """Publish to all other processes, but not to this one. Needs no ``start()``.
 
         Publications of one process arrive everywhere in the order of its calls. This waits for the
         reply of the broker, if there is one, for a bounded time, and never for a receiver.
+
+        Args:
+            channel: the channel.
+            payload: any bytes.
+            drawn: the result of ``numbers.draw_early()``, if that was called before.
 
         Raises:
             BackendUnavailable: the broker is unavailable. The payload was not delivered; if the
                 connection was lost after it was sent, that is unknown.
         """
         self._prepare()
-        packet = pack(Kind.MESSAGE, self.id, channel, payload)
+        if drawn is not None:
+            source, number = drawn
+        else:
+            source, number = self.numbers.draw()
+            if self.numbers.observe is not None:
+                self.numbers.observe(source, number, channel, payload)
+        packet = pack(Kind.MESSAGE, source, channel, payload, number)
         try:
             self.transmit(channel, packet)
         except OSError as error:
@@ -282,6 +302,44 @@ class Backend(ABC):
         self.release()
         self.waiter.close()
         self._pid = None
+
+    # Sockets that move to another process
+
+    def process(self) -> bytes:
+        """Return ``id``, which this process gets when the backend is first used."""
+        self._prepare()
+        return self.id
+
+    def mark(self, process: bytes, timeout: float) -> dict[str, Any]:
+        """Mark for another process that this one is subscribed to the channels of its sockets.
+
+        Args:
+            process: the id of the process that gives sockets to this one.
+            timeout: seconds to wait at most.
+
+        Returns:
+            Values of JSON for ``await_mark()`` there.
+
+        Raises:
+            BackendUnavailable: the mark could not be sent.
+        """
+        if not self.has_total_order:
+            return {}
+        mark = secrets.token_bytes(8)
+        self.send_mark(process, mark)
+        return {"mark": mark.hex(), "senders": [self.id.hex()]}
+
+    def await_mark(self, mark: Mapping[str, Any], timeout: float) -> bool:
+        """Wait until the other process receives each publication that this one has not received.
+
+        Args:
+            mark: the result of ``mark()`` there.
+            timeout: seconds to wait at most.
+
+        Returns:
+            False if the other process may miss publications.
+        """
+        return self.numbers.await_mark(mark, timeout)
 
     # To be implemented
 
@@ -399,6 +457,10 @@ class Backend(ABC):
         if self._on_gap is not None:
             self._call(self._on_gap, gap)
 
+    def send_mark(self, process: bytes, mark: bytes) -> None:
+        """Send a mark to the process with this id, after everything that was sent to it before."""
+        self.reply(process, pack(Kind.MARK, self.id, "", process + mark))
+
     def lost_peer(self, peer: bytes) -> None:
         """Report that a process has gone, so that no question waits for it."""
         for question in list(self._questions.values()):
@@ -410,6 +472,7 @@ class Backend(ABC):
         No packet, whatever it contains, ends the listener or the connection.
         """
         pid = self._pid
+        numbers = self.numbers
         end = time.monotonic() + _SLICE
         for data in packets:
             try:
@@ -417,6 +480,12 @@ class Backend(ABC):
                 if packet.kind != Kind.MESSAGE:
                     self._handle(packet)
                 elif packet.sender != self.id:
+                    source = data[SOURCE]
+                    if source not in numbers.last:
+                        numbers.forget_idle()
+                    numbers.last[source] = packet.number
+                    if numbers.observe is not None:
+                        numbers.observe(source, packet.number, packet.channel, packet.payload)
                     self._take_in(packet)
             except Forked:
                 raise
@@ -453,6 +522,7 @@ class Backend(ABC):
             if self._pid is not None:
                 return
             self.id = os.urandom(16)
+            self.numbers = Numbers(self.id)
             self.counts = Counts()
             self.channels = {}
             self.effective = threading.Event()
@@ -549,6 +619,8 @@ class Backend(ABC):
             answer = unpack_answer(packet.payload)
             if answer.asker == self.id and (question := self._questions.get(answer.number)):
                 question.add(packet.sender, answer.text)
+        elif packet.kind == Kind.MARK:
+            self.numbers.note_mark(packet.sender, packet.payload)
         elif packet.kind == Kind.GAP:
             missed = int.from_bytes(packet.payload[:8], "big")
             self.missed(Gap("this process was too slow to receive its messages", 0.0, missed))
@@ -556,8 +628,10 @@ class Backend(ABC):
             raise UnreadablePacket(f"unknown kind {packet.kind}; a newer release may have sent it")
 
     def _reply_to(self, packet: Packet) -> None:
-        answer = None
-        if packet.channel in self.channels and self._answer is not None:
+        answer: bytes | Callable[[], bytes] | None = None
+        if not packet.channel:
+            answer = self._send_mark_to(packet.payload[PendingRequest.HEAD :])
+        elif packet.channel in self.channels and self._answer is not None:
             answer = self._call(self._answer, packet.channel, packet.payload[PendingRequest.HEAD :])
         if not callable(answer):
             self._send_answer(packet, answer)
@@ -571,6 +645,11 @@ class Backend(ABC):
                 self.counts.dropped += 1
         else:
             self.counts.dropped += 1
+
+    def _send_mark_to(self, question: bytes) -> bytes:
+        if not question.startswith(self.id):
+            self.send_mark(question[:16], question[16:])
+        return self.id
 
     def _reply_later(self, packet: Packet, answer: Callable[[], bytes]) -> None:
         pid = self._pid

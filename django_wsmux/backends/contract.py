@@ -180,6 +180,56 @@ class BackendContract:
         for index in range(8):
             assert numbers(found, f"{index}") == list(range(100))
 
+    def test_numbers(self, peer: MakePeer) -> None:
+        """Each thread numbers its publications; a process knows the last number of each."""
+        listener, sender = peer("room"), peer()
+        sender.publish("room", *[b"x"] * 5)
+        listener.received(5)
+        assert listener.call("numbers", sender.call("id")) == [5]
+        assert sender.call("numbers", sender.call("id")) == [5]
+        sender.call("publish_at_once", "room", 4, 20)
+        listener.received(80)
+        found = listener.call("numbers", sender.call("id"))
+        assert sum(found) == 85
+        assert found == sender.call("numbers", sender.call("id"))
+
+    def test_total_order(self, peer: MakePeer) -> None:
+        """With ``has_total_order``, all processes receive everything in the same order."""
+        count = 500
+        one, two = peer("room"), peer("room")
+        if not one.call("has_total_order"):
+            pytest.skip("the backend promises no order between processes")
+        senders = [peer() for _ in range(3)]
+        for index, sender in enumerate(senders):
+            sender.begin("publish_numbers", "room", f"{index}", count, 7_000)
+        for sender in senders:
+            sender.end()
+        found = one.received(3 * count)
+        assert len(found) == 3 * count
+        assert two.received(3 * count) == found
+
+    def test_marks(self, peer: MakePeer) -> None:
+        """When a process sees the mark of another, it has received what that one has not."""
+        giver, other = peer("room"), peer()
+        taker = peer("elsewhere")
+        other.publish("room", *[b"%d" % number for number in range(100)])
+        assert taker.call("subscribe", "room") is True
+        mark = taker.call("mark", giver.call("id"))
+        if not mark:
+            assert not taker.call("has_total_order")
+            assert giver.call("await_mark", {}) is False
+            pytest.skip("the backend sends no marks")
+        assert giver.call("await_mark", mark) is True
+        assert [text for _, text in giver.received()] == [b"%d" % number for number in range(100)]
+        other.publish("room", b"later")
+        assert giver.received(1) == [("room", b"later")]
+        heard: list[tuple[str, bytes]] = []
+        while ("room", b"later") not in heard:
+            news = taker.received(1)
+            assert news
+            heard += news
+        assert giver.call("await_mark", {**mark, "mark": "00"}) is False
+
     # Subscriptions
 
     def test_heard_once_effective(self, peer: MakePeer) -> None:

@@ -27,14 +27,15 @@ import binascii
 import contextlib
 import glob
 import os
+import secrets
 import socket
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from ..logs import get_logger
@@ -141,6 +142,8 @@ class LocalBackend(Backend):
         # While connections are not accepted: when to accept them again.
         self._accepts_at: float | None = None
         self._incoming: set[Incoming] = set()
+        # Set once everything that has arrived was read.
+        self._readings: list[threading.Event] = []
 
     def open(self) -> None:
         """Make this process visible to the others before start() returns."""
@@ -175,6 +178,32 @@ class LocalBackend(Backend):
     def reply(self, asker: bytes, packet: bytes) -> None:
         """Send to one process."""
         self._send(packet, only=asker)
+
+    def mark(self, process: bytes, timeout: float) -> dict[str, Any]:
+        """Have all processes send a mark, on their streams to that process.
+
+        What they publish later arrives here, too, because they know this process by then.
+        """
+        mark = secrets.token_bytes(8)
+        replies = self.ask("", process + mark, timeout)
+        if replies.missing != 0:
+            return {}
+        self.send_mark(process, mark)
+        senders = [each.hex() for each in (self.id, *replies) if each != process]
+        return {"mark": mark.hex(), "senders": senders}
+
+    def await_mark(self, mark: Mapping[str, Any], timeout: float) -> bool:
+        """Wait for the marks, and until everything that has arrived by now is read.
+
+        The latter is for processes that only publish, or have ended: they are not asked.
+        """
+        deadline = time.monotonic() + timeout
+        is_read = threading.Event()
+        self._readings.append(is_read)
+        self.waiter.wake()
+        return super().await_mark(mark, timeout) and is_read.wait(
+            max(0.0, deadline - time.monotonic())
+        )
 
     def release(self) -> None:
         """Remove the own socket, and close everything."""
@@ -331,6 +360,8 @@ class LocalBackend(Backend):
         leave_at = float("inf")
         while True:
             has_unconnected = self._update()
+            if self._readings:
+                self._read_all()
             now = time.monotonic()
             if self.stopping:
                 leave_at = min(leave_at, now + _LINGER)
@@ -395,6 +426,16 @@ class LocalBackend(Backend):
             incoming.close()
         else:
             self.deliver(packets)
+
+    def _read_all(self) -> None:
+        """Read what has arrived: one reading takes all that the system keeps of a stream."""
+        readings, self._readings = self._readings, []
+        if self._accepts_at is None:
+            self._accept(READ)
+        for incoming in list(self._incoming):
+            self._read(incoming, READ)
+        for is_read in readings:
+            is_read.set()
 
     def _handle_link(self, link: Link, events: int) -> None:
         with self._mutex:

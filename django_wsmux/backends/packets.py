@@ -2,9 +2,11 @@
 
 ::
 
-    version  1 byte     2
+    version  1 byte     3
     kind     1 byte     see Kind
     sender   16 bytes   random id of the sending process
+    thread   2 bytes    the sending thread of that process, big-endian
+    number   8 bytes    of the publication among those of the thread, big-endian; 0 for other kinds
     length   2 bytes    of the channel's name, big-endian
     channel             UTF-8
     payload             the rest
@@ -22,6 +24,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "MAX_CHANNEL",
+    "SOURCE",
     "VERSION",
     "Kind",
     "Packet",
@@ -32,12 +35,15 @@ __all__ = [
 ]
 
 #: The version that is written; only this version is read.
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: Largest size of a channel's name in bytes: a group's name and its prefix, 200 characters each.
 MAX_CHANNEL: Final = 2_048
 
-_HEAD: Final = struct.Struct("!BB16sH")
+_HEAD: Final = struct.Struct("!BB18sQH")
+
+#: Where the source of a publication is in its packet: sender and thread.
+SOURCE: Final = slice(2, 20)
 
 
 class Kind(IntEnum):
@@ -54,6 +60,8 @@ class Kind(IntEnum):
     #: A publication by a store in the broker. Its sender receives it, too, because the store's
     #: reply may have been lost.
     STORED = 5
+    #: A mark for one process among the publications that it receives; see ``numbers``.
+    MARK = 6
 
 
 class Packet(NamedTuple):
@@ -63,14 +71,20 @@ class Packet(NamedTuple):
     sender: bytes
     channel: str
     payload: bytes
+    number: int = 0
 
 
 class UnreadablePacket(Exception):
     """A packet of another version, or bytes that are not a packet."""
 
 
-def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
+def pack(kind: Kind, sender: bytes, channel: str, payload: bytes, number: int = 0) -> bytes:
     """Return a packet as bytes.
+
+    Args:
+        kind, channel, payload: see ``Packet``.
+        sender: the id of the sending process; for a publication followed by the thread.
+        number: the number of a publication.
 
     Raises:
         ValueError: the channel's name is too long.
@@ -78,7 +92,8 @@ def pack(kind: Kind, sender: bytes, channel: str, payload: bytes) -> bytes:
     name = channel.encode()
     if len(name) > MAX_CHANNEL:
         raise ValueError(f"a channel's name has at most {MAX_CHANNEL} bytes, not {len(name)}")
-    return _HEAD.pack(VERSION, kind, sender, len(name)) + name + payload
+    # A missing thread is packed as zero.
+    return _HEAD.pack(VERSION, kind, sender, number, len(name)) + name + payload
 
 
 def unpack(data: bytes) -> Packet:
@@ -91,11 +106,11 @@ def unpack(data: bytes) -> Packet:
         version = data[0] if data else "none"
         raise UnreadablePacket(f"version {version}; this release reads version {VERSION}")
     try:
-        _, kind, sender, length = _HEAD.unpack_from(data)
+        _, kind, source, number, length = _HEAD.unpack_from(data)
         end = _HEAD.size + length
         if end > len(data):
             raise UnreadablePacket("it ends within its header")
-        return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:])
+        return Packet(kind, source[:16], data[_HEAD.size : end].decode(), data[end:], number)
     except (struct.error, UnicodeDecodeError) as error:
         raise UnreadablePacket(str(error)) from None
 

@@ -97,6 +97,8 @@ class PostgresBackend(BrokerBackend):
         notified: PostgreSQL's channel for the publications of the namespace.
     """
 
+    #: PostgreSQL delivers notifications in the order of the commits.
+    has_total_order = True
     advice = "check that the database runs and that DATABASES is correct"
 
     def __init__(self, url: str = "postgres://", *, namespace: str = "") -> None:

@@ -105,6 +105,8 @@ class RedisBackend(BrokerBackend):
         self._servers = servers_from_url(url, self.timeout)
         # All of the same length, so that a channel is found from its key.
         self.prefixes = self._servers.prefixes(namespace)
+        # A cluster has one order for each shard.
+        self.has_total_order = not self._servers.is_sharded
         sharding = b"S" if self._servers.is_sharded else b""
         self._publish = sharding + b"PUBLISH"
         self._subscribe = sharding + b"SUBSCRIBE"

@@ -41,6 +41,7 @@ COUNTERS: Final = {
     "group_messages": "group messages delivered to members in this process",
     "group_publish_failed": "group messages and closes that did not reach other processes,"
     " because the backend was unavailable",
+    "moved_with_gap": "sockets from another process that may have missed messages of groups",
     "history_replayed": "messages replayed to clients that returned",
     "history_repaired": "messages read from the store because they did not arrive in time",
     "history_gaps": "times a member was told of a gap",

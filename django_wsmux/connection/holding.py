@@ -84,6 +84,13 @@ class Holding(Liveness):
             held.discard(is_repeated)
             held.replays.extend(messages)
 
+    def close_after_replay(self, code: int, reason: str) -> None:
+        """Do ``close_from_group()`` once the messages that are held back are sent."""
+        if self._held is None:
+            self.close_from_group(code, reason)
+        elif self._held.closing is None:
+            self._held.closing = code, reason
+
     def discard_held(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
         """Discard group messages that are held back or not yet replayed."""
         if self._held is not None:

@@ -17,10 +17,12 @@ from ..connection import client_ids, hub_thread
 __all__ = [
     "ANONYMOUS",
     "REPLACED",
+    "close_if_older",
     "close_older",
     "group_of",
     "identity_of",
     "install",
+    "is_client",
     "is_identity",
     "sign",
     "verified",
@@ -117,6 +119,17 @@ def close_older(client_id: str, moment: float) -> None:
     websocket = client_ids.find(client_id.removeprefix(_CLIENT))
     if websocket is None or websocket.connecting:
         return
+    close_if_older(websocket, moment)
+
+
+def is_client(websocket: Any, name: str) -> bool:
+    """Return whether a socket is that of the client for which ``group_of()`` returned a name."""
+    client_id = websocket.known_client_id
+    return client_id is not None and group_of(client_id) == name
+
+
+def close_if_older(websocket: Any, moment: float) -> None:
+    """Close a socket if it was opened before a moment; see ``close_older()``."""
     if time.time() - websocket.hooks.age < moment:
         if websocket.permit is not None:
             websocket.permit.release()

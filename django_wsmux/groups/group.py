@@ -415,8 +415,19 @@ class Group:
             if has_history:
                 self._append(group_key, kind, payload, ids, key or "", fail_silently)
                 return
-            members.deliver(group_key, PreparedMessage(kind, payload, self.name), excluded, ids)
-            self._publish(group_key, kind, payload, fail_silently, ids)
+            message = PreparedMessage(kind, payload, self.name)
+            self._publish(
+                group_key,
+                kind,
+                payload,
+                ids,
+                fail_silently,
+                members.deliver,
+                group_key,
+                message,
+                excluded,
+                ids,
+            )
 
         if tracing.tracer is None:
             _do(send, on_commit, fail_silently)
@@ -490,8 +501,7 @@ class Group:
         key = self.key()
 
         def close(fail_silently: bool) -> None:
-            members.close(key, code, reason)
-            self._publish(key, CLOSE, payload, fail_silently)
+            self._publish(key, CLOSE, payload, (), fail_silently, members.close, key, code, reason)
 
         _do(close, on_commit, fail_silently)
 
@@ -500,11 +510,13 @@ class Group:
         key: Key,
         kind: int,
         payload: bytes,
+        ids: tuple[str, ...],
         fail_silently: bool,
-        ids: tuple[str, ...] = (),
+        act: Callable[..., None],
+        *args: Any,
     ) -> None:
         try:
-            pubsub.publish(key, kind, payload, excluding(ids))
+            pubsub.publish(key, kind, payload, excluding(ids), act, *args)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:

@@ -172,12 +172,19 @@ class Members:
         self._lock = RLock()
         self.closings = Closings()
 
-    def close(self, key: Key, code: int, reason: str) -> None:
-        """Start the closing handshake with every member once its socket is open."""
+    def close(self, key: Key, code: int, reason: str, excluded: Any = ()) -> None:
+        """Start the closing handshake with every member once its socket is open.
+
+        Args:
+            key: the group's key.
+            code, reason: see ``WebSocket.close()``.
+            excluded: a container of sockets that stay open.
+        """
         if hub_thread.is_foreign():
-            hub_thread.hand_over(self.close, key, code, reason)
+            hub_thread.hand_over(self.close, key, code, reason, excluded)
             return
         if name_of(key)[0] == "@":
             self.closings.add(key, code, reason)
         for member in self.of(key):
-            member.close_from_group(code, reason)
+            if member not in excluded:
+                member.close_from_group(code, reason)

@@ -8,16 +8,50 @@ all. A process that takes its own sockets back calls ``rejoin()`` and ``replay()
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import time
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
+from .. import conf
+from ..connection.counters import counters
+from ..connection.guard import notify
+from ..exceptions import BackendUnavailable
+from ..logs import get_logger
 from ..protocol.events import CannotMove
+from ..protocol.frames import CLOSE
+from ..protocol.prepared import KINDS, PreparedMessage
+from ..signals import backend_gap
+from . import clients, envelope
+from .excluding import variant_for
 from .members import Key, name_of, prefix_of
-from .pubsub import channel_of, members, pubsub
+from .pubsub import channel_of, code_and_reason, members, pubsub
+from .ring import Ring, read_table, table_as_json
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
+
+logger = get_logger("django_wsmux.groups")
+
+#: The channel of users, sessions and clients.
+_PEOPLE: Final = channel_of("@")
+
+#: Seconds to wait for the answers of other processes.
+_PATIENCE: Final = 1.0
+
+#: Seconds for which late publications are expected after the last socket has come.
+_GRACE: Final = 10.0
+
+# The publications since sockets move, and those for whom: the processes that give sockets to this
+# one, and this one ("") if it gives away its own.
+_ring: Ring | None = None
+_users: Final[set[str]] = set()
+
+# Messages that a socket has brought from another process, until ``replay()``.
+_brought: Final[WeakKeyDictionary[Connection, list[PreparedMessage]]] = WeakKeyDictionary()
 
 __all__ = [
     "cut",
@@ -42,7 +76,11 @@ def request(websockets: Collection[Connection]) -> dict[str, Any]:
         Values of JSON.
     """
     channels = {channel_of(key) for each in websockets for key in _keys(each)}
-    return {"channels": sorted(channels)}
+    channels.add(_PEOPLE)
+    backend = pubsub.backend()
+    pubsub.note_awaited(channels)
+    process = "" if backend is None else backend.process().hex()
+    return {"channels": sorted(channels), "process": process}
 
 
 def listen(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +92,17 @@ def listen(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         Values of JSON, for ``wait_for()`` there.
     """
+    backend = pubsub.backend()
+    if backend is None:
+        return {"is_alone": True}
+    process = request["process"]
+    _users.add(process)
+    _start()
+    pubsub.serve()
+    # Without an answer the sockets come nevertheless; see ``replay()``.
+    with contextlib.suppress(BackendUnavailable, OSError):
+        if pubsub.await_members(request["channels"]):
+            return backend.mark(bytes.fromhex(process), _PATIENCE)
     return {}
 
 
@@ -67,7 +116,8 @@ def wait_for(answer: Mapping[str, Any], seconds: float) -> bool:
     Returns:
         False if the sockets may miss messages when they move: pass it on to ``replay()``.
     """
-    return True
+    backend = pubsub.backend()
+    return backend is None or backend.await_mark(answer, seconds)
 
 
 def cut() -> dict[str, Any]:
@@ -79,7 +129,12 @@ def cut() -> dict[str, Any]:
     Returns:
         Values of JSON, for ``replay()``.
     """
-    return {}
+    backend = pubsub.backend()
+    if backend is None:
+        return {}
+    _users.add("")
+    _start()
+    return table_as_json(backend.numbers.table())
 
 
 def memberships(websocket: Connection) -> dict[str, Any]:
@@ -115,8 +170,8 @@ def people(memberships: Mapping[str, Any]) -> tuple[Key, ...]:
 def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
     """Join the groups that a socket had in another process; may wait for the store.
 
-    The socket must not be open yet, so that messages are held back. The client notices nothing,
-    unless messages of a group with a history are lost. ``DjangoHooks.groups`` must be set before.
+    The socket must be held. The client notices nothing, unless messages of a group with a history
+    are lost. ``DjangoHooks.groups`` and the id of the client must be set before.
 
     Args:
         websocket: the socket.
@@ -136,13 +191,28 @@ def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
 def replay(cut: Mapping[str, Any], is_complete: bool, websockets: Collection[Connection]) -> None:
     """Pass on the messages and closes that the sockets of a batch have missed; never waits.
 
-    Call it after ``rejoin()`` and before the sockets open.
+    Call it after ``rejoin()``, while the sockets are held.
 
     Args:
         cut: the result of ``cut()`` in the process that gave the sockets.
         is_complete: the result of ``wait_for()`` there.
         websockets: the sockets, which are in their groups here.
     """
+    ring = _ring
+    table = read_table(cut)
+    is_complete = is_complete and (ring is None or ring.is_complete(table))
+    keys = {websocket: _keys(websocket) for websocket in websockets}
+    found = _Missed(keys)
+    for each in () if ring is None else ring.all():
+        is_new = each.follows(table)
+        if (is_new or not is_complete) and each.channel in found.channels:
+            found.add(each.payload, is_new=is_new)
+    for websocket, messages in found.messages.items():
+        websocket.replay([*_brought.pop(websocket, ()), *messages], _has_no_position)
+    if ring is not None:
+        ring.note_arrivals(table, websockets)
+    if not is_complete:
+        _tell_of_gap([each for each in websockets if any(map(_is_plain, keys[each]))])
 
 
 def end(request: Mapping[str, Any] | None = None) -> None:
@@ -152,6 +222,105 @@ def end(request: Mapping[str, Any] | None = None) -> None:
         request: what was passed to ``listen()``, in the process that took the sockets; ``None`` in
             the one that gave them.
     """
+    _users.discard("" if request is None else request["process"])
+    if not _users and _ring is not None:
+        # What others have sent may still be under way, to be left out.
+        _thread.start_new_thread(_end_later, (_ring,))
+
+
+def _end_later(ring: Ring) -> None:
+    time.sleep(_GRACE)
+    if _ring is ring and not _users:
+        _drop()
+
+
+def _start() -> None:
+    """Keep publications from now on, if that has not begun."""
+    global _ring
+    backend = pubsub.backend()
+    if _ring is None and backend is not None:
+        _ring = Ring(backend, pubsub)
+
+
+def _drop() -> None:
+    global _ring
+    if _ring is not None:
+        _ring.close()
+        _ring = None
+    pubsub.forget_awaited()
+
+
+class _Missed:
+    """What sockets have missed.
+
+    Args:
+        keys: the groups of each socket.
+
+    Attributes:
+        channels: the channels of the groups.
+        messages: the messages, by socket.
+    """
+
+    def __init__(self, keys: Mapping[Connection, Collection[Key]]) -> None:
+        self.messages: dict[Connection, list[PreparedMessage]] = {each: [] for each in keys}
+        self._members: dict[Key, list[Connection]] = {}
+        for websocket, groups in keys.items():
+            for key in groups:
+                self._members.setdefault(key, []).append(websocket)
+        self.channels = {_PEOPLE, *map(channel_of, self._members)}
+
+    def add(self, payload: bytes, *, is_new: bool) -> None:
+        """Add a publication, or close sockets.
+
+        Args:
+            payload: its envelope.
+            is_new: whether the sockets have not got it. Closes are repeated in case of doubt.
+        """
+        try:
+            found = envelope.unpack(payload)
+        except envelope.UnreadableEnvelope:
+            return  # counted when it arrived
+        key = (found.prefix, found.name) if found.prefix else found.name
+        if found.kind == CLOSE and found.moment is not None:
+            for websocket in self.messages:
+                if clients.is_client(websocket, found.name):
+                    clients.close_if_older(websocket, found.moment)
+        elif found.kind == CLOSE:
+            for websocket in self._members.get(key, ()):
+                websocket.close_after_replay(*code_and_reason(found.data))
+        elif found.kind in KINDS and is_new and key in self._members and _is_plain(key):
+            message = PreparedMessage(found.kind, found.data, found.name)
+            for websocket in self._members[key]:
+                own = variant_for(message, found.excluded, websocket)
+                if own is not None:
+                    self.messages[websocket].append(own)
+
+
+def _tell_of_gap(websockets: Collection[Connection]) -> None:
+    """Tell the project that sockets may have missed messages of groups without a history."""
+    if not websockets:
+        return
+    counters["moved_with_gap"] += len(websockets)
+    logger.warning(
+        "%d sockets from another process may have missed messages of groups", len(websockets)
+    )
+    backend = type(pubsub.backend())
+    notify(
+        backend_gap, backend, reason="sockets came from another process", seconds=0.0, missed=None
+    )
+
+
+def _has_no_position(message: PreparedMessage) -> bool:
+    return not message.position
+
+
+def _is_plain(key: Key) -> bool:
+    """Return whether a group has no history."""
+    if not conf.has_history():
+        return True
+    from .numbered import stream_of
+
+    return stream_of(key) is None
 
 
 def _own_keys(websocket: Connection) -> tuple[Key, ...]:

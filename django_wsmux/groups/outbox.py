@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from random import SystemRandom
 from typing import Final
@@ -298,8 +299,9 @@ def _send(row: table.Row) -> Key:
 def _send_unnumbered(key: Key, found: Envelope) -> None:
     """Send a message to a group whose history was removed from the settings meanwhile."""
     message = PreparedMessage(found.kind, found.data, found.name)
-    members.deliver(key, message, (), found.excluded)
-    pubsub.publish(key, found.kind, found.data, excluding(found.excluded))
+    fields = excluding(found.excluded)
+    act = partial(members.deliver, key, message, (), found.excluded)
+    pubsub.publish(key, found.kind, found.data, fields, act)
 
 
 # Keys of rows that are deleted, by group.

@@ -22,7 +22,7 @@ from django.utils.crypto import salted_hmac
 
 from .. import conf
 from ..backends import Backend, Gap, Replies, from_url
-from ..connection import client_ids
+from ..connection import client_ids, hub_thread
 from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
@@ -42,14 +42,13 @@ __all__ = [
     "PubSub",
     "Sequencer",
     "channel_of",
-    "cut",
+    "code_and_reason",
     "describe",
     "is_alone",
     "key_of",
     "members",
     "membership",
     "pubsub",
-    "replay",
     "report_unreachable",
     "session_group",
     "user_group",
@@ -186,13 +185,6 @@ class Sequencer:
     def lose(self, gap: Gap) -> None:
         """Note that the backend may have missed publications of any group until now."""
 
-    def cut(self) -> dict[str, int]:
-        """Return the numbers of the last publications that reached the members; see ``cut()``."""
-        return {}
-
-    def replay(self, cut: Mapping[str, int], members: Collection[Connection]) -> None:
-        """Pass publications that followed a cut to some members; see ``replay()``."""
-
 
 class PubSub:
     """The subscriptions of this process, and its messages to the others.
@@ -201,11 +193,14 @@ class PubSub:
         sequencer: passes publications of other processes to the members.
         starters: functions that a process calls when it begins to serve sockets. It may call them
             again.
+        excluded: sockets that do not get the publication that is being delivered, since they got it
+            in the process that they come from.
     """
 
     def __init__(self) -> None:
         self.sequencer = Sequencer(self.deliver)
         self.starters: list[Callable[[], None]] = []
+        self.excluded: Collection[Connection] = ()
         self._backend: Backend | None = None
         self._made_for: str | None = None
         # Number of groups with members here, by channel; and channels without such groups.
@@ -222,6 +217,8 @@ class PubSub:
         self._is_serving = False
         # Channels that stay subscribed even without members here.
         self._kept: set[str] = set()
+        # The same, while sockets that move may come or come back.
+        self._awaited: set[str] = set()
         # Held while these change: under runserver, sockets come and go in threads. Its holder never
         # waits, since it is also acquired on the hub.
         self._lock = RLock()
@@ -260,6 +257,8 @@ class PubSub:
         self._is_serving = False
         self._subscribed.clear()
         self._kept.clear()
+        self._awaited.clear()
+        self.excluded = ()
         # Another thread may have held the locks during the fork.
         self._lock = RLock()
         self._making = Lock()
@@ -272,7 +271,13 @@ class PubSub:
         return {f"backend_{name}": number for name, number in asdict(backend.counts).items()}
 
     def publish(
-        self, key: Key, kind: int, data: bytes, fields: Mapping[int, bytes] = envelope.NO_FIELDS
+        self,
+        key: Key,
+        kind: int,
+        data: bytes,
+        fields: Mapping[int, bytes] = envelope.NO_FIELDS,
+        act: Callable[..., None] | None = None,
+        *args: Any,
     ) -> None:
         """Send a message for a group to the other processes.
 
@@ -281,14 +286,29 @@ class PubSub:
             kind: the kind of a message, or CLOSE to close the members.
             data: the message, or the body of a close frame.
             fields: further fields of the envelope.
+            act: does the same for the members of this process, first. It must not wait: a socket
+                that moves has been served here if the number of the publication is drawn here.
+            args: the arguments of ``act``.
 
         Raises:
             BackendUnavailable: the broker cannot be reached.
         """
         backend = self.backend()
-        if backend is not None:
-            payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
-            backend.publish(channel_of(key), payload)
+        if backend is None:
+            if act is not None:
+                act(*args)
+            return
+        drawn = None
+        channel = channel_of(key)
+        payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
+        if act is not None:
+            if hub_thread.is_foreign():
+                drawn = backend.numbers.draw_early()
+                arrived = partial(backend.numbers.arrived, *drawn, channel, payload)
+                hub_thread.hand_over(_act, act, args, arrived)
+            else:
+                act(*args)
+        backend.publish(channel, payload, drawn)
 
     def transmit(self, channel: str, payload: bytes) -> None:
         """Send an envelope to the other processes.
@@ -396,7 +416,7 @@ class PubSub:
             turn = self._subscribing[1]
         with turn:
             with self._lock:
-                deserted = self._deserted - self._watched.keys() - self._kept
+                deserted = self._deserted - self._watched.keys() - self._kept - self._awaited
                 self._deserted.clear()
                 for other in deserted:
                     self._subscribed.pop(other, None)
@@ -407,6 +427,42 @@ class PubSub:
                 backend.start(self._receive, self._report_gap, self._answer)
                 event = self._subscribed[channel] = backend.subscribe(channel)
             return event
+
+    # Sockets that move
+
+    def note_awaited(self, channels: Collection[str]) -> None:
+        """Stay subscribed to channels without members, until ``forget_awaited()``."""
+        self._awaited.update(channels)
+
+    def await_members(self, channels: Collection[str]) -> bool:
+        """Subscribe to channels whose members are to come; wait until that is effective.
+
+        Returns:
+            False if it was not effective soon.
+
+        Raises:
+            BackendUnavailable: subscribing failed.
+        """
+        self.note_awaited(channels)
+        backend = self.backend()
+        if backend is None:
+            return True
+        events = [
+            self._subscribed.get(channel) or self._subscribe(backend, channel)
+            for channel in channels
+        ]
+        deadline = time.monotonic() + _PATIENCE
+        return all(
+            backend.wait_for(event, max(0.0, deadline - time.monotonic())) for event in events
+        )
+
+    def forget_awaited(self) -> None:
+        """Unsubscribe soon from the channels that still have no members."""
+        with self._lock:
+            self._deserted |= self._awaited - self._watched.keys()
+            self._awaited.clear()
+
+    # Questions
 
     def register(self, channel: str, function: Callable[[bytes], bytes]) -> None:
         """Register a function that answers once this process serves sockets; see ``answer()``."""
@@ -511,11 +567,11 @@ class PubSub:
         kind, name, data, fields, _ = envelope
         if kind in KINDS:
             ids = envelope.excluded if fields else ()
-            members.deliver(key, PreparedMessage(kind, data, name), (), ids)
+            members.deliver(key, PreparedMessage(kind, data, name), self.excluded, ids)
         elif kind == CLOSE and envelope.moment is not None:
             clients.close_older(name, envelope.moment)
         elif kind == CLOSE:
-            members.close(key, int.from_bytes(data[:2], "big"), data[2:].decode())
+            members.close(key, *code_and_reason(data), self.excluded)
         else:
             self._report_unreadable(f"unknown kind {kind} for {name!r} (a newer version?)")
 
@@ -539,28 +595,19 @@ class PubSub:
         )
 
 
+def code_and_reason(data: bytes) -> tuple[int, str]:
+    """Return code and reason from the body of a close frame."""
+    return int.from_bytes(data[:2], "big"), data[2:].decode()
+
+
+def _act(act: Callable[..., None], args: tuple[Any, ...], arrived: Callable[[], None]) -> None:
+    """Serve the members of this process, in the thread of the hub; note that in the same step."""
+    act(*args)
+    arrived()
+
+
 #: The instance of this process.
 pubsub: Final = PubSub()
-
-
-def cut() -> dict[str, int]:
-    """Return how far the members of this process are, for sockets that move to another process.
-
-    Returns:
-        The number of the last publication that reached them, for each process that numbers its
-        publications; empty if no process does.
-    """
-    return pubsub.sequencer.cut()
-
-
-def replay(cut: Mapping[str, int], members: Collection[Connection]) -> None:
-    """Pass missed publications to sockets that come from another process, all at once.
-
-    Args:
-        cut: the result of ``cut()`` there when they left their groups.
-        members: the sockets, which are in their groups here.
-    """
-    pubsub.sequencer.replay(cut, members)
 
 
 if hasattr(os, "register_at_fork"):

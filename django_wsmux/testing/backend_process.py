@@ -335,6 +335,23 @@ class Commands:
         """Return the id of this process."""
         return self._backend.id.hex()
 
+    def numbers(self, process: str) -> list[int]:
+        """Return the last numbers of the threads of a process, sorted."""
+        table = self._backend.numbers.table()
+        return sorted(n for source, n in table.items() if source.hex().startswith(process))
+
+    def has_total_order(self) -> bool:
+        """Return the attribute."""
+        return self._backend.has_total_order
+
+    def mark(self, process: str) -> dict[str, Any]:
+        """See ``Backend``."""
+        return self._backend.mark(bytes.fromhex(process), TIMEOUT)
+
+    def await_mark(self, mark: dict[str, Any]) -> bool:
+        """See ``Backend``; wait long only for a mark that comes."""
+        return self._backend.await_mark(mark, 0.2 if mark.get("mark") == "00" else TIMEOUT)
+
     def namespace(self) -> str:
         """Return the namespace."""
         return self._backend.namespace

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from django_wsmux.backends.packets import (
     MAX_CHANNEL,
+    SOURCE,
     VERSION,
     Kind,
     UnreadablePacket,
@@ -19,18 +20,23 @@ from django_wsmux.backends.packets import (
 SENDER = bytes(range(16))
 
 
-@given(st.sampled_from(Kind), st.text(max_size=200), st.binary(max_size=300))
-def test_round_trip(kind: Kind, channel: str, payload: bytes) -> None:
+@given(
+    st.sampled_from(Kind), st.text(max_size=200), st.binary(max_size=300), st.integers(0, 2**64 - 1)
+)
+def test_round_trip(kind: Kind, channel: str, payload: bytes, number: int) -> None:
     """A packet survives a round trip; head and payload make the whole."""
-    data = pack(kind, SENDER, channel, payload)
-    assert unpack(data) == (kind, SENDER, channel, payload)
+    data = pack(kind, SENDER, channel, payload, number)
+    assert unpack(data) == (kind, SENDER, channel, payload, number)
     head, rest = split(data)
     assert (head + rest, rest) == (data, payload)
 
 
 def test_layout() -> None:
     """The bytes stay the same: other releases rely on them."""
-    assert pack(Kind.MESSAGE, SENDER, "é", b"p") == b"\x02\x01" + SENDER + b"\x00\x02\xc3\xa9p"
+    head = b"\x03\x01" + SENDER + b"\x00\x07" + bytes(6) + b"\x01\x02"
+    packet = pack(Kind.MESSAGE, SENDER + b"\x00\x07", "é", b"p", 0x102)
+    assert packet == head + b"\x00\x02\xc3\xa9p"
+    assert packet[SOURCE] == SENDER + b"\x00\x07"
 
 
 @given(st.binary(max_size=60))
@@ -49,10 +55,10 @@ def test_anything(data: bytes) -> None:
     [
         (b"", "version none"),
         (b"\x01" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 1; this release reads"),
-        (b"\x03" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 3; this release reads"),
+        (b"\x04" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 4; this release reads"),
         (pack(Kind.MESSAGE, SENDER, "abc", b"")[:-1], "within its header"),
-        (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "20 bytes"),
-        (b"\x02\x01" + SENDER + b"\x00\x01\xff", "utf-8"),
+        (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "30 bytes"),
+        (b"\x03\x01" + SENDER + bytes(10) + b"\x00\x01\xff", "utf-8"),
     ],
 )
 def test_unreadable(data: bytes, problem: str) -> None:

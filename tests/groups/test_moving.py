@@ -49,8 +49,8 @@ def test_memberships() -> None:
         assert members.of(key) == [old.websocket, new.websocket]
     assert members.info("room", new.websocket) == {"name": "Ann"}
     assert members.info(("blue", "room"), new.websocket) is None
-    for each in (old, new):
-        each.websocket.abandon()
+    old.websocket.connection_lost()
+    new.websocket.abandon()
     assert not any(map(members.of, keys))
 
 
@@ -66,4 +66,4 @@ def test_held() -> None:
     peer.websocket.hold()
     with pytest.raises(CannotMove, match="held back"):
         moving.memberships(peer.websocket)
-    peer.websocket.abandon()
+    peer.websocket.connection_lost()

@@ -18,7 +18,7 @@ from django_wsmux.backends import BackendUnavailable, Gap, from_url
 from django_wsmux.groups import Group, Member
 from django_wsmux.groups import pubsub as pubsub_module
 from django_wsmux.groups.envelope import pack
-from django_wsmux.groups.pubsub import PubSub, Sequencer, cut, members, membership, replay
+from django_wsmux.groups.pubsub import PubSub, Sequencer, members, membership
 from django_wsmux.groups.pubsub import pubsub as own_pubsub
 
 TIMEOUT = 60.0
@@ -331,28 +331,6 @@ def test_name_in_messages(pubsub: PubSub) -> None:
     pubsub._receive("x", pack(1, "room", b"hello", "tenant"))
     assert [(each.group, each.position) for each in socket.heard] == [("room", "")]
     pubsub.discard(("tenant", "room"), socket)
-
-
-def test_cut_and_replay(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default, publications have no numbers; another sequencer may number them."""
-    monkeypatch.setattr(pubsub_module, "pubsub", pubsub)
-    socket: Any = Socket()
-    assert cut() == {}
-    replay({"other": 7}, [socket])
-    assert not socket.heard
-
-    class Numbering(Sequencer):
-        def cut(self) -> dict[str, int]:
-            return {"other": 8}
-
-        def replay(self, cut: Any, members: Any) -> None:
-            for member in members:
-                member.heard.append((dict(cut), self.cut()))
-
-    pubsub.sequencer = Numbering(pubsub.deliver)
-    assert cut() == {"other": 8}
-    replay({"other": 7}, [socket])
-    assert socket.heard == [({"other": 7}, {"other": 8})]
 
 
 class Watcher:
