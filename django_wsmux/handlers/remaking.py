@@ -24,7 +24,6 @@ from ..groups.identity import Identity, identify
 from ..logs import get_logger, suffix
 from ..protocol.environ import WIRE_PATH_KEY
 from ..responses import SwitchingProtocols, refusal_reason
-from ..server import own_context
 from . import context, databases, sessions
 from .context import RequestContext
 from .handler import WebSocketHandler, installed
@@ -240,8 +239,8 @@ class Origin:
         return installed[-1]
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Call the function in a new context."""
-        return own_context.new().run(partial(function, *args, **kwargs))
+        """Call the function in the greenlet of ``start()``, whose context is new."""
+        return function(*args, **kwargs)
 
     def start(self, function: Callable[[], Made]) -> Making:
         """Start the function in a greenlet of its own."""

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
@@ -146,6 +147,16 @@ def set_tenant(get_response: Response) -> Response:
 
     def handle(request: HttpRequest) -> HttpResponse:
         tenant.set(request.headers["X-Tenant"])
+        return get_response(request)
+
+    return handle
+
+
+def read_user(get_response: Response) -> Response:
+    """Read the user, as middleware does that looks for permissions."""
+
+    def handle(request: HttpRequest) -> HttpResponse:
+        events.append(request.user.get_username())
         return get_response(request)
 
     return handle
@@ -356,6 +367,18 @@ class Tests(WebSocketTestCase):
             self.assertEqual(views[-1].user.username, "anna")
             ws.send("user")
             self.assertReceives(ws, "anna")
+
+    def test_middleware(self) -> None:
+        """Middleware has the connection of the test, too."""
+        self.client.force_login(User.objects.create(username="ann"))
+        with (
+            override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, f"{__name__}.read_user"]),
+            self.client.websocket("/board/one/") as ws,
+        ):
+            ws.handover()
+            events.clear()
+            ws.send("path")
+            self.assertEqual(events, ["middleware", "ann"])
 
     def test_gone(self) -> None:
         """A row that is gone closes the socket."""
