@@ -133,7 +133,7 @@ class DjangoMover:
     def given(self, websockets: list[Any]) -> None:
         """Tell receivers that the sockets have left; free what belongs to them."""
         for websocket in websockets:
-            notify(websocket_moved, WebSocket, websocket=websocket, is_leaving=True)
+            _tell(websocket, is_leaving=True)
             websocket.hooks.let_go(websocket)
         groups_moving.end()
 
@@ -179,7 +179,7 @@ class DjangoMover:
         arrivals = [arrival for (arrival, _), _ in built if not arrival.websocket.closed]
         for arrival in arrivals:
             arrival.start()
-            notify(websocket_moved, WebSocket, websocket=arrival.websocket, is_leaving=False)
+            _tell(arrival.websocket, is_leaving=False)
         self._arrived += [arrival.websocket for arrival in arrivals]
         threading.Thread(target=_settle, args=(arrivals,), daemon=True).start()
 
@@ -188,6 +188,10 @@ class DjangoMover:
         arrived, self._arrived = self._arrived, []
         takeover.spread_pings(arrived)
         groups_moving.end()
+
+
+def _tell(websocket: Any, *, is_leaving: bool) -> None:
+    notify(websocket_moved, WebSocket, websocket=websocket, is_leaving=is_leaving)
 
 
 def _name(kind: type[Any]) -> str:
