@@ -206,3 +206,26 @@ def test_binary_and_close(site: Server, move: Callable[[], Any]) -> None:
             websocket.send(bytes(size))
             assert websocket.recv(timeout=TIMEOUT) == bytes(size)
             move()
+
+
+def test_context_managers(start_server: StartServer) -> None:
+    """Context managers of the project surround a moved view, and what it reads when it settles."""
+    settings = {**SETTINGS, "WEBSOCKET_CONTEXT": ["tests.project.context.around"]}
+    site = start_server("own", env={"TEST_SETTINGS": json.dumps(settings)})
+    for name in ("here", "gone"):
+        site.get(f"/act/delete/{name}/")
+        site.get(f"/act/create/{name}/")
+    with (
+        site.connect("/row/here/?tenant=a") as first,
+        site.connect("/row/here/?tenant=b") as second,
+        site.connect("/lean/c/1/?tenant=c") as lean,
+        site.connect("/row/gone/?tenant=d") as gone,
+    ):
+        site.get("/act/delete/gone/")
+        assert json.loads(site.get("/move/"))["moved"] == 4
+        assert code(gone) == 1012
+        for _ in range(2):
+            assert ask(first, "x") == ["here", "", "a a a"]
+            assert ask(second, "x") == ["here", "", "b b b"]
+            assert ask(lean, "x")[0] == "c"
+            assert json.loads(site.get("/move/"))["moved"] == 3
