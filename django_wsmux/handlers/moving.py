@@ -75,8 +75,10 @@ class DjangoMover:
     def __init__(self) -> None:
         # Numbers of the common parts of environs in the batch that is being packed.
         self._environs: dict[Any, int] = {}
-        # Sockets that have come since the last call of finished().
+        # Sockets that have come since the last call of finished(), and the requests that preceded
+        # them, by the processes that sent them.
         self._arrived: list[Any] = []
+        self._requests: dict[str, dict[str, Any]] = {}
 
     @property
     def directory(self) -> str:
@@ -135,7 +137,6 @@ class DjangoMover:
         for websocket in websockets:
             _tell(websocket, is_leaving=True)
             websocket.hooks.let_go(websocket)
-        groups_moving.end()
 
     def take_back(
         self, websocket: Any, record: Record, detached: Detached, batch: dict[str, Any]
@@ -158,6 +159,7 @@ class DjangoMover:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Receive the messages of the groups from now on."""
+        self._requests[request["process"]] = request
         return groups_moving.listen(request)
 
     def build(self, batch: dict[str, Any], records: list[Record]) -> list[object]:
@@ -187,7 +189,9 @@ class DjangoMover:
         """Spread the pings of the sockets that have come; stop keeping messages of groups."""
         arrived, self._arrived = self._arrived, []
         takeover.spread_pings(arrived)
-        groups_moving.end()
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            groups_moving.end(request)
 
 
 def _tell(websocket: Any, *, is_leaving: bool) -> None:
