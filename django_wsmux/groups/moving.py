@@ -54,6 +54,7 @@ _users: Final[set[str]] = set()
 _brought: Final[WeakKeyDictionary[Connection, list[PreparedMessage]]] = WeakKeyDictionary()
 
 __all__ = [
+    "channels_of",
     "cut",
     "end",
     "listen",
@@ -75,12 +76,16 @@ def request(websockets: Collection[Connection]) -> dict[str, Any]:
     Returns:
         Values of JSON.
     """
-    channels = {channel_of(key) for each in websockets for key in _keys(each)}
-    channels.add(_PEOPLE)
+    channels = {_PEOPLE}.union(*map(channels_of, websockets))
     backend = pubsub.backend()
     pubsub.note_awaited(channels)
     process = "" if backend is None else backend.process().hex()
     return {"channels": sorted(channels), "process": process}
+
+
+def channels_of(websocket: Connection) -> set[str]:
+    """Return the channels of the groups of a socket."""
+    return {channel_of(key) for key in _keys(websocket)}
 
 
 def listen(request: Mapping[str, Any]) -> dict[str, Any]:

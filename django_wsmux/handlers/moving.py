@@ -75,6 +75,8 @@ class DjangoMover:
     def __init__(self) -> None:
         # Numbers of the common parts of environs in the batch that is being packed.
         self._environs: dict[Any, int] = {}
+        # The channels of the groups whose messages the other process receives, too.
+        self._channels: frozenset[str] = frozenset()
         # Sockets that have come since the last call of finished(), and the requests that preceded
         # them, by the processes that sent them.
         self._arrived: list[Any] = []
@@ -96,7 +98,9 @@ class DjangoMover:
 
     def ask(self, websockets: list[Any]) -> dict[str, Any]:
         """Return the channels of the groups."""
-        return groups_moving.request(websockets)
+        request = groups_moving.request(websockets)
+        self._channels = frozenset(request["channels"])
+        return request
 
     def wait_for(self, answer: dict[str, Any], seconds: float) -> bool:
         """Wait until the messages of groups that go to the other process reach this one, too."""
@@ -108,6 +112,8 @@ class DjangoMover:
         Raises:
             CannotMove: the socket cannot move, or not now.
         """
+        if not self._channels.issuperset(groups_moving.channels_of(websocket)):
+            raise CannotMove("it has joined another group meanwhile")
         hooks = websocket.hooks
         around: RequestContext = hooks.request_context
         permit = websocket.permit

@@ -90,7 +90,7 @@ def pids(sockets: list[ClientConnection]) -> set[int]:
     return {ask(websocket, "who")[2] for websocket in sockets}
 
 
-@pytest.mark.parametrize("worker", ["own", "gevent"])
+@pytest.mark.parametrize("worker", ["own"])
 def test_reload(start_server: StartServer, worker: str) -> None:
     """Sockets that talk all the time are answered once and in order; nothing is closed."""
     server = start_server(worker, "-w2", env={"TEST_SETTINGS": json.dumps(SETTINGS)})

@@ -118,6 +118,7 @@ def move(request: HttpRequest) -> JsonResponse:
     """Move all sockets within this process; ``?back=1`` as if the other process had died."""
     moves: Any = mover.current()
     moved, refused = [], []
+    moves.ask(list(registry.open_sockets))
     for websocket in list(registry.open_sockets):
         if not moves.wants_to_move(websocket):
             refused.append("unwilling")
