@@ -28,7 +28,7 @@ from .connection.counters import count
 from .connection.drain import CLOSE_GRACE, Drain, close_all_and_wait
 from .protocol.masking import IS_COMPILED
 from .protocol.options import Options
-from .server import handover, mover, own_context, patching, rlimit, succession
+from .server import handover, mover, own_context, patching, processes, rlimit, succession
 from .server.giving import Giver, Plan
 from .server.offers import Worker, look
 from .server.takeover import REQUEST_ATTRIBUTE, TAKEN_ATTRIBUTE
@@ -115,6 +115,9 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
     connected gets 408: gunicorn's own ``keepalive`` would end the connection sooner or later than
     that, or, if it is 0, never.
     """
+
+    #: See ``server/stock.py``: other workers need help with that.
+    hands_over = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -243,7 +246,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # SIGQUIT has come, with successors; a successor is ready; the arbiter was told to start one
         # more.
         self._is_hurried = self._is_followed = self._has_grown = False
-        succession.generation = self._generation
+        processes.set_generation(self._generation)
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 __all__ = [
     "between_calls",
     "close_all",
+    "departures",
     "leave",
     "open_sockets",
     "refuse_handshakes",
@@ -33,6 +34,10 @@ running_views: set[Any] = set()
 
 #: Sockets of function views that wait for their next call and keep nothing meanwhile.
 between_calls: set[Any] = set()
+
+
+#: Called before the sockets are closed because the process ends: hand them over.
+departures: list[Callable[[], None]] = []
 
 
 def leave(policy: Callable[[Any], None]) -> None:

@@ -25,6 +25,7 @@ from ..groups.members import name_of, prefix_of
 from ..groups.pubsub import members, pubsub
 from ..logs import get_logger
 from ..protocol.environ import wire_path
+from ..server.processes import generation
 from .metrics import snapshot
 
 __all__ = [
@@ -109,6 +110,8 @@ class Process:
         group_count: how many groups have members here, without those of users and sessions.
         groups: the largest of them.
         sockets: open sockets, in no particular order.
+        generation: how often gunicorn had loaded its configuration when it started the process, at
+            its start and at each SIGHUP; ``None`` with other workers than ours.
     """
 
     host: str
@@ -118,6 +121,7 @@ class Process:
     group_count: int = 0
     groups: Sequence[GroupSize] = ()
     sockets: Sequence[OpenSocket] = ()
+    generation: int | None = None
 
     @property
     def name(self) -> str:
@@ -231,6 +235,7 @@ def _describe_process(limit: int, group: str | None, prefix: str | None) -> Proc
         group_count=len(groups),
         groups=nlargest(limit, groups, key=attrgetter("members")),
         sockets=[_describe(each, f"{host}:{pid}") for each in islice(sockets, limit)],
+        generation=generation(),
     )
 
 

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from ..protocol import handshake
 from ..protocol.environ import wire_path
-from . import forks, refusals
+from . import forks, refusals, stock
 from .takeover import TAKEOVER_KEY, Takeover, find, install_hook, why_not
 
 __all__ = ["Dispatcher", "WSGIApplication", "answer_upgrade", "dispatchers"]
@@ -41,6 +41,7 @@ class Dispatcher:
         self.application = application
         self.websocket_application = websocket_application
         install_hook()
+        stock.install()
         dispatchers.add(self)
 
     def __call__(

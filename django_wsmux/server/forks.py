@@ -24,7 +24,7 @@ from greenlet import getcurrent, greenlet
 
 from ..connection import registry
 
-__all__ = ["install", "listeners"]
+__all__ = ["gunicorn_worker", "install", "listeners"]
 
 #: Listening sockets of gevent's own servers; gunicorn's worker knows its own.
 listeners: Final[WeakSet[Any]] = WeakSet()
@@ -49,7 +49,7 @@ def _disown() -> None:
         if loaded is not None:
             loaded.disown()
     _silence(listeners)
-    worker = _gunicorn_worker()
+    worker = gunicorn_worker()
     if worker is not None:
         _silence(worker.sockets)
         _retire(worker, getcurrent())
@@ -67,7 +67,7 @@ def _reinit_loop() -> None:
         hub.loop.reinit()
 
 
-def _gunicorn_worker() -> Any:
+def gunicorn_worker() -> Any:
     """Return gunicorn's gevent worker, if this process is a copy of one."""
     ggevent = sys.modules.get("gunicorn.workers.ggevent")
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)

@@ -27,7 +27,7 @@ from ..connection import registry
 from ..connection.counters import counters
 from ..connection.interfaces import Detached
 from ..logs import get_logger
-from . import parcels
+from . import forks, parcels
 from .mover import Mover
 from .offers import Offer, Worker
 from .parcels import Damaged, Parcel, close_fd
@@ -127,6 +127,7 @@ class Taker:
 
     def _serve(self, giver: Any) -> None:
         """Take what one giver gives."""
+        forks.listeners.add(giver)  # a forked child must not read what comes
         self._givers += 1
         try:
             if not is_own_user(giver):

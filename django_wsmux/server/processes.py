@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["children_of", "parent_of", "start_of"]
+__all__ = ["children_of", "generation", "parent_of", "set_generation", "start_of"]
 
 # Indices of fields after the name of the program: proc(5), from the third on.
 _STATE = 0
@@ -47,3 +47,20 @@ def children_of(pid: int) -> dict[int, int]:
         return {}
     started = {child: start_of(child) for child in children if child != os.getpid()}
     return {child: start for child, start in started.items() if start}
+
+
+_generation: int | None = None
+
+
+def generation() -> int | None:
+    """Return how often gunicorn had loaded its configuration when it started this process.
+
+    It is ``None`` if the server does not count that.
+    """
+    return _generation
+
+
+def set_generation(number: int) -> None:
+    """Set the generation of this process."""
+    global _generation
+    _generation = number

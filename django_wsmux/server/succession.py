@@ -20,16 +20,13 @@ import gevent
 from . import offers, processes
 from .offers import Worker
 
-__all__ = ["Generations", "generation", "is_booting", "leaving_alone", "this_worker"]
+__all__ = ["Generations", "is_booting", "leaving_alone", "this_worker"]
 
 #: The name of the file that workers lock while they leave one after the other.
 _LOCK: Final = "leaving.lock"
 
 #: Seconds between attempts to lock it.
 _TICK: Final = 0.05
-
-#: The generation of this process; ``None`` if the server does not count them.
-generation: int | None = None
 
 
 class Generations:

@@ -142,6 +142,8 @@ def handlers_for(websocket: Connection) -> HandlerPool:
 def _close_and_wait(process: int) -> None:
     """Close all sockets, unless this is a fork: they belong to the parent then."""
     if os.getpid() == process and not registry.stopping.is_set():
+        for depart in registry.departures:
+            guard.call(depart)
         close_all_and_wait(CLOSE_GRACE)
 
 

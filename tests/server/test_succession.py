@@ -24,7 +24,7 @@ from ..support import GUNICORN_OPTIONS, TIMEOUT, WORKERS, Server
 Start = Callable[..., Server]
 
 #: Workers that hand over without Django.
-each_worker = pytest.mark.parametrize("worker", ["own"])
+each_worker = pytest.mark.parametrize("worker", ["own", "gevent", "stock"])
 
 
 class Peers:
@@ -77,13 +77,17 @@ def replaced(server: Server, old: set[int]) -> set[int]:
     return set(server.workers)
 
 
+@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
 @each_worker
-def test_reload(start: Start, stack: ExitStack, tmp_path: Path, worker: str) -> None:
+def test_reload(
+    start: Start, stack: ExitStack, tmp_path: Path, worker: str, options: list[str]
+) -> None:
     """At SIGHUP the sockets move to the new workers, which load their code for a second."""
-    server = start(worker, "-w", "2")
+    server = start(worker, "-w", "2", *options)
     (tmp_path / "seconds").write_text("1")
     peers = Peers(server, stack, 20)
-    old = peers.workers()
+    old = set(server.workers)
+    assert peers.workers() <= old
     for _ in range(2):
         server.signal(signal.SIGHUP)
         new = replaced(server, old)

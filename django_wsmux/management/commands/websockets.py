@@ -104,11 +104,16 @@ class Command(BaseCommand):
         self._warn_of_none(overview)
         if options["json"]:
             counters = {process.name: process.counters for process in overview.processes}
-            self._write_json({"workers": counters, "all": overview.counters})
+            numbers = {process.name: process.generation for process in overview.processes}
+            self._write_json(
+                {"workers": counters, "all": overview.counters, "generations": numbers}
+            )
         else:
             self._write_missing(overview)
             headings = ("", *(process.name for process in overview.processes), "all")
-            self._write_table(headings, ((name, *values) for name, values in overview.rows))
+            generations = [process.generation or "-" for process in overview.processes]
+            rows = [(name, *values) for name, values in overview.rows]
+            self._write_table(headings, [("generation", *generations, "-"), *rows])
 
     def _list(self, options: dict[str, Any]) -> None:
         group, prefix = options["group"] and _group(options["group"]).name, options["prefix"]

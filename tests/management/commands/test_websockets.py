@@ -95,8 +95,11 @@ def test_runserver(environment: dict[str, str]) -> None:
 
 
 def test_before_the_first_handshake(environment: dict[str, str]) -> None:
-    """A worker of ours appears before its first socket, also after a reload."""
+    """A worker of ours appears before its first socket, also after a reload: a new generation."""
     site = start_site("own", environment, "-w", "2")
+
+    def generations() -> set[int]:
+        return set(json.loads(site.command("stats", "--json"))["generations"].values())
 
     def processes() -> set[int]:
         found = json.loads(site.command("stats", "--json"))["workers"]
@@ -105,11 +108,14 @@ def test_before_the_first_handshake(environment: dict[str, str]) -> None:
     try:
         wait_until(lambda: processes() == {*site.server.workers}, "both workers")
         before = processes()
+        row = re.compile(r"^generation +1 +1 +-$", re.MULTILINE)
+        wait_until(lambda: row.search(site.command("stats")), "the first generation")
         site.server.signal(signal.SIGHUP)
         wait_until(
             lambda: len(processes() - before) == 2 and processes() == {*site.server.workers},
             "their successors",
         )
+        wait_until(lambda: generations() == {2}, "the second generation")
     finally:
         site.server.stop()
         pubsub.backend()
