@@ -28,6 +28,7 @@ from ..connection.group_receive import InterceptingWebSocket, intercept
 from ..connection.guard import notify
 from ..connection.interfaces import Detached
 from ..connection.websocket import WebSocket
+from ..exceptions import BackendUnavailable
 from ..groups import moving as groups_moving
 from ..groups.namespace import private_directory
 from ..logs import get_logger
@@ -84,8 +85,14 @@ class DjangoMover:
 
     @property
     def directory(self) -> str:
-        """The private directory of the project."""
-        return private_directory()
+        """A folder in the private directory of the project; made if it is missing."""
+        # Hidden: each other name in there is that of a process of local://.
+        try:
+            path = os.path.join(private_directory(), ".handover")
+        except BackendUnavailable as error:
+            raise OSError(str(error)) from error
+        os.makedirs(path, 0o700, exist_ok=True)
+        return path
 
     # In the process that gives
 

@@ -21,7 +21,11 @@ class Mover(Protocol):
 
     @property
     def directory(self) -> str:
-        """The directory for the sockets of ``offers.py``; only this user can enter it."""
+        """The directory for the sockets of ``offers.py``; only this user can enter it.
+
+        Raises:
+            OSError: it can be neither found nor made.
+        """
 
     # In the process that gives
 
