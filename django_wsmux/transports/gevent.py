@@ -115,9 +115,6 @@ _sweeper = _Sweeper()
 # The greenlets that handle the messages of event views; created with the first connection.
 _handlers: HandlerPool | None = None
 
-# The epoll of the loop; created with the first socket that moves to another process.
-_epoll: Any = None
-
 # Finds views that block the hub, if the setting asks for it.
 _watchdog: Watchdog | None = None
 
@@ -149,9 +146,8 @@ def _close_and_wait(process: int) -> None:
 
 def disown() -> None:
     """Give up the keepalive, pool and watchdog of the parent, in a forked child."""
-    global _sweeper, _handlers, _watchdog, _epoll
+    global _sweeper, _handlers, _watchdog
     hub_thread.forget()
-    _epoll = None  # the loop has another one now
     _sweeper.stop()
     _sweeper = _Sweeper()
     if _handlers is not None:
@@ -180,12 +176,9 @@ def _unregister(loop: Any, descriptor: int) -> None:
     libev leaves that to the kernel, which removes a file only when its last copy is closed, and
     reports its events until then.
     """
-    global _epoll
-    if _epoll is None:
-        # A copy of the loop's descriptor, since the object closes its own.
-        _epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
-    with contextlib.suppress(OSError):  # it was never registered
-        _epoll.unregister(descriptor)
+    epoll = monkey.get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
+    with contextlib.closing(epoll), contextlib.suppress(OSError):  # it was never registered
+        epoll.unregister(descriptor)
 
 
 class GeventTransport(SocketTransport):
