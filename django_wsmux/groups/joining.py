@@ -23,7 +23,7 @@ from ..protocol.v1 import BROUGHT_KEY, Brought, shown
 from . import envelope
 from .excluding import variant_for
 from .members import Key, name_of, prefix_of
-from .numbered import is_of, numbered_of
+from .numbered import is_of, most_of, numbered_of
 from .pubsub import members, pubsub
 from .results import NOT_ASKED, Recovery
 from .sequencer import limit, sequencer
@@ -248,7 +248,7 @@ def _is_covered(tracked: Tracked, since: Position | None, max_bytes: int) -> boo
         return bool(since.offset) and moment_of(since.epoch)[1] < moment_of(tracked.epoch)[1]
     if since.offset < window.start:
         # So are more messages than the limits allow.
-        most = min(tracked.stream.keep.messages, limit())
+        most = most_of(tracked.key)
         return len(window) >= most or window.payload > max_bytes
     if since.offset > tracked.offset:
         return False

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.signals import setting_changed
 
+from .. import conf
 from ..history.patterns import keep_of
 from ..history.store import Stream
 from ..protocol.positions import Position
@@ -15,7 +16,7 @@ from .envelope import Envelope
 from .members import Key, full_name, name_of
 from .pubsub import channel_of
 
-__all__ = ["NumberedMessage", "is_of", "numbered_of", "source_of", "stream_of"]
+__all__ = ["NumberedMessage", "is_of", "most_of", "numbered_of", "source_of", "stream_of"]
 
 
 class NumberedMessage(PreparedMessage):
@@ -69,9 +70,18 @@ def stream_of(key: Key) -> Stream | None:
     return None if keep is None else Stream(full_name(key), keep, channel_of(key))
 
 
+@lru_cache(maxsize=1024)
+def most_of(key: Key) -> int:
+    """Return how many messages of a group a client that returns may get."""
+    stream = stream_of(key)
+    most: int = conf.get("WEBSOCKET_HISTORY_LIMIT")
+    return 1 if stream is None else min(stream.keep.messages, most)
+
+
 def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "WEBSOCKET_HISTORY":
+    if setting in ("WEBSOCKET_HISTORY", "WEBSOCKET_HISTORY_LIMIT"):
         stream_of.cache_clear()
+        most_of.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_wsmux.groups.numbered")

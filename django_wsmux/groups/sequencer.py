@@ -23,7 +23,7 @@ from ..connection import hub_thread
 from ..connection.counters import count
 from ..exceptions import BackendUnavailable
 from ..history import stores
-from ..history.sequence import News, Verdict
+from ..history.sequence import DELIVER, DROP, HOLE, News
 from ..history.store import KEY_SECONDS, Changed, Reading, Store, Stream
 from ..history.window import Windows
 from ..logs import LogLimit, get_logger
@@ -34,7 +34,7 @@ from . import envelope
 from .envelope import FORGET, Envelope
 from .members import Key, key_of_full_name, name_of, prefix_of
 from .namespace import namespace
-from .numbered import NumberedMessage, is_of, source_of, stream_of
+from .numbered import NumberedMessage, is_of, most_of, source_of, stream_of
 from .pubsub import Sequencer, members, membership, pubsub
 from .tracked import Tracked
 
@@ -278,11 +278,11 @@ class NumberedSequencer(Sequencer):
                 return
             message = NumberedMessage(key, position, envelope, time.time())
             verdict = tracked.accept(position.epoch, position.offset, message)
-            if verdict is Verdict.DELIVER:
+            if verdict is DELIVER:
                 self._pass_on(tracked, message)
                 self._pass_early(tracked)
-            elif verdict is not Verdict.DROP:
-                self._read_soon(tracked, _GRACE if verdict is Verdict.HOLE else 0.0)
+            elif verdict is not DROP:
+                self._read_soon(tracked, _GRACE if verdict is HOLE else 0.0)
 
     def _pass_early(self, tracked: Tracked) -> None:
         while (message := tracked.early()) is not None:
@@ -298,8 +298,9 @@ class NumberedSequencer(Sequencer):
             self._tell_those_behind(tracked, Position(message.epoch, message.offset - 1))
             excluded = {*tracked.waiting, *tracked.behind}
         members.deliver(tracked.key, message, excluded, message.excluded)
-        tracked.window.append(message, min(tracked.stream.keep.messages, limit()))
-        self.use(tracked)
+        tracked.window.append(message, most_of(tracked.key))
+        if not self.is_over(tracked):
+            self._windows.use(tracked.key, tracked.window)
 
     def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
         """Tell slow members of their gap once their backlog is at most half of its limit."""

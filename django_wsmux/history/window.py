@@ -25,7 +25,8 @@ class Numbered(Protocol):
 
     @property
     def offset(self) -> int: ...
-    def __len__(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
 
 
 Message = TypeVar("Message", bound=Numbered)
@@ -66,14 +67,14 @@ class Window(Generic[Message]):
         elif not messages:
             self.start = message.offset - 1
         messages.append(message)
-        self.size += len(message) + _OVERHEAD
+        self.size += len(message.payload) + _OVERHEAD
         while len(messages) > most:
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drop the oldest message."""
         message = self._messages.popleft()
-        self.size -= len(message) + _OVERHEAD
+        self.size -= len(message.payload) + _OVERHEAD
         self.start = message.offset
 
     def clear(self, start: int) -> None:
@@ -96,7 +97,7 @@ class Window(Generic[Message]):
             if message.offset == self.start:
                 self._messages.appendleft(message)
                 self.start -= 1
-                self.size += len(message) + _OVERHEAD
+                self.size += len(message.payload) + _OVERHEAD
 
 
 class Windows(Generic[Message]):

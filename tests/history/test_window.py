@@ -8,11 +8,10 @@ from django_wsmux.history.window import Window, Windows
 class Message:
     """A message of ten bytes."""
 
+    payload = b"x" * 10
+
     def __init__(self, offset: int) -> None:
         self.offset = offset
-
-    def __len__(self) -> int:
-        return 10
 
 
 def offsets(window: Window[Message]) -> list[int]:
