@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import _socket
 import base64
-import binascii
 import contextlib
 import glob
 import os
+import re
 import secrets
 import socket
 import stat
@@ -77,6 +77,9 @@ _LEFT_BEHIND: Final = 60.0
 
 #: Queued bytes beyond which a publisher lets the owner run.
 _YIELD: Final = 65_536
+
+#: The name of a process's socket. The directory contains sockets of another kind, too.
+_NAME: Final = re.compile(r"[\w-]{22}", re.ASCII)
 
 #: Nanoseconds within which a later change may have the same mtime: clocks of file systems tick.
 _CLOCK_TICK: Final = 2_000_000_000
@@ -281,7 +284,7 @@ class LocalBackend(Backend):
     def _refresh(self) -> None:
         self._problem = None
         try:
-            names = {name for name in os.listdir(self.directory) if not name.startswith(".")}
+            names = {name for name in os.listdir(self.directory) if _NAME.fullmatch(name)}
         except OSError as error:  # listing needs a descriptor
             self._problem = error
             return
@@ -293,8 +296,6 @@ class LocalBackend(Backend):
             path = os.path.join(self.directory, name)
             try:
                 link = Link(path, base64.urlsafe_b64decode(name + "=="), self.id, self._limit)
-            except binascii.Error:
-                continue  # not ours
             except StaleSocket:
                 # A socket gets its name only once its process listens, so this process is dead.
                 with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -203,6 +203,21 @@ def test_foreign_files(worker: MakePeer, directory: Path) -> None:
     (private / ".hidden").touch()
     worker().publish("room", b"hello")
     assert listener.received(1) == [("room", b"hello")]
+
+
+def test_foreign_sockets(worker: MakePeer, directory: Path) -> None:
+    """Workers that take over sockets listen in the same directory, on sockets of another kind."""
+    listener = worker("room")
+    (private,) = directory.iterdir()
+    with ExitStack() as stack:
+        # Base64 ignores foreign characters, and demands a certain number of others.
+        for length in range(21, 29):
+            if length != 22:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                sock.bind(str(private / f"ab-1-{'2' * (length - 7)}-3"))
+                sock.listen()
+        worker().publish("room", b"hello")
+        assert listener.received(1) == [("room", b"hello")]
 
 
 def test_publishing_without_descriptors(worker: MakePeer) -> None:

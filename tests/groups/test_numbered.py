@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from django.test import override_settings
 
 from django_wsmux.groups.envelope import Envelope, excluding
-from django_wsmux.groups.numbered import NumberedMessage, is_of, numbered_of, stream_of
+from django_wsmux.groups.numbered import NumberedMessage, is_of, most_of, numbered_of, stream_of
 from django_wsmux.history.store import Keep, Stream
 from django_wsmux.protocol.frames import TEXT
 from django_wsmux.protocol.positions import Position
@@ -42,3 +43,11 @@ def test_streams() -> None:
     assert stream_of("@user:1") == Stream("@user:1", keep, "@people")
     assert stream_of("other") is None
     assert stream_of("@session:1") is None
+
+
+def test_most() -> None:
+    """The messages that a client may get are limited by the group and for all groups."""
+    for most, expected in ((100, 5), (3, 3), (100, 5)):
+        with override_settings(WEBSOCKET_HISTORY_LIMIT=most):
+            assert most_of("room.1") == expected
+            assert most_of("other") == 1
