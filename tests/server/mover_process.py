@@ -26,7 +26,7 @@ import gevent
 from django_wsmux.connection import registry
 from django_wsmux.connection.counters import counters
 from django_wsmux.logs import get_logger
-from django_wsmux.server import giving, handover, processes
+from django_wsmux.server import giving, handover, offers, processes
 from django_wsmux.server.giving import Giver, Plan
 from django_wsmux.server.offers import Worker
 from django_wsmux.transports import gevent as transport
@@ -70,8 +70,12 @@ def main() -> None:
             answer(name)
             gevent.sleep(LONG)
 
-    def give(seconds: float) -> None:
-        plan = Plan(may_take=lambda worker: worker.succeeds(me))
+    def give(seconds: float, takers: int = 0) -> None:
+        plan = Plan(
+            may_take=lambda worker: worker.succeeds(me),
+            is_coming=lambda: takers > 0,
+            more_coming=lambda: len(offers.look(directory, me)) < takers,
+        )
         report = Giver(mover, me, time.monotonic() + seconds, plan).run()
         logger.warning("Handed over %s", report)
         answer({"given": report.given, "stay": report.stay, "back": report.taken_back})
@@ -100,7 +104,7 @@ def main() -> None:
     for line in control.makefile("rb"):
         match json.loads(line):
             case ["offer"]:
-                handover.offer(mover, me)
+                taker = handover.offer(mover, me)
                 if files:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
                 answer("offered")
@@ -109,12 +113,17 @@ def main() -> None:
                 answer("set")
             case ["patience", seconds]:
                 giving.PATIENCE = seconds  # type: ignore[misc]
+                giving._SIBLINGS = seconds  # type: ignore[misc]
                 answer("set")
             case ["at", name, fault]:
                 faults[name] = fault
                 answer("set")
-            case ["give", seconds]:
-                gevent.spawn(give, seconds)
+            case ["give", *arguments]:
+                gevent.spawn(give, *arguments)
+            case ["leaving"]:
+                assert taker is not None
+                taker.is_leaving = True
+                answer("set")
             case ["withdraw"]:
                 handover.withdraw()
                 answer("withdrawn")

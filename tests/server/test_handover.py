@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from django_wsmux.connection.interfaces import Detached
+from django_wsmux.server import handover, offers, parcels
+from django_wsmux.server.offers import Worker
+from django_wsmux.server.parcels import Parcel
 
 from ..gauges import wait_until
 from .movers import Client, Process, Said, running
@@ -266,3 +275,72 @@ def test_onwards(tmp_path: Path, clients: list[Client]) -> None:
         processes[-1].kill()
         for client in clients:
             client.sock.close()
+
+
+def entry(**values: Any) -> dict[str, Any]:
+    """Return the entry of a socket in a batch, with some values replaced."""
+    detached = Detached(0, b"ab", b"cde", {})
+    return {**handover.entry({"path": "/", "count": 0}, detached, 0), **values}
+
+
+@pytest.fixture(scope="module")
+def taker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, Any]]:
+    """A process that takes sockets, and a connection to it."""
+    directory = tmp_path_factory.mktemp("taker")
+    process = Process(directory, "2")
+    try:
+        process.ask("offer")
+        (found,) = offers.look(str(directory), Worker("f00", 1, "1", 1, 1))
+        with closing(offers.connect(str(directory), found.worker)) as sock:
+            parcels.send(sock, Parcel("hello", {"version": handover.VERSION}))
+            assert parcels.receive(sock) is not None
+            yield process, sock
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"batch": [], "entries": [entry()]},
+        {"batch": {}, "entries": {}},
+        {"batch": {}, "entries": []},
+        {"batch": {}, "entries": [entry()] * 2},
+        {"batch": {}, "entries": [None]},
+        {"batch": {}, "entries": [entry(start=-1)]},
+        {"batch": {}, "entries": [entry(start=1)]},
+        {"batch": {}, "entries": [entry(sizes=[5])]},
+        {"batch": {}, "entries": [entry(sizes=[6, 0])]},
+        {"batch": {}, "entries": [entry(sizes=[True, 0])]},
+        {"batch": {}, "entries": [entry(sizes=["2", 0])]},
+        {"batch": {}, "entries": [entry(codec=[])]},
+        {"batch": {}, "entries": [entry(record=None)]},
+    ],
+)
+def test_wrong_batch(body: dict[str, Any], taker: tuple[Process, Any]) -> None:
+    """A batch of another form is refused before the mover sees it; its sockets are closed."""
+    process, sock = taker
+    ours, theirs = socket.socketpair()
+    parcels.send(sock, Parcel("batch", body, b"abcde", [theirs.fileno()]))
+    theirs.close()
+    refused = parcels.receive(sock)
+    assert refused is not None
+    assert refused.kind == "refused"
+    assert ours.recv(1) == b""
+    ours.close()
+    assert process.ask("report")["counters"] == [0, 0, 0, 0]
+
+
+def test_unknown_kind(taker: tuple[Process, Any]) -> None:
+    """A message of an unknown kind is ignored, and its descriptors are closed."""
+    _, sock = taker
+    ours, theirs = socket.socketpair()
+    parcels.send(sock, Parcel("later", {}, b"", [theirs.fileno()]))
+    theirs.close()
+    assert ours.recv(1) == b""
+    ours.close()
+    parcels.send(sock, Parcel("ask", {"count": 1}))
+    answer = parcels.receive(sock)
+    assert answer is not None
+    assert answer.kind == "answer"
