@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
     )
     parser.addini("of_no_library", "tests that no library affects", type="paths")
+    parser.addini("with_alone", "files with tests marked alone", type="paths")
     parser.addini("measured", "tests that are measured with --coverage", type="paths")
 
 
@@ -100,10 +101,22 @@ class Watchdog:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With ``--of-libraries``, leave out tests whose result no library can change."""
+    """With ``--of-libraries``, leave out tests whose result no library can change.
+
+    With ``-m alone``, do not even import files without such tests, which takes most of its time.
+    """
     if config.getoption("of_libraries") and collection_path in config.getini("of_no_library"):
         return True
+    if collection_path.suffix == ".py" and config.getoption("markexpr") == "alone":
+        return collection_path not in config.getini("with_alone") or None
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse a test marked ``alone`` in a file where ``-m alone`` would not find it."""
+    if item.get_closest_marker("alone") and item.path not in item.config.getini("with_alone"):
+        raise pytest.UsageError(f"add {item.path} to with_alone in setup.cfg")
 
 
 @pytest.hookimpl(trylast=True)
