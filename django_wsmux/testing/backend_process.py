@@ -1,8 +1,7 @@
 """A process that uses a backend and executes commands: for the contract's tests.
 
-``Peer`` starts and controls it; the process itself runs
-``python -m django_wsmux.testing.backend_process``. They exchange lines of JSON over pipes: a
-command with its arguments, then a result or an error.
+``Peer`` starts and controls it, as a fork of ``python -m django_wsmux.testing.backend_process``.
+They exchange lines of JSON over pipes: a command with its arguments, then a result or an error.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Final
+
+from .forking import become_fork, fork_of
 
 __all__ = ["Peer", "PeerError"]
 
@@ -60,22 +61,15 @@ class Peer:
         gevent: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        kind = "gevent" if gevent else "plain"
-        self.process = subprocess.Popen(  # noqa: S603  # the command is fixed
-            [sys.executable, "-m", __name__, url, namespace, kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **(env or {})},
-            text=True,
-        )
+        scheme = url.partition(":")[0]
+        kind = ["gevent" if gevent else "plain", scheme]
+        self.process = fork_of(__name__, kind, {**os.environ, **(env or {})}, [url, namespace])
         self._log: list[str] = []
         self._logged = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
     def _read_log(self) -> None:
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._logged:
                 self._log.append(line)
@@ -94,7 +88,6 @@ class Peer:
 
     def begin(self, command: str, *arguments: Any) -> None:
         """Give a command; ``end()`` waits for its result."""
-        assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
         self.process.stdin.flush()
 
@@ -104,7 +97,6 @@ class Peer:
         Raises:
             PeerError: the command raised an exception.
         """
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             self._reader.join(TIMEOUT)
@@ -147,7 +139,7 @@ class Peer:
         self.process.send_signal(number)
         if number == signal.SIGSTOP:
             # Until its main thread has run, other threads may still run.
-            os.waitpid(self.process.pid, os.WUNTRACED)
+            self.process.wait_until_stopped()
 
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
@@ -156,9 +148,6 @@ class Peer:
 
     def stop(self) -> None:
         """End the process; it sends queued packets first."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):  # it was killed
@@ -425,7 +414,7 @@ def _serve(url: str, namespace: str) -> None:
         sys.stdout.flush()
 
 
-def _main(url: str, namespace: str, kind: str) -> None:
+def _main(kind: str, scheme: str) -> None:
     if kind == "gevent":
         from gevent import monkey
 
@@ -434,7 +423,16 @@ def _main(url: str, namespace: str, kind: str) -> None:
         import django
 
         django.setup()
-    _serve(url, namespace)
+    from ..backends import from_url
+
+    with contextlib.suppress(Exception):  # the URLs of some have a path; their forks import then
+        from_url(f"{scheme}://")
+    arguments = become_fork()
+    if kind == "gevent":
+        from gevent import reinit
+
+        reinit()
+    _serve(*arguments)
 
 
 if __name__ == "__main__":
