@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db.models import Model
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import classonlymethod
-from django.utils.functional import cached_property
+from django.utils.functional import SimpleLazyObject, cached_property
 from django.views.generic.base import View
 
 from .auth.authenticators import authentication
@@ -61,6 +62,9 @@ _NO_REQUEST: Final = cast(HttpRequest, _NoRequest())
 #: Attributes of a view that do not move to another process: ``setup()`` and ``as_view()`` set them,
 #: and the new process sets its own.
 _NOT_CARRIED: Final = frozenset({"_options", "args", "head", "kwargs", "request", "websocket"})
+
+#: Key of the attributes that are the request's user in the state of a view.
+_USER: Final = "request.user"
 
 
 #: Attributes of consumers of Django Channels, with what to use instead.
@@ -312,8 +316,9 @@ class WebSocketView(View):
         By default, the attributes of the view, except ``request``, ``args``, ``kwargs`` and
         ``websocket``. They can be ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``,
         ``list``, ``tuple``, ``set``, ``dict``, ``datetime``, ``date``, ``time``, ``timedelta``,
-        ``Decimal``, ``UUID``, ``Group``, and instances of models, which are read again from the
-        database. If there is a value of another type, the socket is closed with 1012.
+        ``Decimal``, ``UUID``, ``Group``, ``request.user``, and instances of models, which are read
+        again from the database. If there is a value of another type, the socket is closed with
+        1012.
 
         This method must not wait, so it must not use the database, say.
 
@@ -330,11 +335,17 @@ class WebSocketView(View):
                 self.draft = Draft(state["unsaved"])
         """
         options = vars(self).get("_options", {})
-        return {
+        state = {
             name: value
             for name, value in vars(self).items()
             if name not in _NOT_CARRIED and not (name in options and options[name] is value)
         }
+        user = getattr(vars(self).get("request"), "user", None)
+        names = [name for name, value in state.items() if _is_request_user(value, user)]
+        if names:
+            state = {name: state[name] for name in state.keys() - set(names)}
+            state[_USER] = names
+        return state
 
     def restore_handover(self, state: Any) -> None:
         """Go on in a new process, instead of ``connect()``; by default, set the attributes.
@@ -354,7 +365,10 @@ class WebSocketView(View):
                 f"{type(self).__qualname__}.handover_state() returned {type(state).__name__}: "
                 f"define restore_handover(state), too"
             )
-        vars(self).update(state)
+        names = state.get(_USER, ())
+        vars(self).update((name, value) for name, value in state.items() if name != _USER)
+        for name in names:
+            setattr(self, name, _RequestUser(lambda: self.request.user))
 
     # Methods to call
 
@@ -372,6 +386,25 @@ class WebSocketView(View):
 
 
 advise(WebSocketView, _HABITS)
+
+
+class _RequestUser(SimpleLazyObject):  # type: ignore[type-arg]
+    """Stands for ``request.user`` in an attribute of a moved view, until it is used."""
+
+
+def _is_request_user(value: Any, user: Any) -> bool:
+    """Return whether a value is the request's user: one who is anonymous, or was not read yet.
+
+    Args:
+        value: an attribute of a view.
+        user: ``request.user``; ``None`` if the request was not made again yet.
+    """
+    kind = type(value)
+    if kind is _RequestUser:
+        return True
+    if user is None or issubclass(type(user), Model):
+        return False
+    return value is user or (issubclass(kind, SimpleLazyObject) and vars(value)["_wrapped"] is user)
 
 
 def _check(view_class: type[Any], options: dict[str, Any]) -> None:

@@ -101,6 +101,14 @@ def test_identity(site: Server, move: Callable[[], Any]) -> None:
         assert ask(websocket, "who") == before
 
 
+def test_anonymous(site: Server, move: Callable[[], Any]) -> None:
+    """A view that has stored request.user moves, whether the user was read or not."""
+    with site.connect("/board/a/1/") as websocket:
+        for _ in range(2):
+            assert move() == {"moved": 1, "refused": []}
+            assert ask(websocket, "who")[0] == "AnonymousUser"
+
+
 def test_request(site: Server) -> None:
     """The request is made again by the project's middleware, and says so."""
     with site.connect("/board/r/1/?tenant=t") as websocket:

@@ -31,12 +31,15 @@ class Board(WebSocketView):
         self.name = name
         self.lines: list[str] = []
         self.seen = {number}
+        if self.keep_request:
+            self.user = request.user  # not read yet
         Group(f"board.{name}").join(self.websocket, info={"number": number})
 
     def receive_text(self, text: str) -> None:
         command, _, rest = text.partition(" ")
         if command == "who":
             user = self.request.user
+            assert self.user == user
             self.send_json([str(user), self.websocket.client_id, os.getpid()])
         elif command == "say":
             Group(f"board.{self.name}").send(rest)
