@@ -40,9 +40,9 @@ from urllib.parse import urlsplit
 
 from ..exceptions import BackendMisconfigured, BackendUnavailable
 from ..logs import SHOWN, LogLimit, get_logger
-from .numbers import Numbers
+from .numbers import THREAD, Numbers
 from .outages import Counts, Gap, ReconnectBackoff
-from .packets import SOURCE, Kind, Packet, UnreadablePacket, pack, unpack
+from .packets import Kind, Packet, UnreadablePacket, pack, unpack
 from .request_reply import (
     Expected,
     PendingRequest,
@@ -69,6 +69,9 @@ _LOG_INTERVAL: Final = 60.0
 #: Slow answers that may be computed at the same time.
 _MAX_SLOW_ANSWERS: Final = 4
 
+
+#: Looking up the member of the enumeration takes longer.
+_MESSAGE: Final = int(Kind.MESSAGE)
 
 T = TypeVar("T")
 Receive = Callable[[str, bytes], object]
@@ -221,7 +224,7 @@ class Backend(ABC):
                 if self.channels.pop(channel, None) is not None:
                     self.unfollow(channel)
 
-    def publish(self, channel: str, payload: bytes, drawn: tuple[bytes, int] | None = None) -> None:
+    def publish(self, channel: str, payload: bytes, number: int | None = None) -> None:
         """Publish to all other processes, but not to this one. Needs no ``start()``.
 
         Publications of one process arrive everywhere in the order of its calls. This waits for the
@@ -230,20 +233,16 @@ class Backend(ABC):
         Args:
             channel: the channel.
             payload: any bytes.
-            drawn: the result of ``numbers.draw_early()``, if that was called before.
+            number: the result of ``numbers.draw_early()``, if that was called before.
 
         Raises:
             BackendUnavailable: the broker is unavailable. The payload was not delivered; if the
                 connection was lost after it was sent, that is unknown.
         """
         self._prepare()
-        if drawn is not None:
-            source, number = drawn
-        else:
-            source, number = self.numbers.draw()
-            if self.numbers.observe is not None:
-                self.numbers.observe(source, number, channel, payload)
-        packet = pack(Kind.MESSAGE, source, channel, payload, number)
+        if number is None:
+            number = self.numbers.draw(channel, payload)
+        packet = pack(_MESSAGE, self.id, channel, payload, number)
         try:
             self.transmit(channel, packet)
         except OSError as error:
@@ -477,15 +476,16 @@ class Backend(ABC):
         for data in packets:
             try:
                 packet = unpack(data)
-                if packet.kind != Kind.MESSAGE:
+                source = packet.sender
+                if packet.kind != _MESSAGE:
                     self._handle(packet)
-                elif packet.sender != self.id:
-                    source = data[SOURCE]
-                    if source not in numbers.last:
-                        numbers.forget_idle()
-                    numbers.last[source] = packet.number
+                elif source != self.id:
+                    number = packet.number
+                    if number >= THREAD:
+                        source = numbers.source_of(source, number)
+                    numbers.last[source][0] = number
                     if numbers.observe is not None:
-                        numbers.observe(source, packet.number, packet.channel, packet.payload)
+                        numbers.observe(source, number, packet.channel, packet.payload)
                     self._take_in(packet)
             except Forked:
                 raise

@@ -8,6 +8,7 @@ take these numbers with them; see ``groups.moving``.
 from __future__ import annotations
 
 import _thread
+import itertools
 import sys
 import time
 from collections import deque
@@ -25,11 +26,45 @@ _MANY: Final = 1_000
 #: The number of marks that are remembered.
 _MARKS: Final = 1_000
 
+#: What is added to the numbers of the second thread of a process; of the third, twice that. So the
+#: numbers of the first, which is the only one in most processes, are those of the process.
+THREAD: Final = 2**48
+
 #: The number of threads of a process that are told apart.
 _THREADS: Final = 65_536
 
 #: Seconds between two looks at a condition.
 _PAUSE: Final = 0.002
+
+
+class _Last(dict[bytes, list[int]]):
+    """The last number of each source, in a list of its own.
+
+    Attributes:
+        older: sources that have sent nothing for long; they are forgotten next.
+    """
+
+    def __init__(self) -> None:
+        self.older: dict[bytes, list[int]] = {}
+
+    def __missing__(self, source: bytes) -> list[int]:
+        if len(self) >= _MANY:
+            self.older = dict(self)
+            self.clear()
+        found = self[source] = [0]
+        return found
+
+
+class _Own(dict[int, list[int]]):
+    """The last number that each thread of this process has drawn, in a list of its own."""
+
+    def __init__(self) -> None:
+        # Other than the length of this dict, each is drawn by one thread only.
+        self._threads = itertools.count()
+
+    def __missing__(self, thread: int) -> list[int]:
+        found = self[thread] = [next(self._threads) % _THREADS * THREAD]
+        return found
 
 
 class Numbers:
@@ -41,76 +76,71 @@ class Numbers:
     Attributes:
         observe: called for each publication that arrives or is sent here, in the same step as it is
             delivered; ``None`` while sockets do not move.
-        last: the last number of each other source, without those that are forgotten soon.
+        last: the last number of each other source, as the item of a list.
         marks: sender and mark of the last marks that other processes have sent to this one.
     """
 
-    __slots__ = (
-        "_delayed",
-        "_get_ident",
-        "_older",
-        "_own",
-        "_process",
-        "_sources",
-        "last",
-        "marks",
-        "observe",
-    )
+    __slots__ = ("_delayed", "_get_ident", "_own", "_process", "last", "marks", "observe")
 
     def __init__(self, process: bytes) -> None:
         self.observe: Observe | None = None
-        self.last: dict[bytes, int] = {}
+        self.last = _Last()
         self.marks: deque[tuple[bytes, bytes]] = deque(maxlen=_MARKS)
-        self._older: dict[bytes, int] = {}
         self._process = process
         # The native thread: gevent's greenlets take turns, so they keep their order.
         monkey = sys.modules.get("gevent.monkey")
         self._get_ident: Callable[[], int] = (
             monkey.get_original("_thread", "get_ident") if monkey else _thread.get_ident
         )
-        # The source of each thread, the last number that each has drawn; and for threads other than
-        # the hub's, the last number that has reached the members here.
-        self._sources: dict[int, bytes] = {}
-        self._own: dict[bytes, int] = {}
+        self._own = _Own()
+        # For threads other than the hub's: the last number that has reached the members here.
         self._delayed: dict[bytes, int] = {}
 
     # This process
 
-    def draw(self) -> tuple[bytes, int]:
-        """Return the source of this thread, and the number of its next publication."""
-        source = self._sources.get(self._get_ident()) or self._add()
-        number = self._own[source] = self._own[source] + 1
-        return source, number
+    def draw(self, channel: str, payload: bytes) -> int:
+        """Return the number of a publication, which has just reached the members here."""
+        last = self._own[self._get_ident()]
+        last[0] = number = last[0] + 1
+        if self.observe is not None:
+            self.observe(self.source_of(self._process, number), number, channel, payload)
+        return number
 
-    def draw_early(self) -> tuple[bytes, int]:
-        """Do ``draw()`` for a publication that reaches the members here when ``arrived()`` says."""
-        source, number = self.draw()
-        self._delayed.setdefault(source, number - 1)
-        return source, number
+    def draw_early(self) -> int:
+        """Return the number of a publication that reaches the members here when ``arrived()`` says.
 
-    def arrived(self, source: bytes, number: int, channel: str, payload: bytes) -> None:
+        The thread may not draw numbers in another way.
+        """
+        last = self._own[self._get_ident()]
+        self._delayed.setdefault(self.source_of(self._process, last[0]), last[0])
+        last[0] = number = last[0] + 1
+        return number
+
+    def arrived(self, number: int, channel: str, payload: bytes) -> None:
         """Note that a publication of ``draw_early()`` has reached the members here."""
+        source = self.source_of(self._process, number)
         self._delayed[source] = number
         if self.observe is not None:
             self.observe(source, number, channel, payload)
 
-    def _add(self) -> bytes:
-        thread = len(self._sources) % _THREADS
-        source = self._process + thread.to_bytes(2, "big")
-        self._own.setdefault(source, 0)
-        self._sources[self._get_ident()] = source
-        return source
-
     # All processes
 
-    def forget_idle(self) -> None:
-        """Forget the sources that have sent nothing for long; called for each new source."""
-        if len(self.last) > _MANY:
-            self._older, self.last = self.last, {}
+    def source_of(self, process: bytes, number: int) -> bytes:
+        """Return the source of a publication: a process, or a thread of it.
+
+        Args:
+            process: the id of the process.
+            number: the number of the publication.
+        """
+        thread = number // THREAD
+        return process + thread.to_bytes(2, "big") if thread else process
 
     def table(self) -> dict[bytes, int]:
         """Return the last number of each source that has reached the members of this process."""
-        return {**self._older, **self.last, **self._own, **self._delayed}
+        found = {source: last for source, (last,) in {**self.last.older, **self.last}.items()}
+        for (number,) in list(self._own.values()):
+            found[self.source_of(self._process, number)] = number
+        return found | self._delayed
 
     def note_mark(self, sender: bytes, payload: bytes) -> None:
         """Note a mark, if it is for this process: the payload begins with its id."""

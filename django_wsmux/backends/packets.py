@@ -5,8 +5,7 @@
     version  1 byte     3
     kind     1 byte     see Kind
     sender   16 bytes   random id of the sending process
-    thread   2 bytes    the sending thread of that process, big-endian
-    number   8 bytes    of the publication among those of the thread, big-endian; 0 for other kinds
+    number   8 bytes    number of a publication, big-endian, else 0; see ``numbers``
     length   2 bytes    of the channel's name, big-endian
     channel             UTF-8
     payload             the rest
@@ -24,7 +23,6 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "MAX_CHANNEL",
-    "SOURCE",
     "VERSION",
     "Kind",
     "Packet",
@@ -40,10 +38,7 @@ VERSION: Final = 3
 #: Largest size of a channel's name in bytes: a group's name and its prefix, 200 characters each.
 MAX_CHANNEL: Final = 2_048
 
-_HEAD: Final = struct.Struct("!BB18sQH")
-
-#: Where the source of a publication is in its packet: sender and thread.
-SOURCE: Final = slice(2, 20)
+_HEAD: Final = struct.Struct("!BB16sQH")
 
 
 class Kind(IntEnum):
@@ -78,12 +73,12 @@ class UnreadablePacket(Exception):
     """A packet of another version, or bytes that are not a packet."""
 
 
-def pack(kind: Kind, sender: bytes, channel: str, payload: bytes, number: int = 0) -> bytes:
+def pack(kind: int, sender: bytes, channel: str, payload: bytes, number: int = 0) -> bytes:
     """Return a packet as bytes.
 
     Args:
         kind, channel, payload: see ``Packet``.
-        sender: the id of the sending process; for a publication followed by the thread.
+        sender: the id of the sending process.
         number: the number of a publication.
 
     Raises:
@@ -92,7 +87,6 @@ def pack(kind: Kind, sender: bytes, channel: str, payload: bytes, number: int = 
     name = channel.encode()
     if len(name) > MAX_CHANNEL:
         raise ValueError(f"a channel's name has at most {MAX_CHANNEL} bytes, not {len(name)}")
-    # A missing thread is packed as zero.
     return _HEAD.pack(VERSION, kind, sender, number, len(name)) + name + payload
 
 
@@ -106,11 +100,11 @@ def unpack(data: bytes) -> Packet:
         version = data[0] if data else "none"
         raise UnreadablePacket(f"version {version}; this release reads version {VERSION}")
     try:
-        _, kind, source, number, length = _HEAD.unpack_from(data)
+        _, kind, sender, number, length = _HEAD.unpack_from(data)
         end = _HEAD.size + length
         if end > len(data):
             raise UnreadablePacket("it ends within its header")
-        return Packet(kind, source[:16], data[_HEAD.size : end].decode(), data[end:], number)
+        return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:], number)
     except (struct.error, UnicodeDecodeError) as error:
         raise UnreadablePacket(str(error)) from None
 

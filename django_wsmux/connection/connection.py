@@ -419,8 +419,8 @@ class Connection(Holding):
             raise CannotMove("its view is running")
         if self._readiness is not None:
             raise CannotMove("its fileno() is in use", is_final=True)
-        if self._held is not None:
-            raise CannotMove("messages of its groups are held back")
+        # ``groups.moving`` has noted which messages these are.
+        self.held_messages()
         unread, state = self.codec.state()
         self._state = CLOSED
         # They are counted where they are parsed.
@@ -446,8 +446,9 @@ class Connection(Holding):
             detached: the detached socket that the transport was made from.
         """
         self._transport = transport
+        # A socket that is not open yet is held once, perhaps already.
+        self._hold_back()
         self._note_open()
-        self.hold()
         if detached.unsent:
             transport.write(detached.unsent)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from ..protocol.events import CannotMove
 from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage
 from .held import Held
@@ -83,6 +84,19 @@ class Holding(Liveness):
         if held is not None:
             held.discard(is_repeated)
             held.replays.extend(messages)
+
+    def held_messages(self) -> list[PreparedMessage]:
+        """Return the group messages that wait until the peer has taken what it was sent.
+
+        Raises:
+            CannotMove: they wait for something else: the socket joins a group, or is to close.
+        """
+        held = self._held
+        if held is None:
+            return []
+        if held.depth or held.closing is not None:
+            raise CannotMove("it joins a group, or is to close")
+        return [*held.replays, *held.messages]
 
     def close_after_replay(self, code: int, reason: str) -> None:
         """Do ``close_from_group()`` once the messages that are held back are sent."""

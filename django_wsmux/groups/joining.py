@@ -7,9 +7,10 @@ the replay.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..connection.counters import count, counters
 from ..exceptions import BackendUnavailable
@@ -32,12 +33,47 @@ from .tracked import Tracked
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
-__all__ = ["join"]
+__all__ = ["Place", "join", "place_of", "rejoin"]
 
 _EXCLUDED: Final = attrgetter("excluded")
 
 #: The position of a member without a known position; any message after it causes a gap.
 _NOWHERE: Final = Position("0.0", 0)
+
+
+class Place(NamedTuple):
+    """Where a client is among the messages of a group.
+
+    Attributes:
+        since: the last position that it has, or ``None``.
+        alias: the name of the group that it sees; ``None`` for its own name.
+        is_silent: it knows that it is in the group, so it is told only of a gap.
+    """
+
+    since: Position | None
+    alias: str | None = None
+    is_silent: bool = False
+
+
+class _Waiting:
+    """Admits a member that has waited for the store."""
+
+    __slots__ = ("_tracked", "_websocket", "place")
+
+    def __init__(self, tracked: Tracked, websocket: Connection, place: Place) -> None:
+        self._tracked = tracked
+        self._websocket = websocket
+        self.place = place
+
+    def __call__(self) -> None:
+        websocket, tracked = self._websocket, self._tracked
+        websocket.hold()
+        try:
+            with sequencer.turn(tracked):
+                if websocket in tracked.waiting:
+                    _admit(tracked, websocket, self.place)
+        finally:
+            websocket.release()
 
 
 def join(
@@ -74,33 +110,74 @@ def join(
             return NOT_ASKED
         if tracked is None or not members.has(key, websocket):
             return NOT_ASKED  # closed meanwhile
-        try:
-            with sequencer.turn(tracked):
-                # If members wait for the store, do not wait for it here: others follow.
-                if not tracked.waiting:
-                    return _admit(tracked, websocket, since, alias)
-        except BackendUnavailable:
-            pass
-        _wait(tracked, websocket, since, alias)
-        return NOT_ASKED
+        recovery = _admit_soon(tracked, websocket, Place(since, alias))
+        if recovery is None:
+            websocket.hooks.group_joined(websocket, name_of(key), alias, None, None)
+        return recovery or NOT_ASKED
     finally:
         websocket.release()
 
 
-def _wait(
-    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
-) -> None:
-    """Let a member wait until the store can be read."""
-    if since is None and not tracked.is_value:
+def place_of(key: Key, websocket: Connection, held: Sequence[PreparedMessage]) -> Place | None:
+    """Return where a member is, to continue in another process; ``None`` without a history.
+
+    Args:
+        key: the key of the group.
+        websocket: the member.
+        held: messages that it has not got yet.
+    """
+    tracked = sequencer.tracked(key)
+    if tracked is None:
+        return None
+    waiting = tracked.waiting.get(websocket)
+    if isinstance(waiting, _Waiting):
+        return waiting.place
+    for message in held:
+        found = numbered_of(key, message)
+        if found is not None:
+            return Place(Position(found.epoch, found.offset - 1), is_silent=True)
+    return Place(tracked.behind.get(websocket, tracked.position), is_silent=True)
+
+
+def rejoin(key: Key, websocket: Connection, info: Any, place: Place) -> None:
+    """Add a socket that comes from another process to a group with a history.
+
+    Args:
+        key, websocket, info: see ``join()``.
+        place: the result of ``place_of()`` there.
+
+    Raises:
+        BackendUnavailable: this process can never receive from others. The socket did not join.
+    """
+    websocket.hold()
+    try:
+        pubsub.add(key, websocket, info)
+        tracked = sequencer.tracked(key)
+        if tracked is not None and members.has(key, websocket):
+            _admit_soon(tracked, websocket, place)
+    finally:
+        websocket.release()
+
+
+def _admit_soon(tracked: Tracked, websocket: Connection, place: Place) -> Recovery | None:
+    """Admit a member now; return ``None`` if it waits until the store can be read."""
+    try:
+        with sequencer.turn(tracked):
+            # If members wait for the store, do not wait for it here: others follow.
+            if not tracked.waiting:
+                return _admit(tracked, websocket, place)
+    except BackendUnavailable:
+        pass
+    if place.since is None and not tracked.is_value:
         # Other processes may send messages meanwhile. The client has no position to continue from.
-        since = _NOWHERE
+        place = place._replace(since=_NOWHERE)
     with sequencer.lock:
         if sequencer.is_over(tracked) or not members.has(tracked.key, websocket):
-            return  # left or closed meanwhile
-        tracked.note_waiting(websocket, partial(_admit_later, tracked, websocket, since, alias))
+            return NOT_ASKED  # left or closed meanwhile
+        tracked.note_waiting(websocket, _Waiting(tracked, websocket, place))
         websocket.discard_held(partial(is_of, tracked.key))
-    websocket.hooks.group_joined(websocket, name_of(tracked.key), alias, None, None)
     sequencer.read_later(tracked)
+    return None
 
 
 def _brought(key: Key, websocket: Connection, alias: str | None) -> Position | None:
@@ -122,28 +199,13 @@ def _name(key: Key, alias: str | None, brought: Brought) -> str:
     return alias if alias and name not in {*brought.names, *brought.recovered} else name
 
 
-def _admit_later(
-    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
-) -> None:
-    """Admit a member that has waited for the store."""
-    websocket.hold()
-    try:
-        with sequencer.turn(tracked):
-            if websocket in tracked.waiting:
-                _admit(tracked, websocket, since, alias)
-    finally:
-        websocket.release()
-
-
-def _admit(
-    tracked: Tracked, websocket: Connection, since: Position | None, alias: str | None
-) -> Recovery:
+def _admit(tracked: Tracked, websocket: Connection, place: Place) -> Recovery:
     """Make a member live. The caller holds the turn of the group, and the socket's messages.
 
     Raises:
         BackendUnavailable: the store cannot be read.
     """
-    reading = None
+    reading, since = None, place.since
     most = websocket.options.max_unsent_bytes
     while True:
         with sequencer.lock:
@@ -156,26 +218,22 @@ def _admit(
             else:
                 is_ready = _is_current(tracked, reading)
             if is_ready:
-                return _make_live(tracked, websocket, since, alias, reading)
+                return _make_live(tracked, websocket, place, reading)
         reading = _read(tracked, most, is_row_enough=since is None and not tracked.is_value)
 
 
 def _make_live(
-    tracked: Tracked,
-    websocket: Connection,
-    since: Position | None,
-    alias: str | None,
-    reading: Reading | None,
+    tracked: Tracked, websocket: Connection, place: Place, reading: Reading | None
 ) -> Recovery:
     """Send the messages that a member missed, or tell it of a gap; the lock must be held.
 
     Args:
         tracked: the group.
         websocket: the member.
-        since: its last position.
-        alias: the name of the group that its client sees.
+        place: where its client is.
         reading: a current reading; ``None`` if the window has all messages that the member needs.
     """
+    since, alias, is_silent = place
     if reading is not None:
         tracked.refill(reading)
     start = _start_of(tracked, since, reading)
@@ -198,9 +256,11 @@ def _make_live(
     counters["history_replayed"] += len(own)
     if recovered is False:
         count("history_gaps")
-    websocket.hooks.group_joined(
-        websocket, name_of(tracked.key), alias, str(tracked.position), recovered
-    )
+    name, position = name_of(tracked.key), str(tracked.position)
+    if not is_silent:
+        websocket.hooks.group_joined(websocket, name, alias, position, recovered)
+    elif recovered is False:
+        websocket.hooks.group_gap(websocket, name, position)
     return Recovery(recovered, len(own))
 
 

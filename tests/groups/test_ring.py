@@ -37,7 +37,7 @@ def pubsub() -> PubSub:
 
 def observe(backend: Backend, source: bytes, number: int, text: bytes) -> None:
     """Receive a publication."""
-    backend.numbers.last[source] = number
+    backend.numbers.last[source][0] = number
     assert backend.numbers.observe is not None
     backend.numbers.observe(source, number, "room", pack(1, "room", text))
 

@@ -13,6 +13,7 @@ from django.test import override_settings
 from django_wsmux.groups.numbered import stream_of
 from django_wsmux.groups.tracked import Tracked
 from django_wsmux.history.store import Entry, Reading
+from django_wsmux.protocol.positions import Position
 
 _GROUPS = 2000
 
@@ -67,7 +68,7 @@ def test_waiting_and_behind() -> None:
     tracked.end_behind(one)
     for each in (one, two):
         tracked.note_waiting(each, lambda: None)
-        tracked.note_behind(each)
+        tracked.note_behind(each, Position("a.b", 1))
     assert list(tracked.waiting) == list(tracked.behind) == [one, two]
     assert not other.waiting
     assert not other.behind

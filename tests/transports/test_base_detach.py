@@ -269,7 +269,7 @@ assert "context" in refused(websocket)
 websocket = served()
 closed = begin(websocket)
 websocket.hold()
-assert "held back" in refused(websocket)
+assert "joins a group" in refused(websocket)
 websocket.release()
 websocket._is_busy = True
 assert "messages to handle" in refused(websocket)
