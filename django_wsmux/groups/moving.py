@@ -103,8 +103,9 @@ def listen(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"is_alone": True}
     process = request["process"]
     _users.add(process)
-    _start()
+    # This starts the backend, in a process that has not served anything yet.
     pubsub.serve()
+    _start()
     # Without an answer the sockets come nevertheless; see ``replay()``.
     with contextlib.suppress(BackendUnavailable, OSError):
         if pubsub.await_members(request["channels"]):

@@ -75,6 +75,13 @@ def check(sockets: list[ClientConnection], expected: str) -> None:
         assert sum(count for _, _, count in ends) >= len(sockets) - 1
 
 
+def check_moved(server: Server, old: int, sockets: list[ClientConnection]) -> None:
+    """Assert that sockets are open although their worker has ended."""
+    wait_until(lambda: old not in server.workers, "the worker has ended")
+    for websocket in sockets:
+        assert websocket.ping().wait(TIMEOUT)
+
+
 def boots(server: Server) -> int:
     """Return how many workers have started so far."""
     return server.log.count("Booting worker")
@@ -161,13 +168,14 @@ class TestTable:
             else:
                 for _ in range(MOST - 10):
                     server.get("/")
-            check(sockets, expected)
+            if expected == "moved":
+                check_moved(server, old, sockets)
+            else:
+                check(sockets, expected)
         booted(server, number)
         with server.connect("/echo/") as websocket:
             websocket.send("again")
             assert websocket.recv(timeout=TIMEOUT) == "again"
-        if (worker, event) == ("own", "``max_requests``, one worker"):
-            server.wait_for_log("max_requests is reached with 10 sockets open")
 
     @cells("``max_requests``, several")
     def test_max_requests(
@@ -180,9 +188,22 @@ class TestTable:
         with ExitStack() as stack:
             while not (match := leaving.search(server.log)):
                 sockets.append(join(server, stack))
-            check([each for each, pid in sockets if pid == int(match[1])], expected)
+            left = [each for each, pid in sockets if pid == int(match[1])]
+            if expected == "moved":
+                check_moved(server, int(match[1]), left)
+            else:
+                check(left, expected)
             for websocket, pid in sockets:
                 assert pid == int(match[1]) or websocket.ping().wait(TIMEOUT)
+
+    def test_max_requests_warning(self, start_server: StartServer) -> None:
+        """The log warns if sockets that cannot move would use up max_requests when they return."""
+        server = start_server("own", "--max-requests", "4")
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(3)]
+            server.get("/")
+            check(sockets, "1012")
+        server.wait_for_log("max_requests is reached with 3 sockets open")
 
     @cells("SIGTERM, a page under way")
     def test_page(self, start_server: StartServer, event: str, worker: str, expected: str) -> None:
