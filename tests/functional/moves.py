@@ -125,7 +125,7 @@ def settle(server: Server, before: list[int], workers: int) -> None:
         if len(found) == workers and not set(found) & set(before):
             return
         time.sleep(0.05)
-    raise TimeoutError(f"the workers are {server.workers}, after {before}")
+    raise TimeoutError(f"the workers are {server.workers}, after {before}:\n{server.log[-5000:]}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -173,12 +173,12 @@ def run(server: Server, directory: Path, options: argparse.Namespace) -> int:
         stopped: list[int] = []
         if options.faults:
             strikes[strike(server, before, stopped)] += 1
-            if random.random() < 0.5:
-                # It continues, and must not serve what others have.
-                time.sleep(random.random() * GUNICORN_TIMEOUT)
-                for pid in stopped:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
+            # It continues, unless gunicorn has ended it, and must not serve what others have.
+            # gunicorn itself never ends one that was stopped before it has begun to serve.
+            time.sleep(random.random() * 2 * GUNICORN_TIMEOUT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
         settle(server, before, options.workers)
         if number == min(9, options.rounds - 1):
             first = sum(map(memory, server.workers)), sum(map(descriptors, server.workers))

@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from websockets.sync.client import ClientConnection
 
 from tests.client.proxy import Proxy
-from tests.sample_site.conftest import OpenWindow, open_window, wait_for, wait_for_states
+from tests.sample_site.conftest import OpenWindow, open_window, wait_for
 from tests.support import ROOT, TIMEOUT, Server, unused_port
 
 __all__ = ["open_window"]
@@ -199,7 +199,7 @@ def say(server: Server, text: str) -> None:
 
 
 def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
-    """gunicorn serves page and socket; the page reconnects, without missing or repeating lines."""
+    """gunicorn serves page and socket; the page stays or returns, and misses or repeats no line."""
     options = "--bind 127.0.0.1:0 --no-control-socket"
     served = project.serve(the_command("gunicorn"), GUNICORN_CMD_ARGS=options)
     proxy = Proxy(served.port)
@@ -209,8 +209,12 @@ def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
         field = window.find_element(By.NAME, "text")
         field.send_keys("<b>hello</b>\n")
         wait_for(window, "#lines", "Ann: <b>hello</b>")
+        # A deploy, which the page does not notice.
+        workers = served.workers
         served.signal(signal.SIGHUP)
-        wait_for_states(window, "waiting", "connected")
+        for worker in workers:
+            served.wait_for_log(rf"Worker exiting \(pid: {worker}\)")
+        assert window.find_element(By.ID, "state").text == "connected"
         # Lines that are said while the page is away, one of them by the page itself.
         leave(proxy, window)
         field.send_keys("again\n")

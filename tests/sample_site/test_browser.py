@@ -78,13 +78,17 @@ def test_ping(site: Server, open_window: OpenWindow) -> None:
     assert came == ["pong", "ping"]
 
 
-def test_reconnects(site: Server, open_window: OpenWindow) -> None:
-    """The page shows a restart of the server, and reconnects without a reload."""
+def test_deploy(site: Server, open_window: OpenWindow) -> None:
+    """The page does not notice that gunicorn reloads: its socket moves to the new worker."""
     window = open_window(f"http://127.0.0.1:{site.port}/chat/")
+    say(window, "before")
+    wait_for(window, "#log", "before")
+    (worker,) = site.workers
     site.signal(signal.SIGHUP)
-    wait_for_states(window, "server restarting", "connected")
-    say(window, "back again")
-    wait_for(window, "#log", "back again")
+    site.wait_for_log(rf"Worker exiting \(pid: {worker}\)")
+    say(window, "after")
+    wait_for(window, "#log", "after")
+    assert "server restarting" not in window.execute_script("return window.shown")
 
 
 def test_returns(site: Server, open_window: OpenWindow) -> None:
