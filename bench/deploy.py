@@ -1,407 +1,321 @@
 """What clients notice of a deploy: thousands of sockets and pages while gunicorn reloads.
 
-Clients hold a socket each and receive a steady flow of group messages; pages are requested all the
-time, some of which send the messages. gunicorn gets SIGHUP several times. Exits with 1 if a socket
-was not closed with 1012, a page failed, a message was missed on an open socket, or clients took too
-long to reconnect: ``python bench/deploy.py``; see README.rst.
+::
 
-The clients act like browsers with htmx: they reconnect when they were closed with 1006, 1012 or
-1013, after a random pause whose maximum doubles with each failed handshake.
+    python bench/deploy.py                              # what clients notice
+    python bench/deploy.py --backend redis --signed-in
+    python bench/deploy.py --cpu                        # what it costs
+
+Clients hold a socket each and receive a steady flow of group messages, some of them talk, and pages
+are requested all the time, some of which send the messages. gunicorn gets SIGHUP several times.
+Exits with 1 if a socket was closed, a page failed, an answer was wrong, or a message was lost or
+came twice, in a group with history, or in one without on ``local://``. See README.rst.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import os
-import random
-import signal
+import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from crowd import Crowd, Pages
 from harness import (
+    SERVERS,
     BenchError,
     Contestant,
     Server,
     allow_many_files,
     gunicorn,
     leave_on_sigterm,
-    pick_cores,
-    prepare,
     running,
+    server_environment,
 )
+from reloads import Workers
 
-#: Close codes after which a client reconnects.
-COMES_BACK = {1006, 1012, 1013}
-#: Maximum of the random pause in seconds: before the first attempt to reconnect, and of all.
-PAUSE, LONGEST_PAUSE = 1.0, 32.0
-#: Seconds to wait for events that must happen.
-PATIENCE = 120.0
+#: Clients of the reloads that show the cost of reloading itself.
+FEW = 20
 
-
-class Crowd:
-    """All clients, and what they have seen.
-
-    Attributes:
-        open: clients that hold an open socket.
-        codes: how often sockets closed with each code.
-        failed_handshakes: attempts that did not get a 101.
-        missed: messages that an open socket did not get, although it got later ones.
-        between: messages that were sent while a client had no socket.
-        twice: messages that a client got on two sockets.
-        heard: total number of messages received.
-    """
-
-    def __init__(self, address: str, count: int) -> None:
-        self.host, _, port = address.partition(":")
-        self.port = int(port)
-        self.open: set[Client] = set()
-        self.codes: Counter[int] = Counter()
-        self.failed_handshakes = self.missed = self.between = self.twice = self.heard = 0
-        self.is_over = False
-        self.clients = [Client(self) for _ in range(count)]
-
-    def come(self) -> None:
-        """Connect all clients, a thousand a second."""
-        for client in self.clients:
-            client.connect_in(random.random() * len(self.clients) / 1000)
-
-    def leave(self) -> None:
-        """Disconnect all clients for good."""
-        self.is_over = True
-        for client in self.open:
-            client.transport.abort()
-
-    async def wait(self, condition: object, what: str) -> None:
-        """Wait until the condition is true."""
-        assert callable(condition)
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise BenchError(f"timed out: {what}; {len(self.open)} are open")
-            await asyncio.sleep(0.02)
-
-    def are_all_open(self) -> bool:
-        """Return whether all clients hold a socket."""
-        return len(self.open) == len(self.clients)
+GROUPS = {ord("k"): "with history", ord("p"): "without history"}
 
 
-class Client:
-    """A user with a page open, which holds one socket after the other.
+@dataclass(frozen=True)
+class Stage:
+    """A running server.
 
     Attributes:
-        transport: transport of the open socket.
-        closes: how often a socket of this client was closed.
-        last: number of the last message received.
+        server: gunicorn.
+        workers: its workers.
+        keys: session keys, one for each client.
+        options: of the command line.
     """
 
-    transport: asyncio.Transport
-
-    def __init__(self, crowd: Crowd) -> None:
-        self.crowd = crowd
-        self.closes = 0
-        self.last: int | None = None
-        self._attempts = 0
-
-    def connect_in(self, seconds: float) -> None:
-        """Connect after a pause."""
-        asyncio.get_running_loop().call_later(seconds, self._connect)
-
-    def _connect(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._try())
-        task.add_done_callback(lambda task: task.exception())
-
-    async def _try(self) -> None:
-        loop, crowd = asyncio.get_running_loop(), self.crowd
-        try:
-            await loop.create_connection(lambda: Socket(self), crowd.host, crowd.port)
-        except OSError:
-            self.failed()
-
-    def opened(self, transport: asyncio.Transport) -> None:
-        """Note that the handshake succeeded."""
-        self._attempts = 0
-        self.transport = transport
-        self.crowd.open.add(self)
-
-    def failed(self) -> None:
-        """Try again: the handshake was refused, or no server answered."""
-        self.crowd.failed_handshakes += 1
-        self._come_back()
-
-    def closed(self, code: int) -> None:
-        """Note that an open socket was closed."""
-        self.closes += 1
-        self.crowd.open.discard(self)
-        self.crowd.codes[code] += 1
-        if code in COMES_BACK:
-            self._come_back()
-
-    def _come_back(self) -> None:
-        if not self.crowd.is_over:
-            longest = min(PAUSE * 2**self._attempts, LONGEST_PAUSE)
-            self._attempts += 1
-            self.connect_in(random.random() * longest)
-
-    def try_bypass_queue(self, number: int, *, is_first: bool) -> None:
-        """Count a message; ``is_first`` if it is the first one on this socket."""
-        crowd = self.crowd
-        crowd.heard += 1
-        if self.last is not None:
-            gap = number - self.last - 1
-            if gap < 0:
-                crowd.twice += 1
-            elif is_first:
-                crowd.between += gap
-            else:
-                crowd.missed += gap
-        self.last = number
+    server: Server
+    workers: Workers
+    keys: list[str]
+    options: argparse.Namespace
 
 
-class Socket(asyncio.Protocol):
-    """One WebSocket, which only understands short unfragmented frames."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._buffer = b""
-        self._is_open = False
-        self._has_heard = False
-        # RFC 6455, section 7.1.5: 1006 unless a close frame arrives.
-        self._code = 1006
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Request a WebSocket."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        key = base64.b64encode(os.urandom(16)).decode()
-        head = (
-            f"GET /room/ HTTP/1.1\r\nHost: {self._client.crowd.host}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-        )
-        transport.write(head.encode())
-
-    def data_received(self, data: bytes) -> None:
-        """Parse the response, then frames."""
-        self._buffer += data
-        if not self._is_open:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                return
-            if not head.startswith(b"HTTP/1.1 101 "):
-                self._transport.abort()
-                return
-            self._is_open = True
-            self._buffer = rest
-            self._client.opened(self._transport)
-        while (frame := self._next_frame()) is not None:
-            self._take(*frame)
-
-    def _next_frame(self) -> tuple[int, bytes] | None:
-        buffer = self._buffer
-        if len(buffer) < 2:
-            return None
-        first, size = buffer[:2]
-        if not first & 0x80 or size > 125:
-            raise BenchError("the server has sent a long or fragmented message")
-        if len(buffer) < 2 + size:
-            return None
-        self._buffer = buffer[2 + size :]
-        return first & 15, buffer[2 : 2 + size]
-
-    def _take(self, opcode: int, payload: bytes) -> None:
-        if opcode == 1:
-            self._client.try_bypass_queue(int(payload), is_first=not self._has_heard)
-            self._has_heard = True
-        elif opcode == 9:
-            self._send(10, payload)
-        elif opcode == 8:
-            self._code = int.from_bytes(payload[:2], "big") if payload else 1005
-            self._send(8, payload[:2])
-
-    def _send(self, opcode: int, payload: bytes) -> None:
-        # A mask of zeros leaves the payload as it is.
-        self._transport.write(bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Report that the TCP connection ended."""
-        if self._is_open:
-            self._client.closed(self._code)
-        else:
-            self._client.failed()
+# What clients notice
 
 
-class Pages:
-    """A client that requests one page after the other.
-
-    Args:
-        address: of the server.
-        path: called with the number of the request.
-        rate: maximum number of requests per second.
-        keeps_alive: whether to keep the connection as long as the server does.
-
-    Attributes:
-        answered: requests that got 200.
-        failures: what happened to the others.
-        slowest: seconds of the slowest request.
-    """
-
-    def __init__(self, address: str, path: str, rate: float, *, keeps_alive: bool) -> None:
-        self._host, _, self._port = address.partition(":")
-        self._path = path
-        self._pause = 1 / rate
-        self._keeps_alive = keeps_alive
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.answered = 0
-        self.failures: list[str] = []
-        self.slowest = 0.0
-
-    async def ask(self) -> None:
-        """Request pages until cancelled."""
-        while True:
-            started = time.monotonic()
-            try:
-                # A failed request is repeated: a message that was never sent is not missed.
-                await self._get(self._path.format(number=self.answered + 1))
-                self.answered += 1
-            except (OSError, EOFError, ValueError) as error:
-                self.failures.append(f"{self._path}: {type(error).__name__}: {error}")
-                self._hang_up()
-            seconds = time.monotonic() - started
-            self.slowest = max(self.slowest, seconds)
-            await asyncio.sleep(max(self._pause - seconds, 0))
-
-    async def _get(self, path: str) -> None:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, int(self._port))
-        reader, writer = self._streams
-        connection = "keep-alive" if self._keeps_alive else "close"
-        head = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nConnection: {connection}\r\n\r\n"
-        writer.write(head.encode())
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        if not answer.startswith("http/1.1 200 "):
-            raise ValueError(answer.partition("\r\n")[0])
-        await reader.readexactly(int(answer.partition("content-length: ")[2].split()[0]))
-        if "connection: close" in answer:
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-
-async def reload(server: Server, crowd: Crowd) -> float:
-    """Reload gunicorn; return how many seconds later all clients had reconnected."""
-    expected = {client: client.closes + 1 for client in crowd.clients}
-    started = time.monotonic()
-    os.kill(server.pid, signal.SIGHUP)
-    await crowd.wait(
-        lambda: all(client.closes >= times for client, times in expected.items()),
-        "not all sockets were closed",
-    )
-    closed = time.monotonic() - started
-    await crowd.wait(crowd.are_all_open, "not all clients have reconnected")
-    back = time.monotonic() - started
-    print(f"all closed after {closed:.2f} s, all back after {back:.2f} s", flush=True)
-    return back
-
-
-async def deploy(server: Server, options: argparse.Namespace) -> list[str]:
+async def deploy(stage: Stage) -> list[str]:
     """Reload under load; return a list of problems."""
-    address = server.address
-    crowd = Crowd(address, options.clients)
+    options, address = stage.options, stage.server.address
+    await stage.workers.ready()
+    keys = stage.keys if options.signed_in else [""] * options.clients
+    crowd = Crowd(address, "/board/", keys, options.talkers)
+    await crowd.settle()
     pages = [
         Pages(address, "/say/{number}/", options.rate, keeps_alive=False),
         Pages(address, "/", options.rate, keeps_alive=False),
         Pages(address, "/", options.rate, keeps_alive=True),
     ]
-    crowd.come()
-    await crowd.wait(crowd.are_all_open, "not all clients have connected")
     asking = [asyncio.create_task(each.ask()) for each in pages]
-    back = []
-    for _ in range(options.reloads):
-        # Before and after each reload, all clients receive the messages.
-        await everybody_hears(crowd, pages[0])
-        back.append(await reload(server, crowd))
+    crowd.start_talking()
+    quiet: list[float] = []
+    moving: list[float] = []
     await everybody_hears(crowd, pages[0])
+    for _ in range(options.reloads):
+        crowd.take_waits()
+        await asyncio.sleep(options.pause)
+        quiet += crowd.take_waits()
+        seconds = await stage.workers.reload()
+        # All clients receive messages from the new workers.
+        await everybody_hears(crowd, pages[0])
+        moving += crowd.take_waits()
+        print(f"the old workers ended after {seconds:.2f} s", flush=True)
+    asking[0].cancel()
+    # Those of another worker may come late.
+    late = asyncio.create_task(crowd.wait(lambda: not any(lost(crowd).values()), "messages"))
+    await asyncio.wait([late], timeout=options.patience)
+    late.cancel()
     for task in asking:
         task.cancel()
-    wrong = report(crowd, pages, back, options)
+    wrong = report(crowd, pages, options)
+    if options.talkers:
+        report_waits(f"{options.pause:g} s before each reload", quiet)
+        report_waits("each reload", moving)
     crowd.leave()
     return wrong
 
 
 async def everybody_hears(crowd: Crowd, speaker: Pages) -> None:
-    """Wait until all clients have received a message that is still to be sent."""
+    """Wait until all clients have received messages that are still to be sent."""
     number = speaker.answered + 2
-    await crowd.wait(
-        lambda: all((client.last or 0) >= number for client in crowd.clients),
-        f"not all clients have received message {number}",
-    )
+
+    def behind() -> dict[str, int]:
+        counts = {
+            name: sum(each.is_open and each.heard[group].last < number for each in crowd.sockets)
+            for group, name in GROUPS.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    try:
+        await crowd.wait(lambda: not behind(), "messages")
+    except BenchError as error:
+        raise BenchError(f"{error}; without message {number}: {behind()}") from None
 
 
-def report(
-    crowd: Crowd, pages: list[Pages], back: list[float], options: argparse.Namespace
-) -> list[str]:
+def lost(crowd: Crowd) -> dict[int, int]:
+    """Return how many messages were lost on open sockets, by group."""
+    return {
+        group: sum(len(each.heard[group].missing) for each in crowd.sockets) for group in GROUPS
+    }
+
+
+def report(crowd: Crowd, pages: list[Pages], options: argparse.Namespace) -> list[str]:
     """Print the results; return a list of problems."""
     failures = [failure for each in pages for failure in each.failures]
     print(
-        f"{options.clients} clients, {options.reloads} reloads, {options.workers} workers: "
-        f"closed with {dict(crowd.codes)}, {crowd.failed_handshakes} handshakes failed\n"
+        f"{options.clients} clients{' who are signed in' if options.signed_in else ''}, "
+        f"{options.workers} workers, {options.backend}, {options.reloads} reloads: "
+        f"{sum(crowd.codes.values())} sockets closed {dict(crowd.codes) or ''}\n"
         f"{sum(each.answered for each in pages)} pages, {len(failures)} failed, the slowest took "
         f"{max(each.slowest for each in pages):.2f} s\n"
-        f"{crowd.heard} messages received, {crowd.missed} missed on open sockets, {crowd.between} "
-        f"sent while a client had no socket, {crowd.twice} received twice"
+        f"{crowd.echoes} answers to {options.talkers} clients, {len(crowd.wrong_echoes)} wrong"
     )
-    limit = options.drain + options.within
     wrong = [f"a page failed: {failure}" for failure in failures[:10]]
-    if set(crowd.codes) != {1012}:
-        wrong.append(f"sockets closed with other codes than 1012: {dict(crowd.codes)}")
-    if crowd.missed:
-        wrong.append(f"{crowd.missed} messages were missed on open sockets")
-    wrong += [f"reconnected after {each:.2f} s, not {limit:g} s" for each in back if each > limit]
+    wrong += [f"a wrong answer: {answer}" for answer in crowd.wrong_echoes[:10]]
+    if crowd.codes:
+        wrong.append(f"sockets were closed: {dict(crowd.codes)}")
+    for group, missing in lost(crowd).items():
+        came = sum(each.heard[group].count for each in crowd.sockets)
+        doubled = sum(each.heard[group].doubled for each in crowd.sockets)
+        text = f"{GROUPS[group]}: {came} messages received, {missing} lost, {doubled} doubled"
+        print(text)
+        is_promised = group == ord("k") or options.backend == "local"
+        if is_promised and missing + doubled:
+            wrong.append(text)
     return wrong
+
+
+def report_waits(when: str, waits: list[float]) -> None:
+    """Print how long clients that talk waited for an answer at most."""
+    ordered = sorted(waits)
+    p99 = ordered[min(len(ordered) * 99 // 100, len(ordered) - 1)]
+    print(
+        f"longest wait of a client during {when}: median {statistics.median(ordered) * 1000:.0f} "
+        f"ms, p99 {p99 * 1000:.0f} ms, most {ordered[-1] * 1000:.0f} ms"
+    )
+
+
+# What it costs
+
+
+async def compare(stage: Stage) -> list[str]:
+    """Print the CPU time of moving a socket, and of reconnecting; return a list of problems."""
+    await stage.workers.ready()
+    costs: dict[tuple[str, str], list[float]] = {}
+    wrong: list[str] = []
+    for number in range(stage.options.rounds):
+        for who in ("anonymous", "signed in"):
+            paths = ["/board/", "/fixed/"]
+            # What changes with time shall not always meet the same way.
+            for path in reversed(paths) if number % 2 else paths:
+                cost = await cost_of_a_socket(stage, path, who, wrong)
+                costs.setdefault((who, path), []).append(cost * 1e6)
+    print(f"CPU us for a socket, {stage.options.clients} clients:")
+    for who in ("anonymous", "signed in"):
+        moved, reconnected = costs[who, "/board/"], costs[who, "/fixed/"]
+        ratios = [two / one for one, two in zip(moved, reconnected, strict=True)]
+        print(
+            f"{who}: moved {in_words(moved)}, closed and reconnected {in_words(reconnected)}; "
+            f"times {statistics.median(ratios):.1f} ({', '.join(f'{x:.1f}' for x in ratios)})"
+        )
+    return wrong
+
+
+def in_words(figures: list[float]) -> str:
+    """Return the median, and all figures."""
+    each = ", ".join(f"{figure:.0f}" for figure in figures)
+    return f"{statistics.median(figures):.0f} ({each})"
+
+
+async def cost_of_a_socket(stage: Stage, path: str, who: str, wrong: list[str]) -> float:
+    """Return the CPU seconds that a reload takes for each further quiet socket.
+
+    The reload with a few sockets contains what a new worker does once.
+    """
+    keys = stage.keys if who == "signed in" else [""] * len(stage.keys)
+    crowd = Crowd(stage.server.address, path, keys[:FEW])
+    small = await cost_of_a_reload(stage, crowd)
+    crowd.add(keys[FEW:])
+    large = await cost_of_a_reload(stage, crowd)
+    if path == "/board/" and crowd.codes:
+        wrong.append(f"sockets were closed: {dict(crowd.codes)}")
+    if path == "/fixed/" and crowd.codes != {1012: len(keys) + FEW}:
+        wrong.append(f"sockets were not closed with 1012: {dict(crowd.codes)}")
+    crowd.leave()
+    print(f"{path}, {who}: {small:.2f} s with {FEW} clients, {large:.2f} s with all", flush=True)
+    return (large - small) / (len(keys) - FEW)
+
+
+async def cost_of_a_reload(stage: Stage, crowd: Crowd) -> float:
+    """Return the CPU seconds of a reload, from when the new workers are loaded until all rest."""
+    await crowd.settle()
+    await stage.workers.rest()
+    await stage.workers.reload()
+    await crowd.settle()
+    return await stage.workers.rest()
+
+
+# The run
+
+
+@contextmanager
+def broker(name: str, scratch: Path) -> Iterator[dict[str, str]]:
+    """Run what a backend needs; yield the environment of the servers."""
+    from tests.services import PostgresServer, RedisServer
+
+    if name == "local":
+        yield {"BENCH_BACKEND": f"local://?namespace=deploy{os.getpid()}"}
+    elif name == "redis":
+        redis = RedisServer(scratch)
+        try:
+            yield {"BENCH_BACKEND": redis.url}
+        finally:
+            redis.stop()
+    else:
+        postgres = PostgresServer(max_connections=200)
+        try:
+            yield {"BENCH_BACKEND": "postgres://", "BENCH_DEFAULT": str(postgres.port)}
+        finally:
+            postgres.stop()
+
+
+def create_users(scratch: Path, variables: dict[str, str], count: int) -> list[str]:
+    """Create the database; return the session keys of that many users."""
+    command = [sys.executable, "deploy_database.py", str(count)]
+    environment = {**server_environment(scratch), **variables}
+    made = subprocess.run(
+        command, cwd=SERVERS, env=environment, capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise BenchError(f"creating the database failed:\n{made.stderr}")
+    return made.stdout.split()
+
+
+def run(options: argparse.Namespace) -> Sequence[str]:
+    """Start everything and measure; return a list of problems."""
+    worker = "django_wsmux.worker.WebSocketWorker"
+    with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
+        scratch = Path(directory)
+        loaded = scratch / "loaded"
+        with broker(options.backend, scratch) as variables:
+            variables |= {
+                "BENCH_DRAIN_SECONDS": "1",
+                # Pings are no part of the cost.
+                "BENCH_PING_SECONDS": "3600" if options.cpu else "20",
+                "BENCH_LOADED": str(loaded),
+            }
+            keys = create_users(scratch, variables, options.clients)
+            command = gunicorn(worker, "deploy_site", "-w", str(options.workers))
+            with running(Contestant("deploy", command, variables), scratch, None) as server:
+                workers = Workers(server, loaded, options.workers)
+                stage = Stage(server, workers, keys, options)
+                try:
+                    return asyncio.run(compare(stage) if options.cpu else deploy(stage))
+                finally:
+                    if options.log:
+                        shutil.copy(scratch / "deploy.log", options.log)
 
 
 def main() -> None:
     """Deploy and check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=2000)
-    parser.add_argument("--reloads", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=10.0, help="pages a second, of each kind")
-    parser.add_argument("--drain", type=float, default=5.0, help="WEBSOCKET_DRAIN_SECONDS")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--backend", choices=["local", "redis", "postgres"], default="local")
+    parser.add_argument("--log", help="file for a copy of the server's log")
     parser.add_argument(
-        "--within", type=float, default=2.0, help="seconds after the drain until all are back"
+        "--cpu", action="store_true", help="measure CPU time, with quiet clients and one worker"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of --cpu")
+    parser.add_argument("--signed-in", action="store_true", help="each client has a session")
+    parser.add_argument("--talkers", type=int, default=150, help="clients that talk")
+    parser.add_argument("--reloads", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=10.0, help="pages a second, of each kind")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds between reloads")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds for late messages")
     options = parser.parse_args()
+    if options.cpu and options.clients <= FEW:
+        parser.error(f"--cpu needs more than {FEW} clients")
+    if options.cpu:
+        # With several, those that leave would wait for the last, which costs as long as it takes.
+        options.workers = 1
     leave_on_sigterm()
     allow_many_files()
-    server_core, core = pick_cores()
-    worker = "django_wsmux.worker.WebSocketWorker"
-    contestant = Contestant(
-        "deploy",
-        gunicorn(worker, "wsmux_site", "-w", str(options.workers)),
-        {
-            "BENCH_REDIS": f"local://?namespace=deploy{os.getpid()}",
-            "BENCH_DRAIN_SECONDS": str(options.drain),
-        },
-    )
     try:
-        with tempfile.TemporaryDirectory(prefix="django-wsmux-bench-") as directory:
-            scratch = Path(directory)
-            prepare(scratch)
-            # Several workers get all cores.
-            with running(
-                contestant, scratch, server_core if options.workers == 1 else None
-            ) as server:
-                if core is not None and options.workers == 1:
-                    os.sched_setaffinity(0, {core})
-                wrong = asyncio.run(deploy(server, options))
+        wrong = run(options)
     except BenchError as error:
         sys.exit(f"bench/deploy.py: {error}")
     if wrong:

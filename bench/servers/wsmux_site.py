@@ -15,24 +15,16 @@ configure(
     ROOT_URLCONF="wsmux_site",
     WEBSOCKET_URLCONF="wsmux_sockets",
     WEBSOCKET_BACKEND=os.environ.get("BENCH_REDIS", "local://"),
-    WEBSOCKET_DRAIN_SECONDS=float(os.environ.get("BENCH_DRAIN_SECONDS", "5")),
 )
 
-from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
+from django.http import HttpRequest, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 from django_pages import urlpatterns as pages  # noqa: E402
 
-from django_wsmux.groups.group import Group  # noqa: E402
 from django_wsmux.monitoring import metrics  # noqa: E402
 from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
 
-__all__ = ["application", "gauge", "say", "urlpatterns"]
-
-
-def say(request: HttpRequest, number: int) -> HttpResponse:
-    """Send a number to the room; see ``deploy.py``."""
-    Group("room").send(str(number))
-    return HttpResponse("said\n")
+__all__ = ["application", "gauge", "urlpatterns"]
 
 
 def gauge(request: HttpRequest) -> JsonResponse:
@@ -52,5 +44,5 @@ def gauge(request: HttpRequest) -> JsonResponse:
     )
 
 
-urlpatterns = [*pages, path("gauge/", gauge), path("say/<int:number>/", say)]
+urlpatterns = [*pages, path("gauge/", gauge)]
 application = get_wsgi_application()

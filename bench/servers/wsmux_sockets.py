@@ -69,12 +69,6 @@ class Listener(LoginRequiredMixin, WebSocketView):
     groups = ("room",)
 
 
-class Visitor(WebSocketView):
-    """Receive the messages of the room without signing in; see ``deploy.py``."""
-
-    groups = ("room",)
-
-
 class Watcher(Listener):
     """Receive the messages of the room through the view."""
 
@@ -110,7 +104,6 @@ events = (Echo, Listener, Speaker, Sleeper)
 urlpatterns = [
     *paths("function", echo, listener, speaker, sleeper),
     *paths("event", *(view.as_view() for view in events)),
-    path("room/", Visitor.as_view()),
     path("watched/room/", Watcher.as_view()),
     path("watched/speaker/", Speaker.as_view()),
     *paths("lean", *(view.as_view(keep_request=False) for view in events)),
