@@ -40,6 +40,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..logs import get_logger
 from .base import Backend
+from .numbers import wait_until
 from .private_directory import PrivateDirectory
 from .request_reply import Expected
 from .selector import READ, WRITE, close
@@ -204,8 +205,8 @@ class LocalBackend(Backend):
         is_read = threading.Event()
         self._readings.append(is_read)
         self.waiter.wake()
-        return super().await_mark(mark, timeout) and is_read.wait(
-            max(0.0, deadline - time.monotonic())
+        return super().await_mark(mark, timeout) and wait_until(
+            is_read.is_set, deadline - time.monotonic()
         )
 
     def release(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer
 from tests.conftest import need
 from tests.services import RedisServer, wait_until_said
@@ -92,3 +93,9 @@ class TestRedisFaults(BrokerFaults):
         assert "closed the connection" in gap["reason"]
         sender.publish("room", b"after")
         assert listener.received(1) == [("room", b"after")]
+
+
+def test_order() -> None:
+    """One server has one order; the shards of a cluster have one each."""
+    assert from_url("redis://127.0.0.1").has_total_order
+    assert not from_url("redis+cluster://127.0.0.1").has_total_order

@@ -214,8 +214,9 @@ class _Commands:
         """See ``moving``."""
         return self._moving.request([self._sockets[name][0] for name in names])
 
-    def listen(self, request: Any) -> Any:
-        """See ``moving``."""
+    def listen(self, request: Any, patience: float = TIMEOUT) -> Any:
+        """See ``moving``; ``patience`` is how long to wait for other processes."""
+        self._moving._PATIENCE = patience
         return self._moving.listen(request)
 
     def wait_for(self, answer: Any, seconds: float) -> bool:

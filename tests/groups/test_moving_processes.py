@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -269,3 +270,18 @@ def test_incomplete(start: Callable[[], Mover], client: Client) -> None:
     assert second.call("count", "moved_with_gap") == 2
     first.call("send", "a", "hello")
     assert client.wait(lambda: client.heard["one"] == ["hello"])
+
+
+def test_stopped(start: Callable[[], Mover], client: Client, settings: dict[str, Any]) -> None:
+    """With ``local://``, a process that does not answer may have sent something unnoticed."""
+    if not settings["WEBSOCKET_BACKEND"].startswith("local:"):
+        pytest.skip("a broker has one order for all processes")
+    first, second, third = (start() for _ in range(3))
+    first.call("open", "one", ["a"], "one", descriptors=(client.connect("one"),))
+    third.call("open", "two", ["a"], "two", descriptors=(client.connect("two"),))
+    third.process.send_signal(signal.SIGSTOP)
+    request = first.call("request", ["one"])
+    assert second.call("listen", request, 0.2) == {}
+    third.process.send_signal(signal.SIGCONT)
+    answer = second.call("listen", request)
+    assert first.call("wait_for", answer, TIMEOUT) is True
