@@ -8,9 +8,10 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from resource import RLIMIT_NOFILE, prlimit
 
@@ -23,27 +24,47 @@ from tests.gauges import wait_until
 from tests.support import GUNICORN_OPTIONS, ROOT, TIMEOUT, WORKERS, Server, Wire, handshake
 
 #: Requests after which the workers of ``lasting`` restart: more than other tests need.
-MOST = 15
+MOST = 20
 
 #: In the order of the manual's table.
 COLUMNS = ("own", "gevent", "stock", "runserver")
 
+#: The kinds of views in the manual's table: the URL, and how many sockets are opened. More than
+#: half of MOST cannot move, which the worker warns about.
+VIEWS = {
+    "event": ("/events/leaving/", 3),
+    "loop": ("/process-loop/", 2),
+    "other": ("/process-leaving/", 11),
+}
 
-def table() -> Iterator[tuple[str, str, str]]:
-    """Yield event, server and result for each cell of the manual's table."""
+#: The number of all of them.
+COUNT = sum(count for _, count in VIEWS.values())
+
+#: What a cell says of each kind of view.
+Expected = dict[str, str]
+
+
+def table() -> dict[tuple[str, str], Expected]:
+    """Return the cells of the manual's table by event and server."""
     text = (ROOT / "docs" / "deployment.rst").read_text()
     (body,) = re.findall(r"^event  .*\n=+  [= ]+\n((?:.+\n)+?)=+  =", text, re.MULTILINE)
+    found: dict[tuple[str, str], Expected] = {}
     for line in body.splitlines():
-        event, *cells = re.split(r"  +", line)
+        event, kinds, *cells = re.split(r"  +", line)
         for server, cell in zip(COLUMNS, cells, strict=True):
-            if cell != "-":
-                yield event, server, cell
+            for kind in VIEWS if kinds == "all" else kinds.split(", "):
+                if cell != "-":
+                    found.setdefault((event, server), {})[kind] = cell
+    assert all(list(expected) == list(VIEWS) for expected in found.values())
+    return found
 
 
 def cells(*events: str) -> pytest.MarkDecorator:
-    """Run a test for each cell of these rows."""
-    found = [cell for cell in table() if cell[0] in events]
-    return pytest.mark.parametrize(("event", "worker", "expected"), found)
+    """Run a test for each server of these rows."""
+    found = [(*key, expected) for key, expected in table().items() if key[0] in events]
+    assert {event for event, _, _ in found} == set(events)
+    ids = [f"{event}-{server}" for event, server, _ in found]
+    return pytest.mark.parametrize(("event", "worker", "expected"), found, ids=ids)
 
 
 def ended(websocket: ClientConnection) -> tuple[int | None, str | None, int]:
@@ -57,29 +78,71 @@ def ended(websocket: ClientConnection) -> tuple[int | None, str | None, int]:
         count += 1
 
 
-def join(server: Server, stack: ExitStack) -> tuple[ClientConnection, int]:
-    """Open a socket that is told when others end; return it with its process."""
-    websocket = stack.enter_context(server.connect("/events/leaving/", max_queue=None))
-    return websocket, int(websocket.recv(timeout=TIMEOUT))
+def answer(websocket: ClientConnection) -> int:
+    """Receive the process of a socket."""
+    while not (message := str(websocket.recv(timeout=TIMEOUT))).isdigit():
+        pass
+    return int(message)
 
 
-def check(sockets: list[ClientConnection], expected: str) -> None:
-    """Assert that sockets have ended as a cell of the table says."""
-    ends = [ended(websocket) for websocket in sockets]
-    if expected == "dropped":
-        assert {end[:2] for end in ends} == {(1006, "")}
-    else:
-        assert {end[:2] for end in ends} == {(1012, "service restart")}
-    if "spread" in expected:
-        # The first was closed, and its view had run, before the second was closed.
-        assert sum(count for _, _, count in ends) >= len(sockets) - 1
+def pid_of(websocket: ClientConnection) -> int:
+    """Ask a socket for its process."""
+    websocket.send("who")
+    return answer(websocket)
 
 
-def check_moved(server: Server, old: int, sockets: list[ClientConnection]) -> None:
-    """Assert that sockets are open although their worker has ended."""
-    wait_until(lambda: old not in server.workers, "the worker has ended")
-    for websocket in sockets:
-        assert websocket.ping().wait(TIMEOUT)
+class Sockets:
+    """Open sockets of all kinds of views.
+
+    Args:
+        server: where to open them.
+        stack: closes them.
+        fill: whether to open all of them at once.
+    """
+
+    def __init__(self, server: Server, stack: ExitStack, *, fill: bool = True) -> None:
+        self._server = server
+        self._stack = stack
+        self._kinds: dict[ClientConnection, str] = {}
+        self._pids: dict[ClientConnection, int] = {}
+        for kind, (_, count) in VIEWS.items():
+            for _ in range(count if fill else 0):
+                self.open(kind)
+
+    def open(self, kind: str) -> None:
+        """Open a socket, and note its process."""
+        path, _ = VIEWS[kind]
+        websocket = self._stack.enter_context(self._server.connect(path, max_queue=None))
+        self._kinds[websocket] = kind
+        self._pids[websocket] = pid_of(websocket)
+        if kind == "event":
+            answer(websocket)  # the first one was from connect()
+
+    def check(self, expected: Expected, leaving: int | None = None) -> None:
+        """Assert that the sockets of a process, or all, have ended or moved as the table says."""
+        for kind, cell in expected.items():
+            sockets = [
+                websocket
+                for websocket, other in self._kinds.items()
+                if other == kind and leaving in (None, self._pids[websocket])
+            ]
+            if cell == "open":
+                assert all(pid_of(each) != self._pids[each] for each in sockets)
+            else:
+                self._check_ends(kind, sockets, cell)
+
+    def check_others(self, leaving: int) -> None:
+        """Assert that the sockets of other processes stay where they are."""
+        for websocket, pid in self._pids.items():
+            assert pid == leaving or pid_of(websocket) == pid
+
+    def _check_ends(self, kind: str, sockets: list[ClientConnection], cell: str) -> None:
+        ends = [ended(websocket) for websocket in sockets]
+        code = (1006, "") if cell == "dropped" else (1012, "service restart")
+        assert {end[:2] for end in ends} <= {code}
+        if "spread" in cell and kind != "loop":
+            # The first was closed, and its view had run, before the second was closed.
+            assert sum(count for _, _, count in ends) >= len(sockets) - 1
 
 
 def boots(server: Server) -> int:
@@ -90,6 +153,18 @@ def boots(server: Server) -> int:
 def booted(server: Server, times: int) -> None:
     """Wait until this many workers have started in all."""
     server.wait_for_log(rf"(?s)(?:Booting worker.*){{{times}}}")
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether there is no such process; a main process may not list all children it has."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def is_served_by(server: Server, arbiter: int) -> bool:
+    """Open a socket; return whether a worker of this main process has it."""
+    with server.connect("/process/") as websocket:
+        status = Path(f"/proc/{pid_of(websocket)}/status").read_text()
+    return f"PPid:\t{arbiter}\n" in status
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +190,9 @@ class TestTable:
     """The table of the manual, row by row."""
 
     @cells("SIGTERM", "SIGINT or SIGQUIT")
-    def test_stop(self, start_server: StartServer, event: str, worker: str, expected: str) -> None:
+    def test_stop(
+        self, start_server: StartServer, event: str, worker: str, expected: Expected
+    ) -> None:
         """Sockets are closed, and the server stops long before graceful_timeout is over."""
         options = [] if worker == "runserver" else ["--graceful-timeout=300"]
         server = start_server(worker, *options)
@@ -123,10 +200,11 @@ class TestTable:
         if event != "SIGTERM":
             number = signal.SIGQUIT if worker == "gevent" else signal.SIGINT
         with ExitStack() as stack:
-            sockets = [join(server, stack)[0] for _ in range(10)]
+            sockets = Sockets(server, stack)
             server.signal(number)
-            check(sockets, expected)
-            assert server.wait() == (-signal.SIGTERM if expected == "dropped" else 0)
+            sockets.check(expected)
+            is_dropped = expected["other"] == "dropped"
+            assert server.wait() == (-signal.SIGTERM if is_dropped else 0)
         assert "Traceback" not in server.log
 
     @cells(
@@ -142,17 +220,17 @@ class TestTable:
         edited: Path,
         event: str,
         worker: str,
-        expected: str,
+        expected: Expected,
     ) -> None:
-        """Sockets are closed; another worker serves clients that reconnect."""
+        """Sockets are closed or move; another worker serves clients that reconnect."""
         if worker == "runserver":
             return  # see test_runserver.py
         server = lasting(worker)
         wait_until(lambda: len(server.workers) == 1, "only one worker")
-        (old,) = server.workers
-        number = boots(server) + 1
         with ExitStack() as stack:
-            sockets = [join(server, stack)[0] for _ in range(10)]
+            sockets = Sockets(server, stack)
+            (old,) = server.workers
+            number = boots(server) + 1
             if event == "SIGHUP":
                 server.signal(signal.SIGHUP)
             elif event == "SIGTTOU":
@@ -166,63 +244,81 @@ class TestTable:
                 file = edited / worker
                 os.utime(file, (time.time(), file.stat().st_mtime + 10))
             else:
-                for _ in range(MOST - 10):
+                for _ in range(MOST - COUNT):
                     server.get("/")
-            if expected == "moved":
-                check_moved(server, old, sockets)
-            else:
-                check(sockets, expected)
-        booted(server, number)
+            booted(server, number)
+            wait_until(lambda: has_ended(old), "the old worker has ended")
+            sockets.check(expected)
         with server.connect("/echo/") as websocket:
             websocket.send("again")
             assert websocket.recv(timeout=TIMEOUT) == "again"
+        if (worker, event) == ("own", "``max_requests``, one worker"):
+            server.wait_for_log("max_requests is reached with 11 sockets open")
 
     @cells("``max_requests``, several")
     def test_max_requests(
-        self, start_server: StartServer, event: str, worker: str, expected: str
+        self, start_server: StartServer, event: str, worker: str, expected: Expected
     ) -> None:
         """One worker restarts, the others continue."""
         server = start_server(worker, "-w", "2", "--max-requests", "20")
         leaving = re.compile(r"\[(\d+)\] \[INFO\] Autorestarting")
-        sockets = []
         with ExitStack() as stack:
+            sockets = Sockets(server, stack, fill=False)
+            kinds = cycle(VIEWS)
             while not (match := leaving.search(server.log)):
-                sockets.append(join(server, stack))
-            left = [each for each, pid in sockets if pid == int(match[1])]
-            if expected == "moved":
-                check_moved(server, int(match[1]), left)
-            else:
-                check(left, expected)
-            for websocket, pid in sockets:
-                assert pid == int(match[1]) or websocket.ping().wait(TIMEOUT)
+                sockets.open(next(kinds))
+            leaver = int(match[1])
+            wait_until(lambda: has_ended(leaver), "it has ended")
+            sockets.check(expected, leaver)
+            sockets.check_others(leaver)
 
-    def test_max_requests_warning(self, start_server: StartServer) -> None:
-        """The log warns if sockets that cannot move would use up max_requests when they return."""
-        server = start_server("own", "--max-requests", "4")
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(server.connect("/echo/")) for _ in range(3)]
-            server.get("/")
-            check(sockets, "1012")
-        server.wait_for_log("max_requests is reached with 3 sockets open")
+    @cells("SIGUSR2, then SIGTERM", "SIGUSR2, then SIGQUIT")
+    def test_new_binary(
+        self, environment: dict[str, str], event: str, worker: str, expected: Expected
+    ) -> None:
+        """A second server takes over from the first."""
+        # gunicorn starts again by its path; started as a module it would not find itself.
+        program = str(Path(sys.executable).with_name("gunicorn"))
+        options = ("-k", WORKERS[worker], "-b", "127.0.0.1:0", *GUNICORN_OPTIONS)
+        server = Server(program, *options, "tests.project.wsgi", env=environment)
+        successor = 0
+        try:
+            with ExitStack() as stack:
+                sockets = Sockets(server, stack)
+                server.signal(signal.SIGUSR2)
+                match = server.wait_for_log(r"(?s)Listening at.*Listening at: \S+ \((\d+)\)")
+                successor = int(match[1])
+                wait_until(lambda: is_served_by(server, successor), "the second is ready")
+                server.signal(signal.SIGTERM if "TERM" in event else signal.SIGQUIT)
+                assert server.process.wait(TIMEOUT) == 0
+                sockets.check(expected)
+            assert is_served_by(server, successor)
+        finally:
+            if successor:
+                os.kill(successor, signal.SIGTERM)
+            server.stop()
 
     @cells("SIGTERM, a page under way")
-    def test_page(self, start_server: StartServer, event: str, worker: str, expected: str) -> None:
+    def test_page(
+        self, start_server: StartServer, event: str, worker: str, expected: Expected
+    ) -> None:
         """The page is finished; whether sockets wait for that depends on the worker."""
+        is_meanwhile = expected["other"] == "1012 meanwhile"
         server = start_server(worker)
         with server.wire() as page, server.connect("/echo/") as websocket:
             # pywsgi would wait for a client that keeps its connection.
             # Either the page sees the sockets close, however long that takes, or it times out.
-            seconds = 60 if expected == "1012 meanwhile" else 1
+            seconds = 60 if is_meanwhile else 1
             page.send(b"GET /last-page/%d/ HTTP/1.0\r\nHost: localhost\r\n\r\n" % seconds)
             server.signal(signal.SIGTERM)
             assert ended(websocket) == (1012, "service restart", 0)
             head = page.head()
             assert head.startswith(("HTTP/1.1 200 ", "HTTP/1.0 200 "))
-            assert page.read(1) == (b"0" if expected == "1012 meanwhile" else b"1")
+            assert page.read(1) == (b"0" if is_meanwhile else b"1")
 
     @cells("handshake after SIGTERM")
     def test_handshake(
-        self, start_server: StartServer, event: str, worker: str, expected: str
+        self, start_server: StartServer, event: str, worker: str, expected: Expected
     ) -> None:
         """On a persistent connection it is refused, or its socket is closed soon."""
         server = start_server(worker, "--graceful-timeout", "60", "--keep-alive", "60")
@@ -232,7 +328,7 @@ class TestTable:
                 size = re.search(r"Content-Length: (\d+)", wire.head())
                 assert size is not None
                 wire.read(int(size[1]))
-            if expected == "503":
+            if expected["other"] == "503":
                 self.refuse(server, kept, other, websocket)
             else:
                 server.signal(signal.SIGTERM)
@@ -258,30 +354,6 @@ class TestTable:
 
 class TestOwnWorker:
     """Further behaviour of ``WebSocketWorker``."""
-
-    def test_new_binary(self, environment: dict[str, str]) -> None:
-        """After SIGUSR2 a second server takes over from the first."""
-        # gunicorn starts again by its path; started as a module it would not find itself.
-        program = str(Path(sys.executable).with_name("gunicorn"))
-        options = ("-k", WORKERS["own"], "-b", "127.0.0.1:0", *GUNICORN_OPTIONS)
-        server = Server(program, *options, "tests.project.wsgi", env=environment)
-        successor = 0
-        try:
-            with server.connect("/echo/") as websocket:
-                server.signal(signal.SIGUSR2)
-                match = server.wait_for_log(r"(?s)Listening at.*Listening at: \S+ \((\d+)\)")
-                successor = int(match[1])
-                server.wait_for_log("(?s)room for about.*room for about")
-                server.signal(signal.SIGTERM)
-                assert ended(websocket) == (1012, "service restart", 0)
-            assert server.process.wait(TIMEOUT) == 0
-            with server.connect("/echo/") as websocket:
-                websocket.send("x")
-                assert websocket.recv(timeout=TIMEOUT) == "x"
-        finally:
-            if successor:
-                os.kill(successor, signal.SIGTERM)
-            server.stop()
 
     def test_out_of_time(self, start_server: StartServer) -> None:
         """A drain beyond graceful_timeout is cut; the log names what did not end, and a remedy."""

@@ -234,11 +234,14 @@ class Flooding(WebSocketView):
 
 
 class Leaving(WebSocketView):
-    """Sends its process id; at its end it tells the members that are left."""
+    """Sends its process id, also for each message; its end is told to the members that are left."""
 
     groups = ("leaving",)
 
     def connect(self, request: HttpRequest) -> None:
+        self.send(str(os.getpid()))
+
+    def receive(self, message: str | bytes) -> None:
         self.send(str(os.getpid()))
 
     def disconnect(self, code: int, reason: str) -> None:

@@ -56,6 +56,22 @@ def process(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.send(str(os.getpid()))
 
 
+@websocket_loop
+def process_loop(request: HttpRequest, websocket: WebSocket) -> None:
+    """Answer with the process id."""
+    websocket.receive()
+    websocket.send(str(os.getpid()))
+
+
+@websocket
+def process_leaving(request: HttpRequest, websocket: WebSocket) -> None:
+    """Answer with the process id; at the end, tell the members that are left."""
+    Group("leaving").join(websocket)
+    for _ in websocket:
+        websocket.send(str(os.getpid()))
+    Group("leaving").send("someone has left")
+
+
 def plain_echo(request: Any) -> None:
     """Accept with the first use, without a decorator."""
     while (message := request.websocket.receive()) is not None:

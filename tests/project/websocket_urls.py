@@ -87,6 +87,8 @@ urlpatterns = [
     path("plain-deciding/<key>/", sockets.plain_deciding),
     path("filling/<int:size>/", sockets.filling),
     path("events/leaving/", events.Leaving.as_view()),
+    path("process-loop/", sockets.process_loop),
+    path("process-leaving/", sockets.process_leaving),
     path("events/typed/", events.Typed.as_view()),
     path("events/private/", events.Private.as_view()),
     path("events/staff/", events.Staff.as_view()),
