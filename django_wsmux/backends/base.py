@@ -239,9 +239,15 @@ class Backend(ABC):
             BackendUnavailable: the broker is unavailable. The payload was not delivered; if the
                 connection was lost after it was sent, that is unknown.
         """
-        self._prepare()
+        if self._pid is None:
+            self._prepare()
+        numbers = self.numbers
         if number is None:
-            number = self.numbers.draw(channel, payload)
+            # Here and not in a method of its own: this runs for each publication.
+            last = numbers.own[numbers.get_ident()]
+            last[0] = number = last[0] + 1
+            if numbers.observe is not None:
+                numbers.note_own(number, channel, payload)
         packet = pack(_MESSAGE, self.id, channel, payload, number)
         try:
             self.transmit(channel, packet)
@@ -628,11 +634,14 @@ class Backend(ABC):
             raise UnreadablePacket(f"unknown kind {packet.kind}; a newer release may have sent it")
 
     def _reply_to(self, packet: Packet) -> None:
+        question = packet.payload[PendingRequest.HEAD :]
         answer: bytes | Callable[[], bytes] | None = None
         if not packet.channel:
-            answer = self._send_mark_to(packet.payload[PendingRequest.HEAD :])
+            # To another process than the asker; see ``LocalBackend.mark()``.
+            self.send_mark(question[:16], question[16:])
+            answer = self.id
         elif packet.channel in self.channels and self._answer is not None:
-            answer = self._call(self._answer, packet.channel, packet.payload[PendingRequest.HEAD :])
+            answer = self._call(self._answer, packet.channel, question)
         if not callable(answer):
             self._send_answer(packet, answer)
         elif self._slow_answers.acquire(blocking=False):
@@ -645,11 +654,6 @@ class Backend(ABC):
                 self.counts.dropped += 1
         else:
             self.counts.dropped += 1
-
-    def _send_mark_to(self, question: bytes) -> bytes:
-        if not question.startswith(self.id):
-            self.send_mark(question[:16], question[16:])
-        return self.id
 
     def _reply_later(self, packet: Packet, answer: Callable[[], bytes]) -> None:
         pid = self._pid

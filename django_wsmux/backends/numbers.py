@@ -74,13 +74,15 @@ class Numbers:
         process: the id of this process.
 
     Attributes:
+        get_ident: returns the id of the native thread.
+        own: the last number that each thread of this process has drawn, as the item of a list.
         observe: called for each publication that arrives or is sent here, in the same step as it is
             delivered; ``None`` while sockets do not move.
         last: the last number of each other source, as the item of a list.
         marks: sender and mark of the last marks that other processes have sent to this one.
     """
 
-    __slots__ = ("_delayed", "_get_ident", "_own", "_process", "last", "marks", "observe")
+    __slots__ = ("_delayed", "_process", "get_ident", "last", "marks", "observe", "own")
 
     def __init__(self, process: bytes) -> None:
         self.observe: Observe | None = None
@@ -89,39 +91,34 @@ class Numbers:
         self._process = process
         # The native thread: gevent's greenlets take turns, so they keep their order.
         monkey = sys.modules.get("gevent.monkey")
-        self._get_ident: Callable[[], int] = (
+        self.get_ident: Callable[[], int] = (
             monkey.get_original("_thread", "get_ident") if monkey else _thread.get_ident
         )
-        self._own = _Own()
+        self.own = _Own()
         # For threads other than the hub's: the last number that has reached the members here.
         self._delayed: dict[bytes, int] = {}
 
     # This process
 
-    def draw(self, channel: str, payload: bytes) -> int:
-        """Return the number of a publication, which has just reached the members here."""
-        last = self._own[self._get_ident()]
-        last[0] = number = last[0] + 1
+    def note_own(self, number: int, channel: str, payload: bytes) -> None:
+        """Note that a publication of this process has just reached the members here."""
         if self.observe is not None:
             self.observe(self.source_of(self._process, number), number, channel, payload)
-        return number
 
     def draw_early(self) -> int:
         """Return the number of a publication that reaches the members here when ``arrived()`` says.
 
         The thread may not draw numbers in another way.
         """
-        last = self._own[self._get_ident()]
+        last = self.own[self.get_ident()]
         self._delayed.setdefault(self.source_of(self._process, last[0]), last[0])
         last[0] = number = last[0] + 1
         return number
 
     def arrived(self, number: int, channel: str, payload: bytes) -> None:
         """Note that a publication of ``draw_early()`` has reached the members here."""
-        source = self.source_of(self._process, number)
-        self._delayed[source] = number
-        if self.observe is not None:
-            self.observe(source, number, channel, payload)
+        self._delayed[self.source_of(self._process, number)] = number
+        self.note_own(number, channel, payload)
 
     # All processes
 
@@ -138,7 +135,7 @@ class Numbers:
     def table(self) -> dict[bytes, int]:
         """Return the last number of each source that has reached the members of this process."""
         found = {source: last for source, (last,) in {**self.last.older, **self.last}.items()}
-        for (number,) in list(self._own.values()):
+        for (number,) in list(self.own.values()):
             found[self.source_of(self._process, number)] = number
         return found | self._delayed
 

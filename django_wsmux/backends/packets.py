@@ -104,7 +104,10 @@ def unpack(data: bytes) -> Packet:
         end = _HEAD.size + length
         if end > len(data):
             raise UnreadablePacket("it ends within its header")
-        return Packet(kind, sender, data[_HEAD.size : end].decode(), data[end:], number)
+        # As Packet(...), without a call of its ``__new__()`` for each packet.
+        return tuple.__new__(
+            Packet, (kind, sender, data[_HEAD.size : end].decode(), data[end:], number)
+        )
     except (struct.error, UnicodeDecodeError) as error:
         raise UnreadablePacket(str(error)) from None
 
