@@ -30,6 +30,9 @@ __all__ = ["Arrival", "Arriving", "LoopArrival", "tell_once"]
 
 logger = get_logger("django_wsmux.handover")
 
+#: Seconds for which a socket that speaks waits for the check of all sockets that came with it.
+_TOGETHER: Final = 2.0
+
 #: Seconds between attempts to check the user of a socket, if the database is away.
 _PAUSES: Final = (0.5, 1.0, 2.0, 4.0)
 
@@ -71,6 +74,7 @@ class Arriving:
     Attributes:
         is_authorised: whether its user was checked, or there is none.
         references: the rows that the view remembers.
+        checked: set once the users of all sockets that came together are checked.
     """
 
     def __init__(self, websocket: WebSocket, hooks: Any, *, has_context: bool) -> None:
@@ -81,6 +85,7 @@ class Arriving:
         self._is_settled = False
         self._has_failed = False
         self.references: Collection[Reference] = ()
+        self.checked: threading.Event | None = None
         # Made when needed.
         self._lock: threading.RLock | None = None
 
@@ -130,6 +135,9 @@ class Arriving:
 
     def _authorise(self) -> None:
         """Close the socket with 4401 if its user has signed out or is not active any more."""
+        # Checks one by one need a database connection each, and take longer than that of all.
+        if self.checked is not None and self.checked.wait(_TOGETHER) and self.is_authorised:
+            return
         claim = self.claim
         for pause in (*_PAUSES, None):
             try:

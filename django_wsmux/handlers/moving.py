@@ -192,11 +192,14 @@ class DjangoMover:
         moved = [(arrival.websocket, record, each) for (arrival, record), each in built]
         _continue(moved, batch)
         arrivals = [arrival for (arrival, _), _ in built if not arrival.websocket.closed]
+        checked = threading.Event()
         for arrival in arrivals:
+            if not arrival.has_context:
+                arrival.checked = checked
             arrival.start()
             _tell(arrival.websocket, is_leaving=False)
         self._arrived += [arrival.websocket for arrival in arrivals]
-        threading.Thread(target=_settle, args=(arrivals,), daemon=True).start()
+        threading.Thread(target=_settle, args=(arrivals, checked), daemon=True).start()
 
     def finished(self) -> None:
         """Spread the pings of the sockets that have come; stop keeping messages of groups."""
@@ -394,7 +397,7 @@ def _drop(websocket: WebSocket, detached: Detached) -> None:
 # After the move
 
 
-def _settle(arrivals: list[Arriving]) -> None:
+def _settle(arrivals: list[Arriving], checked: threading.Event) -> None:
     """Check the users of moved sockets, and read the rows that their views remember.
 
     The sockets whose contexts are made by their middleware do both one by one.
@@ -403,7 +406,10 @@ def _settle(arrivals: list[Arriving]) -> None:
         together = [each for each in arrivals if not each.has_context]
         instances: Mapping[Reference, Any] | None = None
         try:
-            _authorise([each for each in together if not each.is_authorised])
+            try:
+                _authorise([each for each in together if not each.is_authorised])
+            finally:
+                checked.set()
             instances = _instances(together)
         except Exception:
             # The database is away, say: each of them tries again.
