@@ -22,8 +22,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from ..project.settings import MIDDLEWARE
 from ..support import ROOT, Server, Wire, frame
-from .test_handover import SETTINGS
+
+SETTINGS = {
+    "MIDDLEWARE": [*MIDDLEWARE, "tests.project.context.middleware"],
+    "ROOT_URLCONF": "tests.project.moving",
+    "WEBSOCKET_URLCONF": "tests.project.moving",
+}
 
 #: Seconds that a client waits for an answer or the close: longer than gunicorn's ``timeout``.
 PATIENCE = 60.0

@@ -14,15 +14,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from ..conftest import StartServer
-from ..project.settings import MIDDLEWARE
 from ..services import wait_until_said as wait_until
 from ..support import TIMEOUT, Server
-
-SETTINGS = {
-    "MIDDLEWARE": [*MIDDLEWARE, "tests.project.context.middleware"],
-    "ROOT_URLCONF": "tests.project.moving",
-    "WEBSOCKET_URLCONF": "tests.project.moving",
-}
+from . import moves
+from .moves import SETTINGS
 
 #: A project's own module of sockets, which a deploy replaces.
 CODE = """
@@ -82,7 +77,7 @@ def code(websocket: ClientConnection) -> int:
 def reload(server: Server, workers: set[int]) -> None:
     """Deploy, and wait until the old workers are gone."""
     server.signal(signal.SIGHUP)
-    wait_until(lambda: all(f"Worker exiting (pid: {pid})" in server.log for pid in workers))
+    wait_until(lambda: not workers & set(server.workers))
 
 
 def pids(sockets: list[ClientConnection]) -> set[int]:
@@ -90,7 +85,7 @@ def pids(sockets: list[ClientConnection]) -> set[int]:
     return {ask(websocket, "who")[2] for websocket in sockets}
 
 
-@pytest.mark.parametrize("worker", ["own"])
+@pytest.mark.parametrize("worker", ["own", "gevent", "stock"])
 def test_reload(start_server: StartServer, worker: str) -> None:
     """Sockets that talk all the time are answered once and in order; nothing is closed."""
     server = start_server(worker, "-w2", env={"TEST_SETTINGS": json.dumps(SETTINGS)})
@@ -169,3 +164,8 @@ def test_stop(start_server: StartServer) -> None:
     with server.connect("/board/s/1/") as one, server.connect("/board/s/2/") as two:
         server.signal(signal.SIGTERM)
         assert [code(one), code(two)] == [1012, 1012]
+
+
+def test_faults() -> None:
+    """Workers are killed and stopped while sockets move; the long form has more rounds."""
+    assert moves.main(["--rounds", "2", "--clients", "10", "--faults"]) == 0
