@@ -45,6 +45,10 @@ _SIBLINGS: Final = 2.0
 _TICK: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 
+#: Seconds that sockets which cannot move now have to become idle, after the last one has moved. The
+#: others that stay are closed only then.
+_BUSY: Final = 5.0
+
 #: Seconds for requests under way to open their sockets, once all others have moved.
 _LATE: Final = 1.0
 
@@ -277,7 +281,7 @@ class Giver:
 
     def _give_all(self) -> None:
         done_at = None
-        pause = _TICK
+        pause, moved_at = _TICK, time.monotonic()
         while self._left() > 0:
             candidates = self._candidates()
             if not candidates:
@@ -295,7 +299,9 @@ class Giver:
                 continue
             share = -(-len(candidates) // len(links))
             if self._give_some(links, candidates, min(share, _BATCH)):
-                pause = _TICK
+                pause, moved_at = _TICK, time.monotonic()
+            elif time.monotonic() > moved_at + _BUSY:
+                return
             else:
                 # They are busy: a message is being handled, or is incomplete.
                 gevent.sleep(pause)
