@@ -415,7 +415,7 @@ class Connection(Holding):
             raise CannotMove("it is not open")
         if self._inbox or self._is_busy:
             raise CannotMove("its view has messages to handle")
-        if self in registry.running_views and self not in registry.between_calls:
+        if self in registry.running_views and not registry.loops.get(self):
             raise CannotMove("its view is running")
         if self._readiness is not None:
             raise CannotMove("its fileno() is in use", is_final=True)

@@ -8,10 +8,10 @@ from threading import Event
 from typing import Any, Final, TypeVar
 
 __all__ = [
-    "between_calls",
     "close_all",
     "departures",
     "leave",
+    "loops",
     "open_sockets",
     "refuse_handshakes",
     "running_views",
@@ -32,8 +32,9 @@ open_sockets: set[Any] = set()
 running_views: set[Any] = set()
 
 
-#: Sockets of function views that wait for their next call and keep nothing meanwhile.
-between_calls: set[Any] = set()
+#: Sockets of function views that are called for each message, and whether the view waits for its
+#: next call, when it keeps nothing.
+loops: dict[Any, bool] = {}
 
 
 #: Called before the sockets are closed because the process ends: hand them over.

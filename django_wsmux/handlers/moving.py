@@ -101,7 +101,7 @@ class DjangoMover:
         view = getattr(websocket.hooks, "view", None)
         if isinstance(view, Arrival):
             return True
-        return websocket in registry.between_calls if view is None else bool(view.handover)
+        return websocket in registry.loops if view is None else bool(view.handover)
 
     def ask(self, websockets: list[Any]) -> dict[str, Any]:
         """Return the channels of the groups."""
@@ -228,7 +228,7 @@ def _view_of(websocket: Any) -> tuple[str, Any]:
     if isinstance(view, Arrival):
         return _name(type(view.view)), view.state
     if view is None:
-        if websocket not in registry.between_calls:
+        if not registry.loops.get(websocket):
             raise CannotMove("its view is running")
         return "", None
     try:

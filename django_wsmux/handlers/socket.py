@@ -264,14 +264,15 @@ class DjangoHooks(DefaultHooks):
             websocket: the socket.
             call: calls the view, which receives the message.
         """
-        while True:
-            registry.between_calls.add(websocket)
-            try:
+        try:
+            while True:
+                registry.loops[websocket] = True
                 if not websocket.wait():
                     return
-            finally:
-                registry.between_calls.discard(websocket)
-            call()
+                registry.loops[websocket] = False
+                call()
+        finally:
+            registry.loops.pop(websocket, None)
 
     def end(self, websocket: WebSocket) -> None:
         """Send ``websocket_closed``: the view is done with the socket."""

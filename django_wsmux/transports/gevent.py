@@ -398,7 +398,7 @@ class GeventTransport(SocketTransport):
                 "it is closed" if stream is None else "it is encrypted here", is_final=True
             )
         waiter = self._waiter
-        if waiter is not None and websocket not in registry.between_calls:
+        if waiter is not None and not registry.loops.get(websocket):
             raise CannotMove("its view waits for a message")
         unread, pong, codec_state = websocket.detached()
         unsent = (b"" if queue is None else queue.rest()) + pong
