@@ -416,18 +416,8 @@ class Group:
                 self._append(group_key, kind, payload, ids, key or "", fail_silently)
                 return
             message = PreparedMessage(kind, payload, self.name)
-            self._publish(
-                group_key,
-                kind,
-                payload,
-                ids,
-                fail_silently,
-                members.deliver,
-                group_key,
-                message,
-                excluded,
-                ids,
-            )
+            act = partial(members.deliver, group_key, message, excluded, ids)
+            self._publish(group_key, kind, payload, ids, fail_silently, act)
 
         if tracing.tracer is None:
             _do(send, on_commit, fail_silently)
@@ -501,7 +491,8 @@ class Group:
         key = self.key()
 
         def close(fail_silently: bool) -> None:
-            self._publish(key, CLOSE, payload, (), fail_silently, members.close, key, code, reason)
+            act = partial(members.close, key, code, reason)
+            self._publish(key, CLOSE, payload, (), fail_silently, act)
 
         _do(close, on_commit, fail_silently)
 
@@ -512,11 +503,10 @@ class Group:
         payload: bytes,
         ids: tuple[str, ...],
         fail_silently: bool,
-        act: Callable[..., None],
-        *args: Any,
+        act: Callable[[], None],
     ) -> None:
         try:
-            pubsub.publish(key, kind, payload, excluding(ids), act, *args)
+            pubsub.publish(key, kind, payload, excluding(ids), act)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:

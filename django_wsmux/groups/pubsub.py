@@ -276,8 +276,7 @@ class PubSub:
         kind: int,
         data: bytes,
         fields: Mapping[int, bytes] = envelope.NO_FIELDS,
-        act: Callable[..., None] | None = None,
-        *args: Any,
+        act: Callable[[], None] | None = None,
     ) -> None:
         """Send a message for a group to the other processes.
 
@@ -288,7 +287,6 @@ class PubSub:
             fields: further fields of the envelope.
             act: does the same for the members of this process, first. It must not wait: a socket
                 that moves has been served here if the number of the publication is drawn here.
-            args: the arguments of ``act``.
 
         Raises:
             BackendUnavailable: the broker cannot be reached.
@@ -296,18 +294,21 @@ class PubSub:
         backend = self.backend()
         if backend is None:
             if act is not None:
-                act(*args)
+                act()
             return
+        # Not name_of() and its like: this runs for each message.
+        prefix, name = ("", key) if isinstance(key, str) else key
+        channel = _PEOPLE if name[0] == "@" else full_name(key) if prefix else name
+        payload = envelope.pack(kind, name, data, prefix, fields)
         number = None
-        channel = channel_of(key)
-        payload = envelope.pack(kind, name_of(key), data, prefix_of(key), fields)
         if act is not None:
             if hub_thread.is_foreign():
+                backend.process()  # makes the numbers, too
                 number = backend.numbers.draw_early()
                 arrived = partial(backend.numbers.arrived, number, channel, payload)
-                hub_thread.hand_over(_act, act, args, arrived)
+                hub_thread.hand_over(_act, act, arrived)
             else:
-                act(*args)
+                act()
         backend.publish(channel, payload, number)
 
     def transmit(self, channel: str, payload: bytes) -> None:
@@ -600,9 +601,9 @@ def code_and_reason(data: bytes) -> tuple[int, str]:
     return int.from_bytes(data[:2], "big"), data[2:].decode()
 
 
-def _act(act: Callable[..., None], args: tuple[Any, ...], arrived: Callable[[], None]) -> None:
+def _act(act: Callable[[], None], arrived: Callable[[], None]) -> None:
     """Serve the members of this process, in the thread of the hub; note that in the same step."""
-    act(*args)
+    act()
     arrived()
 
 
