@@ -136,7 +136,10 @@ class Arriving:
     def _authorise(self) -> None:
         """Close the socket with 4401 if its user has signed out or is not active any more."""
         # Checks one by one need a database connection each, and take longer than that of all.
-        if self.checked is not None and self.checked.wait(_TOGETHER) and self.is_authorised:
+        checked = self.checked
+        # gevent (26.9) may wait for ever for an event that is set.
+        is_checked = checked is not None and (checked.is_set() or checked.wait(_TOGETHER))
+        if is_checked and self.is_authorised:
             return
         claim = self.claim
         for pause in (*_PAUSES, None):

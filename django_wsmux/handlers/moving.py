@@ -184,7 +184,7 @@ class DjangoMover:
                 built.append((_build(record, environs), record))
             except _Refused as error:
                 built.append(str(error))
-                tell_once(record["view"], str(error))
+                tell_once(record["view"] or record["environ"][1]["PATH_INFO"], str(error))
         return built
 
     def adopt(self, batch: dict[str, Any], built: list[tuple[Any, Detached]]) -> None:
