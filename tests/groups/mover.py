@@ -216,7 +216,7 @@ class _Commands:
 
     def listen(self, request: Any, patience: float = TIMEOUT) -> Any:
         """See ``moving``; ``patience`` is how long to wait for other processes."""
-        self._moving._PATIENCE = patience
+        vars(self._moving)["_PATIENCE"] = patience
         return self._moving.listen(request)
 
     def wait_for(self, answer: Any, seconds: float) -> bool:

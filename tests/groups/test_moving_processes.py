@@ -174,7 +174,7 @@ def test_nothing_lost(start: Callable[[], Mover], client: Client, settings: dict
     pair = [first, second]
     moves = 0
     while time.monotonic() < deadline or moves < 4:
-        assert move(*pair, list(names))
+        assert move(pair[0], pair[1], list(names))
         pair.reverse()
         moves += 1
     (sent["1"],) = first.call("finish")
@@ -199,7 +199,7 @@ def test_with_a_history(start: Callable[[], Mover], client: Client) -> None:
     pair = [first, second]
     moves = 0
     while time.monotonic() < deadline or moves < 4:
-        assert move(*pair, list(names))
+        assert move(pair[0], pair[1], list(names))
         pair.reverse()
         moves += 1
     sent = {

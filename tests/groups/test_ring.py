@@ -91,7 +91,12 @@ def test_late(backend: Backend, pubsub: PubSub) -> None:
     observe(backend, OTHER, 5, b"x")
     ring.note_arrivals({OTHER: 7}, sockets[:1])
     ring.note_arrivals({OTHER: 6, THIRD: 1}, sockets[1:])
-    expected = [(OTHER, 6, {one, two}), (OTHER, 7, {one}), (OTHER, 8, set()), (THIRD, 1, {two})]
+    expected: list[Any] = [
+        (OTHER, 6, {one, two}),
+        (OTHER, 7, {one}),
+        (OTHER, 8, set()),
+        (THIRD, 1, {two}),
+    ]
     for source, number, excluded in expected:
         observe(backend, source, number, b"x")
         assert set(pubsub.excluded) == excluded

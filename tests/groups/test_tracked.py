@@ -76,7 +76,8 @@ def test_waiting_and_behind() -> None:
         tracked.end_waiting(each)
         tracked.end_behind(each)
         assert list(tracked.waiting) == list(tracked.behind) == left
-    assert tracked.behind is other.behind is tracked.waiting
+    empty: object = tracked.waiting
+    assert tracked.behind is other.behind is empty
 
 
 def test_damaged_message() -> None:

@@ -21,7 +21,10 @@ from django_wsmux.server import mover
 from django_wsmux.views import WebSocketView
 from django_wsmux.websocket import WebSocket
 
-from . import context, state, urls
+from . import context, urls
+
+#: Name and close code of each call of disconnect().
+disconnects: list[tuple[str, int]] = []
 
 
 class Board(WebSocketView):
@@ -59,7 +62,7 @@ class Board(WebSocketView):
         self.send(data)
 
     def disconnect(self, code: int, reason: str) -> None:
-        state.reports.setdefault("disconnects", []).append([self.name, code])
+        disconnects.append((self.name, code))
 
 
 class Lean(Board):
@@ -102,7 +105,7 @@ class Failing(WebSocketView):
         self.send(text)
 
     def disconnect(self, code: int, reason: str) -> None:
-        state.reports.setdefault("disconnects", []).append(["failing", code])
+        disconnects.append(("failing", code))
 
 
 @websocket_loop
@@ -174,8 +177,7 @@ def act(request: HttpRequest, what: str, name: str) -> HttpResponse:
 
 def report(request: HttpRequest, name: str) -> JsonResponse:
     """Show the close codes that views have reported."""
-    found = state.reports.get("disconnects", [])
-    return JsonResponse({"codes": [code for other, code in found if other == name]})
+    return JsonResponse({"codes": [code for other, code in disconnects if other == name]})
 
 
 urlpatterns = [

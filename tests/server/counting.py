@@ -20,6 +20,11 @@ __all__ = ["OPTIONS", "Hooks", "Mover"]
 OPTIONS: Final = Options(handler_greenlets=4, blocked_warning=0, ping_interval=0)
 
 
+def hooks(count: int) -> Any:
+    """Return the view of one socket, which has handled so many messages."""
+    return Hooks(count)
+
+
 class Hooks(DefaultHooks):
     """The view of one socket.
 
@@ -92,7 +97,7 @@ class Mover:
         return self._continue(self._made(record), detached)
 
     def _made(self, record: dict[str, Any]) -> WebSocket:
-        return WebSocket({"PATH_INFO": record["path"]}, OPTIONS, Hooks(record["count"]))
+        return WebSocket({"PATH_INFO": record["path"]}, OPTIONS, hooks(record["count"]))
 
     def _continue(self, websocket: WebSocket, detached: Detached) -> WebSocket:
         carrier = transport.GeventTransport.adopt(detached, websocket)

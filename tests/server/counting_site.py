@@ -37,9 +37,9 @@ def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 
 def socket(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Open a socket."""
-    from .counting import OPTIONS, Hooks  # gevent's hub only exists in the worker
+    from .counting import OPTIONS, hooks  # gevent's hub only exists in the worker
 
-    websocket = WebSocket({"PATH_INFO": environ["PATH_INFO"]}, OPTIONS, Hooks(0))
+    websocket = WebSocket({"PATH_INFO": environ["PATH_INFO"]}, OPTIONS, hooks(0))
     head = switching_protocols(environ["HTTP_SEC_WEBSOCKET_KEY"], None, [])
     transport, unread = environ[TAKEOVER_KEY].take(websocket)
     websocket.opened(transport, head, unread)

@@ -32,7 +32,7 @@ from django_wsmux.server.offers import Worker
 from django_wsmux.transports import gevent as transport
 from django_wsmux.transports.streams import detach
 from django_wsmux.websocket import WebSocket
-from tests.server.counting import OPTIONS, Hooks, Mover
+from tests.server.counting import OPTIONS, Mover, hooks
 
 #: Seconds that a step waits that is told to: longer than any test.
 LONG = 600.0
@@ -93,13 +93,13 @@ def main() -> None:
     me = Worker("f00", 1, generation, processes.start_of(pid), pid)
     mover = Mover(directory, step)
     for fd, path in zip(fds[1:], paths, strict=True):
-        websocket = WebSocket({"PATH_INFO": path}, OPTIONS, Hooks(0))
+        websocket = WebSocket({"PATH_INFO": path}, OPTIONS, hooks(0))
         stream = detach(socket.socket(fileno=fd))
         websocket.opened(transport.transport_for(stream, websocket), b"", b"")
         websocket.serve()
     if not paths:
         # Make what the first socket makes, so that descriptors can be compared.
-        transport.handlers_for(WebSocket({"PATH_INFO": "/"}, OPTIONS, Hooks(0)))
+        transport.handlers_for(WebSocket({"PATH_INFO": "/"}, OPTIONS, hooks(0)))
     answer("ready")
     for line in control.makefile("rb"):
         match json.loads(line):

@@ -73,7 +73,7 @@ def test_never_half_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         seen.append(look(str(tmp_path), ME))
         os.replace(old, new)
 
-    monkeypatch.setattr(offers.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     offer = Offer(str(tmp_path), this())
     assert seen == [[]]
     assert look(str(tmp_path), ME) == [Found(this(), True)]
