@@ -192,14 +192,11 @@ class DjangoMover:
         moved = [(arrival.websocket, record, each) for (arrival, record), each in built]
         _continue(moved, batch)
         arrivals = [arrival for (arrival, _), _ in built if not arrival.websocket.closed]
-        checked = threading.Event()
         for arrival in arrivals:
-            if not arrival.has_context:
-                arrival.checked = checked
             arrival.start()
             _tell(arrival.websocket, is_leaving=False)
         self._arrived += [arrival.websocket for arrival in arrivals]
-        threading.Thread(target=_settle, args=(arrivals, checked), daemon=True).start()
+        _settling.add(arrivals)
 
     def finished(self) -> None:
         """Spread the pings of the sockets that have come; stop keeping messages of groups."""
@@ -397,12 +394,43 @@ def _drop(websocket: WebSocket, detached: Detached) -> None:
 # After the move
 
 
-def _settle(arrivals: list[Arriving], checked: threading.Event) -> None:
-    """Check the users of moved sockets, and read the rows that their views remember.
+class _Settling:
+    """Checks the users of moved sockets, and reads the rows that their views remember.
 
-    The sockets whose contexts are made by their middleware do both one by one.
+    All that have come while it was busy are next, together. The sockets whose contexts are made by
+    their middleware do both one by one.
     """
-    try:
+
+    def __init__(self) -> None:
+        self._arrivals: list[Arriving] = []
+        # Made when needed: one from before gevent's patching would block the whole process.
+        self._checked: threading.Event | None = None
+        self._is_running = False
+
+    def add(self, arrivals: list[Arriving]) -> None:
+        """Have these sockets checked soon."""
+        if self._checked is None:
+            self._checked = threading.Event()
+        for arrival in arrivals:
+            if not arrival.has_context:
+                arrival.checked = self._checked
+        self._arrivals += arrivals
+        if not self._is_running:
+            self._is_running = True
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            while self._arrivals:
+                arrivals, self._arrivals = self._arrivals, []
+                checked, self._checked = self._checked, None
+                assert checked is not None
+                self._settle(arrivals, checked)
+        finally:
+            self._is_running = False
+            databases.discard()
+
+    def _settle(self, arrivals: list[Arriving], checked: threading.Event) -> None:
         together = [each for each in arrivals if not each.has_context]
         instances: Mapping[Reference, Any] | None = None
         try:
@@ -422,8 +450,9 @@ def _settle(arrivals: list[Arriving], checked: threading.Event) -> None:
             else:
                 continue
             time.sleep(0)
-    finally:
-        databases.discard()
+
+
+_settling: Final = _Settling()
 
 
 def _authorise(arrivals: list[Arriving]) -> None:
