@@ -309,6 +309,7 @@ class Commands:
         """Leave the process without free descriptors."""
         import resource
 
+        time.sleep(0.05)  # libev may need one more descriptor once, after the fork
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         free = os.dup(0)
         os.close(free)
