@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -416,7 +416,15 @@ class Group:
                 self._append(group_key, kind, payload, ids, key or "", fail_silently)
                 return
             message = PreparedMessage(kind, payload, self.name)
-            act = partial(members.deliver, group_key, message, excluded, ids)
+
+            def act(more: Collection[Any]) -> None:
+                without: Any = excluded
+                if more:
+                    without = [
+                        each for each in members.of(group_key) if each in excluded or each in more
+                    ]
+                members.deliver(group_key, message, without, ids)
+
             self._publish(group_key, kind, payload, ids, fail_silently, act)
 
         if tracing.tracer is None:
@@ -491,7 +499,7 @@ class Group:
         key = self.key()
 
         def close(fail_silently: bool) -> None:
-            act = partial(members.close, key, code, reason)
+            act = partial(members.close, key, code, reason)  # takes the sockets that stay
             self._publish(key, CLOSE, payload, (), fail_silently, act)
 
         _do(close, on_commit, fail_silently)
@@ -503,7 +511,7 @@ class Group:
         payload: bytes,
         ids: tuple[str, ...],
         fail_silently: bool,
-        act: Callable[[], None],
+        act: Callable[[Collection[Any]], None],
     ) -> None:
         try:
             pubsub.publish(key, kind, payload, excluding(ids), act)

@@ -300,7 +300,7 @@ def _send_unnumbered(key: Key, found: Envelope) -> None:
     """Send a message to a group whose history was removed from the settings meanwhile."""
     message = PreparedMessage(found.kind, found.data, found.name)
     fields = excluding(found.excluded)
-    act = partial(members.deliver, key, message, (), found.excluded)
+    act = partial(members.deliver, key, message, ids=found.excluded)
     pubsub.publish(key, found.kind, found.data, fields, act)
 
 

@@ -139,6 +139,10 @@ def describe(key: Key) -> list[dict[str, Any]]:
     ]
 
 
+#: Serves the members of this process, except for some sockets.
+Act = Callable[[Collection[Any]], None]
+
+
 class Observer(Protocol):
     """Follows who is in the groups of this process; see ``membership``."""
 
@@ -276,7 +280,7 @@ class PubSub:
         kind: int,
         data: bytes,
         fields: Mapping[int, bytes] = envelope.NO_FIELDS,
-        act: Callable[[], None] | None = None,
+        act: Act | None = None,
     ) -> None:
         """Send a message for a group to the other processes.
 
@@ -285,8 +289,9 @@ class PubSub:
             kind: the kind of a message, or CLOSE to close the members.
             data: the message, or the body of a close frame.
             fields: further fields of the envelope.
-            act: does the same for the members of this process, first. It must not wait: a socket
-                that moves has been served here if the number of the publication is drawn here.
+            act: does the same for the members of this process, first, except for the sockets that
+                it is called with. It must not wait: a socket that moves has been served here if the
+                number of the publication is drawn here.
 
         Raises:
             BackendUnavailable: the broker cannot be reached.
@@ -294,7 +299,7 @@ class PubSub:
         backend = self.backend()
         if backend is None:
             if act is not None:
-                act()
+                act(())
             return
         # Not name_of() and its like: this runs for each message.
         prefix, name = ("", key) if isinstance(key, str) else key
@@ -306,10 +311,18 @@ class PubSub:
                 backend.process()  # makes the numbers, too
                 number = backend.numbers.draw_early()
                 arrived = partial(backend.numbers.arrived, number, channel, payload)
-                hub_thread.hand_over(_act, act, arrived)
+                hub_thread.hand_over(self._act_late, act, arrived)
             else:
-                act()
+                act(())
         backend.publish(channel, payload, number)
+
+    def _act_late(self, act: Act, arrived: Callable[[], None]) -> None:
+        """Serve the members of this process for a native thread, in the thread of the hub.
+
+        Sockets that have come meanwhile may have got the publication in another process.
+        """
+        arrived()  # finds them
+        act(self.excluded)
 
     def transmit(self, channel: str, payload: bytes) -> None:
         """Send an envelope to the other processes.
@@ -599,12 +612,6 @@ class PubSub:
 def code_and_reason(data: bytes) -> tuple[int, str]:
     """Return code and reason from the body of a close frame."""
     return int.from_bytes(data[:2], "big"), data[2:].decode()
-
-
-def _act(act: Callable[[], None], arrived: Callable[[], None]) -> None:
-    """Serve the members of this process, in the thread of the hub; note that in the same step."""
-    act()
-    arrived()
 
 
 #: The instance of this process.
