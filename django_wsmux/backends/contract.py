@@ -194,11 +194,9 @@ class BackendContract:
         assert found == sender.call("numbers", sender.call("id"))
 
     def test_total_order(self, peer: MakePeer) -> None:
-        """With ``has_total_order``, all processes receive everything in the same order."""
+        """All processes receive everything, with ``has_total_order`` in the same order."""
         count = 500
         one, two = peer("room"), peer("room")
-        if not one.call("has_total_order"):
-            pytest.skip("the backend promises no order between processes")
         senders = [peer() for _ in range(3)]
         for index, sender in enumerate(senders):
             sender.begin("publish_numbers", "room", f"{index}", count, 7_000)
@@ -206,7 +204,10 @@ class BackendContract:
             sender.end()
         found = one.received(3 * count)
         assert len(found) == 3 * count
-        assert two.received(3 * count) == found
+        others = two.received(3 * count)
+        assert sorted(others) == sorted(found)
+        if one.call("has_total_order"):
+            assert others == found
 
     def test_marks(self, peer: MakePeer) -> None:
         """When a process sees the mark of another, it has received what that one has not."""
@@ -218,7 +219,7 @@ class BackendContract:
         if not mark:
             assert not taker.call("has_total_order")
             assert giver.call("await_mark", {}) is False
-            pytest.skip("the backend sends no marks")
+            return  # a move is incomplete then
         assert giver.call("await_mark", mark) is True
         assert [text for _, text in giver.received()] == [b"%d" % number for number in range(100)]
         other.publish("room", b"later")

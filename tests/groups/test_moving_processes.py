@@ -272,10 +272,9 @@ def test_incomplete(start: Callable[[], Mover], client: Client) -> None:
     assert client.wait(lambda: client.heard["one"] == ["hello"])
 
 
-def test_stopped(start: Callable[[], Mover], client: Client, settings: dict[str, Any]) -> None:
-    """With ``local://``, a process that does not answer may have sent something unnoticed."""
-    if not settings["WEBSOCKET_BACKEND"].startswith("local:"):
-        pytest.skip("a broker has one order for all processes")
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+def test_stopped(start: Callable[[], Mover], client: Client) -> None:
+    """A process that does not answer may have sent something unnoticed; no broker orders it."""
     first, second, third = (start() for _ in range(3))
     first.call("open", "one", ["a"], "one", descriptors=(client.connect("one"),))
     third.call("open", "two", ["a"], "two", descriptors=(client.connect("two"),))
