@@ -97,9 +97,11 @@ def test_reload(
 
 
 @each_worker
-def test_stop(start: Start, stack: ExitStack, worker: str) -> None:
+def test_stop(start: Start, stack: ExitStack, tmp_path: Path, worker: str) -> None:
     """No one waits for a successor when the server stops."""
     server = start(worker, "-w", "2", "--graceful-timeout", "300", "--timeout", "300")
+    # gunicorn loses a signal for a worker that boots.
+    wait_until(lambda: len(list(tmp_path.glob("*-*"))) == 2, "both are ready")
     peers = Peers(server, stack, 5)
     peers.workers()
     server.signal(signal.SIGTERM)
