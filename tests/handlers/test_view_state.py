@@ -100,7 +100,7 @@ def shape(value: Any) -> Any:
 
 # Hypothesis means random numbers that a thread of another library draws meanwhile.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(VALUES)
 @example({"$set": 1})
 @example({True: 1, "1": 2})
