@@ -5,6 +5,7 @@ See ``handover.py`` for the protocol.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -214,13 +215,18 @@ class Giver:
     def run(self) -> Report:
         """Give all that can move; return when that is done, or no one is there to take it."""
         began = time.monotonic()
+        is_collecting = gc.isenabled()
         try:
             if self._is_awaited():
                 self._plan.on_ready()
+                # A collection would look at every object of every socket.
+                gc.disable()
                 self._give_all()
         except Exception:
             logger.exception("Bug in django_wsmux: handing over sockets has failed")
         finally:
+            if is_collecting:
+                gc.enable()
             for link in self._links.values():
                 link.close()
             self._sum_up()
