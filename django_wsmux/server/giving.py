@@ -46,6 +46,10 @@ _SIBLINGS: Final = 2.0
 _TICK: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 
+#: Looks after which no taker is coming. One is not enough: a taker that becomes ready between the
+#: two halves of a look is in neither.
+_MISSES: Final = 3
+
 #: Seconds that sockets which cannot move now have to become idle, after the last one has moved. The
 #: others that stay are closed only then.
 _BUSY: Final = 5.0
@@ -254,6 +258,7 @@ class Giver:
     def _is_awaited(self) -> bool:
         """Wait for takers; return whether there is one."""
         first_at = None
+        misses = 0
         while self._left() > 0:
             ready = self._look()
             now = time.monotonic()
@@ -263,8 +268,12 @@ class Giver:
                 is_more = is_greeting or self._plan.more_coming()
                 if not is_more or now > first_at + _SIBLINGS:
                     return True
-            elif not is_greeting and not self._plan.is_coming():
-                return False
+            elif is_greeting or self._plan.is_coming():
+                misses = 0
+            else:
+                misses += 1
+                if misses == _MISSES:
+                    return False
             gevent.sleep(_TICK)
         return False
 

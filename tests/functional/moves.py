@@ -205,7 +205,9 @@ def run(server: Server, directory: Path, options: argparse.Namespace) -> int:
         flush=True,
     )
     if not options.faults and closes:
-        problems.append(f"sockets were closed: {dict(closes)}")
+        told = [line for line in server.log.splitlines() if "sockets in" in line]
+        stayed = [line for line in told if "; 0 stay" not in line]
+        problems.append(f"sockets were closed: {dict(closes)}, {stayed}")
     if len(files) > 2 * options.workers:
         problems.append(f"files are left: {files}")
     if first is not None and last[1] > first[1] + options.clients // 2 + 20:
