@@ -46,7 +46,7 @@ class Parcel(NamedTuple):
         kind: a word.
         body: values of JSON.
         raw: bytes.
-        fds: descriptors; whoever receives them must close them.
+        fds: descriptors; the receiver must close them.
     """
 
     kind: str
