@@ -15,6 +15,7 @@ __all__ = [
     "open_sockets",
     "refuse_handshakes",
     "running_views",
+    "slices",
     "stop",
     "stopping",
     "yielding_every",
@@ -58,12 +59,23 @@ def close_all(code: int, reason: str) -> None:
     leave(lambda websocket: websocket.close(code, reason))
 
 
-def yielding_every(items: Sequence[T]) -> Iterator[T]:
-    """Yield the items of a long sequence, and let other greenlets run in between."""
-    for start in range(0, len(items), _SLICE):
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the parts of a long sequence, and let other greenlets run in between.
+
+    Args:
+        items: the sequence.
+        size: the length of each part except the last.
+    """
+    for start in range(0, len(items), size):
         if start:
             time.sleep(0)
-        yield from items[start : start + _SLICE]
+        yield items[start : start + size]
+
+
+def yielding_every(items: Sequence[T]) -> Iterator[T]:
+    """Yield the items of a long sequence, and let other greenlets run in between."""
+    for some in slices(items, _SLICE):
+        yield from some
 
 
 #: Set when the process is about to end: no further socket may open.

@@ -23,6 +23,7 @@ __all__ = [
     "bearer_token",
     "forget",
     "identify",
+    "session_store",
     "session_user",
     "user_by_id",
 ]
@@ -76,10 +77,14 @@ def anonymous() -> Any:
     return AnonymousUser()
 
 
+def session_store() -> Any:
+    """Return the class that keeps the sessions of the project."""
+    return import_module(settings.SESSION_ENGINE).SessionStore
+
+
 def session_user(session_key: str) -> Any:
     """Return the current user of a session, as for a request with its cookie."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    request: Any = SimpleNamespace(session=store(session_key))
+    request: Any = SimpleNamespace(session=session_store()(session_key))
     return auth.get_user(request)
 
 

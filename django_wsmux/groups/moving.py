@@ -28,7 +28,7 @@ from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage
 from ..signals import backend_gap
 from . import clients, envelope
 from .excluding import variant_for
-from .members import Key, name_of, prefix_of
+from .members import Key, full_name, key_of_full_name
 from .pubsub import channel_of, code_and_reason, members, pubsub
 from .ring import Ring, read_table, table_as_json
 
@@ -159,9 +159,9 @@ def memberships(websocket: Connection) -> dict[str, Any]:
     held = websocket.held_messages()
     own = [key for key in _own_keys(websocket) if members.has(key, websocket)]
     return {
-        "people": [[*_pack(key), _place(key, websocket, held)] for key in own],
+        "people": [[full_name(key), _place(key, websocket, held)] for key in own],
         "groups": [
-            [*_pack(key), _place(key, websocket, held), members.info(key, websocket)]
+            [full_name(key), _place(key, websocket, held), members.info(key, websocket)]
             for key in _joined_keys(websocket)
         ],
         # The others are replayed.
@@ -175,7 +175,7 @@ def people(memberships: Mapping[str, Any]) -> tuple[Key, ...]:
     Args:
         memberships: the result of ``memberships()``.
     """
-    return tuple(_unpack(prefix, name) for prefix, name, _ in memberships["people"])
+    return tuple(key_of_full_name(name) for name, _ in memberships["people"])
 
 
 def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
@@ -192,10 +192,10 @@ def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
         BackendUnavailable: this process can never receive from others. The socket is in some of
             the groups; closing it leaves them.
     """
-    for prefix, name, place in memberships["people"]:
-        _join(_unpack(prefix, name), websocket, None, place)
-    for prefix, name, place, info in memberships["groups"]:
-        key = _unpack(prefix, name)
+    for name, place in memberships["people"]:
+        _join(key_of_full_name(name), websocket, None, place)
+    for name, place, info in memberships["groups"]:
+        key = key_of_full_name(name)
         websocket.on_close(key, partial(pubsub.discard, key, websocket))
         _join(key, websocket, info, place)
     if memberships["held"]:
@@ -390,11 +390,3 @@ def _joined_keys(websocket: Connection) -> list[Key]:
 
 def _keys(websocket: Connection) -> list[Key]:
     return [*_own_keys(websocket), *_joined_keys(websocket)]
-
-
-def _pack(key: Key) -> list[str]:
-    return [prefix_of(key), name_of(key)]
-
-
-def _unpack(prefix: str, name: str) -> Key:
-    return (prefix, name) if prefix else name

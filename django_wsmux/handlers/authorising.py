@@ -6,9 +6,7 @@ the new process checks session, password and user of each, many with one query.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Iterator
-from importlib import import_module
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from django.conf import settings
@@ -17,7 +15,8 @@ from django.contrib.sessions.backends import cache, cached_db, db
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from ..groups.identity import user_by_id
+from ..connection.registry import slices
+from ..groups.identity import session_store, user_by_id
 
 __all__ = ["Claim", "holding", "holds"]
 
@@ -41,7 +40,7 @@ def holds(claim: Claim) -> bool:
     """Return whether a claim still holds: the session has not ended, and the user is active."""
     if claim.session_key is None:
         return user_by_id(claim.user_id) is not None
-    content = _store()(claim.session_key).load()
+    content = session_store()(claim.session_key).load()
     return _is_of(content, claim) and _admits(content, _user_of(content))
 
 
@@ -52,14 +51,12 @@ def holding(claims: Collection[Claim]) -> set[Claim]:
     ``ModelBackend``, are read in batches; others one by one.
     """
     found = set()
-    ordered = list(dict.fromkeys(claims))
-    for start in range(0, len(ordered), _MANY):
-        found |= set(_holding(ordered[start : start + _MANY]))
-        time.sleep(0)
+    for some in slices(list(dict.fromkeys(claims)), _MANY):
+        found |= set(_holding(some))
     return found
 
 
-def _holding(claims: list[Claim]) -> Iterator[Claim]:
+def _holding(claims: Sequence[Claim]) -> Iterator[Claim]:
     keys = {claim.session_key for claim in claims if claim.session_key is not None}
     contents = _sessions(keys)
     if contents is None:
@@ -85,13 +82,9 @@ def _holding(claims: list[Claim]) -> Iterator[Claim]:
             yield claim
 
 
-def _store() -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore
-
-
 def _sessions(keys: Collection[str]) -> dict[str, dict[str, Any]] | None:
     """Return the contents of sessions by key; ``None`` if the store has to be asked one by one."""
-    store = _store()
+    store = session_store()
     if not keys:
         return {}
     if store is db.SessionStore:

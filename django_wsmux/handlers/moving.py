@@ -12,9 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 
 from django.apps import apps
@@ -198,6 +197,10 @@ class DjangoMover:
         self._arrived += [arrival.websocket for arrival in arrivals]
         _settling.add(arrivals)
 
+    def gave_all(self) -> None:
+        """Stop keeping messages of groups for sockets that are taken back."""
+        groups_moving.end()
+
     def finished(self) -> None:
         """Spread the pings of the sockets that have come; stop keeping messages of groups."""
         arrived, self._arrived = self._arrived, []
@@ -364,10 +367,14 @@ def _open(websocket: WebSocket, record: Record, detached: Detached) -> None:
     if record["permit"] is not None or conf.has_limits():
         websocket.permit = limits.readmit(*(record["permit"] or (None, None)))
     transport = takeover.adopt(detached, websocket)
-    connection_moving.unpack(websocket, record["socket"])
-    if record["view"]:
-        websocket.serve()
-    websocket.adopted(transport, detached)
+    try:
+        connection_moving.unpack(websocket, record["socket"])
+        if record["view"]:
+            websocket.serve()
+        websocket.adopted(transport, detached)
+    except BaseException:
+        transport.abort()  # it owns the descriptor
+        raise
 
 
 def _join(websocket: WebSocket, record: Record, detached: Detached) -> None:
@@ -474,14 +481,7 @@ def _instances(arrivals: list[Arriving]) -> dict[Reference, Any]:
     found = {}
     for (alias, label), keys in wanted.items():
         manager = apps.get_model(label)._base_manager.using(alias)
-        for some in _batched(keys, _MANY):
+        for some in registry.slices(list(keys), _MANY):
             for pk, instance in manager.in_bulk(some).items():
                 found[alias, label, pk] = instance
     return found
-
-
-def _batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield lists of at most that many values."""
-    each = iter(values)
-    while some := list(islice(each, size)):
-        yield some

@@ -29,7 +29,7 @@ from .context import RequestContext
 from .handler import WebSocketHandler, installed
 from .identities import unpack_identity
 from .refusing import close_code, retry_after
-from .request import NO_BODY, WebSocketRequest, trim
+from .request import NO_BODY, WebSocketRequest, environ_again, trim
 from .socket import DjangoHooks
 
 __all__ = ["Made", "Making", "Origin", "Refused", "outcome", "remake"]
@@ -103,14 +103,11 @@ def remake(
         Refused: the middleware answers with a response of its own, or the URL has no view.
     """
     environ = {
-        **environ,
+        **environ_again(environ),
         "wsgi.errors": sys.stderr,
         "wsgi.input": NO_BODY,
         "wsgi.websocket": websocket,
     }
-    for name in ("SCRIPT_NAME", "PATH_INFO"):
-        # In the encoding of WSGI, which the request decodes again.
-        environ[name] = environ[name].encode().decode("latin-1")
     wire_path = environ.get(WIRE_PATH_KEY)
     set_script_prefix(get_script_name(environ))
     request = handler.request_class(environ)

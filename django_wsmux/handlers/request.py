@@ -25,6 +25,7 @@ __all__ = [
     "NO_BODY",
     "WebSocketRequest",
     "build_request",
+    "environ_again",
     "foreign_request",
     "joined_environ",
     "minimal_environ_of",
@@ -173,6 +174,17 @@ def joined_environ(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
     return {**common, **own, "wsgi.input": NO_BODY, "wsgi.errors": sys.stderr}
 
 
+def environ_again(environ: dict[str, Any]) -> dict[str, Any]:
+    """Return the environ of an open socket for another request.
+
+    Its paths are in the encoding of WSGI again, which the request decodes.
+    """
+    again = dict(environ)
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        again[name] = again[name].encode().decode("latin-1")
+    return again
+
+
 def minimal_environ_of(request: WebSocketRequest) -> dict[str, Any]:
     """Return the environ of a socket that keeps no request: its URL only; equal ones are shared."""
     environ = request.META
@@ -210,10 +222,7 @@ def minimal_request(websocket: WebSocket, address: str) -> WebSocketRequest:
         websocket: the socket.
         address: address that its handshake came from.
     """
-    environ = dict(websocket.environ)
-    # In the encoding of WSGI, which the request decodes again.
-    for name in ("SCRIPT_NAME", "PATH_INFO"):
-        environ[name] = environ[name].encode().decode("latin-1")
+    environ = environ_again(websocket.environ)
     domain, port = split_domain_port(environ["HTTP_HOST"])
     environ |= {
         "SERVER_NAME": domain or environ["HTTP_HOST"],

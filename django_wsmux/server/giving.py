@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import gevent
 
-from ..connection import registry
+from ..connection import guard, registry
 from ..connection.counters import counters
 from ..connection.interfaces import Detached
 from ..logs import get_logger
@@ -210,6 +210,7 @@ class Giver:
         self._me = me
         self._deadline = deadline
         self._plan = plan
+        self._directory = ""
         self._links: dict[int, _Link] = {}
         # Why sockets stay for good, and why others cannot move now.
         self._stays: dict[Any, str] = {}
@@ -221,6 +222,7 @@ class Giver:
         began = time.monotonic()
         is_collecting = gc.isenabled()
         try:
+            self._directory = self._mover.directory
             if self._is_awaited():
                 self._plan.on_ready()
                 # A collection would look at every object of every socket.
@@ -233,6 +235,7 @@ class Giver:
                 gc.enable()
             for link in self._links.values():
                 link.close()
+            guard.call(self._mover.gave_all)
             self._sum_up()
             self.report.seconds = time.monotonic() - began
         return self.report
@@ -248,10 +251,10 @@ class Giver:
 
     def _look(self) -> list[_Link]:
         """Return the takers that are ready now."""
-        for found in offers.look(self._mover.directory, self._me):
+        for found in offers.look(self._directory, self._me):
             worker = found.worker
             if found.is_ready and worker.pid not in self._links and self._plan.may_take(worker):
-                self._links[worker.pid] = _Link(worker, self._mover.directory)
+                self._links[worker.pid] = _Link(worker, self._directory)
         ready = [link for link in self._links.values() if link.is_ready]
         return [link for link in ready if not link.is_leaving] or ready
 

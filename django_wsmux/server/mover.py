@@ -79,6 +79,9 @@ class Mover(Protocol):
             The new socket, or ``None`` if it could not be continued.
         """
 
+    def gave_all(self) -> None:
+        """Note that this process gives no more sockets."""
+
     # In the process that takes
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from .handler import (
 )
 from .handover import Handover
 from .histories import forget_histories, positions_of
-from .memory import Loop, current_loop
+from .memory import Loop, MemoryTransport, current_loop
 from .memory_client import MemoryPeer
 from .places import place_of, view_name
 
@@ -273,12 +273,7 @@ class ClientWebSocket:
         Raises:
             ConnectionClosed: the socket is closed.
         """
-        self._take_turns()
-        self._require_open()
-        transport = self._peer.transport
-        assert transport is not None
-        websocket = transport.websocket
-        assert isinstance(websocket, WebSocket)
+        transport, websocket = self._open_socket()
         self._positions = positions_of(websocket)
         self._client_id = sign(websocket.client_id) if self.subprotocol == handshake.V1 else ""
         transport.abort()
@@ -322,6 +317,16 @@ class ClientWebSocket:
         brought = self._exchange.brought
         return {} if brought is None else dict(brought.recovered)
 
+    def _open_socket(self) -> tuple[MemoryTransport, WebSocket]:
+        """Return the socket of the server, which must be open, and its transport."""
+        self._take_turns()
+        self._require_open()
+        transport = self._peer.transport
+        assert transport is not None
+        websocket = transport.websocket
+        assert isinstance(websocket, WebSocket)
+        return transport, websocket
+
     # Moving
 
     def handover(self) -> None:
@@ -345,12 +350,7 @@ class ClientWebSocket:
             ConnectionClosed: the socket is closed.
             Exception: what ``restore_handover()`` raised; the socket is closed with 1012.
         """
-        self._take_turns()
-        self._require_open()
-        transport = self._peer.transport
-        assert transport is not None
-        websocket = transport.websocket
-        assert isinstance(websocket, WebSocket)
+        transport, websocket = self._open_socket()
         handler = self._client.handler
         assert isinstance(handler, WebSocketClientHandler)
         assert handler.sockets is not None

@@ -22,14 +22,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ..project.settings import MIDDLEWARE
+from ..moved import SETTINGS
 from ..support import ROOT, Server, Wire, frame
-
-SETTINGS = {
-    "MIDDLEWARE": [*MIDDLEWARE, "tests.project.context.middleware"],
-    "ROOT_URLCONF": "tests.project.moving",
-    "WEBSOCKET_URLCONF": "tests.project.moving",
-}
 
 #: Seconds that a client waits for an answer or the close: longer than gunicorn's ``timeout``.
 PATIENCE = 60.0

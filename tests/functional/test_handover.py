@@ -7,17 +7,15 @@ import signal
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from ..conftest import StartServer
+from ..moved import SETTINGS, ask, code
 from ..services import wait_until_said as wait_until
 from ..support import TIMEOUT, Server
 from . import moves
-from .moves import SETTINGS
 
 #: A project's own module of sockets, which a deploy replaces.
 CODE = """
@@ -57,21 +55,6 @@ class Fragile(Counter):
         raise KeyError(1)
 """,
 }
-
-
-def ask(websocket: ClientConnection, message: str) -> Any:
-    """Send a message; return the answer."""
-    websocket.send(message)
-    answer = websocket.recv(timeout=TIMEOUT)
-    return json.loads(answer) if answer[:1] in ("[", "{") else answer
-
-
-def code(websocket: ClientConnection) -> int:
-    """Wait for the close; return its code."""
-    with pytest.raises(ConnectionClosed) as closed:
-        websocket.recv(timeout=TIMEOUT)
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code
 
 
 def reload(server: Server, workers: set[int]) -> None:

@@ -157,6 +157,17 @@ def check(client: Client, sent: dict[str, int], groups: dict[str, list[str]]) ->
         assert found == expected, name
 
 
+def move_to_and_fro(first: Mover, second: Mover, names: list[str]) -> None:
+    """Move sockets from the first process to the second and back, for some time."""
+    deadline = time.monotonic() + MOVING
+    giver, taker = first, second
+    moves = 0
+    while time.monotonic() < deadline or moves < 4:
+        assert move(giver, taker, names)
+        giver, taker = taker, giver
+        moves += 1
+
+
 def test_nothing_lost(start: Callable[[], Mover], client: Client, settings: dict[str, Any]) -> None:
     """Three processes and one that only publishes send at full speed while sockets move."""
     first, second, third, sender = (start() for _ in range(4))
@@ -170,13 +181,7 @@ def test_nothing_lost(start: Callable[[], Mover], client: Client, settings: dict
     if settings["WEBSOCKET_BACKEND"].startswith("local:"):
         # A broker is waited for, which gevent does not support in a thread without a hub.
         second.call("publish_natively", ["a", "b"], "5")
-    deadline = time.monotonic() + MOVING
-    pair = [first, second]
-    moves = 0
-    while time.monotonic() < deadline or moves < 4:
-        assert move(pair[0], pair[1], list(names))
-        pair.reverse()
-        moves += 1
+    move_to_and_fro(first, second, list(names))
     (sent["1"],) = first.call("finish")
     sent |= zip(("2", "5"), second.call("finish"), strict=False)
     (sent["3"],) = third.call("finish")
@@ -195,13 +200,7 @@ def test_with_a_history(start: Callable[[], Mover], client: Client) -> None:
         first.call("open", name, groups, name, descriptors=(client.connect(name),))
     for who, mover in {"1": first, "2": second, "3": third}.items():
         mover.call("publish", ["kept", "kept2", "a"], who)
-    deadline = time.monotonic() + MOVING
-    pair = [first, second]
-    moves = 0
-    while time.monotonic() < deadline or moves < 4:
-        assert move(pair[0], pair[1], list(names))
-        pair.reverse()
-        moves += 1
+    move_to_and_fro(first, second, list(names))
     sent = {
         who: each.call("finish")[0] for who, each in zip("123", (first, second, third), strict=True)
     }

@@ -8,6 +8,17 @@ from pathlib import Path
 
 from tests.support import ROOT
 
+#: Returns whether a connection of SQLite is open.
+IS_OPEN = """
+def is_open(raw):
+    try:
+        raw.execute("SELECT 1")
+    except Exception as error:
+        assert "closed" in str(error), error
+        return False
+    return True
+"""
+
 #: A patched process like gunicorn's; ``handshake()`` mimics the handler.
 PREPARED = """
 from gevent import monkey
@@ -45,18 +56,11 @@ def handshake(view):
             databases.discard()
     return gevent.spawn(run)
 
-def is_open(raw):
-    try:
-        raw.execute("SELECT 1")
-    except Exception as error:
-        assert "closed" in str(error), error
-        return False
-    return True
-
 def wait_until(condition):
     while not condition():
         gevent.sleep(0.005)
 """
+PREPARED += IS_OPEN
 
 
 def run(tmp_path: Path, program: str) -> None:

@@ -8,19 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
 
 from ..conftest import StartServer
-from ..project.settings import MIDDLEWARE
+from ..moved import SETTINGS, ask, code
 from ..services import wait_until_said as wait_until
 from ..support import TIMEOUT, Server
-
-SETTINGS = {
-    "MIDDLEWARE": [*MIDDLEWARE, "tests.project.context.middleware"],
-    "ROOT_URLCONF": "tests.project.moving",
-    "WEBSOCKET_URLCONF": "tests.project.moving",
-}
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +25,6 @@ def site(start_lasting_server: StartServer) -> Server:
 def move(request: pytest.FixtureRequest, site: Server) -> Callable[[], dict[str, Any]]:
     """Moves all sockets."""
     return lambda: json.loads(site.get(f"/move/{request.param}"))
-
-
-def ask(websocket: ClientConnection, message: str) -> Any:
-    """Send a message; return the answer."""
-    websocket.send(message)
-    answer = websocket.recv(timeout=TIMEOUT)
-    return json.loads(answer) if answer[:1] in ("[", "{") else answer
-
-
-def code(websocket: ClientConnection) -> int:
-    """Wait for the close; return its code."""
-    with pytest.raises(ConnectionClosed) as closed:
-        websocket.recv(timeout=TIMEOUT)
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code
 
 
 def codes(site: Server, name: str) -> list[int]:

@@ -38,6 +38,8 @@ from django_wsmux.test import WebSocketClient
 from django_wsmux.views import WebSocketView
 from tests.support import ROOT
 
+from .test_databases import IS_OPEN
+
 Response = Callable[[HttpRequest], HttpResponse]
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
@@ -360,49 +362,56 @@ def test_closed_meanwhile(client: WebSocketClient) -> None:
 # Two at the same time
 
 
-def test_once(client: WebSocketClient) -> None:
-    """Greenlets that use the request at the same time wait for one run of the middleware."""
-    begun, go = Event(), Event()
-    where: list[Any] = []
+class Gate:
+    """Middleware that waits.
 
-    def wait(get_response: Response, request: HttpRequest) -> HttpResponse:
-        where.append(gevent.getcurrent())
-        begun.set()
-        go.wait()
+    Attributes:
+        begun: set once it is called.
+        go: lets it continue.
+        where: the greenlet that it was called in.
+    """
+
+    def __init__(self) -> None:
+        self.begun, self.go = Event(), Event()
+        self.where: Any = None
+
+    def __call__(self, get_response: Response, request: HttpRequest) -> HttpResponse:
+        """Wait, then pass the request on."""
+        self.where = gevent.getcurrent()
+        self.begun.set()
+        self.go.wait()
         return get_response(request)
 
+
+def test_once(client: WebSocketClient) -> None:
+    """Greenlets that use the request at the same time wait for one run of the middleware."""
+    gate = Gate()
     _, view = opened(client)
-    behaviour.append(wait)
+    behaviour.append(gate)
     moved(view)
     looking = [gevent.spawn(lambda: view.request) for _ in range(3)]
-    begun.wait()
+    gate.begun.wait()
     gevent.sleep(0)
     assert not any(each.ready() for each in looking)
-    go.set()
+    gate.go.set()
     gevent.joinall(looking, raise_error=True)
     assert len({id(each.value) for each in looking}) == 1
     assert looking[0].value is view.request
     assert seen == [True]
-    assert where[0] not in looking
+    assert gate.where not in looking
 
 
 def test_waiting_greenlet_is_killed(client: WebSocketClient) -> None:
     """If the first one that waits is killed, the others get the request all the same."""
-    begun, go = Event(), Event()
-
-    def wait(get_response: Response, request: HttpRequest) -> HttpResponse:
-        begun.set()
-        go.wait()
-        return get_response(request)
-
+    gate = Gate()
     _, view = opened(client)
-    behaviour.append(wait)
+    behaviour.append(gate)
     moved(view)
     first, second = (gevent.spawn(lambda: view.request) for _ in range(2))
-    begun.wait()
+    gate.begun.wait()
     gevent.sleep(0)
     first.kill()
-    go.set()
+    gate.go.set()
     assert second.get().path == "/board/"
     assert seen == [True]
 
@@ -542,7 +551,8 @@ def test_signed_out(client: WebSocketClient) -> None:
 
 
 #: A patched process like gunicorn's, with a view that uses its request inside a transaction.
-PATCHED = """
+PATCHED = (
+    """
 from gevent import monkey
 monkey.patch_all()
 import sys
@@ -568,7 +578,6 @@ from django_wsmux.handlers.handler import WebSocketHandler, installed
 from django_wsmux.handlers.remaking import Origin
 from django_wsmux.handlers.socket import DjangoHooks
 from django_wsmux.views import WebSocketView
-from tests.support import ROOT
 
 used = []
 
@@ -584,16 +593,11 @@ def middleware(get_response):
         return get_response(request)
     return handle
 
+"""
+    + IS_OPEN
+    + """
 urlpatterns = [path("board/", WebSocketView.as_view())]
 installed.append(WebSocketHandler())
-
-def is_open(raw):
-    try:
-        raw.execute("SELECT 1")
-    except Exception as error:
-        assert "closed" in str(error), error
-        return False
-    return True
 
 def view():
     hooks = DjangoHooks(None)
@@ -615,6 +619,7 @@ def view():
 
 gevent.spawn(view).get()
 """
+)
 
 
 def test_connections(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def move(request: HttpRequest) -> JsonResponse:
             continue
         try:
             record = json.loads(json.dumps(moves.pack(websocket)))
-            moved.append((websocket, record, websocket._transport.detach()))
+            moved.append((websocket, record, websocket.detach()))
         except CannotMove as error:
             refused.append(str(error))
     batch = json.loads(json.dumps(moves.seal([record for _, record, _ in moved], True)))

@@ -119,6 +119,9 @@ class Mover:
         for websocket, detached in built:
             self._continue(websocket, detached)
 
+    def gave_all(self) -> None:
+        pass
+
     def finished(self) -> None:
         self._step("finished")
         self.notes["finished"] += 1
