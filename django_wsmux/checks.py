@@ -30,12 +30,14 @@ W024           the history of groups is in a service's own temporary directory
 E025           ``WEBSOCKET_BACKEND`` has no store for ``WEBSOCKET_HISTORY``
 W026           Redis may delete the history of groups (``check --database default``)
 E027           a view with ``once = True`` may run a request twice (some caches: ``--deploy``)
+W028           the C extension is not in use: messages take more CPU time
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -51,6 +53,7 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
+from .connection import link
 from .exceptions import BackendMisconfigured, BackendUnavailable
 from .groups import namespace
 from .protocol import origin
@@ -60,6 +63,7 @@ from .server.imports import imported_by, is_installed
 __all__ = [
     "check_async_middleware",
     "check_backend",
+    "check_compiled",
     "check_context",
     "check_drivers",
     "check_eviction",
@@ -400,6 +404,23 @@ def check_eviction(
     from .history.checks import evictions
 
     return evictions(namespace.namespace())
+
+
+@register()
+def check_compiled(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the C extension is in use, where there is one."""
+    if link.is_compiled or sys.platform == "win32":
+        return []
+    return [
+        Warning(
+            f"Sockets are served by Python code, which takes more CPU time than the C extension: "
+            f"{link.WHY_NOT}.",
+            hint="Install a C compiler and Python's headers (on Debian: build-essential and "
+            "python3-dev), then: pip install --force-reinstall --no-deps --no-cache-dir "
+            "--no-binary django-wsmux django-wsmux",
+            id="django_wsmux.W028",
+        )
+    ]
 
 
 @register()

@@ -23,7 +23,7 @@ from greenlet import getcurrent
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
-from .connection import registry
+from .connection import link, registry
 from .connection.counters import count
 from .connection.drain import CLOSE_GRACE, Drain, close_all_and_wait
 from .protocol.masking import IS_COMPILED
@@ -171,6 +171,7 @@ class WebSocketWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return (
             f"groups by {scheme}://{where}, "
             f"codec in {'C' if IS_COMPILED else 'Python, since there was no C compiler'}, "
+            f"reactor in {link.in_words()}, "
             f"messages of up to {options.max_message_size} bytes, "
             f"compression {'on' if options.compression else 'off'}, "
             f"pings every {options.ping_interval:g} s, "

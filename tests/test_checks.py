@@ -23,6 +23,7 @@ from django.urls import path
 
 from django_wsmux import checks
 from django_wsmux.checks import check_group_prefix
+from django_wsmux.connection import link
 from tests.groups.test_group import PREFIXED
 from tests.support import ROOT
 
@@ -377,3 +378,23 @@ def test_one_machine(
     monkeypatch.setattr(django_settings, "DATABASES", databases)
     found = checks.check_one_machine(None)
     assert [message.id for message in found] == ["django_wsmux.W012"] * count
+
+
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W028 says why Python serves the sockets, and how to change it."""
+    monkeypatch.setattr(link, "is_compiled", True)
+    assert checks.check_compiled(None) == []
+    monkeypatch.setattr(link, "is_compiled", False)
+    monkeypatch.setattr(link, "WHY_NOT", "it cannot be loaded: file too short")
+    (message,) = checks.check_compiled(None)
+    assert message.id == "django_wsmux.W028"
+    assert str(message.msg).endswith(": it cannot be loaded: file too short.")
+    assert "pip install" in str(message.hint)
+
+
+def test_not_compiled() -> None:
+    """``manage.py check`` of a project prints W028."""
+    result = check("import sys; sys.modules['django_wsmux.connection._reactor'] = None")
+    assert result.returncode == 0
+    assert "django_wsmux.W028" in result.stderr
+    assert "it was not compiled when the package was installed" in result.stderr

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+import greenlet
 import pytest
 
 from django_wsmux import __version__
@@ -26,7 +29,7 @@ from tests.support import ROOT
 DIRECTORIES = ("bench", "client", "docs", "sample_site", "scripts", "tests")
 FILES = (
     *(".ruff.toml", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"),
-    *("SECURITY.rst", "setup.cfg", "setup.py"),
+    *("SECURITY.rst", "pyproject.toml", "setup.cfg", "setup.py"),
 )
 
 #: Files that may lie in a working tree and must not be published.
@@ -34,10 +37,20 @@ JUNK = (
     *("bench/wsload", "client/node_modules/x.js", "client/dist/client.js"),
     *("docs/_build/index.html", "sample_site/db.sqlite3", "tests/support.pyc"),
     "django_wsmux/protocol/_speedups.cpython-310-x86_64-linux-gnu.so",
+    "django_wsmux/connection/_reactor.cpython-310-x86_64-linux-gnu.so",
 )
 
-#: The extension, named as Python names the one that it has built.
-EXTENSION = "django_wsmux/protocol/_speedups" + sysconfig.get_config_var("EXT_SUFFIX")
+#: The modules in C, and where their sources are.
+EXTENSIONS = {
+    "django_wsmux.connection._reactor": "django_wsmux/connection/reactor/*.c",
+    "django_wsmux.protocol._speedups": "django_wsmux/protocol/_speedups.c",
+}
+
+
+def built_as(name: str) -> str:
+    """Return the name of the file in which Python looks for a module in C."""
+    return name.replace(".", "/") + str(sysconfig.get_config_var("EXT_SUFFIX"))
+
 
 #: Can be imported without settings and without a server.
 PUBLIC = (
@@ -156,9 +169,8 @@ def test_wheel(built: Built) -> None:
         names = set(wheel.namelist())
     described = {name for name in names if ".dist-info/" in name}
     package = {name for name in built.tree if name.startswith("django_wsmux/")}
-    package.remove("django_wsmux/protocol/_speedups.c")
-    if find_spec("django_wsmux.protocol._speedups") is not None:
-        package.add(EXTENSION)
+    package = {name for name in package if not name.endswith((".c", ".h"))}
+    package |= {built_as(name) for name in EXTENSIONS if find_spec(name) is not None}
     assert names - described == package
     for path in (
         "migrations/0001_initial.py",
@@ -201,6 +213,7 @@ def test_without_a_compiler(built: Built, tmp_path: Path) -> None:
     run(*pip, "--no-deps", "--target", target, wheel, cwd=source)
     assert {name for name in files_in(target) if name.endswith((".c", ".so"))} == set()
     program = f"import sys; sys.path.insert(0, {str(target)!r});"
+    program += "from django_wsmux.connection.link import is_compiled; assert not is_compiled;"
     program += "from django_wsmux.protocol import codec, masking;"
     program += "assert codec.unmask is masking._unmask; c, messages = codec.Codec(9), [];"
     program += "c.receive(b'\\x81\\x82\\1\\2\\3\\4ik', messages); print(codec.__file__, messages)"
@@ -208,13 +221,85 @@ def test_without_a_compiler(built: Built, tmp_path: Path) -> None:
     assert said.split() == [str(target / "django_wsmux" / "protocol" / "codec.py"), "['hi']"]
 
 
-def test_compiles_clean(tmp_path: Path) -> None:
-    """gcc reports no warnings."""
-    source, include = ROOT / "django_wsmux/protocol/_speedups.c", sysconfig.get_path("include")
+#: Builds a wheel as pip does: in a process that has what pyproject.toml asks for, and nothing else.
+BUILD = """
+import sys
+sys.path.append(sys.argv[1])
+from setuptools import build_meta
+build_meta.build_wheel("dist")
+"""
+
+
+def isolated(built: Built, directory: Path, *, required: tuple[str, ...]) -> tuple[set[str], str]:
+    """Build a wheel where only these packages are installed; return its files and the output."""
+    source, libraries = directory / "source", directory / "libraries"
+    libraries.mkdir(parents=True)
+    shutil.unpack_archive(built.sdist, source, filter="data")
+    for name in required:
+        files = metadata.files(name)
+        assert files is not None
+        for top in {file.parts[0] for file in files} - {".."}:
+            (libraries / top).symlink_to(str(metadata.distribution(name).locate_file(top)))
+    (unpacked,) = source.iterdir()
+    said = run("-I", "-S", "-c", BUILD, libraries, cwd=unpacked)
+    (path,) = (unpacked / "dist").glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        return set(wheel.namelist()), said
+
+
+def test_what_a_build_needs(built: Built, tmp_path: Path) -> None:
+    """All that pip installs for a build is enough for the extensions; without greenlet, one of them
+    is left out, and the build says why.
+    """
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        required = tomllib.load(file)["build-system"]["requires"]
+    names = tuple(re.findall(r"^\w+", line)[0] for line in required)
+    wheel, said = isolated(built, tmp_path / "all", required=names)
+    compiled = {name for name in wheel if name.endswith(".so")}
+    assert compiled == {built_as(name) for name in EXTENSIONS if find_spec(name) is not None}
+    assert ("IS NOT COMPILED" in said) is (not compiled)
+    wheel, said = isolated(built, tmp_path / "less", required=("setuptools",))
+    assert compiled - wheel == compiled & {built_as("django_wsmux.connection._reactor")}
+    assert "django_wsmux.connection._reactor IS NOT COMPILED: greenlet is not installed" in said
+
+
+def needs_compiler() -> None:
+    """Skip a test that calls gcc itself."""
+    include = sysconfig.get_path("include")
     if not (shutil.which("gcc") and Path(include, "Python.h").exists()):
         pytest.skip("gcc or Python.h is not installed")
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fPIC", "-c", str(source)]
-    subprocess.run([*command, "-isystem", include, "-o", str(tmp_path / "_.o")], check=True)
+
+
+def test_headers(built: Built, tmp_path: Path) -> None:
+    """A change of a header compiles the extensions again."""
+    needs_compiler()
+    shutil.unpack_archive(built.sdist, tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    header = unpacked / "django_wsmux/connection/reactor/new.h"
+    header.touch()
+    build = ("setup.py", "build_ext", "--inplace")
+    run(*build, cwd=unpacked)
+    paths = [unpacked / built_as(name) for name in EXTENSIONS]
+    at_first = [path.stat().st_mtime_ns for path in paths]
+    run(*build, cwd=unpacked)
+    assert [path.stat().st_mtime_ns for path in paths] == at_first
+    newest = max(at_first) + 10**9
+    os.utime(header, ns=(newest, newest))
+    run(*build, cwd=unpacked)
+    assert all(path.stat().st_mtime_ns != at for path, at in zip(paths, at_first, strict=True))
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_compiles_clean(name: str, tmp_path: Path) -> None:
+    """gcc reports no warnings."""
+    needs_compiler()
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fPIC", "-c"]
+    # Of other software: gcc reports no warnings of its own about these.
+    others = sysconfig.get_path("include"), Path(greenlet.__file__).parents[1]
+    for source in ROOT.glob(EXTENSIONS[name]):
+        subprocess.run(
+            [*command, source, *(f"-isystem{other}" for other in others)], cwd=tmp_path, check=True
+        )
 
 
 def test_version(built: Built) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from greenlet import getcurrent, greenlet
 
+from django_wsmux.connection import link
 from django_wsmux.protocol.masking import IS_COMPILED
 from django_wsmux.server.takeover import TAKEN_ATTRIBUTE
 from django_wsmux.worker import WebSocketWorker
@@ -24,6 +25,7 @@ def test_start_line(start_server: StartServer) -> None:
     server = start_server("own", env={"TEST_BACKEND": backend})
     server.wait_for_log(
         rf"WebSockets: groups by redis://, codec in {'C' if IS_COMPILED else 'Python.*'}, "
+        rf"reactor in {'C' if link.is_compiled else 'Python.*'}, "
         r"messages of up to 1048576 bytes, compression off, pings every 20 s, origins: this site, https://friend\.example"
     )
     assert "secret" not in server.log
@@ -31,11 +33,17 @@ def test_start_line(start_server: StartServer) -> None:
 
 
 def test_start_line_without_c(start_server: StartServer, tmp_path: Path) -> None:
-    """The line says that the slow codec is in use."""
+    """The line says that slow code is in use, and why."""
     config = tmp_path / "gunicorn.py"
-    config.write_text("import sys; sys.modules['django_wsmux.protocol._speedups'] = None")
+    config.write_text(
+        "import sys; sys.modules['django_wsmux.protocol._speedups'] = None\n"
+        "sys.modules['django_wsmux.connection._reactor'] = None"
+    )
     server = start_server("own", "-c", str(config))
-    server.wait_for_log("WebSockets: .* codec in Python, since there was no C compiler, ")
+    server.wait_for_log(
+        "WebSockets: .* codec in Python, since there was no C compiler, "
+        "reactor in Python, since it was not compiled when the package was installed, "
+    )
 
 
 # Code of wsgi.py: applications with and without WebSockets, some wrapped by middleware.

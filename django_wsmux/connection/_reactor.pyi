@@ -1,0 +1,1 @@
+"""The reactor in C, which ``link.py`` uses if it is built."""

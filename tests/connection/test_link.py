@@ -1,0 +1,77 @@
+"""Which implementation serves the sockets, and what the package says about it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from django_wsmux.connection import link
+from tests.support import ROOT
+
+#: Prints what a process finds that has run a line of code before.
+PROGRAM = """
+import sys
+{}
+from django_wsmux.connection.link import WHY_NOT, in_words, is_compiled
+print(is_compiled, in_words(), WHY_NOT, sep="|")
+"""
+
+
+def found(before: str, cwd: Path = ROOT) -> list[str]:
+    """Return ``is_compiled``, ``in_words()`` and ``WHY_NOT`` of another process."""
+    output = subprocess.check_output(
+        [sys.executable, "-c", PROGRAM.format(before)], cwd=cwd, text=True
+    )
+    return output.rstrip("\n").split("|")
+
+
+def test_compiled() -> None:
+    """An extension that has been built is in use."""
+    pytest.importorskip(
+        "django_wsmux.connection._reactor",
+        reason="there was no compiler when the package was installed",
+    )
+    assert link.is_compiled
+    assert link.WHY_NOT == ""
+    assert link.in_words() == "C"
+    assert found("") == ["True", "C", ""]
+
+
+def test_not_compiled() -> None:
+    """Without the extension, Python code serves the sockets."""
+    why = "it was not compiled when the package was installed"
+    expected = ["False", f"Python, since {why}", why]
+    assert found("sys.modules['django_wsmux.connection._reactor'] = None") == expected
+
+
+def test_wrong_greenlet() -> None:
+    """The extension refuses a greenlet without the interface in C, and the reason is known."""
+    pytest.importorskip(
+        "django_wsmux.connection._reactor",
+        reason="there was no compiler when the package was installed",
+    )
+    before = "from types import ModuleType; sys.modules['greenlet'] = ModuleType('greenlet')"
+    is_compiled, words, why = found(before)
+    assert is_compiled == "False"
+    assert why == (
+        "it cannot be loaded: greenlet's C interface cannot be used: "
+        "module 'greenlet' has no attribute '_C_API'"
+    )
+    assert words == f"Python, since {why}"
+
+
+def test_broken_file(tmp_path: Path) -> None:
+    """A file that cannot be loaded does not stop the package."""
+    package = tmp_path / "django_wsmux" / "connection"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "link.py").write_bytes(Path(link.__file__).read_bytes())
+    (package / f"_reactor{EXTENSION_SUFFIXES[0]}").write_text("no program")
+    is_compiled, words, why = found("", tmp_path)
+    assert (is_compiled, words) == ("False", f"Python, since {why}")
+    assert why.startswith("it cannot be loaded: ")
