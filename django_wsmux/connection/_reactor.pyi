@@ -1,1 +1,65 @@
-"""The reactor in C, which ``link.py`` uses if it is built."""
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from greenlet import greenlet
+
+def adopt(hub: greenlet, buffer: bytearray, mark: str, plain: object, /) -> None:
+    """Serve the connections of this thread.
+
+    Args:
+        hub: gevent's hub.
+        buffer: the buffer that all connections read into.
+        mark: see ``interfaces.MARK``.
+        plain: the framing of sockets that send messages as they are.
+    """
+
+def forget() -> None:
+    """Forget the thread of ``adopt()``, in a forked child."""
+
+def readable(link: Link, /) -> None:
+    """Read once from a connection, and pass on what arrives."""
+
+def receive(function: Callable[..., Any], /) -> Callable[..., Any]:
+    """Wrap ``receive()`` of a connection; the wrapper calls it for all that is not common."""
+
+def send(function: Callable[..., Any], /) -> Callable[..., Any]:
+    """Wrap ``send()`` of a connection; the wrapper calls it for all that is not common."""
+
+def messages(link: Link, /) -> Iterator[str | bytes]:
+    """Return an iterator over ``receive()`` until the socket is closed."""
+
+class Link:
+    """The members of a connection that C uses: see ``link.py``."""
+
+    codec: Any
+    hooks: Any
+    options: Any
+    _transport: Any
+    _framing: Any
+    _inbox: Any
+    _held: Any
+    _readiness: Any
+    _waiter: Any
+    _messages_in: int
+    _bytes_in: int
+    _messages_out: int
+    _bytes_out: int
+    _descriptor: int
+    _direct: int
+    _state: int
+    _is_alive: bool
+    _is_busy: bool
+    is_event_driven: bool
+    _is_intercepting: bool
+    _is_paused: bool
+    _is_watched: bool
+
+class Reactor:
+    """Watches all connections of a process: see ``transports/reactor.py``."""
+
+    def __init__(self) -> None: ...
+    def add(self, link: Link, descriptor: int, /) -> None: ...
+    def remove(self, link: Link, /) -> None: ...
+    def disown(self) -> None: ...
+    def fileno(self) -> int: ...
+    def run(self) -> None: ...

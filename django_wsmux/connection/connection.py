@@ -60,10 +60,6 @@ class Connection(Holding):
 
     __slots__ = (
         "__weakref__",
-        "_bytes_in",
-        "_bytes_out",
-        "_framing",
-        "_messages_out",
         "_on_close",
         "close_code",
         "close_reason",
@@ -71,6 +67,8 @@ class Connection(Holding):
         "permit",
         "subprotocol",
     )
+
+    _framing: Framing
 
     def __init__(self, environ: dict[str, Any], options: Options, hooks: Hooks) -> None:
         super().__init__(options, hooks)
@@ -80,10 +78,9 @@ class Connection(Holding):
         self.close_reason = ""
         # Its share of the limits on open sockets, if there are any.
         self.permit: Releasable | None = None
-        self._framing: Framing = PLAIN
+        self._framing = PLAIN
         # Callbacks for the moment when nothing can be sent any more; some of them end helpers.
         self._on_close: dict[object, Callable[[], None]] | None = None
-        self._bytes_in = self._messages_out = self._bytes_out = 0
 
     # State
 
@@ -489,22 +486,6 @@ class Connection(Holding):
             self._process(self.codec.receive(data, self._sink(), size))
         else:
             self._queue_message(message)
-
-    def try_bypass_queue(self, size: int) -> bool:
-        """Count a message that arrived in a frame of ``size`` bytes (``Codec.max_single_frame``).
-
-        Returns:
-            Whether the message may go to the view directly. If so, the caller passes it to the view
-            in ``Transport.wait()``, or calls ``take_turn()`` of an event view
-            (``is_event_driven``), with the message or without. A message that is not passed on in
-            this way goes to ``message_received()``.
-        """
-        self._is_alive = True
-        self._bytes_in += size
-        if self._state != OPEN or self._inbox or self._is_busy:
-            return False
-        self._is_busy = self.is_event_driven
-        return True
 
     def space_filled(self, size: int) -> None:
         """Process bytes that were read into ``codec.get_buffer()``."""

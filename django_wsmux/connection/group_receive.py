@@ -120,3 +120,4 @@ kinds: Final[dict[type[WebSocket], type[InterceptingWebSocket]]] = {
 def intercept(websocket: WebSocket) -> None:
     """Make a socket's event view see group messages before the peer does."""
     websocket.__class__ = kinds[type(websocket)]
+    websocket._is_intercepting = True

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..protocol.events import CannotMove
-from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage
 from .held import Held
-from .interfaces import CONNECTING, OPEN, Hooks
+from .interfaces import CONNECTING, OPEN
 from .liveness import Liveness
 
 __all__ = ["Holding"]
@@ -27,12 +26,10 @@ class Holding(Liveness):
         hooks: the hooks of the framework.
     """
 
-    __slots__ = ("_held",)
+    __slots__ = ()
 
-    def __init__(self, options: Options, hooks: Hooks) -> None:
-        super().__init__(options, hooks)
-        # Messages that wait for the 101, for release(), or for the end of a replay.
-        self._held: Held | None = None
+    # Messages that wait for the 101, for release(), or for the end of a replay.
+    _held: Held | None
 
     @property
     def is_held(self) -> bool:

@@ -18,6 +18,7 @@ from ..protocol.rate_limit import RateLimitedCodec
 from . import registry
 from .counters import count
 from .interfaces import CLOSED, CONNECTING, OPEN, Hooks, Transport
+from .link import Link
 from .message_queue import MessageQueue
 from .readable import EventReadiness, PairReadiness
 
@@ -62,7 +63,7 @@ class _Nowhere:
 _nowhere = _Nowhere()
 
 
-class Inbox:
+class Inbox(Link):
     """The receiving side of a connection; a base of ``Connection``.
 
     Args:
@@ -70,21 +71,14 @@ class Inbox:
         hooks: the hooks of the framework.
     """
 
-    __slots__ = (
-        "_inbox",
-        "_is_busy",
-        "_is_paused",
-        "_messages_in",
-        "_readiness",
-        "_state",
-        "_transport",
-        "codec",
-        "hooks",
-        "is_event_driven",
-        "options",
-    )
+    __slots__ = ()
 
+    options: Options
+    hooks: Hooks
+    codec: Codec
     _transport: Transport
+    _inbox: MessageQueue | None
+    _readiness: EventReadiness | PairReadiness | None
 
     def __init__(self, options: Options, hooks: Hooks) -> None:
         self.options = options
@@ -99,14 +93,6 @@ class Inbox:
         rate = options.max_messages_per_second
         self.codec = Codec(*limits) if rate is None else RateLimitedCodec(rate, *limits)
         self._state = CONNECTING
-        # Messages that the view has not received yet; None or empty if there are none.
-        self._inbox: MessageQueue | None = None
-        self._messages_in = 0
-        self._is_paused = False
-        self._readiness: EventReadiness | PairReadiness | None = None
-        # Whether messages go to an event view, and whether it is handling one.
-        self.is_event_driven = False
-        self._is_busy = False
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Process the first ``size`` bytes of ``data`` from the peer."""
@@ -115,7 +101,7 @@ class Inbox:
     # Arrivals
 
     def message_received(self, message: str | bytes) -> None:
-        """Queue a message that could not bypass the queue; see ``try_bypass_queue()``."""
+        """Queue a message that arrived alone while the view could not take it."""
         if self._state == OPEN:
             self._queue_message(message)
 

@@ -12,6 +12,7 @@ __all__ = [
     "CLOSED",
     "CLOSING",
     "CONNECTING",
+    "MARK",
     "OPEN",
     "DefaultHooks",
     "Detached",
@@ -25,6 +26,10 @@ CONNECTING: Final = 0
 OPEN: Final = 1
 CLOSING: Final = 2
 CLOSED: Final = 3
+
+
+#: Attribute of a greenlet that must not wait without ``Hooks.before_wait()``.
+MARK: Final = "_django_wsmux_connected"
 
 
 class Releasable(Protocol):
@@ -197,7 +202,7 @@ class Hooks(Protocol):
         """Note that an event view has handled a numbered message in ``group_receive()``."""
 
     def before_wait(self) -> None:
-        """Prepare for the view's wait for a message."""
+        """Prepare for the view's wait for a message, in a greenlet that has ``MARK``."""
 
     def receive(self, websocket: Any, message: str | bytes) -> None:
         """Pass a message to an event view. Never raises."""

@@ -35,7 +35,7 @@ class Liveness(Inbox):
         latency: round-trip time of the last answered ping in seconds, or ``None``.
     """
 
-    __slots__ = ("_is_alive", "_ping_sent", "_pong_due", "latency")
+    __slots__ = ("_ping_sent", "_pong_due", "latency")
 
     def __init__(self, options: Options, hooks: Hooks) -> None:
         super().__init__(options, hooks)
@@ -43,8 +43,6 @@ class Liveness(Inbox):
         # Payload and time of the last ping, and the payload of a pong that is still to be sent.
         self._ping_sent: tuple[bytes, float] | None = None
         self._pong_due: bytes | None = None
-        # Whether the peer has shown a sign of life since the last keepalive ping.
-        self._is_alive = True
 
     def _drop(self, what: str, reason: str) -> None:
         raise NotImplementedError

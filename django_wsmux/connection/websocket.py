@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from greenlet import getcurrent
+
 from ..logs import quote
 from ..protocol.frames import (
     BINARY,
@@ -28,7 +30,8 @@ from .connection import Connection
 from .counters import count
 from .framing import PLAIN, V1
 from .habits import OF_SOCKETS, advise
-from .interfaces import CONNECTING, OPEN
+from .interfaces import CONNECTING, MARK, OPEN
+from .link import fast_receive, fast_send, messages
 from .liveness import next_payload
 from .message_queue import MessageQueue
 from .readable import Readiness
@@ -134,6 +137,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     # Receiving
 
+    @fast_receive
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """Wait for the next message.
 
@@ -157,7 +161,8 @@ class WebSocket(Connection, _GeventWebSocketNames):
             if self._state == OPEN:
                 if self.is_event_driven:
                     self._refuse_to_wait()
-                self.hooks.before_wait()
+                if hasattr(getcurrent(), MARK):
+                    self.hooks.before_wait()
                 if self._inbox or self._state != OPEN:
                     continue  # something arrived while this view could not be woken
                 news = self._transport.wait(timeout)
@@ -177,7 +182,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""
-        return iter(self.receive, None)
+        return messages(self)
 
     def receive_json(self, timeout: float | None = None) -> Any:
         """Wait for the next message and parse it as JSON.
@@ -254,6 +259,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     # Sending
 
+    @fast_send
     def send(
         self, message: str | bytes | bytearray | memoryview, binary: bool | None = None
     ) -> None:
@@ -299,6 +305,21 @@ class WebSocket(Connection, _GeventWebSocketNames):
             self._drain(self.options.max_unsent_bytes // 2)
         elif self._state != OPEN:
             self._require_open()  # lost meanwhile: the message was not sent
+
+    def _finish_send(self, message: str | bytes, opcode: int, sent: int) -> None:
+        """Finish a message that C has begun to send; wait as ``send()`` does.
+
+        Args:
+            message: the message.
+            opcode: its opcode.
+            sent: how many bytes of its frame are sent; negative if the connection is lost.
+        """
+        transport: Any = self._transport  # the one that has let C send
+        self._bytes_out += transport.finish_message(message, opcode, sent)
+        if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
+            self._drain(self.options.max_unsent_bytes // 2)
+        elif self._state != OPEN:
+            self._require_open()
 
     def _send_framed(self, message: str | bytes, kind: int) -> int:
         """Send a message with the negotiated framing; return the size of the frame."""

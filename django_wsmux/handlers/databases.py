@@ -28,12 +28,12 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from greenlet import getcurrent
 
+from ..connection.interfaces import MARK
 from ..logs import get_logger
 from ..server import patching
 
 __all__ = [
     "IDLE",
-    "MARK",
     "SharedConnections",
     "abandon_handshake",
     "begin_handshake",
@@ -57,9 +57,6 @@ MAX_AGE: Final = 1.0
 
 _PARTS: Final = ("client", "creation", "features", "introspection", "ops", "validation")
 
-#: Attribute of a greenlet that has connected; ``True`` if the connections are its own.
-MARK = "_django_wsmux_connected"
-
 #: Attribute of a greenlet whose connections are kept after its handshake.
 _SHARES = "_django_wsmux_shares"
 
@@ -69,6 +66,9 @@ class _SharedConnections:
     """Marks a greenlet that uses a test's connections, with the depth of their transactions."""
 
     depths: list[tuple[BaseDatabaseWrapper, int]]
+
+
+# The attribute MARK of a greenlet that has connected is True if the connections are its own.
 
 
 def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ from ..connection import registry, tracing
 from ..connection.connection import Connection
 from ..connection.counters import handled
 from ..connection.guard import notify
-from ..connection.interfaces import DefaultHooks
+from ..connection.interfaces import MARK, DefaultHooks
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
@@ -451,7 +451,7 @@ class DjangoHooks(DefaultHooks):
         context: Any = None
         try:
             try:
-                if getattr(current, databases.MARK, None) is True:
+                if getattr(current, MARK, None) is True:
                     databases.begin_message()
                 context = self.request_context.context(current)  # type: ignore[union-attr]
                 result = context.run(function, subject)
@@ -460,7 +460,7 @@ class DjangoHooks(DefaultHooks):
             except BaseException as error:
                 self.fail(websocket, error, context)
             handled(perf_counter() - started)
-            if getattr(current, databases.MARK, None) is True:
+            if getattr(current, MARK, None) is True:
                 databases.end_message()
             if self.session is not None and self.session.modified:
                 sessions.warn_of_change(self.session, self.request)

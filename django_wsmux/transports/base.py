@@ -134,8 +134,8 @@ class SocketTransport:
             # The peer is gone: reset, timed out, unreachable.
             self._close_fd()
             return
-        except Exception:
-            self._fail(self._websocket)
+        except Exception as error:
+            self._fail(self._websocket, error)
             return
         self._received(size, is_large)
 
@@ -151,13 +151,13 @@ class SocketTransport:
                 websocket.space_filled(size)
             else:
                 websocket.data_received(arrived, size)
-        except Exception:
-            self._fail(websocket)
+        except Exception as error:
+            self._fail(websocket, error)
 
-    def _fail(self, websocket: Connection) -> None:
+    def _fail(self, websocket: Connection, error: Exception) -> None:
         """Log an error of our own and drop the socket; the others are not affected."""
         count("internal_errors")
-        logger.exception("Bug in django_wsmux: %r is dropped", websocket)
+        logger.error("Bug in django_wsmux: %r is dropped", websocket, exc_info=error)
         self._close_fd()
 
     def _end_received(self) -> None:

@@ -1,11 +1,11 @@
-"""A connection on gevent's hub: a raw non-blocking socket and one persistent read watcher.
+"""A connection on gevent's hub: a raw non-blocking socket that the reactor watches.
 
 Bytes are read, parsed and answered in the hub itself, which switches to a greenlet only when there
 is a message for its view. Nothing waits in the hub, and no input from a peer raises an exception
 there.
 
-libev aborts the process if a descriptor is closed while a watcher is active on it. So only
-``_close_fd()`` closes descriptors, and it stops the watchers first.
+libev aborts the process if a descriptor is closed while a watcher is active on it, and the reactor
+would report it for ever. So only ``_close_fd()`` closes descriptors, and it stops watching first.
 """
 
 from __future__ import annotations
@@ -25,35 +25,22 @@ from gevent import monkey
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
-from ..connection import guard, hub_thread, registry
+from ..connection import guard, hub_thread, link, registry
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
 from ..connection.drain import CLOSE_GRACE, close_all_and_wait
-from ..connection.interfaces import Detached
+from ..connection.framing import PLAIN
+from ..connection.interfaces import MARK, Detached
 from ..connection.keepalive import RETRY, Keepalive
 from ..protocol.events import CannotMove
 from ..protocol.frames import FIN, head
+from . import reactor
 from .base import SocketTransport, arrived, end_stream
 from .handler_pool import HandlerPool, Job
 from .streams import Stream, TLSStream
 from .watchdog import Watchdog
 
-try:
-    from ..protocol._speedups import read_message, write_message
-
-    _is_fast = True
-except ImportError:  # not compiled
-    _is_fast = False
-
-try:
-    from ..protocol._speedups import keep_to_thread
-except ImportError:  # not compiled, or from an older version
-
-    def keep_to_thread() -> None:
-        """Do nothing: without our C, ``send_message()`` checks the thread."""
-
-
-__all__ = ["GeventTransport", "PlainTransport", "TLSTransport", "spread_pings", "transport_for"]
+__all__ = ["GeventTransport", "TLSTransport", "spread_pings", "transport_for"]
 
 # As hub.switch(), without a check for hooks that nothing here has (gevent 24.10 to 26.9).
 _switch: Final = greenlet.switch
@@ -148,6 +135,8 @@ def disown() -> None:
     """Give up the keepalive, pool and watchdog of the parent, in a forked child."""
     global _sweeper, _handlers, _watchdog
     hub_thread.forget()
+    link.forget()
+    reactor.disown()
     _sweeper.stop()
     _sweeper = _Sweeper()
     if _handlers is not None:
@@ -166,8 +155,9 @@ def spread_pings(websockets: Collection[Connection]) -> None:
 def _keep_to_thread() -> None:
     """Make sockets refuse all threads except this one."""
     get_ident = monkey.get_original("_thread", "get_ident")
-    hub_thread.adopt(get_ident, gevent.get_hub().loop.run_callback_threadsafe)
-    keep_to_thread()
+    hub = gevent.get_hub()
+    hub_thread.adopt(get_ident, hub.loop.run_callback_threadsafe)
+    link.adopt(hub, arrived, MARK, PLAIN)
 
 
 def _unregister(loop: Any, descriptor: int) -> None:
@@ -193,24 +183,23 @@ class GeventTransport(SocketTransport):
         "_drained",
         "_handlers",
         "_hub",
-        "_reader",
         "_stalled",
         "_timer",
-        "_waiter",
         "_writer",
     )
+
+    #: Whether frames are read and sent as they are, and so in C.
+    _is_plain = True
 
     def __init__(self, stream: Stream, websocket: Connection) -> None:
         self._hub = gevent.get_hub()
         self._handlers = handlers_for(websocket)
         super().__init__(stream, websocket)
-        self._reader = self._hub.loop.io(stream.fileno(), _READ)
         # Reports when the peer takes more of the queued bytes.
         self._writer: Any = None
         # Ends the connection if the peer does not take enough of them in time.
         self._stalled: Any = None
-        # The greenlet in wait(), and the event for the greenlets in drain().
-        self._waiter: Any = None
+        # The event for the greenlets in drain().
         self._drained: Event | None = None
         self._timer: Any = None
 
@@ -219,8 +208,16 @@ class GeventTransport(SocketTransport):
     def start(self) -> None:
         """Start reading."""
         if self._stream is not None:
-            self._reader.start(self._readable)
+            if self._is_plain:
+                self._websocket._descriptor = self._stream.fileno()
+            if not self.unsent:
+                self._allow_direct(True)
+            self.resume()
             _sweeper.watch(self._websocket)
+
+    def _allow_direct(self, is_allowed: bool) -> None:
+        """Let C send frames, while nothing is unsent."""
+        self._websocket._direct = self._websocket._descriptor if is_allowed else -1
 
     def sweep_in(self, seconds: float) -> None:
         """Make the keepalive check its connections in ``seconds`` at the latest."""
@@ -229,12 +226,18 @@ class GeventTransport(SocketTransport):
     def pause(self) -> None:
         """Stop reading, so that TCP pushes back on the peer."""
         if self._stream is not None:
-            self._reader.stop()
+            reactor.reactor().remove(self._websocket)
 
     def resume(self) -> None:
         """Resume reading."""
         if self._stream is not None:
-            self._reader.start(self._readable)
+            reactor.reactor().add(self._websocket, self._stream.fileno())
+
+    def _start_turn(self, message: str | bytes) -> None:
+        """Have an event view handle a message that has arrived alone."""
+        websocket = self._websocket
+        if not self._handlers.start(websocket.take_turn, message):
+            websocket.message_received(message)
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` in the hub after other sockets have had their turn.
@@ -253,12 +256,13 @@ class GeventTransport(SocketTransport):
         """Call ``callback`` in the hub; an error drops this socket and affects no other."""
         try:
             callback()
-        except Exception:
-            self._fail(self._websocket)
+        except Exception as error:
+            self._fail(self._websocket, error)
 
     # Writing
 
     def _start_writing(self) -> None:
+        self._allow_direct(False)
         if self._writer is None:
             assert self._stream is not None
             self._writer = self._hub.loop.io(self._stream.fileno(), _WRITE)
@@ -268,6 +272,7 @@ class GeventTransport(SocketTransport):
         self._writer.start(self._guarded, self._writable)
 
     def _stop_writing(self) -> None:
+        self._allow_direct(True)
         self._writer.stop()
         if self._stalled is not None:
             self._stalled.stop()
@@ -285,6 +290,16 @@ class GeventTransport(SocketTransport):
         hub_thread.require()
         return super().send_message(message, opcode)
 
+    def finish_message(self, message: str | bytes, opcode: int, sent: int) -> int:
+        """Write the rest of a message that C has begun to send; return the size of the frame."""
+        if sent < 0:
+            self._close_fd()
+            return 0
+        payload = message.encode() if isinstance(message, str) else message
+        start = head(FIN | opcode, len(payload))
+        self._enqueue_parts(start, payload, sent)
+        return len(start) + len(payload)
+
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""
         if self._drained is None:
@@ -298,42 +313,42 @@ class GeventTransport(SocketTransport):
 
     def wait(self, timeout: float | None) -> bool | str | bytes:
         """Wait for ``wake()`` or the next message; return False after ``timeout`` seconds."""
-        if self._waiter is not None:
-            raise RuntimeError(
-                f"another greenlet is already waiting for a message on {self._websocket}"
-            )
+        websocket = self._websocket
+        if websocket._waiter is not None:
+            raise RuntimeError(f"another greenlet is already waiting for a message on {websocket}")
         current = getcurrent()
         if current is self._hub:
             raise RuntimeError("receive() in a callback of the hub would block the whole process")
         timer = None
-        self._waiter = current
+        websocket._waiter = current
         try:
             if timeout is not None:
                 timer = self._hub.loop.timer(max(timeout, 0))
-                timer.start(self._switch, False)
+                timer.start(self._switch, websocket, False)
             news: bool | str | bytes = _switch(self._hub)
             return news
         finally:
-            self._waiter = None
+            websocket._waiter = None
             if timer is not None:
                 timer.stop()
                 timer.close()
 
     def wake(self) -> None:
         """Wake the greenlet that waits in ``wait()``, if any."""
-        waiter = self._waiter
-        if waiter is None:
+        websocket = self._websocket
+        if websocket is None or websocket._waiter is None:
             return
         if getcurrent() is self._hub:
-            self._waiter = None
-            waiter.switch(True)
+            self._switch(websocket, True)
         else:
             # Only the hub may switch to a greenlet: another greenlet would not be resumed.
-            self._hub.loop.run_callback(self._switch, True)
+            self._hub.loop.run_callback(self._switch, websocket, True)
 
-    def _switch(self, result: bool) -> None:
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
+    @staticmethod
+    def _switch(websocket: Connection, result: bool) -> None:
+        waiter = websocket._waiter
+        if waiter is not None:
+            websocket._waiter = None
             waiter.switch(result)
 
     def submit(self, job: Job) -> None:
@@ -360,19 +375,27 @@ class GeventTransport(SocketTransport):
         """Close the watchers, then the descriptor."""
         if self._stream is None:
             return
+        websocket = self._websocket
         self._close_watchers()
         stream, self._stream = self._stream, None
         end_stream(stream)
         self._queue, self.unsent = None, 0
         if self._drained is not None:
             self._drained.set()
-        # Break the reference cycle, so that both objects are freed without the garbage collector.
-        websocket, self._websocket = self._websocket, None
         _sweeper.keepalive.discard(websocket)
         websocket.connection_lost()
+        # Break the reference cycle, so that both objects are freed without the garbage collector.
+        self._websocket = None
 
     def _close_watchers(self) -> None:
-        for watcher in (self._reader, self._writer, self._timer, self._stalled):
+        """Stop watching the descriptor, before it is closed or passed on."""
+        websocket = self._websocket
+        reactor.reactor().remove(websocket)
+        websocket._descriptor = websocket._direct = -1
+        self._close_timers()
+
+    def _close_timers(self) -> None:
+        for watcher in (self._writer, self._timer, self._stalled):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
@@ -380,8 +403,10 @@ class GeventTransport(SocketTransport):
     def disown(self) -> None:
         """Give up the socket in a forked child; a greenlet that waits for it never continues."""
         if self._stream is not None:
-            self._close_watchers()
-        self._waiter = None
+            # The reactor has forgotten it: the parent goes on watching it.
+            self._close_timers()
+            self._websocket._waiter = None
+            self._websocket._descriptor = self._websocket._direct = -1
         super().disown()
 
     # Moving to another process
@@ -397,7 +422,7 @@ class GeventTransport(SocketTransport):
             raise CannotMove(
                 "it is closed" if stream is None else "it is encrypted here", is_final=True
             )
-        waiter = self._waiter
+        waiter = websocket._waiter
         if waiter is not None and not registry.loops.get(websocket):
             raise CannotMove("its view waits for a message")
         unread, pong, codec_state = websocket.detached()
@@ -407,7 +432,7 @@ class GeventTransport(SocketTransport):
         self._stream = self._queue = self._websocket = None
         self.unsent = 0
         self._note_progress()
-        self._waiter = None
+        websocket._waiter = None
         if waiter is not None:
             # Ends the view, which another process calls for the next message.
             self._hub.loop.run_callback(waiter.throw)
@@ -436,68 +461,6 @@ class GeventTransport(SocketTransport):
         return partial(gevent.spawn(function).kill, block=False)
 
 
-class PlainTransport(GeventTransport):
-    """The same for plain TCP, with our C extension: one call reads or writes a message."""
-
-    __slots__ = ("_descriptor",)
-
-    def __init__(self, stream: Stream, websocket: Connection) -> None:
-        super().__init__(stream, websocket)
-        self._descriptor = stream.fileno()
-
-    def _readable(self) -> None:
-        if self._stream is None:
-            return
-        largest = self._codec.max_single_frame
-        if largest < 0:
-            super()._readable()
-            return
-        try:
-            message, size = read_message(self._descriptor, arrived, largest)
-        except BlockingIOError:
-            return
-        except OSError:
-            # The peer is gone: reset, timed out, unreachable.
-            self._close_fd()
-            return
-        except Exception:
-            self._fail(self._websocket)
-            return
-        if message is None:
-            self._received(size, False)
-            return
-        websocket, waiter = self._websocket, self._waiter
-        try:
-            is_next = websocket.try_bypass_queue(size)
-            if is_next and waiter is not None:
-                self._waiter = None
-                waiter.switch(message)
-            elif not (
-                is_next
-                and websocket.is_event_driven
-                and self._handlers.start(websocket.take_turn, message)
-            ):
-                websocket.message_received(message)
-        except Exception:
-            self._fail(websocket)
-
-    def send_message(self, message: str | bytes, opcode: int) -> int:
-        """Write a message in one frame; return the size of the frame."""
-        if self.unsent or self._stream is None:
-            return super().send_message(message, opcode)
-        try:
-            size, sent = write_message(self._descriptor, message, opcode)
-        except OSError:
-            self._close_fd()
-            return 0
-        except RuntimeError:
-            raise RuntimeError(hub_thread.ADVICE) from None
-        if sent < size:
-            payload = message.encode() if isinstance(message, str) else message
-            self._enqueue_parts(head(FIN | opcode, len(payload)), payload, sent)
-        return size
-
-
 class TLSTransport(GeventTransport):
     """The same for TLS, where bytes may wait although the descriptor is not readable.
 
@@ -505,6 +468,8 @@ class TLSTransport(GeventTransport):
     """
 
     __slots__ = ()
+
+    _is_plain = False
 
     _stream: TLSStream | None
 
@@ -543,22 +508,15 @@ class TLSTransport(GeventTransport):
             self._writer.events = events
             self._writer.start(self._guarded, self._writable)
 
-    def _is_reading(self) -> bool:
-        # Exists in gevent 26.9, but not in its type stubs.
-        return bool(self._reader.active)  # type: ignore[attr-defined]
-
     def _readable(self) -> None:
         super()._readable()
         self._guarded(self._read_pending)
 
     def _read_pending(self) -> None:
-        while self._stream is not None and self._is_reading() and self._stream.pending:
+        while self._stream is not None and self._websocket._is_watched and self._stream.pending:
             super()._readable()
 
 
 def transport_for(stream: Stream, websocket: Connection) -> GeventTransport:
     """Return a transport of the right class for the stream."""
-    if isinstance(stream, TLSStream):
-        return TLSTransport(stream, websocket)
-    kind = PlainTransport if _is_fast else GeventTransport
-    return kind(stream, websocket)
+    return (TLSTransport if isinstance(stream, TLSStream) else GeventTransport)(stream, websocket)

@@ -275,8 +275,8 @@ class ThreadTransport(SocketTransport):
         """Call ``callback`` in the I/O thread; an error drops this socket and affects no other."""
         try:
             callback(*args)
-        except Exception:
-            self._fail(self._websocket)
+        except Exception as error:
+            self._fail(self._websocket, error)
 
     def _look_out(self) -> None:
         """Make the I/O thread watch the socket for the current events."""

@@ -1,42 +1,96 @@
-/* The module django_wsmux.connection._reactor.
+/* The module _reactor; _reactor.pyi documents it. */
 
-   Optional. Without a compiler, Python does the same; see connection/link.py.
-*/
+#include "link.h"
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+PyDoc_STRVAR(adopt_doc,
+"adopt(hub, buffer, mark, plain, /)\n--\n\n"
+"Serve the connections of this thread.");
 
-#include <greenlet/greenlet.h>
-
-/* Import greenlet's C interface. Whatever is wrong with it is an ImportError: link.py gives it as the
-   reason for the use of Python. */
-static int
-import_greenlet(void)
+static PyObject *
+adopt(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyGreenlet_Import();
-    if (_PyGreenlet_API != NULL) {
-        return 0;
+    PyObject *hub, *buffer, *mark, *plain;
+    if (!PyArg_ParseTuple(
+            args, "O!O!UO", &PyGreenlet_Type, &hub, &PyByteArray_Type, &buffer, &mark, &plain)) {
+        return NULL;
     }
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_Format(PyExc_ImportError, "greenlet's C interface cannot be used: %S", error);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(traceback);
-    return -1;
+    if (PyByteArray_GET_SIZE(buffer) == 0) {
+        PyErr_SetString(PyExc_ValueError, "adopt() needs a buffer to read into");
+        return NULL;
+    }
+    Py_XSETREF(process.hub, Py_NewRef(hub));
+    Py_XSETREF(process.buffer, Py_NewRef(buffer));
+    Py_INCREF(mark);
+    PyUnicode_InternInPlace(&mark);
+    Py_XSETREF(process.mark, mark);
+    Py_XSETREF(process.plain, Py_NewRef(plain));
+    process.thread = PyThread_get_thread_ident();
+    Py_RETURN_NONE;
 }
 
-static struct PyModuleDef module = {
+PyDoc_STRVAR(forget_doc,
+"forget(/)\n--\n\n"
+"Forget the thread of adopt(), in a forked child.");
+
+static PyObject *
+forget(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(process.hub);
+    process.thread = 0;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(readable_doc,
+"readable(link, /)\n--\n\n"
+"Read once from a connection, and pass on what arrives.");
+
+static PyObject *
+readable(PyObject *Py_UNUSED(module), PyObject *link)
+{
+    if (!is_link(link)) {
+        PyErr_SetString(PyExc_TypeError, "readable() takes a Link");
+        return NULL;
+    }
+    if (process.buffer == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "readable() before adopt()");
+        return NULL;
+    }
+    if (link_readable((Link *)link) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"adopt", adopt, METH_VARARGS, adopt_doc},
+    {"forget", forget, METH_NOARGS, forget_doc},
+    {"readable", readable, METH_O, readable_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "django_wsmux.connection._reactor",
-    .m_size = 0,
+    .m_doc = "The reactor in C: see connection/link.py.",
+    .m_size = -1, /* one hub for each process: no subinterpreters */
+    .m_methods = methods,
 };
 
 PyMODINIT_FUNC
 PyInit__reactor(void)
 {
-    if (import_greenlet() < 0) {
+    PyGreenlet_Import();
+    if (_PyGreenlet_API == NULL) {
         return NULL;
     }
-    return PyModule_Create(&module);
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL) {
+        return NULL;
+    }
+    if (add_link_type(module) < 0 || add_method_types(module) < 0
+        || add_reactor_type(module) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
 }

@@ -1,0 +1,83 @@
+/* What the files of the reactor share.
+
+   Rules of this extension:
+
+   - C handles what is common. For all else it calls the Python of the same object: only one place
+     decides what is an error.
+   - A call of Python may free any object, so C holds a reference to each object that it uses
+     afterwards, and looks again at what may have changed: a socket may be closed, and its
+     descriptor given to another one.
+   - Switching greenlets copies the C stack: nothing large lies on it.
+   - The GIL is kept. The sockets never block, and releasing and taking the GIL costs more than the
+     system call. */
+
+#ifndef DJANGO_WSMUX_LINK_H
+#define DJANGO_WSMUX_LINK_H
+
+#include "../../protocol/frames.h"
+
+#include <structmember.h>
+#include <greenlet/greenlet.h>
+
+/* States of a connection, as in interfaces.py. */
+enum { CONNECTING, OPEN, CLOSING, CLOSED };
+
+/* The base of a connection; link.py describes the members. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *codec, *hooks, *options, *transport, *framing;
+    PyObject *inbox, *held, *readiness, *waiter;
+    long long messages_in, bytes_in, messages_out, bytes_out;
+    int descriptor, direct, registered;
+    char state, is_alive, is_busy, is_event_driven, is_intercepting, is_paused, is_watched;
+} Link;
+
+extern PyTypeObject *LinkType;
+
+/* The process: what adopt() has set. */
+typedef struct {
+    PyObject *hub;       /* the greenlet of gevent's hub, or NULL */
+    PyObject *buffer;    /* a bytearray that all connections read into */
+    PyObject *mark;      /* name of the attribute of greenlets that must not wait without a hook */
+    PyObject *plain;     /* the framing of sockets that send messages as they are */
+    unsigned long thread; /* the thread of the hub */
+} Process;
+
+extern Process process;
+
+static inline int
+is_link(PyObject *object)
+{
+    return PyObject_TypeCheck(object, LinkType);
+}
+
+/* Whether Python's len(object) is not 0, for objects that may be missing. -1 with an exception. */
+static inline int
+has_items(PyObject *object)
+{
+    return object == NULL || object == Py_None ? 0 : PyObject_IsTrue(object);
+}
+
+/* Whether frames may be sent to the peer at once, as they are. */
+static inline int
+sends_directly(Link *link)
+{
+    return link->direct >= 0 && link->state == OPEN && link->framing == process.plain
+           && process.thread == PyThread_get_thread_ident();
+}
+
+int add_link_type(PyObject *module);
+int add_method_types(PyObject *module);
+int add_reactor_type(PyObject *module);
+
+/* Handles a connection that is readable. Returns -1 with an exception that must end the process. */
+int link_readable(Link *link);
+
+/* Passes an error in the handling of one connection to its transport. Returns -1 if the exception
+   must end the process. */
+int link_failed(Link *link, PyObject *transport);
+
+/* Switches to a greenlet with one value. Returns -1 with an exception. */
+int switch_to(PyObject *greenlet, PyObject *value);
+
+#endif
