@@ -113,6 +113,7 @@ TESTS = Path(__file__).parent
 
 #: Modules without a test module of their own, and the reason.
 WITHOUT_TESTS = {
+    "transports/reactor.py": "transports/test_gevent.py tests it",
     "admin.py": "monitoring/test_page.py tests its page",
     "backends/contract.py": "a test suite, which the tests of each backend run",
     "groups/results.py": "types only",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,32 @@ def test_broken_file(tmp_path: Path) -> None:
     is_compiled, words, why = found("", tmp_path)
     assert (is_compiled, words) == ("False", f"Python, since {why}")
     assert why.startswith("it cannot be loaded: ")
+
+
+#: All members, with values other than those of a new connection.
+MEMBERS = {
+    **dict.fromkeys(("codec", "hooks", "options", "_transport", "_framing", "_inbox"), "x"),
+    **dict.fromkeys(("_held", "_readiness", "_waiter"), "x"),
+    **dict.fromkeys(("_messages_in", "_bytes_in", "_messages_out", "_bytes_out"), 2**40),
+    **dict.fromkeys(("_descriptor", "_direct"), 7),
+    "_state": 1,
+    "_is_alive": False,
+    **dict.fromkeys(("_is_busy", "is_event_driven", "_is_intercepting"), True),
+    **dict.fromkeys(("_is_paused", "_is_watched"), True),
+}
+
+
+@pytest.mark.parametrize("kind", [link.Link, link._Link], ids=["in use", "Python"])
+def test_members(kind: type[Any]) -> None:
+    """All members have a default or must be set, and keep what they are set to."""
+    one = kind()
+    assert (one._state, one._direct, one._descriptor, one._is_alive) == (0, -1, -1, True)
+    assert one._inbox is one._held is one._readiness is one._waiter is None
+    assert one._messages_in == one._bytes_in == one._messages_out == one._bytes_out == 0
+    assert not any((one._is_busy, one.is_event_driven, one._is_paused, one._is_watched))
+    for name, value in MEMBERS.items():
+        setattr(one, name, value)
+        assert getattr(one, name) == value
+    assert set(link._Link.__slots__) == set(MEMBERS)
+    with pytest.raises(AttributeError):
+        one.other = 1

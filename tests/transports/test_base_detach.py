@@ -212,8 +212,10 @@ def watched(fd):
     # The reactor's epoll, and that of gevent's loop.
     found = []
     for number in os.listdir("/proc/self/fdinfo"):
+        lines = []
         with suppress(FileNotFoundError), open(f"/proc/self/fdinfo/{number}") as info:
-            found += [line for line in info if line.startswith("tfd:") and int(line.split()[1]) == fd]
+            lines = [line.split() for line in info if line.startswith("tfd:")]
+        found += [line for line in lines if int(line[1]) == fd]
     return found
 
 websocket = served()

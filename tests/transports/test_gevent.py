@@ -52,6 +52,11 @@ def run(program: str) -> None:
 def test_message_before_the_wait() -> None:
     """A message that arrives while database connections are released is not missed."""
     run("""
+from greenlet import getcurrent
+from django_wsmux.connection.interfaces import MARK
+
+setattr(getcurrent(), MARK, True)
+
 def come():
     peer.sendall(frame(0x81, b"hello"))
     gevent.sleep(0.01)
@@ -64,6 +69,11 @@ assert websocket.receive(1) == "hello"
 def test_close_before_the_wait() -> None:
     """A view does not wait for a socket that closes meanwhile."""
     run("""
+from greenlet import getcurrent
+from django_wsmux.connection.interfaces import MARK
+
+setattr(getcurrent(), MARK, True)
+
 def leave():
     peer.close()
     gevent.sleep(0.01)
@@ -167,7 +177,7 @@ told = []
 websocket, peer = opened(disconnect=lambda websocket: told.append(websocket.close_code))
 websocket.serve()
 peer.close()
-websocket._transport._reader.stop()  # the loss has not been noticed yet
+websocket._transport.pause()  # the loss has not been noticed yet
 websocket.close_from_group(4000, "")
 gevent.sleep(0.01)
 assert told == [1006], told

@@ -299,8 +299,7 @@ link_readable(Link *link)
 int
 add_link_type(PyObject *module)
 {
-    PyGreenlet_Import(); /* for this file */
-    if (_PyGreenlet_API == NULL) {
+    if (import_greenlet() < 0) {
         return -1;
     }
     const struct {

@@ -66,6 +66,24 @@ sends_directly(Link *link)
            && process.thread == PyThread_get_thread_ident();
 }
 
+/* Imports greenlet's C interface for one file. Whatever is wrong with it is an ImportError: link.py
+   gives it as the reason for the use of Python. */
+static inline int
+import_greenlet(void)
+{
+    PyGreenlet_Import();
+    if (_PyGreenlet_API != NULL) {
+        return 0;
+    }
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_Format(PyExc_ImportError, "greenlet's C interface cannot be used: %S", error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return -1;
+}
+
 int add_link_type(PyObject *module);
 int add_method_types(PyObject *module);
 int add_reactor_type(PyObject *module);

@@ -319,8 +319,7 @@ static PyType_Spec messages_spec = {
 int
 add_method_types(PyObject *module)
 {
-    PyGreenlet_Import(); /* for this file */
-    if (_PyGreenlet_API == NULL) {
+    if (import_greenlet() < 0) {
         return -1;
     }
     PyType_Spec *specs[] = {&new_receive_spec, &new_send_spec, &messages_spec};

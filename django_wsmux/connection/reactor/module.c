@@ -79,8 +79,7 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__reactor(void)
 {
-    PyGreenlet_Import();
-    if (_PyGreenlet_API == NULL) {
+    if (import_greenlet() < 0) {
         return NULL;
     }
     PyObject *module = PyModule_Create(&definition);
