@@ -46,10 +46,10 @@ class Build(build_ext):
             if ext is reactor:
                 ext.include_dirs.append(directory_of_greenlet())
             super().build_extension(ext)
-        except Exception as error:
+        except Exception:
             self.warn(
-                f"{ext.name} IS NOT COMPILED: {error}. Python code replaces it, which takes more "
-                f"CPU time. Install a C compiler and Python's headers, and build again."
+                f"{ext.name} IS NOT COMPILED. Python code replaces it, which takes more CPU time. "
+                "Install a C compiler and Python's headers, and build again. The reason:"
             )
             raise
 
