@@ -22,7 +22,9 @@ __all__ = [
     "PostgresServer",
     "Proxy",
     "RedisServer",
+    "fail_over",
     "find_postgres",
+    "move_slot",
     "postgres_environment",
     "proxy_to",
     "redis_cluster",
@@ -76,7 +78,8 @@ class RedisServer:
         """Start a server that can join a cluster."""
         # The default port of the cluster bus, 10,000 higher, may be out of range.
         options = f"--cluster-enabled yes --cluster-port {unused_port()}"
-        return cls(directory, *options.split())
+        # By default, a server that is silent for 15 seconds counts as dead.
+        return cls(directory, *options.split(), "--cluster-node-timeout", "120000")
 
     @property
     def url(self) -> str:
@@ -138,23 +141,45 @@ def redis_cluster(directory: Path) -> Iterator[list[RedisServer]]:
         server.stop()
 
 
+def move_slot(slot: str, source: RedisServer, target: RedisServer, *others: RedisServer) -> None:
+    """Move a slot of a cluster with its keys, as Redis's manual describes.
+
+    The target must import the slot first: only then is its claim newer than the source's. Otherwise
+    the source's next ping takes the slot back from it.
+    """
+    names = [server.ask("CLUSTER", "MYID").strip() for server in (source, target)]
+    assert "OK" in target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+    assert "OK" in source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+    if keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100").split():
+        where = ("127.0.0.1", str(target.port), "", "0", "60000")
+        assert "OK" in source.ask("MIGRATE", *where, "KEYS", *keys)
+    for server in (target, source, *others):
+        assert "OK" in server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+
+
 @contextmanager
-def redis_sentinel(directory: Path) -> Iterator[tuple[RedisServer, RedisServer, int]]:
-    """Run a master and its replica during the block; yield them and the port of their Sentinel."""
+def redis_sentinel(directory: Path) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+    """Run a master, its replica and their Sentinel during the block; yield the three."""
     master = RedisServer(directory)
     replica = RedisServer(directory, "--replicaof", "127.0.0.1", str(master.port))
     wait_until_said(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
     settings = directory / "sentinel.conf"
     settings.write_text(
         f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds mymaster 500\n"
+        "sentinel down-after-milliseconds mymaster 120000\n"
         "sentinel failover-timeout mymaster 2000\n"
     )
     sentinel = RedisServer(directory, config=settings)
     wait_until_said(lambda: str(replica.port) in sentinel.ask("SENTINEL", "REPLICAS", "mymaster"))
-    yield master, replica, sentinel.port
+    yield master, replica, sentinel
     for server in (sentinel, replica, master):
         server.stop()
+
+
+def fail_over(master: RedisServer, sentinel: RedisServer) -> None:
+    """Kill a master; its Sentinel, which is patient before, has half a second to notice it."""
+    master.kill()
+    assert "OK" in sentinel.ask("SENTINEL", "SET", "mymaster", "down-after-milliseconds", "500")
 
 
 def find_postgres() -> Path | None:

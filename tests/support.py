@@ -63,9 +63,13 @@ WORKERS = {
     "gevent": "gevent",
 }
 
+#: The arbiter kills a worker that is silent for longer; one may be that boots on a busy machine.
 #: Without a control socket, which servers of concurrent tests would share; gunicorn before 25.1 has
 #: neither the socket nor the option.
-GUNICORN_OPTIONS = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
+GUNICORN_OPTIONS = (
+    "--timeout=120",
+    *(("--no-control-socket",) if "control_socket_disable" in Config().settings else ()),
+)
 
 #: For ``connect()``: the servers are on this machine, and may be slow. websockets before 15
 #: supports neither proxies nor ``ping_timeout``.

@@ -294,7 +294,7 @@ class BackendContract:
         assert len(asker.ask("room", b"who?")) == 2
         two.kill()
         for _ in range(2):
-            assert asker.ask("room", b"who?", 2.0) == [f"{one.process.pid}:who?".encode()]
+            assert asker.ask("room", b"who?") == [f"{one.process.pid}:who?".encode()]
 
     def test_ask_one_that_is_stuck(self, peer: MakePeer) -> None:
         """A process that does not answer costs only the timeout; its late answer is ignored."""
@@ -375,7 +375,7 @@ class BackendContract:
         for index, other in ((0, 1), (1, 0)):
             peers[index].end()
             found: list[int] = []
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(found) < count and time.monotonic() < deadline:
                 found += numbers(peers[index].received(1, 1.0), f"{other}")
             assert found == list(range(count))

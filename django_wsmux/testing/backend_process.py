@@ -23,7 +23,7 @@ from .forking import become_fork, fork_of
 __all__ = ["Peer", "PeerError"]
 
 #: Seconds after which an expected event counts as missing.
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 
 
 class PeerError(Exception):
@@ -129,7 +129,7 @@ class Peer:
         gaps: list[dict[str, Any]] = self.call("gaps", count, timeout)
         return gaps
 
-    def ask(self, channel: str, question: bytes, timeout: float = 5.0) -> list[bytes]:
+    def ask(self, channel: str, question: bytes, timeout: float = TIMEOUT) -> list[bytes]:
         """Ask the other processes; return their sorted answers."""
         answers = self.call("ask", channel, b64encode(question).decode(), timeout)
         return sorted(b64decode(answer) for answer in answers)

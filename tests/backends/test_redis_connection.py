@@ -12,7 +12,15 @@ import pytest
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer, make_peers
 from tests.conftest import need
-from tests.services import RedisServer, redis_cluster, redis_sentinel, wait_until_said
+from tests.services import (
+    RedisServer,
+    fail_over,
+    move_slot,
+    redis_cluster,
+    redis_sentinel,
+    wait_until_said,
+)
+from tests.support import TIMEOUT
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +65,8 @@ class TestCluster(BackendContract):
         }
         slot = cluster[0].ask("CLUSTER", "KEYSLOT", name).strip()
         owner = next(server for server in cluster if name in server.ask("PUBSUB", "SHARDCHANNELS"))
-        target = next(server for server in cluster if server is not owner)
-        identity = target.ask("CLUSTER", "MYID").strip()
-        for server in (target, *(other for other in cluster if other is not target)):
-            assert "OK" in server.ask("CLUSTER", "SETSLOT", slot, "NODE", identity)
+        target, other = (server for server in cluster if server is not owner)
+        move_slot(slot, owner, target, other)
         assert len(listener.gaps(1)) == 1
         sender.publish("room", b"after")
         assert listener.received(1) == [("room", b"after")]
@@ -70,22 +76,22 @@ class TestSentinel:
     """The master that a Sentinel names."""
 
     @pytest.fixture
-    def servers(self, tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, int]]:
-        """A master, its replica, and the port of a Sentinel that watches them."""
+    def servers(self, tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+        """A master, its replica, and the Sentinel that watches them."""
         need("redis-server")
         with redis_sentinel(tmp_path) as servers:
             yield servers
 
-    def test_failover(self, servers: tuple[RedisServer, RedisServer, int]) -> None:
+    def test_failover(self, servers: tuple[RedisServer, RedisServer, RedisServer]) -> None:
         """Listeners and publishers follow to the new master; the gap is reported."""
-        master, replica, port = servers
-        url = f"redis+sentinel://127.0.0.1:{port}/mymaster/0?timeout=1"
+        master, replica, sentinel = servers
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster/0?timeout=1"
         with make_peers(url, {}, gevent=True) as peer:
             listener, sender = peer("room"), peer()
             sender.publish("room", b"before")
             assert listener.received(1) == [("room", b"before")]
-            master.kill()
-            assert len(listener.gaps(1, 60.0)) == 1
+            fail_over(master, sentinel)
+            assert len(listener.gaps(1, 2 * TIMEOUT)) == 1
             wait_until_said(lambda: "role:master" in replica.ask("INFO", "replication"))
             wait_until_said(lambda: sender.call("try_to_publish_this", "room", "AAAA"))
             assert listener.received(1) == [("room", b"\0\0\0")]

@@ -74,8 +74,8 @@ def test_workers(
     expected = {speaker: ["last"], other: ["hello", "last"]}
     ask_both(server, "/", lambda found: {pid: sorted(found[pid]) for pid in found} == expected)
     os.kill(speaker, signal.SIGKILL)
-    assert outside.ask("room", b"who?") == [str(other).encode()]
     server.wait_for_log("Booting worker with pid: \\d+(?s:.*Booting worker.*){2}")
+    assert outside.ask("room", b"who?") == [str(other).encode()]
     workers = ask_both(server, "/start", lambda found: True)
     assert speaker not in workers
     assert {int(answer) for answer in outside.ask("room", b"who?")} == workers

@@ -270,7 +270,8 @@ def test_cache_away(tmp_path: Path, start_server: StartServer, effects: Effects,
         assert codes(websocket, f"{ref}-2") == ["unavailable"]
     assert len(effects.pids) == 1
     server.wait_for_log("the cache of requests that run once failed: 'ConnectionError: ")
-    assert json.loads(server.get("/metrics/"))["once_failed"] == 2
+    # A sign of life, every four seconds, may have failed too.
+    assert json.loads(server.get("/metrics/"))["once_failed"] >= 2
 
 
 def ask_through(port: int, messages: dict[str, str], cut: Callable[[], object]) -> dict[str, Any]:

@@ -98,8 +98,6 @@ def shape(value: Any) -> Any:
     return kind, hex(value) if kind is int else repr(value)
 
 
-# Hypothesis means random numbers that a thread of another library draws meanwhile.
-@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @settings(max_examples=150, deadline=None)
 @given(VALUES)
 @example({"$set": 1})

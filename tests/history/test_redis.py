@@ -21,7 +21,14 @@ from django_wsmux.history.redis import RedisStore
 from django_wsmux.history.store import IDLE_SECONDS, Keep, Store, Stream
 from django_wsmux.protocol.positions import moment_of
 from tests.conftest import need
-from tests.services import RedisServer, redis_cluster, redis_sentinel, wait_until_said
+from tests.services import (
+    RedisServer,
+    fail_over,
+    move_slot,
+    redis_cluster,
+    redis_sentinel,
+    wait_until_said,
+)
 
 from .contract import SharedStoreContract, bodies, everything, fill, offsets, stream
 
@@ -217,16 +224,8 @@ class TestCluster(RedisStoreContract):
             for name in server.ask("KEYS", f"*{self._namespace}:*:history:row:room.1").split()
         )
         slot = source.ask("CLUSTER", "KEYSLOT", row).strip()
-        target = next(server for server in self._servers if server is not source)
-        names = [server.ask("CLUSTER", "MYID").strip() for server in (source, target)]
-        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
-        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-        keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100").split()
-        assert "OK" in source.ask(
-            "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys
-        )
-        for server in (target, *self._servers):
-            assert "OK" in server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+        target, other = (server for server in self._servers if server is not source)
+        move_slot(slot, source, target, other)
         reading = store.read(stream())
         assert (reading.epoch, reading.store != old.store) == ("", True)
         fill(store, stream(), 2)
@@ -385,11 +384,11 @@ class TestFaults:
     def test_sentinel(self, make: MakeStore, tmp_path: Path) -> None:
         """The store follows a Sentinel to the new master, where the group begins a new epoch."""
         need("redis-server")
-        with redis_sentinel(tmp_path) as (master, _, port):
-            store = make(f"redis+sentinel://127.0.0.1:{port}/mymaster/0?timeout=1")
+        with redis_sentinel(tmp_path) as (master, _, sentinel):
+            store = make(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster/0?timeout=1")
             fill(store, stream(), 3)
             old = store.read(stream())
-            master.kill()
+            fail_over(master, sentinel)
 
             def is_back() -> bool:
                 with contextlib.suppress(BackendUnavailable):

@@ -91,7 +91,8 @@ def test_reload(
     for _ in range(2):
         server.signal(signal.SIGHUP)
         new = replaced(server, old)
-        assert peers.workers() == new
+        # If one of them was ready long before the other, it has them all.
+        assert peers.workers() <= new
         old = new
     assert len(re.findall(r"Handed over \d+ sockets in .*; 0 stay\n", server.log)) >= 2
 
