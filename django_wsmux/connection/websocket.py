@@ -316,6 +316,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
         """
         transport: Any = self._transport  # the one that has let C send
         self._bytes_out += transport.finish_message(message, opcode, sent)
+        self._messages_out += 1
         if transport.unsent and transport.unsent > self.options.max_unsent_bytes:
             self._drain(self.options.max_unsent_bytes // 2)
         elif self._state != OPEN:

@@ -182,11 +182,12 @@ write_head(char *head, int opcode, Py_ssize_t length)
 }
 
 /* Results of reading and sending besides a number of bytes. */
-enum { NOTHING_YET = -1, LOST = -2, RAISED = -3 };
+enum { NOTHING_YET = -1, LOST = -2 };
 
-/* Sends once. Returns how many bytes were sent, possibly none; LOST; or RAISED, with an exception
-   of a signal handler. */
-static inline Py_ssize_t
+/* Sends once. Returns how many bytes were sent, possibly none; or LOST.
+
+   Not inline: the frame must not lie on the stack of a function that switches greenlets. */
+__attribute__((noinline, unused)) static Py_ssize_t
 send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_t *size)
 {
     char frame[LONGEST_HEAD + JOINED];
@@ -200,26 +201,18 @@ send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_
     if (length <= JOINED) {
         memcpy(frame + head, payload, length);
     }
-    for (;;) {
+    do {
         if (length <= JOINED) {
             taken = send(fd, frame, *size, MSG_DONTWAIT | MSG_NOSIGNAL);
         }
         else {
             taken = sendmsg(fd, &both, MSG_DONTWAIT | MSG_NOSIGNAL);
         }
-        if (taken >= 0) {
-            return taken;
-        }
-        if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            return 0;
-        }
-        if (errno != EINTR) {
-            return LOST;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return RAISED;
-        }
+    } while (taken < 0 && errno == EINTR);
+    if (taken >= 0) {
+        return taken;
     }
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : LOST;
 }
 
 #endif

@@ -265,14 +265,16 @@ class SocketTransport:
         queue.taken += sent
         if queue.goal is not None and self.unsent <= queue.goal:
             queue.goal = None
+        if is_all:
+            self._queue = None
+            self._stop_writing()
+        elif queue.goal is None:
+            self._expect_progress()
+        # May write more, or lose the connection.
         self._websocket.progressed()
         self._note_progress()
-        if not is_all:
-            if queue.goal is None:
-                self._expect_progress()
+        if self._stream is None or self.unsent:
             return
-        self._queue = None
-        self._stop_writing()
         if self._is_closing:
             self._discard_arrived()
             self._half_close()

@@ -292,12 +292,12 @@ class GeventTransport(SocketTransport):
 
     def finish_message(self, message: str | bytes, opcode: int, sent: int) -> int:
         """Write the rest of a message that C has begun to send; return the size of the frame."""
-        if sent < 0:
-            self._close_fd()
-            return 0
         payload = message.encode() if isinstance(message, str) else message
         start = head(FIN | opcode, len(payload))
-        self._enqueue_parts(start, payload, sent)
+        if sent < 0:
+            self._close_fd()
+        else:
+            self._enqueue_parts(start, payload, sent)
         return len(start) + len(payload)
 
     def drain(self, limit: int) -> None:

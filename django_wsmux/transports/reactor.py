@@ -10,18 +10,16 @@ then: ``remove()`` a connection before its descriptor is closed or passed on.
 
 from __future__ import annotations
 
+import contextlib
 import select
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent import monkey
 
 from ..connection.link import Link, is_compiled, readable
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Reactor", "disown", "reactor"]
 
@@ -57,6 +55,8 @@ class _EpollReactor:
         """Watch a connection; does nothing if it is watched."""
         if link._is_watched:
             return
+        if descriptor in self._links:
+            raise ValueError(f"descriptor {descriptor} was closed before it was removed")
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP)
         self._links[descriptor] = link
         self._descriptors[link] = descriptor
@@ -69,7 +69,8 @@ class _EpollReactor:
             return
         link._is_watched = False
         del self._links[descriptor]
-        if not self._epoll.closed:
+        # It fails only if the descriptor was closed, which has removed it.
+        with contextlib.suppress(OSError):
             self._epoll.unregister(descriptor)
 
     def disown(self) -> None:
@@ -90,8 +91,9 @@ class _EpollReactor:
             return
         found = self._epoll.poll(0, _BATCH)
         # Found by descriptor before any is handled, since that may give descriptors to others.
-        for link in [self._links[descriptor] for descriptor, _ in found]:
-            if link._is_watched:
+        links = [self._links.get(descriptor) for descriptor, _ in found]
+        for link in links:
+            if link is not None and link._is_watched:
                 readable(link)
 
 

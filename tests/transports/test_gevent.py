@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from tests.support import ROOT
+from tests.implementations import run_in_each
 
 #: A patched process with hooks that do nothing; ``opened()`` returns a socket and its peer.
 PREPARED = """
@@ -40,13 +37,8 @@ def opened(**hooks):
 
 
 def run(program: str) -> None:
-    """Run a program in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", PREPARED + program]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
+    """Run a program with each implementation of the reactor."""
+    run_in_each(PREPARED + program)
 
 
 def test_message_before_the_wait() -> None:
@@ -80,6 +72,68 @@ def leave():
 
 websocket, peer = opened(before_wait=leave)
 assert websocket.receive(1) is None
+""")
+
+
+def test_message_after_the_wait() -> None:
+    """A message that arrives while the view computes is queued, however the view has waited."""
+    run("""
+seen = []
+
+def view():
+    for timeout in (0.001, None, 60, None):
+        try:
+            seen.append(websocket.receive(timeout))
+        except TimeoutError:
+            seen.append(timeout)
+        computing.set()
+        go_on.wait()
+        go_on.clear()
+
+websocket, peer = opened()
+computing, go_on = event.Event(), event.Event()
+gevent.spawn(view)
+for text in b"first", b"second", b"third":
+    computing.wait()
+    computing.clear()
+    peer.sendall(frame(0x81, text))
+    while not websocket.unread:
+        gevent.sleep(0.001)
+    assert websocket._waiter is None
+    go_on.set()
+computing.wait()
+assert seen == [0.001, "first", "second", "third"], seen
+""")
+
+
+def test_replay_to_a_slow_peer() -> None:
+    """What a replay sends while the queue becomes empty is sent as a whole."""
+    run("""
+import dataclasses
+import random
+from django_wsmux.protocol.frames import encode
+from django_wsmux.protocol.prepared import PreparedMessage
+
+for seed in range(20):
+    chance = random.Random(seed)
+    websocket, peer = opened()
+    limit = chance.choice((20_000, 60_000, 200_000))
+    websocket.options = dataclasses.replace(websocket.options, max_unsent_bytes=limit)
+    buffer = chance.choice((4_608, 9_000, 20_000))
+    websocket._transport._stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    websocket.hold()
+    own = bytes(chance.randrange(1_000, 15_000))
+    websocket.send(own)
+    payloads = [b"%04d" % i * chance.randrange(1, 2_500) for i in range(60)]
+    websocket.replay([PreparedMessage(2, each) for each in payloads], lambda message: False)
+    websocket.release()
+    expected = b"".join(encode(2, each) for each in (own, *payloads))
+    arrived = bytearray()
+    peer.settimeout(30)
+    while len(arrived) < len(expected):
+        arrived += peer.recv(chance.randrange(1, 9_000))
+    assert arrived == expected
+    peer.close()
 """)
 
 
@@ -225,3 +279,19 @@ with gevent.Timeout(30):
 peer.close()
 websocket._transport.abort()
 """)
+
+
+def test_implementations() -> None:
+    """The programs of these tests run with the implementation that they ask for."""
+    for name, kind in {
+        "C": "django_wsmux.connection._reactor.Reactor",
+        "Python": "django_wsmux.transports.reactor._EpollReactor",
+        "watchers": "django_wsmux.transports.reactor._Watchers",
+    }.items():
+        program = PREPARED + (
+            "websocket, peer = opened()\n"
+            "used = transport.reactor.reactor()\n"
+            "kind = type(getattr(used, '_reactor', used))\n"
+            f"assert f'{{kind.__module__}}.{{kind.__qualname__}}' == {kind!r}, kind\n"
+        )
+        run_in_each(program, (name,))

@@ -164,28 +164,20 @@ done(PyObject *result)
 }
 
 /* Reads once into the buffer of the process. Returns the size, 0 at the end of the stream;
-   NOTHING_YET; LOST; or RAISED, with an exception of a signal handler. */
+   NOTHING_YET; or LOST. */
 static Py_ssize_t
 read_bytes(int descriptor)
 {
-    for (;;) {
-        /* Looked at again each time: a signal handler may have changed it. */
-        Py_ssize_t size = recv(
+    Py_ssize_t size;
+    do {
+        size = recv(
             descriptor, PyByteArray_AS_STRING(process.buffer),
             PyByteArray_GET_SIZE(process.buffer), MSG_DONTWAIT);
-        if (size >= 0) {
-            return size;
-        }
-        if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            return NOTHING_YET;
-        }
-        if (errno != EINTR) {
-            return LOST;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return RAISED;
-        }
+    } while (size < 0 && errno == EINTR);
+    if (size >= 0) {
+        return size;
     }
+    return errno == EAGAIN || errno == EWOULDBLOCK ? NOTHING_YET : LOST;
 }
 
 /* Returns the message if the bytes in the buffer are exactly one in one plain frame. Returns NULL
@@ -219,7 +211,7 @@ pass_on(Link *link, PyObject *transport, PyObject *message)
         if (is_queued < 0) {
             return -1;
         }
-        if (!is_queued && link->waiter != NULL) {
+        if (!is_queued && has_waiter(link)) {
             PyObject *waiter = link->waiter;
             link->waiter = NULL;
             int result = switch_to(waiter, message);
@@ -243,9 +235,6 @@ read_directly(Link *link, PyObject *transport, Py_ssize_t limit)
     }
     if (size == LOST) {
         return done(PyObject_CallMethodNoArgs(transport, name_close_fd));
-    }
-    if (size == RAISED) {
-        return -1;
     }
     PyObject *message = single_message(size, limit);
     if (message == NULL) {
@@ -275,10 +264,12 @@ link_readable(Link *link)
     }
     int result;
     Py_ssize_t limit = -1;
-    if (link->descriptor >= 0) {
-        PyObject *number = PyObject_GetAttr(link->codec, name_max_single_frame);
+    if (link->descriptor >= 0 && link->codec != NULL && process.buffer != NULL) {
+        PyObject *codec = Py_NewRef(link->codec);
+        PyObject *number = PyObject_GetAttr(codec, name_max_single_frame);
         limit = number == NULL ? -1 : PyNumber_AsSsize_t(number, NULL);
         Py_XDECREF(number);
+        Py_DECREF(codec);
     }
     if (PyErr_Occurred()) {
         result = -1;

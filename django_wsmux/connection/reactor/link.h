@@ -58,6 +58,12 @@ has_items(PyObject *object)
     return object == NULL || object == Py_None ? 0 : PyObject_IsTrue(object);
 }
 
+static inline int
+has_waiter(Link *link)
+{
+    return link->waiter != NULL && link->waiter != Py_None;
+}
+
 /* Whether frames may be sent to the peer at once, as they are. */
 static inline int
 sends_directly(Link *link)

@@ -113,7 +113,7 @@ static PyObject *
 wait_for_message(Link *link)
 {
     if (link->state != OPEN || link->is_event_driven || link->is_paused || !link->is_watched
-        || link->waiter != NULL || process.hub == NULL
+        || has_waiter(link) || process.hub == NULL
         || process.thread != PyThread_get_thread_ident()) {
         return NULL;
     }
@@ -129,7 +129,7 @@ wait_for_message(Link *link)
         Py_DECREF(current);
         return NULL;
     }
-    link->waiter = (PyObject *)current;
+    Py_XSETREF(link->waiter, (PyObject *)current);
     PyObject *message = PyGreenlet_Switch((PyGreenlet *)process.hub, NULL, NULL);
     Py_CLEAR(link->waiter);
     if (message == Py_True) {
@@ -200,11 +200,8 @@ send_directly(Link *link, PyObject *message)
     }
     Py_ssize_t sent = send_frame(link->direct, opcode, payload, length, &size);
     Py_XDECREF(encoded);
-    if (sent == RAISED) {
-        return -1;
-    }
-    link->messages_out++;
     if (sent == size) {
+        link->messages_out++;
         link->bytes_out += size;
         return 1;
     }
@@ -246,6 +243,8 @@ typedef struct {
     PyObject *link, *receive;
 } Messages;
 
+static PyTypeObject *ReceiveType;
+
 static PyObject *
 new_messages(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
@@ -256,6 +255,12 @@ new_messages(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     PyObject *receive = PyObject_GetAttrString(link, "receive");
     if (receive == NULL) {
         return NULL;
+    }
+    if (!PyMethod_Check(receive) || !Py_IS_TYPE(PyMethod_GET_FUNCTION(receive), ReceiveType)) {
+        /* A derived class or an agent has replaced the method: call that one. */
+        PyObject *iterator = PyCallIter_New(receive, Py_None);
+        Py_DECREF(receive);
+        return iterator;
     }
     Messages *self = (Messages *)type->tp_alloc(type, 0);
     if (self == NULL) {
@@ -322,7 +327,11 @@ add_method_types(PyObject *module)
     if (import_greenlet() < 0) {
         return -1;
     }
-    PyType_Spec *specs[] = {&new_receive_spec, &new_send_spec, &messages_spec};
+    ReceiveType = (PyTypeObject *)PyType_FromModuleAndSpec(module, &new_receive_spec, NULL);
+    if (ReceiveType == NULL || PyModule_AddType(module, ReceiveType) < 0) {
+        return -1;
+    }
+    PyType_Spec *specs[] = {&new_send_spec, &messages_spec};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(specs); i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {

@@ -51,10 +51,6 @@ readable(PyObject *Py_UNUSED(module), PyObject *link)
         PyErr_SetString(PyExc_TypeError, "readable() takes a Link");
         return NULL;
     }
-    if (process.buffer == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "readable() before adopt()");
-        return NULL;
-    }
     if (link_readable((Link *)link) < 0) {
         return NULL;
     }
@@ -68,28 +64,41 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Types, names and the hub are those of the process. So only one module can exist, in the main
+   interpreter; where others load it (mod_wsgi has subinterpreters), link.py uses Python. */
+static int
+fill(PyObject *module)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "this is a subinterpreter");
+        return -1;
+    }
+    if (LinkType != NULL) {
+        PyErr_SetString(PyExc_ImportError, "this process has loaded it before");
+        return -1;
+    }
+    if (import_greenlet() < 0 || add_link_type(module) < 0 || add_method_types(module) < 0) {
+        return -1;
+    }
+    return add_reactor_type(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
+    {0, NULL},
+};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "django_wsmux.connection._reactor",
     .m_doc = "The reactor in C: see connection/link.py.",
-    .m_size = -1, /* one hub for each process: no subinterpreters */
+    .m_size = 0,
     .m_methods = methods,
+    .m_slots = slots,
 };
 
 PyMODINIT_FUNC
 PyInit__reactor(void)
 {
-    if (import_greenlet() < 0) {
-        return NULL;
-    }
-    PyObject *module = PyModule_Create(&definition);
-    if (module == NULL) {
-        return NULL;
-    }
-    if (add_link_type(module) < 0 || add_method_types(module) < 0
-        || add_reactor_type(module) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
-    return module;
+    return PyModuleDef_Init(&definition);
 }

@@ -25,7 +25,7 @@ typedef struct {
     int is_running;
     uint32_t number;
     Registration *registrations; /* by descriptor */
-    int size;
+    Py_ssize_t size;
     struct epoll_event events[BATCH];
     Link *batch[BATCH];
 } Reactor;
@@ -49,17 +49,16 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     return (PyObject *)self;
 }
 
-/* Forgets a connection. Returns it, with its reference, or NULL. */
+/* Forgets the connection of a descriptor. Returns it, with its reference, or NULL. */
 static Link *
-take_out(Reactor *self, Link *link)
+take_out(Reactor *self, Py_ssize_t descriptor)
 {
-    int descriptor = link->registered;
-    if (!link->is_watched || descriptor < 0 || descriptor >= self->size
-        || self->registrations[descriptor].link != link) {
-        return NULL;
-    }
+    Link *link = self->registrations[descriptor].link;
     self->registrations[descriptor].link = NULL;
-    link->is_watched = 0;
+    if (link != NULL) {
+        link->is_watched = 0;
+        link->registered = -1;
+    }
     return link;
 }
 
@@ -67,7 +66,7 @@ static int
 reactor_traverse(Reactor *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    for (int i = 0; i < self->size; i++) {
+    for (Py_ssize_t i = 0; i < self->size; i++) {
         Py_VISIT(self->registrations[i].link);
     }
     return 0;
@@ -76,10 +75,8 @@ reactor_traverse(Reactor *self, visitproc visit, void *arg)
 static int
 reactor_clear(Reactor *self)
 {
-    for (int i = 0; i < self->size; i++) {
-        if (self->registrations[i].link != NULL) {
-            Py_DECREF(take_out(self, self->registrations[i].link));
-        }
+    for (Py_ssize_t i = 0; i < self->size; i++) {
+        Py_XDECREF(take_out(self, i));
     }
     return 0;
 }
@@ -104,7 +101,7 @@ make_room(Reactor *self, int descriptor)
     if (descriptor < self->size) {
         return 0;
     }
-    int size = Py_MAX(64, self->size);
+    Py_ssize_t size = Py_MAX(64, self->size);
     while (size <= descriptor) {
         size *= 2;
     }
@@ -134,11 +131,7 @@ reactor_add(Reactor *self, PyObject *args)
     if (link->is_watched) {
         Py_RETURN_NONE;
     }
-    if (make_room(self, descriptor) < 0) {
-        return NULL;
-    }
-    Registration *place = &self->registrations[descriptor];
-    if (place->link != NULL) {
+    if (descriptor < self->size && self->registrations[descriptor].link != NULL) {
         PyErr_Format(
             PyExc_ValueError, "descriptor %d was closed before it was removed", descriptor);
         return NULL;
@@ -148,9 +141,15 @@ reactor_add(Reactor *self, PyObject *args)
         .events = EPOLLIN | EPOLLRDHUP,
         .data.u64 = (uint64_t)number << 32 | (uint32_t)descriptor,
     };
+    /* Before there is room for it: it may be any number that is no descriptor. */
     if (epoll_ctl(self->epoll, EPOLL_CTL_ADD, descriptor, &event) < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    if (make_room(self, descriptor) < 0) {
+        epoll_ctl(self->epoll, EPOLL_CTL_DEL, descriptor, NULL);
+        return NULL;
+    }
+    Registration *place = &self->registrations[descriptor];
     place->link = (Link *)Py_NewRef(link);
     place->number = number;
     link->registered = descriptor;
@@ -165,13 +164,12 @@ reactor_remove(Reactor *self, PyObject *link)
         PyErr_SetString(PyExc_TypeError, "remove() takes a Link");
         return NULL;
     }
-    Link *found = take_out(self, (Link *)link);
-    if (found != NULL) {
+    int descriptor = ((Link *)link)->registered;
+    if (descriptor >= 0 && descriptor < self->size
+        && self->registrations[descriptor].link == (Link *)link) {
         /* It fails only if the descriptor was closed, which has removed it. */
-        if (self->epoll >= 0) {
-            epoll_ctl(self->epoll, EPOLL_CTL_DEL, found->registered, NULL);
-        }
-        Py_DECREF(found);
+        epoll_ctl(self->epoll, EPOLL_CTL_DEL, descriptor, NULL);
+        Py_XDECREF(take_out(self, descriptor));
     }
     Py_RETURN_NONE;
 }
@@ -207,8 +205,8 @@ fetch(Reactor *self)
     }
     for (int i = 0; i < found; i++) {
         uint64_t data = self->events[i].data.u64;
-        uint32_t descriptor = (uint32_t)data;
-        if (descriptor < (uint32_t)self->size) {
+        Py_ssize_t descriptor = (uint32_t)data;
+        if (descriptor < self->size) {
             Registration *place = &self->registrations[descriptor];
             if (place->link != NULL && place->number == (uint32_t)(data >> 32)) {
                 self->batch[count++] = (Link *)Py_NewRef(place->link);
@@ -229,6 +227,7 @@ reactor_run(Reactor *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     int result = 0;
+    Py_INCREF(self); /* disown() drops the reference of the watcher */
     self->is_running = 1;
     for (int i = 0; i < count; i++) {
         Link *link = self->batch[i];
@@ -239,6 +238,7 @@ reactor_run(Reactor *self, PyObject *Py_UNUSED(ignored))
         Py_DECREF(link);
     }
     self->is_running = 0;
+    Py_DECREF(self);
     if (result < 0) {
         return NULL;
     }

@@ -1,0 +1,52 @@
+"""The implementations of the reactor: programs of tests run with each of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+from django_wsmux.connection.link import is_compiled
+
+from .support import ROOT, TIMEOUT
+
+__all__ = ["IMPLEMENTATIONS", "PYTHON", "run_in_each"]
+
+#: Makes a process use the code in Python, as where there is no compiler.
+PYTHON: Final = "import sys; sys.modules['django_wsmux.connection._reactor'] = None\n"
+
+#: What a program begins with to use an implementation; the last one is that of macOS.
+IMPLEMENTATIONS: Final = {
+    "C": "",
+    "Python": PYTHON,
+    "watchers": "import select, selectors; del select.EPOLLIN\n",
+}
+
+
+def run_in_each(program: str, implementations: tuple[str, ...] = tuple(IMPLEMENTATIONS)) -> None:
+    """Run a program with each implementation, all at the same time; it must be silent.
+
+    Args:
+        program: the program in Python.
+        implementations: their names; "C" is left out where there was no compiler.
+    """
+    names = [name for name in implementations if is_compiled or name != "C"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", IMPLEMENTATIONS[name] + program],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    try:
+        for name, process in zip(names, processes, strict=True):
+            errors = process.communicate(timeout=2 * TIMEOUT)[1]
+            assert (process.returncode, errors) == (0, ""), f"with {name}:\n{errors}"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
