@@ -17,6 +17,7 @@ from django.utils.crypto import constant_time_compare
 
 from ..connection.registry import slices
 from ..groups.identity import session_store, user_by_id
+from .users import reads_rows
 
 __all__ = ["Claim", "holding", "holds"]
 
@@ -71,7 +72,7 @@ def _holding(claims: Sequence[Claim]) -> Iterator[Claim]:
         content = contents.get(claim.session_key, {})
         if not _is_of(content, claim):
             continue
-        if _reads_rows(_backend_of(content)):
+        if reads_rows(_backend_of(content)):
             together.append((claim, content))
         elif _admits(content, _user_of(content)):
             yield claim
@@ -118,12 +119,6 @@ def _users(ids: Iterable[str]) -> dict[str, Any]:
 def _backend_of(content: dict[str, Any]) -> Any:
     path = content.get(auth.BACKEND_SESSION_KEY, "")
     return auth.load_backend(path) if path in settings.AUTHENTICATION_BACKENDS else None
-
-
-def _reads_rows(backend: Any) -> bool:
-    from django.contrib.auth.backends import ModelBackend  # its app may not be installed
-
-    return isinstance(backend, ModelBackend) and type(backend).get_user is ModelBackend.get_user
 
 
 def _user_of(content: dict[str, Any]) -> Any:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.handlers.wsgi import WSGIRequest
 from django.http.request import split_domain_port
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import SimpleLazyObject, cached_property
 
 from .. import conf
 from ..protocol.environ import WIRE_PATH_KEY, keep_wire_path
 from ..protocol.v1 import BROUGHT_KEY, Brought
+from .users import user_of
 
 if TYPE_CHECKING:
     from ..connection.websocket import WebSocket
@@ -95,6 +96,11 @@ class WebSocketRequest(WSGIRequest):
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
         self.urlconf = conf.get("WEBSOCKET_URLCONF")
+
+    @cached_property
+    def _cached_user(self) -> Any:
+        """Return the user of the session: Django's ``request.user`` reads it here."""
+        return user_of(self)
 
 
 def build_request(environ: dict[str, Any]) -> WebSocketRequest:
