@@ -113,7 +113,6 @@ TESTS = Path(__file__).parent
 
 #: Modules without a test module of their own, and the reason.
 WITHOUT_TESTS = {
-    "transports/reactor.py": "transports/test_gevent.py tests it",
     "admin.py": "monitoring/test_page.py tests its page",
     "backends/contract.py": "a test suite, which the tests of each backend run",
     "groups/results.py": "types only",
@@ -143,6 +142,7 @@ WITHOUT_TESTS = {
 #: Test modules of the mirrored folders that are not named after a module, and the reason.
 WITHOUT_MODULE = {
     "backends/test_from_url.py": "tests backends/__init__.py",
+    "connection/test_reactor.py": "tests connection/reactor/*.c",
     "protocol/test_speedups.py": "tests protocol/_speedups.c",
     "test_architecture.py": "tests all modules",
     "test_package.py": "tests the distributions",
