@@ -6,7 +6,7 @@ may be as many groups as sockets.
 
 from __future__ import annotations
 
-from threading import RLock
+from _thread import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from ..connection import hub_thread

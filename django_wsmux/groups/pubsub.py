@@ -12,12 +12,17 @@ import os
 import socket
 import threading
 import time
+
+# Not gevent's, which is made of Python code: its holder never waits.
+from _thread import RLock
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from functools import partial
-from threading import Event, Lock, RLock
+from functools import lru_cache, partial
+from hmac import HMAC
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from .. import conf
@@ -91,8 +96,15 @@ def user_group(user_id: object) -> str:
 def session_group(session_key: str) -> str:
     """Return the name of a session's group."""
     # The key is as good as a password, so it must not reach a log or a broker.
-    digest = salted_hmac("django_wsmux.session", session_key, algorithm="sha256").hexdigest()
-    return f"{_SESSION}{digest[:20]}"
+    digest = _session_digest(settings.SECRET_KEY).copy()
+    digest.update(session_key.encode())
+    return f"{_SESSION}{digest.hexdigest()[:20]}"
+
+
+@lru_cache(maxsize=1)
+def _session_digest(secret: str) -> HMAC:
+    """Return the digest to which a session's key is added: making it costs more than the rest."""
+    return salted_hmac("django_wsmux.session", "", secret, algorithm="sha256")
 
 
 def key_of(name: str, prefix: str) -> Key:

@@ -59,16 +59,23 @@ class RequestContext:
         time_zone: ``tzinfo``.
         language: language code; ``None`` for no translation.
         urlconf: for ``reverse()``; ``None`` for ``ROOT_URLCONF``.
+        is_default: whether all four are what a new context has.
     """
 
-    __slots__ = ("_language", "_script_prefix", "_time_zone", "_urlconf")
+    __slots__ = ("_is_default", "_language", "_script_prefix", "_time_zone", "_urlconf")
 
     #: Whether it has more than these four, which is made from a request.
     has_values = False
 
     def __init__(
-        self, script_prefix: str, time_zone: Any, language: str | None, urlconf: Any
+        self,
+        script_prefix: str,
+        time_zone: Any,
+        language: str | None,
+        urlconf: Any,
+        is_default: bool = False,
     ) -> None:
+        self._is_default = is_default
         self._script_prefix = script_prefix
         self._time_zone = time_zone
         self._language = language
@@ -81,6 +88,8 @@ class RequestContext:
             greenlet: the current greenlet. Values in a context are valid only in the greenlet that
                 set them (asgiref 3.11, ``local.py``), so each greenlet prepares its own.
         """
+        if self._is_default:
+            return Context()
         prepared: dict[RequestContext, Context] = getattr(greenlet, _PREPARED, _NOTHING)
         context = prepared.get(self)
         if context is None:
@@ -191,10 +200,21 @@ class _Entering:
             return function(*args)
 
 
-_shared = lru_cache(maxsize=256)(RequestContext)
+_equal = lru_cache(maxsize=256)(RequestContext)
 
 # The objects in use, by the values that they hold.
 _in_use: Final[WeakValueDictionary[tuple[Any, ...], _ExtendedContext]] = WeakValueDictionary()
+
+
+def _shared(script_prefix: str, zone: Any, language: str | None, urlconf: Any) -> RequestContext:
+    """Return the ``RequestContext`` with these values; equal ones are one object."""
+    is_default = (
+        script_prefix == "/"
+        and zone is timezone.get_default_timezone()
+        and language == settings.LANGUAGE_CODE
+        and urlconf is None
+    )
+    return _equal(script_prefix, zone, language, urlconf, is_default)
 
 
 def named() -> RequestContext:

@@ -148,8 +148,9 @@ def trim(request: WebSocketRequest) -> None:
     websocket = request.websocket
     assert websocket is not None
     # In a new dictionary, since the server still uses its environ.
+    intern = sys.intern
     environ = {
-        sys.intern(key): _shared(key, value)
+        intern(key): intern(value) if type(value) is str and key not in _UNIQUE else value
         for key, value in request.META.items()
         if isinstance(value, _PLAIN) or not key.startswith(_SERVERS_OWN)
     }
@@ -158,10 +159,6 @@ def trim(request: WebSocketRequest) -> None:
     environ["wsgi.errors"] = sys.stderr
     environ["wsgi.websocket"] = websocket
     request.META = request.environ = websocket.environ = environ
-
-
-def _shared(key: str, value: Any) -> Any:
-    return value if type(value) is not str or key in _UNIQUE else sys.intern(value)
 
 
 def split_environ(environ: dict[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
@@ -180,9 +180,9 @@ def take_token(environ: dict[str, Any]) -> None:
     environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
 
 
-def allowed_on_101(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield the headers of a response that may appear on a 101."""
-    return ((name, value) for name, value in headers if name.lower() not in _NOT_ON_101)
+def allowed_on_101(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the headers of a response that may appear on a 101."""
+    return [header for header in headers if header[0].lower() not in _NOT_ON_101]
 
 
 def switching_protocols(
@@ -217,7 +217,8 @@ def switching_protocols(
     for name, value in allowed_on_101(headers):
         # Django writes cookies with a leading space.
         lines.append(f"{name}: " + value.strip(" \t"))
-    for line in lines:
-        if "\r" in line or "\n" in line or "\0" in line:
-            raise ValueError(f"header with a line break on the 101 response: {line!r}")
+    text = "".join(lines)
+    if "\r" in text or "\n" in text or "\0" in text:
+        line = next(line for line in lines if not {*"\r\n\0"}.isdisjoint(line))
+        raise ValueError(f"header with a line break on the 101 response: {line!r}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

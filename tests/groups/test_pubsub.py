@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from django.test import override_settings
+from django.utils.crypto import salted_hmac
 
 from django_wsmux import conf
 from django_wsmux.backends import Backend as RealBackend
@@ -18,7 +19,7 @@ from django_wsmux.backends import BackendUnavailable, Gap, from_url
 from django_wsmux.groups import Group, Member
 from django_wsmux.groups import pubsub as pubsub_module
 from django_wsmux.groups.envelope import pack
-from django_wsmux.groups.pubsub import PubSub, Sequencer, members, membership
+from django_wsmux.groups.pubsub import PubSub, Sequencer, members, membership, session_group
 from django_wsmux.groups.pubsub import pubsub as own_pubsub
 
 TIMEOUT = 60.0
@@ -353,6 +354,15 @@ def watcher() -> Iterator[Watcher]:
     membership.append(watcher)
     yield watcher
     membership.remove(watcher)
+
+
+@pytest.mark.parametrize("secret", ["one", "other"])
+def test_session_group(secret: str) -> None:
+    """The name of a session's group tells nothing about the key, and depends on the secret."""
+    with override_settings(SECRET_KEY=secret):
+        for key in ("a" * 32, "b" * 32):
+            digest = salted_hmac("django_wsmux.session", key, algorithm="sha256").hexdigest()
+            assert session_group(key) == f"@session:{digest[:20]}"
 
 
 def test_membership(pubsub: PubSub, watcher: Watcher) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import RequestFactory, override_settings
-from django.urls import get_script_prefix
+from django.urls import get_script_prefix, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
+from greenlet import getcurrent
 
-from django_wsmux.handlers.context import RequestContext, current, managed, restored
+from django_wsmux.handlers.context import RequestContext, current, managed, named, restored
 from django_wsmux.protocol.events import CannotMove
 from django_wsmux.server import own_context
 
@@ -59,6 +60,40 @@ def test_enter() -> None:
     assert surroundings.enter(inside)[3] == "changed"
     assert surroundings.enter(active)[3] == "outside"
     assert active() == before
+
+
+@override_settings(LANGUAGE_CODE="de", TIME_ZONE="Europe/Paris")
+def test_defaults() -> None:
+    """What a site has unless middleware changes it needs no setting, and is active as well."""
+
+    def inside() -> RequestContext:
+        translation.activate("fr")
+        set_script_prefix("/other/")
+        return own_context.new().run(named)
+
+    found = own_context.new().run(named)
+    assert found is own_context.new().run(inside)
+    assert not list(found.context(getcurrent()).items())
+    assert found.state() == ["/", "Europe/Paris", "de", None]
+    with translation.override("fr"), timezone.override("UTC"):
+        assert found.enter(active)[:3] == ("de", "Europe/Paris", "/")
+    changes: list[Callable[[], object]] = [
+        lambda: translation.activate("fr"),
+        translation.deactivate_all,
+        lambda: timezone.activate("UTC"),
+        lambda: set_script_prefix("/site/"),
+        lambda: set_urlconf("tests.site.urls"),
+    ]
+    for change in changes:
+
+        def changed(change: Callable[[], object] = change) -> RequestContext:
+            change()
+            return named()
+
+        other = own_context.new().run(changed)
+        assert other.state() != found.state()
+        again = other.enter(named)
+        assert again.state() == other.state()
 
 
 def test_variables_and_managers() -> None:
