@@ -1,8 +1,9 @@
 """Run the tests: ``python -m tests [--coverage] [arguments for pytest]``.
 
-Without arguments, or with ``--of-libraries`` alone, run all tests in parallel, in as many processes
-as keep the machine's cores busy, and then the tests marked ``alone``. With any other arguments, run
-pytest with them in one process.
+Without arguments, run all tests in parallel, in as many processes as keep the machine's cores busy,
+and then the tests marked ``alone``. With ``--of-libraries`` alone, leave out the latter, and those
+that ``of_no_library`` in ``setup.cfg`` lists. With any other arguments, run pytest with them in one
+process.
 
 Two runs may share a checkout, for instance with different libraries, if one of them has
 ``--of-libraries``. The tests marked ``alone`` then wait for the end of all others.
@@ -58,7 +59,9 @@ def main(arguments: list[str]) -> int:
     runs = [arguments]
     if not set(arguments) - {"--of-libraries"}:
         parallel = ["-m", "not alone", *side_by_side(of_libraries=of_libraries)]
-        runs = [[*arguments, *parallel], [*arguments, "-m", "alone"]]
+        runs = [[*arguments, *parallel]]
+        if not of_libraries:
+            runs.append(["-m", "alone"])
     commands = [[*PYTHON, "-m", "pytest", *options] for options in runs]
     if is_measured:
         coverage = [*PYTHON, "-m", "coverage"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import hypothesis
 import pytest
 
 from .services import PostgresServer, find_postgres, postgres_environment
-from .support import PATH, ROOT, SERVERS, Server
+from .support import PATH, ROOT, SERVERS, TIMES, Server
 
 if TYPE_CHECKING:
     from django_wsmux.test import WebSocketClient
@@ -41,7 +42,10 @@ QUICK = {
 
 # No test fails because the machine is slow.
 hypothesis.settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "patient",
+    deadline=None,
+    max_examples=50 * TIMES,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("patient")
 
@@ -142,19 +146,37 @@ def measure() -> dict[str, str]:
     return {} if value is None else {_MEASURE: value}
 
 
+#: Coverage's tracer, if it measures.
+_tracer = sys.gettrace()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Do not measure while the files of tests are imported: that would double the time."""
+    # Django is set up now. This imports the modules that no server imports, and measures that.
+    import django_wsmux.test  # noqa: F401
+
+    sys.settrace(None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Have the garbage collector skip all tests and modules from here on."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _measure(request: pytest.FixtureRequest, measure: dict[str, str]) -> Iterator[None]:
     """Measure the modules that ``measured`` in ``setup.cfg`` lists, and their programs."""
     measured = request.config.getini("measured")
-    is_measured = not {request.path, *request.path.parents}.isdisjoint(measured)
-    trace = sys.gettrace()  # coverage's, if it measures
-    if is_measured:
-        os.environ.update(measure)
-    else:
-        sys.settrace(None)
+    if {request.path, *request.path.parents}.isdisjoint(measured):
+        yield
+        return
+    os.environ.update(measure)
+    sys.settrace(_tracer)
     yield
+    sys.settrace(None)
     os.environ.pop(_MEASURE, None)
-    sys.settrace(trace)
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ __all__ = [
     "ROOT",
     "SERVERS",
     "TIMEOUT",
+    "TIMES",
     "WORKERS",
     "Server",
     "Site",
@@ -55,6 +56,9 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 
 #: Seconds after which a test fails if an expected event has not happened.
 TIMEOUT = 60.0
+
+#: Some tests repeat what they do this many times more often, or with as many more examples.
+TIMES = int(os.environ.get("TEST_TIMES", "1"))
 
 #: The three gunicorn workers that serve the same application object.
 WORKERS = {

@@ -24,7 +24,7 @@ from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from django_wsmux.views import FormWebSocketView, JSONWebSocketView
 from django_wsmux.websocket import WebSocket
-from tests.support import frame
+from tests.support import TIMES, frame
 
 pytestmark = pytest.mark.usefixtures("request_sockets")
 
@@ -477,7 +477,7 @@ MESSAGES = st.one_of(
 
 @pytest.mark.parametrize("url", ["/chat/", "/overriding/", "/values/", "/function/"])
 @settings(
-    max_examples=60,
+    max_examples=30 * TIMES,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

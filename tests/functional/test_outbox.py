@@ -112,13 +112,13 @@ def member(server: Server) -> Iterator[ClientConnection]:
         yield websocket
 
 
-@pytest.mark.parametrize("when", ["committed", "sent"])
 @pytest.mark.parametrize(
-    ("env", "worker"),
+    ("env", "worker", "when"),
     [
-        ("PostgreSQL", "own"),
-        ("PostgreSQL", "runserver"),
-        ("SQLite", "stock"),
+        ("PostgreSQL", "own", "committed"),
+        ("PostgreSQL", "runserver", "sent"),
+        ("SQLite", "stock", "committed"),
+        ("SQLite", "own", "sent"),
     ],
     indirect=["env"],
 )

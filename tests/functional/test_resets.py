@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.gauges import open_sockets, reported, unharmed
-from tests.support import ROOT, SERVERS, Server, Wire, frame, handshake
+from tests.support import ROOT, SERVERS, TIMES, Server, Wire, frame, handshake
 
 StartServer = Callable[..., Server]
 
@@ -156,9 +156,9 @@ class TestResets:
         ],
     )
     def test_storm(self, gunicorn: Server, reach: Callable[[Wire], None]) -> None:
-        """200 connections are reset in the same state; the worker is unharmed."""
+        """50 connections are reset in the same state; the worker is unharmed."""
         with unharmed(gunicorn):
-            for _ in range(200):
+            for _ in range(50 * TIMES):
                 with gunicorn.wire() as wire:
                     reach(wire)
                     wire.reset()
@@ -166,7 +166,7 @@ class TestResets:
     def test_unread(self, pinging: Server) -> None:
         """If the server has stopped reading, the next ping finds the reset."""
         with unharmed(pinging):
-            for _ in range(200):
+            for _ in range(50 * TIMES):
                 with pinging.wire() as wire:
                     opened(wire, "/silent/")
                     wire.send(frame(0x81, b"x") * 100)

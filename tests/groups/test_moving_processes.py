@@ -14,11 +14,12 @@ import pytest
 
 from tests.conftest import need
 from tests.services import RedisServer
+from tests.support import TIMES
 
 from .mover import TIMEOUT, Mover
 
 #: Seconds for which sockets move while all processes publish.
-MOVING = 1.0
+MOVING = 0.3 * TIMES
 
 
 class Client:

@@ -24,6 +24,7 @@ from django_wsmux.handlers import json_forms
 from django_wsmux.logs import LogLimit
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import FormWebSocketView, JSONWebSocketView
+from tests.support import TIMES
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("form_sockets")]
 
@@ -193,7 +194,7 @@ def everywhere(value: Any) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=200,
+    max_examples=50 * TIMES,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

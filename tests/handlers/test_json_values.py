@@ -29,6 +29,7 @@ from django_wsmux.handlers.json_values import (
     Problems,
 )
 from tests.handlers.test_json_forms import VALUES
+from tests.support import TIMES
 
 
 class Color(Enum):
@@ -284,7 +285,7 @@ def test_messages() -> None:
 EVERYTHING = list(Everything.__annotations__)
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=50 * TIMES, deadline=None, database=None)
 @example(dict.fromkeys(EVERYTHING, "\ud800"))
 @example(dict.fromkeys(EVERYTHING, 10**4000))
 @example(dict.fromkeys(EVERYTHING, float("inf")))

@@ -34,6 +34,7 @@ from django_wsmux.groups import Group
 from django_wsmux.handlers import view_state
 from django_wsmux.handlers.view_state import CannotCarry, Gone
 from django_wsmux.views import WebSocketView
+from tests.support import TIMES
 
 ZONES = [
     None,
@@ -98,7 +99,7 @@ def shape(value: Any) -> Any:
     return kind, hex(value) if kind is int else repr(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50 * TIMES, deadline=None)
 @given(VALUES)
 @example({"$set": 1})
 @example({True: 1, "1": 2})

@@ -26,12 +26,13 @@ from django_wsmux.protocol.frames import (
     TEXT,
     close_payload,
 )
+from tests.support import TIMES
 
 from .test_codec import LIMIT, Message, frame, header, receive, receive_as_read
 
 pytestmark = pytest.mark.usefixtures("unmasking")
 
-settings.register_profile("codec", deadline=None, max_examples=150, database=None)
+settings.register_profile("codec", deadline=None, max_examples=50 * TIMES, database=None)
 quick = settings(settings.get_profile("codec"))
 
 Talk = tuple[bytes, list[Message], list[Control]]

@@ -19,6 +19,7 @@ from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Control
 from django_wsmux.protocol.frames import BINARY, TEXT
 from tests.gauges import allocated
+from tests.support import TIMES
 
 from .test_codec import MASK, Message, frame
 
@@ -26,7 +27,7 @@ speedups = pytest.importorskip(
     "django_wsmux.protocol._speedups", reason="there was no compiler when the package was installed"
 )
 
-quick = settings(deadline=None, max_examples=300, database=None)
+quick = settings(deadline=None, max_examples=100 * TIMES, database=None)
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -1,12 +1,11 @@
 """Fields of forms: what a schema accepts, the field accepts.
 
-``SCHEMA_VALUES=10000 pytest tests/schema/test_fields.py`` tests more values of each field.
+``TEST_TIMES=1000 pytest tests/schema/test_fields.py`` tests more values of each field.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -24,13 +23,14 @@ from hypothesis import strategies as st
 from django_wsmux.handlers.json_forms import is_valid
 from django_wsmux.schema.fields import properties_of
 from django_wsmux.schema.records import JSON
+from tests.support import TIMES
 
 from .values import accepted, validator
 
 pytestmark = pytest.mark.django_db
 
 #: Values of each field; Hypothesis generates them from the schema.
-VALUES = int(os.environ.get("SCHEMA_VALUES", "10"))
+VALUES = 4 * TIMES
 
 DOCUMENT = {"$defs": {"Json": JSON}}
 

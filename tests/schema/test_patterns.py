@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from django_wsmux.schema import patterns
 from django_wsmux.schema.patterns import whole
 from tests.client.nodes import run
+from tests.support import TIMES
 
 
 def matches(body: str, text: str) -> bool:
@@ -56,7 +57,7 @@ LIMITS = st.decimals(min_value=-1100, max_value=1100, allow_nan=False, places=2)
 )
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=50 * TIMES, deadline=None, database=None)
 @given(LIMITS, LIMITS, st.data())
 def test_ranges(low: Decimal, high: Decimal, data: st.DataObject) -> None:
     """A decimal number matches if and only if it lies in the range."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
 
@@ -14,11 +13,12 @@ from django_wsmux.handlers.hints import check_of, record_of
 from django_wsmux.handlers.json_values import INVALID, MAX_DEPTH, Problems
 from django_wsmux.schema.records import JSON, Definitions
 from tests.handlers.test_json_values import Everything, Point, Tree
+from tests.support import TIMES
 
 from .values import accepted, validator
 
 #: As in test_fields.py.
-VALUES = int(os.environ.get("SCHEMA_VALUES", "15"))
+VALUES = 5 * TIMES
 
 
 @dataclass
