@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import StartServer
-from tests.support import ROOT, Server
+from tests.support import ROOT, TIMES, Server
 
 from .nodes import STATIC, run
 from .proxy import Proxy
@@ -65,4 +64,4 @@ def test_reload(start_server: StartServer) -> None:
 
 def test_cuts(proxy: Proxy) -> None:
     """Over a line that is cut at random, each request is done once and its promise is settled."""
-    run_program("cuts", proxy, REQUESTS=os.environ.get("TEST_REQUESTS", "500"))
+    run_program("cuts", proxy, REQUESTS=f"{300 * TIMES}")

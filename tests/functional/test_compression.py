@@ -23,11 +23,26 @@ def is_compressed(server: Server, path: str = "/echo/", **options: str) -> bool:
         )
 
 
-@pytest.mark.parametrize("worker", SERVERS)
-@pytest.mark.parametrize("setting", ["true", '{"context_takeover": true, "threshold": 0}'])
-def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
+@pytest.fixture(scope="module", params=SERVERS)
+def compressing(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
+    """Every server, with compression."""
+    return start_lasting_server(request.param, env={"TEST_COMPRESSION": "true"})
+
+
+def test_echo(compressing: Server) -> None:
     """Messages of all sizes survive, compressed or below the threshold."""
-    server = start_server(worker, env={"TEST_COMPRESSION": setting})
+    echo(compressing)
+
+
+@pytest.mark.parametrize("worker", ["own", "runserver"])
+def test_echo_with_takeover(start_server: StartServer, worker: str) -> None:
+    """The same with a context that is kept, in greenlets and in threads."""
+    setting = '{"context_takeover": true, "threshold": 0}'
+    echo(start_server(worker, env={"TEST_COMPRESSION": setting}))
+
+
+def echo(server: Server) -> None:
+    """Assert that messages of all sizes come back."""
     assert is_compressed(server)
     messages: list[str | bytes] = ["", b"", "x", TEXT, TEXT.encode(), "é" * 300_000, bytes(700_000)]
     # As large as allowed, and larger when compressed.
@@ -38,9 +53,9 @@ def test_echo(start_server: StartServer, worker: str, setting: str) -> None:
             assert websocket.recv(timeout=TIMEOUT) == message
 
 
-def test_group(start_server: StartServer) -> None:
+def test_group(compressing: Server) -> None:
     """Members with and without compression get the same message."""
-    server = start_server("own", env={"TEST_COMPRESSION": "true"})
+    server = compressing
     with server.connect("/group/") as one, server.connect("/group/", compression=None) as two:
         one.send(TEXT)
         assert one.recv(timeout=TIMEOUT) == two.recv(timeout=TIMEOUT) == TEXT
@@ -51,10 +66,9 @@ def test_off_by_default(gunicorn: Server) -> None:
     assert not is_compressed(gunicorn)
 
 
-@pytest.mark.parametrize("worker", SERVERS)
-def test_declined_by_a_view(start_server: StartServer, worker: str) -> None:
+def test_declined_by_a_view(compressing: Server) -> None:
     """A view disables compression for all of its clients, or for some; other views have it."""
-    server = start_server(worker, env={"TEST_COMPRESSION": "true"})
+    server = compressing
     for path in (
         "/uncompressed/",
         "/uncompressed-loop/",

@@ -39,10 +39,10 @@ def hear(websocket: ClientConnection, singers: int, size: int, echoes: int) -> N
 
 
 def test_large_messages(gunicorn: Server) -> None:
-    """100 greenlets send 4 MiB each while the view echoes; memory is released afterwards."""
+    """40 greenlets send 4 MiB each while the view echoes; memory is released afterwards."""
     size = 4 * MIB
-    expected = {number: song(number, size) for number in range(100)}
-    with growth(gunicorn), gunicorn.upgraded(f"/chorus/100/{size}/") as wire:
+    expected = {number: song(number, size) for number in range(40)}
+    with growth(gunicorn), gunicorn.upgraded(f"/chorus/40/{size}/") as wire:
         echoes = 0
         while expected:
             # A message to receive for each one sent.
@@ -57,7 +57,7 @@ def test_large_messages(gunicorn: Server) -> None:
         while (received := wire.frame()) == (1, b"echo"):
             echoes += 1
         assert received == (1, b"last")
-        assert echoes >= 100
+        assert echoes >= 40
 
 
 @pytest.fixture(scope="module", params=WORKERS)
@@ -83,8 +83,8 @@ def test_compression(start_server: StartServer, takeover: str) -> None:
     """The same works compressed; with a kept context, messages must be compressed in wire order."""
     setting = f'{{"context_takeover": {takeover}, "threshold": 100}}'
     server = start_server("own", env={"TEST_COMPRESSION": setting})
-    with server.connect("/chorus/100/400000/") as websocket:
-        hear(websocket, 100, 400_000, echoes=50)
+    with server.connect("/chorus/40/400000/") as websocket:
+        hear(websocket, 40, 400_000, echoes=50)
     assert websocket.close_code == 1000
 
 

@@ -36,13 +36,13 @@ from tests.conftest import need
 from tests.functional.test_v1 import entry
 from tests.gauges import wait_until
 from tests.services import RedisServer, proxy_to
-from tests.support import LOCAL, ROOT, TIMEOUT, Server, frame
+from tests.support import LOCAL, ROOT, TIMEOUT, TIMES, Server, frame
 
 StartServer = Callable[..., Server]
 
 
 #: How many requests go over a bad line.
-REQUESTS = int(os.environ.get("TEST_REQUESTS", 400))
+REQUESTS = 150 * TIMES
 
 
 def config(caches: dict[str, Any], silence: float = 600) -> dict[str, str]:
