@@ -53,9 +53,9 @@ def echo(server: Server) -> None:
             assert websocket.recv(timeout=TIMEOUT) == message
 
 
-def test_group(compressing: Server) -> None:
+def test_group(start_server: StartServer) -> None:
     """Members with and without compression get the same message."""
-    server = compressing
+    server = start_server("own", env={"TEST_COMPRESSION": "true"})
     with server.connect("/group/") as one, server.connect("/group/", compression=None) as two:
         one.send(TEXT)
         assert one.recv(timeout=TIMEOUT) == two.recv(timeout=TIMEOUT) == TEXT

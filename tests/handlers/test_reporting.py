@@ -72,7 +72,7 @@ def assert_alive(server: Server) -> None:
 def test_many(start_server: StartServer, fault: str) -> None:
     """With more errors of event views than greenlets, each closes with 1011, and others work."""
     server = start(start_server, fault)
-    count = 500 if fault == "got_request_exception" else 40  # each raises twice
+    count = 150 if fault == "got_request_exception" else 40  # each raises twice
     for number in range(count):
         assert close_code(server, "/lean/" if number % 2 else "/event/") == 1011
     for _ in range(5):

@@ -77,8 +77,10 @@ def replaced(server: Server, old: set[int]) -> set[int]:
     return set(server.workers)
 
 
-@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
-@each_worker
+@pytest.mark.parametrize(
+    ("worker", "options"),
+    [("own", []), ("own", ["--preload"]), ("stock", []), ("gevent", ["--preload"])],
+)
 def test_reload(
     start: Start, stack: ExitStack, tmp_path: Path, worker: str, options: list[str]
 ) -> None:
