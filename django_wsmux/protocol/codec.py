@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 from .assembler import PartialMessage
 from .deflate import FLUSH, Compression, Deflate, max_deflated_size
@@ -49,6 +50,23 @@ _INVALID_TEXT = Failure(CloseCode.INVALID_DATA, "invalid UTF-8")
 
 #: Frames of at least this many bytes are read directly into the buffer in which they are unmasked.
 LARGE = 2**17
+
+
+class _Limits(NamedTuple):
+    """The limits of codecs; those with the same share one object."""
+
+    message_size: int
+    frame_size: int
+    fragments: int
+    messages: int
+    single_frame: int
+
+
+@lru_cache
+def _limits(message_size: int, frame_size: int | None, fragments: int, messages: int) -> _Limits:
+    # Frames are not limited by the message size: a compressed one may be larger than the message.
+    largest = frame_size or sys.maxsize
+    return _Limits(message_size, largest, fragments, messages, min(largest, message_size))
 
 
 class Codec:
@@ -88,11 +106,8 @@ class Codec:
         "_inflated",
         "_inflater",
         "_is_final",
+        "_limits",
         "_mask",
-        "_max_fragments",
-        "_max_frame_size",
-        "_max_messages",
-        "_max_size",
         "_message",
         "_needed",
         "_rest",
@@ -112,11 +127,7 @@ class Codec:
         max_fragments: int = 2**16,
         max_messages: int = sys.maxsize,
     ) -> None:
-        self._max_size = max_message_size
-        # Not limited by the message size: a compressed frame may be larger than the message.
-        self._max_frame_size = max_frame_size or sys.maxsize
-        self._max_fragments = max_fragments
-        self._max_messages = max_messages
+        self._limits = _limits(max_message_size, max_frame_size, max_fragments, max_messages)
         self.deflate: Deflate | None = None
         # The received bytes that are kept: an incomplete frame, or everything that is held. Where
         # parsing continues in it, and the length at which it continues.
@@ -144,7 +155,7 @@ class Codec:
         self._finished = False
         self.remainder: Remainder | None = None
         # -1 unless the next byte begins a message.
-        self.max_single_frame = min(self._max_frame_size, max_message_size)
+        self.max_single_frame = self._limits.single_frame
 
     def decode_single_frame(self, data: bytes | bytearray, size: int) -> str | bytes | None:
         """Return the message, if these bytes are exactly one message in one plain frame.
@@ -225,7 +236,7 @@ class Codec:
             or self._rest
             or self._finished
         )
-        self.max_single_frame = -1 if is_inside else min(self._max_frame_size, self._max_size)
+        self.max_single_frame = -1 if is_inside else self._limits.single_frame
         return controls
 
     def get_buffer(self) -> memoryview:
@@ -274,8 +285,8 @@ class Codec:
                     needed = 2
                     break
                 if (
-                    len(messages) >= self._max_messages
-                    or self._inflated >= self._max_size > 0
+                    len(messages) >= self._limits.messages
+                    or self._inflated >= self._limits.message_size > 0
                     or self._frames >= _MANY
                 ):
                     self.is_suspended, self._start = True, position
@@ -296,8 +307,8 @@ class Codec:
                         break
                     start = position + head
                 if plain:
-                    if length > self._max_size or length > self._max_frame_size:
-                        raise self._too_big(length, self._max_size)
+                    if length > self._limits.message_size or length > self._limits.frame_size:
+                        raise self._too_big(length, self._limits.message_size)
                 elif not first & 0x8:
                     self._check_size(first, length)
                 stop = start + length
@@ -353,16 +364,16 @@ class Codec:
         The inflated size of a compressed message is checked while it is inflated.
         """
         message = self._message
-        most = self._max_size
+        most = self._limits.message_size
         if first & RSV1 if message is None else message.inflater is not None:
             most = max_deflated_size(most)
-        if length > most or length > self._max_frame_size:
+        if length > most or length > self._limits.frame_size:
             raise self._too_big(length, most)
         if message is not None:
-            if message.fragments >= self._max_fragments:
+            if message.fragments >= self._limits.fragments:
                 raise Violation(
                     CloseCode.MESSAGE_TOO_BIG,
-                    f"more than {self._max_fragments} fragments",
+                    f"more than {self._limits.fragments} fragments",
                     "too_many_fragments",
                 )
             length += message.announced
@@ -373,10 +384,11 @@ class Codec:
 
     def _too_big(self, length: int, most: int) -> Violation:
         if length > most:
-            what = "bytes" if most == self._max_size else "compressed bytes"
-            reason, counter = f"{length} {what}, limit {self._max_size}", "message_too_big"
+            limit = self._limits.message_size
+            what = "bytes" if most == limit else "compressed bytes"
+            reason, counter = f"{length} {what}, limit {limit}", "message_too_big"
         else:
-            reason = f"frame of {length} bytes, limit {self._max_frame_size}"
+            reason = f"frame of {length} bytes, limit {self._limits.frame_size}"
             counter = "frame_too_big"
         return Violation(CloseCode.MESSAGE_TOO_BIG, reason, counter)
 
@@ -407,7 +419,7 @@ class Codec:
             inflater = None
             if first & RSV1 and self.deflate is not None:
                 inflater = self._inflater or self.deflate.decompressor()
-            self._message = PartialMessage(first & 0x0F, self._max_size, inflater)
+            self._message = PartialMessage(first & 0x0F, self._limits.message_size, inflater)
         self._message.fragments += 1
         self._message.announced += length
 
@@ -498,7 +510,7 @@ class Codec:
             local_bits, remote_bits = state["deflate"]
             self.deflate = Deflate(compression, local_bits, remote_bits, False, False)
         if state["message"] is not None:
-            self._message = PartialMessage.restored(state["message"], self._max_size)
+            self._message = PartialMessage.restored(state["message"], self._limits.message_size)
             self.max_single_frame = -1
         self._rest, self._is_final = state["rest"], state["is_final"]
         self._mask = state["mask"].encode("latin-1")
