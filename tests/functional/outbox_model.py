@@ -328,10 +328,18 @@ def _model(kills: int) -> None:
     print(f"{total} messages, {kills} kills, {left} rows were left for the sweep")
 
 
-def databases(postgres: PostgresServer, folder: Path) -> dict[str, dict[str, object]]:
-    """Return an entry of ``DATABASES`` for a new database of each kind."""
+def databases(
+    postgres: PostgresServer, folder: Path, template: str = "template1"
+) -> dict[str, dict[str, object]]:
+    """Return an entry of ``DATABASES`` for a new database of each kind.
+
+    Args:
+        postgres: the server of the one.
+        folder: where the file of the other will be.
+        template: the database of the server that is copied.
+    """
     name = f"db{uuid4().hex}"
-    postgres.ask(f"CREATE DATABASE {name}")
+    postgres.ask(f"CREATE DATABASE {name} TEMPLATE {template}")
     return {
         "PostgreSQL": {
             "ENGINE": "django.db.backends.postgresql",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,37 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="module")
+def migrated(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The names of a database of each kind with its tables, to be copied."""
+    folder = tmp_path_factory.mktemp("migrated")
+    command = [sys.executable, "-m", "django", "migrate", "-v0", "--skip-checks"]
+    found = databases(postgres, folder)
+    for database in found.values():
+        subprocess.run(command, env=environment(folder, database), cwd=ROOT, check=True)
+    return {kind: str(database["NAME"]) for kind, database in found.items()}
+
+
+@pytest.fixture
+def own(
+    postgres: PostgresServer, folder: Path, migrated: dict[str, str]
+) -> dict[str, dict[str, object]]:
+    """Databases of a test, by kind."""
+    found = databases(postgres, folder, migrated["PostgreSQL"])
+    with (
+        closing(sqlite3.connect(migrated["SQLite"])) as source,
+        closing(sqlite3.connect(str(found["SQLite"]["NAME"]))) as copy,
+    ):
+        source.backup(copy)
+    return found
+
+
 @pytest.fixture(params=["PostgreSQL", "SQLite"])
-def env(request: pytest.FixtureRequest, postgres: PostgresServer, folder: Path) -> dict[str, str]:
-    """The environment of a project with its own empty database."""
-    return environment(folder, databases(postgres, folder)[request.param])
+def env(
+    request: pytest.FixtureRequest, own: dict[str, dict[str, object]], folder: Path
+) -> dict[str, str]:
+    """The environment of a project with its own database."""
+    return environment(folder, own[request.param])
 
 
 def test_model(env: dict[str, str]) -> None:
@@ -94,14 +122,7 @@ assert (sent(), Outbox.objects.count()) == (["1", "2", "3", "4", "5"], 1), sent(
 
 def test_faults(env: dict[str, str]) -> None:
     """A damaged row is set aside; the rows before and after an error of the store are sent once."""
-    migrate(env)
     subprocess.run([sys.executable, "-c", FAULTS], env=env, cwd=ROOT, check=True)
-
-
-def migrate(env: dict[str, str]) -> None:
-    """Make the tables."""
-    command = [sys.executable, "-m", "django", "migrate", "-v0", "--skip-checks"]
-    subprocess.run(command, env=env, cwd=ROOT, check=True)
 
 
 @contextmanager
@@ -124,7 +145,6 @@ def member(server: Server) -> Iterator[ClientConnection]:
 )
 def test_sweep(env: dict[str, str], start_server: StartServer, worker: str, when: str) -> None:
     """A process that serves sockets sends the rows of a killed process, but no message twice."""
-    migrate(env)
     with member(start_server(worker, env=env)) as websocket:
         die(env, "one", "two", when=when)
         assert [websocket.recv(), websocket.recv()] == ["one", "two"]
@@ -133,26 +153,28 @@ def test_sweep(env: dict[str, str], start_server: StartServer, worker: str, when
         assert websocket.recv() == "three"
 
 
-def test_connections(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
+def test_connections(
+    postgres: PostgresServer,
+    own: dict[str, dict[str, object]],
+    folder: Path,
+    start_server: StartServer,
+) -> None:
     """A process that has looked for rows keeps no connection, even with ``CONN_MAX_AGE``."""
-    database = databases(postgres, folder)["PostgreSQL"]
-    env = environment(folder, {**database, "CONN_MAX_AGE": 600})
-    migrate(env)
+    env = environment(folder, {**own["PostgreSQL"], "CONN_MAX_AGE": 600})
     with member(start_server("own", env=env)):
         die(env, "one", when="committed")
         wait_until_said(lambda: left(env) == 0)
         wait_until_said(lambda: held(postgres) == 0)
 
 
-def test_broker_down(postgres: PostgresServer, folder: Path, start_server: StartServer) -> None:
+def test_broker_down(
+    own: dict[str, dict[str, object]], folder: Path, start_server: StartServer
+) -> None:
     """Messages that are committed while Redis is down are sent when it is back, in order."""
     need("redis-server")
     redis = RedisServer(folder)
     try:
-        env = environment(
-            folder, databases(postgres, folder)["PostgreSQL"], WEBSOCKET_BACKEND=redis.url
-        )
-        migrate(env)
+        env = environment(folder, own["PostgreSQL"], WEBSOCKET_BACKEND=redis.url)
         with member(start_server("own", env=env)) as websocket:
             send(env, "one")
             assert websocket.recv() == "one"
