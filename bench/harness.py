@@ -64,6 +64,16 @@ TICKS = os.sysconf("SC_CLK_TCK")
 HEADERS = ("User-Agent: Mozilla/5.0 (X11; Linux x86_64)", "Accept-Language: en-US,en;q=0.5")
 
 
+#: gunicorn's configuration. Versions without a setting ignore it.
+GUNICORN = """\
+import os
+
+control_socket_disable = True
+http_parser = os.environ.get("BENCH_HTTP_PARSER", "auto")
+worker_connections = 12000
+"""
+
+
 class BenchError(Exception):
     """The benchmark cannot continue; the text gives the reason."""
 
@@ -140,10 +150,10 @@ class Server:
         """Id of the process that was started."""
         return self._process.pid
 
-    def wait_until_up(self) -> None:
-        """Wait until the server accepts connections."""
+    def wait_until_up(self, patience: float = PATIENCE) -> None:
+        """Wait until the server accepts connections, for so many seconds."""
         host, _, port = self.address.partition(":")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 socket.create_connection((host, int(port)), timeout=PATIENCE).close()
@@ -205,9 +215,8 @@ def gunicorn(
     """Return a function that makes the command line of an application under gunicorn."""
 
     def command(scratch: Path, port: int) -> list[str]:
-        # Written to a file, where versions of gunicorn without a control socket ignore the setting.
         settings = scratch / "gunicorn.conf.py"
-        settings.write_text("control_socket_disable = True\nworker_connections = 12000\n")
+        settings.write_text(GUNICORN)
         arguments = ["-b", f"127.0.0.1:{port}", "-k", worker, "-c", str(settings), *options]
         return [python, "-m", "gunicorn", *arguments, application]
 
@@ -286,12 +295,14 @@ def process_ticks(parent: int) -> dict[int, int]:
 
 
 @contextmanager
-def running(contestant: Contestant, scratch: Path, core: int | None) -> Iterator[Server]:
+def running(
+    contestant: Contestant, scratch: Path, core: int | None, patience: float = PATIENCE
+) -> Iterator[Server]:
     """Run a contestant's server for the duration of the block."""
     with pinned_to(core):
         server = Server(contestant, scratch)
     try:
-        server.wait_until_up()
+        server.wait_until_up(patience)
         yield server
     finally:
         server.stop()

@@ -91,6 +91,11 @@ class Peer:
         assert environments is not None
         return str(environments / self.key / "bin" / "python")
 
+    @property
+    def warmup(self) -> int:
+        """How many times longer than Python it takes to be as fast as it gets: V8 compiles late."""
+        return 50 if self.kind == "node" else 1
+
     def is_installed(self, environments: Path) -> bool:
         """Return whether its environment exists and has the right packages."""
         if self.kind == "none":
@@ -132,9 +137,11 @@ class Peer:
             return {}
         if self.kind == "node":
             node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-            package = environments / self.key / "node_modules" / "ws" / "package.json"
-            version = json.loads(package.read_text())["version"]
-            return {"Node": node.stdout.strip().removeprefix("v"), "ws": version}
+            modules = environments / self.key / "node_modules"
+            return {"Node": node.stdout.strip().removeprefix("v")} | {
+                name: json.loads((modules / name / "package.json").read_text())["version"]
+                for name in self.distributions
+            }
         ask = (
             "import json, platform, sys; from importlib.metadata import version; "
             "print(json.dumps({'Python': platform.python_version()} | "
@@ -207,6 +214,15 @@ def uvicorn(program: str, processes: int, scratch: Path, port: int) -> list[str]
 def script(name: str) -> Command:
     """Return a command that starts a script of ``servers/``."""
     return lambda program, processes, scratch, port: [program, name, str(port)]
+
+
+def under_node(name: str) -> Command:
+    """Return a command that starts a script of ``servers/`` in the directory of its modules."""
+
+    def command(program: str, processes: int, scratch: Path, port: int) -> list[str]:
+        return ["env", "-C", program, "node", str(SERVERS / name), str(port)]
+
+    return command
 
 
 CHANNELS = {"/sync/": "sync", "/async/": "async"}
@@ -330,17 +346,19 @@ PEERS = (
     Peer(
         "ws",
         "ws on Node, bare",
-        # Started in the environment's directory, where Node finds the module.
-        lambda program, processes, scratch, port: [
-            "env",
-            "-C",
-            program,
-            "node",
-            str(SERVERS / "ws_echo.js"),
-            str(port),
-        ],
+        under_node("ws_echo.js"),
         SOCKETS | ROOM,
         ("ws",),
+        ("ws",),
+        kind="node",
+    ),
+    Peer(
+        "uws",
+        "uWebSockets on Node, bare",
+        under_node("uws_echo.js"),
+        SOCKETS | ROOM,
+        ("@trufflesuite/uws-js-unofficial",),
+        ("@trufflesuite/uws-js-unofficial",),
         kind="node",
     ),
     Peer(
