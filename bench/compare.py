@@ -28,8 +28,10 @@ from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
+from callgrind import counting, problem
 from harness import (
     BENCH,
+    HEADERS,
     ROOT,
     BenchError,
     Generator,
@@ -43,7 +45,7 @@ from harness import (
 from measures import FULL, MEASURES, PROFILED, SHORT, Case, Measure, Stage
 from peers import OURS, PEERS, Peer, entries
 from profiling import Profiler
-from report import Result, as_json, as_rst, as_svg
+from report import Result, as_json, as_rst, as_svg, as_targets
 
 __all__ = ["main"]
 
@@ -116,7 +118,7 @@ def compare(options: argparse.Namespace, peers: list[Peer]) -> Iterator[list[Res
 def run_measure(stage: Stage, measure: Measure, peers: list[Peer], rounds: int) -> list[Result]:
     """Run the rounds of one measure."""
     plan = [
-        (case, Result(measure, case.title, entry))
+        (case, Result(measure, case.title, entry, case.counted and case.counted(entry)))
         for case in measure.cases(stage.scale)
         for peer in peers
         for entry in entries(peer, measure.name)
@@ -138,6 +140,25 @@ def run_round(stage: Stage, case: Case, result: Result) -> None:
         result.rounds.append(case.run(stage, result.entry))
     except BenchError as error:
         result.error = str(error)
+
+
+def count_instructions(options: argparse.Namespace, results: list[Result]) -> None:
+    """Count the instructions of all results that allow it; each server is started once."""
+    for peer in {result.entry.peer.key: result.entry.peer for result in results}.values():
+        wanted = [each for each in results if each.entry.peer is peer and each.load]
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-count-")))
+            headers = (prepare(scratch), *HEADERS)
+            try:
+                contestant = peer.contestant(options.environments)
+                server = stack.enter_context(counting(contestant, scratch, headers))
+                for result in wanted:
+                    assert result.load is not None
+                    result.instructions = server.measure(result.load)
+                    what = f"{result.measure.name}, {result.case}: {result.instructions:,}"
+                    say(f"instructions  {result.key:24}  {what}")
+            except BenchError as error:
+                say(f"{peer.key}: instructions not counted: {error}")
 
 
 def report_progress(number: int, rounds: int, result: Result) -> None:
@@ -192,8 +213,9 @@ def cpu_model() -> str:
 
 
 def write(options: argparse.Namespace, peers: list[Peer], results: list[Result]) -> None:
-    """Write the three files."""
+    """Write the files."""
     options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "targets.rst").write_text(as_targets(results))
     description = describe(options, peers)
     for suffix, make in {"rst": as_rst, "svg": as_svg, "json": as_json}.items():
         (options.output / f"compare.{suffix}").write_text(make(description, results))
@@ -223,6 +245,11 @@ def parse_arguments() -> argparse.Namespace:
         "--install", action="store_true", help="install missing peers; implied without --short"
     )
     parser.add_argument(
+        "--instructions",
+        action=argparse.BooleanOptionalAction,
+        help="count them, too, under valgrind (default yes; with --short no)",
+    )
+    parser.add_argument(
         "--profiles", action="store_true", help="profile our own server; measures nothing"
     )
     parser.add_argument(
@@ -236,8 +263,8 @@ def parse_arguments() -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="DIRECTORY",
-        help="for compare.rst, compare.svg and compare.json (default bench/results; with --short "
-        ".bench/short)",
+        help="for compare.rst, compare.svg, compare.json and targets.rst (default bench/results; "
+        "with --short .bench/short)",
     )
     options = parser.parse_args()
     options.environments = options.environments.resolve()
@@ -245,6 +272,8 @@ def parse_arguments() -> argparse.Namespace:
     options.scale = SHORT if options.short else PROFILED if options.profiles else FULL
     if options.seconds:
         options.scale = replace(options.scale, seconds=options.seconds)
+    if options.instructions is None:
+        options.instructions = not options.short and not options.profiles
     options.rounds = options.rounds or (1 if options.short else 3)
     options.output = options.output or (
         ROOT / ".bench" / "short" if options.short else BENCH / "results"
@@ -265,7 +294,10 @@ def given(options: argparse.Namespace, keys: list[str], names: list[str]) -> lis
     line += ["--rounds", str(options.rounds)]
     if options.seconds:
         line += ["--seconds", f"{options.seconds:g}"]
-    return [*line, "--short"] if options.short else line
+    line += ["--short"] if options.short else []
+    if options.instructions == options.short:
+        line.append("--instructions" if options.instructions else "--no-instructions")
+    return line
 
 
 def main() -> None:
@@ -284,6 +316,11 @@ def main() -> None:
             # Write after each measure, so that an interrupted run keeps its results.
             if not options.profiles:
                 write(options, peers, results)
+        if options.instructions and (missing := problem()):
+            say(f"continuing without instructions: {missing}")
+        elif options.instructions:
+            count_instructions(options, results)
+            write(options, peers, results)
     except BenchError as error:
         sys.exit(f"bench/compare.py: {error}")
     if not options.profiles:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import PATIENCE, BenchError, Generator, Server, Spent, running, settled
+from loads import Echo, Fanout, Handshakes, Load, Pages
 from peers import Entry, Peer
 
 __all__ = ["FULL", "MEASURES", "PROFILED", "SHORT", "Case", "Column", "Measure", "Scale", "Stage"]
@@ -165,11 +166,14 @@ class Case:
         title: name of the load.
         run: does one round.
         sockets: number of sockets that it needs, on servers that have any.
+        counted: makes the load whose instructions are counted, if any are: a server that takes
+            milliseconds for a message takes a second under valgrind.
     """
 
     title: str
     run: Round
     sockets: int = 0
+    counted: Callable[[Entry], Load] | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,24 @@ class Measure:
 
 def echo_cases(scale: Scale) -> list[Case]:
     """Return a case for every size, as text and as binary."""
-    return [Case(title, echo(size, binary)) for title, size, binary in scale.echoes]
+    return [
+        Case(
+            title,
+            echo(size, binary),
+            counted=counted_echo(size, binary) if size < 2**20 else None,
+        )
+        for title, size, binary in scale.echoes
+    ]
+
+
+def counted_echo(size: int, is_binary: bool) -> Callable[[Entry], Load]:
+    """Return a function that makes the load to count."""
+
+    def load(entry: Entry) -> Load:
+        path, warm = f"{entry.path}echo/", 10 * entry.peer.warmup
+        return Echo(path, "x" * size, warm=warm, few=2, many=12, is_binary=is_binary)
+
+    return load
 
 
 def echo(size: int, binary: bool) -> Round:
@@ -276,7 +297,11 @@ def handshake_cases(scale: Scale) -> list[Case]:
         report, spent = stage.load("handshakes", server, "churn", f"{entry.path}echo/", *options)
         return rates(report, "conns", spent)
 
-    return [Case("20 at a time", run)]
+    def load(entry: Entry) -> Load:
+        warm = 20 * entry.peer.warmup
+        return Handshakes(f"{entry.path}echo/", warm=warm, few=2, many=12)
+
+    return [Case("20 at a time", run, counted=load)]
 
 
 def latency_cases(scale: Scale) -> list[Case]:
@@ -301,9 +326,10 @@ def blocking_cases(scale: Scale) -> list[Case]:
     """Return the only case."""
 
     def run(stage: Stage, entry: Entry) -> Figures:
-        server = stage.server(entry.peer)
         options = ("--check", "--conns", scale.blocked)
-        with stage.watcher(server, "blocking"):
+        # Some servers keep a database connection for each socket. If all servers ran at the same
+        # time, PostgreSQL would have too few.
+        with stage.fresh(entry.peer) as server, stage.watcher(server, "blocking"):
             report = stage.generator.run(server, "once", f"{entry.path}sleep/", *options)
         return {"seconds": report["seconds"], "p50_ms": report["latency_us"]["p50"] / 1000}
 
@@ -319,11 +345,22 @@ def fanout_cases(processes: int) -> Callable[[Scale], list[Case]]:
     def cases(scale: Scale) -> list[Case]:
         name = "fanout" if processes == 1 else "redis"
         return [
-            Case(f"{members:,} members", fanout(name, members, processes), members)
+            Case(
+                f"{members:,} members",
+                fanout(name, members, processes),
+                members,
+                delivery if processes == 1 and members == scale.members[0] else None,
+            )
             for members in scale.members
         ]
 
     return cases
+
+
+def delivery(entry: Entry) -> Load:
+    """Return the load to count: fewer members, as each takes long to connect under valgrind."""
+    paths = f"{entry.path}room/", f"{entry.path}speaker/"
+    return Fanout(*paths, members=100, warm=3 * entry.peer.warmup, few=2, many=12)
 
 
 def fanout(name: str, members: int, processes: int) -> Round:
@@ -359,8 +396,8 @@ def page_cases(scale: Scale) -> list[Case]:
             return pages(stage, entry, "/")
 
     return [
-        Case("with user", with_user),
-        Case("no database", without_user),
+        Case("with user", with_user, counted=lambda entry: Pages("/", few=2, many=12)),
+        Case("no database", without_user, counted=lambda entry: Pages("/bare/", few=2, many=12)),
         Case(f"with user, {scale.held:,} sockets open", beside, scale.held),
     ]
 
@@ -373,23 +410,25 @@ def pages(stage: Stage, entry: Entry, path: str) -> Figures:
 
 
 CPU = Column("cpu_us", "CPU us each", 1)
+#: Of the whole measure, not of each round.
+INSTRUCTIONS = Column("instructions", "instructions each")
 P99 = Column("p99_ms", "p99, ms", 2)
 SERVED = Column("rate", "messages/s")
 
 MEASURES = (
-    Measure("echo", "Echo", (Column("rate", "messages/s"), CPU), True, echo_cases),
+    Measure("echo", "Echo", (Column("rate", "messages/s"), CPU, INSTRUCTIONS), True, echo_cases),
     Measure("idle", "Memory of an idle socket", (Column("kib", "KiB", 1),), False, idle_cases),
     Measure(
         "handshakes",
         "Opening sockets",
-        (Column("rate", "handshakes/s"), CPU, P99),
+        (Column("rate", "handshakes/s"), CPU, INSTRUCTIONS, P99),
         True,
         handshake_cases,
     ),
     Measure(
         "fanout",
         "Group messages in one process",
-        (Column("rate", "deliveries/s"), CPU, P99),
+        (Column("rate", "deliveries/s"), CPU, INSTRUCTIONS, P99),
         True,
         fanout_cases(1),
     ),
@@ -400,7 +439,13 @@ MEASURES = (
         True,
         fanout_cases(2),
     ),
-    Measure("pages", "Plain pages", (Column("rate", "requests/s"), CPU, P99), True, page_cases),
+    Measure(
+        "pages",
+        "Plain pages",
+        (Column("rate", "requests/s"), CPU, INSTRUCTIONS, P99),
+        True,
+        page_cases,
+    ),
     Measure(
         "latency",
         "Echo latency under a steady load",

@@ -8,14 +8,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from measures import Column, Measure
+from loads import Load
+from measures import INSTRUCTIONS, Column, Measure
 from peers import OURS, Entry
 from targets import verdict
 
-__all__ = ["Result", "as_json", "as_rst", "as_svg", "lay_out"]
+__all__ = ["Result", "as_json", "as_rst", "as_svg", "as_targets", "lay_out"]
 
 #: The row that ratios are relative to: the kind of view that the manual introduces first.
 BASE = "wsmux/function"
+
+
+#: The loads of the summary, and the headings of their columns.
+SUMMARIZED = {
+    ("echo", "64 B text"): "64 B",
+    ("echo", "16 KiB text"): "16 KiB",
+    ("echo", "1 MiB text"): "1 MiB",
+    ("idle", "10,000 sockets"): "memory",
+    ("handshakes", "20 at a time"): "handshakes",
+    ("fanout", "500 members"): "group of 500",
+    ("redis", "500 members"): "the same, Redis",
+    ("pages", "with user"): "pages",
+    ("blocking", "200 sockets at once"): "slow queries",
+}
+
+#: Measures in which servers without sessions and users do less.
+LESS = ("handshakes", "idle")
 
 
 @dataclass
@@ -26,15 +44,19 @@ class Result:
         measure: what was measured.
         case: title of the load.
         entry: the server and the path.
+        load: what to count the instructions of.
         rounds: the figures of each round.
         error: why there are no figures, if the server failed.
+        instructions: for one message, delivery, handshake or page, if they were counted.
     """
 
     measure: Measure
     case: str
     entry: Entry
+    load: Load | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
     error: str | None = None
+    instructions: int | None = None
 
     def median(self, figure: str) -> float:
         """Return the median of one figure."""
@@ -92,6 +114,7 @@ def as_json(description: dict[str, str], results: Sequence[Result]) -> str:
             "title": result.entry.title,
             "rounds": result.rounds,
             "error": result.error,
+            "instructions": result.instructions,
         }
         for result in results
     ]
@@ -102,14 +125,16 @@ def as_json(description: dict[str, str], results: Sequence[Result]) -> str:
 
 
 def as_rst(description: dict[str, str], results: Sequence[Result]) -> str:
-    """Return a page with a table for each measure."""
+    """Return a page with a summary, and a table for each measure."""
     lines = [
         ".. Written by bench/compare.py.",
         "",
         *(f":{name}: {value}" for name, value in description.items()),
         "",
-        "Median (lowest-highest). The ratio compares django_wsmux's function view with the server: "
-        "above 1, django_wsmux is better.",
+        *summary(results),
+        "",
+        "Below are the figures: the median (lowest-highest). The ratio compares django_wsmux's "
+        "function view with the server: above 1, django_wsmux is better.",
     ]
     seen: list[str] = []
     for result in results:
@@ -122,24 +147,74 @@ def as_rst(description: dict[str, str], results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return how many times better ours is than each other server, in the most common loads."""
+    chosen = [
+        (measure, case, group)
+        for measure, case, group in by_case(results)
+        for title in (SUMMARIZED.get((measure.name, case)),)
+        if title is not None
+    ]
+    rows = [["server", *(SUMMARIZED[measure.name, case] for measure, case, _ in chosen)]]
+    others = [result.entry for result in results if not is_ours(result)]
+    # A server has several kinds of views, but each page only once.
+    entries = [entry for entry in others if "echo" in entry.peer.offers] or others
+    for title, peer in {entry.title: entry.peer for entry in entries}.items():
+        cells = []
+        for measure, _, group in chosen:
+            main = measure.columns[0].figure
+            ratios = [
+                ratio(base_of(group), result, main, measure.more_is_better)
+                for result in group
+                if result.entry.peer is peer and result.entry.title in (title, peer.title)
+            ]
+            # Servers without sessions and users do less.
+            is_alike = measure.name not in LESS or "blocking" in peer.offers
+            cells.append(number(ratios[0] if ratios and is_alike else None))
+        rows.append([title, *cells])
+    if len(rows) == 1 or not chosen:
+        return []
+    return [
+        "How many times better django_wsmux is, with a function view: 2 means twice as many in a "
+        "second, or half of the memory; below 1, the other server is better:",
+        "",
+        *lay_out(rows),
+    ]
+
+
 def table(measure: Measure, results: Sequence[Result]) -> list[str]:
     """Return a table with the figures of one measure."""
-    head = ["load", "server", *(column.title for column in measure.columns), "ratio", "target"]
-    rows = [head]
+    columns = [
+        column
+        for column in measure.columns
+        if column is not INSTRUCTIONS or any(result.instructions for result in results)
+    ]
+    rows = [["load", "server", *(column.title for column in columns), "ratio"]]
     for _, case, group in by_case(results):
         base = base_of(group)
         for result in group:
-            cells = [cell(result, column) for column in measure.columns]
+            cells = [cell(result, column) for column in columns]
             if result.error:
-                cells = ["failed", *("-" for _ in measure.columns[1:])]
+                cells[0] = "failed"
+            main = columns[0].figure
+            by_main = ratio(base, result, main, measure.more_is_better)
+            rows.append([case, result.entry.title, *cells, number(by_main)])
+    return lay_out(rows)
+
+
+def as_targets(results: Sequence[Result]) -> str:
+    """Return a table of our own targets, and whether they are reached."""
+    rows = [["measure", "load", "server", "ratio", "target"]]
+    for measure, case, group in by_case(results):
+        base = base_of(group)
+        for result in group:
             main = measure.columns[0].figure
             by_main = ratio(base, result, main, measure.more_is_better)
             by_cpu = ratio(base, result, "cpu_us", False)
             target = verdict(measure.name, case, result, by_main, by_cpu)
-            rows.append([case, result.entry.title, *cells, number(by_main), target])
-    if all(row[-1] == "-" for row in rows[1:]):
-        rows = [row[:-1] for row in rows]
-    return lay_out(rows)
+            if target != "-":
+                rows.append([measure.name, case, result.entry.title, number(by_main), target])
+    return "\n".join(lay_out(rows)) + "\n"
 
 
 def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -155,6 +230,8 @@ def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def cell(result: Result, column: Column) -> str:
     """Format a median, with its extremes if there are several rounds."""
+    if column is INSTRUCTIONS:
+        return "-" if result.instructions is None else f"{result.instructions:,}"
     if result.error or column.figure not in result.rounds[0]:
         return "-"
     values = result.values(column.figure)
@@ -251,7 +328,10 @@ def as_svg(description: dict[str, str], results: Sequence[Result]) -> str:
 
 
 def headlines(results: Sequence[Result]) -> Iterator[tuple[Measure, str, list[Result]]]:
-    """Yield the panels, best result first, without failures and servers that do less."""
+    """Yield the panels, best result first, without failures and servers that do less.
+
+    A panel without ours would compare nothing.
+    """
     groups = list(by_case(results))
     for name, places in HEADLINES.items():
         of_it = [group for group in groups if group[0].name == name]
@@ -262,7 +342,7 @@ def headlines(results: Sequence[Result]) -> Iterator[tuple[Measure, str, list[Re
                 if name == "handshakes":
                     fine = [result for result in fine if "blocking" in result.entry.peer.offers]
                 fine.sort(key=lambda result: result.value, reverse=measure.more_is_better)
-                if fine:
+                if any(map(is_ours, fine)):
                     yield measure, case, fine
 
 

@@ -51,11 +51,12 @@ def test_every_server_does_its_rounds(output: Path) -> None:
 
 
 def test_tables(output: Path) -> None:
-    """The page is valid reStructuredText, with a table of all rows for each measure."""
+    """The page is valid reStructuredText: a summary, and a table of all rows for each measure."""
     text = (output / "compare.rst").read_text()
     strict = {"report_level": 1, "halt_level": 2}
     document = publish_doctree(text, settings_overrides=strict)
-    rows = [len(list(found.findall(row))) for found in document.findall(table)]
+    summary, *rows = (len(list(found.findall(row))) for found in document.findall(table))
+    assert summary == len(("heading", "C"))
     assert len(rows) == len(MEASURES)
     results = json.loads((output / "compare.json").read_text())["results"]
     assert sum(rows) == len(results) + len(MEASURES)
