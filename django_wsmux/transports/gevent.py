@@ -37,6 +37,7 @@ from ..protocol.frames import FIN, head
 from . import reactor
 from .base import SocketTransport, arrived, end_stream
 from .handler_pool import HandlerPool, Job
+from .send_queue import LONG
 from .streams import Stream, TLSStream
 from .watchdog import Watchdog
 
@@ -296,6 +297,9 @@ class GeventTransport(SocketTransport):
         start = head(FIN | opcode, len(payload))
         if sent < 0:
             self._close_fd()
+        elif not sent or len(payload) < LONG:
+            # As send_message() does.
+            self._enqueue(start + payload, sent)
         else:
             self._enqueue_parts(start, payload, sent)
         return len(start) + len(payload)
