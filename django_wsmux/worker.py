@@ -16,6 +16,7 @@ from socket import SHUT_RDWR
 from typing import Any, Final
 
 import gevent
+from gevent import Greenlet
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -75,8 +76,16 @@ class _Listener:
         return self._name
 
 
+class _Serving(Greenlet):  # type: ignore[type-arg]  # not generic when it runs
+    """Serves a connection. gevent records where a greenlet is spawned, here always the same."""
+
+    spawning_stack_limit = 1
+
+
 class _Slots(Pool):
     """gunicorn's ``worker_connections``; logs when all are in use and accepting is paused."""
+
+    greenlet_class = _Serving
 
     def __init__(self, size: int, log: Any) -> None:
         super().__init__(size)

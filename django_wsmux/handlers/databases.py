@@ -57,6 +57,9 @@ MAX_AGE: Final = 1.0
 
 _PARTS: Final = ("client", "creation", "features", "introspection", "ops", "validation")
 
+#: Attribute of a greenlet that has had connections, which are still to be taken apart.
+_USED = "_django_wsmux_used"
+
 #: Attribute of a greenlet whose connections are kept after its handshake.
 _SHARES = "_django_wsmux_shares"
 
@@ -75,6 +78,7 @@ def _mark(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     current = getcurrent()
     if not hasattr(current, MARK):
         setattr(current, MARK, True)
+    setattr(current, _USED, True)
     if (
         hasattr(current, _SHARES)
         and connection.vendor == "sqlite"
@@ -123,11 +127,16 @@ def close() -> None:
 def discard() -> None:
     """Close the connections of a greenlet that is about to end, and take them apart.
 
-    Threads continue to use their connections, so with threads they are only closed.
+    Threads continue to use their connections, so with threads they are only closed. To look through
+    the connections costs much, so a greenlet that has never connected does not.
     """
-    close()
-    if hasattr(getcurrent(), MARK) or not patching.is_patched():
+    current = getcurrent()
+    if not hasattr(current, _USED):
         return
+    close()
+    if hasattr(current, MARK) or not patching.is_patched():
+        return
+    delattr(current, _USED)
     for connection in connections.all(initialized_only=True):
         del connections[connection.alias]
         _break_cycles(connection)
@@ -281,6 +290,7 @@ def begin_handshake() -> None:
     setattr(current, _SHARES, True)
     if _idle.check_out():
         setattr(current, MARK, True)
+        setattr(current, _USED, True)
 
 
 def end_handshake() -> None:
@@ -292,6 +302,7 @@ def end_handshake() -> None:
     if getattr(current, MARK, None) is True:
         _idle.check_in()
         delattr(current, MARK)
+        delattr(current, _USED)
 
 
 def abandon_handshake() -> None:

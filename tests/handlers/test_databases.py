@@ -288,3 +288,30 @@ def serve():
 gevent.spawn(serve).get()
 """,
     )
+
+
+def test_taken_apart(tmp_path: Path) -> None:
+    """A greenlet that ends leaves nothing to the garbage collector, also if it has waited."""
+    run(
+        tmp_path,
+        """
+import gc
+import weakref
+gc.disable()
+left = []
+
+def view(waits):
+    databases.discard()  # nothing to do yet
+    for _ in range(2):
+        ask()
+        left.append(weakref.ref(connections["default"]))
+        if waits:
+            databases.release()
+        databases.discard()
+
+for waits in (False, True):
+    gevent.spawn(view, waits).get()
+assert len(left) == 4
+assert not [each for each in left if each() is not None]
+""",
+    )
