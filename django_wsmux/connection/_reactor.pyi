@@ -1,4 +1,6 @@
+from collections import deque
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from greenlet import greenlet
@@ -27,6 +29,23 @@ def send(function: Callable[..., Any], /) -> Callable[..., Any]:
 
 def messages(link: Link, /) -> Iterator[str | bytes]:
     """Return an iterator over ``receive()`` until the socket is closed."""
+
+def adopt_pool(pool: Pool, /) -> None:
+    """Let event views handle messages in a pool's greenlets."""
+
+def adopt_views(contexts: str, tracing: ModuleType, /) -> None:
+    """Call event views in the contexts of greenlets.
+
+    Args:
+        contexts: see ``turns.CONTEXTS``.
+        tracing: the module ``tracing``.
+    """
+
+def handled(seconds: float, /) -> None:
+    """Record how long a handler of an event view took."""
+
+def handler_calls() -> tuple[list[int], float]:
+    """Return the number of calls in each bucket, and their time in seconds."""
 
 class Link:
     """The members of a connection that C uses: see ``link.py``."""
@@ -63,3 +82,29 @@ class Reactor:
     def disown(self) -> None: ...
     def fileno(self) -> int: ...
     def run(self) -> None: ...
+
+class ViewHooks:
+    """The members of the hooks that C uses: see ``turns.py``."""
+
+    view: Any
+    request_context: Any
+    session: Any
+
+    def receive(self, websocket: Any, message: str | bytes, /) -> None: ...
+
+class Pool:
+    """The part of a pool that each message uses: see ``turns.py``."""
+
+    _hub: Any
+    _jobs: deque[Callable[..., bool]]
+    _size: int
+    _is_ticking: bool
+
+    def __init__(self, hub: greenlet, jobs: deque[Callable[..., bool]], size: int, /) -> None: ...
+    @property
+    def _parked_count(self) -> int: ...
+    def start(self, job: Callable[..., bool], subject: Any = None, /) -> bool: ...
+    def work(self) -> None: ...
+    def is_parked(self, worker: greenlet, /) -> bool: ...
+    def end_idle(self) -> None: ...
+    def forget_parked(self) -> None: ...

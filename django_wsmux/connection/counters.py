@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Final
 
+from .turns import HANDLER_BOUNDS, handler_calls
+
 __all__ = [
     "COUNTERS",
-    "HANDLER_BOUNDS",
     "count",
     "counters",
     "gauges",
-    "handled",
     "handler_snapshot",
 ]
 
@@ -93,32 +92,13 @@ def count(name: str) -> None:
     counters[name] += 1
 
 
-# Handlers of event views
-
-#: Upper bounds of the histogram's buckets, in seconds.
-HANDLER_BOUNDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
-
-_FASTEST: Final = HANDLER_BOUNDS[0]
-
-# Calls in each bucket, the last one beyond all bounds; and the seconds of all calls together.
-_calls: Final = [0] * (len(HANDLER_BOUNDS) + 1)
-_seconds: Final = [0.0]
-
-
-def handled(seconds: float) -> None:
-    """Record how long a handler of an event view took."""
-    # Most calls are that fast, and a search costs more than this comparison.
-    bucket = 0 if seconds <= _FASTEST else bisect_left(HANDLER_BOUNDS, seconds)
-    _calls[bucket] += 1
-    _seconds[0] += seconds
-
-
 def handler_snapshot() -> dict[str, float]:
     """Return the number of calls, their total time, and the number of calls within each bound."""
-    *within, calls = accumulate(_calls)
+    buckets, seconds = handler_calls()
+    *within, calls = accumulate(buckets)
     bounds = (f"handler_calls_within_{bound:g}" for bound in HANDLER_BOUNDS)
     return {
         "handler_calls": calls,
-        "handler_seconds": _seconds[0],
+        "handler_seconds": seconds,
         **dict(zip(bounds, within, strict=True)),
     }

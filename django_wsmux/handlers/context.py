@@ -31,6 +31,7 @@ from django.utils import timezone, translation
 from greenlet import getcurrent
 
 from .. import conf
+from ..connection.turns import CONTEXTS
 from ..protocol.events import CannotMove
 from ..server import agents, own_context
 
@@ -39,8 +40,6 @@ __all__ = ["RequestContext", "current", "managed", "named", "restored"]
 Manager = Callable[[], AbstractContextManager[object]]
 
 Result = TypeVar("Result")
-
-_PREPARED = "_django_wsmux_context"
 
 _NOTHING: Final[dict[Any, Any]] = {}
 
@@ -62,7 +61,7 @@ class RequestContext:
         is_default: whether all four are what a new context has.
     """
 
-    __slots__ = ("_is_default", "_language", "_script_prefix", "_time_zone", "_urlconf")
+    __slots__ = ("_language", "_script_prefix", "_time_zone", "_urlconf", "is_default")
 
     #: Whether it has more than these four, which is made from a request.
     has_values = False
@@ -75,7 +74,7 @@ class RequestContext:
         urlconf: Any,
         is_default: bool = False,
     ) -> None:
-        self._is_default = is_default
+        self.is_default = is_default
         self._script_prefix = script_prefix
         self._time_zone = time_zone
         self._language = language
@@ -88,9 +87,9 @@ class RequestContext:
             greenlet: the current greenlet. Values in a context are valid only in the greenlet that
                 set them (asgiref 3.11, ``local.py``), so each greenlet prepares its own.
         """
-        if self._is_default:
+        if self.is_default:
             return Context()
-        prepared: dict[RequestContext, Context] = getattr(greenlet, _PREPARED, _NOTHING)
+        prepared: dict[RequestContext, Context] = getattr(greenlet, CONTEXTS, _NOTHING)
         context = prepared.get(self)
         if context is None:
             context = self._prepare(greenlet)
@@ -118,10 +117,10 @@ class RequestContext:
         return result
 
     def _prepare(self, greenlet: object) -> Context:
-        prepared: dict[RequestContext, Context] | None = getattr(greenlet, _PREPARED, None)
+        prepared: dict[RequestContext, Context] | None = getattr(greenlet, CONTEXTS, None)
         if prepared is None or len(prepared) >= _MOST:
             prepared = {}
-            setattr(greenlet, _PREPARED, prepared)
+            setattr(greenlet, CONTEXTS, prepared)
         context = prepared[self] = Context()
         context.run(self._activate)
         return context
@@ -156,6 +155,7 @@ class _ExtendedContext(RequestContext):
         values: tuple[tuple[ContextVar[Any], Any], ...],
         managers: tuple[Manager, ...] = (),
     ) -> None:
+        self.is_default = False
         self._base = base
         self._values = values
         self._managers = managers

@@ -9,22 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from .. import conf
-from ..connection import registry, tracing
+from ..connection import registry
 from ..connection.connection import Connection
-from ..connection.counters import handled
 from ..connection.guard import notify
-from ..connection.interfaces import MARK, DefaultHooks
+from ..connection.interfaces import DefaultHooks
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
 from ..groups import users
@@ -50,9 +47,10 @@ from . import context, databases, resume, sessions
 from .callables import explain, note_result, require_done
 from .context import RequestContext
 from .identities import Kept, kept_of
-from .interfaces import Acceptor, EventView, Origin
+from .interfaces import Acceptor, Origin
 from .reporting import describe, note_late_response, report
 from .request import WebSocketRequest, minimal_environ_of, minimal_request
+from .turns import TurnHooks
 
 __all__ = ["DjangoHooks", "admit_user", "close_for"]
 
@@ -64,7 +62,7 @@ Headers = Iterable[tuple[str, str]]
 _disconnecting: set[Connection] = set()
 
 
-class DjangoHooks(DefaultHooks):
+class DjangoHooks(TurnHooks, DefaultHooks):
     """What Django adds to one socket: ``connection.interfaces.Hooks``.
 
     Args:
@@ -73,9 +71,6 @@ class DjangoHooks(DefaultHooks):
 
     Attributes:
         groups: keys of the groups of user and session.
-        session: the session, once no middleware saves it any more.
-        view: the event view.
-        request_context: what is active in each call of the view, once it has accepted.
         address: address of the peer, or of the proxy if there is one; empty for a unix socket.
         opened_at: when the 101 was sent, by ``time.monotonic()``.
         origin: makes the request of a socket that comes from another process.
@@ -89,10 +84,6 @@ class DjangoHooks(DefaultHooks):
         "kept",
         "opened_at",
         "origin",
-        "request",
-        "request_context",
-        "session",
-        "view",
     )
 
     address: str
@@ -102,9 +93,9 @@ class DjangoHooks(DefaultHooks):
         self.request = request
         self._handshake = handshake
         self.groups: tuple[Key, ...] = ()
-        self.session: SessionBase | None = None
-        self.view: EventView | None = None
-        self.request_context: RequestContext | None = None
+        self.session = None
+        self.view = None
+        self.request_context = None
         self.origin: Origin | None = None
         self.kept: Kept | None = None
 
@@ -313,14 +304,6 @@ class DjangoHooks(DefaultHooks):
         assert isinstance(websocket, WebSocket)
         return requests_of(websocket)
 
-    def receive(self, websocket: Connection, message: str | bytes) -> None:
-        """Have an event view handle a message."""
-        if tracing.tracer is None:
-            self._in_view(websocket, self.view.receive, message)  # type: ignore[union-attr]
-        else:
-            view = self.view.receive  # type: ignore[union-attr]
-            self._in_view(websocket, partial(tracing.tracer.receive, websocket, view), message)
-
     def group_receive(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message of a group."""
         self._in_view(websocket, self.view.group_receive, message)  # type: ignore[union-attr]
@@ -441,31 +424,6 @@ class DjangoHooks(DefaultHooks):
         )
 
     # Running views
-
-    def _in_view(
-        self, websocket: Connection, function: Callable[[Any], object], subject: Any
-    ) -> None:
-        """Call an event view. Never raises, since the greenlet serves other sockets, too."""
-        current = getcurrent()
-        started = perf_counter()
-        context: Any = None
-        try:
-            try:
-                if getattr(current, MARK, None) is True:
-                    databases.begin_message()
-                context = self.request_context.context(current)  # type: ignore[union-attr]
-                result = context.run(function, subject)
-                if result is not None:
-                    note_result(require_done(result, function), function)
-            except BaseException as error:
-                self.fail(websocket, error, context)
-            handled(perf_counter() - started)
-            if getattr(current, MARK, None) is True:
-                databases.end_message()
-            if self.session is not None and self.session.modified:
-                sessions.warn_of_change(self.session, self.request)
-        except BaseException:
-            logger.exception("%r: error during cleanup after a message", websocket)
 
     def _run(
         self,

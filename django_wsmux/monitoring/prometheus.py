@@ -25,7 +25,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from ..connection.counters import COUNTERS, HANDLER_BOUNDS
+from ..connection.counters import COUNTERS
+from ..connection.turns import HANDLER_BOUNDS
 from .metrics import GAUGES
 from .overview import Process, collect
 

@@ -25,7 +25,7 @@ from gevent import monkey
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
-from ..connection import guard, hub_thread, link, registry
+from ..connection import guard, hub_thread, link, registry, turns
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
 from ..connection.drain import CLOSE_GRACE, close_all_and_wait
@@ -114,6 +114,7 @@ def handlers_for(websocket: Connection) -> HandlerPool:
         _keep_to_thread()
         options = websocket.options
         pool = _handlers = HandlerPool(options.handler_greenlets, websocket.hooks.retire)
+        turns.adopt_pool(pool)
         # Servers do not know of the sockets, and end the process when no request is left.
         atexit.register(_close_and_wait, os.getpid())
         gauges["handlers_running"] = lambda: pool.running

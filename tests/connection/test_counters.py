@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from django_wsmux.connection.counters import (
-    COUNTERS,
-    HANDLER_BOUNDS,
-    count,
-    counters,
-    handled,
-    handler_snapshot,
-)
+from django_wsmux.connection.counters import COUNTERS, count, counters, handler_snapshot
+from django_wsmux.connection.turns import HANDLER_BOUNDS, handled
 
 
 def test_count() -> None:

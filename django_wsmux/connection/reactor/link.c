@@ -142,25 +142,11 @@ link_failed(Link *link, PyObject *transport)
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
-    PyObject *type, *error, *traceback, *result;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(error, traceback);
-    }
-    result = PyObject_CallMethodObjArgs(transport, name_failed, (PyObject *)link, error, NULL);
-    Py_XDECREF(type);
+    PyObject *error = take_error();
+    PyObject *result
+        = PyObject_CallMethodObjArgs(transport, name_failed, (PyObject *)link, error, NULL);
     Py_XDECREF(error);
-    Py_XDECREF(traceback);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-static int
-done(PyObject *result)
-{
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return done(result);
 }
 
 /* Reads once into the buffer of the process. Returns the size, 0 at the end of the stream;
@@ -220,7 +206,13 @@ pass_on(Link *link, PyObject *transport, PyObject *message)
         }
         if (!is_queued && link->is_event_driven) {
             link->is_busy = 1;
-            return done(PyObject_CallMethodOneArg(transport, name_start_turn, message));
+            if (process.pool == NULL) {
+                return done(PyObject_CallMethodOneArg(transport, name_start_turn, message));
+            }
+            int is_started = start_turn(link, message);
+            if (is_started != 0) {
+                return is_started < 0 ? -1 : 0;
+            }
         }
     }
     return done(PyObject_CallMethodOneArg((PyObject *)link, name_message_received, message));
@@ -293,10 +285,7 @@ add_link_type(PyObject *module)
     if (import_greenlet() < 0) {
         return -1;
     }
-    const struct {
-        PyObject **name;
-        const char *text;
-    } names[] = {
+    const Name names[] = {
         {&name_close_fd, "_close_fd"},
         {&name_failed, "_fail"},
         {&name_max_single_frame, "max_single_frame"},
@@ -305,11 +294,8 @@ add_link_type(PyObject *module)
         {&name_received, "_received"},
         {&name_start_turn, "_start_turn"},
     };
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        *names[i].name = PyUnicode_InternFromString(names[i].text);
-        if (*names[i].name == NULL) {
-            return -1;
-        }
+    if (intern_names(names, Py_ARRAY_LENGTH(names)) < 0) {
+        return -1;
     }
     LinkType = (PyTypeObject *)PyType_FromModuleAndSpec(module, &link_spec, NULL);
     return LinkType == NULL ? -1 : PyModule_AddType(module, LinkType);

@@ -40,6 +40,7 @@ typedef struct {
     PyObject *buffer;    /* a bytearray that all connections read into */
     PyObject *mark;      /* name of the attribute of greenlets that must not wait without a hook */
     PyObject *plain;     /* the framing of sockets that send messages as they are */
+    PyObject *pool;      /* the greenlets of event views, or NULL */
     unsigned long thread; /* the thread of the hub */
 } Process;
 
@@ -72,6 +73,61 @@ sends_directly(Link *link)
            && process.thread == PyThread_get_thread_ident();
 }
 
+/* Releases a result that is not used. Returns -1 if there is an exception instead. */
+static inline int
+done(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Returns the current exception, with its traceback, and clears it; NULL if there is none. */
+static inline PyObject *
+take_error(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    if (type != NULL) {
+        PyErr_NormalizeException(&type, &error, &traceback);
+        if (traceback != NULL) {
+            PyException_SetTraceback(error, traceback);
+        }
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+/* A name of an attribute, and where its object is kept. */
+typedef struct {
+    PyObject **object;
+    const char *text;
+} Name;
+
+static inline int
+intern_names(const Name *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        *names[i].object = PyUnicode_InternFromString(names[i].text);
+        if (*names[i].object == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Whether a hook must run before this greenlet waits. -1 with an exception. */
+static inline int
+is_marked(PyGreenlet *greenlet)
+{
+    if (greenlet->dict == NULL) {
+        return 0;
+    }
+    return PyDict_GetItemWithError(greenlet->dict, process.mark) != NULL ? 1
+           : PyErr_Occurred()                                            ? -1
+                                                                         : 0;
+}
+
 /* Imports greenlet's C interface for one file. Whatever is wrong with it is an ImportError: link.py
    gives it as the reason for the use of Python. */
 static inline int
@@ -93,6 +149,8 @@ import_greenlet(void)
 int add_link_type(PyObject *module);
 int add_method_types(PyObject *module);
 int add_reactor_type(PyObject *module);
+int add_turn_types(PyObject *module);
+int add_view_types(PyObject *module);
 
 /* Handles a connection that is readable. Returns -1 with an exception that must end the process. */
 int link_readable(Link *link);
@@ -100,6 +158,10 @@ int link_readable(Link *link);
 /* Passes an error in the handling of one connection to its transport. Returns -1 if the exception
    must end the process. */
 int link_failed(Link *link, PyObject *transport);
+
+/* Has an event view handle a message in a greenlet of the pool. Returns 1 if it has begun, 0 if it
+   waits for a greenlet, without the message, and -1 with an exception. */
+int start_turn(Link *link, PyObject *message);
 
 /* Switches to a greenlet with one value. Returns -1 with an exception. */
 int switch_to(PyObject *greenlet, PyObject *value);

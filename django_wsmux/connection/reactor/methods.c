@@ -95,18 +95,6 @@ static PyGetSetDef method_getset[] = {
 
 /* Receiving */
 
-/* Whether a hook must run before this greenlet waits. -1 with an exception. */
-static int
-is_marked(PyGreenlet *greenlet)
-{
-    if (greenlet->dict == NULL) {
-        return 0;
-    }
-    return PyDict_GetItemWithError(greenlet->dict, process.mark) != NULL ? 1
-           : PyErr_Occurred()                                            ? -1
-                                                                         : 0;
-}
-
 /* Waits for a message that goes to this view directly. Returns NULL without an exception if there
    is more to decide. */
 static PyObject *

@@ -36,6 +36,7 @@ static PyObject *
 forget(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Py_CLEAR(process.hub);
+    Py_CLEAR(process.pool);
     process.thread = 0;
     Py_RETURN_NONE;
 }
@@ -78,6 +79,9 @@ fill(PyObject *module)
         return -1;
     }
     if (import_greenlet() < 0 || add_link_type(module) < 0 || add_method_types(module) < 0) {
+        return -1;
+    }
+    if (add_turn_types(module) < 0 || add_view_types(module) < 0) {
         return -1;
     }
     return add_reactor_type(module);

@@ -1,0 +1,116 @@
+"""The turns of event views: what Django needs around the handling of a message.
+
+For the database, each message is like a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from django.contrib.sessions.backends.base import SessionBase
+from greenlet import getcurrent
+
+from ..connection import tracing
+from ..connection.connection import Connection
+from ..connection.interfaces import MARK
+from ..connection.turns import ViewHooks, handled
+from ..logs import get_logger
+from . import databases, sessions
+from .callables import note_result, require_done
+from .context import RequestContext
+from .interfaces import EventView
+from .request import WebSocketRequest
+
+__all__ = ["TurnHooks"]
+
+logger = get_logger("django_wsmux.connection")
+
+
+class TurnHooks(ViewHooks):
+    """The part of ``DjangoHooks`` that calls an event view.
+
+    Attributes:
+        request: the request of the handshake; ``None`` if there is none, or no longer one.
+        session: the session, once no middleware saves it any more.
+        view: the event view.
+        request_context: what is active in each call of the view, once it has accepted.
+    """
+
+    __slots__ = ("request",)
+
+    request: WebSocketRequest | None
+    session: SessionBase | None
+    view: EventView | None
+    request_context: RequestContext | None
+
+    def fail(self, websocket: Connection, error: BaseException, context: Any = None) -> None:
+        """Report an error of the view, and close the socket accordingly."""
+        raise NotImplementedError
+
+    def _handle(self, websocket: Connection, message: str | bytes) -> None:
+        """Have an event view handle a message, whatever that needs."""
+        handle = self.view.receive  # type: ignore[union-attr]
+        if tracing.tracer is not None:
+            handle = partial(tracing.tracer.receive, websocket, handle)
+        self._in_view(websocket, handle, message)
+
+    def _in_view(
+        self, websocket: Connection, function: Callable[[Any], object], subject: Any
+    ) -> None:
+        """Call an event view. Never raises, since the greenlet serves other sockets, too."""
+        current = getcurrent()
+        started = perf_counter()
+        context: Any = None
+        try:
+            try:
+                if getattr(current, MARK, None) is True:
+                    databases.begin_message()
+                context = self.request_context.context(current)  # type: ignore[union-attr]
+                result = context.run(function, subject)
+                if result is not None:
+                    note_result(require_done(result, function), function)
+            except BaseException as error:
+                self.fail(websocket, error, context)
+            handled(perf_counter() - started)
+            self._end_message(current)
+        except BaseException:
+            logger.exception("%r: error during cleanup after a message", websocket)
+
+    def _finish(
+        self,
+        websocket: Connection,
+        view: EventView,
+        result: object,
+        error: BaseException | None,
+        context: Any,
+    ) -> None:
+        """Do what is left to do after C has called ``view.receive()``. Never raises.
+
+        Args:
+            websocket: the socket.
+            view: the view.
+            result: what it has returned.
+            error: what it has raised instead.
+            context: the context that it ran in.
+        """
+        try:
+            try:
+                if error is not None:
+                    raise error
+                note_result(require_done(result, view.receive), view.receive)
+            except BaseException as raised:
+                error = None  # its traceback refers to this call, which would refer to it
+                self.fail(websocket, raised, context)
+            self._end_message(getcurrent())
+        except BaseException:
+            logger.exception("%r: error during cleanup after a message", websocket)
+
+    def _end_message(self, current: object) -> None:
+        """Clean up in the greenlet in which an event view has handled a message."""
+        if getattr(current, MARK, None) is True:
+            databases.end_message()
+        if self.session is not None and self.session.modified:
+            sessions.warn_of_change(self.session, self.request)
