@@ -47,6 +47,12 @@ def handled(seconds: float, /) -> None:
 def handler_calls() -> tuple[list[int], float]:
     """Return the number of calls in each bucket, and their time in seconds."""
 
+def owe(members: list[Any], start: int, number: int, /) -> None:
+    """See ``fanout.py``."""
+
+def serve(delivery: Any, seconds: float, step: int, /) -> bool:
+    """See ``fanout.py``."""
+
 class Link:
     """The members of a connection that C uses: see ``link.py``."""
 
@@ -63,6 +69,8 @@ class Link:
     _bytes_in: int
     _messages_out: int
     _bytes_out: int
+    _owed: int
+    _given: int
     _descriptor: int
     _direct: int
     _state: int

@@ -20,7 +20,7 @@ from ..protocol.events import CannotMove, Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
 from ..protocol.prepared import PreparedMessage, frames_of
-from . import expiry, guard, hub_thread, moving, registry
+from . import expiry, fanout, guard, hub_thread, moving, registry
 from .counters import count, counters
 from .framing import PLAIN, Framing
 from .held import Held
@@ -187,6 +187,8 @@ class Connection(Holding):
         """
         close_payload(code, reason)  # check the arguments even if it is too late to send
         hub_thread.require()
+        if self._owed:
+            fanout.settle(self)
         if self._state == CONNECTING:
             self.hooks.open(self)
         if self._state == CONNECTING:
@@ -234,6 +236,8 @@ class Connection(Holding):
 
         A socket that is not open yet is closed as soon as it opens.
         """
+        if self._owed:
+            fanout.settle(self)
         if self._state == CONNECTING:
             held = self._hold_back()
             if held.closing is None:
@@ -258,7 +262,7 @@ class Connection(Holding):
     # Sending for groups
 
     def deliver(self, message: PreparedMessage) -> None:
-        """Send a group message.
+        """Send a group message; the socket must have got what it is owed: see ``fanout.py``.
 
         Never waits and never raises. A peer that has unsent bytes and no room for the message is
         closed with 1013, or does not get it. Without unsent bytes, a message of any size is sent.
@@ -397,6 +401,8 @@ class Connection(Holding):
         Raises:
             CannotMove: see ``Transport.detach()``.
         """
+        if self._owed:
+            fanout.settle(self)
         return self._transport.detach()
 
     def detached(self) -> tuple[bytes, bytes, dict[str, Any]]:
@@ -477,6 +483,8 @@ class Connection(Holding):
 
     def data_received(self, data: bytes | bytearray, size: int) -> None:
         """Process the first ``size`` bytes of ``data`` from the peer."""
+        if self._owed:
+            fanout.settle(self)
         self._is_alive = True
         self._bytes_in += size
         message = self.codec.decode_single_frame(data, size) if self._state == OPEN else None
@@ -489,6 +497,8 @@ class Connection(Holding):
 
     def space_filled(self, size: int) -> None:
         """Process bytes that were read into ``codec.get_buffer()``."""
+        if self._owed:
+            fanout.settle(self)
         keep_freed_memory()
         self._is_alive = True
         self._bytes_in += size

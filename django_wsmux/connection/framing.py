@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Final
 
 from ..protocol.frames import encode
@@ -36,6 +37,12 @@ PLAIN: Final[Framing] = _Plain()
 
 # The key of the framings of wsmux.v1 without compression.
 _KEY: Final = "v1"
+
+
+@lru_cache(maxsize=64)
+def _key_with(inner: Hashable) -> Hashable:
+    """Return the key of wsmux.v1 with another framing: the same object for equal keys."""
+    return (_KEY, inner)
 
 
 class _Named:
@@ -86,7 +93,7 @@ class V1:
 
     def __init__(self, inner: Framing, client_id: str) -> None:
         self.client_id = client_id
-        self.key: Hashable | None = _KEY if inner is PLAIN else inner.key and (_KEY, inner.key)
+        self.key: Hashable | None = _KEY if inner is PLAIN else inner.key and _key_with(inner.key)
         self._inner = inner
         self._aliases: dict[str, str] | None = None
 

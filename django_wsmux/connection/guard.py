@@ -12,7 +12,7 @@ from typing import Any
 from ..logs import get_logger
 from .counters import count
 
-__all__ = ["call", "notify"]
+__all__ = ["call", "notify", "report"]
 
 logger = get_logger("django_wsmux.connection")
 
@@ -22,8 +22,13 @@ def call(callback: Callable[..., object], *args: object) -> None:
     try:
         callback(*args)
     except Exception:
-        count("internal_errors")
-        logger.exception("Bug in django_wsmux")
+        report()
+
+
+def report() -> None:
+    """Count and log the exception that is being handled."""
+    count("internal_errors")
+    logger.exception("Bug in django_wsmux")
 
 
 def notify(signal: Any, sender: Any, **arguments: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..protocol.events import CannotMove
 from ..protocol.prepared import PreparedMessage
+from . import fanout
 from .held import Held
 from .interfaces import CONNECTING, OPEN
 from .liveness import Liveness
@@ -51,6 +52,8 @@ class Holding(Liveness):
 
         Messages of the view itself go out before them. Before the 101 every socket is held.
         """
+        if self._owed:
+            fanout.settle(self)
         if self._state <= OPEN:
             self._hold_back().depth += 1
 
@@ -77,6 +80,8 @@ class Holding(Liveness):
             is_repeated: returns whether a held message is one of ``messages``, or older than they
                 are.
         """
+        if self._owed:
+            fanout.settle(self)
         held = self._held
         if held is not None:
             held.discard(is_repeated)
@@ -88,6 +93,8 @@ class Holding(Liveness):
         Raises:
             CannotMove: they wait for something else: the socket joins a group, or is to close.
         """
+        if self._owed:
+            fanout.settle(self)
         held = self._held
         if held is None:
             return []
@@ -97,6 +104,8 @@ class Holding(Liveness):
 
     def close_after_replay(self, code: int, reason: str) -> None:
         """Do ``close_from_group()`` once the messages that are held back are sent."""
+        if self._owed:
+            fanout.settle(self)
         if self._held is None:
             self.close_from_group(code, reason)
         elif self._held.closing is None:
@@ -104,6 +113,8 @@ class Holding(Liveness):
 
     def discard_held(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
         """Discard group messages that are held back or not yet replayed."""
+        if self._owed:
+            fanout.settle(self)
         if self._held is not None:
             self._held.discard(is_unwanted)
 

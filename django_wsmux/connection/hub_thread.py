@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["ADVICE", "adopt", "forget", "hand_over", "is_foreign", "require"]
+__all__ = ["ADVICE", "adopt", "forget", "hand_over", "has_hub", "is_foreign", "require", "soon"]
 
 #: The advice in the error.
 ADVICE: Final = (
@@ -23,23 +23,29 @@ ADVICE: Final = (
 _get_ident: Callable[[], int] | None = None
 _owner = 0
 _call: Callable[..., object] | None = None
+_soon: Callable[[Callable[[], None]], object] | None = None
 
 
-def adopt(get_ident: Callable[[], int], call: Callable[..., object]) -> None:
+def adopt(
+    get_ident: Callable[[], int],
+    call: Callable[..., object],
+    soon: Callable[[Callable[[], None]], object],
+) -> None:
     """Make the current thread the owner of the sockets.
 
     Args:
         get_ident: returns the id of the native thread.
         call: schedules a call of a function, with arguments, in the current thread.
+        soon: schedules a call of a function in the hub after other sockets have had their turn.
     """
-    global _get_ident, _owner, _call
-    _get_ident, _owner, _call = get_ident, get_ident(), call
+    global _get_ident, _owner, _call, _soon
+    _get_ident, _owner, _call, _soon = get_ident, get_ident(), call, soon
 
 
 def forget() -> None:
     """Forget the thread, in a forked child, which may run in a copy of another one."""
-    global _get_ident, _call
-    _get_ident = _call = None
+    global _get_ident, _call, _soon
+    _get_ident = _call = _soon = None
 
 
 def is_foreign() -> bool:
@@ -61,3 +67,14 @@ def hand_over(function: Callable[..., object], *args: Any) -> None:
     """Schedule a call in the thread of the hub, and return at once."""
     assert _call is not None
     _call(function, *args)
+
+
+def has_hub() -> bool:
+    """Return whether there is a hub, for ``soon()``."""
+    return _soon is not None
+
+
+def soon(function: Callable[[], None]) -> None:
+    """Schedule a call in the hub, after other sockets have had their turn."""
+    assert _soon is not None
+    _soon(function)

@@ -7,6 +7,7 @@ run without a Python frame of ours. Otherwise in Python, which does the same.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import update_wrapper
 from typing import Any, Final, TypeVar
@@ -21,7 +22,9 @@ __all__ = [
     "in_words",
     "is_compiled",
     "messages",
+    "owe",
     "readable",
+    "serve",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,6 +46,7 @@ class _Link:
         "_descriptor",
         "_direct",
         "_framing",
+        "_given",
         "_held",
         "_inbox",
         "_is_alive",
@@ -52,6 +56,7 @@ class _Link:
         "_is_watched",
         "_messages_in",
         "_messages_out",
+        "_owed",
         "_readiness",
         "_state",
         "_transport",
@@ -83,6 +88,10 @@ class _Link:
     _bytes_in: int
     _messages_out: int
     _bytes_out: int
+    #: The numbers of the newest delivery that the socket is still to get, 0 if there is none, and
+    #: of the newest that it got: see ``fanout.py``.
+    _owed: int
+    _given: int
     #: The descriptor to read plain frames from; -1 if the transport must read.
     _descriptor: int
     #: The descriptor to send plain frames to at once; -1 if the transport must send.
@@ -104,6 +113,7 @@ class _Link:
         self = super().__new__(cls)
         self._inbox = self._held = self._readiness = self._waiter = None
         self._messages_in = self._bytes_in = self._messages_out = self._bytes_out = 0
+        self._owed = self._given = 0
         self._descriptor = self._direct = -1
         self._state = 0
         self._is_alive = True
@@ -124,6 +134,31 @@ def _readable(link: Any) -> None:
     link._transport._readable()
 
 
+def _owe(members: list[Any], start: int, number: int) -> None:
+    for member in members[start:]:
+        if not member._owed:
+            member._given = number - 1
+        member._owed = number
+
+
+def _serve(delivery: Any, seconds: float, step: int) -> bool:
+    until = time.monotonic() + seconds
+    members, number = delivery.members, delivery.number
+    while delivery.at < len(members):
+        member = members[delivery.at]
+        delivery.at += 1
+        if number:
+            if not member._owed or member._given >= number:
+                continue
+            member._given = number
+            if member._owed == number:
+                member._owed = 0
+        delivery.serve(member)
+        if time.monotonic() >= until:
+            break
+    return bool(delivery.at >= len(members))
+
+
 def _messages(link: Any) -> Iterator[str | bytes]:
     return iter(link.receive, None)
 
@@ -135,12 +170,12 @@ def _why_not(error: ImportError) -> str:
 
 
 try:
-    from ._reactor import Link, adopt, forget, messages, readable, receive, send
+    from ._reactor import Link, adopt, forget, messages, owe, readable, receive, send, serve
 
     WHY_NOT = ""
 except ImportError as error:
     Link, adopt, forget = _Link, _adopt, _forget  # type: ignore[misc]
-    messages, readable = _messages, _readable
+    messages, owe, readable, serve = _messages, _owe, _readable, _serve
     WHY_NOT = _why_not(error)
 
 #: Whether the C extension is in use; if not, ``WHY_NOT`` is the reason.

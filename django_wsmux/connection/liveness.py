@@ -7,6 +7,7 @@ import time
 
 from ..protocol.frames import PING, PONG, encode
 from ..protocol.options import Options
+from . import fanout
 from .counters import count
 from .inbox import Inbox
 from .interfaces import OPEN, Hooks
@@ -61,6 +62,9 @@ class Liveness(Inbox):
     def send_keepalive_ping(self) -> None:
         """Ping the peer, and expect a sign of life."""
         self._is_alive = False
+        if self._owed:
+            # The heartbeat may tell up to where the client has got the messages of its groups.
+            fanout.settle(self)
         if self._state == OPEN and not self._transport.unsent:
             self._send_ping(next_payload(), self.hooks.heartbeat(self))
 

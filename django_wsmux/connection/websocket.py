@@ -25,7 +25,7 @@ from ..protocol.frames import (
 )
 from ..protocol.handshake import V1 as SUBPROTOCOL
 from ..protocol.prepared import BARE, JSON, OPCODE, SingleMessage
-from . import client_ids, hub_thread
+from . import client_ids, fanout, hub_thread
 from .connection import Connection
 from .counters import count
 from .framing import PLAIN, V1
@@ -290,6 +290,8 @@ class WebSocket(Connection, _GeventWebSocketNames):
             opcode, message = encode_message(message)
         if binary is not None:
             opcode = BINARY if binary else TEXT
+        if self._owed:
+            fanout.settle(self)
         if self._state != OPEN and not self._may_send(opcode, message):
             return
         transport = self._transport
@@ -334,6 +336,8 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     def _send_as(self, kind: int, payload: bytes) -> None:
         """Send a message of any kind; see ``send()``."""
+        if self._owed:
+            fanout.settle(self)
         if self._state != OPEN and not self._may_send(kind, payload):
             return
         if self._transport.unsent:
@@ -418,7 +422,10 @@ class WebSocket(Connection, _GeventWebSocketNames):
         """
         if hub_thread.is_foreign():
             hub_thread.hand_over(self.tell, text)
-        elif self._state == OPEN:
+            return
+        if self._owed:
+            fanout.settle(self)
+        if self._state == OPEN:
             self._transport.write(encode(TEXT, text.encode()))
 
     # The subprotocol wsmux.v1
@@ -449,6 +456,8 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     def name_group(self, group: str, alias: str) -> None:
         """Set the name that a client of ``wsmux.v1`` sees for a group."""
+        if self._owed:
+            fanout.settle(self)
         if type(self._framing) is V1:
             self._framing.set_alias(group, alias)
 
@@ -474,11 +483,13 @@ class WebSocket(Connection, _GeventWebSocketNames):
             raise ValueError(
                 f"ping of {len(payload)} bytes: at most 125 fit (RFC 6455 section 5.5)"
             )
+        hub_thread.require()
+        if self._owed:
+            fanout.settle(self)
         if self._state != OPEN:
             if self.hooks.is_disconnecting(self):
                 return
             self._require_open()
-        hub_thread.require()
         if self._transport.unsent:
             self._wait_for_room(len(payload))
         self._send_ping(payload)

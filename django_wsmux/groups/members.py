@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from ..connection import hub_thread
+from ..connection import fanout, hub_thread
 from ..connection.counters import count, counters
 from ..connection.registry import yielding_every
 from . import excluding
@@ -134,20 +134,27 @@ class Members:
         return [key for key in yielding_every(list(self._groups)) if name_of(key) == name]
 
     def deliver(
-        self, key: Key, message: PreparedMessage, excluded: Any = (), ids: tuple[str, ...] = ()
+        self,
+        key: Key,
+        message: PreparedMessage,
+        excluded: Any = (),
+        ids: tuple[str, ...] = (),
+        admit: fanout.Admit | None = None,
     ) -> None:
         """Send a message to every member but those excluded; never waits.
 
-        If called in a native thread, the hub does it soon.
+        If called in a native thread, the hub does it soon. Some of many members may get it a little
+        later, but before anything else happens to their sockets.
 
         Args:
             key: the group's key.
             message: the message.
             excluded: a container of sockets.
             ids: ids of clients and pages.
+            admit: see ``fanout.deliver()``.
         """
         if hub_thread.is_foreign():
-            hub_thread.hand_over(self.deliver, key, message, excluded, ids)
+            hub_thread.hand_over(self.deliver, key, message, excluded, ids, admit)
             return
         group = self._groups.get(key)
         if group is None:
@@ -157,10 +164,9 @@ class Members:
             others = excluding.variants(message, ids)
             for member, own in others.items():
                 if own is not None and member not in excluded and self.has(key, member):
-                    member.deliver(own)
+                    fanout.deliver([member], own, admit)
             members = [each for each in members if each not in excluded and each not in others]
-        for member in members:
-            member.deliver(message)
+        fanout.deliver(members, message, admit)
         count("group_messages")
         counters["group_deliveries"] += len(members)
 

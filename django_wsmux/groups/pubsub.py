@@ -27,7 +27,7 @@ from django.utils.crypto import salted_hmac
 
 from .. import conf
 from ..backends import Backend, Gap, Replies, from_url
-from ..connection import client_ids, hub_thread
+from ..connection import client_ids, fanout, hub_thread
 from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
@@ -365,6 +365,8 @@ class PubSub:
         Sockets close on the hub, where nothing may wait, so the next ``add()`` unsubscribes.
         Messages that arrive until then have no member to reach.
         """
+        # Before the lock is acquired, since this may close the socket.
+        fanout.settle(member)
         with self._lock:
             was_member = bool(membership) and members.has(key, member)
             is_last = members.discard(key, member)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import conf
 from ..backends import Gap
-from ..connection import hub_thread
+from ..connection import fanout, hub_thread
 from ..connection.counters import count
 from ..exceptions import BackendUnavailable
 from ..history import stores
@@ -294,21 +294,31 @@ class NumberedSequencer(Sequencer):
             self._report("ignoring a message of a newer version", name_of(tracked.key))
             return
         excluded: Collection[Connection] = tracked.waiting
+        admit = partial(self._admits, tracked, Position(message.epoch, message.offset - 1))
         if tracked.behind:
-            self._tell_those_behind(tracked, Position(message.epoch, message.offset - 1))
+            for member in list(tracked.behind):
+                fanout.settle(member)
+                admit(member)
             excluded = {*tracked.waiting, *tracked.behind}
-        members.deliver(tracked.key, message, excluded, message.excluded)
+        members.deliver(tracked.key, message, excluded, message.excluded, admit)
         tracked.window.append(message, most_of(tracked.key))
         if not self.is_over(tracked):
             self._windows.use(tracked.key, tracked.window)
 
-    def _tell_those_behind(self, tracked: Tracked, position: Position) -> None:
-        """Tell slow members of their gap once their backlog is at most half of its limit."""
-        for member in list(tracked.behind):
+    def _admits(self, tracked: Tracked, position: Position, member: Connection) -> bool:
+        """Return whether a member gets the message after a position; not if it is slow, and behind.
+
+        A slow member is told of its gap once its backlog is at most half of its limit.
+        """
+        with self.lock:
+            if member not in tracked.behind:
+                return True
             # Held messages would reach the client after the gap.
-            if not member.is_held and member.has_room_for_replay():
-                tracked.end_behind(member)
-                self._tell(tracked, member, position)
+            if member.is_held or not member.has_room_for_replay():
+                return False
+            tracked.end_behind(member)
+            self._tell(tracked, member, position)
+            return True
 
     def _tell(self, tracked: Tracked, member: Connection, position: Position) -> None:
         count("history_gaps")
@@ -319,6 +329,7 @@ class NumberedSequencer(Sequencer):
         source = source_of(message)
         tracked = None if source is None else self._tracked.get(source.key)
         if source is not None and tracked is not None:
+            # One step: a message that was put off comes without the lock.
             tracked.note_behind(member, Position(source.epoch, source.offset - 1))
 
     def _tell_gap(self, tracked: Tracked) -> None:

@@ -92,6 +92,12 @@ class Deflate:
         return zlib.decompressobj(-self.remote_bits)
 
 
+@lru_cache(maxsize=64)
+def _shared(deflate: Deflate) -> Deflate:
+    """Return the same object for equal parameters: keys of framings are first compared so."""
+    return deflate
+
+
 class Compressor:
     """Compresses the messages of one connection: the ``Framing`` of permessage-deflate.
 
@@ -108,7 +114,7 @@ class Compressor:
     def __init__(self, deflate: Deflate) -> None:
         self.deflate = deflate
         self.threshold = deflate.compression.threshold
-        self.key = None if deflate.local_takeover else deflate
+        self.key = None if deflate.local_takeover else _shared(deflate)
         # With the context of earlier messages, where that was agreed on.
         self._stream: zlib._Compress | None = None
 

@@ -184,7 +184,32 @@ write_head(char *head, int opcode, Py_ssize_t length)
 /* Results of reading and sending besides a number of bytes. */
 enum { NOTHING_YET = -1, LOST = -2 };
 
-/* Sends once. Returns how many bytes were sent, possibly none; or LOST.
+/* Returns whether to call send() again that has returned this; otherwise the result is how many bytes
+   were sent, possibly none; or LOST. */
+static inline int
+is_interrupted(Py_ssize_t *taken)
+{
+    if (*taken < 0) {
+        if (errno == EINTR) {
+            return 1;
+        }
+        *taken = errno == EAGAIN || errno == EWOULDBLOCK ? 0 : LOST;
+    }
+    return 0;
+}
+
+/* Sends once. Returns how many bytes were sent, possibly none; or LOST. */
+static inline Py_ssize_t
+send_bytes(int fd, const char *data, Py_ssize_t size)
+{
+    Py_ssize_t taken;
+    do {
+        taken = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (is_interrupted(&taken));
+    return taken;
+}
+
+/* Sends a frame once, as send_bytes() does.
 
    Not inline: the frame must not lie on the stack of a function that switches greenlets. */
 __attribute__((noinline, unused)) static Py_ssize_t
@@ -200,19 +225,12 @@ send_frame(int fd, int opcode, const char *payload, Py_ssize_t length, Py_ssize_
     struct msghdr both = {.msg_iov = parts, .msg_iovlen = 2};
     if (length <= JOINED) {
         memcpy(frame + head, payload, length);
+        return send_bytes(fd, frame, *size);
     }
     do {
-        if (length <= JOINED) {
-            taken = send(fd, frame, *size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        }
-        else {
-            taken = sendmsg(fd, &both, MSG_DONTWAIT | MSG_NOSIGNAL);
-        }
-    } while (taken < 0 && errno == EINTR);
-    if (taken >= 0) {
-        return taken;
-    }
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : LOST;
+        taken = sendmsg(fd, &both, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (is_interrupted(&taken));
+    return taken;
 }
 
 #endif

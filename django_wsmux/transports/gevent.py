@@ -25,7 +25,7 @@ from gevent import monkey
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
-from ..connection import guard, hub_thread, link, registry, turns
+from ..connection import fanout, guard, hub_thread, link, registry, turns
 from ..connection.connection import Connection
 from ..connection.counters import count, gauges
 from ..connection.drain import CLOSE_GRACE, close_all_and_wait
@@ -137,6 +137,7 @@ def disown() -> None:
     """Give up the keepalive, pool and watchdog of the parent, in a forked child."""
     global _sweeper, _handlers, _watchdog
     hub_thread.forget()
+    fanout.disown()
     link.forget()
     reactor.disown()
     _sweeper.stop()
@@ -158,8 +159,22 @@ def _keep_to_thread() -> None:
     """Make sockets refuse all threads except this one."""
     get_ident = monkey.get_original("_thread", "get_ident")
     hub = gevent.get_hub()
-    hub_thread.adopt(get_ident, hub.loop.run_callback_threadsafe)
+    hub_thread.adopt(get_ident, hub.loop.run_callback_threadsafe, partial(_soon, hub.loop))
     link.adopt(hub, arrived, MARK, PLAIN)
+
+
+def _soon(loop: Any, callback: Callable[[], None]) -> None:
+    """Call ``callback`` in the hub after other sockets have had their turn.
+
+    Uses a timer: the loop runs up to fifty callbacks before it looks for input.
+    """
+    timer = loop.timer(0)
+
+    def fire() -> None:
+        timer.close()
+        callback()
+
+    timer.start(fire)
 
 
 def _unregister(loop: Any, descriptor: int) -> None:
@@ -242,17 +257,8 @@ class GeventTransport(SocketTransport):
             websocket.message_received(message)
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` in the hub after other sockets have had their turn.
-
-        Uses a timer: the loop runs up to fifty callbacks before it looks for input.
-        """
-        timer = self._hub.loop.timer(0)
-
-        def fire() -> None:
-            timer.close()
-            self._guarded(callback)
-
-        timer.start(fire)
+        """Call ``callback`` in the hub after other sockets have had their turn."""
+        _soon(self._hub.loop, partial(self._guarded, callback))
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` in the hub; an error drops this socket and affects no other."""
@@ -304,6 +310,13 @@ class GeventTransport(SocketTransport):
         else:
             self._enqueue_parts(start, payload, sent)
         return len(start) + len(payload)
+
+    def finish_write(self, data: bytes, sent: int) -> None:
+        """Write the rest of what C has begun to send; ``sent`` is negative if that has failed."""
+        if sent < 0:
+            self._close_fd()
+        else:
+            self._enqueue(data, sent)
 
     def drain(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes are unsent, or the connection is lost."""

@@ -83,6 +83,7 @@ MEMBERS = {
     **dict.fromkeys(("codec", "hooks", "options", "_transport", "_framing", "_inbox"), "x"),
     **dict.fromkeys(("_held", "_readiness", "_waiter"), "x"),
     **dict.fromkeys(("_messages_in", "_bytes_in", "_messages_out", "_bytes_out"), 2**40),
+    **dict.fromkeys(("_owed", "_given"), 2**40),
     **dict.fromkeys(("_descriptor", "_direct"), 7),
     "_state": 1,
     "_is_alive": False,
@@ -98,6 +99,7 @@ def test_members(kind: type[Any]) -> None:
     assert (one._state, one._direct, one._descriptor, one._is_alive) == (0, -1, -1, True)
     assert one._inbox is one._held is one._readiness is one._waiter is None
     assert one._messages_in == one._bytes_in == one._messages_out == one._bytes_out == 0
+    assert one._owed == one._given == 0
     assert not any((one._is_busy, one.is_event_driven, one._is_paused, one._is_watched))
     for name, value in MEMBERS.items():
         setattr(one, name, value)

@@ -88,6 +88,8 @@ static PyMemberDef link_members[] = {
     COUNTER("_bytes_in", bytes_in),
     COUNTER("_messages_out", messages_out),
     COUNTER("_bytes_out", bytes_out),
+    COUNTER("_owed", owed),
+    COUNTER("_given", given),
     {"_descriptor", T_INT, offsetof(Link, descriptor), 0, NULL},
     {"_direct", T_INT, offsetof(Link, direct), 0, NULL},
     {"_state", T_BYTE, offsetof(Link, state), 0, NULL},
@@ -256,7 +258,7 @@ link_readable(Link *link)
     }
     int result;
     Py_ssize_t limit = -1;
-    if (link->descriptor >= 0 && link->codec != NULL && process.buffer != NULL) {
+    if (link->descriptor >= 0 && !link->owed && link->codec != NULL && process.buffer != NULL) {
         PyObject *codec = Py_NewRef(link->codec);
         PyObject *number = PyObject_GetAttr(codec, name_max_single_frame);
         limit = number == NULL ? -1 : PyNumber_AsSsize_t(number, NULL);

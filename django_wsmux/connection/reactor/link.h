@@ -28,6 +28,7 @@ typedef struct {
     PyObject *codec, *hooks, *options, *transport, *framing;
     PyObject *inbox, *held, *readiness, *waiter;
     long long messages_in, bytes_in, messages_out, bytes_out;
+    long long owed, given; /* see fanout.py */
     int descriptor, direct, registered;
     char state, is_alive, is_busy, is_event_driven, is_intercepting, is_paused, is_watched;
 } Link;
@@ -65,12 +66,26 @@ has_waiter(Link *link)
     return link->waiter != NULL && link->waiter != Py_None;
 }
 
-/* Whether frames may be sent to the peer at once, as they are. */
+/* Whether nothing that is to be sent before waits. */
+static inline int
+has_nothing_unsent(Link *link)
+{
+    return link->direct >= 0 && link->state == OPEN;
+}
+
+/* Whether this is the thread that connections belong to. */
+static inline int
+is_own_thread(void)
+{
+    return process.thread == PyThread_get_thread_ident();
+}
+
+/* Whether messages of the view may be sent to the peer at once, as they are. */
 static inline int
 sends_directly(Link *link)
 {
-    return link->direct >= 0 && link->state == OPEN && link->framing == process.plain
-           && process.thread == PyThread_get_thread_ident();
+    return has_nothing_unsent(link) && !link->owed && link->framing == process.plain
+           && is_own_thread();
 }
 
 /* Releases a result that is not used. Returns -1 if there is an exception instead. */
@@ -148,6 +163,7 @@ import_greenlet(void)
 
 int add_link_type(PyObject *module);
 int add_method_types(PyObject *module);
+int add_fanout(PyObject *module);
 int add_reactor_type(PyObject *module);
 int add_turn_types(PyObject *module);
 int add_view_types(PyObject *module);

@@ -81,7 +81,7 @@ fill(PyObject *module)
     if (import_greenlet() < 0 || add_link_type(module) < 0 || add_method_types(module) < 0) {
         return -1;
     }
-    if (add_turn_types(module) < 0 || add_view_types(module) < 0) {
+    if (add_turn_types(module) < 0 || add_view_types(module) < 0 || add_fanout(module) < 0) {
         return -1;
     }
     return add_reactor_type(module);
