@@ -206,6 +206,11 @@ assert took("outer") == [("outer", "prepared"), ("inner", "prepared"), ("outer",
 def test_arguments() -> None:
     """Wrong arguments of C's functions are errors."""
     compiled = pytest.importorskip("django_wsmux.connection._reactor", reason=WHY)
+
+    class Unready(turns.Pool):
+        def _grow(self) -> bool:
+            return False
+
     with pytest.raises(TypeError):
         compiled.ViewHooks().receive("socket")
     with pytest.raises(TypeError):
@@ -214,3 +219,6 @@ def test_arguments() -> None:
         compiled.adopt_views("name", object())
     with pytest.raises(TypeError):
         compiled.Pool(object(), [], 1)
+    for kind in (compiled.Pool, Unready):
+        with pytest.raises(AttributeError):
+            kind.__new__(kind).start(print)

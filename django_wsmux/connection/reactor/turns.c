@@ -37,13 +37,19 @@ pool_traverse(Pool *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-pool_clear(Pool *self)
+static void
+forget_parked(Pool *self)
 {
     while (self->count > 0) {
         Py_DECREF(self->parked[--self->count]);
     }
     self->idle = 0;
+}
+
+static int
+pool_clear(Pool *self)
+{
+    forget_parked(self);
     Py_CLEAR(self->hub);
     Py_CLEAR(self->jobs);
     Py_CLEAR(self->job);
@@ -95,6 +101,10 @@ resume(Pool *self, PyObject *worker, PyObject *job, PyObject *subject)
 static int
 wait_in_queue(Pool *self, PyObject *job)
 {
+    if (self->jobs == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_jobs");
+        return -1;
+    }
     return done(PyObject_CallMethodOneArg(self->jobs, name_append, job));
 }
 
@@ -230,20 +240,29 @@ work_on_job(Pool *self)
     return result;
 }
 
-/* Removes a greenlet that an exception or other code has resumed. */
-static void
-remove_parked(Pool *self, PyGreenlet *worker)
+/* Removes a greenlet from those without a job. Returns it, with its reference. */
+static PyObject *
+take_out(Pool *self, Py_ssize_t index)
+{
+    PyObject *worker = self->parked[index];
+    self->count--;
+    memmove(
+        self->parked + index, self->parked + index + 1,
+        (self->count - index) * sizeof(PyObject *));
+    self->idle = Py_MIN(self->idle, self->count);
+    return worker;
+}
+
+/* Returns where a greenlet is among those without a job, or -1. */
+static Py_ssize_t
+find_parked(Pool *self, PyObject *worker)
 {
     for (Py_ssize_t i = 0; i < self->count; i++) {
-        if (self->parked[i] == (PyObject *)worker) {
-            self->count--;
-            memmove(
-                self->parked + i, self->parked + i + 1, (self->count - i) * sizeof(PyObject *));
-            self->idle = Py_MIN(self->idle, self->count);
-            Py_DECREF(worker);
-            return;
+        if (self->parked[i] == worker) {
+            return i;
         }
     }
+    return -1;
 }
 
 static PyObject *
@@ -260,7 +279,11 @@ pool_work(Pool *self, PyObject *Py_UNUSED(ignored))
             result = park(self, worker);
         }
     }
-    remove_parked(self, worker);
+    /* An exception or other code may have resumed it. */
+    Py_ssize_t index = find_parked(self, (PyObject *)worker);
+    if (index >= 0) {
+        Py_DECREF(take_out(self, index));
+    }
     result = report(self, name_end);
     Py_DECREF(worker);
     if (result < 0) {
@@ -283,40 +306,25 @@ pool_start(Pool *self, PyObject *args)
 static PyObject *
 pool_is_parked(Pool *self, PyObject *worker)
 {
-    for (Py_ssize_t i = 0; i < self->count; i++) {
-        if (self->parked[i] == worker) {
-            Py_RETURN_TRUE;
-        }
-    }
-    Py_RETURN_FALSE;
-}
-
-/* Takes greenlets out of the pool, those first that were not used for longest. */
-static PyObject *
-take_out(Pool *self, Py_ssize_t count)
-{
-    PyObject *taken = PyList_New(count);
-    if (taken == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyList_SET_ITEM(taken, i, self->parked[i]);
-    }
-    self->count -= count;
-    memmove(self->parked, self->parked + count, self->count * sizeof(PyObject *));
-    self->idle = self->count;
-    return taken;
+    return PyBool_FromLong(find_parked(self, worker) >= 0);
 }
 
 static PyObject *
 pool_end_idle(Pool *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *taken = take_out(self, self->idle);
+    PyObject *taken = PyList_New(0);
     if (taken == NULL) {
         return NULL;
     }
     int result = 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(taken); i++) {
+    /* Those that were not used for longest. */
+    for (Py_ssize_t left = self->idle; left > 0 && self->count > 0 && result == 0; left--) {
+        PyObject *worker = take_out(self, 0);
+        result = PyList_Append(taken, worker);
+        Py_DECREF(worker);
+    }
+    self->idle = self->count;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(taken) && result == 0; i++) {
         result = resume(self, PyList_GET_ITEM(taken, i), NULL, NULL);
     }
     Py_DECREF(taken);
@@ -329,11 +337,7 @@ pool_end_idle(Pool *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 pool_forget_parked(Pool *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *taken = take_out(self, self->count);
-    if (taken == NULL) {
-        return NULL;
-    }
-    Py_DECREF(taken);
+    forget_parked(self);
     Py_RETURN_NONE;
 }
 
