@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
 from django.test import override_settings
 
+from django_wsmux.connection import fanout, hub_thread
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.history import stores
 
@@ -25,6 +27,17 @@ def history() -> Iterator[None]:
         yield
         sequencer.reset()
         stores.reset()
+
+
+@pytest.fixture
+def slices(monkeypatch: pytest.MonkeyPatch) -> Iterator[deque[Callable[[], None]]]:
+    """The calls that the hub is to make; a message to a group is sent to one member in each."""
+    calls: deque[Callable[[], None]] = deque()
+    monkeypatch.setattr(hub_thread, "_soon", calls.append)
+    for name, value in {"_SLICE": 0.0, "_STEP": 1, "_FEW": 0}.items():
+        monkeypatch.setattr(fanout, name, value)
+    yield calls
+    fanout.disown()
 
 
 @pytest.fixture

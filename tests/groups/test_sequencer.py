@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -334,6 +335,69 @@ def test_slow_view(connect: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch)
     group.send("2")
     assert peer.hooks.news[1:] == [("gap", "room.1", at)]
     assert [each.message for each in peer.websocket._inbox or ()] == ["2"]
+
+
+def test_slices(
+    connect: Callable[[], Peer],
+    slices: deque[Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slow member that is still to get messages is told of its gap before the next of them."""
+    group = Group("room.1")
+    fast, slow = connect(), connect()
+    slow.websocket.options = Options(max_unsent_bytes=1000, close_slow_clients=False)
+    monkeypatch.setattr(slow.hooks, "group_dropped", sequencer.note_dropped)
+    for peer in (fast, slow):
+        group.join(peer.websocket)
+    group.send("1")
+    at = group.position()
+    group.send("2")
+    slow.transport.unsent = 1000
+    slices.popleft()()  # the first message is dropped
+    slow.transport.unsent = 0
+    group.send("3")
+    while slices:
+        slices.popleft()()
+    assert fast.received == ["1", "2", "3"]
+    assert slow.received == ["2", "3"]
+    assert slow.hooks.news[1:] == [("gap", "room.1", at)]
+
+
+@pytest.mark.parametrize("name", ["room.1", "plain"])
+def test_slices_and_leaving(
+    connect: Callable[[], Peer], slices: deque[Callable[[], None]], name: str
+) -> None:
+    """A member that leaves has got all messages from before, with a history or without."""
+    group = Group(name)
+    peers = [connect() for _ in range(3)]
+    for peer in peers:
+        group.join(peer.websocket)
+    group.send("1")
+    group.leave(peers[2].websocket)
+    group.send("2")
+    assert peers[2].received == ["1"]
+    while slices:
+        slices.popleft()()
+    assert [peer.received for peer in peers] == [["1", "2"], ["1", "2"], []]
+
+
+def test_slices_and_gap(connect: Callable[[], Peer], slices: deque[Callable[[], None]]) -> None:
+    """Members that join, leave or get a gap first get the messages that they are owed."""
+    group = Group("room.1")
+    peers = [connect() for _ in range(4)]
+    for peer in peers[:3]:
+        group.join(peer.websocket)
+    group.send("1")
+    group.leave(peers[1].websocket)
+    assert peers[1].received == ["1"]
+    group.join(peers[3].websocket)
+    group.send("2")
+    group.forget()
+    settle(group)
+    assert [peer.received for peer in peers[2:]] == [["1", "2"], ["2"]]
+    while slices:
+        slices.popleft()()
+    assert [peer.received for peer in peers] == [["1", "2"], [], [], []]
 
 
 def test_memory(connect: Callable[[], Peer]) -> None:
