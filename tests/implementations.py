@@ -10,10 +10,13 @@ from django_wsmux.connection.link import is_compiled
 
 from .support import ROOT, TIMEOUT
 
-__all__ = ["IMPLEMENTATIONS", "PYTHON", "run_in_each"]
+__all__ = ["IMPLEMENTATIONS", "PYTHON", "PYTHON_ONLY", "run_in_each"]
 
 #: Makes a process use the code in Python, as where there is no compiler.
 PYTHON: Final = "import sys; sys.modules['django_wsmux.connection._reactor'] = None\n"
+
+#: The environment of a server that uses the code in Python.
+PYTHON_ONLY: Final = {"PYTHONPATH": str(ROOT / "tests" / "python_only")}
 
 #: What a program begins with to use an implementation; the last one is that of macOS.
 IMPLEMENTATIONS: Final = {

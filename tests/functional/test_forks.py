@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.gauges import wait_until
+from tests.implementations import PYTHON_ONLY
 from tests.support import SERVERS, Server, Wire, frame
 
 StartServer = Callable[..., Server]
@@ -22,11 +23,20 @@ PATHS = ("/process/", "/events/process/")
 CLOSE = frame(0x88, (1000).to_bytes(2, "big"))
 
 
-@pytest.fixture(scope="module", params=[*SERVERS, "direct"])
+#: The worker of this package, without its C extension.
+IN_PYTHON = "own in Python"
+
+
+@pytest.fixture(scope="module", params=[*SERVERS, "direct", IN_PYTHON])
 def forking(request: pytest.FixtureRequest, start_lasting_server: StartServer) -> Server:
     """A separate server, as forks would affect the tests of others."""
     env = {"TEST_CLOSE_TIMEOUT": "20", "TEST_PING_INTERVAL": "0.5", "TEST_PING_TIMEOUT": "60"}
-    server: Server = start_lasting_server(request.param, env=env)
+    server: Server
+    if request.param == IN_PYTHON:
+        server = start_lasting_server("own", env={**env, **PYTHON_ONLY})
+        server.wait_for_log("reactor in Python")
+        return server
+    server = start_lasting_server(request.param, env=env)
     return server
 
 
@@ -72,7 +82,7 @@ def message(wire: Wire) -> str:
 #: Each server with each way to fork. Without gevent, os.fork() is the original.
 WAYS = [
     (server, how)
-    for server in (*SERVERS, "direct")
+    for server in (*SERVERS, "direct", IN_PYTHON)
     for how in ("multiprocessing", "fork", "original")
     if (server, how) != ("runserver", "original")
 ]

@@ -395,3 +395,203 @@ for websocket, peer in pairs:
     peer.close()
 """
     )
+
+
+#: Many sockets with echoing views; ``turns`` has the messages in the order of their handling.
+CROWD = (
+    PREPARED
+    + """
+import os
+turns = []
+parent = os.getpid()
+
+def crowd(kind, count=100):
+    del turns[:]
+    found = []
+    for number in range(count):
+        def act(websocket, message, number=number):
+            turns.append((number, message))
+            if number == 0:
+                busy(message)
+        websocket, peer = opened(receive=act)
+        if kind == "event":
+            websocket.serve()
+        else:
+            def view(websocket=websocket, act=act):
+                for message in websocket:
+                    act(websocket, message)
+            websocket.run(view)
+        found.append((websocket, peer))
+    gevent.sleep(0.001)
+    return found
+
+def until(condition):
+    # A copy of this greenlet in a forked child does not go on.
+    while os.getpid() != parent or not condition():
+        gevent.sleep(0.001)
+
+def end(found):
+    for websocket, peer in found:
+        websocket._transport.abort()
+        peer.close()
+    gevent.sleep(0.001)
+"""
+)
+
+
+def test_many_messages_at_once() -> None:
+    """5,000 messages of one peer do not starve the others: each is handled after a few of them."""
+    run_in_each(
+        CROWD
+        + """
+def busy(message):
+    pass
+
+for kind in "function", "event":
+    found = crowd(kind)
+    found[0][1].sendall(frame(0x81, b"x") * 5_000)
+    for _, peer in found[1:]:
+        peer.sendall(frame(0x81, b"y"))
+    until(lambda: len(turns) == 5_099)
+    last = max(index for index, (number, _) in enumerate(turns) if number)
+    # At most a queue of them before, and one while the others have their turn.
+    assert last < 300, (kind, last)
+    end(found)
+"""
+    )
+
+
+def test_view_that_computes() -> None:
+    """While a view computes, the others wait for this one message, not for its next ones."""
+    run_in_each(
+        CROWD
+        + """
+def busy(message):
+    # Meanwhile, messages arrive for all, for this one first.
+    rounds.append(len(turns))
+    if len(rounds) <= 10:
+        for _, peer in found:
+            peer.sendall(frame(0x81, b"y"))
+
+for kind in "function", "event":
+    rounds = []
+    found = crowd(kind)
+    found[0][1].sendall(frame(0x81, b"x"))
+    until(lambda: len(turns) == 1 + 10 * 100)
+    for number in range(1, 100):
+        own = [index for index, (one, _) in enumerate(turns) if one == number]
+        assert len(own) == 10
+        for index, start in zip(own, rounds):
+            more = [one for one, _ in turns[start:index]].count(0)
+            assert more <= 2, (kind, number, more)
+    end(found)
+"""
+    )
+
+
+def test_fork() -> None:
+    """A child that a view forks in a batch serves sockets of its own, and none of the parent."""
+    run_in_each(
+        CROWD
+        + """
+from django_wsmux.connection import registry
+from django_wsmux.server import forks
+forks.install()
+children = []
+
+def busy(message):
+    if message != "fork":
+        return
+    child = os.fork()
+    if child:
+        children.append(child)
+        return
+    code = 1
+    try:
+        assert not registry.open_sockets
+        assert all(websocket.closed for websocket, _ in found)
+        before = list(turns)
+        websocket, peer = opened()
+        seen = []
+        def view():
+            for message in websocket:
+                seen.append(message)
+                websocket.send(message)
+        websocket.run(view)
+        other, other_peer = opened(receive=lambda websocket, message: websocket.send(message))
+        other.serve()
+        gevent.sleep(0)
+        for size in 1, 126, 70_000:
+            for each in peer, other_peer:
+                each.sendall(frame(0x82, bytes(size)))
+                head = 2 if size < 126 else 4 if size < 65536 else 10
+                left = size + head
+                while left:
+                    left -= len(each.recv(left))
+        assert list(map(len, seen)) == [1, 126, 70_000]
+        # The peers of the parent's sockets have sent, but that is not for the child.
+        assert turns == before
+        code = 0
+    finally:
+        os._exit(code)
+
+for kind in "function", "event":
+    found = crowd(kind, 20)
+    for _ in range(3):
+        before = len(turns)
+        found[0][1].sendall(frame(0x81, b"fork"))
+        for _, peer in found[1:]:
+            peer.sendall(frame(0x81, b"y"))
+        until(lambda: len(turns) == before + 20)
+        assert len({number for number, _ in turns[before:]}) == 20
+        assert os.waitpid(children.pop(), 0)[1] == 0
+        # The child has ended, and all events still arrive.
+        for _, peer in found:
+            peer.sendall(frame(0x81, b"after"))
+        until(lambda: len(turns) == before + 40)
+    assert not any(websocket.closed for websocket, _ in found)
+    end(found)
+"""
+    )
+
+
+def test_killed_waiters() -> None:
+    """A view that is killed in the same moment as its message comes loses no message silently."""
+    run_in_each(
+        PREPARED
+        + """
+seen, counts = [], set()
+for order in "kill first", "message first", "timeout":
+    for message in frame(0x81, b"x"), frame(0x81, b"x") * 3, frame(0x81, b"x") + b"\\x81":
+        websocket, peer = opened()
+        def view():
+            try:
+                with gevent.Timeout(0.001 if order == "timeout" else None, False):
+                    while True:
+                        seen.append(websocket.receive())
+            except BaseException as error:
+                seen.append(type(error).__name__)
+                raise
+        del seen[:]
+        greenlet = gevent.spawn(view)
+        gevent.sleep(0)
+        if order == "kill first":
+            greenlet.kill(block=False)
+            peer.sendall(message)
+        else:
+            peer.sendall(message)
+            if order == "message first":
+                greenlet.kill(block=False)
+        greenlet.join()
+        gevent.sleep(0.01)
+        assert websocket._waiter is None
+        got = [each for each in seen if each == "x"]
+        assert len(got) + websocket.unread == message.count(b"\\x81\\x81"), (order, seen)
+        # Another greenlet may go on.
+        rest = [websocket.receive(60) for _ in range(websocket.unread)]
+        assert set(rest) <= {"x"}
+        websocket._transport.abort()
+        peer.close()
+        gevent.sleep(0)
+"""
+    )

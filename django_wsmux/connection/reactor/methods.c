@@ -6,6 +6,9 @@
 
 #include <stddef.h>
 
+/* Interned, as Python's cache of methods keeps each name that it is asked for. */
+static PyObject *name_finish_send, *name_receive;
+
 /* Methods that wrap a function */
 
 typedef struct {
@@ -194,8 +197,13 @@ send_directly(Link *link, PyObject *message)
         return 1;
     }
     /* The rest is queued, or the connection is lost. */
-    PyObject *result = PyObject_CallMethod(
-        (PyObject *)link, "_finish_send", "Oin", message, opcode, sent);
+    PyObject *kind = PyLong_FromLong(opcode), *part = PyLong_FromSsize_t(sent), *result = NULL;
+    if (kind != NULL && part != NULL) {
+        result = PyObject_CallMethodObjArgs(
+            (PyObject *)link, name_finish_send, message, kind, part, NULL);
+    }
+    Py_XDECREF(kind);
+    Py_XDECREF(part);
     Py_XDECREF(result);
     return result == NULL ? -1 : 1;
 }
@@ -240,7 +248,7 @@ new_messages(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     if (!PyArg_ParseTuple(args, "O!", LinkType, &link)) {
         return NULL;
     }
-    PyObject *receive = PyObject_GetAttrString(link, "receive");
+    PyObject *receive = PyObject_GetAttr(link, name_receive);
     if (receive == NULL) {
         return NULL;
     }
@@ -313,6 +321,11 @@ int
 add_method_types(PyObject *module)
 {
     if (import_greenlet() < 0) {
+        return -1;
+    }
+    name_finish_send = PyUnicode_InternFromString("_finish_send");
+    name_receive = PyUnicode_InternFromString("receive");
+    if (name_finish_send == NULL || name_receive == NULL) {
         return -1;
     }
     ReceiveType = (PyTypeObject *)PyType_FromModuleAndSpec(module, &new_receive_spec, NULL);
