@@ -14,7 +14,8 @@ static PyObject *name_contexts, *tracing;
 
 /* The histogram; counters.py describes it. */
 static const double bounds[] = {0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0};
-static long long calls[Py_ARRAY_LENGTH(bounds) + 1];
+/* Py_ARRAY_LENGTH() is no constant since Python 3.13. */
+static long long calls[sizeof(bounds) / sizeof(bounds[0]) + 1];
 static double total;
 
 static void
