@@ -4,9 +4,9 @@ A message to a few members is sent to all of them at once, and so is any message
 hub. For many members, at most ``_SLICE`` seconds are spent; the rest of the delivery is put off to
 the next turn of the hub. Neither sender nor members notice, because of what holds at any time:
 
-- A put-off delivery has a number, and each member that is still to get it owes its place to two
-  numbers of its own: ``_owed`` is the newest delivery that contains it, and ``_given`` the newest
-  that it has got. Nothing is owed if ``_owed`` is 0, and then ``_given`` means nothing.
+- A delivery that is put off has a number. A socket has two: ``_owed`` is the number of the newest
+  delivery that it is still to get, and ``_given`` that of the newest that it has got. If ``_owed``
+  is 0, it is owed nothing, and ``_given`` means nothing.
 - Whatever sends to a socket, closes it, moves it, holds it back, passes on what its peer sends, or
   makes it leave a group, first calls ``settle()`` if ``_owed`` is not 0. So a socket gets its
   messages in the order in which they were sent, as if none was ever put off.
