@@ -82,8 +82,11 @@ def _read(user_id: str) -> Any:
     if query is None:
         return None
     key = model._meta.pk
+    value = key.get_db_prep_value(key.to_python(user_id), connection)
+    if isinstance(value, int) and not _is_in_range(value, key, connection):
+        return None  # the database would refuse it, and Django does not ask the database
     with connection.cursor() as cursor:
-        cursor.execute(query.sql, (key.get_db_prep_value(key.to_python(user_id), connection),))
+        cursor.execute(query.sql, (value,))
         row = cursor.fetchone()
     if row is None:
         return None
@@ -92,6 +95,11 @@ def _read(user_id: str) -> Any:
         for function in functions:
             values[place] = function(values[place], column, connection)
     return model.from_db(connection.alias, query.names, values)
+
+
+def _is_in_range(value: int, key: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    low, high = connection.ops.integer_field_range(key.get_internal_type())
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 @cache

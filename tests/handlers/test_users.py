@@ -161,6 +161,11 @@ def _drop_user(user: User, session: Any) -> None:
     session.save()
 
 
+def _exceed_the_column(user: User, session: Any) -> None:
+    session[auth.SESSION_KEY] = str(2**70)
+    session.save()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -172,6 +177,7 @@ def _drop_user(user: User, session: Any) -> None:
         _drop_backend,
         _name_other_backend,
         _drop_user,
+        _exceed_the_column,
     ],
 )
 def test_not_admitted(change: Callable[[User, Any], None]) -> None:
