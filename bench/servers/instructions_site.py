@@ -14,6 +14,7 @@ configure(
     WEBSOCKET_BLOCKED_WARNING=3600,
 )
 
+from django_wsmux.connection import fanout  # noqa: E402
 from django_wsmux.handlers import databases  # noqa: E402
 from django_wsmux.wsgi import get_wsgi_application  # noqa: E402
 
@@ -24,3 +25,6 @@ application = get_wsgi_application()
 # Handshakes reuse the connection of the one before for some milliseconds. Under valgrind they are
 # over sooner or later, depending on the machine.
 databases.IDLE = databases.MAX_AGE = 3600.0
+
+# Likewise, a delivery is put off after some milliseconds.
+fanout._SLICE = 3600.0
