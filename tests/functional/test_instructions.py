@@ -33,12 +33,14 @@ def test_difference_of_two_counts() -> None:
 
 
 def test_verdict() -> None:
-    """Only more than five percent is too much, and a row that the table lacks is not accepted."""
+    """More than 5 % and 150 instructions is too much; a row that the table lacks is refused."""
     dearer = import_module("instructions").dearer
-    table = {"handshake": 1000, "page/bare": 1000}
-    assert dearer({"handshake": 1050, "page/bare": 100}, table) == []
-    (reason,) = dearer({"handshake": 1051, "page/bare": 1000}, table)
-    assert reason == "handshake is 5.1% dearer: 1,051 instead of 1,000"
+    table = {"handshake": 10_000, "page/bare": 1000}
+    assert dearer({"handshake": 10_500, "page/bare": 1150}, table) == []
+    (reason,) = dearer({"handshake": 10_510, "page/bare": 1000}, table)
+    assert reason == "handshake is 5.1% dearer: 10,510 instead of 10,000"
+    (reason,) = dearer({"page/bare": 1151}, table)
+    assert reason == "page/bare is 15.1% dearer: 1,151 instead of 1,000"
     (reason,) = dearer({"function/64": 1}, table)
     assert "--update" in reason
 
