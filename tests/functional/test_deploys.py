@@ -280,6 +280,8 @@ class TestTable:
         # gunicorn starts again by its path; started as a module it would not find itself.
         program = str(Path(sys.executable).with_name("gunicorn"))
         options = ("-k", WORKERS[worker], "-b", "127.0.0.1:0", *GUNICORN_OPTIONS)
+        # gunicorn kills workers that need longer, which a busy machine may make them.
+        options = (*options, "--graceful-timeout=120")
         server = Server(program, *options, "tests.project.wsgi", env=environment)
         successor = 0
         try:
