@@ -303,8 +303,8 @@ class Fanout:
 
 
 @dataclass(frozen=True)
-class Handshakes:
-    """Sockets that open and close, one after the other.
+class _OneByOne:
+    """Connections, one after the other.
 
     Attributes:
         path: path of the view.
@@ -323,35 +323,26 @@ class Handshakes:
 
         def run(times: int) -> None:
             for _ in range(times):
-                client.open(self.path).close()
+                self._use(client)
 
         yield run
 
+    def _use(self, client: Client) -> None:
+        raise NotImplementedError
 
-@dataclass(frozen=True)
-class Pages:
-    """Plain pages, each on its own connection.
 
-    Attributes:
-        path: path of the page.
-        warm, few, many: see ``Load``.
-    """
+class Handshakes(_OneByOne):
+    """Sockets that open and close, one after the other."""
 
-    path: str
-    warm: int = 20
-    few: int = 5
-    many: int = 25
-    units: int = 1
+    def _use(self, client: Client) -> None:
+        client.open(self.path).close()
 
-    @contextmanager
-    def connected(self, client: Client) -> Iterator[Run]:
-        """See ``Load``."""
 
-        def run(times: int) -> None:
-            for _ in range(times):
-                get(client, self.path)
+class Pages(_OneByOne):
+    """Plain pages, each on its own connection."""
 
-        yield run
+    def _use(self, client: Client) -> None:
+        get(client, self.path)
 
 
 def get(client: Client, path: str) -> None:

@@ -10,7 +10,7 @@ from django_wsmux.connection.link import is_compiled
 
 from .support import ROOT, TIMEOUT
 
-__all__ = ["IMPLEMENTATIONS", "PYTHON", "PYTHON_ONLY", "run_in_each"]
+__all__ = ["IMPLEMENTATIONS", "PYTHON", "PYTHON_ONLY", "run_alone", "run_in_each"]
 
 #: Makes a process use the code in Python, as where there is no compiler.
 PYTHON: Final = "import sys; sys.modules['django_wsmux.connection._reactor'] = None\n"
@@ -24,6 +24,20 @@ IMPLEMENTATIONS: Final = {
     "Python": PYTHON,
     "watchers": "import select, selectors; del select.EPOLLIN\n",
 }
+
+
+def run_alone(program: str) -> str:
+    """Run a program in a process of its own; return what it writes to its standard error."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stderr
 
 
 def run_in_each(program: str, implementations: tuple[str, ...] = tuple(IMPLEMENTATIONS)) -> None:

@@ -421,7 +421,7 @@ class GeventTransport(SocketTransport):
     def disown(self) -> None:
         """Give up the socket in a forked child; a greenlet that waits for it never continues."""
         if self._stream is not None:
-            # The reactor has forgotten it: the parent goes on watching it.
+            # Not removed from the reactor's epoll, which is the parent's, too: see disown() there.
             self._close_timers()
             self._websocket._waiter = None
             self._websocket._descriptor = self._websocket._direct = -1

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from select import select
 from struct import pack
@@ -25,9 +25,8 @@ from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Control
 from django_wsmux.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode
 from django_wsmux.transports.base import arrived
-from tests.gauges import allocated
 from tests.protocol.test_codec import MASK, Message, frame, header
-from tests.protocol.test_speedups import SIZES, WRONG, Pair, new_pair
+from tests.protocol.test_speedups import SIZES, WRONG, leaked, references
 from tests.support import ROOT
 
 compiled = pytest.importorskip(
@@ -36,6 +35,8 @@ compiled = pytest.importorskip(
 )
 
 quick = settings(deadline=None, max_examples=300, database=None)
+
+Pair = tuple[socket.socket, socket.socket]
 
 #: The code in Python was called.
 FALLBACK = "fallback"
@@ -114,6 +115,16 @@ def _adopted() -> Iterator[None]:
     compiled.adopt(getcurrent(), arrived, MARK, PLAIN)
     yield
     compiled.forget()
+
+
+def new_pair() -> Pair:
+    """Return two ends of a connection, ours and the peer's, with large buffers."""
+    ours, peers = socket.socketpair()
+    for end in ours, peers:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    ours.setblocking(False)
+    peers.settimeout(30)
+    return ours, peers
 
 
 @pytest.fixture
@@ -803,7 +814,7 @@ class TestArguments:
         """Without adopt(), Python does all."""
         program = (
             "from django_wsmux.connection import _reactor\n"
-            "from tests.protocol.test_speedups import new_pair\n"
+            "from tests.connection.test_reactor import new_pair\n"
             "from django_wsmux.protocol.codec import Codec\n"
             "class Carrier:\n"
             "    def _readable(self):\n"
@@ -841,21 +852,6 @@ class TestArguments:
             [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
         )
         assert said.stdout == "it cannot be loaded: this process has loaded it before\n"
-
-
-def leaked(call: Callable[[], object], times: int) -> int:
-    """Return how many bytes remain allocated after this many calls."""
-
-    def work() -> None:
-        for _ in range(times):
-            call()
-
-    return allocated(work)
-
-
-def references(*values: object) -> int:
-    """Return about how many references to these exist: other code uses some of the numbers."""
-    return sum(map(sys.getrefcount, values))
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])

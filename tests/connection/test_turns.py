@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 
 import pytest
 
 from django_wsmux.connection import turns
-from tests.support import ROOT
+from tests.implementations import run_alone
 
 WHY = "there was no compiler when the package was installed"
 
@@ -96,16 +94,7 @@ link.adopt(gevent.get_hub(), bytearray(10), MARK, None)
 
 def run(program: str) -> None:
     """Run a program in a process of its own."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HOOKS + program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
+    assert not run_alone(HOOKS + program)
 
 
 @pytest.fixture

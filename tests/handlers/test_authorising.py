@@ -56,21 +56,24 @@ def _sign_out(user: User, session: Any) -> None:
     session.flush()
 
 
-def _deactivate(user: User, session: Any) -> None:
+def deactivate(user: User, session: Any) -> None:
+    """Make the account of a user inactive."""
     user.is_active = False
     user.save()
 
 
-def _change_password(user: User, session: Any) -> None:
+def change_password(user: User, session: Any) -> None:
+    """Change the password of a user."""
     user.set_password("second")
     user.save()
 
 
-def _delete(user: User, session: Any) -> None:
+def delete(user: User, session: Any) -> None:
+    """Delete a user."""
     user.delete()
 
 
-@pytest.mark.parametrize("end", [_sign_out, _deactivate, _change_password, _delete])
+@pytest.mark.parametrize("end", [_sign_out, deactivate, change_password, delete])
 def test_ends(engine: str, end: Callable[[User, Any], None]) -> None:
     """A claim holds until the session ends in any way; another user's is not affected."""
     user, session, claim = sign_in("ann")
@@ -95,7 +98,7 @@ def test_token() -> None:
     user = User.objects.create_user("ann")
     claim = Claim(str(user.pk), None)
     check({claim: True, Claim("12345", None): False})
-    _deactivate(user, None)
+    deactivate(user, None)
     check({claim: False})
 
 

@@ -21,6 +21,8 @@ from django.test.utils import CaptureQueriesContext
 from django_wsmux.handlers import users
 from django_wsmux.handlers.request import WebSocketRequest
 
+from .test_authorising import change_password, deactivate, delete
+
 pytestmark = pytest.mark.django_db
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -122,20 +124,6 @@ def test_signals() -> None:
     assert seen == ["ann"]
 
 
-def _deactivate(user: User, session: Any) -> None:
-    user.is_active = False
-    user.save()
-
-
-def _change_password(user: User, session: Any) -> None:
-    user.set_password("second")
-    user.save()
-
-
-def _delete(user: User, session: Any) -> None:
-    user.delete()
-
-
 def _drop_hash(user: User, session: Any) -> None:
     del session[auth.HASH_SESSION_KEY]
     session.save()
@@ -169,9 +157,9 @@ def _exceed_the_column(user: User, session: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _deactivate,
-        _change_password,
-        _delete,
+        deactivate,
+        change_password,
+        delete,
         _drop_hash,
         _forge_hash,
         _drop_backend,
@@ -244,7 +232,7 @@ def test_backends() -> None:
         for name, is_admitted in ((names[2], True), (names[1], False)):
             session[auth.BACKEND_SESSION_KEY] = name
             session.save()
-            _deactivate(user, session)
+            deactivate(user, session)
             assert (check(session.session_key, is_admitted) == user) is is_admitted
 
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec, module_from_spec
 from itertools import product
-from select import select
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_wsmux.protocol import masking
-from django_wsmux.protocol.codec import Codec
-from django_wsmux.protocol.events import Control
-from django_wsmux.protocol.frames import BINARY, TEXT
+from django_wsmux.protocol.frames import TEXT
 from tests.gauges import allocated
 from tests.support import TIMES
 
-from .test_codec import MASK, Message, frame
+from .test_codec import MASK, frame
 
 speedups = pytest.importorskip(
     "django_wsmux.protocol._speedups", reason="there was no compiler when the package was installed"
 )
 
 quick = settings(deadline=None, max_examples=100 * TIMES, database=None)
-
-Pair = tuple[socket.socket, socket.socket]
 
 #: Sizes of payloads around each change of form: of the length, of the loops, of sending.
 SIZES = (
@@ -45,73 +39,12 @@ WRONG = (
 )
 
 
-def new_pair() -> Pair:
-    """Return two ends of a connection, ours and the peer's, with large buffers."""
-    ours, peers = socket.socketpair()
-    for end in ours, peers:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-    ours.setblocking(False)
-    peers.settimeout(30)
-    return ours, peers
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """Yield two ends of a connection."""
-    ours, peers = new_pair()
-    with ours, peers:
-        yield ours, peers
-
-
-@pytest.fixture(scope="module")
-def shared_pair() -> Iterator[Pair]:
-    """Yield two ends that many examples use, each leaving them empty."""
-    ours, peers = new_pair()
-    with ours, peers:
-        yield ours, peers
-
-
-def tcp_pair() -> Pair:
-    """Return two ends of a TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        peers = socket.create_connection(server.getsockname())
-        ours = server.accept()[0]
-    ours.setblocking(False)
-    peers.settimeout(30)
-    return ours, peers
-
-
-def received(peers: socket.socket, size: int) -> bytes:
-    """Return what has been sent to the peer."""
-    data = b""
-    while len(data) < size and (more := peers.recv(size - len(data))):
-        data += more
-    return data
-
-
-def assert_silent(peers: socket.socket) -> None:
-    """Assert that nothing more has been sent."""
-    assert not select([peers], [], [], 0)[0]
-
-
 def outcome(function: Callable[..., object], *arguments: object) -> tuple[object, object]:
     """Return the result of a function, or the error in its text."""
     try:
         return function(*arguments), None
     except UnicodeDecodeError as error:
         return None, error.args
-
-
-def alone(data: bytes, limit: int) -> Message | None:
-    """Return the codec's message if the first bytes of a new connection are exactly one frame."""
-    messages, controls = list[Message](), list[Control]()
-    if limit >= 0:
-        controls = Codec(limit).receive(data, messages)
-    if len(messages) != 1 or controls or data[0] not in (0x80 | TEXT, 0x80 | BINARY):
-        return None
-    message = messages[0]
-    payload = message.encode() if isinstance(message, str) else message
-    return message if len(data) == len(frame(TEXT, payload)) else None
 
 
 class TestUnmask:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 
 from django_wsmux.connection.link import is_compiled
-from tests.implementations import IMPLEMENTATIONS
-from tests.support import ROOT
+from tests.implementations import IMPLEMENTATIONS, run_alone
 
 Run = Callable[[str], str]
 
@@ -47,20 +44,7 @@ pool = HandlerPool(2, lambda: log.append("retired"))
 def run(request: pytest.FixtureRequest) -> Run:
     """Return a function that runs a program in a process of its own and returns what it logs."""
     start = IMPLEMENTATIONS[request.param] + PREPARED
-
-    def run(program: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", start + program],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stderr
-
-    return run
+    return lambda program: run_alone(start + program)
 
 
 def test_limit(run: Run) -> None:

@@ -296,7 +296,7 @@ def test_leaks_nothing(kind: type[Any]) -> None:
             links = [Socket(reactor) for _ in range(5)]
             links[0].peer.send(b"x")
             reactor.run()
-            links[1]._is_watched = False  # as nobody should do
+            links[1]._is_watched = False  # as no other code should do
             for link in links:
                 link.ours.close()
                 link.peer.close()

@@ -2,8 +2,6 @@
 
 #include "link.h"
 
-#include <time.h>
-
 /* Frames of one message that are found without a look-up, one for each kind of framing. */
 enum { FORMS = 4 };
 
@@ -18,14 +16,6 @@ typedef struct {
 
 static PyObject *name_admit, *name_at, *name_encode, *name_finish_write, *name_key,
     *name_members, *name_message, *name_number, *name_plain, *name_serve;
-
-static double
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec * 1e-9;
-}
 
 /* Returns the frame of the message for a connection, or NULL if Python must encode it, perhaps with
    an exception. */
@@ -267,10 +257,7 @@ static PyMethodDef functions[] = {
 int
 add_fanout(PyObject *module)
 {
-    const struct {
-        PyObject **name;
-        const char *text;
-    } names[] = {
+    const Name names[] = {
         {&name_admit, "admit"},
         {&name_at, "at"},
         {&name_encode, "_encode"},
@@ -282,11 +269,8 @@ add_fanout(PyObject *module)
         {&name_plain, "plain"},
         {&name_serve, "serve"},
     };
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        *names[i].name = PyUnicode_InternFromString(names[i].text);
-        if (*names[i].name == NULL) {
-            return -1;
-        }
+    if (intern_names(names, Py_ARRAY_LENGTH(names)) < 0) {
+        return -1;
     }
     return PyModule_AddFunctions(module, functions);
 }

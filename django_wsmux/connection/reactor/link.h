@@ -17,6 +17,8 @@
 #include "../../protocol/frames.h"
 
 #include <structmember.h>
+#include <time.h>
+
 #include <greenlet/greenlet.h>
 
 /* States of a connection, as in interfaces.py. */
@@ -111,6 +113,15 @@ take_error(void)
     Py_XDECREF(type);
     Py_XDECREF(traceback);
     return error;
+}
+
+/* Returns seconds of a clock that is never set. */
+static inline double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 /* A name of an attribute, and where its object is kept. */

@@ -4,8 +4,6 @@
 
 #include "link.h"
 
-#include <time.h>
-
 static PyObject *name_finish, *name_handle, *name_is_default, *name_modified, *name_receive,
     *name_tracer;
 
@@ -27,14 +25,6 @@ note_time(double seconds)
     }
     calls[bucket]++;
     total += seconds;
-}
-
-static double
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 static PyObject *
