@@ -5,6 +5,10 @@ and then the tests marked ``alone``. With ``--of-libraries`` alone, leave out th
 that ``of_no_library`` in ``setup.cfg`` lists. With any other arguments, run pytest with them in one
 process.
 
+Up to three tests that fail in a run of all tests run once more at its end, one after another. If
+one fails again, the run has failed. Tests that pass are listed as unsteady: each of them has a
+fault, or has found one, that does not show every time.
+
 Two runs may share a checkout, for instance with different libraries, if one of them has
 ``--of-libraries``. The tests marked ``alone`` then wait for the end of all others.
 
@@ -15,15 +19,25 @@ Two runs may share a checkout, for instance with different libraries, if one of 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+import pytest
 
 __all__ = ["main"]
 
 #: Development mode: Python shows all of its warnings.
 PYTHON = (sys.executable, "-X", "dev")
+
+COVERAGE = (*PYTHON, "-m", "coverage")
+
+#: How many tests may fail in a run of all tests and pass when they are run again.
+MAX_UNSTEADY = 3
 
 
 def side_by_side(*, of_libraries: bool) -> list[str]:
@@ -35,6 +49,26 @@ def side_by_side(*, of_libraries: bool) -> list[str]:
     processes = min(cores + 1, 4) if of_libraries else min(2 * cores + 1, 8)
     options = ["--dist=loadfile", "--no-loadscope-reorder"]
     return [*options, f"--tx={processes}*popen//python={shlex.join(PYTHON)}"]
+
+
+def run_again(code: int, cache: str) -> int:
+    """Run the tests that have failed once more; return the exit code of both runs together.
+
+    Args:
+        code: pytest's exit code of the first run.
+        cache: pytest's ``cache_dir`` of the first run.
+    """
+    if code != pytest.ExitCode.TESTS_FAILED:
+        return code
+    failed = json.loads((Path(cache) / "v/cache/lastfailed").read_text())
+    if len(failed) > MAX_UNSTEADY:
+        return code
+    print("\n== the tests that have failed, once more", flush=True)
+    again = ["--last-failed", "--last-failed-no-failures=none", "-o", f"cache_dir={cache}"]
+    if run([*PYTHON, "-m", "pytest", *again]):
+        return code
+    print("\n!! Unsteady: failed beside others, passed when run again:", *failed, sep="\n!! ")
+    return 0
 
 
 def run(command: list[str]) -> int:
@@ -57,20 +91,25 @@ def main(arguments: list[str]) -> int:
     if of_libraries:
         os.environ["TEST_PORTS"] = "of libraries"
     runs = [arguments]
-    if not set(arguments) - {"--of-libraries"}:
+    are_all = not set(arguments) - {"--of-libraries"}
+    if are_all:
         parallel = ["-m", "not alone", *side_by_side(of_libraries=of_libraries)]
         runs = [[*arguments, *parallel]]
         if not of_libraries:
             runs.append(["-m", "alone"])
-    commands = [[*PYTHON, "-m", "pytest", *options] for options in runs]
     if is_measured:
-        coverage = [*PYTHON, "-m", "coverage"]
-        commands[0] = [*coverage, "run", "-m", "pytest", *runs[0]]
-        commands = [[*coverage, "erase"], *commands, [*coverage, "combine", "--quiet"]]
-        commands.append([*coverage, "report"])
         # Not relative: programs run in other directories.
         os.environ["COVERAGE_FILE"] = os.path.abspath(".coverage")
-    codes = [run(command) for command in commands]
+        run([*COVERAGE, "erase"])
+    codes = []
+    for number, options in enumerate(runs):
+        program = [*COVERAGE, "run"] if is_measured and not number else [*PYTHON]
+        with tempfile.TemporaryDirectory() as cache:
+            own_cache = ["-o", f"cache_dir={cache}"] if are_all else []
+            code = run([*program, "-m", "pytest", *options, *own_cache])
+            codes.append(run_again(code, cache) if are_all else code)
+    if is_measured:
+        codes += [run([*COVERAGE, "combine", "--quiet"]), run([*COVERAGE, "report"])]
     return next(filter(None, codes), 0)
 
 

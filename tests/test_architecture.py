@@ -145,6 +145,7 @@ WITHOUT_MODULE = {
     "connection/test_reactor.py": "tests connection/reactor/*.c",
     "protocol/test_speedups.py": "tests protocol/_speedups.c",
     "test_architecture.py": "tests all modules",
+    "test_main.py": "tests tests/__main__.py",
     "test_package.py": "tests the distributions",
 }
 

@@ -47,7 +47,8 @@ def none_left(request: pytest.FixtureRequest) -> object:
 def assert_free(server: Server) -> None:
     """Wait until all sockets are closed; then assert that all permits are released."""
     settled(server)
-    assert json.loads(server.get("/places/")) == [0, {}, {}]
+    # The view of a handshake that was not accepted may still be returning, which nothing counts.
+    wait_until(lambda: json.loads(server.get("/places/")) == [0, {}, {}], "no permit held")
 
 
 def client(address: str) -> str:
@@ -229,7 +230,7 @@ class TestExact:
                 statuses.add(wire.head().split()[1])
                 if data:
                     wire.read(2)
-            settled(capped)
+            assert_free(capped)
         assert len(statuses) == 1
         assert "429" not in statuses
 

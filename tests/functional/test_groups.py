@@ -219,7 +219,7 @@ def test_session_over_in_handshake(cluster: Cluster, tmp_path: Path, how: str) -
         pool = stack.enter_context(ThreadPoolExecutor())
         stack.callback((tmp_path / "go").touch)  # in any case
         outcomes = [pool.submit(outcome, kind) for kind in [*kinds, "refused"]]
-        wait_until_said(lambda: {each.name for each in tmp_path.iterdir()} == set(kinds))
+        wait_until_said(lambda: {each.name for each in tmp_path.iterdir()} == {*kinds, "refused"})
         if how == "logout":
             server.request("/logout/", session)
         else:

@@ -59,8 +59,9 @@ class Event(LoginRequiredMixin, WebSocketView):
     def connect(self, request: HttpRequest) -> HttpResponse | None:
         assert request.user.is_authenticated
         self.send("private")
-        wait(request.GET["gate"], "event")
-        return HttpResponse("no", status=409) if "refuse" in request.GET else None
+        refuses = "refuse" in request.GET
+        wait(request.GET["gate"], "refused" if refuses else "event")
+        return HttpResponse("no", status=409) if refuses else None
 
     def receive(self, message: str | bytes) -> None:
         self.send(self.request.user.get_username())
