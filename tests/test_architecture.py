@@ -47,8 +47,9 @@ ALLOWED = {
     "scripts": "",
     "urls": "conf scripts",
     "monitoring": "groups server connection protocol views conf signals exceptions",
+    "html": "views auth handlers groups requests responses connection protocol conf exceptions",
     "schema": "views handlers",
-    "templatetags": "urls scripts groups auth monitoring",
+    "templatetags": "urls scripts html groups auth monitoring",
     "models": "",
     "migrations": "",
     "worker": "groups server connection protocol conf",
@@ -105,6 +106,7 @@ PUBLIC = {
     "worker",
     "backends",
     "groups",
+    "html",
     "auth",
     "monitoring",
 }
@@ -397,14 +399,14 @@ with WebSocketClient().websocket("/room/") as ws:
     assert ws.receive() == "hi"
 unwanted = {
     "django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg",
-    "django_wsmux.handlers.once",
+    "django_wsmux.handlers.once", "django_wsmux.html",
 }
 sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 """
 
 
-def test_nothing_of_histories() -> None:
-    """A process without WEBSOCKET_HISTORY and ``once`` imports no module that keeps messages."""
+def test_unused_modules() -> None:
+    """A process imports no module that keeps messages, or sends HTML, unless it is used."""
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
 
 

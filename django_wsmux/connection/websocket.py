@@ -24,7 +24,7 @@ from ..protocol.frames import (
     encode_message,
 )
 from ..protocol.handshake import V1 as SUBPROTOCOL
-from ..protocol.prepared import BARE, JSON, OPCODE, SingleMessage
+from ..protocol.prepared import BARE, CONTENT, JSON, OPCODE, SingleMessage
 from . import client_ids, fanout, hub_thread
 from .connection import Connection
 from .counters import count
@@ -406,6 +406,24 @@ class WebSocket(Connection, _GeventWebSocketNames):
             self.send(text)
         else:
             self._send_as(JSON, text.encode())
+
+    def send_html(self, html: str) -> None:
+        """Send HTML.
+
+        A client of the subprotocol ``wsmux.v1`` gets ``{"content": "<html>"}``, any other the HTML
+        as text.
+
+        Args:
+            html: the HTML. It is sent as it is: escape what users have written.
+
+        Raises:
+            ConnectionClosed: the socket is closed.
+
+        Example::
+
+            websocket.send_html(render_to_string("board/lines.html", {"lines": lines}))
+        """
+        self._send_as(CONTENT, html.encode())
 
     def send_bare(self, text: str) -> None:
         """Send a text without the additions of a subprotocol; for internal use.

@@ -26,7 +26,7 @@ from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
-from ..protocol.prepared import JSON, PreparedMessage
+from ..protocol.prepared import CONTENT, JSON, PreparedMessage
 from .envelope import excluding
 from .excluding import EXCLUDE_NONE, Exclude, exclusion, require_socket
 from .json_text import dump_json
@@ -161,6 +161,14 @@ class Group:
         group = cls.__new__(cls)
         group.name = name
         return group
+
+    def pinned(self) -> Group:
+        """Return this group, always with the prefix that it has now; for internal use.
+
+        Raises:
+            ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` returns no valid prefix.
+        """
+        return _PinnedGroup(self.name, self.key())
 
     def __repr__(self) -> str:
         return f"<Group {self.name}>"
@@ -432,6 +440,12 @@ class Group:
         else:
             _do(partial(tracing.tracer.publish, self.name, send), on_commit, fail_silently)
 
+    def check_send(self, exclude: Exclude, key: str | None) -> None:
+        """Raise what ``send()`` would raise for wrong arguments; for internal use."""
+        exclusion(exclude, by_id=self.has_history)
+        if key is not None:
+            self._check_key(key)
+
     def _check_key(self, key: str) -> None:
         from . import history
 
@@ -480,6 +494,32 @@ class Group:
         """
         payload = dump_json(value, **options).encode()
         self._send(JSON, payload, exclude, on_commit, stored, fail_silently, key)
+
+    def send_html(
+        self,
+        html: str,
+        *,
+        exclude: Exclude = EXCLUDE_NONE,
+        on_commit: bool | str = False,
+        stored: bool = False,
+        fail_silently: bool = False,
+        key: str | None = None,
+    ) -> None:
+        """Send HTML to every member; see ``send()``.
+
+        Members with the subprotocol ``wsmux.v1`` get ``{"content": "<html>"}``, which the modules
+        for htmx and Turbo put into the page; other members get the HTML as text. To render a
+        template, use ``django_wsmux.html.send_template()``.
+
+        Args:
+            html: the HTML. It is sent as it is: escape what users have written.
+            exclude, on_commit, stored, fail_silently, key: as for ``send()``.
+
+        Example::
+
+            Group("board").send_html(format_html('<p id="status">{}</p>', status))
+        """
+        self._send(CONTENT, html.encode(), exclude, on_commit, stored, fail_silently, key)
 
     def close(
         self,
@@ -543,6 +583,20 @@ class Group:
         key = self.key()
         found, missing = _questions.call(key, partial(_ask, key))
         return MemberList(found, missing=missing)
+
+
+class _PinnedGroup(Group):
+    """A group whose prefix was determined once; see ``Group.pinned()``."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, name: str, key: Key) -> None:
+        self.name = name  # valid, or that of a user or session
+        self._key = key
+
+    def key(self) -> Key:
+        """Return what identifies this group."""
+        return self._key
 
 
 @cache

@@ -1,0 +1,5 @@
+"""HTML over the wire: templates that are rendered once and sent to the members of a group."""
+
+from .sending import send_stream, send_template
+
+__all__ = ["send_stream", "send_template"]

@@ -1,0 +1,168 @@
+"""The markup around HTML that tells htmx and Turbo where it goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import mark_safe
+
+__all__ = ["check_stream", "css_escape", "out_of_band", "stream"]
+
+#: Actions of Turbo with content, and all others.
+_WITH_CONTENT: Final = frozenset({"append", "prepend", "before", "after", "replace", "update"})
+_ACTIONS: Final = _WITH_CONTENT | {"remove", "refresh"}
+
+#: Actions that can morph elements instead of replacing them.
+_MORPHING: Final = frozenset({"replace", "update", "refresh"})
+
+#: A way to swap of htmx or of one of its extensions.
+_SWAP: Final = re.compile(r"[a-zA-Z]+")
+
+#: The first tag of a piece of HTML, after white space and comments.
+_FIRST_TAG: Final = re.compile(r"\s*(?:<!--.*?-->\s*)*<([a-zA-Z][^\s/>]*)", re.DOTALL)
+
+#: Elements that a parser of HTML drops outside of their parents, and these parents.
+_PARENTS: Final = {
+    "caption": "table",
+    "col": "colgroup",
+    "colgroup": "table",
+    "tbody": "table",
+    "td": "tr",
+    "tfoot": "table",
+    "th": "tr",
+    "thead": "table",
+    "tr": "tbody",
+}
+
+#: What Turbo sends as X-Turbo-Request-Id.
+_REQUEST_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+def out_of_band(html: str, target: str | None, swap: str | None) -> str:
+    """Return HTML in the form that htmx swaps into an element of the page.
+
+    Args:
+        html: the HTML.
+        target: the id of the element; ``None`` leaves the HTML as it is.
+        swap: how it is swapped; ``None`` for ``innerHTML``.
+
+    Raises:
+        ValueError: the target is empty or a selector; the way to swap is not a name, or has no
+            target; or the HTML has no root element, which ``outerHTML`` needs.
+    """
+    if target is None:
+        if swap is not None:
+            raise ValueError(f"swap={swap!r} needs a target: the id of an element")
+        return html
+    _check_id(target)
+    swap = "innerHTML" if swap is None else swap
+    if not _SWAP.fullmatch(swap):
+        raise ValueError(f"swap must be a name like 'beforeend', not {swap!r}")
+    attribute = format_html(' hx-swap-oob="{}:#{}"', swap, css_escape(target))
+    first = _FIRST_TAG.match(html)
+    if swap.startswith("outer"):
+        if first is None:
+            raise ValueError(f"swap={swap!r} needs HTML that begins with an element")
+        return html[: first.end()] + attribute + html[first.end() :]
+    tag = _PARENTS.get(first[1].lower(), "div") if first else "div"
+    return f"<{tag}{attribute}>{html}</{tag}>"
+
+
+def css_escape(text: str) -> str:
+    """Return a text as an identifier of CSS (CSSOM, "serialize an identifier").
+
+    Example:
+        >>> css_escape("line-5.a")
+        'line-5\\\\.a'
+    """
+    found = []
+    for index, char in enumerate(text):
+        is_digit = "0" <= char <= "9"
+        if char == "\0":
+            found.append("\ufffd")
+        elif (
+            "\1" <= char <= "\x1f"
+            or char == "\x7f"
+            or (is_digit and (index == 0 or (index == 1 and text[0] == "-")))
+        ):
+            found.append(f"\\{ord(char):x} ")
+        elif text == "-":
+            found.append("\\-")
+        elif char >= "\x80" or char in "-_" or char.isalnum():
+            found.append(char)
+        else:
+            found.append(f"\\{char}")
+    return "".join(found)
+
+
+def stream(
+    action: str,
+    *,
+    target: str | None = None,
+    targets: str | None = None,
+    html: str | None = None,
+    method: str | None = None,
+    request_id: str | None = None,
+) -> str:
+    """Return an element ``<turbo-stream>``.
+
+    Args:
+        action: what Turbo does.
+        target: the id of the element that it concerns.
+        targets: a selector of the elements instead.
+        html: the content; escaped unless it is marked as safe.
+        method: ``"morph"`` to morph elements instead of replacing them.
+        request_id: the request that caused a refresh.
+    """
+    attributes = {
+        "action": action,
+        "method": method,
+        "target": target,
+        "targets": targets,
+        "request-id": request_id if _REQUEST_ID.fullmatch(request_id or "") else None,
+    }
+    opening = "".join(
+        format_html(' {}="{}"', name, value)
+        for name, value in attributes.items()
+        if value is not None
+    )
+    content = "" if html is None else f"<template>{conditional_escape(html)}</template>"
+    return mark_safe(f"<turbo-stream{opening}>{content}</turbo-stream>")  # noqa: S308
+
+
+def check_stream(
+    action: str, target: str | None, targets: str | None, has_content: bool, method: str | None
+) -> None:
+    """Check the arguments of ``stream()``.
+
+    Raises:
+        ValueError: an argument is missing, or does not fit the action.
+    """
+    if action not in _ACTIONS:
+        raise ValueError(f"action must be one of {', '.join(sorted(_ACTIONS))}, not {action!r}")
+    if action == "refresh":
+        if target is not None or targets is not None:
+            raise ValueError("refresh concerns the whole page, and has no target")
+    elif (target is None) == (targets is None):
+        raise ValueError(f"{action} needs either target, an id, or targets, a selector")
+    if target is not None:
+        _check_id(target)
+    if has_content != (action in _WITH_CONTENT):
+        problem = "has no content" if has_content else "needs a template or html"
+        raise ValueError(f"{action} {problem}")
+    if method is not None and (method != "morph" or action not in _MORPHING):
+        raise ValueError(
+            f"{action} has no method {method!r}: replace, update and refresh can morph"
+        )
+
+
+def _check_id(target: str) -> None:
+    """Raise unless a target is an id.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not target or target.startswith("#") or any(char.isspace() for char in target):
+        raise ValueError(f"target must be the id of an element, without '#', not {target!r}")
