@@ -1,4 +1,4 @@
-// Build client.js, worker.js, their source maps and client.d.ts.
+// Build client.js, worker.js, htmx.js, their source maps and client.d.ts.
 // Usage: node build.mjs [directory]; default: the package's static files, and dist/ for npm.
 
 import { build } from "esbuild";
@@ -19,12 +19,11 @@ function write(path, text) {
 const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
 const banner = { js: `// django_wsmux ${version}: source in client/, license BSD-3-Clause` };
 
-const entries = { client: join(here, "src/index.ts"), worker: join(here, "src/worker.ts") };
+const entries = { client: "index.ts", worker: "worker.ts", htmx: "htmx.ts" };
 for (const [name, entry] of Object.entries(entries)) {
-  if (!existsSync(entry)) continue;
   const { outputFiles } = await build({
     absWorkingDir: here,
-    entryPoints: [entry],
+    entryPoints: [join(here, "src", entry)],
     // Written below: the source map must not depend on the target.
     outfile: join(here, `${name}.js`),
     write: false,
@@ -58,6 +57,6 @@ if (!process.argv[2]) {
   const dist = join(here, "dist");
   mkdirSync(dist, { recursive: true });
   for (const name of readdirSync(target)) {
-    if (/^(client|worker)\./.test(name)) write(join(dist, name), readFileSync(join(target, name), "utf8"));
+    if (/^(client|worker|htmx)\./.test(name)) write(join(dist, name), readFileSync(join(target, name), "utf8"));
   }
 }

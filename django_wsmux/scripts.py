@@ -22,7 +22,9 @@ from django.views.decorators.http import condition, require_safe
 __all__ = ["FILES", "NAMESPACE", "serve", "url_of"]
 
 #: The files that ``serve()`` serves.
-FILES: Final = ("client.js", "client.js.map", "worker.js", "worker.js.map")
+FILES: Final = tuple(
+    name + end for name in ("client.js", "worker.js", "htmx.js") for end in ("", ".map")
+)
 
 #: Namespace of the URL patterns of ``serve()``, which are named after the files.
 NAMESPACE: Final = "django_wsmux_client"

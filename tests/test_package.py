@@ -178,6 +178,7 @@ def test_wheel(built: Built) -> None:
         "static/django_wsmux/client.d.ts",
         "static/django_wsmux/client.js",
         "static/django_wsmux/client.js.map",
+        "static/django_wsmux/htmx.js",
         "static/django_wsmux/overview.js",
         "templates/admin/django_wsmux/overview.html",
     ):

@@ -59,27 +59,41 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
 const rooms: Set<Client> = new Set();
 
 /**
- * Call the browser's `fetch()` with the header `X-WebSocket-Client`, so that the view knows the room that
- * sends the request: `request.websocket_client` is `room.id`.
+ * Return the header `X-WebSocket-Client` for a request, so that its view knows the room that sends it:
+ * `request.websocket_client` is `room.id`. For a request to another server, return no header: the signed
+ * id must not reach other servers.
  *
- * Only requests to the server of the page have the header. If the server redirects one to another server,
- * the promise rejects with a `TypeError`: the signed id must not reach other servers.
+ * @param url of the request; in a page it may be relative.
+ * @param room default: the oldest one of the page that is not closed.
+ *
+ * @example
+ * xhr.setRequestHeader(...Object.entries(wsmux.headers("/say/"))[0]);
+ */
+export function headers(url: string | URL, room?: FetchOptions["room"]): Record<string, string> {
+  const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
+  const id = chosen?._line.id;
+  const isOwn = new URL(url, globalThis.document?.baseURI).origin === globalThis.location?.origin;
+  return id && isOwn ? { "X-WebSocket-Client": id } : {};
+}
+
+/**
+ * Call the browser's `fetch()` with the header that `headers()` returns.
+ *
+ * If the server redirects such a request to another server, the promise rejects with a `TypeError`.
  *
  * @example
  * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
  */
 export async function fetch(input: RequestInfo | URL, { room, ...init }: FetchOptions = {}): Promise<Response> {
   let request = new Request(input, init);
-  const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
-  const id = chosen?._line.id;
-  if (id && new URL(request.url).origin === globalThis.location?.origin) {
+  for (const header of Object.entries(headers(request.url, room))) {
     request = new Request(request, { mode: "same-origin" });
-    request.headers.set("X-WebSocket-Client", id);
+    request.headers.set(...header);
   }
   return globalThis.fetch(request);
 }
 
-const wsmux = { connect, fetch };
+const wsmux = { connect, fetch, headers };
 
 declare global {
   interface Window {

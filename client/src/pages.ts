@@ -215,7 +215,7 @@ export class Pages implements Sink {
   frame(frame: Frame): void {
     const { in: name, at, joined, left } = frame;
     if (joined || left) this._move(Object.entries(joined ?? {}), left ?? []);
-    if ("reply" in frame || "errors" in frame) return this._reply(frame);
+    if ("reply" in frame || "errors" in frame || frame.ref !== undefined) return this._reply(frame);
     if (!("data" in frame || "text" in frame || "content" in frame || frame.binary || name !== undefined)) return;
     const mayBeFirst = this._mayBeFirst;
     this._mayBeFirst = false;

@@ -10,7 +10,7 @@ import type { RequestOptions, State, StateDetail } from "./types.ts";
 type Handler = (...values: never[]) => void;
 
 // A message with one of these types reaches the handlers of "message" only.
-const EVENTS = new Set(["message", "gap", "open", "close", "state", "error"]);
+const EVENTS = new Set(["message", "gap", "open", "close", "state", "error", "answer"]);
 
 /** Report an exception of a page's handler, as browsers report those of their own events. */
 function report(error: unknown): void {
@@ -101,8 +101,9 @@ export class Client implements Sink, Visit {
 
   frame(frame: Frame): void {
     if ("reply" in frame || "errors" in frame) {
+      const isHandled = this._requests.answer(frame) || this._emit("answer", frame);
       // A reply that comes too late was reported as a timeout.
-      if (!this._requests.answer(frame) && frame.ref === undefined) this.error(frame.errors);
+      if (!isHandled && frame.ref === undefined) this.error(frame.errors);
       return;
     }
     const value = "data" in frame ? frame.data : (frame.text ?? frame.content ?? frame.binary);

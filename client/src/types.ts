@@ -98,6 +98,14 @@ export class RequestError extends Error {
   }
 }
 
+/** The server's answer to a message, with the message's `type` and `ref`. */
+export interface Answer {
+  type?: string;
+  ref?: unknown;
+  reply?: unknown;
+  errors?: Errors;
+}
+
 type Name<T> = keyof T & string;
 
 /** A message with its type. */
@@ -119,6 +127,11 @@ export interface Events<Receives> {
   state: (state: State, detail: StateDetail) => void;
   /** The errors of a message that was sent without `ref`, or an exception of `auth()`. */
   error: (error: unknown) => void;
+  /**
+   * An answer that no `request()` waits for: to a message that `send()` has sent, or one that is late. With
+   * a handler for it, such errors do not reach the handlers of `error`.
+   */
+  answer: (answer: Answer) => void;
 }
 
 /** A connection that returns. `connect()` makes it. */

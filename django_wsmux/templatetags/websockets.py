@@ -11,7 +11,7 @@ from django.template.defaulttags import URLNode
 from django.template.defaulttags import url as parse_url
 from django.urls import NoReverseMatch
 from django.utils.html import conditional_escape, format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 from .. import scripts
 from ..auth.tickets import issue_ticket
@@ -32,7 +32,7 @@ class WebSocketURLNode(URLNode):
 
     def render(self, context: Context) -> str:
         view_name = self.view_name.resolve(context)
-        request = getattr(context, "request", None) or context.get("request")
+        request = _request_of(context)
         match = getattr(request, "resolver_match", None)
         current_app = getattr(request, "current_app", None) or getattr(match, "namespace", None)
         try:
@@ -110,23 +110,59 @@ def websocket_client(context: Context) -> SafeString:
     cache it for other users. The hash comes from ``request.user``; the tag needs
     ``django.template.context_processors.request``.
     """
-    request = getattr(context, "request", None) or context.get("request")
+    request = _request_of(context)
     if request is None:
         raise TemplateSyntaxError(
             "{% websocket_client %} needs the request: put "
             "django.template.context_processors.request into TEMPLATES"
         )
-    # Both are lazy objects. They are false until the first use, which adds them to the header.
-    nonce = context.get("csp_nonce")
-    if nonce is None:
-        nonce = getattr(request, "csp_nonce", None)
     return format_html(
         '<script type="module" src="{}"{} data-wsmux-worker="{}" data-wsmux-user="{}"></script>',
         scripts.url_of("client.js"),
-        "" if nonce is None else format_html(' nonce="{}"', str(nonce)),
+        _nonce(context),
         scripts.url_of("worker.js"),
         identity_of(getattr(request, "user", None)),
     )
+
+
+@register.simple_tag(takes_context=True)
+def websocket_htmx(context: Context, *, shared: bool = False) -> SafeString:
+    """Return the script element of the module for htmx: a lost connection misses nothing.
+
+    The WebSocket extensions of htmx 2 and 4 then use the JavaScript client for their sockets. Put
+    the element after ``{% websocket_client %}`` and before the scripts of htmx::
+
+        {% websocket_client %}{% websocket_htmx %}
+        <script src="{% static 'htmx.js' %}" defer></script>
+        <script src="{% static 'ext/hx-ws.js' %}" defer></script>
+        ...
+        <div hx-ws:connect="{% websocket_url 'chat' %}?at={% websocket_position %}">
+
+    The element has the nonce of a Content Security Policy, like ``{% websocket_client %}``.
+
+    Args:
+        shared: whether all pages with the same URL of a socket share it.
+    """
+    return format_html(
+        '<script type="module" src="{}"{}{}></script>',
+        scripts.url_of("htmx.js"),
+        _nonce(context),
+        mark_safe(" data-wsmux-shared") if shared else "",
+    )
+
+
+def _nonce(context: Context) -> str:
+    """Return the attribute for the nonce of a Content Security Policy; ``""`` if there is none."""
+    # Both are lazy objects. They are false until the first use, which adds them to the header.
+    nonce = context.get("csp_nonce")
+    if nonce is None:
+        nonce = getattr(_request_of(context), "csp_nonce", None)
+    return "" if nonce is None else format_html(' nonce="{}"', str(nonce))
+
+
+def _request_of(context: Context) -> HttpRequest | None:
+    request: HttpRequest | None = getattr(context, "request", None) or context.get("request")
+    return request
 
 
 @register.simple_tag(takes_context=True)
@@ -138,7 +174,7 @@ def websocket_position(context: Context) -> str:
 
         new WebSocket("{% websocket_url 'chat' room=room %}?at={% websocket_position %}")
     """
-    request = getattr(context, "request", None) or context.get("request")
+    request = _request_of(context)
     positions: dict[str, str] | None = getattr(request, "websocket_positions", None)
     if positions is None:
         raise TemplateSyntaxError(

@@ -41,6 +41,14 @@ test("errors of the server reject with their details", async () => {
   // Without a reference they are an event.
   room.room.send({ type: "wrong" });
   assert.deepEqual(await room.until("error"), { text: [{ message: "Too long.", code: "max_length" }] });
+  // With a handler for it, they are an answer.
+  room.room.on("answer", (answer) => room.seen.push(["answer", answer]));
+  room.room.send({ type: "wrong" });
+  const errors = { text: [{ message: "Too long.", code: "max_length" }] };
+  assert.deepEqual(await room.until("answer"), { type: "wrong", errors });
+  room.room.send({ type: "double", n: 2, ref: "mine" });
+  assert.deepEqual(await room.until("answer", 2), { type: "double", ref: "mine", reply: 4 });
+  assert.equal(room.all("error").length, 1);
 });
 
 test("without a connection a request fails at once, unless it is queued", async () => {

@@ -267,6 +267,10 @@ export async function routes(tools, { group }) {
   assert.match(await one.evaluate(show('wsmux.fetch(new Request("/shared/header/"), {room})')), /~/);
   assert.equal(await one.evaluate(show(`wsmux.fetch("${tools.direct}/shared/header/")`)), null);
   assert.equal(await one.evaluate(show('fetch("/shared/header/")')), null);
+  const headers = (url) => one.evaluate(`wsmux.headers(${JSON.stringify(url)})`);
+  assert.deepEqual(Object.keys(await headers("header/")), ["X-WebSocket-Client"]);
+  assert.deepEqual(await headers(`${tools.direct}/shared/header/`), {});
+  assert.deepEqual(await headers("javascript:alert()"), {});
   const redirected = `"/shared/redirect/?to=${encodeURIComponent(`${tools.direct}/shared/header/`)}"`;
   assert.equal(await one.evaluate(`wsmux.fetch(${redirected}).catch((error) => error.name)`), "TypeError");
 }

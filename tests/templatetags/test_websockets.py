@@ -1,7 +1,8 @@
-"""``{% websocket_client %}``, ``{% websocket_url %}`` and ``{% websocket_ticket %}``."""
+"""The template tags of ``{% load websockets %}``."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -135,3 +136,31 @@ class TestClient:
         """The error names what is missing."""
         with pytest.raises(TemplateSyntaxError, match=r"context_processors\.request"):
             self.render(None)
+
+
+class TestHtmx:
+    """``{% websocket_htmx %}`` loads the module for htmx."""
+
+    def render(self, arguments: str = "", **context: object) -> str:
+        template = Template("{% load websockets %}{% websocket_htmx " + arguments + "%}")
+        return template.render(Context(context))
+
+    def test_element(self) -> None:
+        """It is a module."""
+        urlconf = "tests.project.websocket_urls"
+        with override_settings(ROOT_URLCONF=urlconf, STATIC_URL="/static/"):
+            element = self.render()
+        before, version, after = re.split(r"\?v=(\w{12})", element)
+        assert before == '<script type="module" src="/static/django_wsmux/htmx.js'
+        assert version
+        assert after == '"></script>'
+
+    def test_shared(self) -> None:
+        """The module is told to share sockets."""
+        assert self.render("shared=True").endswith(" data-wsmux-shared></script>")
+        assert "shared" not in self.render("shared=False")
+
+    def test_nonce(self) -> None:
+        """The element has the nonce of a policy, escaped."""
+        assert ' nonce="a&quot;b"' in self.render(csp_nonce='a"b')
+        assert "nonce" not in self.render()

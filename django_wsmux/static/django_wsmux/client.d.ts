@@ -85,6 +85,13 @@ export declare class RequestError extends Error {
     readonly errors: Errors;
     constructor(code: RequestError["code"], message: string, errors?: Errors);
 }
+/** The server's answer to a message, with the message's `type` and `ref`. */
+export interface Answer {
+    type?: string;
+    ref?: unknown;
+    reply?: unknown;
+    errors?: Errors;
+}
 type Name<T> = keyof T & string;
 /** A message with its type. */
 export type Message<T, K extends Name<T> = Name<T>> = {
@@ -107,6 +114,11 @@ export interface Events<Receives> {
     state: (state: State, detail: StateDetail) => void;
     /** The errors of a message that was sent without `ref`, or an exception of `auth()`. */
     error: (error: unknown) => void;
+    /**
+     * An answer that no `request()` waits for: to a message that `send()` has sent, or one that is late. With
+     * a handler for it, such errors do not reach the handlers of `error`.
+     */
+    answer: (answer: Answer) => void;
 }
 /** A connection that returns. `connect()` makes it. */
 export interface Room<Sends = Anything, Receives = Anything, Replies = Anything> {
@@ -156,11 +168,21 @@ export {};
  */
 export declare function connect<Sends = Anything, Receives = Anything, Replies = Anything>(url: string, options?: Options): Room<Sends, Receives, Replies>;
 /**
- * Call the browser's `fetch()` with the header `X-WebSocket-Client`, so that the view knows the room that
- * sends the request: `request.websocket_client` is `room.id`.
+ * Return the header `X-WebSocket-Client` for a request, so that its view knows the room that sends it:
+ * `request.websocket_client` is `room.id`. For a request to another server, return no header: the signed
+ * id must not reach other servers.
  *
- * Only requests to the server of the page have the header. If the server redirects one to another server,
- * the promise rejects with a `TypeError`: the signed id must not reach other servers.
+ * @param url of the request; in a page it may be relative.
+ * @param room default: the oldest one of the page that is not closed.
+ *
+ * @example
+ * xhr.setRequestHeader(...Object.entries(wsmux.headers("/say/"))[0]);
+ */
+export declare function headers(url: string | URL, room?: FetchOptions["room"]): Record<string, string>;
+/**
+ * Call the browser's `fetch()` with the header that `headers()` returns.
+ *
+ * If the server redirects such a request to another server, the promise rejects with a `TypeError`.
  *
  * @example
  * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
@@ -169,6 +191,7 @@ export declare function fetch(input: RequestInfo | URL, { room, ...init }?: Fetc
 declare const wsmux: {
     connect: typeof connect;
     fetch: typeof fetch;
+    headers: typeof headers;
 };
 declare global {
     interface Window {
