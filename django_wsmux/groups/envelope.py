@@ -2,12 +2,12 @@
 
 ::
 
-    kind     1 byte     TEXT, JSON, CONTENT, BINARY or CLOSE
+    kind     1 byte     TEXT, JSON, CONTENT, BINARY, CLOSE or REMOVE
     count    1 byte     number of fields
     length   4 bytes    length of the group's name, big-endian
     name                UTF-8
     fields              each: tag, 1 byte; length, 4 bytes; value
-    data                the rest: a message, or the body of a close frame
+    data                the rest: a message, the body of a close frame, or a user's primary key
 
 The envelope of a numbered message follows its position::
 
@@ -31,11 +31,13 @@ from ..protocol.positions import NUMBERED
 
 __all__ = [
     "BEFORE",
+    "ERRORS",
     "EXCLUDED",
     "FORGET",
     "NO_FIELDS",
     "NUMBERED",
     "PREFIX",
+    "REMOVE",
     "TRACEPARENT",
     "Envelope",
     "UnreadableEnvelope",
@@ -50,6 +52,9 @@ _NUMBERED: Final = bytes((NUMBERED,))
 
 #: Kind of an envelope without data: the group was forgotten, and its epoch is new.
 FORGET: Final = 0x80
+
+#: Kind of an envelope that removes the sockets of a user from a group. Its data is the primary key.
+REMOVE: Final = 0x81
 
 #: Tag of the field with the prefix of a group's name; see ``WEBSOCKET_GROUP_PREFIX``.
 PREFIX: Final = 1
@@ -67,17 +72,18 @@ _FIELD: Final = struct.Struct("!BI")
 #: No fields.
 NO_FIELDS: Final[Mapping[int, bytes]] = MappingProxyType({})
 
-# Names of users' groups contain primary keys, which may be any text: refuse no name.
-_ERRORS: Final = "surrogatepass"
+#: For encoding the names of users' groups, which contain primary keys. These may be any text.
+ERRORS: Final = "surrogatepass"
 
 
 class Envelope(NamedTuple):
     """A parsed message for a group.
 
     Attributes:
-        kind: kind of a message (``protocol.prepared``), CLOSE to close the members, or FORGET.
+        kind: kind of a message (``protocol.prepared``), CLOSE to close the members, REMOVE to
+            remove those of a user, or FORGET.
         name: the group's name.
-        data: the message, or the body of a close frame.
+        data: the message, the body of a close frame, or the primary key of a user.
         fields: further fields, by tag.
         position: epoch and offset of a numbered message, else ``""``.
     """
@@ -146,7 +152,7 @@ def pack(
         fields: other fields by tag, at most 255. To forward an envelope, pass the fields that it
             arrived with, which include the prefix.
     """
-    encoded = name.encode("utf-8", _ERRORS)
+    encoded = name.encode("utf-8", ERRORS)
     if prefix:
         fields = {PREFIX: prefix.encode(), **fields}
     head = _HEAD.pack(kind, len(fields), len(encoded)) + encoded
@@ -168,7 +174,7 @@ def unpack(payload: bytes) -> Envelope:
             where, payload = payload[2:begin].decode("ascii"), payload[begin:]
         kind, count, length = _HEAD.unpack_from(payload)
         position = _HEAD.size + length
-        name = payload[_HEAD.size : position].decode("utf-8", _ERRORS)
+        name = payload[_HEAD.size : position].decode("utf-8", ERRORS)
         if not count:
             fields = NO_FIELDS
         else:

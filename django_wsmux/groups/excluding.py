@@ -10,7 +10,15 @@ from ..connection import client_ids
 from ..connection.websocket import WebSocket
 from ..protocol.prepared import PagedMessage, PreparedMessage
 
-__all__ = ["EXCLUDE_NONE", "Exclude", "exclusion", "require_socket", "variant_for", "variants"]
+__all__ = [
+    "EXCLUDE_NONE",
+    "Exclude",
+    "exclusion",
+    "is_id",
+    "require_socket",
+    "variant_for",
+    "variants",
+]
 
 #: The argument ``exclude`` of ``Group.send()``.
 Exclude = WebSocket | str | Container[WebSocket | str] | None
@@ -23,6 +31,11 @@ _MOST: Final = 8
 
 #: The id of a client, or of one of its pages. Ids are separated by spaces in an envelope.
 _ID: Final = re.compile(r"[!-~]{1,100}")
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text can be the id of a client, or of one of its pages."""
+    return _ID.fullmatch(text) is not None
 
 
 def exclusion(
@@ -57,7 +70,7 @@ def exclusion(
     for each in ids:
         if not isinstance(each, str):
             require_socket(each)
-        if not _ID.fullmatch(each):
+        if not is_id(each):
             raise ValueError(f"{each!r} is not the id of a client")
     if len(ids) > _MOST:
         raise ValueError(f"exclude has {len(ids)} clients: at most {_MOST} can be left out")

@@ -27,11 +27,12 @@ from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
 from ..protocol.prepared import CONTENT, JSON, PreparedMessage
-from .envelope import excluding
-from .excluding import EXCLUDE_NONE, Exclude, exclusion, require_socket
+from .envelope import ERRORS, REMOVE, excluding
+from .excluding import EXCLUDE_NONE, Exclude, exclusion, is_id, require_socket
 from .json_text import dump_json
 from .members import Key
 from .pubsub import (
+    connection_group,
     describe,
     key_of,
     members,
@@ -154,6 +155,36 @@ class Group:
             session_key: ``request.session.session_key`` of a signed-in user.
         """
         return cls.named(session_group(session_key))
+
+    @classmethod
+    def for_connection(cls, client_id: str) -> Group:
+        """Return the group of one connection, to answer one window from anywhere.
+
+        The group consists of the socket with this id as long as it is open, in whichever process.
+        After a lost connection a client with ``wsmux.v1`` has the same id. If pages share the
+        socket, all of them get the message.
+
+        Args:
+            client_id: ``websocket.client_id``, or ``request.websocket_client``.
+
+        Raises:
+            ValueError: this is not the id of a client.
+
+        Example::
+
+            @shared_task
+            def make_report(client_id):
+                Group.for_connection(client_id).send_json({"type": "report", "url": report().url})
+
+            def start(request):
+                make_report.delay(request.websocket_client)
+        """
+        if not isinstance(client_id, str) or not is_id(client_id):
+            raise ValueError(
+                f"{client_id!r} is not the id of a client: use websocket.client_id, or "
+                f"request.websocket_client if it is not None"
+            )
+        return cls.named(connection_group(client_id))
 
     @classmethod
     def named(cls, name: str) -> Group:
@@ -327,7 +358,7 @@ class Group:
             if present in keys or not keys:
                 keys = [present]
         for key in keys:
-            self._leave(websocket, key)
+            pubsub.leave(key, websocket)
 
     def _is_key(self, key: object) -> bool:
         return key == self.name or (isinstance(key, tuple) and key[1] == self.name)
@@ -340,17 +371,39 @@ class Group:
             yield
         finally:
             if key is not None:
-                self._leave(websocket, key)
+                pubsub.leave(key, websocket)
 
-    def _leave(self, websocket: WebSocket, key: Key) -> None:
-        was_member = members.has(key, websocket)
-        websocket.cancel_on_close(key)
-        pubsub.discard(key, websocket)
-        if was_member and self.has_history:
-            from .numbered import is_of
+    def remove(
+        self, *, user: Any, on_commit: bool | str = False, fail_silently: bool = False
+    ) -> None:
+        """Remove the sockets of a user from this group, in every process. They stay open.
 
-            websocket.discard_held(partial(is_of, key))
-            websocket.hooks.group_left(websocket, self.name)
+        A client with ``wsmux.v1`` is told that it left if the group has a history. A view that
+        decides who may join must look after the join, as ``connect()`` does with ``get_groups()``:
+        otherwise a handshake that began before the removal could join after it.
+
+        Args:
+            user: a user, or a user's primary key.
+            on_commit: remove only if and when the current transaction commits; pass an alias for a
+                database other than the default.
+            fail_silently: log an error instead of raising it when the backend is away.
+
+        Raises:
+            BackendUnavailable: the sockets of this process are removed, the others are not.
+
+        Example::
+
+            room.people.remove(user)
+            Group(f"room.{room.pk}").remove(user=user, on_commit=True)
+        """
+        user_id = str(getattr(user, "pk", user))
+        key = self.key()
+
+        def remove(fail_silently: bool) -> None:
+            act = partial(pubsub.remove, key, user_id)
+            self._publish(key, REMOVE, user_id.encode(errors=ERRORS), (), fail_silently, act)
+
+        _do(remove, on_commit, fail_silently)
 
     # Sending
 

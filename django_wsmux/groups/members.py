@@ -9,9 +9,10 @@ from __future__ import annotations
 from _thread import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from ..connection import fanout, hub_thread
+from ..connection import client_ids, fanout, hub_thread
 from ..connection.counters import count, counters
 from ..connection.registry import yielding_every
+from ..protocol.v1 import CONNECTION
 from . import excluding
 from .closings import Closings
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from ..protocol.prepared import PreparedMessage
 
 __all__ = [
+    "PEOPLE",
     "Key",
     "Members",
+    "channel_of",
     "full_name",
     "key_of_full_name",
     "name_of",
@@ -32,6 +35,9 @@ __all__ = [
 #: costs least, and most projects have no prefix.
 Key = str | tuple[str, str]
 
+
+#: The channel of all groups of users, sessions and connections; no other group may have this name.
+PEOPLE: Final = "@people"
 
 #: Separates prefix and name: a control character, which neither contains.
 _SEPARATOR: Final = "\x1f"
@@ -51,6 +57,11 @@ def key_of_full_name(name: str) -> Key:
 def name_of(key: Key) -> str:
     """Return the name of a group, without its prefix."""
     return key if isinstance(key, str) else key[1]
+
+
+def channel_of(key: Key) -> str:
+    """Return the channel of the backend that a group's messages are published on."""
+    return PEOPLE if name_of(key).startswith("@") else full_name(key)
 
 
 def prefix_of(key: Key) -> str:
@@ -108,16 +119,26 @@ class Members:
         del self._groups[key]
         return True
 
+    def _find(self, key: Key) -> Any:
+        """Return a group's only member, or a dict of its members; ``None`` if it has none.
+
+        A group that consists of one connection is not stored: the connection is found by its id.
+        """
+        group = self._groups.get(key)
+        if group is None and name_of(key).startswith(CONNECTION):
+            return client_ids.find(name_of(key).removeprefix(CONNECTION))
+        return group
+
     def of(self, key: Key) -> list[Connection]:
         """Return the members in the order in which they joined."""
-        group = self._groups.get(key)
+        group = self._find(key)
         if group is None:
             return []
         return list(group) if type(group) is dict else [group]
 
     def has(self, key: Key, member: Connection) -> bool:
         """Return whether a socket is in a group."""
-        group = self._groups.get(key)
+        group = self._find(key)
         return group is member or (type(group) is dict and member in group)
 
     def info(self, key: Key, member: Connection) -> Any:
@@ -156,7 +177,7 @@ class Members:
         if hub_thread.is_foreign():
             hub_thread.hand_over(self.deliver, key, message, excluded, ids, admit)
             return
-        group = self._groups.get(key)
+        group = self._find(key)
         if group is None:
             return
         members = list(group) if type(group) is dict else [group]

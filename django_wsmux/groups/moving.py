@@ -27,18 +27,16 @@ from ..protocol.frames import CLOSE
 from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage
 from ..signals import backend_gap
 from . import clients, envelope
+from .envelope import ERRORS, REMOVE
 from .excluding import variant_for
-from .members import Key, full_name, key_of_full_name
-from .pubsub import channel_of, code_and_reason, members, pubsub
+from .members import PEOPLE, Key, channel_of, full_name, key_of_full_name
+from .pubsub import code_and_reason, connection_group, members, pubsub
 from .ring import Ring, read_table, table_as_json
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
 logger = get_logger("django_wsmux.groups")
-
-#: The channel of users, sessions and clients.
-_PEOPLE: Final = channel_of("@")
 
 #: Seconds to wait for the answers of other processes.
 _PATIENCE: Final = 1.0
@@ -77,7 +75,7 @@ def request(websockets: Collection[Connection]) -> dict[str, Any]:
     Returns:
         Values of JSON.
     """
-    channels = {_PEOPLE}.union(*map(channels_of, websockets))
+    channels = {PEOPLE}.union(*map(channels_of, websockets))
     backend = pubsub.backend()
     pubsub.note_awaited(channels)
     process = "" if backend is None else backend.process().hex()
@@ -275,20 +273,23 @@ class _Missed:
         messages: the messages, by socket.
     """
 
-    def __init__(self, keys: Mapping[Connection, Collection[Key]]) -> None:
+    def __init__(self, keys: Mapping[Any, Collection[Key]]) -> None:
         self.messages: dict[Connection, list[PreparedMessage]] = {each: [] for each in keys}
         self._members: dict[Key, list[Connection]] = {}
         for websocket, groups in keys.items():
             for key in groups:
                 self._members.setdefault(key, []).append(websocket)
-        self.channels = {_PEOPLE, *map(channel_of, self._members)}
+            if websocket.known_client_id is not None:
+                self._members[connection_group(websocket.known_client_id)] = [websocket]
+        self.channels = {PEOPLE, *map(channel_of, self._members)}
 
     def add(self, payload: bytes, *, is_new: bool) -> None:
-        """Add a publication, or close sockets.
+        """Add a publication, close sockets, or remove them from a group.
 
         Args:
             payload: its envelope.
-            is_new: whether the sockets have not got it. Closes are repeated in case of doubt.
+            is_new: whether the sockets have not got it. Closes and removals are repeated in case of
+                doubt.
         """
         try:
             found = envelope.unpack(payload)
@@ -302,6 +303,11 @@ class _Missed:
         elif found.kind == CLOSE:
             for websocket in self._members.get(key, ()):
                 websocket.close_after_replay(*code_and_reason(found.data))
+        elif found.kind == REMOVE:
+            for websocket in list(self._members.get(key, ())):
+                if websocket.hooks.user_id == found.data.decode(errors=ERRORS):
+                    self._members[key].remove(websocket)
+                    pubsub.leave(key, websocket)
         elif found.kind in KINDS and is_new and key in self._members and _is_plain(key):
             message = PreparedMessage(found.kind, found.data, found.name)
             for websocket in self._members[key]:

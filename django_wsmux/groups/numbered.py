@@ -13,8 +13,7 @@ from ..history.store import Stream
 from ..protocol.positions import Position
 from ..protocol.prepared import PagedMessage, PreparedMessage
 from .envelope import Envelope
-from .members import Key, full_name, name_of
-from .pubsub import channel_of
+from .members import Key, channel_of, full_name, name_of
 
 __all__ = ["NumberedMessage", "is_of", "most_of", "numbered_of", "source_of", "stream_of"]
 

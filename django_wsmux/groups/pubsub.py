@@ -33,10 +33,11 @@ from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE
 from ..protocol.prepared import KINDS, PreparedMessage
+from ..protocol.v1 import CONNECTION
 from ..signals import backend_gap
 from . import clients, envelope
-from .envelope import Envelope
-from .members import Key, Members, full_name, name_of, prefix_of
+from .envelope import ERRORS, REMOVE, Envelope
+from .members import PEOPLE, Key, Members, channel_of, full_name, name_of, prefix_of
 from .namespace import namespace
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ __all__ = [
     "Observer",
     "PubSub",
     "Sequencer",
-    "channel_of",
     "code_and_reason",
+    "connection_group",
     "describe",
     "is_alone",
     "key_of",
@@ -64,9 +65,6 @@ logger = get_logger("django_wsmux.groups")
 #: The value of the setting for groups within one process, for tests.
 ALONE: Final = "memory://"
 
-#: The channel of all groups of users and sessions; no other group may have this name.
-_PEOPLE: Final = "@people"
-
 #: Seconds to wait for the broker when a socket joins, and for the answers to a question.
 _PATIENCE: Final = 1.0
 
@@ -82,6 +80,9 @@ _RETRY: Final = 5.0
 
 #: Prefix of the names of sessions' groups.
 _SESSION: Final = "@session:"
+
+#: Prefixes of the names of groups that are unique without the prefix of a tenant.
+_UNIQUE: Final = (_SESSION, CONNECTION)
 
 
 def user_group(user_id: object) -> str:
@@ -101,6 +102,15 @@ def session_group(session_key: str) -> str:
     return f"{_SESSION}{digest.hexdigest()[:20]}"
 
 
+def connection_group(client_id: str) -> str:
+    """Return the name of the group of one connection.
+
+    Args:
+        client_id: the id of a client; a page's name after it is left out.
+    """
+    return CONNECTION + client_id.partition(".")[0]
+
+
 @lru_cache(maxsize=1)
 def _session_digest(secret: str) -> HMAC:
     """Return the digest to which a session's key is added: making it costs more than the rest."""
@@ -112,17 +122,12 @@ def key_of(name: str, prefix: str) -> Key:
 
     Args:
         name: the group's name.
-        prefix: the current prefix, ``""`` for none. Groups of sessions have none: a session's key
-            is unique, and known before its tenant is.
+        prefix: the current prefix, ``""`` for none. Groups of sessions and connections have none:
+            a session's key is unique, and known before its tenant is, and so is a client's id.
     """
     if not prefix:
         return name
-    return name if name.startswith(_SESSION) else (prefix, name)
-
-
-def channel_of(key: Key) -> str:
-    """Return the channel of the backend that a group's messages are published on."""
-    return _PEOPLE if name_of(key).startswith("@") else full_name(key)
+    return name if name.startswith(_UNIQUE) else (prefix, name)
 
 
 def _url() -> str:
@@ -298,8 +303,8 @@ class PubSub:
 
         Args:
             key: the group's key.
-            kind: the kind of a message, or CLOSE to close the members.
-            data: the message, or the body of a close frame.
+            kind: the kind of a message, CLOSE to close the members, or REMOVE to remove some.
+            data: the message, the body of a close frame, or the primary key of a user.
             fields: further fields of the envelope.
             act: does the same for the members of this process, first, except for the sockets that
                 it is called with. It must not wait: a socket that moves has been served here if the
@@ -315,7 +320,7 @@ class PubSub:
             return
         # Not name_of() and its like: this runs for each message.
         prefix, name = ("", key) if isinstance(key, str) else key
-        channel = _PEOPLE if name[0] == "@" else full_name(key) if prefix else name
+        channel = PEOPLE if name[0] == "@" else full_name(key) if prefix else name
         payload = envelope.pack(kind, name, data, prefix, fields)
         number = None
         if act is not None:
@@ -380,6 +385,33 @@ class PubSub:
                 for observer in membership:
                     observer.left(key, member, is_last=is_last)
 
+    def leave(self, key: Key, member: Connection) -> None:
+        """Remove a socket from a group that it has joined; never waits."""
+        was_member = members.has(key, member)
+        member.cancel_on_close(key)
+        self.discard(key, member)
+        if was_member and conf.has_history():
+            from .numbered import is_of, stream_of
+
+            if stream_of(key) is not None:
+                member.discard_held(partial(is_of, key))
+                member.hooks.group_left(member, name_of(key))
+
+    def remove(self, key: Key, user_id: str, excluded: Collection[Connection] = ()) -> None:
+        """Remove the sockets of a user in this process from a group; never waits.
+
+        Args:
+            key: the group's key.
+            user_id: the user's primary key.
+            excluded: sockets that stay.
+        """
+        if hub_thread.is_foreign():
+            hub_thread.hand_over(self.remove, key, user_id, excluded)
+            return
+        for member in members.of(key):
+            if member.hooks.user_id == user_id and member not in excluded:
+                self.leave(key, member)
+
     def add_all(self, keys: Collection[Key], member: Connection, info: Any = None) -> None:
         """Add a socket to several groups; see ``add()``.
 
@@ -415,9 +447,9 @@ class PubSub:
         """
         if not self._is_serving:
             self.serve()
-        self._kept.add(_PEOPLE)
+        self._kept.add(PEOPLE)
         with contextlib.suppress(BackendUnavailable, OSError):
-            self._hear(_PEOPLE)
+            self._hear(PEOPLE)
         members.closings.begin(handshake)
 
     def _hear(self, channel: str) -> None:
@@ -600,6 +632,8 @@ class PubSub:
             clients.close_older(name, envelope.moment)
         elif kind == CLOSE:
             members.close(key, *code_and_reason(data), self.excluded)
+        elif kind == REMOVE:
+            self.remove(key, data.decode(errors=ERRORS), self.excluded)
         else:
             self._report_unreadable(f"unknown kind {kind} for {name!r} (a newer version?)")
 

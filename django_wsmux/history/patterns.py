@@ -9,6 +9,7 @@ from typing import Any
 from django.core.signals import setting_changed
 
 from .. import conf
+from ..protocol.v1 import CONNECTION
 from .store import Keep
 
 __all__ = ["keep_of", "pattern_of"]
@@ -18,8 +19,10 @@ def pattern_of(name: str) -> str | None:
     """Return the first pattern that matches the name of a group, or ``None``.
 
     A name that begins with ``@`` belongs to a user or a session, and only a pattern that begins
-    with ``@`` matches it.
+    with ``@`` matches it. No pattern matches the group of one connection.
     """
+    if name.startswith(CONNECTION):
+        return None
     is_ours = name.startswith("@")
     for pattern in conf.get("WEBSOCKET_HISTORY"):
         if pattern.startswith("@") >= is_ours and fnmatchcase(name, pattern):

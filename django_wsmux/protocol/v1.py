@@ -19,6 +19,7 @@ from .prepared import BARE, CONTENT, JSON, OPCODE, SingleMessage
 
 __all__ = [
     "BROUGHT_KEY",
+    "CONNECTION",
     "PREFIX",
     "Brought",
     "brought_by",
@@ -141,6 +142,10 @@ def mark(name: str, position: str) -> str:
 def bye(after: float) -> str:
     """Return the frame before a close, which tells the client after how many seconds to return."""
     return _dump({"bye": {"after": after}})
+
+
+#: Prefix of the names of groups that consist of one connection, before the id of its client.
+CONNECTION: Final = "@connection:"
 
 
 def shown(name: str) -> str:

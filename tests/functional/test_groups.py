@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 from websockets.sync.client import ClientConnection
+from websockets.typing import Subprotocol
 
 from django_wsmux.groups import Group
 from tests.backends.endurance import (
@@ -33,6 +34,8 @@ from tests.conftest import missing, need
 from tests.functional.test_conversation import all_messages, closing, signed_in
 from tests.services import find_postgres, wait_until_said
 from tests.support import ROOT, TIMEOUT, Server
+
+V1 = [Subprotocol("wsmux.v1")]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -106,6 +109,59 @@ def test_from_a_page_and_a_program(cluster: Cluster) -> None:
         )
         assert [told(websocket) for websocket in everybody] == ["program"] * 6
         assert result.stdout == "6\n"
+
+
+def run(cluster: Cluster, program: str) -> None:
+    """Run lines of Python in another process of the project."""
+    setup = "import django; django.setup(); from django_wsmux.groups import Group\n"
+    env = {**os.environ, **cluster.env}
+    subprocess.run([sys.executable, "-c", setup + program], env=env, cwd=ROOT, check=True)
+
+
+def test_connection(cluster: Cluster) -> None:
+    """Another program answers one window, in whichever worker it is, by the id of its client."""
+    server = cluster.server
+    name = uuid4().hex
+    with ExitStack() as stack:
+        websockets, ids = [], []
+        for number in range(6):
+            path = f"/events/room/{name}/?seat={number}"
+            websocket = stack.enter_context(server.connect(path, subprotocols=V1))
+            welcome = json.loads(websocket.recv(timeout=TIMEOUT))["welcome"]
+            assert "text" in json.loads(websocket.recv(timeout=TIMEOUT))  # the worker
+            websockets.append(websocket)
+            ids.append(welcome["client"].partition("~")[0])
+        lines = [f"Group.for_connection({each!r}).send('{each} {each}')" for each in ids]
+        run(cluster, "\n".join([*lines, f"Group({name!r}).send('x end')"]))
+        for websocket, client_id in zip(websockets, ids, strict=True):
+            found = [json.loads(websocket.recv(timeout=TIMEOUT)) for _ in range(2)]
+            assert [each["text"].partition(" ")[2] for each in found] == [client_id, "end"]
+            assert found[0]["in"] == "@connection"
+
+
+def test_remove(cluster: Cluster) -> None:
+    """A user is removed from one group in every worker, and stays in others; the sockets stay."""
+    server = cluster.server
+    name, user = uuid4().hex, uuid4().hex
+    with ExitStack() as stack:
+        headers = stack.enter_context(signed_in(server, user))
+        path = f"/events/room/{name}/?seat=0"
+        removed = [
+            stack.enter_context(server.connect(path, additional_headers=headers)) for _ in range(6)
+        ]
+        stranger = stack.enter_context(server.connect(path))
+        for websocket in [*removed, stranger]:
+            websocket.recv(timeout=TIMEOUT)  # the worker
+        run(
+            cluster,
+            "from django.contrib.auth import get_user_model\n"
+            f"user = get_user_model().objects.get(username={user!r})\n"
+            f"Group({name!r}).remove(user=user)\n"
+            f"Group({name!r}).send('x room')\n"
+            "Group.for_user(user).send('x user')\n",
+        )
+        assert [told(websocket) for websocket in removed] == ["user"] * 6
+        assert told(stranger) == "room"
 
 
 def test_on_commit(cluster: Cluster) -> None:

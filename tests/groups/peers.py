@@ -27,7 +27,7 @@ HISTORY = {
 class Hooks(DefaultHooks):
     """A framework that records what happens in groups."""
 
-    user_id = None
+    user_id: str | None = None
     groups: tuple[Any, ...] = ()
 
     def __init__(self) -> None:

@@ -248,6 +248,79 @@ def test_bad_prefix_and_a_user(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("not closed: WEBSOCKET_GROUP_PREFIX") == 2
 
 
+@SITE
+def test_connection(client: WebSocketClient) -> None:
+    """A group of one connection reaches one socket, of any kind, as long as it is open."""
+    with client.websocket("/lobby/") as first, client.websocket("/lobby/") as second:
+        ids = [each.client_id for each in members.of("lobby")]  # type: ignore[attr-defined]
+        assert ids[0] != ids[1]
+        group = Group.for_connection(ids[1])
+        group.send("to the second")
+        Group.for_connection(f"{ids[0]}.page").send_json({"to": "the first"})
+        assert (first.peek(), second.peek()) == (['{"to": "the first"}'], ["to the second"])
+        assert group.count() == 1
+        group.send("excluded", exclude=ids[1])
+        group.close(4000, "done")
+        assert second.close_code == 4000
+        assert group.count() == 0
+        group.send("nowhere")
+        assert first.peek() == ['{"to": "the first"}']
+    assert not members._groups
+
+
+@PREFIXED
+def test_connection_of_a_tenant(client: WebSocketClient) -> None:
+    """The id of a client needs no prefix."""
+    with client.websocket("/lobby/") as ws:
+        group = Group.for_connection(ws_of(("a", "lobby")).client_id)  # type: ignore[arg-type]
+        with active("b"):
+            group.send("from b")
+        assert ws.peek() == ["from b"]
+
+
+@pytest.mark.parametrize("client_id", ["", "a b", "ü", "x" * 101, None, 7])
+def test_bad_connection(client_id: Any) -> None:
+    """The error says where an id comes from."""
+    with pytest.raises(ValueError, match=r"not the id of a client: use websocket\.client_id"):
+        Group.for_connection(client_id)
+
+
+@override_settings(WEBSOCKET_HISTORY={"@*": {"messages": 5, "seconds": 60}})
+def test_connection_without_history() -> None:
+    """Messages to one connection are never kept."""
+    assert Group.for_user(7).has_history
+    assert not Group.for_connection("x").has_history
+
+
+@pytest.mark.django_db(transaction=True)
+@SITE
+def test_remove(client: WebSocketClient) -> None:
+    """The sockets of a user leave one group when the transaction commits, and stay open."""
+    user = User.objects.create(pk=7, username="ann")
+    with client.websocket("/lobby/") as other:
+        client.force_login(user)
+        with client.websocket("/lobby/") as first, client.websocket("/lobby/") as second:
+            with transaction.atomic():
+                LOBBY.remove(user=user, on_commit=True)
+                LOBBY.send("before")
+            LOBBY.remove(user=8)
+            Group("elsewhere").remove(user=7)
+            LOBBY.send("after")
+            Group.for_user(user).send("still here")
+            assert first.peek() == second.peek() == ["before", "still here"]
+            assert other.peek() == ["before", "after"]
+            assert LOBBY.members() == [Member(None, {"name": None, "since": "2026-05-01"})]
+            # The view may join again.
+            LOBBY.join(ws_of_user(7))
+            LOBBY.send("again")
+            assert "again" in [*first.peek(), *second.peek()]
+
+
+def ws_of_user(user_id: int) -> Any:
+    """Return the server's end of a socket of a user."""
+    return members.of(f"@user:{user_id}")[0]
+
+
 @pytest.mark.django_db(transaction=True)
 @PREFIXED
 def test_commit_in_another_tenant(client: WebSocketClient) -> None:

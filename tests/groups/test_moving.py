@@ -12,8 +12,9 @@ from django.test import override_settings
 from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group, moving
 from django_wsmux.groups import sequencer as sequencer_module
-from django_wsmux.groups.members import Key
-from django_wsmux.groups.pubsub import channel_of, members, pubsub
+from django_wsmux.groups.envelope import REMOVE, pack
+from django_wsmux.groups.members import Key, channel_of
+from django_wsmux.groups.pubsub import members, pubsub
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.protocol.events import CannotMove
 from django_wsmux.protocol.frames import TEXT
@@ -239,3 +240,28 @@ def test_pages(connect: Callable[[], Peer]) -> None:
     message = PagedMessage(PreparedMessage(TEXT, b"hello", "room"), ["p1"])
     found = moving._unpack_message(*json.loads(json.dumps(moving._pack_message(message))))
     assert (found.kind, found.payload, found.group, found.pages) == (TEXT, b"hello", "room", ["p1"])
+
+
+@override_settings(WEBSOCKET_BACKEND="memory://")
+def test_missed_on_the_way(connect: Callable[[], Peer]) -> None:
+    """A socket gets what was sent to it alone, and nothing of a group that its user has left."""
+    peer, other = connect(), connect()
+    peer.hooks.user_id = "7"
+    keys: dict[Any, list[Key]] = {}
+    for websocket in (peer.websocket, other.websocket):
+        Group("room").join(websocket)
+        keys[websocket] = ["room"]
+    alone = Group.for_connection(peer.websocket.client_id)
+    missed = moving._Missed(keys)
+    for kind, group, data in [
+        (TEXT, Group("room"), b"1"),
+        (TEXT, alone, b"2"),
+        (REMOVE, Group("elsewhere"), b"7"),
+        (TEXT, Group("room"), b"3"),
+        (REMOVE, Group("room"), b"7"),
+        (TEXT, Group("room"), b"4"),
+    ]:
+        missed.add(pack(kind, group.name, data), is_new=True)
+    found = {ws: [each.message for each in messages] for ws, messages in missed.messages.items()}
+    assert found == {peer.websocket: ["1", "2", "3"], other.websocket: ["1", "3", "4"]}
+    assert members.of("room") == [other.websocket]

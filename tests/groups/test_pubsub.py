@@ -19,6 +19,7 @@ from django_wsmux.backends import BackendUnavailable, Gap, from_url
 from django_wsmux.groups import Group, Member
 from django_wsmux.groups import pubsub as pubsub_module
 from django_wsmux.groups.envelope import pack
+from django_wsmux.groups.members import channel_of
 from django_wsmux.groups.pubsub import PubSub, Sequencer, members, membership, session_group
 from django_wsmux.groups.pubsub import pubsub as own_pubsub
 
@@ -97,7 +98,7 @@ def test_second_waits(
             joins.append(pool.submit(pubsub.add, name, socket))
             while not members.of(name) or socket not in members.of(name):
                 pass
-        event = backend.channels[pubsub_module.channel_of(names[0])]
+        event = backend.channels[channel_of(names[0])]
         condition: Any = event._cond  # type: ignore[attr-defined]
         deadline = threading.Event()
         for _ in range(int(TIMEOUT / 0.01)):
