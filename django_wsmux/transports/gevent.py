@@ -127,10 +127,23 @@ def handlers_for(websocket: Connection) -> HandlerPool:
 
 def _close_and_wait(process: int) -> None:
     """Close all sockets, unless this is a fork: they belong to the parent then."""
-    if os.getpid() == process and not registry.stopping.is_set():
+    if os.getpid() != process:
+        return
+    _ignore_exits()
+    if not registry.stopping.is_set():
         for depart in registry.departures:
             guard.call(depart)
         close_all_and_wait(CLOSE_GRACE)
+
+
+def _ignore_exits() -> None:
+    """Let ``sys.exit()`` in a greenlet end that greenlet only: the process is ending already.
+
+    gevent would raise it here. gunicorn's workers call it 0.1 s after SIGQUIT, and may have ended
+    by themselves meanwhile.
+    """
+    hub = gevent.get_hub()
+    hub.SYSTEM_ERROR = tuple(kind for kind in hub.SYSTEM_ERROR if kind is not SystemExit)
 
 
 def disown() -> None:
