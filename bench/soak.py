@@ -1,8 +1,8 @@
 """Check that nothing leaks over millions of messages and connections.
 
 Sends messages over event views and function views, and opens and closes sockets of signed-in users,
-in slices. After each slice the worker collects its garbage and reports its number of objects and
-its resident memory. Exits with 1 if either grows: ``python bench/soak.py``.
+in slices. After each slice the worker collects its garbage and reports its number of objects, its
+resident memory and its open files. Exits with 1 if one of them grows: ``python bench/soak.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from peers import OURS
 #: Allowed growth: caches of fixed size, the allocator's own memory.
 OBJECTS = 300
 RESIDENT = 4 * 2**20
+#: What a connection of a page, or of the database, may have open at that moment.
+FILES = 5
 #: Seconds to wait for greenlets and sockets that end by themselves.
 PATIENCE = 30.0
 KINDS = ("event", "lean", "function")
@@ -39,16 +41,18 @@ CONNS = 50
 
 @dataclass(frozen=True)
 class Gauge:
-    """Objects, memory and sockets of the worker.
+    """Objects, memory, files and sockets of the worker.
 
     Attributes:
         objects: number of objects that the garbage collector tracks.
         resident: memory in bytes.
+        files: number of open files.
         sockets: open WebSockets.
     """
 
     objects: int
     resident: int
+    files: int
     sockets: int
 
 
@@ -92,6 +96,8 @@ def verdict(gauges: list[Gauge]) -> str | None:
         return f"{last.objects - first.objects} objects more than after the first slice"
     if last.resident - first.resident > RESIDENT:
         return f"{last.resident - first.resident} bytes more than after the first slice"
+    if last.files - first.files > FILES:
+        return f"{last.files - first.files} open files more than after the first slice"
     if last.sockets:
         return f"{last.sockets} sockets are still open"
     return None

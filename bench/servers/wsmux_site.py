@@ -39,6 +39,7 @@ def gauge(request: HttpRequest) -> JsonResponse:
         {
             "objects": len(gc.get_objects()),
             "resident": pages * resource.getpagesize(),
+            "files": len(os.listdir("/proc/self/fd")),
             "sockets": metrics.snapshot()["open"],
         }
     )

@@ -118,12 +118,17 @@ def strike(server: Server, before: list[int], stopped: list[int]) -> str:
 
 
 def settle(server: Server, before: list[int], workers: int) -> None:
-    """Wait until new workers alone are there."""
+    """Wait until new workers alone are there, and have loaded the application.
+
+    Before that they lose gunicorn's next signal.
+    """
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = server.workers
         if len(found) == workers and not set(found) & set(before):
-            return
+            log = server.log
+            if all(f"[{pid}] [INFO] WebSockets: " in log for pid in found):
+                return
         time.sleep(0.05)
     raise TimeoutError(f"the workers are {server.workers}, after {before}:\n{server.log[-5000:]}")
 
