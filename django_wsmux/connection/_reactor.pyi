@@ -1,9 +1,11 @@
-from collections import deque
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 from greenlet import greenlet
+
+from .link import _Link
+from .turns import _Pool, _ViewHooks
 
 def adopt(hub: greenlet, buffer: bytearray, mark: str, plain: object, /) -> None:
     """Serve the connections of this thread.
@@ -53,33 +55,8 @@ def owe(members: list[Any], start: int, number: int, /) -> None:
 def serve(delivery: Any, seconds: float, step: int, /) -> bool:
     """See ``fanout.py``."""
 
-class Link:
-    """The members of a connection that C uses: see ``link.py``."""
-
-    codec: Any
-    hooks: Any
-    options: Any
-    _transport: Any
-    _framing: Any
-    _inbox: Any
-    _held: Any
-    _readiness: Any
-    _waiter: Any
-    _messages_in: int
-    _bytes_in: int
-    _messages_out: int
-    _bytes_out: int
-    _owed: int
-    _given: int
-    _descriptor: int
-    _direct: int
-    _state: int
-    _is_alive: bool
-    _is_busy: bool
-    is_event_driven: bool
-    _is_intercepting: bool
-    _is_paused: bool
-    _is_watched: bool
+class Link(_Link):
+    """See ``link.py``."""
 
 class Reactor:
     """Watches all connections of a process: see ``transports/reactor.py``."""
@@ -91,28 +68,8 @@ class Reactor:
     def fileno(self) -> int: ...
     def run(self) -> None: ...
 
-class ViewHooks:
-    """The members of the hooks that C uses: see ``turns.py``."""
+class ViewHooks(_ViewHooks):
+    """See ``turns.py``."""
 
-    view: Any
-    request_context: Any
-    session: Any
-
-    def receive(self, websocket: Any, message: str | bytes, /) -> None: ...
-
-class Pool:
-    """The part of a pool that each message uses: see ``turns.py``."""
-
-    _hub: Any
-    _jobs: deque[Callable[..., bool]]
-    _size: int
-    _is_ticking: bool
-
-    def __init__(self, hub: greenlet, jobs: deque[Callable[..., bool]], size: int, /) -> None: ...
-    @property
-    def _parked_count(self) -> int: ...
-    def start(self, job: Callable[..., bool], subject: Any = None, /) -> bool: ...
-    def work(self) -> None: ...
-    def is_parked(self, worker: greenlet, /) -> bool: ...
-    def end_idle(self) -> None: ...
-    def forget_parked(self) -> None: ...
+class Pool(_Pool):
+    """See ``turns.py``."""

@@ -179,7 +179,7 @@ except ImportError as error:
     WHY_NOT = _why_not(error)
 
 #: Whether the C extension is in use; if not, ``WHY_NOT`` is the reason.
-is_compiled: Final = not WHY_NOT
+is_compiled: Final[bool] = not WHY_NOT
 
 
 def fast_receive(function: Function) -> Function:

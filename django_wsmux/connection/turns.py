@@ -105,6 +105,7 @@ class _Pool:
 
     __slots__ = ("_alone", "_hub", "_idle", "_is_ticking", "_jobs", "_order", "_parked", "_size")
 
+    _hub: Any
     _grow: Callable[[], bool]
     _prepare_to_park: Callable[[], None]
     _fail: Callable[[BaseException], None]
@@ -224,5 +225,5 @@ if is_compiled:
     adopt_views(CONTEXTS, tracing)
 else:
     Pool, ViewHooks = _Pool, _ViewHooks  # type: ignore[misc, assignment]
-    adopt_pool = _adopt_pool  # type: ignore[assignment]
+    adopt_pool = _adopt_pool
     handled, handler_calls = _handled, _handler_calls

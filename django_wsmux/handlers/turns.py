@@ -61,37 +61,35 @@ class TurnHooks(ViewHooks):
         self, websocket: Connection, function: Callable[[Any], object], subject: Any
     ) -> None:
         """Call an event view. Never raises, since the greenlet serves other sockets, too."""
-        current = getcurrent()
         started = perf_counter()
         context: Any = None
+        result: object = None
+        error: BaseException | None = None
         try:
-            try:
-                if getattr(current, MARK, None) is True:
-                    databases.begin_message()
-                context = self.request_context.context(current)  # type: ignore[union-attr]
-                result = context.run(function, subject)
-                if result is not None:
-                    note_result(require_done(result, function), function)
-            except BaseException as error:
-                self.fail(websocket, error, context)
-            handled(perf_counter() - started)
-            self._end_message(current)
-        except BaseException:
-            logger.exception("%r: error during cleanup after a message", websocket)
+            current = getcurrent()
+            if getattr(current, MARK, None) is True:
+                databases.begin_message()
+            context = self.request_context.context(current)  # type: ignore[union-attr]
+            result = context.run(function, subject)
+        except BaseException as raised:
+            error = raised
+        handled(perf_counter() - started)
+        self._finish(websocket, function, result, error, context)
+        del error  # its traceback refers to this call, which would refer to it
 
     def _finish(
         self,
         websocket: Connection,
-        view: EventView,
+        function: object,
         result: object,
         error: BaseException | None,
         context: Any,
     ) -> None:
-        """Do what is left to do after C has called ``view.receive()``. Never raises.
+        """Do what is left to do after the call of an event view, also by C. Never raises.
 
         Args:
             websocket: the socket.
-            view: the view.
+            function: what was called, a method of the view; of no use after an error.
             result: what it has returned.
             error: what it has raised instead.
             context: the context that it ran in.
@@ -100,17 +98,14 @@ class TurnHooks(ViewHooks):
             try:
                 if error is not None:
                     raise error
-                note_result(require_done(result, view.receive), view.receive)
+                if result is not None:
+                    note_result(require_done(result, function), function)
             except BaseException as raised:
                 error = None  # its traceback refers to this call, which would refer to it
                 self.fail(websocket, raised, context)
-            self._end_message(getcurrent())
+            if getattr(getcurrent(), MARK, None) is True:
+                databases.end_message()
+            if self.session is not None and self.session.modified:
+                sessions.warn_of_change(self.session, self.request)
         except BaseException:
             logger.exception("%r: error during cleanup after a message", websocket)
-
-    def _end_message(self, current: object) -> None:
-        """Clean up in the greenlet in which an event view has handled a message."""
-        if getattr(current, MARK, None) is True:
-            databases.end_message()
-        if self.session is not None and self.session.modified:
-            sessions.warn_of_change(self.session, self.request)

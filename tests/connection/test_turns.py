@@ -51,8 +51,8 @@ class Hooks(ViewHooks):
     def _handle(self, websocket, message):
         log.append(("handle", websocket, message))
 
-    def _finish(self, websocket, view, result, error, context):
-        assert view is self.view
+    def _finish(self, websocket, function, result, error, context):
+        assert function == (None if error else self.view.receive)
         log.append(("finish", websocket, result, repr(error), context.get(variable)))
 
 class View:

@@ -163,9 +163,15 @@ static PyObject *
 finish(ViewHooks *self, PyObject *websocket, PyObject *view, PyObject *result, PyObject *context)
 {
     PyObject *error = take_error();
+    PyObject *function = NULL;
+    if (error == NULL) {
+        function = PyObject_GetAttr(view, name_receive);
+        error = take_error();
+    }
     PyObject *answer = PyObject_CallMethodObjArgs(
-        (PyObject *)self, name_finish, websocket, view, result == NULL ? Py_None : result,
-        error == NULL ? Py_None : error, context, NULL);
+        (PyObject *)self, name_finish, websocket, function == NULL ? Py_None : function,
+        result == NULL ? Py_None : result, error == NULL ? Py_None : error, context, NULL);
+    Py_XDECREF(function);
     Py_XDECREF(error);
     return answer;
 }
