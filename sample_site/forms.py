@@ -1,11 +1,24 @@
 """Forms that validate messages, just as they validate requests."""
 
+from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.contrib.auth.models import User
+from django.utils import timezone
 
-__all__ = ["LineForm", "NameForm", "NotificationForm", "SignInForm"]
+from .models import Bid, Card, Lot
+
+__all__ = [
+    "BidForm",
+    "CardForm",
+    "LineForm",
+    "LotForm",
+    "MoveForm",
+    "NameForm",
+    "NotificationForm",
+    "SignInForm",
+]
 
 
 class LineForm(forms.Form):
@@ -53,3 +66,56 @@ class NotificationForm(forms.Form):
         User.objects.order_by("username"), to_field_name="username", empty_label=None
     )
     text = forms.CharField(max_length=500)
+
+
+class CardForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The title of a card, for a new one or to rename it."""
+
+    class Meta:
+        model = Card
+        fields = ("title",)
+
+
+class MoveForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The column that a card is moved to."""
+
+    class Meta:
+        model = Card
+        fields = ("column",)
+
+
+class LotForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Something to sell, and for how long."""
+
+    minutes = forms.IntegerField(min_value=1, max_value=60, initial=10)
+
+    class Meta:
+        model = Lot
+        fields = ("title", "price")
+
+    def clean(self) -> None:
+        """Compute when the auction ends."""
+        super().clean()
+        minutes = self.cleaned_data.get("minutes", 0)
+        self.instance.ends = timezone.now() + timedelta(minutes=minutes)
+
+
+class BidForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A bid for the lot of its ``instance``."""
+
+    #: The error of a bid that was valid a moment ago.
+    overtaken = "Someone else was faster."
+
+    class Meta:
+        model = Bid
+        fields = ("bidder", "amount")
+
+    def clean(self) -> None:
+        """Refuse a bid that is late or too low."""
+        super().clean()
+        lot = self.instance.lot
+        if lot.has_ended:
+            raise forms.ValidationError("The auction has ended.")
+        amount = self.cleaned_data.get("amount")
+        if amount is not None and amount <= lot.price:
+            self.add_error("amount", f"Bid more than {lot.price}.")

@@ -36,6 +36,8 @@ WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
 WEBSOCKET_HISTORY = {  # for windows that were offline
     "chat": {"messages": 200, "seconds": 600},
+    "board": {"messages": 200, "seconds": 600},
+    "auction*": {"messages": 200, "seconds": 600},
     "@user:*": {"messages": 50, "seconds": 600},
 }
 WEBSOCKET_REFUSALS = "close"  # so that a page's script knows why its socket was refused
@@ -60,6 +62,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SAMPLE_SITE_DATABASE", BASE_DIR / "db.sqlite3"),
+        # Otherwise two transactions that begin with a query cannot wait for each other.
+        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import socket
+from datetime import timedelta
 
 from django.contrib.auth.models import User
 from django.test import override_settings
+from django.utils import timezone
 
 from django_wsmux.groups import Group
 from django_wsmux.test import (
@@ -20,6 +22,8 @@ from django_wsmux.test import (
     WebSocketTestCase,
 )
 from django_wsmux.urls import websocket_url
+
+from .models import Bid, Card, Lot
 
 LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
 SAY = {"type": "say", **LINE}
@@ -223,6 +227,106 @@ class NotificationTests(WebSocketTestCase):
         visitor.post("/sign-in/", {"username": "linus"})
         self.assertContains(visitor.get("/notify/"), "<strong>linus</strong>")
         self.window(visitor).close()
+
+
+class BoardTests(WebSocketTestCase):
+    """Everyone changes the same cards."""
+
+    def columns(self) -> dict[str, list[str]]:
+        """Return the titles of the cards by column."""
+        return {
+            column.value: [card.title for card in Card.objects.filter(column=column)]
+            for column in Card.Column
+        }
+
+    def test_a_card(self) -> None:
+        """Forms add, move, rename and delete cards; the page shows titles as text."""
+        self.assertRedirects(self.client.post("/board/", {"title": "tea <b>"}), "/board/")
+        self.assertContains(self.client.get("/board/"), "tea &lt;b&gt;", 1)
+        card = Card.objects.get()
+        self.client.post(f"/board/{card.pk}/move/", {"column": "doing"})
+        self.client.post(f"/board/{card.pk}/", {"title": "coffee"})
+        self.assertEqual(self.columns(), {"todo": [], "doing": ["coffee"], "done": []})
+        self.client.post(f"/board/{card.pk}/delete/")
+        self.assertFalse(Card.objects.exists())
+
+    def test_order(self) -> None:
+        """A card goes to the end of its new column."""
+        for title in ("one", "two"):
+            self.client.post("/board/", {"title": title})
+        for title in ("two", "one"):
+            Card.objects.get(title=title).move_to("done")
+        self.assertEqual(self.columns(), {"todo": [], "doing": [], "done": ["two", "one"]})
+
+    def test_invalid(self) -> None:
+        """An invalid form is shown again; a move to an unknown column does nothing."""
+        response = self.client.post("/board/", {"title": "x" * 81})
+        self.assertContains(response, "at most 80 characters", status_code=422)
+        card = Card.objects.create(title="tea")
+        self.client.post(f"/board/{card.pk}/move/", {"column": "nowhere"})
+        response = self.client.post(f"/board/{card.pk}/", {"title": ""})
+        self.assertContains(response, "This field is required.", status_code=422)
+        self.assertEqual(self.columns(), {"todo": ["tea"], "doing": [], "done": []})
+
+    def test_deleted_meanwhile(self) -> None:
+        """A card that someone else has deleted stays deleted."""
+        for action in ("move", "delete"):
+            response = self.client.post(f"/board/17/{action}/", {"column": "done"})
+            self.assertRedirects(response, "/board/")
+        self.assertEqual(self.client.post("/board/17/", {"title": "tea"}).status_code, 404)
+        self.assertFalse(Card.objects.exists())
+
+
+class AuctionTests(WebSocketTestCase):
+    """Everyone sees the highest bid."""
+
+    def setUp(self) -> None:
+        """Offer a bicycle."""
+        self.client.post("/auction/", {"title": "A <b> bicycle", "price": 10, "minutes": 5})
+        self.lot = Lot.objects.get()
+        self.url = f"/auction/{self.lot.pk}/"
+
+    def end(self) -> None:
+        """End the auction."""
+        Lot.objects.update(ends=timezone.now() - timedelta(seconds=1))
+
+    def test_plain_bids(self) -> None:
+        """Pages and forms work without JavaScript; the highest bid is the price."""
+        self.assertContains(self.client.get("/auction/"), "A &lt;b&gt; bicycle")
+        self.assertContains(self.client.get("/auction/"), "no bids yet")
+        response = self.client.post(self.url, {"bidder": "<i>Ada", "amount": 11})
+        self.assertRedirects(response, self.url)
+        for url in ("/auction/", self.url):
+            self.assertContains(self.client.get(url), "bid by &lt;i&gt;Ada")
+            self.assertContains(self.client.get(url), '<strong class="price">11 €</strong>')
+
+    def test_invalid(self) -> None:
+        """Lots and bids are checked."""
+        response = self.client.post("/auction/", {"title": "x", "price": 0, "minutes": 61})
+        self.assertContains(response, "greater than or equal to 1", status_code=422)
+        self.assertContains(response, "less than or equal to 60", status_code=422)
+        for amount, message in ((10, "Bid more than 10."), ("", "This field is required.")):
+            response = self.client.post(self.url, {"bidder": "Ada", "amount": amount})
+            self.assertContains(response, message, status_code=422)
+        self.assertFalse(Bid.objects.exists())
+
+    def test_end(self) -> None:
+        """No bid is accepted after the end; the page says so."""
+        self.end()
+        response = self.client.post(self.url, {"bidder": "Ada", "amount": 11})
+        self.assertContains(response, "The auction has ended.", status_code=422)
+        self.assertContains(self.client.get("/auction/"), "has ended")
+
+    def test_overtaken(self) -> None:
+        """Of two bids that were valid at the same time, the first one counts."""
+        first, second = (Bid(lot=self.lot, bidder=name, amount=11) for name in "AB")
+        self.assertTrue(first.place())
+        self.assertFalse(second.place())
+        self.end()
+        self.assertFalse(Bid(lot=self.lot, bidder="C", amount=12).place())
+        self.lot.refresh_from_db()
+        self.assertEqual((self.lot.price, self.lot.bidder), (11, "A"))
+        self.assertEqual([bid.bidder for bid in self.lot.bids.all()], ["A"])
 
 
 class RedisChatTests(SimpleWebSocketTestCase):

@@ -1,23 +1,47 @@
 """The pages around the sockets."""
 
 import socket
+from datetime import timedelta
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
+from django.db import transaction
+from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
 from django_wsmux.decorators import resumable
 from django_wsmux.groups import Group
 
-from .forms import NotificationForm, SignInForm
+from .forms import BidForm, CardForm, LotForm, MoveForm, NotificationForm, SignInForm
+from .models import Bid, Card, Lot
 
-__all__ = ["Page", "chat_page", "notify", "notify_page", "sign_in"]
+__all__ = [
+    "Page",
+    "auction",
+    "board",
+    "card",
+    "chat_page",
+    "delete_card",
+    "lot",
+    "move_card",
+    "notify",
+    "notify_page",
+    "sign_in",
+]
+
+#: Tells Turbo that a form has errors: it then shows the page instead of following a redirect.
+UNPROCESSABLE = 422
+
+#: How long the auction shows lots that have ended.
+SHOWN = timedelta(hours=1)
 
 
 class Page(TemplateView):
@@ -82,3 +106,77 @@ def what_redis_lacks() -> str:
     except OSError:
         return "server"
     return ""
+
+
+@resumable("board")
+def board(request: HttpRequest) -> HttpResponse:
+    """Show all cards, or add one."""
+    form = CardForm(request.POST or None)
+    if form.is_valid():
+        form.save()
+        return redirect("board")
+    cards = list(Card.objects.all())
+    columns = [
+        (column, [card for card in cards if card.column == column]) for column in Card.Column
+    ]
+    return render_form(request, "sample_site/board.html", form, columns=columns)
+
+
+def card(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one card with a form to rename it."""
+    with transaction.atomic():
+        card = get_object_or_404(Card.objects.select_for_update(), pk=pk)
+        form = CardForm(request.POST or None, instance=card)
+        if form.is_valid():
+            form.save()
+            return redirect("board")
+    return render_form(request, "sample_site/card_form.html", form)
+
+
+@require_POST
+def move_card(request: HttpRequest, pk: int) -> HttpResponse:
+    """Move a card to the end of a column, if someone else has not deleted it."""
+    with transaction.atomic():
+        card = Card.objects.select_for_update().filter(pk=pk).first()
+        form = MoveForm(request.POST)
+        if card is not None and form.is_valid():
+            card.move_to(form.cleaned_data["column"])
+    return redirect("board")
+
+
+@require_POST
+def delete_card(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete a card, if someone else has not done so."""
+    Card.objects.filter(pk=pk).delete()
+    return redirect("board")
+
+
+@resumable("auction")
+def auction(request: HttpRequest) -> HttpResponse:
+    """Show what is sold, or offer something."""
+    form = LotForm(request.POST or None)
+    if form.is_valid():
+        form.save()
+        return redirect("auction")
+    lots = Lot.objects.filter(ends__gt=timezone.now() - SHOWN)
+    return render_form(request, "sample_site/auction.html", form, lots=lots)
+
+
+@resumable("auction", "auction.{pk}")
+def lot(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one lot, or bid for it without JavaScript."""
+    lot = get_object_or_404(Lot, pk=pk)
+    form = BidForm(request.POST or None, instance=Bid(lot=lot))
+    if form.is_valid():
+        if form.instance.place():
+            return redirect("lot", pk)
+        form.add_error("amount", form.overtaken)
+    return render_form(request, "sample_site/lot_page.html", form, lot=lot)
+
+
+def render_form(
+    request: HttpRequest, template: str, form: BaseForm, **context: Any
+) -> HttpResponse:
+    """Render a page with a form, which may have errors."""
+    status = UNPROCESSABLE if form.errors else 200
+    return render(request, template, {"form": form, **context}, status=status)

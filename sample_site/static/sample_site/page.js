@@ -7,6 +7,7 @@ export function showState(room) {
     output.dataset.state = state;
     output.textContent = text;
   };
+  show("connecting", "connecting");
   room.on("state", (state, { code }) => {
     if (state === "open") show("open", "connected");
     else if (state === "connecting") show("connecting", "connecting");
