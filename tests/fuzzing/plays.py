@@ -20,10 +20,12 @@ from typing import Any, Final
 import gevent
 from greenlet import getcurrent
 
-from django_wsmux.connection import registry
+from django_wsmux.connection import fanout, moving, registry
 from django_wsmux.connection.counters import counters
-from django_wsmux.connection.interfaces import CLOSED, MARK, DefaultHooks
+from django_wsmux.connection.group_receive import InterceptingWebSocket, intercept
+from django_wsmux.connection.interfaces import CLOSED, MARK
 from django_wsmux.exceptions import ConnectionClosed
+from django_wsmux.groups import moving as groups_moving
 from django_wsmux.protocol.deflate import Compression
 from django_wsmux.protocol.events import CannotMove
 from django_wsmux.protocol.options import Options
@@ -33,14 +35,25 @@ from django_wsmux.transports.streams import detach
 from django_wsmux.websocket import WebSocket
 
 from ..support import frame
+from .rooms import GroupHooks, Rooms
 
 __all__ = ["play"]
 
 #: Sizes of messages around each change of form.
 _SIZES: Final = (*range(6), 33, 125, 126, 300, 4095, 8191, 8192, 8193, 20_000, 65_535, 65_536)
 
+#: Some share compressed messages, and some do not.
+_COMPRESSIONS: Final = (
+    *(None,) * 6,
+    Compression(threshold=20),
+    Compression(threshold=20, context_takeover=True),
+)
+
 #: Steps of a play.
 _STEPS: Final = 40
+
+#: Sockets of a large play.
+_CROWD: Final = 30
 
 #: What a text is made of.
 _TEXTS: Final = ("x", "é", "€", "😀", "plain text ")
@@ -49,14 +62,21 @@ _TEXTS: Final = ("x", "é", "€", "😀", "plain text ")
 _WRONG: Final = (b"\xff", b"x" * 40 + b"\xc3", b"\xed\xa0\x80", b"ok\xf4\x90\x80\x80")
 
 
+def turn() -> None:
+    """Let the hub have a turn: a message to many members reaches another one."""
+    hub = gevent.get_hub()
+    timer = hub.loop.timer(0)
+    hub.wait(timer)
+    timer.close()
+
+
 def settle() -> None:
     """Wait until nothing more happens by itself."""
-    hub = gevent.get_hub()
-    for _ in range(3):
-        timer = hub.loop.timer(0)
-        hub.wait(timer)
-        timer.close()
+    quiet = 0
+    while quiet < 3:
+        turn()
         gevent.idle()
+        quiet = 0 if fanout._pending else quiet + 1
 
 
 def short(data: object) -> str:
@@ -110,10 +130,11 @@ class _Log(logging.Handler):
         self._note("log", record.levelname, record.getMessage(), error)
 
 
-class _Hooks(DefaultHooks):
+class _Hooks(GroupHooks):
     """The framework: event views, and what the connection asks for."""
 
     def __init__(self, one: _One) -> None:
+        super().__init__(one.note)
         self._one = one
 
     def receive(self, websocket: WebSocket, message: str | bytes) -> None:
@@ -121,7 +142,8 @@ class _Hooks(DefaultHooks):
         self._one.handle(message)
 
     def group_receive(self, websocket: WebSocket, message: Any) -> None:
-        """Not used."""
+        """Handle a message of a group, in an event view."""
+        self._one.handle_group_message(message)
 
     def disconnect(self, websocket: WebSocket) -> None:
         """Note the end of an event view."""
@@ -133,10 +155,6 @@ class _Hooks(DefaultHooks):
         delattr(getcurrent(), MARK)
         if self._one.chance.random() < 0.5:
             gevent.sleep(0)
-
-    def leave(self, websocket: WebSocket) -> None:
-        """Note that a socket leaves its groups."""
-        self._one.note("leave")
 
     def is_disconnecting(self, websocket: WebSocket) -> bool:
         """Return that no event view ends."""
@@ -161,7 +179,8 @@ class _One:
         self.number = number
         self.chance = chance = random.Random(play.chance.random())
         self.options = Options(
-            compression=Compression(threshold=20) if chance.random() < 0.2 else None,
+            compression=chance.choice(_COMPRESSIONS),
+            max_messages_per_second=chance.choice((None, None, None, 2, 20)),
             max_message_size=chance.choice((5_000, 2**20, 2**20)),
             max_unread_messages=chance.choice((1, 2, 64)),
             max_unread_bytes=chance.choice((200, 2**20)),
@@ -182,12 +201,17 @@ class _One:
         self.queued = b""
         if self.options.compression:
             websocket.negotiate("permessage-deflate")
+        is_event_driven = chance.random() < 0.4
+        if is_event_driven and chance.random() < 0.3:
+            intercept(websocket)
+        play.rooms.prepare(websocket)
         websocket.opened(transport_for(detach(ours), websocket), b"", b"")
         self.view: Any = None
-        if chance.random() < 0.4:
+        if is_event_driven:
             websocket.serve()
         else:
             websocket.run(self.converse)
+        play.rooms.join_some(websocket)
 
     def note(self, *what: object) -> None:
         """Add a line to the transcript."""
@@ -244,6 +268,13 @@ class _One:
             self.note("error", type(error).__name__, str(error)[:80])
         return True
 
+    def handle_group_message(self, message: str | bytes) -> None:
+        """Note a message of a group, and perhaps pass it on to the peer."""
+        self.note("got of a group", short(message))
+        if self.chance.random() < 0.7:
+            with suppress(ConnectionClosed):
+                self.websocket.send(message)
+
     # What views do
 
     def echo(self, message: str | bytes) -> None:
@@ -276,6 +307,18 @@ class _One:
     def send_to_all(self, message: str | bytes) -> None:
         """Send to the group of all sockets."""
         self.play.send_to_all(f"{self.number} says {short(message)}")
+
+    def send_to_group(self, message: str | bytes) -> None:
+        """Send to a group."""
+        self.play.rooms.send(self.websocket)
+
+    def join(self, message: str | bytes) -> None:
+        """Join a group."""
+        self.play.rooms.join(self.websocket)
+
+    def leave(self, message: str | bytes) -> None:
+        """Leave a group."""
+        self.play.rooms.leave(self.websocket)
 
     def kill(self, message: str | bytes) -> None:
         """End a view, soon or at once."""
@@ -357,7 +400,7 @@ class _One:
             *(websocket._state, websocket.close_code, websocket.close_reason, websocket.unread),
             *(websocket.unsent, tuple(websocket.traffic), websocket._is_paused),
             *(websocket._is_busy, websocket._is_watched, websocket._is_alive, websocket.is_held),
-            websocket._waiter is not None,
+            *(websocket._waiter is not None, websocket._owed > 0),
         )
 
 
@@ -367,11 +410,12 @@ class _Play:
     acts: Final = (
         *(_One.echo,) * 6,
         *(_One.send_other, _One.rest, _One.close, _One.send_to_another, _One.send_to_all),
-        *(_One.kill, _One.drop),
+        *(_One.kill, _One.drop, _One.send_to_group, _One.send_to_group, _One.join, _One.leave),
     )
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
+        self.rooms = Rooms(self.chance, self.note)
         self.lines: list[str] = []
         self.sockets: list[_One] = []
         self._states: dict[int, object] = {}
@@ -388,18 +432,17 @@ class _Play:
 
     def send_to_all(self, text: str) -> None:
         """Send a message to the group of all sockets."""
-        message = PreparedMessage(1, text.encode())
-        for one in list(self.sockets):
-            one.websocket.deliver(message)
+        fanout.deliver([one.websocket for one in self.sockets], PreparedMessage(1, text.encode()))
 
     def run(self) -> None:
         """Run the play."""
         chance = self.chance
-        for _ in range(chance.randrange(1, 5)):
+        for _ in range(chance.randrange(1, 5) if chance.random() < 0.9 else _CROWD):
             self.add()
         settle()
-        steps = (*(self.peers,) * 8, *(self.one_peer,) * 2, self.server, self.server)
+        steps = (*(self.peers,) * 8, *(self.one_peer,) * 2, *(self.server,) * 2, self.at_once)
         for _ in range(_STEPS):
+            self.rooms.seconds += chance.choice((0.0, 0.0, 0.1, 2.0))
             chance.choice(steps)()
             settle()
             self.observe()
@@ -472,6 +515,27 @@ class _Play:
         else:
             self.move(one)
 
+    def at_once(self) -> None:
+        """Send to many, and let other things happen before all of them have the messages."""
+        for _ in range(self.chance.randrange(2, 10)):
+            one, way = self.chance.choice(self.sockets), self.chance.randrange(12)
+            if way < 3:
+                self.rooms.send(one.websocket)
+            elif way == 3:
+                self.send_to_all("many")
+            elif way == 4:
+                self.rooms.leave(one.websocket)
+            elif way == 5:
+                self.rooms.join(one.websocket)
+            elif way == 6:
+                self.rooms.end_one()
+            elif way == 7:
+                one.push()
+            elif way == 8:
+                self.server()
+            else:
+                turn()
+
     def guarded(self, one: _One, call: Callable[[], object]) -> None:
         """Call something that may wait, in a greenlet."""
 
@@ -486,21 +550,27 @@ class _Play:
 
     def move(self, one: _One) -> None:
         """Move a socket to another object, as to another process."""
-        websocket = one.websocket
+        old = one.websocket
+        if old._state == CLOSED:
+            return
         try:
-            detached = websocket._transport.detach() if websocket._state != CLOSED else None
+            state, groups = moving.pack(old), groups_moving.memberships(old)
+            detached = old.detach()
         except CannotMove as error:
             one.note("cannot move", error)
             return
-        if detached is None:
-            return
         one.note("moves", short(detached.unread), short(detached.unsent))
-        one.websocket = WebSocket({"PATH_INFO": "/moved"}, one.options, _hooks(one))
-        transport = GeventTransport.adopt(detached, one.websocket)
-        one.websocket.serve()
-        one.websocket.adopted(transport, detached)
+        one.websocket = new = WebSocket({"PATH_INFO": "/moved"}, one.options, _hooks(one))
+        if isinstance(old, InterceptingWebSocket):
+            intercept(new)
+        transport = GeventTransport.adopt(detached, new)
+        moving.unpack(new, state)
+        new.serve()
+        new.adopted(transport, detached)
+        groups_moving.rejoin(new, groups)
         settle()
-        one.websocket.resume(detached.unread)
+        groups_moving.replay(groups_moving.cut(), True, [new])
+        new.resume(detached.unread)
 
     def observe(self) -> None:
         """Note all states that have changed."""

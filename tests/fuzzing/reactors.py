@@ -10,6 +10,8 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import zip_longest
 
 from ..implementations import IMPLEMENTATIONS
@@ -32,27 +34,38 @@ for seed in range(int(sys.argv[1]), int(sys.argv[2])):
 """
 
 
-def _transcripts(names: tuple[str, ...], first: int, stop: int) -> list[list[str]]:
+#: The implementations to compare.
+_COMPARED = {name: IMPLEMENTATIONS[name] for name in ("C", "Python")}
+
+
+def _transcripts(compared: Mapping[str, str], first: int, stop: int) -> list[list[str]]:
     """Return the transcripts of plays with each implementation, which run at the same time."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", IMPLEMENTATIONS[name] + _PROGRAM, str(first), str(stop)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            cwd=ROOT,
-        )
-        for name in names
-    ]
-    outputs = [process.communicate()[0] for process in processes]
-    for name, process, output in zip(names, processes, outputs, strict=True):
+    with ExitStack() as stack:
+        processes = []
+        for start in compared.values():
+            process = subprocess.Popen(
+                [sys.executable, "-c", start + _PROGRAM, str(first), str(stop)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                cwd=ROOT,
+            )
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        outputs = [process.communicate()[0] for process in processes]
+    for name, process, output in zip(compared, processes, outputs, strict=True):
         assert process.returncode == 0, f"{name} fails:\n{output[-3000:]}"
     return [output.splitlines() for output in outputs]
 
 
-def compare(first: int, stop: int, names: tuple[str, ...] = ("C", "Python")) -> int:
+def compare(first: int, stop: int, compared: Mapping[str, str] = _COMPARED) -> int:
     """Compare the plays of these seeds.
+
+    Args:
+        first: the first seed.
+        stop: the seed after the last one.
+        compared: what the program of each implementation begins with, by name.
 
     Returns:
         The number of lines of a transcript.
@@ -60,7 +73,7 @@ def compare(first: int, stop: int, names: tuple[str, ...] = ("C", "Python")) -> 
     Raises:
         AssertionError: they differ, or an implementation has a mistake.
     """
-    transcripts = _transcripts(names, first, stop)
+    transcripts = _transcripts(compared, first, stop)
     start = 0
     for number, lines in enumerate(zip_longest(*transcripts)):
         if lines[0] is not None and lines[0].startswith("seed "):
@@ -68,7 +81,9 @@ def compare(first: int, stop: int, names: tuple[str, ...] = ("C", "Python")) -> 
         is_bug = any(line is not None and "Bug in" in line for line in lines)
         if is_bug or len(set(lines)) > 1:
             context = "\n".join(transcripts[0][start:number])
-            found = "\n".join(f"{name:>8}: {line}" for name, line in zip(names, lines, strict=True))
+            found = "\n".join(
+                f"{name:>8}: {line}" for name, line in zip(compared, lines, strict=True)
+            )
             raise AssertionError(f"{context}\n{found}")
     return len(transcripts[0])
 
