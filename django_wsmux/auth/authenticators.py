@@ -19,6 +19,7 @@ Django REST framework work as well, classes or objects.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..groups.identity import (
     Identity,
     anonymous,
     bearer_token,
+    expiry_of,
     forget,
     identify,
 )
@@ -186,6 +188,9 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
             ``DoesNotExist``, ``LookupError`` or ``ValueError``. A user who is not active is
             refused. Any other exception is answered with 500.
 
+    If the token is a JSON Web Token with the claim ``exp``, the socket is closed with 4401 at that
+    time: see ``websocket.expires_at``. The lookup checks the signature.
+
     Raises:
         TypeError: the lookup is async, or takes other arguments.
 
@@ -201,7 +206,8 @@ def bearer(lookup: Callable[[str], Any]) -> Authenticator:
         if bearer_token(request) is None:
             return None
         try:
-            return _checked(_find(lookup, bearer_token(request)))
+            found = _checked(_find(lookup, bearer_token(request)))
+            return replace(found, expires_at=expiry_of(bearer_token(request)))
         except AuthenticationFailed as error:
             # RFC 6750 section 3.1
             challenge = error.challenge or 'Bearer error="invalid_token"'
@@ -329,5 +335,6 @@ def _ask_rest_framework(authenticator: Any, request: HttpRequest) -> Any:
             request.META["HTTP_AUTHORIZATION"] = header
     if found is None:
         return None
-    user, request.auth = found  # type: ignore[attr-defined]
-    return user
+    user, auth = found
+    request.auth = auth  # type: ignore[attr-defined]
+    return Identity(user, expires_at=expiry_of(auth))

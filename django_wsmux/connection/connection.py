@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from operator import add
 from typing import Any, Final
@@ -123,13 +124,23 @@ class Connection(Holding):
 
     @property
     def expires_at(self) -> float | None:
-        """The time at which the socket is closed with 4401, as of ``time.time()``; may be set."""
+        """The time at which the socket is closed with 4401, in seconds since 1970; may be set.
+
+        ``None``: never. It is the time ``exp`` of a token that ``bearer()`` has accepted. An aware
+        ``datetime`` may be assigned, too. The socket is closed within a second after the time::
+
+            websocket.expires_at = timezone.now() + timedelta(hours=8)
+
+        Raises:
+            ValueError: a ``datetime`` without a time zone is assigned, or a number that is not
+                finite.
+        """
         return expiry.time_of(self)
 
     @expires_at.setter
-    def expires_at(self, when: float | None) -> None:
+    def expires_at(self, when: datetime | float | None) -> None:
         if self._state <= OPEN:
-            expiry.set_time(self, when)
+            expiry.set_time(self, expiry.as_time(when))
         if self._state == OPEN:
             self._expect_expiry()
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
 from . import guard
 
-__all__ = ["EXPIRED", "set_time", "sweep", "time_of", "times"]
+__all__ = ["EXPIRED", "as_time", "set_time", "sweep", "time_of", "times"]
 
 #: The close code of an expired socket: its client must authenticate again.
 EXPIRED: Final = 4401
@@ -33,6 +34,21 @@ _soonest = math.inf
 def time_of(connection: Any) -> float | None:
     """Return the time at which a socket expires, as of ``time.time()``; ``None`` for never."""
     return times.get(connection)
+
+
+def as_time(when: datetime | float | None) -> float | None:
+    """Return a time as of ``time.time()``; ``None`` for never.
+
+    Raises:
+        ValueError: it has no time zone, or is not finite.
+    """
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise ValueError(f"expires_at = {when!r}: use a datetime with a time zone")
+        return when.timestamp()
+    if when is not None and not math.isfinite(when):
+        raise ValueError(f"expires_at = {when!r}: use a finite number, or None for never")
+    return when
 
 
 def set_time(connection: Any, when: float | None) -> None:

@@ -6,10 +6,12 @@ there that was offered as a subprotocol.
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib import auth
@@ -21,12 +23,17 @@ __all__ = [
     "Identity",
     "anonymous",
     "bearer_token",
+    "expiry_of",
     "forget",
     "identify",
     "session_store",
     "session_user",
     "user_by_id",
 ]
+
+
+#: The year 9999. Times behind it are errors, or mean never.
+_NEVER: Final = 253_402_300_800
 
 
 class AuthenticationFailed(PermissionDenied):
@@ -50,10 +57,13 @@ class Identity:
     Attributes:
         user: the user.
         session_key: key of the session that a ticket stands for.
+        expires_at: when a token expires, as of ``time.time()``; ``None`` for never. It belongs to
+            the socket from the handshake on.
     """
 
     user: Any
     session_key: str | None = field(default=None, repr=False)  # as good as a password
+    expires_at: float | None = None
 
     def reload(self) -> Any:
         """Return the user as now stored; ``AnonymousUser`` if the user is gone or not active."""
@@ -65,9 +75,34 @@ class Identity:
 
 
 def identify(request: Any, identity: Identity) -> None:
-    """Set the request's user, as Django's middleware would."""
+    """Set the request's user, as Django's middleware would, and when its socket expires."""
     request.identity = identity
     request.user = request._cached_user = identity.user
+    websocket = getattr(request, "websocket", None)
+    if websocket is not None and identity.expires_at is not None:
+        websocket.expires_at = identity.expires_at
+
+
+def expiry_of(claims: Any) -> float | None:
+    """Return the time ``exp`` of the claims of a JSON Web Token; ``None`` without one.
+
+    Args:
+        claims: the token, as a text or as an authenticator has parsed it. Its signature is not
+            checked: the authenticator has accepted it. Anything else has no ``exp``.
+    """
+    if isinstance(claims, str):
+        try:
+            # RFC 7519 section 3, RFC 7515 section 7.1
+            _, encoded, _ = claims.split(".")
+            claims = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+        except (ValueError, RecursionError):
+            return None
+    get = getattr(claims, "get", None)
+    when = get("exp") if callable(get) else None
+    # RFC 7519 section 2: a NumericDate is a number of seconds since 1970.
+    if isinstance(when, bool) or not isinstance(when, (int, float)) or not 0 <= when < _NEVER:
+        return None
+    return float(when)
 
 
 def anonymous() -> Any:

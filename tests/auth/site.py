@@ -103,6 +103,17 @@ class Unlike:
         return None
 
 
+class Claims:
+    """An authenticator of Django REST framework that has parsed a JSON Web Token."""
+
+    def authenticate_header(self, request: Any) -> str:
+        return "Bearer"
+
+    def authenticate(self, request: Any) -> Any:
+        _, token = request.META["HTTP_AUTHORIZATION"].split(" ")
+        return User.objects.get(username=token), {"exp": 4e9}
+
+
 urlpatterns = [
     path("ticket/", authentication(ticket)(echo), name="ticket"),
     path("ticket/ü/", authentication(ticket)(echo), name="umlaut"),
@@ -113,6 +124,7 @@ urlpatterns = [
     path("first/echo/", authentication(first_message(by_name))(echo)),
     path("visitors/", Visitors.as_view()),
     path("wrapped/", authentication(bearer(by_name))(Visitors.as_view(groups=()))),
+    path("by-claims/", authentication(Claims)(echo)),
     path("unlike/", authentication(Unlike)(echo)),
     path("certain/", authentication(Unlike(), lambda request: User(pk=7, username="dan"))(echo)),
     path("plain/", echo),

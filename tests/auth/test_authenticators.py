@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import textwrap
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,8 @@ from django_wsmux.auth.authenticators import (
 )
 from django_wsmux.exceptions import HandshakeRefused
 from django_wsmux.groups import Group
+from django_wsmux.groups.identity import expiry_of
+from django_wsmux.groups.pubsub import members
 from django_wsmux.monitoring.metrics import snapshot
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from tests.support import ROOT
@@ -66,6 +69,53 @@ def test_fault_of_lookup(client: WebSocketClient, token: str, error: type[Except
     """With a token as argument, these exceptions are bugs of lookup: they are not hidden."""
     with pytest.raises(error):
         client.websocket("/bearer/", ["bearer", token])
+
+
+def jwt(claims: Any) -> str:
+    """Return a token with these claims. The lookup accepts it as the name of its user."""
+    encoded = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"header.{encoded}.signature"
+
+
+@pytest.mark.parametrize(
+    ("token", "expires_at"),
+    [
+        (jwt({"sub": "ann", "exp": 4e9}), 4e9),
+        (jwt({"exp": 4_000_000_000}), 4e9),
+        (jwt({"exp": 0}), 0.0),
+        ("ann", None),
+        ("a.b", None),
+        ("a.b.c.d", None),
+        ("a.%.c", None),
+        ("a.gw.c", None),  # not UTF-8
+        (jwt({"sub": "ann"}), None),
+        (jwt({"exp": "4000000000"}), None),
+        (jwt({"exp": True}), None),
+        (jwt({"exp": -1}), None),
+        (jwt({"exp": 1e300}), None),
+        (jwt({"exp": float("nan")}), None),
+        (jwt([4e9]), None),
+        (jwt("exp"), None),
+        ("a." + urlsafe_b64encode(b"[" * 9999).decode() + ".c", None),
+        ({"exp": 4e9}, 4e9),
+        (None, None),
+        (object(), None),
+    ],
+)
+def test_claims(token: Any, expires_at: float | None) -> None:
+    """Only a number of seconds in the claim exp is a time."""
+    assert expiry_of(token) == expires_at
+
+
+@pytest.mark.parametrize("path", ["/bearer/", "/by-claims/"])
+def test_expiring_token(client: WebSocketClient, path: str, ann: User) -> None:
+    """A socket expires with its token, whichever authenticator has accepted it."""
+    token = jwt({"exp": 4e9})
+    User.objects.update(username=token)
+    with client.websocket(path, ["bearer", token]) as ws:
+        assert ws.receive() == f"user {token}"
+        (websocket,) = members.of(f"@user:{ann.pk}")
+        assert websocket.expires_at == 4e9
 
 
 def test_inactive(client: WebSocketClient, ann: User, caplog: pytest.LogCaptureFixture) -> None:

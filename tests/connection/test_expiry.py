@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -38,6 +39,23 @@ def test_none(connect: Callable[..., Any], clock: Clock) -> None:
     pair = connect()
     pair.open()
     assert pair.websocket.expires_at is None
+    assert Keepalive().sweep(0) is None
+
+
+def test_datetime(connect: Callable[..., Any], clock: Clock) -> None:
+    """A datetime needs a time zone, and a number must be finite."""
+    pair = connect()
+    pair.open()
+    when = datetime.fromtimestamp(clock.now + 60, timezone(timedelta(hours=9)))
+    pair.websocket.expires_at = when
+    assert pair.websocket.expires_at == clock.now + 60
+    with pytest.raises(ValueError, match="use a datetime with a time zone"):
+        pair.websocket.expires_at = when.replace(tzinfo=None)
+    for number in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="use a finite number, or None"):
+            pair.websocket.expires_at = number
+    assert pair.websocket.expires_at == clock.now + 60
+    pair.websocket.expires_at = None
     assert Keepalive().sweep(0) is None
 
 

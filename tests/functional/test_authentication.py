@@ -269,6 +269,19 @@ class TestRestFramework:
         door.wait_for_log("'/rest/': TokenAuthentication: authentication_failed")
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_expired(door: Server, path: str) -> None:
+    """The socket of a token whose time is over is closed with 4401, under every server."""
+    token = "a.eyJleHAiOjF9.c"  # {"exp":1}
+    door.get(f"/token/?user=eva&token={token}")
+    with enter(door, path, token) as websocket:
+        assert read(websocket)["user"] == "eva"
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(timeout=TIMEOUT)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "expired")
+
+
 @pytest.mark.parametrize("path", ["/first/function/", "/first/event/", "/first/lean/"])
 class TestFirstMessage:
     """Nothing happens before the client has authenticated."""
