@@ -193,13 +193,17 @@ class Group:
         group.name = name
         return group
 
-    def pinned(self) -> Group:
-        """Return this group, always with the prefix that it has now; for internal use.
+    def pinned(self, prefix: str | None = None) -> Group:
+        """Return this group, always with the same prefix; for internal use.
+
+        Args:
+            prefix: the prefix; ``None`` for the current one.
 
         Raises:
             ImproperlyConfigured: ``WEBSOCKET_GROUP_PREFIX`` returns no valid prefix.
         """
-        return _PinnedGroup(self.name, self.key())
+        key = self.key() if prefix is None else key_of(self.name, prefix)
+        return _PinnedGroup(self.name, key)
 
     def __repr__(self) -> str:
         return f"<Group {self.name}>"

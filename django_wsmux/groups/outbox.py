@@ -45,7 +45,7 @@ from .numbered import stream_of
 from .pubsub import members, pubsub
 from .sequencer import sequencer
 
-__all__ = ["install", "put", "sweep"]
+__all__ = ["discard", "install", "put", "sweep"]
 
 _random: Final = SystemRandom()
 
@@ -114,6 +114,17 @@ def put(
     batch.groups.add(group)
     # Each message has its own callback: a savepoint that is rolled back drops its callbacks.
     transaction.on_commit(batch.send, using=alias, robust=True)
+
+
+def discard(key: Key, once: str, *, using: str) -> None:
+    """Delete a message that the current transaction has written to the outbox.
+
+    Args:
+        key: the group's key.
+        once: the key of the message.
+        using: alias of the database.
+    """
+    table.discard(using, _group_id(key), once)
 
 
 def _group_id(key: Key) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_ROWS",
     "Row",
     "delete",
+    "discard",
     "exist",
     "groups_of",
     "has_locks",
@@ -114,6 +115,11 @@ def insert(alias: str, group: int, key: str, envelope: bytes) -> None:
     connection: Any = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(_insert(alias), [group, key, connection.Database.Binary(envelope)])
+
+
+def discard(alias: str, group: int, key: str) -> None:
+    """Delete the row of a group with a key."""
+    _model().objects.using(alias).filter(group=group, key=key).delete()
 
 
 def select(alias: str, groups: Collection[int]) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Final
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import mark_safe
 
-__all__ = ["check_stream", "css_escape", "out_of_band", "stream"]
+__all__ = ["check_id", "check_out_of_band", "check_stream", "css_escape", "out_of_band", "stream"]
 
 #: Actions of Turbo with content, and all others.
 _WITH_CONTENT: Final = frozenset({"append", "prepend", "before", "after", "replace", "update"})
@@ -40,26 +40,32 @@ _PARENTS: Final = {
 _REQUEST_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
-def out_of_band(html: str, target: str | None, swap: str | None) -> str:
+def check_out_of_band(target: str | None, swap: str | None) -> None:
+    """Check the arguments of ``out_of_band()``.
+
+    Raises:
+        ValueError: the target is empty or a selector; or the way to swap is not a name, or has no
+            target.
+    """
+    if target is not None:
+        check_id(target)
+    elif swap is not None:
+        raise ValueError(f"swap={swap!r} needs a target: the id of an element")
+    if swap is not None and not _SWAP.fullmatch(swap):
+        raise ValueError(f"swap must be a name like 'beforeend', not {swap!r}")
+
+
+def out_of_band(html: str, target: str, swap: str) -> str:
     """Return HTML in the form that htmx swaps into an element of the page.
 
     Args:
         html: the HTML.
-        target: the id of the element; ``None`` leaves the HTML as it is.
-        swap: how it is swapped; ``None`` for ``innerHTML``.
+        target: the id of the element.
+        swap: how it is swapped.
 
     Raises:
-        ValueError: the target is empty or a selector; the way to swap is not a name, or has no
-            target; or the HTML has no root element, which ``outerHTML`` needs.
+        ValueError: the HTML has no root element, which ``outerHTML`` needs.
     """
-    if target is None:
-        if swap is not None:
-            raise ValueError(f"swap={swap!r} needs a target: the id of an element")
-        return html
-    _check_id(target)
-    swap = "innerHTML" if swap is None else swap
-    if not _SWAP.fullmatch(swap):
-        raise ValueError(f"swap must be a name like 'beforeend', not {swap!r}")
     attribute = format_html(' hx-swap-oob="{}:#{}"', swap, css_escape(target))
     first = _FIRST_TAG.match(html)
     if swap.startswith("outer"):
@@ -71,29 +77,28 @@ def out_of_band(html: str, target: str | None, swap: str | None) -> str:
 
 
 def css_escape(text: str) -> str:
-    """Return a text as an identifier of CSS (CSSOM, "serialize an identifier").
+    """Return a text as an identifier of CSS (CSS Syntax, section 4.3.7).
+
+    Other than ``CSS.escape()``, it writes no ":" and no ",": htmx splits selectors there.
 
     Example:
-        >>> css_escape("line-5.a")
-        'line-5\\\\.a'
+        >>> css_escape("line-5:a")
+        'line-5\\3a a'
     """
     found = []
     for index, char in enumerate(text):
         is_digit = "0" <= char <= "9"
+        is_first = index == 0 or (index == 1 and text[0] == "-")
         if char == "\0":
             found.append("\ufffd")
         elif (
-            "\1" <= char <= "\x1f"
-            or char == "\x7f"
-            or (is_digit and (index == 0 or (index == 1 and text[0] == "-")))
+            (is_digit and is_first)
+            or text == "-"
+            or not (is_digit or char >= "\x80" or char in "-_" or char.isalpha())
         ):
             found.append(f"\\{ord(char):x} ")
-        elif text == "-":
-            found.append("\\-")
-        elif char >= "\x80" or char in "-_" or char.isalnum():
-            found.append(char)
         else:
-            found.append(f"\\{char}")
+            found.append(char)
     return "".join(found)
 
 
@@ -148,7 +153,7 @@ def check_stream(
     elif (target is None) == (targets is None):
         raise ValueError(f"{action} needs either target, an id, or targets, a selector")
     if target is not None:
-        _check_id(target)
+        check_id(target)
     if has_content != (action in _WITH_CONTENT):
         problem = "has no content" if has_content else "needs a template or html"
         raise ValueError(f"{action} {problem}")
@@ -158,7 +163,7 @@ def check_stream(
         )
 
 
-def _check_id(target: str) -> None:
+def check_id(target: str) -> None:
     """Raise unless a target is an id.
 
     Raises:

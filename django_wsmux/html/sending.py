@@ -7,7 +7,6 @@ is logged and counted, nothing is sent, and other callbacks of the commit run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from django.db import transaction
@@ -22,7 +21,7 @@ from ..logs import LogLimit, get_logger
 from . import markup
 from .rendering import active, check_context, render
 
-__all__ = ["send_content", "send_silently", "send_stream", "send_template"]
+__all__ = ["report", "send_content", "send_stream", "send_template"]
 
 logger = get_logger("django_wsmux.html")
 
@@ -79,11 +78,11 @@ def send_template(
     if template_name is None and (swap != "delete" or target is None):
         raise ValueError('only swap="delete" with a target needs no template')
     check_context(context)
-    markup.out_of_band("<div>", target, swap)  # raise wrong arguments now
+    markup.check_out_of_band(target, swap)
 
     def make() -> str:
         html = "" if template_name is None else render(template_name, context)
-        return markup.out_of_band(html, target, swap)
+        return html if target is None else markup.out_of_band(html, target, swap or "innerHTML")
 
     options = {"exclude": exclude, "fail_silently": fail_silently, "key": key}
     _send(group, template_name, make, on_commit, stored, options)
@@ -192,31 +191,25 @@ def _send(
     call = active()
 
     def send_rendered() -> None:
-        send_silently(group, what, partial(call, make), options)
+        try:
+            html = call(make)
+        except Exception as error:
+            report(f"{group} ({what})", error)
+        else:
+            group.send_html(html, **options)
 
     using = on_commit if isinstance(on_commit, str) else None
     transaction.on_commit(send_rendered, using=using, robust=True)
 
 
-def send_silently(
-    group: Group, what: str | None, make: Callable[[], str], options: Mapping[str, Any]
-) -> None:
-    """Render and send after a commit; log and count an error of the template.
+def report(what: object, error: Exception) -> None:
+    """Log and count that HTML was not sent because of an error.
 
     Args:
-        group: the group.
-        what: what is rendered, for the log.
-        make: returns the HTML.
-        options: further arguments of ``Group.send_html()``.
+        what: whose HTML, or for which group.
+        error: the error.
     """
-    try:
-        html = make()
-    except Exception as error:
-        count("html_failed")
-        suffix = _failed.suffix()
-        if suffix is not None:
-            logger.error(
-                "%r: rendering %s failed, nothing was sent%s", group, what, suffix, exc_info=error
-            )
-        return
-    group.send_html(html, **options)
+    count("html_failed")
+    suffix = _failed.suffix()
+    if suffix is not None:
+        logger.error("HTML for %s was not sent%s", what, suffix, exc_info=error)

@@ -14,7 +14,7 @@ from django_wsmux.html.sending import send_content
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
 
-__all__ = ["SITE", "Room", "content", "joined", "urlpatterns"]
+__all__ = ["SITE", "Room", "content", "joined", "received", "urlpatterns"]
 
 
 class Room(WebSocketView):
@@ -25,8 +25,11 @@ class Room(WebSocketView):
         return [self.kwargs["room"]]
 
     def receive_text(self, text: str) -> None:
-        """Send it as HTML."""
-        send_content(self.websocket, text)
+        """Send it as HTML, or the id of the client."""
+        if text == "my id":
+            self.send_json({"client": self.websocket.client_id})
+        else:
+            send_content(self.websocket, text)
 
 
 urlpatterns = [path("rooms/<str:room>/", Room.as_view())]
@@ -66,3 +69,8 @@ def content(ws: ClientWebSocket) -> str:
     assert set(message) <= {"at", "in", "content", "not"}, message
     html: str = message["content"]
     return html
+
+
+def received(ws: ClientWebSocket) -> list[str | bytes]:
+    """Return all messages that a socket has got since the last call."""
+    return [ws.receive() for _ in ws.peek()]

@@ -131,7 +131,7 @@ def test_error_on_commit(ws: ClientWebSocket, caplog: pytest.LogCaptureFixture) 
     assert ws.peek() == []
     assert counters["html_failed"] == before + 1
     (record,) = caplog.records
-    text = "<Group a>: rendering lines/nothing.html failed, nothing was sent"
+    text = "HTML for <Group a> (lines/nothing.html) was not sent"
     assert (record.name, record.getMessage()) == ("django_wsmux.html", text)
     assert record.exc_info
     assert isinstance(record.exc_info[1], TemplateDoesNotExist)
