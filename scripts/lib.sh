@@ -55,6 +55,19 @@ pyenv_path() {
     done
 }
 
+# Print the path of a Python of each version that the package supports, where this machine has one.
+find_pythons() {
+    for name in python3.11 python3.12 python3.13; do
+        for directory in $(echo "$PATH$(pyenv_path)" | tr : " "); do
+            # pyenv's own commands only run the selected versions.
+            if "$directory/$name" -c "" 2>/dev/null; then
+                echo "$directory/$name"
+                break
+            fi
+        done
+    done
+}
+
 # make_venv DIR: create a virtual environment, unless there is a working one.
 make_venv() {
     if [ -x "$1/bin/python" ] && "$1/bin/python" -m pip --version >/dev/null 2>&1; then

@@ -12,7 +12,7 @@ from tests.protocol.test_codec import frame, header
 
 __all__ = ["HARNESSES", "inputs", "seeds"]
 
-HARNESSES = ("codec", "differential", "handshake")
+HARNESSES = ("codec", "differential", "handshake", "reactor")
 
 
 def _deflated(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
@@ -60,15 +60,20 @@ def _compressed_streams() -> Iterator[bytes]:
 
 
 def _on_streams(name: str) -> Iterator[bytes]:
-    """Yield a codec's set-up and a stream; see ``Setup.choose()`` and ``fuzz_codec``."""
+    """Yield a codec's set-up and a stream; see ``Setup.choose()`` and the harnesses."""
     for deflate, streams in (
         (0, _streams()),
         (2, _compressed_streams()),
         (1, _compressed_streams()),
     ):
         for number, stream in enumerate(streams):
-            # Sizes of reads, and for every other stream a measurement of memory.
-            more = bytes((3, 8, 11, 3 * (number % 2))) if name == "codec" else b""
+            more = {
+                # Sizes of reads, and for every other stream a measurement of memory.
+                "codec": bytes((3, 8, 11, 3 * (number % 2))),
+                # Sizes of reads, how the view takes messages, and whether frames arrive whole.
+                "reactor": bytes((3, 8, number % 4, number // 4 % 2)),
+                "differential": b"",
+            }[name]
             # The limit is 300 bytes, large is 64; 0 takes the stream unchanged.
             yield bytes((0, deflate, 0)) + more + b"\0" + stream
 

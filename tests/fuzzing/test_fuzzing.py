@@ -18,7 +18,7 @@ from django_wsmux.protocol.events import Closed
 from .seeds import HARNESSES, inputs
 
 #: Random inputs for each harness: a few seconds in all.
-NUMBER = {"codec": 1000, "differential": 2000, "handshake": 4000}
+NUMBER = {"codec": 1000, "differential": 2000, "handshake": 4000, "reactor": 1000}
 
 
 def run(name: str) -> None:
@@ -80,6 +80,9 @@ def filled_but_the_last(self: Codec, size: int, messages: Any) -> Any:
     return self.receive(data, messages)
 
 
+always_next = property(lambda self: 2**20, lambda self, value: None)
+"""Replaces the largest single frame: a message may begin anywhere, and be of any size."""
+
 Mistake = tuple[str, Any, str, object]
 
 MISTAKES: list[Mistake] = [
@@ -95,6 +98,8 @@ MISTAKES: list[Mistake] = [
     ("differential", Codec, "_check_size", lambda self, *lengths: None),
     ("differential", PartialMessage, "_inflate", inflate_all),
     ("differential", deflate, "RSV1", 0),
+    ("reactor", Codec, "max_single_frame", always_next),
+    ("reactor", Codec, "buffer_updated", filled_but_the_last),
     ("handshake", handshake, "_is_key", lambda key: True),
     ("handshake", handshake, "_tokens", lambda value: [value]),
     ("handshake", origin, "_ORIGIN", re.compile(r"(?s).*")),
