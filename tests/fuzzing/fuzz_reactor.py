@@ -152,7 +152,8 @@ class _Connection(Link):
     def receive(self, timeout: float | None = None) -> Any:
         """Wait for a message, where the reactor does not; return None at the end."""
         while self._state != CLOSED:
-            self._waiter = current = getcurrent()
+            current: Any = getcurrent()
+            self._waiter = current
             message = current.parent.switch()
             if message is not True:
                 return message
