@@ -1,4 +1,4 @@
-// Build client.js, worker.js, htmx.js, their source maps and client.d.ts.
+// Build client.js, worker.js, htmx.js, stream.js, their source maps and client.d.ts.
 // Usage: node build.mjs [directory]; default: the package's static files, and dist/ for npm.
 
 import { build } from "esbuild";
@@ -19,7 +19,7 @@ function write(path, text) {
 const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
 const banner = { js: `// django_wsmux ${version}: source in client/, license BSD-3-Clause` };
 
-const entries = { client: "index.ts", worker: "worker.ts", htmx: "htmx.ts" };
+const entries = { client: "index.ts", worker: "worker.ts", htmx: "htmx.ts", stream: "stream.ts" };
 for (const [name, entry] of Object.entries(entries)) {
   const { outputFiles } = await build({
     absWorkingDir: here,
@@ -57,6 +57,6 @@ if (!process.argv[2]) {
   const dist = join(here, "dist");
   mkdirSync(dist, { recursive: true });
   for (const name of readdirSync(target)) {
-    if (/^(client|worker|htmx)\./.test(name)) write(join(dist, name), readFileSync(join(target, name), "utf8"));
+    if (/^(client|worker|htmx|stream)\./.test(name)) write(join(dist, name), readFileSync(join(target, name), "utf8"));
   }
 }

@@ -227,9 +227,17 @@ def _positions(
         else:
             name = name.format(**arguments)
             group = Group(name)
-        try:
-            yield name, group.position()
-        except BackendUnavailable as error:
-            suffix = _unreadable.suffix()
-            if suffix is not None:
-                logger.error("a page cannot be resumed: %s%s", error, suffix)
+        position = position_for_page(group)
+        if position is not None:
+            yield name, position
+
+
+def position_for_page(group: Group) -> str | None:
+    """Return the position of a group; ``None``, with an error in the log, if it cannot be read."""
+    try:
+        return group.position()
+    except BackendUnavailable as error:
+        suffix = _unreadable.suffix()
+        if suffix is not None:
+            logger.error("a page cannot be resumed: %s%s", error, suffix)
+        return None

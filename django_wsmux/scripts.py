@@ -23,7 +23,9 @@ __all__ = ["FILES", "NAMESPACE", "serve", "url_of"]
 
 #: The files that ``serve()`` serves.
 FILES: Final = tuple(
-    name + end for name in ("client.js", "worker.js", "htmx.js") for end in ("", ".map")
+    name + end
+    for name in ("client.js", "worker.js", "htmx.js", "stream.js")
+    for end in ("", ".map")
 )
 
 #: Namespace of the URL patterns of ``serve()``, which are named after the files.

@@ -9,15 +9,23 @@ of ``i18n_patterns()``: browsers cache the scripts under their URL::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import (
+    NoReverseMatch,
+    URLPattern,
+    URLResolver,
+    get_resolver,
+    path,
+    reverse,
+)
 
 from . import conf, scripts
 
-__all__ = ["websocket_url"]
+__all__ = ["url_of", "websocket_url"]
 
 app_name = scripts.NAMESPACE
 urlpatterns = [path(name, scripts.serve, {"name": name}, name) for name in scripts.FILES]
@@ -70,3 +78,53 @@ def websocket_url(
     if server and "://" not in server:
         server = f"{scheme}://{server}"
     return server + path
+
+
+def url_of(view_class: type[Any]) -> str:
+    """Return the URL of the only view of a class in ``WEBSOCKET_URLCONF``; for internal use.
+
+    Args:
+        view_class: the class; a view of a subclass counts.
+
+    Raises:
+        ImproperlyConfigured: there is no such view, or there are several; or its URL has arguments,
+            or is in a namespace and has no name.
+    """
+    urlconf = conf.get("WEBSOCKET_URLCONF")
+    found = [
+        (pattern, namespaces)
+        for pattern, namespaces in _patterns(get_resolver(urlconf), [])
+        if issubclass(getattr(pattern.callback, "view_class", object), view_class)
+    ]
+    name = view_class.__name__
+    module = getattr(urlconf, "__name__", urlconf)
+    if not found:
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_URLCONF ({module}) has no view of {name}: add one, such as "
+            f'path("ws/streams/", {name}.as_view())'
+        )
+    if len(found) > 1:
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_URLCONF ({module}) has {len(found)} views of {name}: only one can be used"
+        )
+    ((pattern, namespaces),) = found
+    viewname = ":".join([*namespaces, pattern.name or ""]) if namespaces else pattern.callback
+    try:
+        return websocket_url(viewname)
+    except NoReverseMatch as error:
+        raise ImproperlyConfigured(
+            f"The URL of {name} in WEBSOCKET_URLCONF ({module}) must have no arguments, and a name "
+            f"if it is in a namespace: {error}"
+        ) from error
+
+
+def _patterns(
+    resolver: URLResolver, namespaces: list[str]
+) -> Iterator[tuple[URLPattern, list[str]]]:
+    """Yield all patterns, with their namespaces."""
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            more = [] if pattern.namespace is None else [pattern.namespace]
+            yield from _patterns(pattern, [*namespaces, *more])
+        else:
+            yield pattern, namespaces

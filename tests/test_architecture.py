@@ -49,7 +49,7 @@ ALLOWED = {
     "monitoring": "groups server connection protocol views conf signals exceptions",
     "html": "views auth handlers groups requests responses connection protocol conf exceptions",
     "schema": "views handlers",
-    "templatetags": "urls scripts html groups auth monitoring",
+    "templatetags": "urls scripts html decorators groups auth monitoring",
     "models": "",
     "migrations": "",
     "worker": "groups server connection protocol conf",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from django.test import RequestFactory, override_settings
-from django.urls import NoReverseMatch, set_script_prefix
+from types import ModuleType
+from typing import Any
 
-from django_wsmux.urls import websocket_url
+import pytest
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ImproperlyConfigured
+from django.test import RequestFactory, override_settings
+from django.urls import NoReverseMatch, include, path, set_script_prefix
+
+from django_wsmux.auth import bearer
+from django_wsmux.urls import url_of, websocket_url
+from django_wsmux.views import WebSocketView
 from tests.project import websocket_urls
 
 ROOM = {"slug": "lobby"}
@@ -72,3 +79,66 @@ class TestFunction:
                 websocket_url("only-a-page")
             assert "only-a-page" in str(caught.value)
             assert "WEBSOCKET_URLCONF (tests.project.websocket_urls) was" in str(caught.value)
+
+
+class Wanted(WebSocketView):
+    """The view that is looked for."""
+
+
+class More(Wanted):
+    """A view of a subclass."""
+
+
+def urlconf(*patterns: Any) -> ModuleType:
+    """Return a module with URL patterns."""
+    module = ModuleType("urlconf")
+    vars(module)["urlpatterns"] = list(patterns)
+    return module
+
+
+def included(view: Any, name: str | None = None) -> Any:
+    """Return patterns in two namespaces."""
+    inner = include(([path("b/", view, name=name)], "inner"))
+    return path("a/", include(([path("x/", inner)], "outer")))
+
+
+class TestView:
+    """The URL of the only view of a class."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "url"),
+        [
+            (path("ws/", Wanted.as_view()), "/ws/"),
+            (path("ws/", login_required(More.as_view())), "/ws/"),
+            (path("ws/", Wanted.as_view(authenticators=[bearer(lambda token: None)])), "/ws/"),
+            (path("a/", include([path("b/", Wanted.as_view())])), "/a/b/"),
+            (included(Wanted.as_view(), "name"), "/a/x/b/"),
+        ],
+    )
+    def test_found(self, pattern: Any, url: str) -> None:
+        """It needs no name, decorators do not matter, and it may be in a namespace."""
+        other = path("other/", WebSocketView.as_view())
+        with override_settings(WEBSOCKET_URLCONF=urlconf(other, pattern)):
+            assert url_of(Wanted) == url
+            with override_settings(WEBSOCKET_SERVER="wss://sockets.example.com"):
+                assert url_of(Wanted) == f"wss://sockets.example.com{url}"
+
+    @pytest.mark.parametrize(
+        ("patterns", "problem"),
+        [
+            ([], "has no view of Wanted: add one"),
+            (
+                [path("a/", Wanted.as_view()), path("b/", More.as_view())],
+                "has 2 views of Wanted: only one can be used",
+            ),
+            ([path("<name>/", Wanted.as_view())], "must have no arguments"),
+            ([included(Wanted.as_view())], "a name if it is in a namespace"),
+        ],
+    )
+    def test_problems(self, patterns: list[Any], problem: str) -> None:
+        """The error says what is missing."""
+        with (
+            override_settings(WEBSOCKET_URLCONF=urlconf(*patterns)),
+            pytest.raises(ImproperlyConfigured, match=problem),
+        ):
+            url_of(Wanted)

@@ -7,6 +7,8 @@ export interface Asked {
   type?: unknown;
   ref?: unknown;
   signed?: unknown;
+  /** The position up to which the page has the group's messages. */
+  at?: unknown;
 }
 
 interface Follow<P> {
@@ -14,52 +16,60 @@ interface Follow<P> {
   pages: Set<P>;
   /** The server's answer, for the pages that follow later. */
   answer?: Frame;
-  /** Pages that have asked before the answer, and their `ref`. */
-  waiting: [P, unknown][];
 }
+
+/** Where a page's messages of a group go on. */
+export type Place = string | undefined;
 
 export class Follows<P> {
   private _follows: Map<string, Follow<P>> = new Map();
-  private _answer: (page: P, frame: Frame) => void;
+  // By `ref`: what the server was asked for.
+  private _asked: Map<unknown, { page: P; key: string; at: Place }> = new Map();
+  private _answer: (page: P, frame: Frame, at: Place, isFromServer: boolean) => boolean;
 
-  constructor(answer: (page: P, frame: Frame) => void) {
+  /**
+   * @param answer posts an answer to a page, then what follows the position that the page has asked for.
+   *   Unless the answer is from the server, it returns whether these messages are there.
+   */
+  constructor(answer: (page: P, frame: Frame, at: Place, isFromServer: boolean) => boolean) {
     this._answer = answer;
   }
 
   /** Count a message of a page; return whether it must go to the server. */
-  count(page: P, { type, ref, signed }: Asked): boolean {
+  count(page: P, { type, ref, signed, at }: Asked): boolean {
     if (typeof signed !== "string" || (type !== "follow" && type !== "unfollow")) return true;
     const key = keyOf(signed);
-    const follow = this._follows.get(key);
+    let follow = this._follows.get(key);
     if (type === "unfollow") {
       follow?.pages.delete(page);
       if (!follow?.pages.size) {
         this._follows.delete(key);
         return true;
       }
-      this._answer(page, { type, ref, reply: null });
+      this._answer(page, { type, ref, reply: null }, undefined, false);
       return false;
     }
-    if (!follow) {
-      this._follows.set(key, { signed, pages: new Set([page]), waiting: [[page, ref]] });
-      return true;
-    }
+    if (!follow) this._follows.set(key, (follow = { signed, pages: new Set() }));
     follow.pages.add(page);
-    if (follow.answer) this._answer(page, { ...follow.answer, ref });
-    else follow.waiting.push([page, ref]);
-    return false;
+    const place = typeof at === "string" ? at : undefined;
+    if (follow.answer && this._answer(page, { ...follow.answer, ref }, place, false)) return false;
+    this._asked.set(ref, { page, key, at: place });
+    return true;
   }
 
   /** Pass on an answer of the server; return whether it is one to `follow`. */
   answered(frame: Frame): boolean {
-    for (const [key, follow] of this._follows) {
-      if (follow.answer || frame.type !== "follow" || follow.waiting[0]![1] !== frame.ref) continue;
-      follow.answer = frame;
-      if (frame.errors) this._follows.delete(key);
-      for (const [page, ref] of follow.waiting) this._answer(page, { ...frame, ref });
-      return true;
-    }
-    return false;
+    const asked = this._asked.get(frame.ref);
+    if (!asked) return false;
+    this._asked.delete(frame.ref);
+    const { page, key, at } = asked;
+    const follow = this._follows.get(key);
+    if (frame.errors) {
+      follow?.pages.delete(page);
+      if (!follow?.pages.size) this._follows.delete(key);
+    } else if (follow) follow.answer ??= frame;
+    this._answer(page, frame, at, true);
+    return true;
   }
 
   /** Forget a page; return what was signed for the groups that no page follows any more. */
@@ -76,6 +86,7 @@ export class Follows<P> {
   /** The server has forgotten all. Pages follow again when they are told of the new connection. */
   clear(): void {
     this._follows.clear();
+    this._asked.clear();
   }
 }
 

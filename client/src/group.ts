@@ -18,6 +18,13 @@ export function parsePosition(text: string | undefined): Position | undefined {
   return { epoch: text.slice(0, end), offset: Number(text.slice(end + 1)) };
 }
 
+/** Return whether a position is another one, or after it in its epoch. */
+export function isAtOrAfter(one: string | undefined, other: string): boolean {
+  const a = parsePosition(one);
+  const b = parsePosition(other)!;
+  return a !== undefined && a.epoch === b.epoch && a.offset >= b.offset;
+}
+
 /** Return the store of an epoch. */
 function storeOf(epoch: string): string {
   return epoch.split(".")[0]!;
@@ -34,8 +41,9 @@ export class Group {
     this._start = start;
   }
 
-  /** Keep a message; forget the oldest ones beyond the limits. */
+  /** Keep a message that is not here yet; forget the oldest ones beyond the limits. */
   add(at: string, frame: Frame): void {
+    if (isAtOrAfter(this._frames.at(-1)?.frame.at ?? this._start, at)) return;
     if (!("data" in frame || "text" in frame || "content" in frame || frame.binary)) {
       // A mark: what the view has sent for it cannot be repeated.
       this._start = at;

@@ -1,7 +1,7 @@
 // The pages of a shared worker, and its socket.
 
 import { type Asked, Follows } from "./follows.ts";
-import { Group, type Position, parsePosition } from "./group.ts";
+import { Group, type Position, isAtOrAfter, parsePosition } from "./group.ts";
 import { type Hello, type ToPage, type ToWorker, VERSION } from "./port.ts";
 import type { Frame } from "./protocol.ts";
 import { type Sink, Socket } from "./socket.ts";
@@ -50,9 +50,7 @@ export class Pages implements Sink {
   private _lateTimer: ReturnType<typeof setTimeout> | undefined;
   // By `ref`: who asked.
   private _asked: Map<unknown, Page> = new Map();
-  private _follows: Follows<Page> = new Follows((page, frame) => {
-    if (this._pages.has(page)) page.post({ frame });
-  });
+  private _follows: Follows<Page> = new Follows((...answer) => this._follow(...answer));
   private _lastSender: Page | undefined;
   // Whether the next frame is the first one after a welcome, and when that came.
   private _mayBeFirst = false;
@@ -262,6 +260,30 @@ export class Pages implements Sink {
     else if (this._pages.has(page)) page.post({ frame });
   }
 
+  /** Post an answer about a group that a page follows, then what the page has missed; see `Follows`. */
+  private _follow(page: Page, frame: Frame, at: string | undefined, isFromServer: boolean): boolean {
+    const { in: name, recovered } = Object(frame.reply) as { in?: string; recovered?: boolean | null };
+    let missed: Frame[] | undefined = [];
+    if (name !== undefined && at !== undefined && !(isFromServer && recovered === false)) {
+      const { positions } = this._socket!;
+      if (!isFromServer) {
+        const newest = positions.get(name);
+        missed = newest === undefined ? undefined : this._groups.get(name)?.since(at, newest);
+        if (!missed) return false;
+        frame = { ...frame, reply: { in: name, recovered: true } };
+      } else {
+        // The server sends what follows this position.
+        if (!positions.has(name)) positions.set(name, at);
+        if (!this._groups.has(name)) this._groups.set(name, new Group(at));
+      }
+      // What came since the page has asked comes again.
+      page.positions.set(name, at);
+    }
+    if (this._pages.has(page)) page.post({ frame });
+    for (const each of missed) this._pass(page, name!, each.at!, each);
+    return true;
+  }
+
   // Positions
 
   private _deliver(name: string, at: string, frame: Frame): void {
@@ -338,13 +360,6 @@ export class Pages implements Sink {
       }
     }, LATE);
   }
-}
-
-/** Return whether a position is another one, or after it in its epoch. */
-function isAtOrAfter(one: string | undefined, other: string): boolean {
-  const a = parsePosition(one);
-  const b = parsePosition(other)!;
-  return a !== undefined && a.epoch === b.epoch && a.offset >= b.offset;
 }
 
 /** Return the later one of two positions, or the first one if they cannot be compared. */

@@ -19,6 +19,7 @@ __all__ = [
     "REPLACED",
     "close_if_older",
     "close_older",
+    "digests",
     "group_of",
     "identity_of",
     "install",
@@ -41,8 +42,13 @@ _CLIENT: Final = "@client:"
 _SIGNED: Final = re.compile(r"([\w-]{1,64})(\.[\w-]{1,32})?~([\w-]{22})", re.ASCII)
 
 
-def _digests(purpose: str, value: str) -> Iterator[str]:
-    """Yield the hash of a value with ``SECRET_KEY``, then with each of its fallbacks."""
+def digests(purpose: str, value: str) -> Iterator[str]:
+    """Yield the hash of a value with ``SECRET_KEY``, then with each of its fallbacks.
+
+    Args:
+        purpose: hashes for different purposes differ.
+        value: the value.
+    """
     for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
         digest = salted_hmac(purpose, value, secret=key, algorithm="sha256").digest()
         yield urlsafe_b64encode(digest[:16]).decode().rstrip("=")
@@ -50,7 +56,7 @@ def _digests(purpose: str, value: str) -> Iterator[str]:
 
 def sign(client_id: str) -> str:
     """Return an id with its signature: ``"<id>~<signature>"``."""
-    return f"{client_id}~{next(_digests('django_wsmux.client', client_id))}"
+    return f"{client_id}~{next(digests('django_wsmux.client', client_id))}"
 
 
 def verified(signed: str) -> str | None:
@@ -64,8 +70,8 @@ def verified(signed: str) -> str | None:
     if match is None:
         return None
     client_id, page, signature = match.groups()
-    digests = _digests("django_wsmux.client", client_id)
-    if not any(constant_time_compare(signature, digest) for digest in digests):
+    found = digests("django_wsmux.client", client_id)
+    if not any(constant_time_compare(signature, digest) for digest in found):
         return None
     return f"{client_id}{page or ''}"
 
@@ -78,7 +84,7 @@ def identity_of(user: Any) -> str:
     """
     if not getattr(user, "is_authenticated", False) or user.pk is None:
         return ANONYMOUS
-    return next(_digests("django_wsmux.identity", str(user.pk)))
+    return next(digests("django_wsmux.identity", str(user.pk)))
 
 
 def is_identity(identity: str, user_id: str | None) -> bool:
@@ -90,9 +96,9 @@ def is_identity(identity: str, user_id: str | None) -> bool:
     """
     if user_id is None:
         return identity == ANONYMOUS
-    digests = _digests("django_wsmux.identity", user_id)
+    found = digests("django_wsmux.identity", user_id)
     # A non-ASCII text cannot be compared.
-    return identity.isascii() and any(constant_time_compare(identity, digest) for digest in digests)
+    return identity.isascii() and any(constant_time_compare(identity, digest) for digest in found)
 
 
 # A client that opens another socket

@@ -2,5 +2,6 @@
 
 from .broadcasting import broadcast, broadcasts
 from .sending import send_stream, send_template
+from .streams import StreamView
 
-__all__ = ["broadcast", "broadcasts", "send_stream", "send_template"]
+__all__ = ["StreamView", "broadcast", "broadcasts", "send_stream", "send_template"]

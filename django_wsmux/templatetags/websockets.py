@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from django.http import HttpRequest
@@ -15,7 +16,10 @@ from django.utils.safestring import SafeString, mark_safe
 
 from .. import scripts
 from ..auth.tickets import issue_ticket
+from ..decorators import position_for_page
+from ..groups import Group
 from ..groups.clients import identity_of
+from ..urls import url_of
 from ..urls import websocket_url as websocket_url_for
 
 __all__ = ["register"]
@@ -108,16 +112,13 @@ def websocket_client(context: Context) -> SafeString:
     The element has the nonce of a Content Security Policy, Django's or django-csp's, the URL of the
     shared worker, and a hash that identifies the user. So the result depends on the user: do not
     cache it for other users. The hash comes from ``request.user``; the tag needs
-    ``django.template.context_processors.request``.
+    ``django.template.context_processors.request``. Turbo loads the whole page again when the user
+    or the script is another one.
     """
-    request = _request_of(context)
-    if request is None:
-        raise TemplateSyntaxError(
-            "{% websocket_client %} needs the request: put "
-            "django.template.context_processors.request into TEMPLATES"
-        )
+    request = _require_request(context, "websocket_client")
     return format_html(
-        '<script type="module" src="{}"{} data-wsmux-worker="{}" data-wsmux-user="{}"></script>',
+        '<script type="module" src="{}"{} data-wsmux-worker="{}" data-wsmux-user="{}"'
+        ' data-turbo-track="reload"></script>',
         scripts.url_of("client.js"),
         _nonce(context),
         scripts.url_of("worker.js"),
@@ -165,6 +166,16 @@ def _request_of(context: Context) -> HttpRequest | None:
     return request
 
 
+def _require_request(context: Context, tag: str) -> HttpRequest:
+    request = _request_of(context)
+    if request is None:
+        raise TemplateSyntaxError(
+            f"{{% {tag} %}} needs the request: put "
+            f"django.template.context_processors.request into TEMPLATES"
+        )
+    return request
+
+
 @register.simple_tag(takes_context=True)
 def websocket_position(context: Context) -> str:
     """Return the positions that ``@resumable`` recorded for the page.
@@ -184,3 +195,64 @@ def websocket_position(context: Context) -> str:
     if len(positions) == 1:
         return next(iter(positions.values()))
     return ",".join(f"{quote(name, safe='')}@{position}" for name, position in positions.items())
+
+
+@register.simple_tag(takes_context=True)
+def websocket_stream(context: Context, group: Group | str) -> SafeString:
+    """Return an element that has the page follow a group.
+
+    It shows the HTML that ``send_template()``, ``send_stream()`` and ``@broadcasts`` send to the
+    group: Turbo and htmx swap it into the page if they are loaded, and otherwise it becomes the
+    content of the element::
+
+        {% load websockets %}
+        {% websocket_client %}
+        ...
+        {% websocket_stream room.group_name %}
+        <ul id="lines">{% for line in lines %}...{% endfor %}</ul>
+
+    The name of the group is signed for the page's user, so whoever is shown the page may follow the
+    group. The messages begin at the position that ``@resumable`` has recorded for the group, or at
+    that of the moment of rendering. All elements of a page share one socket, that of the
+    ``StreamView`` in ``WEBSOCKET_URLCONF``.
+
+    Args:
+        group: a ``Group`` or its name; ``"@user"`` is the group of the page's user, for which the
+            tag renders nothing if no user is signed in.
+    """
+    from ..html import names, streams
+
+    request = _require_request(context, "websocket_stream")
+    owner = names.owner_of(request)
+    found = names.group_of(group, owner)
+    if found is None:
+        return SafeString("")
+    at = _position(request, found, names.shown(found.name))
+    script = ""
+    if not hasattr(request, "has_websocket_stream"):
+        request.has_websocket_stream = True  # type: ignore[attr-defined]
+        script = format_html(
+            '<script type="module" src="{}"{}></script>',
+            scripts.url_of("stream.js"),
+            _nonce(context),
+        )
+    return format_html(
+        '<websocket-stream signed="{}"{} url="{}"></websocket-stream>{}',
+        names.sign(found, owner),
+        "" if at is None else format_html(' at="{}"', at),
+        url_of(streams.StreamView),
+        script,
+    )
+
+
+def _position(request: Any, group: Group, name: str) -> str | None:
+    """Return the position of a group for a page, the same one each time."""
+    recorded: dict[str, str | None] = getattr(request, "websocket_positions", {})
+    if name in recorded:
+        return recorded[name]
+    if not hasattr(request, "websocket_stream_positions"):
+        request.websocket_stream_positions = {}
+    found: dict[str, str | None] = request.websocket_stream_positions
+    if name not in found:
+        found[name] = position_for_page(group) if group.has_history else None
+    return found[name]

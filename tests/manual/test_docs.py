@@ -185,7 +185,7 @@ INTERNAL = {
     # Documented with the exceptions.
     "django_wsmux.test": {"HandshakeRefused", "RequestFailed"},
     # The docstring of the module tells how to include them.
-    "django_wsmux.urls": {"app_name", "urlpatterns"},
+    "django_wsmux.urls": {"app_name", "url_of", "urlpatterns"},
 }
 
 

@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import asked, kept, shared_pages, state
+from . import asked, kept, shared_pages, state, streamed
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -293,4 +293,5 @@ urlpatterns = [
     *asked.urlpatterns,
     *kept.urlpatterns,
     *shared_pages.urlpatterns,
+    *streamed.urlpatterns,
 ]

@@ -1,0 +1,145 @@
+"""Pages whose elements follow groups, with Turbo and without, in Chromium and Firefox."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.support import TIMES, Server
+
+from .browsers import BROWSERS, Browser, browser_of
+from .proxy import Proxy
+from .test_shared import POLICIES
+
+Start = Callable[..., tuple[Server, Proxy]]
+
+#: Groups whose boards are short lose messages.
+HISTORY = {
+    "*.short*": {"messages": 3, "seconds": 600},
+    "*": {"messages": 5000, "seconds": 600, "bytes": 2**24},
+}
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=BROWSERS)
+def browser(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    """The browsers."""
+    yield from browser_of(request.param, "streams.cases.mjs", tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture(scope="module")
+def start(start_lasting_server: StartServer, tmp_path_factory: Any) -> Iterator[Start]:
+    """Start a server with boards, and a proxy in front of it."""
+    settings = {
+        "WEBSOCKET_HISTORY": HISTORY,
+        "WEBSOCKET_HISTORY_STORE": f"local://{tmp_path_factory.mktemp('history')}",
+        "WEBSOCKET_HISTORY_LIMIT": 5000,
+    }
+    proxies: list[Proxy] = []
+
+    def start(**env: str) -> tuple[Server, Proxy]:
+        env["TEST_SETTINGS"] = json.dumps(settings)
+        env["TEST_BOARDS"] = str(tmp_path_factory.mktemp("boards"))
+        server = start_lasting_server("own", env=env)
+        proxies.append(Proxy(server.port))
+        return server, proxies[-1]
+
+    yield start
+    for proxy in proxies:
+        proxy.stop()
+
+
+@pytest.fixture(scope="module")
+def site(start: Start) -> tuple[Server, Proxy]:
+    """A server and a proxy that most tests share."""
+    return start()
+
+
+def run(
+    browser: Browser, site: tuple[Server, Proxy], case: str, name: str = "board", **options: Any
+) -> Any:
+    """Run a case with a new board."""
+    server, proxy = site
+    return browser.run(
+        case,
+        origin=f"http://127.0.0.1:{proxy.port}",
+        direct=f"http://127.0.0.1:{proxy.target}",
+        control=proxy.control,
+        board=f"{name}{next(_numbers)}",
+        pid=server.process.pid,
+        **options,
+    )
+
+
+KINDS = pytest.mark.parametrize("kind", ["turbo", "plain"])
+
+CASES = {
+    "live": "Lines come, change and go.",
+    "missed": "What is sent between rendering and following is replayed.",
+    "cut": "After a cut, each message is there once and in order.",
+    "twice": "Two elements may follow one group.",
+    "leave": "An element that leaves the page unfollows; one that comes back misses nothing.",
+    "expired": "A page whose names have expired is rendered again.",
+}
+
+
+@KINDS
+@pytest.mark.parametrize("case", CASES)
+def test_case(browser: Browser, site: tuple[Server, Proxy], case: str, kind: str) -> None:
+    """A case of ``streams.cases.mjs`` passes; ``CASES`` says what it shows."""
+    run(browser, site, case, kind=kind)
+
+
+@KINDS
+def test_gap(browser: Browser, site: tuple[Server, Proxy], kind: str) -> None:
+    """A page that has missed more than is kept is rendered again."""
+    run(browser, site, "gap", "short", kind=kind)
+
+
+@KINDS
+def test_reload(browser: Browser, site: tuple[Server, Proxy], kind: str) -> None:
+    """What a socket follows moves with it to a new worker."""
+    run(browser, site, "reload", kind=kind)
+
+
+def test_tabs(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """A page with five streams and three tabs has one socket at the server."""
+    run(browser, site, "tabs")
+
+
+@pytest.mark.parametrize("query", ["", "?morph"])
+def test_visit(browser: Browser, site: tuple[Server, Proxy], query: str) -> None:
+    """Visits of Turbo, also to pages that it has kept, lose and double nothing."""
+    run(browser, site, "visit", query=query)
+
+
+def test_bfcache(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """A page that the browser has kept gets what it has missed."""
+    run(browser, site, "bfcache", kind="plain")
+
+
+def test_rejected(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """A name that is not accepted is reported on the console."""
+    run(browser, site, "rejected")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policy(browser: Browser, start: Start, policy: str) -> None:
+    """A policy needs only nonces, ``worker-src 'self'`` and ``connect-src 'self'``."""
+    site = start(DJANGO_SETTINGS_MODULE="tests.project.csp_settings", TEST_CSP=policy)
+    run(browser, site, "policy", kind="plain")
+
+
+@pytest.mark.parametrize("query", ["turbo", "turbo?morph", "plain"])
+def test_storm(browser: Browser, site: tuple[Server, Proxy], query: str) -> None:
+    """After a storm, each page shows what a fresh one does."""
+    kind, _, options = query.partition("?")
+    run(browser, site, "storm", kind=kind, query=f"?{options}", cycles=10 * TIMES)
