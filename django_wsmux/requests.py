@@ -21,6 +21,7 @@ from .logs import quote
 
 __all__ = [
     "ERRORS",
+    "RateLimited",
     "Request",
     "current",
     "handle",
@@ -35,6 +36,7 @@ ERRORS: Final = {
     "invalid_message": "A message must be a JSON object.",
     "invalid_ref": "ref must be a text of at most 64 characters, or an integer.",
     "ref_reused": "Another message was sent with this ref.",
+    "rate_limited": "There were too many messages of this type.",
     "unavailable": "This is not possible at the moment.",
     "unknown": "It is not known whether this was done.",
     "unknown_type": "The message's type is not known.",
@@ -65,6 +67,18 @@ def _float(text: str) -> float:
 #: as ``1e999``, which Python would turn into ``Infinity``: they could not be sent on. Raises
 #: ``ValueError`` or ``RecursionError``.
 parse: Final = json.JSONDecoder(parse_float=_float, parse_constant=_refuse_constant).decode
+
+
+class RateLimited(ValidationError):
+    """A socket has sent too many messages of a type.
+
+    Attributes:
+        retry_after: seconds until the next one may come.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(ERRORS["rate_limited"], "rate_limited")
+        self.retry_after = retry_after
 
 
 class Request:
@@ -149,25 +163,26 @@ class Request:
                 message.error(form.errors)
         """
         self._require_unanswered()
-        self._send(self.answer("errors", _as_data(errors, code)))
+        self._send(self.answer("errors", _as_data(errors, code), **_additions(errors)))
 
     def refuse(self, code: str) -> None:
         """Send one of the errors of this package; for internal use."""
         self.error(ERRORS[code], code)
 
-    def answer(self, key: str, value: Any) -> str:
+    def answer(self, key: str, value: Any, **more: Any) -> str:
         """Return the text of an answer; for internal use.
 
         Args:
             key: ``"reply"`` or ``"errors"``.
             value: its value.
+            more: values that follow it.
         """
         answer: dict[str, Any] = {}
         if self.type and len(self.type) <= _MOST_TYPE:
             answer["type"] = self.type
         if self.ref is not None:
             answer["ref"] = self.ref
-        answer[key] = value
+        answer |= {key: value, **more}
         # Parsers of JSON refuse NaN and Infinity.
         return self.websocket.hooks.dump_json(answer, allow_nan=False)
 
@@ -264,7 +279,13 @@ def send_errors(websocket: WebSocket, errors: Any, code: str = "", **more: Any) 
         code: see ``Request.error()``.
         more: values that precede them.
     """
-    websocket.send_bare(websocket.hooks.dump_json({**more, "errors": _as_data(errors, code)}))
+    value = {**more, "errors": _as_data(errors, code), **_additions(errors)}
+    websocket.send_bare(websocket.hooks.dump_json(value))
+
+
+def _additions(errors: Any) -> dict[str, Any]:
+    """Return what a frame has beside these errors."""
+    return {"retry_after": errors.retry_after} if isinstance(errors, RateLimited) else {}
 
 
 def _as_data(errors: Any, code: str = "") -> Any:

@@ -178,7 +178,8 @@ class WebSocketView(View):
                 function is given where a list is expected; ``handover`` is not a bool; a dataclass
                 in ``forms`` or ``sends`` has a type hint that is not supported; a form or dataclass
                 has a field ``ref``.
-            ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``.
+            ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``; or
+                ``limits`` has a rate that is not one, or a type that ``forms`` lacks.
         """
         _check(cls, initkwargs)
         check_refusals(initkwargs.get("refusals", cls.refusals))
@@ -440,8 +441,26 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         arguments = ("form",) if name in forms else _ARGUMENTS.get(name)
         if arguments is not None:
             require_arguments(method, *arguments, more=name == "connect")
+    _check_limits(view_class, options.get("limits", getattr(view_class, "limits", {})), kinds)
     _check_messages(view_class, "forms", kinds)
     _check_messages(view_class, "sends", options.get("sends", view_class.sends) or {})
+
+
+def _check_limits(view_class: type[Any], limits: Any, kinds: Mapping[str, Any]) -> None:
+    if not limits:
+        return
+    from .handlers.rates import parse_rate
+
+    if not isinstance(limits, Mapping):
+        raise TypeError(f'{view_class.__qualname__}.limits = {limits!r}: write {{"say": "10/m"}}')
+    for kind, rate in limits.items():
+        place = f"{view_class.__qualname__}.limits[{kind!r}]"
+        if kinds and kind not in kinds:
+            raise ValueError(f"{place}: forms has no such type")
+        try:
+            parse_rate(rate)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
 
 
 def _check_messages(view_class: type[Any], name: str, kinds: Mapping[str, Any]) -> None:
@@ -480,9 +499,13 @@ class JSONWebSocketView(WebSocketView):
     Attributes:
         once: whether a message that is sent again with the same ``ref`` is answered without being
             handled again, within five minutes. Needs a cache that all workers share.
+        limits: how many messages of a type each socket may send: ``{"say": "10/m"}``. As many may
+            come at once. Further ones are not handled, but answered with an error that has the code
+            ``rate_limited``, and ``retry_after`` beside it, in seconds.
     """
 
     once = False
+    limits: ClassVar[Mapping[str, str]] = {}
 
     def receive_text(self, text: str) -> None:
         """Parse a message and call ``receive_json()`` with its value."""
@@ -495,7 +518,7 @@ class JSONWebSocketView(WebSocketView):
             self._handle_request(Request(self.websocket, value), text)
             return
         try:
-            result = self.receive_json(value)
+            result = self._receive(value)
         except ValidationError as error:
             kind = value.get("type") if isinstance(value, dict) else None
             more = {"type": kind} if isinstance(kind, str) else {}
@@ -518,7 +541,21 @@ class JSONWebSocketView(WebSocketView):
         handle(request, self._receive_request)
 
     def _receive_request(self, data: dict[str, Any]) -> Any:
-        return require_done(self.receive_json(data), self.receive_json)
+        return require_done(self._receive(data), self.receive_json)
+
+    def _receive(self, value: Any) -> Any:
+        """Handle a message, unless there were too many."""
+        if self.limits:
+            from .handlers.rates import parse_rate, take
+
+            kind = self._type_of(value)
+            if isinstance(kind, str) and kind in self.limits:
+                take(vars(self).setdefault("_buckets", {}), kind, parse_rate(self.limits[kind]))
+        return self.receive_json(value)
+
+    def _type_of(self, value: Any) -> Any:
+        """Return the type of a message for ``limits``."""
+        return value.get("type") if isinstance(value, dict) else None
 
     def receive_json(self, value: Any) -> Any:
         """Handle the value of a message; override it.

@@ -28,6 +28,7 @@ export interface Frame {
   ref?: unknown;
   reply?: unknown;
   errors?: Errors;
+  retry_after?: number;
 }
 
 /** Return the frame in a message of the socket. Throws if it is malformed. */

@@ -66,7 +66,7 @@ export class Requests {
     const { errors } = frame;
     if (errors) {
       const messages = Object.values(errors).flat().map((error) => error?.message);
-      pending._settle(new RequestError("errors", messages.join(" "), errors));
+      pending._settle(new RequestError("errors", messages.join(" "), errors, frame.retry_after));
     } else pending._settle(undefined, frame.reply);
     return true;
   }

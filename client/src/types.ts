@@ -89,12 +89,15 @@ export class RequestError extends Error {
   readonly code: "errors" | "timeout" | "disconnected" | "full" | "closed";
   /** The errors of the answer; otherwise empty. */
   readonly errors: Errors;
+  /** Seconds to wait, if there were too many requests of this type. */
+  readonly retryAfter: number | undefined;
 
-  constructor(code: RequestError["code"], message: string, errors: Errors = {}) {
+  constructor(code: RequestError["code"], message: string, errors: Errors = {}, retryAfter?: number) {
     super(message);
     this.name = "RequestError";
     this.code = code;
     this.errors = errors;
+    this.retryAfter = retryAfter;
   }
 }
 

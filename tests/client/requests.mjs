@@ -51,6 +51,17 @@ test("errors of the server reject with their details", async () => {
   assert.equal(room.all("error").length, 1);
 });
 
+test("a request that comes too early tells how long to wait", async () => {
+  const room = watch(ANSWERING);
+  await room.until("open");
+  assert.equal(await room.room.request("rare"), "handled");
+  await assert.rejects(room.room.request("rare"), ({ code, errors, retryAfter }) => {
+    assert.deepEqual([code, errors.__all__[0].code], ["errors", "rate_limited"]);
+    assert.ok(retryAfter > 3000 && retryAfter <= 3600);
+    return true;
+  });
+});
+
 test("without a connection a request fails at once, unless it is queued", async () => {
   const room = watch(ANSWERING);
   await fails(room.room.request("double", { n: 1 }), "disconnected");

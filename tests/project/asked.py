@@ -55,8 +55,10 @@ class Answering(FormWebSocketView):
         "count": Count,
         "double": Double,
         "wrong": Wrong,
+        "rare": Wrong,
         "tell": Tell,
     }
+    limits: ClassVar[dict[str, str]] = {"rare": "1/h"}
 
     def count_valid(self, message: Count) -> int:
         effects[message.number] = effects.get(message.number, 0) + 1
@@ -67,6 +69,9 @@ class Answering(FormWebSocketView):
 
     def wrong_valid(self, message: Wrong) -> None:
         raise ValidationError({"text": ValidationError("Too long.", code="max_length")})
+
+    def rare_valid(self, message: Wrong) -> str:
+        return "handled"
 
     def tell_valid(self, message: Tell) -> None:
         self.send_json(message.told)

@@ -83,7 +83,9 @@ export declare class RequestError extends Error {
     readonly code: "errors" | "timeout" | "disconnected" | "full" | "closed";
     /** The errors of the answer; otherwise empty. */
     readonly errors: Errors;
-    constructor(code: RequestError["code"], message: string, errors?: Errors);
+    /** Seconds to wait, if there were too many requests of this type. */
+    readonly retryAfter: number | undefined;
+    constructor(code: RequestError["code"], message: string, errors?: Errors, retryAfter?: number);
 }
 /** The server's answer to a message, with the message's `type` and `ref`. */
 export interface Answer {
