@@ -31,7 +31,7 @@ COUNTERS: Final = {
     "message_too_big": "sockets closed with 1009 for a message over WEBSOCKET_MAX_MESSAGE_SIZE",
     "frame_too_big": "sockets closed with 1009 for a frame over WEBSOCKET_MAX_FRAME_SIZE",
     "too_many_fragments": "sockets closed with 1009 for more than WEBSOCKET_MAX_FRAGMENTS",
-    "too_many_messages": "sockets closed with 1008 for more than WEBSOCKET_MAX_MESSAGES_PER_SECOND",
+    "too_many_messages": "sockets closed with 1013 for more than WEBSOCKET_MAX_MESSAGES_PER_SECOND",
     "rate_limited": "messages that were refused because of a view's limits",
     "protocol_error": "sockets closed with 1002 or 1007 because the peer broke the protocol",
     "reading_paused": "times reading a socket was paused because its view fell behind",

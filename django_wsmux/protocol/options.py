@@ -36,7 +36,7 @@ class Options:
         send_timeout: seconds during which a peer may read nothing of what is sent before it is
             dropped; 0 sets no limit.
         max_messages_per_second: messages and control frames that a peer may send in a second, on
-            average; beyond them it is closed with 1008. ``None`` sets no limit.
+            average; beyond them it is closed with 1013. ``None`` sets no limit.
         max_sockets: sockets that the process may have; further handshakes are refused.
         max_sockets_per_address: the same for one client address.
         max_sockets_per_user: the same for one user.

@@ -28,7 +28,7 @@ class RateLimitedCodec(Codec):
     """A codec that limits the peer to a number of messages a second (a token bucket).
 
     Control frames count like messages; fragments count a little, because they make work too. All
-    that one call receives is counted together. A peer that exceeds the limit is closed with 1008,
+    that one call receives is counted together. A peer that exceeds the limit is closed with 1013,
     and messages beyond the limit are not passed on.
 
     Args:
@@ -38,7 +38,7 @@ class RateLimitedCodec(Codec):
     Example:
         >>> codec, messages = RateLimitedCodec(1, 1024), []
         >>> codec.receive(b"\\x81\\x80\\x00\\x00\\x00\\x00" * 3, messages)[-1].code
-        1008
+        1013
         >>> messages
         ['', '']
     """
@@ -85,7 +85,7 @@ class RateLimitedCodec(Codec):
         self.remainder = Remainder(kept, self._start, len(kept), rest)
         self._finish()
         reason = f"more than {self._rate} messages a second"
-        return [Failure(CloseCode.POLICY_VIOLATION, reason, "too_many_messages")]
+        return [Failure(CloseCode.TRY_AGAIN_LATER, reason, "too_many_messages")]
 
     def state(self) -> tuple[bytes, dict[str, Any]]:
         """Return what another codec needs to go on; see ``Codec``."""

@@ -287,16 +287,27 @@ class TestMessages:
         ids=["messages", "pings", "pongs", "fragmented"],
     )
     @pytest.mark.parametrize("path", ["/echo/", "/events/echo/"])
-    def test_closed_with_1008(self, capped: Server, path: str, unit: bytes) -> None:
+    def test_closed_with_1013(self, capped: Server, path: str, unit: bytes) -> None:
         """A socket that sends more is closed, whatever its frames; others are served."""
         before = counted(capped, "too_many_messages")
         with capped.upgraded(path) as wire, capped.upgraded("/echo/") as other:
             # Includes the answer to the server's close frame, for which it would wait otherwise.
             wire.send(unit * 500 + frame(0x88, b"\x03\xe8"))
-            assert wire.closed() == (1008, "more than 20 messages a second")
+            assert wire.closed() == (1013, "more than 20 messages a second")
             other.send(frame(0x81, b"x") * 30)
             assert [other.frame() for _ in range(30)] == [(1, b"x")] * 30
         assert counted(capped, "too_many_messages") == before + 1
+
+    def test_returns(self, capped: Server) -> None:
+        """A client with wsmux.v1 is told when to return; it is not sent away for good."""
+        with capped.upgraded("/silent/", "Sec-WebSocket-Protocol: wsmux.v1\r\n") as wire:
+            wire.send(frame(0x81, b"x") * 500 + frame(0x88, b"\x03\xe8"))
+            frames = [wire.frame()]
+            while frames[-1][0] != 8:
+                frames.append(wire.frame())
+            *_, (_, bye), (_, close) = frames
+            assert json.loads(bye)["bye"]["after"] >= 0
+            assert close[:2] == (1013).to_bytes(2, "big")
 
     def test_fragments(self, capped: Server) -> None:
         """Sixteen fragments count as one message: a browser's fragments pass, tiny ones do not."""
@@ -304,7 +315,7 @@ class TestMessages:
             wire.send(frame(0x01, b"x" * 999) + frame(0x00, b"x") * 200 + frame(0x80, b"end"))
             assert wire.frame() == (1, b"x" * 1199 + b"end")
             wire.send(frame(0x01, b"") + frame(0x00, b"") * 3000)
-            assert wire.closed()[0] == 1008
+            assert wire.closed()[0] == 1013
 
 
 REFUSED_429 = b"\x03\xf5429 Too Many Requests"

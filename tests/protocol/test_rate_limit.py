@@ -13,7 +13,7 @@ from tests.support import frame
 
 RATE = 10
 
-TOO_MANY = Failure(1008, "more than 10 messages a second", "too_many_messages")
+TOO_MANY = Failure(1013, "more than 10 messages a second", "too_many_messages")
 
 MESSAGE = frame(0x81, b"x")
 

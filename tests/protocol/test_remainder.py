@@ -81,7 +81,7 @@ def test_too_many_messages(kept: bytes) -> None:
     rest = frame(kept[0], whole)[len(kept) :]
     (failure,) = receive(codec, frame(0x81, b"x") * 5 + kept)
     assert isinstance(failure, Failure)
-    assert failure.code == 1008
+    assert failure.code == 1013
     assert receive(codec, rest + MORE + CLOSE[:-1]) == []
     assert not is_closed(codec)
     receive(codec, CLOSE[-1:])
