@@ -175,6 +175,7 @@ INTERNAL = {
     "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone"},
     "django_wsmux.requests": {
         "ERRORS",
+        "RateLimited",
         "current",
         "handle",
         "parse",
