@@ -28,7 +28,8 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import asked, kept, shared_pages, state, streamed
+from . import asked, kept, put_off, shared_pages, state, streamed
+from .put_off import live_as_child
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -113,7 +114,9 @@ def fork(request: HttpRequest, how: str) -> JsonResponse:
     """Fork a child that sends to a group, then waits until a file of this name exists."""
     key = request.GET["key"]
     if how == "multiprocessing":
-        process = multiprocessing.get_context("fork").Process(target=_child, args=(key,))
+        process = multiprocessing.get_context("fork").Process(
+            target=live_as_child, args=(Group("test"), key)
+        )
         process.start()
         assert process.pid is not None
         pid = process.pid
@@ -125,18 +128,10 @@ def fork(request: HttpRequest, how: str) -> JsonResponse:
         pid = forking()
         if not pid:
             try:
-                _child(key)
+                live_as_child(Group("test"), key)
             finally:
                 os._exit(0)
     return JsonResponse({"pid": pid})
-
-
-def _child(key: str) -> None:
-    """Send this process's id to the group, then wait in a way that lets others run."""
-    Group("test").send(str(os.getpid()))
-    deadline = time.monotonic() + 60
-    while not os.path.exists(key) and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def slow(request: HttpRequest) -> HttpResponse:
@@ -292,6 +287,7 @@ urlpatterns = [
     path("only-a-page/", plain, name="only-a-page"),
     *asked.urlpatterns,
     *kept.urlpatterns,
+    *put_off.urlpatterns,
     *shared_pages.urlpatterns,
     *streamed.urlpatterns,
 ]
