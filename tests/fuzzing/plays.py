@@ -14,18 +14,25 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC
 from functools import partial
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import gevent
+from django.urls import get_script_prefix
+from django.utils import timezone
 from greenlet import getcurrent
 
-from django_wsmux.connection import fanout, moving, registry
+from django_wsmux.connection import fanout, moving, registry, tracing, turns
 from django_wsmux.connection.counters import counters
 from django_wsmux.connection.group_receive import InterceptingWebSocket, intercept
 from django_wsmux.connection.interfaces import CLOSED, MARK
 from django_wsmux.exceptions import ConnectionClosed
 from django_wsmux.groups import moving as groups_moving
+from django_wsmux.handlers.context import RequestContext
+from django_wsmux.handlers.turns import TurnHooks
 from django_wsmux.protocol.deflate import Compression
 from django_wsmux.protocol.events import CannotMove
 from django_wsmux.protocol.options import Options
@@ -57,6 +64,14 @@ _CROWD: Final = 30
 
 #: What a text is made of.
 _TEXTS: Final = ("x", "é", "€", "😀", "plain text ")
+
+#: What is active around the messages of event views: as in any new context, or something else.
+_CONTEXTS: Final = (
+    RequestContext("/", UTC, None, None, is_default=True),
+    RequestContext("/site/", ZoneInfo("Asia/Tokyo"), None, None),
+    RequestContext("/other/", UTC, None, None),
+)
+_last: Final[ContextVar[str]] = ContextVar("last")
 
 #: Payloads that are no text.
 _WRONG: Final = (b"\xff", b"x" * 40 + b"\xc3", b"\xed\xa0\x80", b"ok\xf4\x90\x80\x80")
@@ -130,16 +145,67 @@ class _Log(logging.Handler):
         self._note("log", record.levelname, record.getMessage(), error)
 
 
-class _Hooks(GroupHooks):
+class _View:
+    """An event view, which may fail, return a value, or use a database.
+
+    Args:
+        one: its socket.
+    """
+
+    def __init__(self, one: _One) -> None:
+        self._one = one
+
+    def receive(self, message: str | bytes) -> object:
+        """Handle a message, and note what is active around it."""
+        one, way = self._one, self._one.chance.randrange(12)
+        one.note("active", get_script_prefix(), timezone.get_current_timezone(), _last.get(None))
+        # Forgotten after this message.
+        _last.set(short(message))
+        one.handle(message)
+        if way == 0:
+            raise KeyError("view")
+        if way == 1:
+            setattr(getcurrent(), MARK, True)
+        return 7 if way == 2 else None
+
+
+class _Tracer:
+    """The hook of a monitoring.
+
+    Args:
+        note: adds a line to the transcript.
+    """
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+
+    def receive(
+        self, websocket: WebSocket, handle: Callable[[Any], object], message: str | bytes
+    ) -> object:
+        """Note a message."""
+        self._note("traced", short(message))
+        return handle(message)
+
+    def publish(self, name: str, send: Callable[[bool], None], fail_silently: bool) -> None:
+        """Note a message to a group."""
+        self._note("traced", name)
+        send(fail_silently)
+
+
+class _Hooks(TurnHooks, GroupHooks):
     """The framework: event views, and what the connection asks for."""
 
     def __init__(self, one: _One) -> None:
-        super().__init__(one.note)
+        GroupHooks.__init__(self, one.note)
         self._one = one
+        self.view: Any = _View(one)
+        self.request_context = one.chance.choice(_CONTEXTS)
+        self.request = self.session = None
 
-    def receive(self, websocket: WebSocket, message: str | bytes) -> None:
-        """Handle a message of an event view."""
-        self._one.handle(message)
+    def fail(self, websocket: Any, error: BaseException, context: Any = None) -> None:
+        """Note that an event view has failed."""
+        self._one.note("view fails", type(error).__name__)
+        websocket.close(1011)
 
     def group_receive(self, websocket: WebSocket, message: Any) -> None:
         """Handle a message of a group, in an event view."""
@@ -593,7 +659,8 @@ def play(seed: int) -> list[str]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    before = dict(counters)
+    tracing.tracer = _Tracer(play.note) if play.chance.random() < 0.1 else None
+    before, calls = dict(counters), sum(turns.handler_calls()[0])
     try:
         play.run()
     finally:
@@ -601,6 +668,7 @@ def play(seed: int) -> list[str]:
     settle()
     changed = {name: value - before[name] for name, value in counters.items()}
     play.note("counters", {name: value for name, value in changed.items() if value})
+    play.note("handler calls", sum(turns.handler_calls()[0]) - calls)
     play.note("left", len(registry.open_sockets), len(registry.running_views))
     registry.running_views.clear()
     return play.lines
