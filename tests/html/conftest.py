@@ -11,6 +11,10 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
+from django_wsmux.groups.sequencer import sequencer
+from django_wsmux.history import stores
+
+from . import SITE
 from .lines import models
 
 #: In the order in which they can be created.
@@ -50,6 +54,20 @@ def other(tables: None, django_db_blocker: Any) -> Iterator[None]:
         yield
         connections["other"].close()
     del connections["other"], connections.databases["other"]
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Groups with a history, and the outbox."""
+    history = {name: {"messages": 100, "seconds": 600} for name in ("kept.*", "room.*")}
+    with override_settings(
+        WEBSOCKET_HISTORY=history, WEBSOCKET_BACKEND="memory://", WEBSOCKET_OUTBOX=True, **SITE
+    ):
+        stores.reset()
+        sequencer.reset()
+        yield
+        sequencer.reset()
+        stores.reset()
 
 
 def _create(alias: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,11 @@ from django.test import TestCase, override_settings
 
 from django_wsmux.connection.counters import counters
 from django_wsmux.groups import Group, outbox
-from django_wsmux.groups.sequencer import sequencer
-from django_wsmux.history import stores
 from django_wsmux.html import broadcast, changes
 from django_wsmux.models import Outbox
 from django_wsmux.test import ClientWebSocket
 
-from . import SITE, content, joined, received
+from . import content, joined, received
 from .lines.models import Line, Room, Stored, Task
 from .lines.templatetags.lines import rendered
 from .test_broadcasting import append, existing, remove, replace, rooms
@@ -204,20 +201,6 @@ class WithTestCase(TestCase):
 
 
 # Histories and the outbox
-
-
-@pytest.fixture
-def kept() -> Iterator[None]:
-    """Groups with a history, and the outbox."""
-    history = {name: {"messages": 100, "seconds": 600} for name in ("kept.*", "room.*")}
-    with override_settings(
-        WEBSOCKET_HISTORY=history, WEBSOCKET_BACKEND="memory://", WEBSOCKET_OUTBOX=True, **SITE
-    ):
-        stores.reset()
-        sequencer.reset()
-        yield
-        sequencer.reset()
-        stores.reset()
 
 
 def sent(name: str) -> list[str | bytes]:

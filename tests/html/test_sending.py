@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.template import TemplateDoesNotExist
 from django.test import RequestFactory, override_settings
 from django.utils import translation
 
 from django_wsmux.connection.counters import counters
+from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
+from django_wsmux.groups.clients import sign
+from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.html import send_stream, send_template
+from django_wsmux.models import Outbox
 from django_wsmux.test import ClientWebSocket
 
-from . import SITE, content, joined
+from . import SITE, content, joined, received
+from .lines.models import Note
 
 LINE = {"line": {"pk": 5, "text": "<b>hi"}}
 HTML = '<p id="line-5">&lt;b&gt;hi</p>\n'
@@ -83,6 +89,21 @@ def test_one_socket(ws: ClientWebSocket) -> None:
             assert each.receive() == expected
 
 
+def test_exclude() -> None:
+    """The page that has sent a request does not get what the request causes."""
+    with joined("a", subprotocols=("wsmux.v1",)) as (v1,), joined("a") as (plain,):
+        v1.send("my id")
+        signed = sign(v1.receive_json()["data"]["client"])
+        request: Any = RequestFactory().post("/", headers={"X-WebSocket-Client": signed})
+        send_template("a", "lines/line.html", LINE, exclude=request.websocket_client)
+        send_stream("a", "remove", target="b", exclude=request.websocket_client)
+        assert received(v1) == []
+        assert len(received(plain)) == 2
+        stranger: Any = RequestFactory().post("/", headers={"X-WebSocket-Client": f"{signed}x"})
+        send_template("a", "lines/line.html", LINE, exclude=stranger.websocket_client)
+        assert content(v1) == HTML
+
+
 def test_errors_now() -> None:
     """Without ``on_commit``, and with wrong arguments in any case, the sender gets the error."""
     with override_settings(**SITE):
@@ -135,6 +156,46 @@ def test_error_on_commit(ws: ClientWebSocket, caplog: pytest.LogCaptureFixture) 
     assert (record.name, record.getMessage()) == ("django_wsmux.html", text)
     assert record.exc_info
     assert isinstance(record.exc_info[1], TemplateDoesNotExist)
+
+
+@pytest.mark.usefixtures("tables")
+@committing
+def test_without_a_broker(caplog: pytest.LogCaptureFixture) -> None:
+    """If the broker is away at the commit, that is logged and counted; later callbacks run."""
+    before = counters["group_publish_failed"]
+    done: list[str] = []
+    with override_settings(WEBSOCKET_BACKEND="redis://127.0.0.1:1", **SITE):
+        with transaction.atomic():
+            send_template("a", "lines/line.html", LINE, on_commit=True)
+            Note.objects.create(text="hi")
+            transaction.on_commit(lambda: done.append("later"))
+        with pytest.raises(BackendUnavailable):
+            send_template("a", "lines/line.html", LINE)
+        send_template("a", "lines/line.html", LINE, fail_silently=True)
+        pubsub.backend()
+    pubsub.backend()
+    assert done == ["later"]
+    assert counters["group_publish_failed"] == before + 4
+    assert {record.name for record in caplog.records} == {"django_wsmux.groups"}
+
+
+@pytest.mark.usefixtures("kept")
+@committing
+def test_stored() -> None:
+    """With ``stored``, the template is rendered at once, and the HTML waits in the outbox."""
+    context: dict[str, Any] = {"line": {"pk": 1, "text": "before"}}
+    with transaction.atomic():
+        send_template("kept.1", "lines/line.html", context, on_commit=True, stored=True)
+        context["line"]["text"] = "after"
+        assert Outbox.objects.count() == 1
+        with pytest.raises(TemplateDoesNotExist):
+            send_template("kept.1", "lines/nothing.html", on_commit=True, stored=True)
+    (message,) = Group("kept.1").history().messages
+    assert message.data == '<p id="line-1">before</p>\n'
+    with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_HISTORY"):
+        send_template("a", "lines/line.html", LINE, on_commit=True, stored=True)
+    with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_HISTORY"):
+        send_template("a", "lines/line.html", LINE, on_commit=True, key="once")
 
 
 def prefix() -> str:

@@ -85,10 +85,10 @@ class VoiceLine(Line):
     group="changes",
     template="lines/task.html",
     on=["update"],
-    container="tasks",
+    container=lambda task: "tasks",
 )
 class Task(models.Model):
-    """A model with two broadcasts, whose key is made by Python and whose groups are constant."""
+    """A model with two broadcasts, whose key is made by Python."""
 
     objects: ClassVar[models.Manager[Any]]
 
