@@ -226,27 +226,47 @@ def _before_save(sender: type[Model], instance: Any, raw: bool, using: str, **re
     if raw:
         return
     batch = find(using)
-    known = () if batch is None else batch.changes
-    moving = [
-        rule
-        for rule in _rules_of(sender)
-        if rule.can_move and (rule, rule.pk(instance)) not in known
-    ]
-    instance._state.broadcast_before = {}
-    if not moving or not _may_exist(instance):
-        return
-    row = next(iter(rows_of(sender, sender, using, [instance.pk])), None)
-    if row is not None:
-        prefix = group_prefix()
-        instance._state.broadcast_before = {rule: _place(rule, row, prefix) for rule in moving}
+    changes = () if batch is None else batch.changes
+    places: dict[Rule, Before] = {}
+    rows: dict[type[Model], Model | None] = {}
+    prefix = group_prefix()
+    for rule in _rules_of(sender):
+        # A row of a subclass may extend one of its root.
+        kind = _table(rule.root(sender))
+        pk = instance.pk if rule.pk(instance) is None else rule.pk(instance)
+        if (rule, pk) in changes or not (rule.can_move or kind is not _table(sender)):
+            continue
+        if kind not in rows:
+            rows[kind] = _row(instance, kind, using, pk)
+        row = rows[kind]
+        if row is not None:
+            places[rule] = _place(rule, row, prefix)
+    instance._state.broadcast_before = places
 
 
-def _may_exist(instance: Any) -> bool:
-    """Return whether a row with the primary key of an instance may exist already."""
-    if instance.pk is None:
-        return False
+def _table(kind: type[Model]) -> Any:
+    """Return the model with the table of a model, which may be a proxy."""
+    return kind._meta.concrete_model
+
+
+def _row(instance: Model, kind: type[Model], using: str, pk: Any) -> Model | None:
+    """Return a row as it is before an instance is saved; ``None`` if there is none.
+
+    Args:
+        instance: the instance.
+        kind: the model with the table of its root.
+        using: the database.
+        pk: the primary key in that table.
+    """
     # Django inserts a new instance whose key has a default, without trying to update.
-    return not (instance._state.adding and instance._meta.pk.has_default())
+    if pk is None or (instance._state.adding and kind._meta.pk.has_default()):
+        return None
+    sender = type(instance)
+    for each in (sender,) if kind is _table(sender) else (sender, kind):
+        for row in rows_of(each, kind, using, [pk]):
+            found: Model = row
+            return found
+    return None
 
 
 def _after_save(
@@ -255,13 +275,15 @@ def _after_save(
     """Note that a row was saved."""
     if raw:
         return
-    known = instance._state.__dict__.pop("broadcast_before", {})
+    places = instance._state.__dict__.pop("broadcast_before", {})
     prefix = group_prefix()
     rows: list[tuple[Rule, Model, Before]] = []
     for rule in _rules_of(sender):
         before: Before = None
-        if not created:
-            before = known.get(rule, UNKNOWN) if rule.can_move else _place(rule, instance, prefix)
+        if rule in places:
+            before = places[rule]
+        elif not created:
+            before = UNKNOWN if rule.can_move else _place(rule, instance, prefix)
         rows.append((rule, instance, before))
     note(using, rows)
 

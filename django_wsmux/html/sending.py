@@ -14,14 +14,13 @@ from django.http import HttpRequest
 from django.utils.safestring import mark_safe
 
 from ..connection.counters import count
-from ..connection.websocket import WebSocket
 from ..groups import Group
 from ..groups.excluding import EXCLUDE_NONE, Exclude
 from ..logs import LogLimit, get_logger
 from . import markup
 from .rendering import active, check_context, render
 
-__all__ = ["report", "send_content", "send_stream", "send_template"]
+__all__ = ["report", "send_stream", "send_template"]
 
 logger = get_logger("django_wsmux.html")
 
@@ -157,11 +156,6 @@ def send_stream(
 
     options = {"exclude": exclude, "fail_silently": fail_silently, "key": key}
     _send(group, template or action, make, on_commit, stored, options)
-
-
-def send_content(websocket: WebSocket, html: str) -> None:
-    """Send HTML to one socket; for internal use."""
-    websocket.send_html(html)
 
 
 def _send(

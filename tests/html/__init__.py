@@ -10,7 +10,6 @@ from typing import Any
 from django.test import override_settings
 from django.urls import path
 
-from django_wsmux.html.sending import send_content
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.views import WebSocketView
 
@@ -29,7 +28,7 @@ class Room(WebSocketView):
         if text == "my id":
             self.send_json({"client": self.websocket.client_id})
         else:
-            send_content(self.websocket, text)
+            self.websocket.send_html(text)
 
 
 urlpatterns = [path("rooms/<str:room>/", Room.as_view())]

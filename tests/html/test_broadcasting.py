@@ -305,6 +305,17 @@ def test_child(rooms: list[ClientWebSocket]) -> None:
     assert received(rooms[0]) == [remove(pk)]
 
 
+def test_extended(rooms: list[ClientWebSocket]) -> None:
+    """A row that gets a part in the table of a subclass is the same row."""
+    line = existing()
+    VoiceLine(line_ptr=line, room_id=1, text="voice").save()
+    assert received(rooms[0]) == [replace(line.pk, "voice")]
+    other = existing()
+    VoiceLine(line_ptr=other, room_id=2, text="moved").save()
+    assert received(rooms[0]) == [remove(other.pk)]
+    assert received(rooms[1]) == [append(other.pk, "moved")]
+
+
 def test_abstract() -> None:
     """The models of an abstract base are sent under their own names."""
     with joined("entries") as (entries,):
