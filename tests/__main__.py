@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--coverage"]
     of_libraries = "--of-libraries" in arguments
     if of_libraries:
-        os.environ["TEST_PORTS"] = "of libraries"
+        os.environ["TEST_PORTS"] = "28000"
     runs = [arguments]
     are_all = not set(arguments) - {"--of-libraries"}
     if are_all:

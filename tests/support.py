@@ -148,8 +148,9 @@ def unused_port() -> int:
 def _own_ports() -> Iterator[int]:
     """Return an endless iterator, in random order, over the ports of this pytest process."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    # tests/__main__.py sets the variable: a run with the oldest libraries has ports of its own.
-    first = 28_000 + number % 4 * 1000 if "TEST_PORTS" in os.environ else 20_000 + number % 8 * 1000
+    # Runs beside the one of all tests have ports of their own, and at most four processes.
+    own = os.environ.get("TEST_PORTS")
+    first = int(own) + number % 4 * 1000 if own else 20_000 + number % 8 * 1000
     ports = list(range(first, first + 1000))
     random.shuffle(ports)
     return itertools.cycle(ports)
