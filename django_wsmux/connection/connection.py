@@ -435,6 +435,7 @@ class Connection(Holding):
             raise CannotMove("its fileno() is in use", is_final=True)
         # ``groups.moving`` has noted which messages these are.
         self.held_messages()
+        self._give_back()
         unread, state = self.codec.state()
         self._state = CLOSED
         # They are counted where they are parsed.
@@ -505,6 +506,10 @@ class Connection(Holding):
             self._process(self.codec.receive(data, self._sink(), size))
         else:
             self._queue_message(message)
+
+    def _expect_large(self) -> None:
+        """Prepare for a large message, of which C has read the beginning."""
+        keep_freed_memory()
 
     def space_filled(self, size: int) -> None:
         """Process bytes that were read into ``codec.get_buffer()``."""

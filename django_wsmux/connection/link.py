@@ -121,6 +121,9 @@ class _Link:
         self._is_paused = self._is_watched = False
         return self
 
+    def _give_back(self) -> None:
+        """Pass what has arrived of a frame to the codec, which has it here."""
+
 
 def _adopt(hub: Any, buffer: bytearray, mark: str, plain: object) -> None:
     """Do nothing: Python does not need to know the thread."""

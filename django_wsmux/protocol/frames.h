@@ -31,8 +31,8 @@ enum {
 
 /* Masking (section 5.3) */
 
-/* A vector type of gcc and clang, which every 64-bit processor supports. */
-typedef uint64_t Block __attribute__((vector_size(16)));
+/* A vector type of gcc and clang, which use what the processor has for it. */
+typedef uint64_t Block __attribute__((vector_size(32)));
 
 static const uint64_t NOT_ASCII = UINT64_C(0x8080808080808080);
 
@@ -46,24 +46,10 @@ mask_at(const char *key)
     return mask;
 }
 
-/* Masks or unmasks, also in place. Returns all bits that are set anywhere in the result. */
 static inline uint64_t
-apply_mask(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+mask_words(char *to, const char *from, Py_ssize_t length, uint64_t mask)
 {
-    const Block masks = {mask, mask};
-    Block first, second, all = {0, 0};
-    for (; length >= 32; length -= 32) {
-        memcpy(&first, from, 16);
-        memcpy(&second, from + 16, 16);
-        first ^= masks;
-        second ^= masks;
-        all |= first | second;
-        memcpy(to, &first, 16);
-        memcpy(to + 16, &second, 16);
-        from += 32;
-        to += 32;
-    }
-    uint64_t word, seen = all[0] | all[1];
+    uint64_t word, seen = 0;
     for (; length >= 8; length -= 8) {
         memcpy(&word, from, 8);
         word ^= mask;
@@ -84,6 +70,59 @@ apply_mask(char *to, const char *from, Py_ssize_t length, uint64_t mask)
     return seen;
 }
 
+static inline __attribute__((always_inline)) uint64_t
+mask_blocks(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+{
+    const Block masks = {mask, mask, mask, mask};
+    Block first, second, all = {0, 0, 0, 0};
+    for (; length >= 64; length -= 64) {
+        memcpy(&first, from, 32);
+        memcpy(&second, from + 32, 32);
+        first ^= masks;
+        second ^= masks;
+        all |= first | second;
+        memcpy(to, &first, 32);
+        memcpy(to + 32, &second, 32);
+        from += 64;
+        to += 64;
+    }
+    return all[0] | all[1] | all[2] | all[3] | mask_words(to, from, length, mask);
+}
+
+/* Not inline: vectors take more of the stack than greenlets should copy. */
+__attribute__((noinline)) static uint64_t
+mask_many(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+{
+    return mask_blocks(to, from, length, mask);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+/* With instructions that most, but not all, of these processors have. */
+__attribute__((noinline, target("avx2"))) static uint64_t
+mask_many_avx2(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+{
+    return mask_blocks(to, from, length, mask);
+}
+
+#define HAS_AVX2 __builtin_cpu_supports("avx2")
+
+#else
+
+#define mask_many_avx2 mask_many
+#define HAS_AVX2 0
+
+#endif
+
+/* Masks or unmasks, also in place. Returns all bits that are set anywhere in the result. */
+static inline uint64_t
+apply_mask(char *to, const char *from, Py_ssize_t length, uint64_t mask)
+{
+    return length < 64 ? mask_words(to, from, length, mask)
+           : HAS_AVX2  ? mask_many_avx2(to, from, length, mask)
+                       : mask_many(to, from, length, mask);
+}
+
 static inline PyObject *
 unmasked_bytes(const char *payload, Py_ssize_t length, uint64_t mask)
 {
@@ -95,6 +134,19 @@ unmasked_bytes(const char *payload, Py_ssize_t length, uint64_t mask)
     return result;
 }
 
+/* Returns whether the payload is all ASCII; only then all of it is unmasked. */
+static inline int
+unmask_ascii_to(char *to, const char *payload, Py_ssize_t length, uint64_t mask)
+{
+    for (Py_ssize_t done = 0; done < length; done += CHUNK) {
+        Py_ssize_t size = Py_MIN(length - done, CHUNK);
+        if (apply_mask(to + done, payload + done, size, mask) & NOT_ASCII) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Returns NULL without an exception if the payload is not all ASCII. */
 static inline PyObject *
 unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
@@ -103,13 +155,9 @@ unmasked_ascii(const char *payload, Py_ssize_t length, uint64_t mask)
     if (result == NULL || length == 0) {
         return result;
     }
-    char *to = (char *)PyUnicode_1BYTE_DATA(result);
-    for (Py_ssize_t done = 0; done < length; done += CHUNK) {
-        Py_ssize_t size = Py_MIN(length - done, CHUNK);
-        if (apply_mask(to + done, payload + done, size, mask) & NOT_ASCII) {
-            Py_DECREF(result);
-            return NULL;
-        }
+    if (!unmask_ascii_to((char *)PyUnicode_1BYTE_DATA(result), payload, length, mask)) {
+        Py_DECREF(result);
+        return NULL;
     }
     return result;
 }
@@ -139,9 +187,10 @@ unmasked_text(char *payload, Py_ssize_t length, uint64_t mask, int is_writable)
 
 /* Messages of one frame */
 
-/* Returns where the payload starts if the bytes are exactly one message in one frame, or 0. */
+/* Returns where the payload starts if the bytes begin with the whole head of a message in one plain
+   frame within the limit, or 0. */
 static inline Py_ssize_t
-start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
+start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit, Py_ssize_t *payload)
 {
     const unsigned char *data = (const unsigned char *)arrived;
     if (size < 6 || (data[0] != (FIN | TEXT) && data[0] != (FIN | BINARY)) || data[1] < MASKED) {
@@ -162,9 +211,10 @@ start_of_payload(const char *arrived, Py_ssize_t size, Py_ssize_t limit)
             return 0;
         }
     }
-    if (length != (uint64_t)(size - start) || size - start > limit) {
+    if (limit < 0 || length > (uint64_t)limit) {
         return 0;
     }
+    *payload = (Py_ssize_t)length;
     return start;
 }
 

@@ -25,7 +25,8 @@ logger = get_logger("django_wsmux.connection")
 
 #: The buffer into which all connections read: bytes are parsed before anything else can happen. One
 #: read may exceed the limits for unread messages by its size, or by four times its size as text.
-arrived: Final = bytearray(2**18)
+#: There is room for the head of a frame because large messages often have powers of two as sizes.
+arrived: Final = bytearray(2**18 + 14)
 
 #: The most reads whose bytes are discarded before a descriptor is closed.
 _MOST_DISCARDED: Final = 8

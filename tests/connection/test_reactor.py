@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from select import select
@@ -24,6 +25,7 @@ from django_wsmux.connection.interfaces import CLOSED, CONNECTING, MARK, OPEN
 from django_wsmux.protocol.codec import Codec
 from django_wsmux.protocol.events import Control
 from django_wsmux.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode
+from django_wsmux.protocol.masking import apply_mask
 from django_wsmux.transports.base import arrived
 from tests.protocol.test_codec import MASK, Message, frame, header
 from tests.protocol.test_speedups import SIZES, WRONG, leaked, references
@@ -70,6 +72,13 @@ class Limit:
 
     def __init__(self, limit: Any) -> None:
         self.max_single_frame = limit
+        self.received = b""
+
+    def receive(self, data: bytes, messages: list[Message]) -> list[Control]:
+        """Note what C has kept of a frame, and stop it."""
+        self.received += data
+        self.max_single_frame = -1
+        return []
 
 
 class Link(compiled.Link):  # type: ignore[name-defined,misc]
@@ -86,6 +95,9 @@ class Link(compiled.Link):  # type: ignore[name-defined,misc]
     def message_received(self, message: Message) -> None:
         """Note a message that no view waits for."""
         self.messages.append(message)
+
+    def _expect_large(self) -> None:
+        """Do nothing."""
 
     def _finish_send(self, message: Message, opcode: int, sent: int) -> None:
         self.rest.append((message, opcode, sent))
@@ -178,6 +190,17 @@ def single(data: bytes, limit: int) -> Message | None:
     return message if len(data) == len(frame(TEXT, payload)) else None
 
 
+def is_kept(data: bytes, limit: int) -> bool:
+    """Return whether these bytes are the beginning of one message in one frame that C keeps."""
+    messages, codec = list[Message](), Codec(max(limit, 0))
+    if limit < 0 or codec.receive(data, messages) or messages:
+        return False
+    start = {126: 8, 127: 14}.get(data[1] & 127, 6) if len(data) > 1 else 6
+    if data[0] not in (0x80 | TEXT, 0x80 | BINARY) or len(data) < start:
+        return False
+    return data[0] & 15 == BINARY or apply_mask(data[start:], data[start - 4 : start]).isascii()
+
+
 class TestReading:
     """One call for a message that comes alone."""
 
@@ -196,9 +219,17 @@ class TestReading:
         elif limit < 0:
             assert link._transport.calls == ["readable"]
             assert ours.recv(len(data) + 1) == data
+        elif is_kept(data, limit):
+            assert (link.messages, link._transport.calls, link.codec.received) == ([], [], b"")
+            assert (link._bytes_in, link._is_alive) == (len(data), True)
+            link._give_back()
+            assert link.codec.received == data
+            link._give_back()
+            assert (link.codec.received, link.messages) == (data, [])
         else:
             # Unchanged, as the codec reads them once more, and counts them.
             assert (link.messages, link._transport.calls) == ([], [data])
+            assert link.codec.received == b""
             assert (link._bytes_in, link._is_alive) == (0, False)
 
     @pytest.mark.parametrize("mask", [MASK, bytes(4), b"\xff\0\x80\x7f"])
@@ -253,7 +284,7 @@ class TestReading:
 
     @pytest.mark.parametrize("size", [0, 1, 125, 126, 300, 65536])
     def test_cut(self, shared_pair: Pair, size: int) -> None:
-        """A frame that is not whole, or not alone, is passed on unchanged."""
+        """A frame whose head is not whole, or that is not alone, is passed on unchanged."""
         data = frame(BINARY, b"x" * size)
         for stop in {*range(1, min(len(data), 16)), len(data) - 1}:
             self.assert_same(shared_pair, data[:stop], 2**20)
@@ -302,7 +333,7 @@ class TestReading:
     def test_reads_no_more_than_fits(self, pair: Pair) -> None:
         """Bytes that do not fit into the buffer stay in the socket."""
         ours, peers = pair
-        data = frame(BINARY, bytes(len(arrived)))
+        data = frame(CONTINUATION, bytes(len(arrived)))
         sender = threading.Thread(target=peers.sendall, args=(data,))
         sender.start()
         link, found = new(ours.fileno()), b""
@@ -409,6 +440,156 @@ class TestReading:
         with pytest.raises(kind):
             compiled.readable(link)
         assert link._transport.calls == []
+
+
+class TestParts:
+    """A plain message that arrives in parts."""
+
+    def arrive(self, link: Any, peers: socket.socket, *parts: bytes) -> None:
+        """Let parts arrive, each in one read."""
+        for part in parts:
+            peers.sendall(part)
+            compiled.readable(link)
+
+    @quick
+    @given(
+        payload=st.binary(max_size=3000)
+        | st.text(max_size=600).map(str.encode)
+        | st.text("abc", max_size=3000).map(str.encode)
+        | st.tuples(st.integers(0, 2000), st.sampled_from([*WRONG, "é".encode()])).map(
+            lambda each: b"x" * each[0] + each[1] + b"y" * 9
+        ),
+        opcode=st.sampled_from([TEXT, BINARY]),
+        mask=st.binary(min_size=4, max_size=4),
+        cuts=st.lists(st.integers(0, 3000), max_size=6),
+    )
+    def test_differential(
+        self, shared_pair: Pair, payload: bytes, opcode: int, mask: bytes, cuts: list[int]
+    ) -> None:
+        """The message is that of the codec, however it was cut; what C cannot keep comes back."""
+        ours, peers = shared_pair
+        data, link = frame(opcode, payload, mask=mask), new(ours.fileno())
+        stops = sorted({*(min(cut, len(data)) for cut in cuts), len(data)} - {0})
+        parts = [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+        arrived_before = b""
+        for number, part in enumerate(parts):
+            self.arrive(link, peers, part)
+            is_last = number == len(parts) - 1
+            if link._transport.calls:
+                # The codec gets all that came, and this part from the transport.
+                assert link._transport.calls == [part]
+                assert link.codec.received == arrived_before
+                assert link.messages == []
+                assert is_last or not is_kept(arrived_before + part, 2**20)
+                return
+            arrived_before += part
+            assert link._bytes_in == len(arrived_before)
+            if not is_last:
+                assert is_kept(arrived_before, 2**20)
+                assert link.messages == []
+        expected = single(data, 2**20)
+        assert link.messages == [expected]
+        assert type(link.messages[0]) is type(expected)
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_large(self, pair: Pair, opcode: int) -> None:
+        """A message that is larger than the buffer arrives; the next one waits until then."""
+        ours, peers = pair
+        payload = bytes(range(128)) * 9000
+        peers.settimeout(30)
+        link, data = new(ours.fileno(), 2**21), frame(opcode, payload, mask=b"\xff\0\x80\x7f")
+        sender = threading.Thread(target=peers.sendall, args=(data + frame(TEXT, b"next"),))
+        sender.start()
+        while len(link.messages) < 2:
+            select([ours], [], [])
+            compiled.readable(link)
+        sender.join()
+        assert link.messages == [payload.decode() if opcode == TEXT else payload, "next"]
+        assert link._bytes_in == len(data) + len(frame(TEXT, b"next"))
+        assert link._transport.calls == []
+
+    def test_memory(self, pair: Pair) -> None:
+        """An announced message takes at most four times the memory of what has arrived."""
+        ours, peers = pair
+        link = new(ours.fileno(), 2**30)
+        data = header(BINARY, 2**29) + MASK + bytes(2**17)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for size in 14, 100, 5000, 2**16, 2**17:
+                self.arrive(link, peers, data[link._bytes_in : size])
+                held = tracemalloc.get_traced_memory()[0] - before
+                assert held < 4 * size + 8000
+            assert link.messages == []
+            del link
+            assert tracemalloc.get_traced_memory()[0] - before < 8000
+        finally:
+            tracemalloc.stop()
+
+    def test_ends(self, pair: Pair) -> None:
+        """The end of the stream, and a reset, are what they are elsewhere."""
+        ours, peers = tcp_pair()
+        with ours:
+            link = new(ours.fileno())
+            self.arrive(link, peers, frame(TEXT, b"x" * 100)[:50])
+            peers.close()
+            select([ours], [], [])
+            compiled.readable(link)
+            assert (link._transport.calls, link.messages) == ([b""], [])
+            link._descriptor = 2**31 - 1
+            compiled.readable(link)
+            assert link._transport.calls == [b"", "closed"]
+
+    def test_nothing_yet(self, pair: Pair) -> None:
+        """An event without bytes changes nothing."""
+        ours, peers = pair
+        link, data = new(ours.fileno()), frame(BINARY, b"x" * 100)
+        self.arrive(link, peers, data[:50])
+        compiled.readable(link)
+        self.arrive(link, peers, data[50:])
+        assert (link.messages, link._bytes_in) == ([b"x" * 100], len(data))
+
+    def test_owed(self, pair: Pair) -> None:
+        """If the socket is owed a message of a group, Python goes on."""
+        ours, peers = pair
+        link, data = new(ours.fileno()), frame(TEXT, b"x" * 100)
+        self.arrive(link, peers, data[:50])
+        link._owed = 1
+        self.arrive(link, peers, data[50:])
+        assert (link._transport.calls, link.codec.received) == (["readable"], data[:50])
+        assert ours.recv(200) == data[50:]
+
+    @pytest.mark.parametrize("state", [CONNECTING, CLOSED])
+    def test_not_open(self, pair: Pair, state: int) -> None:
+        """C begins no message of a socket that is not open."""
+        ours, peers = pair
+        link, data = new(ours.fileno()), frame(TEXT, b"x" * 100)
+        link._state = state
+        self.arrive(link, peers, data[:50])
+        assert link._transport.calls == [data[:50]]
+
+    @pytest.mark.parametrize("is_raised_by", ["large", "codec", "no codec"])
+    def test_errors(self, pair: Pair, is_raised_by: str) -> None:
+        """What Python code raises goes to the transport."""
+        ours, peers = pair
+
+        def fail(*args: object) -> None:
+            raise ValueError(is_raised_by)
+
+        link, data = new(ours.fileno()), frame(TEXT, b"x" * 70_000 + b"\xff")
+        if is_raised_by == "large":
+            link._expect_large = fail
+        self.arrive(link, peers, data[:70_000])
+        if is_raised_by == "codec":
+            link.codec.receive = fail
+        elif is_raised_by == "no codec":
+            del link.codec
+            with pytest.raises(AttributeError):
+                link._give_back()
+            return
+        self.arrive(link, peers, data[70_000:])
+        error = link._transport.calls[0]
+        assert (type(error), str(error)) == (ValueError, is_raised_by)
 
 
 class TestSending:
@@ -865,6 +1046,9 @@ class TestArguments:
         frame(BINARY, b"x" * 1001),
         frame(TEXT),
         header(BINARY, 1000),
+        frame(BINARY, b"x" * 100)[:50],
+        frame(TEXT, b"x" * 100)[:50],
+        frame(TEXT, b"x" * 50 + "é".encode() * 50)[:100],
     ],
 )
 def test_reading_leaks_nothing(pair: Pair, data: bytes, is_waited_for: bool) -> None:
@@ -873,12 +1057,15 @@ def test_reading_leaks_nothing(pair: Pair, data: bytes, is_waited_for: bool) -> 
     link, lost, failing = new(ours.fileno(), 1000), new(2**31 - 1), new(ours.fileno(), "none")
     found: list[object] = []
     waiter = view_of(link, found) if is_waited_for else None
+    limits = {each: each.codec.max_single_frame for each in (link, lost, failing)}
     before = references(link, getcurrent(), waiter, link._transport, lost, failing, arrived)
 
     def call() -> None:
         peers.send(data)
         for each in link, link, lost, failing:
             compiled.readable(each)
+            each._give_back()
+            each.codec.max_single_frame, each.codec.received = limits[each], b""
             each.messages.clear()
             each._transport.calls.clear()
         if waiter is not None:

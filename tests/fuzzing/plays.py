@@ -47,7 +47,21 @@ from .rooms import GroupHooks, Rooms
 __all__ = ["play"]
 
 #: Sizes of messages around each change of form.
-_SIZES: Final = (*range(6), 33, 125, 126, 300, 4095, 8191, 8192, 8193, 20_000, 65_535, 65_536)
+_SIZES: Final = (
+    *range(6),
+    33,
+    125,
+    126,
+    300,
+    4095,
+    8191,
+    8192,
+    8193,
+    20_000,
+    65_535,
+    65_536,
+    140_000,
+)
 
 #: Some share compressed messages, and some do not.
 _COMPRESSIONS: Final = (
@@ -110,7 +124,11 @@ def payload_of(chance: random.Random, *, is_text: bool) -> bytes:
     if chance.random() < 0.01:
         return chance.choice(_WRONG)
     text = chance.choice(_TEXTS)
-    return (text * (size // len(text.encode()))).encode()
+    payload = (text * (size // len(text.encode()))).encode()
+    if size > 5 and chance.random() < 0.2:
+        # Text that stops to be ASCII, or to be text, perhaps in a later part.
+        return payload[: size // 2] + chance.choice(("é".encode(), *_WRONG[:1]))
+    return payload
 
 
 def frames_of(chance: random.Random) -> bytes:

@@ -65,9 +65,25 @@ link_dealloc(Link *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     link_clear(self);
+    drop_partial(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
+
+static PyObject *
+link_give_back(Link *self, PyObject *Py_UNUSED(ignored))
+{
+    if (give_back_partial(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef link_methods[] = {
+    {"_give_back", (PyCFunction)link_give_back, METH_NOARGS,
+     "Pass what has arrived of a frame to the codec."},
+    {NULL, NULL, 0, NULL},
+};
 
 #define OBJECT(name, member) {name, T_OBJECT, offsetof(Link, member), 0, NULL}
 #define REQUIRED(name, member) {name, T_OBJECT_EX, offsetof(Link, member), 0, NULL}
@@ -109,6 +125,7 @@ static PyType_Slot link_slots[] = {
     {Py_tp_traverse, link_traverse},
     {Py_tp_clear, link_clear},
     {Py_tp_dealloc, link_dealloc},
+    {Py_tp_methods, link_methods},
     {Py_tp_members, link_members},
     {0, NULL},
 };
@@ -154,13 +171,13 @@ link_failed(Link *link, PyObject *transport)
 /* Reads once into the buffer of the process. Returns the size, 0 at the end of the stream;
    NOTHING_YET; or LOST. */
 static Py_ssize_t
-read_bytes(int descriptor)
+read_bytes(int descriptor, Py_ssize_t most)
 {
     Py_ssize_t size;
     do {
         size = recv(
             descriptor, PyByteArray_AS_STRING(process.buffer),
-            PyByteArray_GET_SIZE(process.buffer), MSG_DONTWAIT);
+            Py_MIN(PyByteArray_GET_SIZE(process.buffer), most), MSG_DONTWAIT);
     } while (size < 0 && errno == EINTR);
     if (size >= 0) {
         return size;
@@ -168,22 +185,34 @@ read_bytes(int descriptor)
     return errno == EAGAIN || errno == EWOULDBLOCK ? NOTHING_YET : LOST;
 }
 
-/* Returns the message if the bytes in the buffer are exactly one in one plain frame. Returns NULL
-   for all else, perhaps with an exception. */
+/* Returns the message if the bytes in the buffer are exactly one in one plain frame, or the rest of
+   one. Returns NULL for all else, perhaps with an exception; `is_kept` then tells whether the bytes
+   are kept for a message that is still arriving. */
 static PyObject *
-single_message(Py_ssize_t size, Py_ssize_t limit)
+message_of(Link *link, Py_ssize_t size, Py_ssize_t limit, int *is_kept)
 {
     char *data = PyByteArray_AS_STRING(process.buffer);
-    Py_ssize_t start = start_of_payload(data, size, limit);
-    if (start == 0) {
+    *is_kept = 0;
+    if (link->partial != NULL) {
+        if (size > 0) {
+            *is_kept = add_to_partial(link, data, size) > 0;
+        }
+        return *is_kept && rest_of_partial(link) == 0 ? take_partial(link) : NULL;
+    }
+    Py_ssize_t length, start = start_of_payload(data, size, limit, &length);
+    if (start == 0 || length < size - start) {
+        return NULL;
+    }
+    if (length > size - start) {
+        *is_kept = link->state == OPEN && begin_partial(link, data, size, start, length) > 0;
         return NULL;
     }
     char *payload = data + start;
     uint64_t mask = mask_at(payload - 4);
     if (((unsigned char)data[0] & 0x0F) == BINARY) {
-        return unmasked_bytes(payload, size - start, mask);
+        return unmasked_bytes(payload, length, mask);
     }
-    PyObject *text = unmasked_text(payload, size - start, mask, 1);
+    PyObject *text = unmasked_text(payload, length, mask, 1);
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear(); /* the codec decides what this is */
     }
@@ -223,17 +252,24 @@ pass_on(Link *link, PyObject *transport, PyObject *message)
 static int
 read_directly(Link *link, PyObject *transport, Py_ssize_t limit)
 {
-    Py_ssize_t size = read_bytes(link->descriptor);
+    Py_ssize_t most = link->partial == NULL ? PY_SSIZE_T_MAX : rest_of_partial(link);
+    Py_ssize_t size = read_bytes(link->descriptor, most);
     if (size == NOTHING_YET) {
         return 0;
     }
     if (size == LOST) {
         return done(PyObject_CallMethodNoArgs(transport, name_close_fd));
     }
-    PyObject *message = single_message(size, limit);
+    int is_kept;
+    PyObject *message = message_of(link, size, limit, &is_kept);
     if (message == NULL) {
         if (PyErr_Occurred()) {
             return -1;
+        }
+        if (is_kept) {
+            link->is_alive = 1;
+            link->bytes_in += size;
+            return 0;
         }
         PyObject *number = PyLong_FromSsize_t(size), *result = NULL;
         if (number != NULL) {
@@ -258,7 +294,10 @@ link_readable(Link *link)
     }
     int result;
     Py_ssize_t limit = -1;
-    if (link->descriptor >= 0 && !link->owed && link->codec != NULL && process.buffer != NULL) {
+    if (link->owed) {
+        give_back_partial(link);
+    }
+    else if (link->descriptor >= 0 && link->codec != NULL && process.buffer != NULL) {
         PyObject *codec = Py_NewRef(link->codec);
         PyObject *number = PyObject_GetAttr(codec, name_max_single_frame);
         limit = number == NULL ? -1 : PyNumber_AsSsize_t(number, NULL);

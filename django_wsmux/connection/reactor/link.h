@@ -24,11 +24,15 @@
 /* States of a connection, as in interfaces.py. */
 enum { CONNECTING, OPEN, CLOSING, CLOSED };
 
+/* A frame of which a part has arrived; see partial.c. */
+typedef struct Partial Partial;
+
 /* The base of a connection; link.py describes the members. */
 typedef struct {
     PyObject_HEAD
     PyObject *codec, *hooks, *options, *transport, *framing;
     PyObject *inbox, *held, *readiness, *waiter;
+    Partial *partial;
     long long messages_in, bytes_in, messages_out, bytes_out;
     long long owed, given; /* see fanout.py */
     int descriptor, direct, registered;
@@ -173,6 +177,7 @@ import_greenlet(void)
 }
 
 int add_link_type(PyObject *module);
+int add_partial(void);
 int add_method_types(PyObject *module);
 int add_fanout(PyObject *module);
 int add_reactor_type(PyObject *module);
@@ -181,6 +186,26 @@ int add_view_types(PyObject *module);
 
 /* Handles a connection that is readable. Returns -1 with an exception that must end the process. */
 int link_readable(Link *link);
+
+/* Keeps the beginning of a plain frame: its head, of `start` bytes, and less than its payload, of
+   `length` bytes. Returns 1 if it is kept, 0 if the codec must get it, and -1 with an exception. */
+int begin_partial(
+    Link *link, const char *data, Py_ssize_t size, Py_ssize_t start, Py_ssize_t length);
+
+/* Returns how many bytes of the frame are still to arrive. */
+Py_ssize_t rest_of_partial(Link *link);
+
+/* Adds bytes that have arrived, at most the rest of the frame. Returns 1 if they are kept, 0 if the
+   codec has got what came before and must get these bytes, too, and -1 with an exception. */
+int add_to_partial(Link *link, const char *data, Py_ssize_t size);
+
+/* Returns the message that has arrived as a whole. */
+PyObject *take_partial(Link *link);
+
+/* Passes what has arrived of the frame to the codec. Returns -1 with an exception. */
+int give_back_partial(Link *link);
+
+void drop_partial(Link *link);
 
 /* Passes an error in the handling of one connection to its transport. Returns -1 if the exception
    must end the process. */

@@ -78,7 +78,8 @@ fill(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "this process has loaded it before");
         return -1;
     }
-    if (import_greenlet() < 0 || add_link_type(module) < 0 || add_method_types(module) < 0) {
+    if (import_greenlet() < 0 || add_link_type(module) < 0 || add_partial() < 0
+        || add_method_types(module) < 0) {
         return -1;
     }
     if (add_turn_types(module) < 0 || add_view_types(module) < 0 || add_fanout(module) < 0) {
