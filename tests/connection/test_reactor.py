@@ -491,21 +491,30 @@ class TestParts:
         assert link.messages == [expected]
         assert type(link.messages[0]) is type(expected)
 
+    def test_more(self, pair: Pair) -> None:
+        """If more than the rest arrives, the codec gets all."""
+        ours, peers = pair
+        link, data = new(ours.fileno()), frame(TEXT, b"x" * 100)
+        self.arrive(link, peers, data[:50], data[50:] + b"\x81")
+        assert (link._transport.calls, link.codec.received) == ([data[50:] + b"\x81"], data[:50])
+        assert link.messages == []
+
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_large(self, pair: Pair, opcode: int) -> None:
-        """A message that is larger than the buffer arrives; the next one waits until then."""
+        """A message larger than the buffer arrives; bytes do not take the next one along."""
         ours, peers = pair
         payload = bytes(range(128)) * 9000
-        peers.settimeout(30)
         link, data = new(ours.fileno(), 2**21), frame(opcode, payload, mask=b"\xff\0\x80\x7f")
-        sender = threading.Thread(target=peers.sendall, args=(data + frame(TEXT, b"next"),))
+        following = [frame(TEXT, b"next")] if opcode == BINARY else []
+        sender = threading.Thread(target=peers.sendall, args=(b"".join([data, *following]),))
         sender.start()
-        while len(link.messages) < 2:
+        while len(link.messages) < 1 + len(following):
             select([ours], [], [])
             compiled.readable(link)
         sender.join()
-        assert link.messages == [payload.decode() if opcode == TEXT else payload, "next"]
-        assert link._bytes_in == len(data) + len(frame(TEXT, b"next"))
+        assert link.messages[0] == (payload.decode() if opcode == TEXT else payload)
+        assert link.messages[1:] == ["next"] * len(following)
+        assert link._bytes_in == len(data) + len(b"".join(following))
         assert link._transport.calls == []
 
     def test_memory(self, pair: Pair) -> None:

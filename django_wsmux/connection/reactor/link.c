@@ -252,8 +252,7 @@ pass_on(Link *link, PyObject *transport, PyObject *message)
 static int
 read_directly(Link *link, PyObject *transport, Py_ssize_t limit)
 {
-    Py_ssize_t most = link->partial == NULL ? PY_SSIZE_T_MAX : rest_of_partial(link);
-    Py_ssize_t size = read_bytes(link->descriptor, most);
+    Py_ssize_t size = read_bytes(link->descriptor, most_for_partial(link));
     if (size == NOTHING_YET) {
         return 0;
     }

@@ -195,8 +195,11 @@ int begin_partial(
 /* Returns how many bytes of the frame are still to arrive. */
 Py_ssize_t rest_of_partial(Link *link);
 
-/* Adds bytes that have arrived, at most the rest of the frame. Returns 1 if they are kept, 0 if the
-   codec has got what came before and must get these bytes, too, and -1 with an exception. */
+/* Returns how many bytes to read: not more than a large frame of bytes, as in codec.py. */
+Py_ssize_t most_for_partial(Link *link);
+
+/* Adds bytes that have arrived. Returns 1 if they are kept, 0 if the codec has got what came before
+   and must get these bytes, too, and -1 with an exception. */
 int add_to_partial(Link *link, const char *data, Py_ssize_t size);
 
 /* Returns the message that has arrived as a whole. */

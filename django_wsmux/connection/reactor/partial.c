@@ -11,6 +11,7 @@ enum {
     LEAST_ROOM = 1024, /* for a message that has begun, unless it is shorter */
     GROWTH = 4,        /* room for so many times what has arrived: growing may copy it */
     LARGE = 65536,     /* messages of this size change how memory is allocated */
+    ALONE = 131072,    /* see LARGE in codec.py */
 };
 
 struct Partial {
@@ -118,10 +119,19 @@ rest_of_partial(Link *link)
     return link->partial->length - link->partial->filled;
 }
 
+Py_ssize_t
+most_for_partial(Link *link)
+{
+    Partial *partial = link->partial;
+    int is_alone = partial != NULL && !partial->is_text
+                   && partial->length >= ALONE - LONGEST_MASKED_HEAD;
+    return is_alone ? rest_of_partial(link) : PY_SSIZE_T_MAX;
+}
+
 int
 add_to_partial(Link *link, const char *data, Py_ssize_t size)
 {
-    int result = append(link->partial, data, size);
+    int result = size > rest_of_partial(link) ? 0 : append(link->partial, data, size);
     if (result == 0 && give_back_partial(link) < 0) {
         return -1;
     }
