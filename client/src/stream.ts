@@ -15,7 +15,9 @@ interface Scripts {
     cache: { clear(): void };
   };
   htmx?: {
-    swap(target: Element, html: string, how: { swapStyle: string }): void;
+    version: string;
+    /** Of htmx 2; that of htmx 4 takes an object. */
+    swap(what: Element | object, html?: string, how?: { swapStyle: string }): void;
   };
   wsmux: {
     connect(url: string, options: Options): Room;
@@ -186,10 +188,12 @@ function show(element: Element, content: string): boolean {
     }
     return true;
   }
-  const isOutOfBand = /hx-swap-oob|<hx-partial/.test(content);
-  if (htmx) htmx.swap(element, content, { swapStyle: isOutOfBand ? "none" : "innerHTML" });
-  else element.innerHTML = content;
-  return !!htmx && isOutOfBand;
+  const isOutOfBand = !!htmx && /hx-swap-oob|<hx-partial/.test(content);
+  const swap = isOutOfBand ? "none" : "innerHTML";
+  if (!htmx) element.innerHTML = content;
+  else if (htmx.version < "4") htmx.swap(element, content, { swapStyle: swap });
+  else htmx.swap({ text: content, sourceElement: element, target: element, swap });
+  return isOutOfBand;
 }
 
 function renderNow(event: Event): void {

@@ -59,7 +59,7 @@ class StreamView(FormWebSocketView):
         urlpatterns = [path("ws/streams/", StreamView.as_view())]
 
     A name is accepted for seven days, from pages of the same user, or of the same session if no
-    user is signed in.
+    user is signed in; see also ``may_follow()``.
 
     Attributes:
         max_streams: how many groups one socket may follow.
@@ -80,6 +80,29 @@ class StreamView(FormWebSocketView):
         self.followed = set()
         return super().dispatch(request, *args, **kwargs)
 
+    def may_follow(self, group: Group) -> bool:
+        """Return whether a client that has the signed name of a group may follow it now.
+
+        By default it may. A page can follow a group for seven days after it was rendered, and again
+        after ``Group.remove()``; override this method to ask whether that is still allowed. It is
+        called before and after the socket joins. Set ``keep_request = True`` to use
+        ``self.request``.
+
+        Args:
+            group: the group.
+
+        Example::
+
+            class Streams(StreamView):
+                keep_request = True
+
+                def may_follow(self, group):
+                    return Room.objects.filter(
+                        group_name=group.name, people=self.request.user
+                    ).exists()
+        """
+        return True
+
     def follow_valid(self, message: Follow) -> Any:
         """Join a group, answer, then send what the page has missed.
 
@@ -94,10 +117,17 @@ class StreamView(FormWebSocketView):
         if group.name not in self.followed and len(self.followed) >= self.max_streams:
             text = f"A socket follows at most {self.max_streams} groups."
             raise _error("signed", text, "too_many")
+        self._require_permission(group)
         # Messages of groups wait until the answer is sent.
         self.websocket.hold()
         try:
             recovered = self._join(group, message.at)
+            try:
+                # It may have ended before the socket was in the group.
+                self._require_permission(group)
+            except ValidationError:
+                self._leave(group)
+                raise
             request = current(self.websocket)
             if request is not None:
                 request.reply({"in": names.shown(group.name), "recovered": recovered})
@@ -132,6 +162,13 @@ class StreamView(FormWebSocketView):
             group = names.verify(message.signed, self.owner, max_age=None)
         except names.RejectedName as error:
             raise _error("signed", _ERRORS[error.code], error.code) from None
+        self._leave(group)
+
+    def _require_permission(self, group: Group) -> None:
+        if not self.may_follow(group):
+            raise _error("signed", "You may not follow this group any more.", "denied")
+
+    def _leave(self, group: Group) -> None:
         if group.name in self.followed:
             self.followed.discard(group.name)
             group.leave(self.websocket)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import need
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, TIMES
 
 from .nodes import BIN, environment
 
@@ -63,7 +63,7 @@ class Browser:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"case": case, "options": options}) + "\n")
         self._process.stdin.flush()
-        watchdog = threading.Timer(4 * TIMEOUT, self._process.kill)
+        watchdog = threading.Timer(4 * TIMEOUT * TIMES, self._process.kill)
         watchdog.start()
         line = self._process.stdout.readline()
         watchdog.cancel()

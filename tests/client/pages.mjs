@@ -193,6 +193,68 @@ test("pages follow what a view joins later", async () => {
   for (const each of [one, two]) assert.deepEqual(each.all("gap"), []);
 });
 
+/** Follow a group; return the reply, and the texts that come after it until there are this many. */
+async function follow(port, signed, at, number = 0) {
+  const ref = `ref${++count}`;
+  port.post({ send: JSON.stringify({ type: "follow", ref, signed, at }) });
+  const answer = () => port.all("frame").findIndex((frame) => frame.ref === ref);
+  await until(() => answer() >= 0 && port.all("frame").length > answer() + number, `an answer and ${number} texts`);
+  const frames = port.all("frame").slice(answer());
+  return [frames[0].reply ?? frames[0].errors, frames.slice(1).map((frame) => frame.text.split(" ")[1])];
+}
+
+test("a page that follows a group gets what is after its position, from the worker or the server", async () => {
+  const name = fresh();
+  const signed = await get(`/streamed/signed/${name}/`);
+  await tell(name, "m1");
+  const newest = await position(name);
+  const one = new Port("/streamed/");
+  await one.until("opened");
+  const recovered = { in: name, recovered: true };
+  assert.deepEqual(await follow(one, signed, newest), [recovered, []]);
+  await tell(name, "m2");
+  await tell(name, "m3");
+  await one.until("frame", 3);
+  const two = new Port("/streamed/");
+  await two.until("opened");
+  assert.deepEqual(await follow(two, signed, at(newest, 2), 1), [recovered, ["m3"]]);
+  // The server still has it, the worker has not.
+  const three = new Port("/streamed/");
+  await three.until("opened");
+  assert.deepEqual(await follow(three, signed, at(newest, 0), 3), [recovered, ["m1", "m2", "m3"]]);
+  await tell(name, "m4");
+  await tell(name, "m5");
+  for (const each of [one, two, three]) await until(() => each.texts.includes("m5"), "the last text");
+  const replies = (texts) => texts.filter((text) => text);
+  assert.deepEqual(replies(one.texts), ["m2", "m3", "m4", "m5"]);
+  assert.deepEqual(replies(two.texts), ["m3", "m4", "m5"]);
+  assert.deepEqual(replies(three.texts), ["m1", "m2", "m3", "m4", "m5"]);
+  // Its document is an earlier one again.
+  assert.deepEqual(await follow(one, signed, at(newest, 3), 2), [recovered, ["m4", "m5"]]);
+  // Neither has it.
+  assert.deepEqual(await follow(two, signed, at(newest, 0)), [{ in: name, recovered: false }, []]);
+  // Of the next connection, each asks again.
+  await proxy.cut();
+  await one.until("closed");
+  await clock.advance(30_000);
+  await one.until("opened", 2);
+  assert.deepEqual(await follow(one, signed, at(newest, 4), 1), [recovered, ["m5"]]);
+  assert.deepEqual(await follow(two, signed, at(newest, 5)), [recovered, []]);
+  await tell(name, "m6");
+  for (const each of [one, two]) await until(() => each.texts.includes("m6"), "the last text");
+  for (const each of [one, two, three]) assert.deepEqual(each.all("gap"), []);
+});
+
+test("a name that the server does not accept is asked for again by the next page", async () => {
+  const name = fresh();
+  const signed = await get(`/streamed/signed/${name}/`);
+  const one = new Port("/streamed/");
+  await one.until("opened");
+  const [errors] = await follow(one, `${signed}x`);
+  assert.equal(errors.signed[0].code, "invalid");
+  assert.deepEqual(await follow(one, signed), [{ in: name, recovered: null }, []]);
+});
+
 test("the id of the last page is for a worker that has none", async () => {
   const name = fresh();
   const one = new Port(joining(name));

@@ -81,10 +81,11 @@ def run(
 
 KINDS = pytest.mark.parametrize("kind", ["turbo", "plain"])
 
+#: The scripts that show the HTML.
+SCRIPTS = ["turbo", "plain", "htmx2", "htmx4"]
+
 CASES = {
-    "live": "Lines come, change and go.",
     "missed": "What is sent between rendering and following is replayed.",
-    "cut": "After a cut, each message is there once and in order.",
     "twice": "Two elements may follow one group.",
     "leave": "An element that leaves the page unfollows; one that comes back misses nothing.",
     "expired": "A page whose names have expired is rendered again.",
@@ -95,6 +96,13 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_case(browser: Browser, site: tuple[Server, Proxy], case: str, kind: str) -> None:
     """A case of ``streams.cases.mjs`` passes; ``CASES`` says what it shows."""
+    run(browser, site, case, kind=kind)
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+@pytest.mark.parametrize("case", ["live", "cut"])
+def test_script(browser: Browser, site: tuple[Server, Proxy], case: str, kind: str) -> None:
+    """Lines come, change and go; after a cut, each message is there once and in order."""
     run(browser, site, case, kind=kind)
 
 
@@ -121,6 +129,11 @@ def test_visit(browser: Browser, site: tuple[Server, Proxy], query: str) -> None
     run(browser, site, "visit", query=query)
 
 
+def test_arrive(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """An element may come with a visit of Turbo, to a page that had none."""
+    run(browser, site, "arrive")
+
+
 def test_bfcache(browser: Browser, site: tuple[Server, Proxy]) -> None:
     """A page that the browser has kept gets what it has missed."""
     run(browser, site, "bfcache", kind="plain")
@@ -135,7 +148,8 @@ def test_rejected(browser: Browser, site: tuple[Server, Proxy]) -> None:
 def test_policy(browser: Browser, start: Start, policy: str) -> None:
     """A policy needs only nonces, ``worker-src 'self'`` and ``connect-src 'self'``."""
     site = start(DJANGO_SETTINGS_MODULE="tests.project.csp_settings", TEST_CSP=policy)
-    run(browser, site, "policy", kind="plain")
+    for kind in KINDS.args[1]:
+        run(browser, site, "policy", kind=kind)
 
 
 @pytest.mark.parametrize("query", ["turbo", "turbo?morph", "plain"])

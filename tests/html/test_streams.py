@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import pytest
@@ -26,7 +26,23 @@ from .test_names import sign
 
 URL = "/ws/streams/"
 
+
+class Careful(StreamView):
+    """Allows what ``allowed`` lists; one time less at each question."""
+
+    allowed: ClassVar[list[str]] = []
+
+    def may_follow(self, group: Group) -> bool:
+        """Return whether the name is in the list, and remove it."""
+        try:
+            self.allowed.remove(group.name)
+        except ValueError:
+            return False
+        return True
+
+
 urlpatterns = [
+    path("ws/careful/", Careful.as_view()),
     path("ws/streams/", StreamView.as_view()),
     path("ws/few/", StreamView.as_view(max_streams=2)),
 ]
@@ -168,6 +184,23 @@ def test_most() -> None:
         assert members("c") == 0
         ws.request("unfollow", signed=own("a"))
         assert follow(ws, own("c"))["in"] == "c"
+
+
+def test_permission() -> None:
+    """A view may allow less; also if the permission ends while the socket joins."""
+    with connect("/ws/careful/") as ws:
+        Careful.allowed[:] = ["kept.1"] * 2 + ["kept.2"]
+        at = Group("kept.1").position()
+        say("kept.1", "1")
+        say("kept.2", "secret")
+        for name in ("kept.2", "kept.3"):
+            assert follow(ws, own(name), at=at) == "denied"
+            assert members(name) == 0
+        while ws.peek():
+            assert "content" not in ws.receive_json()
+        assert follow(ws, own("kept.1"), at=at)["recovered"] is True
+        assert shown(ws, 1) == ["1"]
+        assert not Careful.allowed
 
 
 def test_unfollow(ws: ClientWebSocket) -> None:

@@ -26,15 +26,20 @@ from django.views.decorators.csrf import csrf_exempt
 from django_wsmux.connection import registry
 from django_wsmux.decorators import resumable
 from django_wsmux.groups import Group
-from django_wsmux.html import StreamView, send_stream
+from django_wsmux.html import StreamView, names, send_stream
+from django_wsmux.html.markup import out_of_band
 
 MODULES = Path(__file__).parents[2] / "client" / "node_modules"
 
 #: Scripts that pages can load.
-SCRIPTS = {"turbo": MODULES / "@hotwired" / "turbo" / "dist" / "turbo.es2017-esm.js"}
+SCRIPTS = {
+    "turbo": MODULES / "@hotwired" / "turbo" / "dist" / "turbo.es2017-esm.js",
+    "htmx2": MODULES / "htmx2" / "dist" / "htmx.js",
+    "htmx4": MODULES / "htmx.org" / "dist" / "htmx.js",
+}
 
 #: The groups of a board: each kind of page is sent HTML of its own.
-KINDS = ("turbo", "plain")
+KINDS = ("turbo", "plain", "htmx2", "htmx4")
 
 #: ``violations``: of the Content Security Policy. ``gaps``: of which groups messages were missed.
 PAGE = """<!doctype html>
@@ -53,7 +58,7 @@ PAGE = """<!doctype html>
       violations.push(event.violatedDirective);
     });
     addEventListener("wsmux:gap", (event) => gaps.push(event.detail.group));
-    {% if kind == "plain" %}
+    {% if kind != "turbo" %}
     addEventListener("wsmux:gap", async (event) => {
       event.preventDefault();
       const text = await (await fetch(location)).text();
@@ -63,7 +68,8 @@ PAGE = """<!doctype html>
   }
 </script>
 {% if script %}
-<script type="module" nonce="{{ csp_nonce }}{{ request.csp_nonce }}"
+<script {% if kind == "turbo" %}type="module"{% endif %}
+        nonce="{{ csp_nonce }}{{ request.csp_nonce }}"
         src="/streamed/script/{{ script }}.js"></script>
 {% endif %}
 {% websocket_client %}
@@ -155,6 +161,9 @@ def write(request: HttpRequest, board: str) -> JsonResponse:
             # Within the lock, so that messages have the order of the changes.
             send_stream(_group("turbo", board), how, target=target, html=html, exclude=client)
             _group("plain", board).send_html(_items(state["lines"]))
+            swap = {"append": "beforeend", "replace": "outerHTML", "remove": "delete"}[how]
+            for kind in ("htmx2", "htmx4"):
+                _group(kind, board).send_html(out_of_band(html or "", target, swap))
     return JsonResponse({"client": client})
 
 
@@ -208,6 +217,11 @@ def lines(request: HttpRequest, board: str) -> HttpResponse:
     return HttpResponse(_items(_read(board)))
 
 
+def signed(request: HttpRequest, name: str) -> HttpResponse:
+    """Return the signed name of a group."""
+    return HttpResponse(names.sign(Group(name), names.owner_of(request)))
+
+
 def sockets(request: HttpRequest, board: str) -> JsonResponse:
     """Count the open sockets, and those that follow each group of a board."""
     groups = [f"{kind}.{board}" for kind in (*KINDS, *(f"more{index}" for index in range(4)))]
@@ -225,6 +239,7 @@ urlpatterns: list[Any] = [
     path("streamed/apart/", apart),
     path("streamed/write/<board>/", write),
     path("streamed/lines/<board>/", lines),
+    path("streamed/signed/<name>/", signed),
     path("streamed/sockets/<board>/", sockets),
     path("streamed/<kind>/<board>/<int:number>/", page),
 ]
