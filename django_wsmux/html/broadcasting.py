@@ -288,8 +288,15 @@ def _after_save(
     note(using, rows)
 
 
-def _before_delete(sender: type[Model], instance: Any, using: str, **rest: Any) -> None:
+def _before_delete(
+    sender: type[Model], instance: Any, using: str, origin: Any = None, **rest: Any
+) -> None:
     """Note that a row is being deleted; a part of its rows in tables of subclasses may remain."""
+    rules = _rules_of(sender)
+    row = instance
+    if origin is instance and any(rule.can_move for rule in rules):
+        # Its fields may differ from the row's. Other instances were read to be deleted.
+        row = next(iter(rows_of(sender, sender, using, [instance.pk])), instance)
     prefix = group_prefix()
-    rows = [(rule, instance, _place(rule, instance, prefix)) for rule in _rules_of(sender)]
+    rows = [(rule, instance, _place(rule, row, prefix)) for rule in rules]
     note(using, rows, are_deleted=True)

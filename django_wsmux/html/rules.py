@@ -69,8 +69,14 @@ class Rule:
         return next(base for base in bases if is_concrete(base))
 
     def pk(self, instance: Model) -> Any:
-        """Return the primary key of a row, in the table of its root."""
-        return getattr(instance, self.root(type(instance))._meta.pk.attname)
+        """Return the primary key of a row, in the table of its root, as the database returns it."""
+        options: Any = self.root(type(instance))._meta
+        value = getattr(instance, options.pk.attname)
+        if isinstance(value, tuple):
+            return tuple(
+                field.to_python(part) for field, part in zip(options.pk_fields, value, strict=True)
+            )
+        return options.pk.to_python(value)
 
     def place(self, instance: Model, prefix: str) -> Place | None:
         """Return where a row is shown; ``None`` if it is shown nowhere.

@@ -183,6 +183,37 @@ def test_own_key(rooms: list[ClientWebSocket]) -> None:
     assert received(rooms[1]) == [append(line.pk, "other")]
 
 
+def test_deleted_as_stored(rooms: list[ClientWebSocket]) -> None:
+    """A row is removed where it is shown, whatever the fields of the instance say."""
+    line, other = existing(), existing()
+    pk = line.pk
+    line.room_id = 2
+    line.delete()
+    Line(pk=other.pk).delete()
+    assert received(rooms[0]) == [remove(pk), remove(other.pk)]
+    assert received(rooms[1]) == []
+
+
+def test_keys_as_text(rooms: list[ClientWebSocket]) -> None:
+    """A key may be given in another type than the database returns, such as that of a form."""
+    line = existing()
+    with transaction.atomic():
+        Line(pk=f"{line.pk}", room_id=2, text="other").save()
+        line.save()
+    assert received(rooms[0]) == [replace(line.pk, "hi")]
+    with joined("tasks", "measures") as (tasks, measures):
+        task = Task.objects.create(text="a")
+        received(tasks)
+        Task(pk=task.pk.hex, text="b").delete()
+        assert received(tasks) == [f'<div hx-swap-oob="delete:#task-{task.pk}"></div>']
+        Measure.objects.create(device=1, number="2", value=5)
+        Measure(device=1, number="2").delete()
+        assert received(measures)[1:] == [
+            '<turbo-stream action="remove" target="measure-1-2"></turbo-stream>'
+        ]
+    assert received(rooms[1]) == []
+
+
 def test_copy(rooms: list[ClientWebSocket]) -> None:
     """A row that is copied as Django recommends is a row of its own, in one transaction, too."""
     with transaction.atomic():

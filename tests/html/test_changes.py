@@ -310,7 +310,13 @@ def test_stored_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("kept")
 def test_stored_error() -> None:
-    """The template is rendered in the transaction, which fails with it."""
+    """Errors of the template and of functions are raised, and the transaction fails."""
     with override_settings(TEMPLATES=[]), pytest.raises(TemplateDoesNotExist), transaction.atomic():
         Stored.objects.create(room=1, text="a")
     assert (Stored.objects.count(), Outbox.objects.count()) == (0, 0)
+    row = Stored.objects.create(room=1, text="a")
+    row.room = -1
+    with pytest.raises(ValueError, match="negative"), transaction.atomic():
+        row.save()
+    row.delete()
+    assert len(sent("kept.1")) == 2
