@@ -13,6 +13,8 @@ the next turn of the hub. Neither sender nor members notice, because of what hol
 - Each socket gets its deliveries in the order of their numbers. While it is being served,
   ``settle()`` does nothing for it, so what is sent because of a message follows that message.
 - Nothing waits, and an error in one member does not affect the others.
+- No view runs in ``deliver()``, not even one whose socket turns out to be lost: what it sends must
+  not reach other members before the message. It runs soon afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from .link import owe, serve
 if TYPE_CHECKING:
     from ..protocol.prepared import PreparedMessage
 
-__all__ = ["Admit", "Delivery", "deliver", "disown", "settle"]
+__all__ = ["Admit", "Delivery", "deliver", "disown", "is_delivering", "settle"]
 
 #: Returns whether a member gets a message that was put off.
 Admit = Callable[[Any], bool]
@@ -101,6 +103,9 @@ _left = 0
 _number = 0
 _is_scheduled = False
 
+# How many calls of deliver() are running, one in another.
+_depth = 0
+
 # The members that are being served: more than one if a message causes another one.
 _served: Final[set[Any]] = set()
 
@@ -114,11 +119,21 @@ def deliver(members: list[Any], message: PreparedMessage, admit: Admit | None = 
         admit: asked for each member that gets the message late, or late ones just before it: what
             they have changed in the meantime may keep it from this one.
     """
+    global _depth
     delivery = Delivery(members, message, admit)
-    if len(members) <= _FEW or not hub_thread.has_hub():
-        serve(delivery, math.inf, _STEP)
-    elif _pending or not serve(delivery, _SLICE, _STEP):
-        _put_off(delivery)
+    _depth += 1
+    try:
+        if len(members) <= _FEW or not hub_thread.has_hub():
+            serve(delivery, math.inf, _STEP)
+        elif _pending or not serve(delivery, _SLICE, _STEP):
+            _put_off(delivery)
+    finally:
+        _depth -= 1
+
+
+def is_delivering() -> bool:
+    """Return whether a message is on its way to members that nothing shows to be owed it."""
+    return _depth > 0
 
 
 def _put_off(delivery: Delivery) -> None:

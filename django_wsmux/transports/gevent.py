@@ -369,7 +369,7 @@ class GeventTransport(SocketTransport):
         websocket = self._websocket
         if websocket is None or websocket._waiter is None:
             return
-        if getcurrent() is self._hub:
+        if getcurrent() is self._hub and not fanout.is_delivering():
             self._switch(websocket, True)
         else:
             # Only the hub may switch to a greenlet: another greenlet would not be resumed.
@@ -384,7 +384,7 @@ class GeventTransport(SocketTransport):
 
     def submit(self, job: Job) -> None:
         """Call ``job`` in a greenlet of the pool that all sockets share."""
-        if getcurrent() is self._hub:
+        if getcurrent() is self._hub and not fanout.is_delivering():
             self._handlers.start(job)
         else:
             # Only the hub may switch to a greenlet: another greenlet would not be resumed.

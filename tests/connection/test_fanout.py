@@ -371,6 +371,53 @@ assert sockets[3].closed
     )
 
 
+#: Sockets of which the second one is lost when a message is sent to it on the hub, as for another
+#: process or a thread; it then sends to the others.
+LOST_ON_HUB = """
+from django_wsmux.connection import fanout
+from django_wsmux.protocol.prepared import PreparedMessage
+one, two = PreparedMessage(1, b"one"), PreparedMessage(1, b"two")
+
+def tell_others(*args):
+    fanout.deliver([each for each in sockets if not each.closed], two)
+
+pairs = [opened(disconnect=tell_others) for _ in range(4)]
+sockets, peers = map(list, zip(*pairs))
+
+def lose():
+    sockets[1]._transport.pause()
+    peers[1].close()
+    gevent.get_hub().loop.run_callback(fanout.deliver, list(sockets), one)
+    for peer in peers[:1] + peers[2:]:
+        data = b""
+        with gevent.Timeout(30):
+            while len(data) < 10:
+                data += peer.recv(10 - len(data))
+        assert data == one.plain + two.plain, data
+"""
+
+
+def test_view_of_a_lost_member() -> None:
+    """What a function view sends because its socket is lost follows the message everywhere."""
+    run(
+        LOST_ON_HUB
+        + """
+def view():
+    assert sockets[1].receive() is None
+    tell_others()
+
+sockets[1].run(view)
+gevent.sleep(0)
+lose()
+"""
+    )
+
+
+def test_event_view_of_a_lost_member() -> None:
+    """The same holds for an event view."""
+    run(LOST_ON_HUB + "sockets[1].serve()\nlose()\n")
+
+
 def test_fairness() -> None:
     """Another socket's messages are answered between the slices of a message to many."""
     run(
