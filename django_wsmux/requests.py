@@ -169,11 +169,16 @@ class Request:
         """Send one of the errors of this package; for internal use."""
         self.error(ERRORS[code], code)
 
+    def html(self, html: str) -> None:
+        """Send HTML as the answer; for internal use."""
+        self._require_unanswered()
+        self._send(self.answer("content", html))
+
     def answer(self, key: str, value: Any, **more: Any) -> str:
         """Return the text of an answer; for internal use.
 
         Args:
-            key: ``"reply"`` or ``"errors"``.
+            key: ``"reply"``, ``"errors"`` or ``"content"``.
             value: its value.
             more: values that follow it.
         """

@@ -177,7 +177,7 @@ class WebSocketView(View):
             TypeError: a method is async, has ``yield`` in it or takes other arguments; a string or
                 function is given where a list is expected; ``handover`` is not a bool; a dataclass
                 in ``forms`` or ``sends`` has a type hint that is not supported; a form or dataclass
-                has a field ``ref``.
+                has a field ``ref``; ``templates`` has a type that ``forms`` has not.
             ValueError: ``refusals`` is neither ``"http"`` nor ``"close"`` nor ``None``; or
                 ``limits`` has a rate that is not one, or a type that ``forms`` lacks.
         """
@@ -442,6 +442,9 @@ def _check(view_class: type[Any], options: dict[str, Any]) -> None:
         if arguments is not None:
             require_arguments(method, *arguments, more=name == "connect")
     _check_limits(view_class, options.get("limits", getattr(view_class, "limits", {})), kinds)
+    for kind in options.get("templates", getattr(view_class, "templates", {})):
+        if kind not in kinds:
+            raise TypeError(f"{view_class.__qualname__}.templates[{kind!r}]: forms has no {kind!r}")
     _check_messages(view_class, "forms", kinds)
     _check_messages(view_class, "sends", options.get("sends", view_class.sends) or {})
 
@@ -591,6 +594,15 @@ class JSONWebSocketView(WebSocketView):
         self.send_error(code, ERRORS[code])
 
 
+def _fields_in(message: dict[str, Any]) -> Any:
+    """Return the fields of a message of htmx; ``None`` for any other message."""
+    if "headers" not in message and "HEADERS" not in message:
+        return None
+    from .handlers.htmx import fields_of
+
+    return fields_of(message)
+
+
 class FormWebSocketView(JSONWebSocketView):
     """A view that validates JSON objects with forms or dataclasses, chosen by the key ``type``.
 
@@ -615,17 +627,31 @@ class FormWebSocketView(JSONWebSocketView):
     The return value of ``say_valid()`` is the reply to a message with ``ref``, and a
     ``ValidationError`` that it raises is sent as ``errors``.
 
+    A message that htmx has made of an HTML form, which needs a field ``type``, is validated like
+    any other. If ``templates`` has a template for it, an invalid form is answered with HTML instead
+    of ``errors``: the template, rendered with the variables ``form`` and ``view``::
+
+        class Chat(FormWebSocketView):
+            forms = {"say": SayForm}
+            templates = {"say": "chat/say_form.html"}
+
+    ``say_valid()`` may call ``self.send_form("say")``, which sends an empty form.
+
     Attributes:
         forms: form classes, or dataclasses, by the ``type`` of the messages that they validate.
+        templates: names of the templates of forms, by the same keys.
     """
 
     forms: ClassVar[Mapping[str, type[Any]]] = {}
+    templates: ClassVar[Mapping[str, str]] = {}
 
     def receive_json(self, value: Any) -> Any:
         """Validate a message with its form, and return the reply."""
         if not isinstance(value, dict):
             self._refuse("invalid_message")
             return None
+        fields = _fields_in(value)
+        value = value if fields is None else fields
         kind = value.get("type")
         if not isinstance(kind, str) or kind not in self.forms:
             self.unknown_type(kind, value)
@@ -633,23 +659,40 @@ class FormWebSocketView(JSONWebSocketView):
                 self._refuse("unknown_type")
             return None
         form = self.get_form(kind, value)
+        if fields is not None:
+            form.htmx_version = fields.version
         if is_valid(form):
-            hook = getattr(self, f"{kind}_valid", None)
-            if hook is None:
-                reply = self.form_valid(form)
+            try:
+                reply = self._valid(kind, form)
+            except ValidationError as error:
+                if fields is None or kind not in self.templates:
+                    raise
+                form.add_error(None, error)
             else:
-                reply = hook(form if isinstance(form, BaseForm) else form.value)
-            if reply is not None:
-                require_done(reply, hook or self.form_valid)
-                if (request := current(self.websocket)) is not None:
+                if reply is not None and (request := current(self.websocket)) is not None:
                     # An overriding method may not return it.
                     request.reply(reply)
-            return reply
+                return reply
         hook = getattr(self, f"{kind}_invalid", None) or self.form_invalid
         require_done(hook(form), hook)
         if (request := current(self.websocket)) is not None:
             request.error(form.errors)
         return None
+
+    def _type_of(self, value: Any) -> Any:
+        fields = _fields_in(value) if isinstance(value, dict) else None
+        return super()._type_of(value if fields is None else fields)
+
+    def _valid(self, kind: str, form: Any) -> Any:
+        """Have the view handle a valid form; return the reply."""
+        hook = getattr(self, f"{kind}_valid", None)
+        if hook is None:
+            reply = self.form_valid(form)
+        else:
+            reply = hook(form if isinstance(form, BaseForm) else form.value)
+        if reply is not None:
+            require_done(reply, hook or self.form_valid)
+        return reply
 
     def get_form(self, kind: str, data: dict[str, Any]) -> Any:
         """Return the form for a message; for a dataclass, an object with the methods of a form.
@@ -662,7 +705,8 @@ class FormWebSocketView(JSONWebSocketView):
         if not issubclass(form_class, BaseForm):
             from .handlers.dataclass_forms import DataclassForm
 
-            return DataclassForm(form_class, data, kind)
+            # Of htmx, the message as it was sent.
+            return DataclassForm(form_class, getattr(data, "message", data), kind)
         form = form_class(**self.get_form_kwargs(kind, data))
         # form_valid() and form_invalid() tell forms apart by it.
         form.message_type = kind  # type: ignore[attr-defined]
@@ -688,13 +732,43 @@ class FormWebSocketView(JSONWebSocketView):
     def form_invalid(self, form: Any) -> None:
         """Handle an invalid message without ``<type>_invalid()``; by default, send its errors.
 
+        The errors of a message of htmx are sent with ``send_form()`` if there is a template for it.
         If an overriding method does not answer a message with ``ref``, the errors are sent.
         """
+        if form.message_type in self.templates and hasattr(form, "htmx_version"):
+            self.send_form(form.message_type, form)
+            return
         request = current(self.websocket)
         if request is None:
             send_errors(self.websocket, form.errors, type=form.message_type)
         else:
             request.error(form.errors)
+
+    def send_form(self, kind: str, form: Any = None) -> None:
+        """Render the template of a form and send the HTML to this socket.
+
+        In a method that handles a message with ``ref``, it is the answer to the message.
+
+        Args:
+            kind: the message's ``type``, a key of ``templates``.
+            form: the form; by default, one without data. The template has it as ``form``, and this
+                view as ``view``.
+
+        Raises:
+            TemplateDoesNotExist: there is no such template.
+            ConnectionClosed: the socket is closed.
+
+        Example::
+
+            def say_valid(self, form):
+                form.save()
+                self.send_form("say")
+        """
+        from .handlers.htmx import send_form
+
+        if form is None:
+            form = self.forms[kind](**{**self.get_form_kwargs(kind, {}), "data": None})
+        send_form(self.websocket, self.templates[kind], {"form": form, "view": self})
 
     def unknown_type(self, kind: Any, data: dict[str, Any]) -> None:
         """Handle a message of an unknown type; by default, send an error to the peer.

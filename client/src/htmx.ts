@@ -126,6 +126,8 @@ document.addEventListener("DOMContentLoaded", install);
 listen("htmx:wsConnecting", ({ target }) => {
   assign(target as Element, created);
   created = undefined;
+  // A copy of the page that htmx had kept would ask for messages that it has: the server renders it again.
+  (target as Element).setAttribute("hx-history", "false");
 });
 
 listen("htmx:configRequest", ({ detail }) => {

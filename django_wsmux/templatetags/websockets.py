@@ -134,8 +134,8 @@ def websocket_htmx(context: Context, *, shared: bool = False) -> SafeString:
     the element after ``{% websocket_client %}`` and before the scripts of htmx::
 
         {% websocket_client %}{% websocket_htmx %}
-        <script src="{% static 'htmx.js' %}" defer></script>
-        <script src="{% static 'ext/hx-ws.js' %}" defer></script>
+        <script src="{% static 'htmx.js' %}"></script>
+        <script src="{% static 'ext/hx-ws.js' %}"></script>
         ...
         <div hx-ws:connect="{% websocket_url 'chat' %}?at={% websocket_position %}">
 

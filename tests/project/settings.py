@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 SECRET_KEY = "tests"
 DEBUG = os.environ.get("TEST_DEBUG") == "1"
@@ -33,6 +34,7 @@ LOGIN_URL = "login"  # a name of ROOT_URLCONF, not of WEBSOCKET_URLCONF
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [Path(__file__).parent / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
     },

@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import asked, kept, put_off, shared_pages, state, streamed
+from . import asked, htmx_pages, kept, put_off, shared_pages, state, streamed
 from .put_off import live_as_child
 
 
@@ -290,4 +290,5 @@ urlpatterns = [
     *put_off.urlpatterns,
     *shared_pages.urlpatterns,
     *streamed.urlpatterns,
+    *htmx_pages.urlpatterns,
 ]

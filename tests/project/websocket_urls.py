@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 
 from django_wsmux.auth import authentication, first_message
 
-from . import asked, events, gates, kept, shared_pages, sockets, speaking, streamed
+from . import asked, events, gates, htmx_pages, kept, shared_pages, sockets, speaking, streamed
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -114,4 +114,5 @@ urlpatterns = [
     *asked.websocket_urlpatterns,
     *shared_pages.websocket_urlpatterns,
     *streamed.websocket_urlpatterns,
+    *htmx_pages.websocket_urlpatterns,
 ]
