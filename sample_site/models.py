@@ -6,12 +6,15 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.utils import timezone
 
+from django_wsmux.html import broadcast, broadcasts
+
 __all__ = ["Bid", "Card", "Lot"]
 
 #: Amounts have up to seven digits.
 AMOUNT = [MinValueValidator(1), MaxValueValidator(9_999_999)]
 
 
+@broadcasts(group="board", template="sample_site/card.html", container=lambda card: card.column)
 class Card(models.Model):
     """A card of the board. It goes to the end of each column that it is moved to."""
 
@@ -54,6 +57,7 @@ class Card(models.Model):
         return columns[index] if 0 <= index < len(columns) else None
 
 
+@broadcasts(group="auction", template="sample_site/lot.html", format="htmx", insert="prepend")
 class Lot(models.Model):
     """Something that is sold to the highest bidder.
 
@@ -66,7 +70,7 @@ class Lot(models.Model):
     ends = models.DateTimeField(editable=False)
 
     class Meta:
-        ordering = ("pk",)
+        ordering = ("-pk",)
 
     def __str__(self) -> str:
         return self.title
@@ -77,6 +81,12 @@ class Lot(models.Model):
         return self.ends <= timezone.now()
 
 
+@broadcasts(
+    group=lambda bid: f"auction.{bid.lot_id}",
+    template="sample_site/bid.html",
+    format="htmx",
+    insert="prepend",
+)
 class Bid(models.Model):
     """An accepted bid."""
 
@@ -100,4 +110,5 @@ class Bid(models.Model):
             if not lots.update(price=self.amount, bidder=self.bidder):
                 return False
             self.save()
+            broadcast(self.lot)  # update() sends no signal
         return True

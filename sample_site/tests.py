@@ -232,6 +232,23 @@ class NotificationTests(WebSocketTestCase):
 class BoardTests(WebSocketTestCase):
     """Everyone changes the same cards."""
 
+    def test_everyone_sees(self) -> None:
+        """A page follows the board, and is sent the HTML of each change."""
+        page = self.client.get("/board/").content.decode()
+        (signed,) = re.findall(r'signed="([^"]+)"', page)
+        with self.client.websocket("/streams/") as ws:
+            self.assertEqual(ws.request("follow", signed=signed)["in"], "board")
+            with self.captureOnCommitCallbacks(execute=True):
+                self.client.post("/board/", {"title": "tea <b>"})
+            added = str(ws.receive())
+            self.assertIn('<turbo-stream action="append" target="todo">', added)
+            self.assertInHTML("tea &lt;b&gt;", added)
+            card = Card.objects.get()
+            with self.captureOnCommitCallbacks(execute=True):
+                self.client.post(f"/board/{card.pk}/move/", {"column": "done"})
+            self.assertIn(f'action="remove" target="card-{card.pk}"', ws.receive())
+            self.assertIn('action="append" target="done"', ws.receive())
+
     def columns(self) -> dict[str, list[str]]:
         """Return the titles of the cards by column."""
         return {
@@ -282,7 +299,8 @@ class AuctionTests(WebSocketTestCase):
 
     def setUp(self) -> None:
         """Offer a bicycle."""
-        self.client.post("/auction/", {"title": "A <b> bicycle", "price": 10, "minutes": 5})
+        with self.captureOnCommitCallbacks(execute=True):
+            self.client.post("/auction/", {"title": "A <b> bicycle", "price": 10, "minutes": 5})
         self.lot = Lot.objects.get()
         self.url = f"/auction/{self.lot.pk}/"
 
@@ -299,6 +317,20 @@ class AuctionTests(WebSocketTestCase):
         for url in ("/auction/", self.url):
             self.assertContains(self.client.get(url), "bid by &lt;i&gt;Ada")
             self.assertContains(self.client.get(url), '<strong class="price">11 €</strong>')
+
+    def test_everyone_sees(self) -> None:
+        """The pages of all lots and of this one are sent the highest bid."""
+        with self.client.websocket("/streams/") as ws:
+            for signed in re.findall(
+                r'signed="([^"]+)"', self.client.get(self.url).content.decode()
+            ):
+                ws.request("follow", signed=signed)
+            with self.captureOnCommitCallbacks(execute=True):
+                self.client.post(self.url, {"bidder": "Ada", "amount": 11})
+            bid, lot = sorted(ws.peek(), key=lambda html: "lot-" in html)
+            self.assertIn('hx-swap-oob="afterbegin:#bids"', bid)
+            self.assertIn(f'hx-swap-oob="outerHTML:#lot-{self.lot.pk}"', lot)
+            self.assertIn("11 €", lot)
 
     def test_invalid(self) -> None:
         """Lots and bids are checked."""

@@ -171,7 +171,8 @@ def lot(request: HttpRequest, pk: int) -> HttpResponse:
         if form.instance.place():
             return redirect("lot", pk)
         form.add_error("amount", form.overtaken)
-    return render_form(request, "sample_site/lot_page.html", form, lot=lot)
+    group = f"auction.{pk}"
+    return render_form(request, "sample_site/lot_page.html", form, lot=lot, bids_group=group)
 
 
 def render_form(

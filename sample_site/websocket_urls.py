@@ -2,10 +2,14 @@
 
 from django.urls import include, path
 
+from django_wsmux.html import StreamView
+
 from . import sockets
 
 urlpatterns = [
     path("chat/", sockets.Chat.as_view(), name="chat"),
+    # For the elements of {% websocket_stream %}, on all pages.
+    path("streams/", StreamView.as_view(), name="streams"),
     path("notify/", sockets.Notifications.as_view(), name="notify"),
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),

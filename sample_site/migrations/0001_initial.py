@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 ("bidder", models.CharField(blank=True, editable=False, max_length=30)),
                 ("ends", models.DateTimeField(editable=False)),
             ],
-            options={"ordering": ("pk",)},
+            options={"ordering": ("-pk",)},
         ),
         migrations.CreateModel(
             name="Bid",

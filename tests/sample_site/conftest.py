@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -172,8 +174,9 @@ def open_window(tmp_path: Path) -> Iterator[OpenWindow]:
 
 
 def wait_for(window: webdriver.Chrome, selector: str, text: str) -> None:
-    """Wait until an element shows the text."""
-    WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(
+    """Wait until an element shows the text; the page may replace the element meanwhile."""
+    ignored = [StaleElementReferenceException]
+    WebDriverWait(window, TIMEOUT, poll_frequency=0.02, ignored_exceptions=ignored).until(
         lambda _: text in window.find_element(By.CSS_SELECTOR, selector).text,
         f"{text!r} does not appear in {selector}",
     )
@@ -187,3 +190,9 @@ def wait_for_states(window: webdriver.Chrome, *states: str) -> None:
         return all(state in shown for state in states)
 
     WebDriverWait(window, TIMEOUT, poll_frequency=0.02).until(has_shown, f"not shown: {states}")
+
+
+def assert_no_errors(window: webdriver.Chrome) -> None:
+    """Check that no script of the page has raised an exception."""
+    logged: Any = window.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [each for each in logged if each["source"] == "javascript"] == []

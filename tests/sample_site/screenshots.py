@@ -18,6 +18,7 @@ from selenium.webdriver.common.by import By
 from tests.monitoring.test_page import PAGE, Site
 from tests.sample_site.conftest import new_window, wait_for
 from tests.sample_site.test_browser import introduce, say
+from tests.sample_site.test_live import add_card, bid, fill, press
 
 #: Replaces the name of the machine in the pictures.
 RENAME = """
@@ -94,6 +95,40 @@ def notify(visitors: Visitors) -> webdriver.Chrome:
     return window
 
 
+def board(visitors: Visitors) -> webdriver.Chrome:
+    """Put some cards on the board."""
+    window = visitors.open("/board/", 480)
+    wait_for(window, "#state", "connected")
+    cards = ("Order the cake", "Invite everyone", "Ask Grace for the good plates", "Find a date")
+    for card in cards:
+        add_card(window, card)
+    for card, columns in ((cards[2], ("Doing",)), (cards[3], ("Doing", "Done"))):
+        for column in columns:
+            press(window, card, f"Move to {column}")
+            wait_for(window, f"#{column.lower()}", card)
+    return window
+
+
+def auction(visitors: Visitors) -> webdriver.Chrome:
+    """Offer a lot, and bid for it in another browser."""
+    window = visitors.open("/auction/", 520)
+    wait_for(window, "#state", "connected")
+    fill(window, "title", "A bicycle, hardly used\n")
+    other = visitors.open("/auction/", 520)
+    for each in (window, other):
+        each.find_element(By.PARTIAL_LINK_TEXT, "A bicycle").click()
+    for each, name, amount in ((window, "Ada", 12), (other, "Grace", 15), (window, "Ada", 20)):
+        wait_for(each, "#state", "connected")
+        fill(each, "bidder", name)
+        bid(each, amount)
+        for viewer in (window, other):
+            wait_for(viewer, "#lot .price", f"{amount} €")
+    fill(other, "bidder", "Grace")
+    bid(other, 20)
+    wait_for(other, "#bid", "Bid more than 20.")
+    return other
+
+
 def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
     """Show the sockets of all workers to an operator."""
     window = visitors.open("/echo/", 600, 1340)
@@ -111,6 +146,10 @@ def main(directory: Path) -> None:
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         site = Site(Path(temporary))
         stack.callback(site.server.stop)
+        with ExitStack() as before:
+            visitors = Visitors(site.server.port, Path(temporary, "before"), before)
+            board(visitors).save_screenshot(directory / "board.png")
+            auction(visitors).save_screenshot(directory / "auction.png")
         visitors = Visitors(site.server.port, Path(temporary), stack)
         # The browsers stay open, so that the operator sees their sockets.
         chat(visitors).save_screenshot(directory / "chat.png")

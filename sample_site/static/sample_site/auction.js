@@ -1,4 +1,4 @@
-/* Count down to the end of each auction. The clock is read each time, so a hidden tab falls not behind. */
+/* Count down to the end of each auction. The clock is read each time, so a tab that was hidden is right at once. */
 
 function left(milliseconds) {
   const seconds = Math.ceil(milliseconds / 1000);
@@ -9,10 +9,12 @@ function left(milliseconds) {
 function tick() {
   for (const time of document.querySelectorAll("time.ends")) {
     const rest = new Date(time.dateTime) - Date.now();
-    time.textContent = left(rest);
+    if (time.textContent !== left(rest)) time.textContent = left(rest);
     time.toggleAttribute("data-ended", rest <= 0);
   }
 }
 
 tick();
 setInterval(tick, 1000);
+/* A new bid brings a new element. */
+new MutationObserver(tick).observe(document.querySelector("main"), { childList: true, subtree: true });

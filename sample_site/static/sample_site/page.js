@@ -2,21 +2,24 @@
 
 /* Show the state of a room in the header. */
 export function showState(room) {
-  const output = document.getElementById("state");
   const show = (state, text) => {
+    const output = document.getElementById("state");
     output.dataset.state = state;
     output.textContent = text;
   };
-  show("connecting", "connecting");
-  room.on("state", (state, { code }) => {
+  const tell = (state, { code } = {}) => {
     if (state === "open") show("open", "connected");
     else if (state === "connecting") show("connecting", "connecting");
     else if (state === "offline") show("closed", "offline");
     else if (state === "waiting") show("closed", code === 1012 ? "server restarting" : "reconnecting");
-  });
+  };
+  tell(room.state);
+  room.on("state", tell);
   room.on("close", ({ code, reason }) => {
     show("closed", `${code === 4401 ? "signed out" : reason} (${code})`);
   });
+  /* Turbo has replaced the element. */
+  document.addEventListener("turbo:load", () => tell(room.state));
 }
 
 /* Add a line to the log, and keep the end in view. */
