@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
 from ..conf import group_prefix
@@ -244,14 +244,15 @@ def attempt(rule: Rule, default: Any, function: Callable[[], Any]) -> Any:
     What is shown to others must not keep a row from being saved.
 
     Args:
-        rule: the rule. If its messages are stored with the row, the error is raised.
+        rule: the rule. If its messages are stored with the row, the error is raised, and so is an
+            error of the database, which may have ended the transaction.
         default: the value.
         function: the function.
     """
     try:
         return function()
     except Exception as error:
-        if rule.stored:
+        if rule.stored or isinstance(error, DatabaseError):
             raise
         report(rule.model._meta.label, error)
         return default

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core import serializers
-from django.db import connections, models, transaction
+from django.db import DatabaseError, connections, models, transaction
 from django.db.models import F
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -480,6 +480,25 @@ def test_unknown_place(rooms: list[ClientWebSocket]) -> None:
     finally:
         object.__setattr__(rule, "group", room_of)
     assert received(rooms[0]) == [replace(line.pk, "hi")]
+
+
+def test_errors_of_databases() -> None:
+    """An error of the database is raised: the transaction may not go on."""
+    (rule,) = (rule for rule in _rules if rule.group is room_of)
+    Room.objects.bulk_create([Room(pk=1)])
+    line = existing()
+
+    def fail(line: Line) -> str:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT nothing")
+        return "room.1"
+
+    object.__setattr__(rule, "group", fail)
+    try:
+        with pytest.raises(DatabaseError, match="nothing"):
+            line.save()
+    finally:
+        object.__setattr__(rule, "group", room_of)
 
 
 def test_decoration() -> None:
