@@ -119,9 +119,13 @@ export async function reload(tools, { board: name, kind, pid }) {
 }
 
 /** Turbo's visits, while lines are written: what comes between rendering and swap is not lost. */
-export async function visit(tools, { board: name, query }) {
+export async function visit(tools, { board: name, query, isAlone }) {
   const board = new Board(tools, name);
-  const page = await tools.tab(board.path("turbo", 1, query));
+  const page = await tools.tab();
+  // Without shared workers, the page has a socket of its own.
+  if (isAlone) await page.evaluateOnNewDocument("delete window.SharedWorker");
+  await page.goto(tools.origin + board.path("turbo", 1, query));
+  assert.equal(await page.evaluate("typeof SharedWorker"), isAlone ? "undefined" : "function");
   await followed(tools, board, "turbo", 1);
   await page.evaluate("window.mark = 1; void 0");
   const { handshakes } = await tools.proxy.state();
@@ -139,7 +143,8 @@ export async function visit(tools, { board: name, query }) {
   assert.equal((await tools.proxy.state()).handshakes, handshakes);
   assert.deepEqual(await gaps(page), []);
   // The view knew which page sent the request.
-  assert.match(await page.evaluate("document.body.dataset.client"), /^[\w-]+\.[a-z0-9]+$/);
+  const id = isAlone ? /^[\w-]+$/ : /^[\w-]+\.[a-z0-9]+$/;
+  assert.match(await page.evaluate("document.body.dataset.client"), id);
 }
 
 /** The element, and its script, come with a visit of Turbo. */
@@ -235,6 +240,36 @@ export async function gap(tools, { board: name, kind }) {
   assert.deepEqual(await gaps(page), [`${kind}.${name}`]);
   await board.write("add");
   await board.equals(page);
+}
+
+/** The group of the user, which the socket is in without being asked: each message once, in each page. */
+export async function own(tools, { board: name }) {
+  const board = new Board(tools, name);
+  const first = await tools.tab(`/login/?user=${name}`);
+  const greet = async (text) => {
+    assert.equal((await fetch(`${tools.direct}/streamed/greet/${name}/?text=${text}`)).status, 200);
+  };
+  const shows = (page, text) => tools.shows(page, `document.querySelector("#own").textContent === "${text}"`);
+  await greet("0");
+  await first.goto(tools.origin + board.path("turbo", 1, "?own"));
+  await followed(tools, board, "turbo", 1);
+  await greet("1");
+  await shows(first, "1");
+  const coming = tools.tab(board.path("turbo", 2, "?own"));
+  await greet("2");
+  const second = await coming;
+  await greet("3");
+  await shows(first, "123");
+  await tools.shows(second, '/3$/.test(document.querySelector("#own").textContent)');
+  await tools.proxy.refuse();
+  await tools.proxy.cut();
+  await greet("4");
+  await tools.proxy.resume();
+  await shows(first, "1234");
+  await greet("5");
+  await shows(first, "12345");
+  await tools.shows(second, '/^2?345$/.test(document.querySelector("#own").textContent)');
+  for (const page of [first, second]) assert.deepEqual(await gaps(page), []);
 }
 
 /** Names that were signed for others, or by no one, are not followed; the page goes on. */

@@ -18,10 +18,11 @@ from .test_shared import POLICIES
 
 Start = Callable[..., tuple[Server, Proxy]]
 
-#: Groups whose boards are short lose messages.
+#: Groups whose boards are short lose messages; those whose boards are loose keep none.
 HISTORY = {
     "*.short*": {"messages": 3, "seconds": 600},
-    "*": {"messages": 5000, "seconds": 600, "bytes": 2**24},
+    "*.board*": {"messages": 5000, "seconds": 600, "bytes": 2**24},
+    "@user:*": {"messages": 50, "seconds": 600},
 }
 
 _numbers = itertools.count(1)
@@ -107,9 +108,10 @@ def test_script(browser: Browser, site: tuple[Server, Proxy], case: str, kind: s
 
 
 @KINDS
-def test_gap(browser: Browser, site: tuple[Server, Proxy], kind: str) -> None:
-    """A page that has missed more than is kept is rendered again."""
-    run(browser, site, "gap", "short", kind=kind)
+@pytest.mark.parametrize("name", ["short", "loose"])
+def test_gap(browser: Browser, site: tuple[Server, Proxy], kind: str, name: str) -> None:
+    """A page that has missed more than is kept is rendered again; so is one if nothing is kept."""
+    run(browser, site, "gap", name, kind=kind)
 
 
 @KINDS
@@ -127,6 +129,16 @@ def test_tabs(browser: Browser, site: tuple[Server, Proxy]) -> None:
 def test_visit(browser: Browser, site: tuple[Server, Proxy], query: str) -> None:
     """Visits of Turbo, also to pages that it has kept, lose and double nothing."""
     run(browser, site, "visit", query=query)
+
+
+def test_alone(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """The same without a shared worker."""
+    run(browser, site, "visit", query="", isAlone=True)
+
+
+def test_own(browser: Browser, site: tuple[Server, Proxy]) -> None:
+    """Pages of a signed-in user may follow the user's own group."""
+    run(browser, site, "own")
 
 
 def test_arrive(browser: Browser, site: tuple[Server, Proxy]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
 from django.urls import path
@@ -82,6 +83,7 @@ PAGE = """<!doctype html>
 {% if "away" not in query %}{% websocket_stream group %}{% endif %}
 {% if "twice" in query %}<div id="second">{% websocket_stream group %}</div>{% endif %}
 {% for each in more %}{% websocket_stream each %}{% endfor %}
+{% if "own" in query %}<ol id="own"></ol>{% websocket_stream "@user" %}{% endif %}
 </body>
 </html>
 """
@@ -171,10 +173,11 @@ def page(request: HttpRequest, kind: str, board: str, number: int) -> HttpRespon
     """Render a board.
 
     Query: ``more``, the number of further streams; ``age``, days since the names were signed;
-    ``twice``, ``away`` (no stream), ``morph``.
+    ``twice``, ``away`` (no stream), ``morph``; ``own`` for a stream of the user's group.
     """
-    name = _group(kind, board).name
-    return resumable(name)(_page)(request, kind, board, number)  # type: ignore[no-any-return]
+    group = _group(kind, board)
+    view = resumable(group.name)(_page) if group.has_history else _page
+    return view(request, kind, board, number)
 
 
 def _page(request: HttpRequest, kind: str, board: str, number: int) -> HttpResponse:
@@ -200,6 +203,14 @@ def _page(request: HttpRequest, kind: str, board: str, number: int) -> HttpRespo
         # The next time it is of the moment.
         response.set_cookie("aged", "1")
     return response
+
+
+def greet(request: HttpRequest, user: str) -> HttpResponse:
+    """Send to a user's group."""
+    group = Group.for_user(get_user_model().objects.get(username=user))
+    html = format_html("<li>{}</li>", request.GET["text"])
+    send_stream(group, "append", target="own", html=html)
+    return HttpResponse()
 
 
 def apart(request: HttpRequest) -> HttpResponse:
@@ -237,6 +248,7 @@ def script(request: HttpRequest, name: str) -> HttpResponse:
 urlpatterns: list[Any] = [
     path("streamed/script/<name>.js", script),
     path("streamed/apart/", apart),
+    path("streamed/greet/<user>/", greet),
     path("streamed/write/<board>/", write),
     path("streamed/lines/<board>/", lines),
     path("streamed/signed/<name>/", signed),
