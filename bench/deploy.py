@@ -278,7 +278,9 @@ def run(options: argparse.Namespace) -> Sequence[str]:
                 "BENCH_LOADED": str(loaded),
             }
             keys = create_users(scratch, variables, options.clients)
-            command = gunicorn(worker, "deploy_site", "-w", str(options.workers))
+            # A busy machine needs long to start workers, and the old ones wait for them.
+            patience = ("--graceful-timeout", "300", "--timeout", "300")
+            command = gunicorn(worker, "deploy_site", "-w", str(options.workers), *patience)
             with running(Contestant("deploy", command, variables), scratch, None) as server:
                 workers = Workers(server, loaded, options.workers)
                 stage = Stage(server, workers, keys, options)

@@ -31,6 +31,9 @@ PATIENCE = 60.0
 #: Seconds after which gunicorn kills a worker that does not answer.
 GUNICORN_TIMEOUT = 5
 
+#: Seconds that gunicorn gives old workers.
+GRACE = 100
+
 
 class Talker(threading.Thread):
     """A client that sends one message after the other, and reconnects when it is closed.
@@ -122,7 +125,7 @@ def settle(server: Server, before: list[int], workers: int) -> None:
 
     Before that they lose gunicorn's next signal.
     """
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 2 * GRACE
     while time.monotonic() < deadline:
         found = server.workers
         if len(found) == workers and not set(found) & set(before):
@@ -157,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
             cwd=ROOT,
             check=True,
         )
-        patience = ("-t", f"{GUNICORN_TIMEOUT}", "--graceful-timeout", "20")
+        # A worker that boots on a busy machine takes long, and the old ones wait for it.
+        patience = ("-t", f"{GUNICORN_TIMEOUT}", "--graceful-timeout", f"{GRACE}")
         server = Server.gunicorn("own", "-w", f"{options.workers}", *patience, env=env)
         try:
             return run(server, Path(directory), options)
