@@ -52,7 +52,14 @@ def handler_calls() -> tuple[list[int], float]:
 def owe(members: list[Any], start: int, number: int, /) -> None:
     """See ``fanout.py``."""
 
-def serve(delivery: Any, seconds: float, step: int, /) -> bool:
+def serve(
+    delivery: Any,
+    seconds: float,
+    step: int,
+    following: tuple[Any, ...] = (),
+    joined: bytes = b"",
+    /,
+) -> bool:
     """See ``fanout.py``."""
 
 class Link(_Link):

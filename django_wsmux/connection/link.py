@@ -144,19 +144,26 @@ def _owe(members: list[Any], start: int, number: int) -> None:
         member._owed = number
 
 
-def _serve(delivery: Any, seconds: float, step: int) -> bool:
+def _serve(
+    delivery: Any,
+    seconds: float,
+    step: int,
+    following: tuple[Any, ...] = (),
+    joined: bytes = b"",
+) -> bool:
     until = time.monotonic() + seconds
     members, number = delivery.members, delivery.number
     while delivery.at < len(members):
         member = members[delivery.at]
         delivery.at += 1
-        if number:
-            if not member._owed or member._given >= number:
-                continue
-            member._given = number
-            if member._owed == number:
-                member._owed = 0
-        delivery.serve(member)
+        if number and (not member._owed or member._given >= number):
+            continue
+        if not (following and delivery.serve_all(member, following, joined)):
+            if number:
+                member._given = number
+                if member._owed == number:
+                    member._owed = 0
+            delivery.serve(member)
         if time.monotonic() >= until:
             break
     return bool(delivery.at >= len(members))

@@ -189,6 +189,19 @@ class SocketTransport:
                 return
         self._enqueue(data, sent)
 
+    def send_once(self, data: bytes) -> int:
+        """Send what the peer takes now; return how many bytes, negative if the connection is lost.
+
+        Nothing may be queued. ``finish_write()`` of a derived class does the rest.
+        """
+        assert self._stream is not None
+        try:
+            return self._stream.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return -1
+
     def send_message(self, message: str | bytes, opcode: int) -> int:
         """Write a message in one frame; return the size of the frame."""
         payload = message.encode() if isinstance(message, str) else message

@@ -460,3 +460,73 @@ for peer in peers:
 assert sockets[7].traffic[2:] == (2, len(expected))
 """
     )
+
+
+def test_joined() -> None:
+    """Deliveries that wait go to a member in one write; to those before it, without the first."""
+    run(
+        ON_HUB
+        + """
+from django_wsmux.connection import hub_thread
+calls = []
+hub_thread._soon = calls.append
+for message in (one, two, one):
+    fanout.deliver(list(sockets), message)
+fanout.deliver(sockets[:3], two)
+assert received(peers[0], 5) == one.plain
+calls.pop()()
+assert received(peers[1], 15) == one.plain + two.plain + one.plain
+assert sockets[1].traffic[2:] == (3, 15), sockets[1].traffic
+assert (sockets[1]._owed, sockets[2].traffic[2]) == (4, 0)
+sockets[2].send("own")
+expected = one.plain + two.plain + one.plain + two.plain + encode(TEXT, b"own")
+assert received(peers[2], 25) == expected
+while calls:
+    calls.pop()()
+for number, peer in enumerate(peers):
+    rest = [two.plain + one.plain + two.plain, two.plain, b""]
+    expected = (rest + [one.plain + two.plain + one.plain] * 17)[number]
+    assert received(peer, len(expected)) == expected
+    assert sockets[number].traffic[2] == (4 if number < 2 else 5 if number == 2 else 3)
+    assert not sockets[number]._owed
+"""
+    )
+
+
+def test_joined_for_slow_members() -> None:
+    """Where a peer does not take all of a write, each message is sent or dropped as a whole."""
+    run(
+        ON_HUB
+        + """
+import socket
+from dataclasses import replace
+from django_wsmux.connection import hub_thread
+calls = []
+hub_thread._soon = calls.append
+messages = [PreparedMessage(TEXT, b"%d" % number * 3_000) for number in range(5)]
+whole = b"".join(message.plain for message in messages)
+for number in 1, 2:
+    sockets[number]._transport._stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
+limits = {"max_unsent_bytes": 4_000, "close_slow_clients": False}
+sockets[2].options = replace(sockets[2].options, **limits)
+peers[3].close()
+for message in messages:
+    fanout.deliver(list(sockets), message)
+while calls:
+    calls.pop()()
+assert sockets[1].unsent and sockets[2].unsent
+assert sockets[1].traffic[2:] == (5, len(whole)), sockets[1].traffic
+assert sockets[3].closed
+count, size = sockets[2].traffic[2:]
+assert 0 < count < 5
+assert received(peers[0], len(whole)) == whole
+assert received(peers[1], len(whole)) == whole
+assert received(peers[4], len(whole)) == whole
+found = received(peers[2], size)
+for message in messages:
+    if message.plain in found:
+        found = found.replace(message.plain, b"")
+        count -= 1
+assert (found, count) == (b"", 0)
+"""
+    )

@@ -7,6 +7,8 @@ enum { FORMS = 4 };
 
 typedef struct {
     PyObject *delivery, *members, *message, *plain;
+    PyObject *following, *joined; /* see serve_doc; NULL if nothing follows */
+    long long newest;             /* the number of the last that follows */
     PyTypeObject *type; /* of members that are links */
     long long number;
     int is_direct; /* whether members may be served here at all */
@@ -14,7 +16,8 @@ typedef struct {
     PyObject *keys[FORMS], *frames[FORMS];
 } Run;
 
-static PyObject *name_admit, *name_at, *name_encode, *name_finish_write, *name_key,
+static PyObject *name_admit, *name_at, *name_encode, *name_finish_all, *name_finish_write,
+    *name_key,
     *name_members, *name_message, *name_number, *name_plain, *name_serve;
 
 /* Returns the frame of the message for a connection, or NULL if Python must encode it, perhaps with
@@ -87,6 +90,13 @@ send_at_once(Run *run, Link *link)
 enum { SKIPPED, SERVED_HERE, SERVED_BY_PYTHON };
 
 static int
+may_send_at_once(Link *link)
+{
+    return has_nothing_unsent(link) && !link->is_intercepting
+           && (link->held == NULL || link->held == Py_None);
+}
+
+static int
 is_member_link(Run *run, PyObject *member)
 {
     if (Py_TYPE(member) == run->type) {
@@ -114,9 +124,7 @@ serve_member(Run *run, PyObject *member)
                 link->owed = 0;
             }
         }
-        if (run->is_direct && has_nothing_unsent(link) && !link->is_intercepting
-            && (link->held == NULL || link->held == Py_None)
-            && (run->number > 0 || link->owed == 0)) {
+        if (run->is_direct && may_send_at_once(link) && (run->number > 0 || link->owed == 0)) {
             int result = send_at_once(run, link);
             if (result < 0) {
                 PyObject *transport = Py_XNewRef(link->transport);
@@ -133,6 +141,43 @@ serve_member(Run *run, PyObject *member)
     return result == NULL ? -1 : SERVED_BY_PYTHON;
 }
 
+/* Whether a member is due the message and all that follow, and may get them in one write. */
+static int
+is_due_all(Run *run, PyObject *member)
+{
+    if (run->following == NULL || !run->is_direct || !is_member_link(run, member)) {
+        return 0;
+    }
+    Link *link = (Link *)member;
+    return link->given < run->number && link->owed >= run->newest
+           && link->framing == process.plain && may_send_at_once(link);
+}
+
+/* Sends the message, and those that follow, in one write. Python does the rest if the peer does not
+   take all of it. */
+static int
+serve_all(Run *run, Link *link)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(run->joined);
+    Py_ssize_t sent = send_bytes(link->direct, PyBytes_AS_STRING(run->joined), size);
+    link->given = run->newest;
+    if (link->owed == run->newest) {
+        link->owed = 0;
+    }
+    if (sent == size) {
+        link->messages_out += PyTuple_GET_SIZE(run->following) + 1;
+        link->bytes_out += size;
+        return SERVED_HERE;
+    }
+    PyObject *number = PyLong_FromSsize_t(sent), *result = NULL;
+    if (number != NULL) {
+        result = PyObject_CallMethodObjArgs(
+            run->delivery, name_finish_all, (PyObject *)link, run->following, number, NULL);
+        Py_DECREF(number);
+    }
+    return done(result) < 0 ? -1 : SERVED_BY_PYTHON;
+}
+
 static int
 serve_members(Run *run, Py_ssize_t *at, double seconds, int step)
 {
@@ -140,7 +185,8 @@ serve_members(Run *run, Py_ssize_t *at, double seconds, int step)
     int served = 0;
     while (*at < PyList_GET_SIZE(run->members)) {
         PyObject *member = Py_NewRef(PyList_GET_ITEM(run->members, (*at)++));
-        int result = serve_member(run, member);
+        int result = is_due_all(run, member) ? serve_all(run, (Link *)member)
+                                             : serve_member(run, member);
         Py_DECREF(member);
         if (result < 0) {
             return -1;
@@ -168,8 +214,21 @@ number_of(PyObject *object, PyObject *name)
 }
 
 PyDoc_STRVAR(serve_doc,
-"serve(delivery, seconds, step, /)\n--\n\n"
+"serve(delivery, seconds, step, following=(), joined=b'', /)\n--\n\n"
 "Serve members of a delivery for a time, at least one; return whether all are served.");
+
+/* Takes the deliveries that follow, of which the last has the highest number. */
+static int
+take_following(Run *run, PyObject *following, PyObject *joined)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(following);
+    if (count > 0) {
+        run->following = following;
+        run->joined = joined;
+        run->newest = number_of(PyTuple_GET_ITEM(following, count - 1), name_number);
+    }
+    return run->newest < 0 && PyErr_Occurred() ? -1 : 0;
+}
 
 static PyObject *
 serve(PyObject *Py_UNUSED(module), PyObject *args)
@@ -177,8 +236,12 @@ serve(PyObject *Py_UNUSED(module), PyObject *args)
     Run run = {.forms = 0};
     double seconds;
     int step;
-    PyObject *result = NULL, *admit = NULL, *stopped;
-    if (!PyArg_ParseTuple(args, "Odi", &run.delivery, &seconds, &step)) {
+    PyObject *result = NULL, *admit = NULL, *stopped, *following = NULL, *joined = NULL;
+    if (!PyArg_ParseTuple(
+            args, "Odi|O!S", &run.delivery, &seconds, &step, &PyTuple_Type, &following, &joined)) {
+        return NULL;
+    }
+    if (joined != NULL && take_following(&run, following, joined) < 0) {
         return NULL;
     }
     Py_ssize_t at;
@@ -261,6 +324,7 @@ add_fanout(PyObject *module)
         {&name_admit, "admit"},
         {&name_at, "at"},
         {&name_encode, "_encode"},
+        {&name_finish_all, "finish_all"},
         {&name_finish_write, "finish_write"},
         {&name_key, "key"},
         {&name_members, "members"},
