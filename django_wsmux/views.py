@@ -596,8 +596,6 @@ class JSONWebSocketView(WebSocketView):
 
 def _fields_in(message: dict[str, Any]) -> Any:
     """Return the fields of a message of htmx; ``None`` for any other message."""
-    if "headers" not in message and "HEADERS" not in message:
-        return None
     from .handlers.htmx import fields_of
 
     return fields_of(message)
@@ -650,8 +648,10 @@ class FormWebSocketView(JSONWebSocketView):
         if not isinstance(value, dict):
             self._refuse("invalid_message")
             return None
-        fields = _fields_in(value)
-        value = value if fields is None else fields
+        fields = None
+        if "headers" in value or "HEADERS" in value:
+            fields = _fields_in(value)
+            value = value if fields is None else fields
         kind = value.get("type")
         if not isinstance(kind, str) or kind not in self.forms:
             self.unknown_type(kind, value)
@@ -680,6 +680,7 @@ class FormWebSocketView(JSONWebSocketView):
         return None
 
     def _type_of(self, value: Any) -> Any:
+        # The type may be among the fields of a message of htmx.
         fields = _fields_in(value) if isinstance(value, dict) else None
         return super()._type_of(value if fields is None else fields)
 

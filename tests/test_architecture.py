@@ -400,7 +400,7 @@ with WebSocketClient().websocket("/room/") as ws:
     assert ws.receive() == "hi"
 unwanted = {
     "django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg",
-    "django_wsmux.handlers.once", "django_wsmux.html",
+    "django_wsmux.handlers.once", "django_wsmux.handlers.htmx", "django_wsmux.html",
 }
 sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 """
