@@ -1,4 +1,4 @@
-"""The WebSocket views: chat, chat over Redis, notifications, echo and ping."""
+"""The WebSocket views: chat, chat over Redis, auction, notifications, echo and ping."""
 
 import json
 from select import select
@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.forms import Form
+from django.forms import Form, ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from django_wsmux.decorators import websocket, websocket_loop
@@ -16,9 +17,10 @@ from django_wsmux.responses import WebSocketResponse
 from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
 
-from .forms import LineForm, NameForm
+from .forms import BidForm, LineForm, NameForm
+from .models import Bid, Lot
 
-__all__ = ["Chat", "Notifications", "echo", "ping", "redis_chat"]
+__all__ = ["Auction", "Chat", "Notifications", "echo", "ping", "redis_chat"]
 
 
 @websocket
@@ -75,6 +77,30 @@ class Chat(FormWebSocketView):
     def disconnect(self, code: int, reason: str) -> None:
         """Let the other windows ask again who is here: the socket has left its groups."""
         PRESENT.send_json({"type": "changed"})
+
+
+class Auction(FormWebSocketView):
+    """Shows one lot and its bids to a window, and accepts bids that htmx sends."""
+
+    forms: ClassVar = {"bid": BidForm}
+    templates: ClassVar = {"bid": "sample_site/bid_form.html"}
+
+    def connect(self, request: HttpRequest, pk: int) -> None:
+        """Join the groups of all lots and of this one, which the models send to."""
+        get_object_or_404(Lot, pk=pk)
+        for name in ("auction", f"auction.{pk}"):
+            Group(name).join(self.websocket)
+
+    def get_form_kwargs(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Bind the form to a new bid for this lot."""
+        return {"data": data, "instance": Bid(lot=Lot.objects.get(pk=self.kwargs["pk"]))}
+
+    def bid_valid(self, form: BidForm) -> None:
+        """Place the bid, and show the form again, with the name."""
+        bid = form.instance
+        if not bid.place():
+            raise ValidationError(form.overtaken)
+        self.send_form("bid", BidForm(initial={"bidder": bid.bidder}, instance=Bid(lot=bid.lot)))
 
 
 class Notifications(LoginRequiredMixin, WebSocketView):

@@ -319,18 +319,20 @@ class AuctionTests(WebSocketTestCase):
             self.assertContains(self.client.get(url), '<strong class="price">11 €</strong>')
 
     def test_everyone_sees(self) -> None:
-        """The pages of all lots and of this one are sent the highest bid."""
-        with self.client.websocket("/streams/") as ws:
-            for signed in re.findall(
-                r'signed="([^"]+)"', self.client.get(self.url).content.decode()
-            ):
-                ws.request("follow", signed=signed)
+        """A bid over the socket is shown in all windows; the bidder gets an empty form."""
+        bid = {"type": "bid", "bidder": "Ada", "amount": "11", "headers": {"HX-Request": "true"}}
+        with self.client.websocket(self.url) as ada, self.client.websocket(self.url) as grace:
             with self.captureOnCommitCallbacks(execute=True):
-                self.client.post(self.url, {"bidder": "Ada", "amount": 11})
-            bid, lot = sorted(ws.peek(), key=lambda html: "lot-" in html)
-            self.assertIn('hx-swap-oob="afterbegin:#bids"', bid)
-            self.assertIn(f'hx-swap-oob="outerHTML:#lot-{self.lot.pk}"', lot)
-            self.assertIn("11 €", lot)
+                ada.send_json(bid)
+            for ws in (ada, grace):
+                html = "".join(map(str, ws.peek()))
+                self.assertIn('hx-swap-oob="afterbegin:#bids"', html)
+                self.assertIn(f'hx-swap-oob="outerHTML:#lot-{self.lot.pk}"', html)
+                self.assertIn("11 €", html)
+                self.assertEqual('<form id="bid"' in html, ws is ada)
+            ada.send_json(bid)
+            self.assertIn("Bid more than 11.", str(ada.peek()[-1]))
+            self.assertEqual(len(grace.peek()), 2)
 
     def test_invalid(self) -> None:
         """Lots and bids are checked."""

@@ -171,8 +171,7 @@ def lot(request: HttpRequest, pk: int) -> HttpResponse:
         if form.instance.place():
             return redirect("lot", pk)
         form.add_error("amount", form.overtaken)
-    group = f"auction.{pk}"
-    return render_form(request, "sample_site/lot_page.html", form, lot=lot, bids_group=group)
+    return render_form(request, "sample_site/lot_page.html", form, lot=lot)
 
 
 def render_form(

@@ -10,6 +10,7 @@ urlpatterns = [
     path("chat/", sockets.Chat.as_view(), name="chat"),
     # For the elements of {% websocket_stream %}, on all pages.
     path("streams/", StreamView.as_view(), name="streams"),
+    path("auction/<int:pk>/", sockets.Auction.as_view(), name="lot"),
     path("notify/", sockets.Notifications.as_view(), name="notify"),
     path("redis-chat/", sockets.redis_chat, name="redis-chat"),
     path("echo/", sockets.echo, name="echo"),

@@ -33,7 +33,9 @@ SCRIPTS = {
     "alpine.js": "alpinejs/dist/cdn.js",
     "htmx2.js": "htmx2/dist/htmx.js",
     "htmx4.js": "htmx.org/dist/htmx.js",
+    "hx-ws.js": "htmx.org/dist/ext/hx-ws.js",
     "turbo.js": "@hotwired/turbo/dist/turbo.es2017-umd.js",
+    "ws.js": "htmx-ext-ws/ws.js",
 }
 
 #: What the page leaves to the reader.
@@ -75,6 +77,8 @@ RECIPES = (
     Recipe("Turbo", "turbo"),
     Recipe("htmx", "htmx"),
     Recipe("htmx", "htmx", htmx="htmx2.js"),
+    Recipe("htmx 4, forms over the socket", "htmx"),
+    Recipe("htmx 2, forms over the socket", "htmx"),
     Recipe("Plain pages", None),
     Recipe("Alpine", None, ("Plain pages",)),
 )
