@@ -499,10 +499,10 @@ class Connection(Holding):
             fanout.settle(self)
         self._is_alive = True
         self._bytes_in += size
+        if size >= _MUCH:
+            keep_freed_memory()
         message = self.codec.decode_single_frame(data, size) if self._state == OPEN else None
         if message is None:
-            if size >= _MUCH:
-                keep_freed_memory()
             self._process(self.codec.receive(data, self._sink(), size))
         else:
             self._queue_message(message)

@@ -173,9 +173,9 @@ class Codec:
             return None
         first, length, start = data[0], data[1] - 128, 6
         if length > 125:
-            is_medium = length == 126
-            length, start = data[2] << 8 | data[3], 8
-            if not is_medium or length < 126:
+            least, start = (126, 8) if length == 126 else (65536, 14)
+            length = int.from_bytes(data[2 : start - 4], "big")
+            if length < least:
                 return None
         if size != start + length or first not in _WHOLE_MESSAGE or length > self.max_single_frame:
             return None

@@ -291,6 +291,18 @@ class TestReading:
         for more in b"\x81", b"\0", frame(TEXT, b"x"), frame(PING), data:
             self.assert_same(shared_pair, data + more, 2**20)
 
+    def test_part_for_an_intercepting_view(self, pair: Pair) -> None:
+        """Parts are left to Python if messages of groups may wait for the view."""
+        ours, peers = pair
+        link, data = new(ours.fileno()), frame(BINARY, b"x" * 300)
+        link._is_intercepting = True
+        peers.sendall(data[:200])
+        compiled.readable(link)
+        assert (link.messages, link._transport.calls) == ([], [data[:200]])
+        peers.sendall(data)
+        compiled.readable(link)
+        assert link.messages == [b"x" * 300]
+
     @pytest.mark.parametrize("limit", [-1, -(2**70), 0, 2**63 - 1, 2**63, 2**70])
     def test_limits(self, shared_pair: Pair, limit: int) -> None:
         """Any number is a limit; below 0 Python reads, even an empty message."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import re
 import select
 import socket
 from collections.abc import Callable
@@ -138,6 +139,23 @@ def frames_of(chance: random.Random) -> bytes:
     return b"".join(frames_of(chance) for _ in range(chance.randrange(1, 8)))
 
 
+def numbers_in(stream: bytes) -> list[int]:
+    """Return the numbers of the messages to all sockets among the frames that a peer has read."""
+    found, start = list[int](), 0
+    while start + 2 <= len(stream):
+        first, size = stream[start : start + 2]
+        start += 2
+        if size > 125:
+            more = 2 if size == 126 else 8
+            size = int.from_bytes(stream[start : start + more], "big")
+            start += more
+        number = re.match(rb"#(\d+) ", stream[start : start + size])
+        if first == 0x81 and number is not None:
+            found.append(int(number[1]))
+        start += size
+    return found
+
+
 class _Log(logging.Handler):
     """Notes what the package logs."""
 
@@ -220,6 +238,7 @@ class _Hooks(TurnHooks, GroupHooks):
     def disconnect(self, websocket: WebSocket) -> None:
         """Note the end of an event view."""
         self._one.note("disconnect", websocket.close_code)
+        self._one.part()
 
     def before_wait(self) -> None:
         """Release the connections of a view, which may take a while."""
@@ -270,7 +289,7 @@ class _One:
         ours, self.peer = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, chance.choice((4_608, 2**18)))
         self.peer.setblocking(False)
-        self.queued = b""
+        self.queued = self.stream = b""
         if self.options.compression:
             websocket.negotiate("permessage-deflate")
         is_event_driven = chance.random() < 0.4
@@ -298,9 +317,15 @@ class _One:
             while self.receive_one():
                 pass
             self.note("view ends")
+            self.part()
         except BaseException as error:
             self.note("view ends with", type(error).__name__, str(error)[:80])
             self.websocket.close(1011)
+
+    def part(self) -> None:
+        """Tell the others of the end, perhaps."""
+        if self.chance.random() < 0.3:
+            self.play.send_to_all(f"{self.number} leaves")
 
     def receive_one(self) -> bool:
         """Receive once and handle what comes; return whether the view goes on."""
@@ -431,6 +456,9 @@ class _One:
         if self.peer.fileno() >= 0:
             self.pull(2**24)
             self.peer.close()
+        numbers = numbers_in(self.stream)
+        if numbers != sorted(set(numbers)):
+            self.note("Bug in the order", numbers)
         if self.view is not None and not self.view.dead:
             self.note("view still runs")
             self.view.kill()
@@ -464,6 +492,7 @@ class _One:
             self.note("peer reads", len(data), short(data))
         except OSError as error:
             self.note("peer reads", len(data), short(data), type(error).__name__)
+        self.stream += data
 
     def state(self) -> tuple[object, ...]:
         """Return all that can be observed."""
@@ -491,7 +520,7 @@ class _Play:
         self.lines: list[str] = []
         self.sockets: list[_One] = []
         self._states: dict[int, object] = {}
-        self._last = 0
+        self._last = self._count = 0
 
     def note(self, *what: object) -> None:
         """Add a line to the transcript."""
@@ -504,7 +533,9 @@ class _Play:
 
     def send_to_all(self, text: str) -> None:
         """Send a message to the group of all sockets."""
-        fanout.deliver([one.websocket for one in self.sockets], PreparedMessage(1, text.encode()))
+        self._count += 1
+        message = PreparedMessage(1, f"#{self._count} {text}".encode())
+        fanout.deliver([one.websocket for one in self.sockets], message)
 
     def run(self) -> None:
         """Run the play."""
@@ -590,7 +621,7 @@ class _Play:
     def at_once(self) -> None:
         """Send to many, and let other things happen before all of them have the messages."""
         for _ in range(self.chance.randrange(2, 10)):
-            one, way = self.chance.choice(self.sockets), self.chance.randrange(12)
+            one, way = self.chance.choice(self.sockets), self.chance.randrange(13)
             if way < 3:
                 self.rooms.send(one.websocket)
             elif way == 3:
@@ -605,6 +636,12 @@ class _Play:
                 one.push()
             elif way == 8:
                 self.server()
+            elif way == 9:
+                # As messages from other processes arrive.
+                gevent.get_hub().loop.run_callback(self.send_to_all, "on the hub")
+            elif way == 10:
+                one.note("peer closes")
+                one.peer.close()
             else:
                 turn()
 

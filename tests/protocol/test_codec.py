@@ -125,10 +125,10 @@ class TestMasking:
 class TestWhole:
     """A message in a single frame, the usual case."""
 
-    @pytest.mark.parametrize("length", [0, 1, 125, 126, 4095, 4096, 65535])
+    @pytest.mark.parametrize("length", [0, 1, 125, 126, 4095, 4096, 65535, 65536])
     def test_message(self, length: int) -> None:
         """A whole frame is a message at once, of either kind."""
-        codec = Codec(65535)
+        codec = Codec(65536)
         for opcode, message in (TEXT, "x" * length), (BINARY, b"x" * length):
             data = frame(opcode, b"x" * length)
             assert codec.decode_single_frame(data, len(data)) == message
@@ -147,6 +147,8 @@ class TestWhole:
             frame(PING, b"x"),
             frame(TEXT, b"\xff"),
             b"\x82\xfe\x00\x7d" + MASK + b"x" * 125,
+            b"\x82\xff" + (125).to_bytes(8, "big") + MASK + b"x" * 125,
+            b"\x82\xff" + bytes(5),
             b"\x82\x01" + MASK + b"x",
             b"\xc2\x81" + MASK + b"x",
         ],

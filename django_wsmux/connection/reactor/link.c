@@ -204,7 +204,9 @@ message_of(Link *link, Py_ssize_t size, Py_ssize_t limit, int *is_kept)
         return NULL;
     }
     if (length > size - start) {
-        *is_kept = link->state == OPEN && begin_partial(link, data, size, start, length) > 0;
+        /* Python pauses reading while messages of groups wait for the view, whatever arrives. */
+        *is_kept = link->state == OPEN && !link->is_intercepting
+                   && begin_partial(link, data, size, start, length) > 0;
         return NULL;
     }
     char *payload = data + start;
