@@ -49,7 +49,7 @@ __all__ = ["play"]
 
 #: Sizes of messages around each change of form.
 _SIZES: Final = (
-    *(*range(6), 33, 125, 126, 300, 4095, 8191, 8192, 8193, 20_000, 65_535, 65_536, 140_000),
+    *(*range(6), 33, 125, 126, 300, 4095, 8191, 8192, 8193, 20_000, 65_535, 65_536, 131_000),
 )
 
 #: Some share compressed messages, and some do not.

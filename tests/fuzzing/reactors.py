@@ -27,6 +27,8 @@ _PROGRAM = """
 from gevent import monkey
 monkey.patch_all()
 import sys
+# For so long gevent makes calls before it looks for events, however busy the machine is.
+sys.setswitchinterval(1000.0)
 from tests.fuzzing.plays import play
 for seed in range(int(sys.argv[1]), int(sys.argv[2])):
     print("seed", seed)
