@@ -133,6 +133,9 @@ class _Connection(Link):
             self._waiter = None
             waiter.switch(message)
 
+    def _expect_large(self) -> None:
+        """Do nothing: the process has only inputs of a fuzzer."""
+
     def handle(self, message: Message) -> None:
         """Be the view: keep a message, and send it back."""
         self.taken.append(message)
