@@ -132,6 +132,9 @@ int
 add_to_partial(Link *link, const char *data, Py_ssize_t size)
 {
     int result = size > rest_of_partial(link) ? 0 : append(link->partial, data, size);
+    if (result < 0) {
+        drop_partial(link); /* a message that cannot grow is gone */
+    }
     if (result == 0 && give_back_partial(link) < 0) {
         return -1;
     }
