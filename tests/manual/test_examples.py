@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django import forms
 from django.contrib.auth.models import Permission, User
 from django.db.utils import ConnectionHandler
 from django.template import engines
@@ -219,6 +220,24 @@ class TestViews:
         for _ in range(2):
             assert ws.request("order", article="tea", ref="a") == {"order": 1}
         assert orders == ["tea"]
+
+    def test_limits(self, view: Any) -> None:
+        """More messages of a type than its limit are refused; those of another are handled."""
+
+        class Form(forms.Form):
+            """A message without fields."""
+
+        block = example("docs/views.rst", "TypingForm")
+        chat = run(block, SayForm=Form, TypingForm=Form)["Chat"]
+        chat.say_valid = lambda self, form: "said"
+        chat.typing_valid = lambda self, form: "typed"
+        ws = view(chat.as_view())()
+        replies: list[str] = []
+        with pytest.raises(RequestFailed) as failed:
+            replies.extend(iter(lambda: ws.request("say"), None))
+        assert failed.value.codes == ["rate_limited"]
+        assert len(replies) >= 10
+        assert [ws.request("typing") for _ in range(3)] == ["typed"] * 3
 
     def test_forms(self, view: Any) -> None:
         """Each type of message has its form."""
