@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from django_wsmux.history.sqlite import SQLiteStore
 from django_wsmux.history.sqlite_file import LAYOUT, file_system
 from django_wsmux.history.store import IDLE_SECONDS, Store, Stream
 from django_wsmux.protocol.positions import moment_of
-from tests.support import ROOT
+from tests.support import ROOT, TIMEOUT
 
 from .contract import (
     SOON,
@@ -40,10 +40,29 @@ from .contract import (
     wait_until,
 )
 
+#: Seconds that a call waits for other processes by default.
+PATIENCE = sqlite._PATIENCE
+
+LOCKED = "has been locked by other processes for"
+
 
 def open_store(directory: Path) -> SQLiteStore:
     """Return a handle of the store in a directory."""
     return SQLiteStore(f"local://{directory}", namespace="tests", backend=None)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may keep a process that writes from the processor for more than a second."""
+    monkeypatch.setattr(sqlite, "_PATIENCE", TIMEOUT)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Wait for others as long as by default, within the block."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sqlite, "_PATIENCE", PATIENCE)
+        yield
 
 
 @pytest.fixture
@@ -217,7 +236,7 @@ def test_locked(store: SQLiteStore) -> None:
             lambda: store.append(stream(), b"b", key="key"),
             lambda: store.forget(stream()),
         ):
-            with pytest.raises(BackendUnavailable, match="has been locked by other processes for"):
+            with impatient(), pytest.raises(BackendUnavailable, match=LOCKED):
                 send()
         assert bodies(everything(store, stream())) == [b"1"]
         other.execute("COMMIT")
@@ -233,7 +252,8 @@ def test_locked_while_opening(store: SQLiteStore, tmp_path: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
         with (
             closing(open_store(tmp_path)) as other,
-            pytest.raises(BackendUnavailable, match="has been locked by other processes for"),
+            impatient(),
+            pytest.raises(BackendUnavailable, match=LOCKED),
         ):
             other.read(stream())
         fill(store, stream(), 1)
@@ -270,7 +290,10 @@ def test_stopped(store: SQLiteStore, tmp_path: Path) -> None:
     child = store_in(tmp_path, stop_inside)
     try:
         assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
-        with pytest.raises(BackendUnavailable, match="resume or kill stopped processes"):
+        with (
+            impatient(),
+            pytest.raises(BackendUnavailable, match="resume or kill stopped processes"),
+        ):
             store.append(stream(), b"b")
         assert offsets(everything(store, stream())) == [1, 2]
     finally:

@@ -6,7 +6,6 @@ import time
 
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
-from gevent.monkey import get_original
 
 from django_wsmux.connection import fanout
 from django_wsmux.groups import Group
@@ -30,6 +29,9 @@ def put_off(request: HttpRequest, what: str) -> JsonResponse:
     left = sum(len(each.members) - each.at for each in fanout._pending)
     child = None
     if what == "fork":
+        # Only servers with gevent are asked for it.
+        from gevent.monkey import get_original
+
         child = get_original("os", "fork")()
         if not child:
             try:

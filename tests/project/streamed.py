@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -105,6 +104,9 @@ def _items(lines: list[list[Any]]) -> SafeString:
 @contextmanager
 def _opened(board: str) -> Iterator[dict[str, Any]]:
     """Lock a board for all processes; store it at the end."""
+    # Windows has no such module.
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
     file = Path(os.environ["TEST_BOARDS"]) / board
     with file.open("a+") as stream:
         while True:
