@@ -1,8 +1,8 @@
 // <websocket-stream>: HTML that groups send to the page. {% websocket_stream %} renders the element.
 //
-// The attribute `at` is the position up to which the document has the group's messages, whoever renders
-// it: the server, or a copy of the page that Turbo or the browser has kept. What follows it is asked for
-// whenever such a document appears.
+// The attribute `at` is the position up to which the document has the group's messages. The document may
+// come from the server, or be a copy that Turbo or the browser has kept: each time one appears, the
+// messages after its position are asked for.
 
 import { isAtOrAfter } from "./group.ts";
 import type { Anything, FetchOptions, Options, RequestError, Room } from "./types.ts";

@@ -1,4 +1,4 @@
-"""Broadcasts of models: whoever sees a row sees its changes.
+"""Broadcasts of models: a page that shows a row shows its changes, too.
 
 Receivers are connected to the signals of models with ``@broadcasts``, and of their subclasses and
 proxies, only. ``changes`` notes what a transaction has changed and sends it after the commit.

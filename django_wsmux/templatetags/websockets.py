@@ -211,9 +211,9 @@ def websocket_stream(context: Context, group: Group | str) -> SafeString:
         {% websocket_stream room.group_name %}
         <ul id="lines">{% for line in lines %}...{% endfor %}</ul>
 
-    The name of the group is signed for the page's user, so whoever is shown the page may follow the
-    group. The messages begin at the position that ``@resumable`` has recorded for the group, or at
-    that of the moment of rendering. All elements of a page share one socket, that of the
+    The name of the group is signed for the page's user, who may follow the group because the page
+    is shown. The messages begin at the position that ``@resumable`` has recorded for the group, or
+    at that of the moment of rendering. All elements of a page share one socket, that of the
     ``StreamView`` in ``WEBSOCKET_URLCONF``.
 
     Args:
