@@ -48,7 +48,7 @@ PAGES = (
         f"docs/{name}.rst"
         for name in (
             *("backends", "databases", "development", "groups", "monitoring", "proxies"),
-            *("security", "signals", "views"),
+            *("requests", "security", "signals", "view_rules", "views"),
         )
     ),
 )
@@ -189,7 +189,7 @@ class TestViews:
 
     def test_requests(self, view: Callable[..., Open]) -> None:
         """Requests are answered by each kind of view."""
-        ws = view(run(example("docs/views.rst", "free of charge"))["Chat"].as_view())()
+        ws = view(run(example("docs/requests.rst", "free of charge"))["Chat"].as_view())()
         for line in (1, 2, 3):
             assert ws.request("say", text="hi") == {"line": line}
             assert ws.receive_json() == {"type": "said", "text": "hi"}
@@ -197,7 +197,7 @@ class TestViews:
             with pytest.raises(RequestFailed) as failed:
                 ws.request("say", text=text)
             assert failed.value.codes == [code]
-        names = run(example("docs/views.rst", "def calculator"))
+        names = run(example("docs/requests.rst", "def calculator"))
         ws = view(names["calculator"], "calculator/")("/calculator/")
         assert ws.request("sum", a=2, b=3) == 5
         for kind, code in (("sum", "required"), ("product", "unknown_type")):
@@ -215,7 +215,7 @@ class TestViews:
 
         order = SimpleNamespace(objects=SimpleNamespace(create=create))
         ws = view(
-            run(example("docs/views.rst", "class OrderForm"), Order=order)["Shop"].as_view()
+            run(example("docs/requests.rst", "class OrderForm"), Order=order)["Shop"].as_view()
         )()
         for _ in range(2):
             assert ws.request("order", article="tea", ref="a") == {"order": 1}
@@ -227,7 +227,7 @@ class TestViews:
         class Form(forms.Form):
             """A message without fields."""
 
-        block = example("docs/views.rst", "TypingForm")
+        block = example("docs/requests.rst", "TypingForm")
         chat = run(block, SayForm=Form, TypingForm=Form)["Chat"]
         chat.say_valid = lambda self, form: "said"
         chat.typing_valid = lambda self, form: "typed"
@@ -241,7 +241,7 @@ class TestViews:
 
     def test_forms(self, view: Any) -> None:
         """Each type of message has its form."""
-        ws = view(run(example("docs/views.rst", "class SayForm"))["Chat"].as_view())()
+        ws = view(run(example("docs/requests.rst", "class SayForm"))["Chat"].as_view())()
         ws.send_json({"type": "rename", "name": "Ann"})
         ws.send_json({"type": "say", "text": "hello"})
         assert ws.receive_json() == {"type": "said", "by": "Ann", "text": "hello"}
@@ -267,7 +267,7 @@ class TestViews:
 
     def test_form_of_a_function(self, view: Any) -> None:
         """A form validates a message."""
-        ws = view(run(example("docs/views.rst", "user = forms.CharField"))["chat"])()
+        ws = view(run(example("docs/requests.rst", "user = forms.CharField"))["chat"])()
         for value in ({"user": "Ann", "text": "hello"}, {"user": "Ann"}):
             ws.send_json(value)
         assert ws.receive_json() == {"user": "Ann", "text": "hello"}
@@ -320,7 +320,7 @@ class TestViews:
     def test_two_sources(self, view: Any, live_port: int) -> None:
         """Each side receives what the other sends."""
         ours, theirs = socket.socketpair()
-        block = example("docs/views.rst", "def relay(request")
+        block = example("docs/view_rules.rst", "def relay(request")
         view(run(block, connect_somewhere=lambda: ours)["relay"])
         url = f"ws://127.0.0.1:{live_port}/view/"
         with ours, theirs, connect(url, **LOCAL) as ws:
@@ -340,7 +340,7 @@ class TestGroups:
         receivers = list(backend_gap.receivers)
         names = run(example("docs/groups.rst", "def ask_again"))
         try:
-            ws = view(run(example("docs/views.rst", "class SayForm"))["Chat"].as_view())()
+            ws = view(run(example("docs/requests.rst", "class SayForm"))["Chat"].as_view())()
             backend_gap.send(None, reason="lost", seconds=1.0, missed=None)
             assert ws.receive_json() == {"type": "ask again"}
             assert names["ask_again"]
@@ -387,7 +387,7 @@ class TestGroups:
 
 def test_tenant() -> None:
     """Code that runs for a socket runs as the tenant of its handshake."""
-    names = run(example("docs/views.rst", "WEBSOCKET_CONTEXT = "))
+    names = run(example("docs/view_rules.rst", "WEBSOCKET_CONTEXT = "))
     made = names["tenant"](SimpleNamespace(tenant="red"))
     assert (made.func, made.args) == (names["tenant_context"], ("red",))
 
