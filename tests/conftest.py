@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 # Modules with assert statements where pytest would not rewrite them by itself.
 pytest.register_assert_rewrite(
-    "django_wsmux.backends.contract", "tests.backends.faults", "tests.history.contract"
+    "django_wsmux.backends.contract",
+    "tests.backends.faults",
+    "tests.history.contract",
+    "tests.presence.contract",
 )
 
 StartServer = Callable[..., Server]

@@ -123,6 +123,7 @@ WITHOUT_TESTS = {
     "handlers/identities.py": "handlers/test_remaking.py tests it",
     "handlers/interfaces.py": "types only",
     "html/rules.py": "html/test_broadcasting.py tests it",
+    "history/chosen.py": "history/test_stores.py and presence/test_stores.py test it",
     "history/patterns.py": "the tests of groups with a history use patterns",
     "history/postgresql_statements.py": "texts only, which history/test_postgresql.py runs",
     "history/redis_scripts.py": "texts only, which history/test_redis.py runs",

@@ -6,7 +6,12 @@ so a process that knows a version can read what has changed since. Publications 
 carry no data: they only say that there is a new version.
 
 A row belongs to a process. A process that shows no sign of life for ``LEAVING_SECONDS`` loses its
-rows: any other process may call ``expire()``.
+rows: any other process may call ``expire()``. From this moment on the rows do not count, and they
+never count again, because others may have read a list without them. If the process continues, it
+enters its connections again, and their keys join again.
+
+A version is ``<epoch>.<number>``. The number grows with each change. The epoch is random, and is
+another one if the row of the group was lost or removed.
 
 All methods may be called from any thread or greenlet, wait for a bounded time, and raise
 ``BackendUnavailable`` if the store cannot be used. Each changes the store in one step, so of two
@@ -23,6 +28,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "LEAVING_SECONDS",
     "LEFT_SECONDS",
+    "NO_GROUP",
     "Entry",
     "Person",
     "PresenceStore",
@@ -36,6 +42,9 @@ LEAVING_SECONDS: Final = 15.0
 #: Seconds for which a store remembers which keys have left. A process that knows only an older
 #: version reads the whole list.
 LEFT_SECONDS: Final = 60.0
+
+#: The version of a group that has no row.
+NO_GROUP: Final = "-.0"
 
 
 class Entry(NamedTuple):
@@ -88,23 +97,30 @@ class PresenceStore(ABC):
 
     Groups are named by their full name, with the prefix of ``WEBSOCKET_GROUP_PREFIX``. A forked
     child begins again with its own connections.
+
+    Attributes:
+        leaving_seconds, left_seconds: ``LEAVING_SECONDS`` and ``LEFT_SECONDS``; tests change them.
     """
+
+    leaving_seconds = LEAVING_SECONDS
+    left_seconds = LEFT_SECONDS
 
     @abstractmethod
     def enter(self, group: str, entries: Collection[Entry], process: str) -> str:
         """Add the rows of connections, or take them over from another process.
 
         A key that is not present joins. A key with another ``info`` than before gets the new one.
-        Rows of processes that have shown no sign of life for ``LEAVING_SECONDS`` do not count. The
-        call is a sign of life of ``process``.
+        A key that has only rows that do not count joins again. The call is a sign of life of
+        ``process``.
 
         Args:
             group: the group.
-            entries: at most some thousand. One for a connection that has a row replaces it.
+            entries: at most some thousand. One for a connection that has a row replaces it: its
+                old key may leave.
             process: the id of the process that the connections belong to.
 
         Returns:
-            The new version; ``""`` if no key joined and no info changed.
+            The new version; ``""`` if no key joined or left, and no info changed.
         """
 
     @abstractmethod
@@ -124,12 +140,12 @@ class PresenceStore(ABC):
     def read(self, group: str, since: str = "") -> Reading:
         """Return who is present, or what has changed.
 
-        If this returns the whole list, rows of processes without a sign of life do not count.
+        If this returns the whole list, it has only keys with a row that counts.
 
         Args:
             group: the group.
             since: a version; ``""`` for the whole list. The whole list is also returned for a
-                version that is too old, or of a row of the group that is lost.
+                version that is too old, or has another epoch.
         """
 
     @abstractmethod
@@ -145,8 +161,8 @@ class PresenceStore(ABC):
         """Note a sign of life of a process.
 
         Returns:
-            False if the store does not know the process: its rows were removed, or the store was
-            made again. The caller then enters all its connections again.
+            False if the rows of the process no longer count, or the store was made again. The
+            caller then enters all its connections again.
         """
 
     @abstractmethod

@@ -117,7 +117,7 @@ def test_of_broker(url: str) -> None:
 def test_after_fork(tmp_path: Path) -> None:
     """A forked child continues with the same file, even if another thread was making the store."""
     with override_settings(WEBSOCKET_HISTORY_STORE=f"local://{tmp_path}"):
-        with stores._making:
+        with stores._chosen._making:
             child = os.fork()
             if child == 0:
                 status = 1

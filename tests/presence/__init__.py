@@ -1,0 +1,1 @@
+"""Tests of the stores of who is present in groups."""
