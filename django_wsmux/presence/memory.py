@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..backends import Backend
+from .lives import KnownLives
 from .store import NO_GROUP, Entry, Person, PresenceStore, Reading
 
 __all__ = ["MemoryPresence"]
@@ -115,6 +116,7 @@ class MemoryPresence(PresenceStore):
         self._groups: dict[str, _Group] = {}
         self._processes: dict[str, _Process] = {}  # those that are alive, or have just died
         self._dead: list[_Process] = []  # in whose place there is another one
+        self._lives = KnownLives()
 
     def _enter(self) -> threading.Lock:
         if self._pid != os.getpid():
@@ -136,6 +138,7 @@ class MemoryPresence(PresenceStore):
             owner = self._owner(process, now)
             if not entries:
                 return ""
+            self._lives.entered(process, owner)
             found = self._groups.setdefault(group, _Group())
             before = found.top
             found.used = now
@@ -202,10 +205,10 @@ class MemoryPresence(PresenceStore):
         with self._enter():
             now = self._now()
             found = self._processes.get(process)
-            if found is None or self._is_dead(found, now):
-                return False
-            found.seen = now
-            return True
+            is_alive = found is not None and not self._is_dead(found, now)
+            if found is not None and is_alive:
+                found.seen = now
+            return self._lives.renewed(process, is_alive=is_alive)
 
     def expire(self) -> list[tuple[str, str]]:
         """Remove the rows of processes without a sign of life, and what is no longer needed."""

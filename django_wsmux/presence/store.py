@@ -161,8 +161,9 @@ class PresenceStore(ABC):
         """Note a sign of life of a process.
 
         Returns:
-            False if the rows of the process no longer count, or the store was made again. The
-            caller then enters all its connections again.
+            False if the rows of the process no longer count, or the store was made again. This is
+            told once if ``enter()`` was called first: ``presence.lives``. The caller then enters
+            all its connections again.
         """
 
     @abstractmethod

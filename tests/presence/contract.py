@@ -440,7 +440,7 @@ class PresenceContract:
 
     @pytest.mark.parametrize("is_renewed", [False, True])
     def test_continued(self, store: PresenceStore, is_renewed: bool) -> None:
-        """Rows that do not count never count again; the process enters them again."""
+        """Rows that do not count never count again; the process is told once, and enters them."""
         before = store.enter(GROUP, entries("ann", "bob"), HERE)
         store.enter("room.2", entries("ann", "bob"), HERE)
         self.pass_time(store, LONG + 1)
@@ -451,6 +451,7 @@ class PresenceContract:
         assert store.enter(GROUP, entries("ann"), HERE)
         assert keys(store.read(GROUP, before)) == self.whole(store) == ["ann"]
         assert self.whole(store, "room.2") == []
+        assert store.renew(HERE) is is_renewed
         assert store.renew(HERE)
         assert sorted(name for name, _ in store.expire()) == [GROUP, "room.2"]
         reading = store.read(GROUP, before)
@@ -460,6 +461,20 @@ class PresenceContract:
         assert store.enter("room.2", entries("ann", "bob"), HERE)
         assert self.whole(store, "room.2") == ["ann", "bob"]
         assert store.expire() == []
+
+    def test_removed_before_it_continued(self, store: PresenceStore) -> None:
+        """A process is told that others have removed its rows, also if it enters a row first."""
+        other = self.another(store)
+        store.enter(GROUP, entries("ann", "bob"), HERE)
+        other.enter(GROUP, entries("cat"), THERE)
+        self.pass_time(store, LONG + 1)
+        assert not other.renew(THERE)
+        assert [name for name, _ in other.expire()] == [GROUP]
+        assert store.enter(GROUP, entries("ann"), HERE)
+        assert not store.renew(HERE)
+        assert store.enter(GROUP, entries("ann", "bob"), HERE)
+        assert store.renew(HERE)
+        assert self.whole(store) == ["ann", "bob"]
 
     def test_dead_rows(self, store: PresenceStore) -> None:
         """A key with only rows of a dead process joins again; the rows expire without a change."""
