@@ -1,30 +1,24 @@
 """The history of ``local://``: one SQLite file for all processes of a project on one machine.
 
 A message is stored by one statement, and excess messages are deleted together, now and then.
-SQLite's own wait for a lock would block the hub of gevent, so it never waits (``timeout=0``), and
-this module retries after pauses that let other greenlets run. It holds no lock and no transaction
-during a pause.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
 import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
-from random import SystemRandom
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from .. import conf
 from ..backends import Backend
 from ..protocol.positions import epoch_of
 from . import sqlite_statements as sql
 from . import sqlite_sweep as sweep
-from .sqlite_file import FileBusy, HistoryFile, next_stream, now, writing
+from .sqlite_base import SQLiteBase, decode_name, encode_name
+from .sqlite_file import shrink, writing
+from .sqlite_tables import LAYOUT, next_stream, now
 from .store import (
     KEY_SECONDS,
     Appended,
@@ -38,21 +32,7 @@ from .store import (
 
 __all__ = ["SQLiteStore"]
 
-_random: Final = SystemRandom()
-
-_Result = TypeVar("_Result")
-
 _MICROSECONDS: Final = 1_000_000
-
-#: Seconds for which a call is retried while the file is locked.
-_PATIENCE: Final = 1.0
-
-#: Seconds of the first pause, and of the longest.
-_FIRST_PAUSE: Final = 0.0002
-_MAX_PAUSE: Final = 0.002
-
-#: SQLite's primary error codes after which a call is retried.
-_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 #: The fewest messages between two deletions of excess ones, which take a transaction of their own.
 _MIN_STEP: Final = 8
@@ -93,7 +73,7 @@ class _Known:
         self.before = 0
 
 
-class SQLiteStore(Store):
+class SQLiteStore(SQLiteBase, Store):
     """A store in one SQLite file; see the module.
 
     Args:
@@ -103,17 +83,8 @@ class SQLiteStore(Store):
     """
 
     def __init__(self, url: str, *, namespace: str, backend: Backend | None) -> None:
-        self._file = HistoryFile(url, namespace)
-        self._connection: sqlite3.Connection | None = None
+        super().__init__(url, namespace, LAYOUT)
         self._known: dict[str, _Known] = {}
-        # Held for each attempt: the connection has one transaction at a time.
-        self._lock = threading.Lock()
-        _stores.add(self)
-
-    @property
-    def path(self) -> str:
-        """The file."""
-        return self._file.path
 
     def append(
         self, stream: Stream, message: bytes, *, key: str = "", key_seconds: float = KEY_SECONDS
@@ -121,14 +92,14 @@ class SQLiteStore(Store):
         """Number a message and keep it."""
         if key:
             expires = now() + int(key_seconds * _MICROSECONDS)
-            return self._run(self._append_once, stream, message, _encode(key), expires)
+            return self._run(self._append_once, stream, message, encode_name(key), expires)
         return self._run(self._append, stream, message)
 
     def release(self, stream: Stream, keys: Collection[str], seconds: float = KEY_SECONDS) -> None:
         """Let keys expire after at most some seconds."""
         until = now() + int(seconds * _MICROSECONDS)
-        name = _encode(stream.name)
-        self._run(self._release, [(until, name, _encode(key), until) for key in keys])
+        name = encode_name(stream.name)
+        self._run(self._release, [(until, name, encode_name(key), until) for key in keys])
 
     def read(
         self,
@@ -169,7 +140,7 @@ class SQLiteStore(Store):
             deleted, last = self._run(sweep.delete_oldest, excess, last)
             excess -= deleted
             time.sleep(0)
-        while self._run(sweep.shrink):
+        while self._run(shrink):
             time.sleep(0)
 
     def _excess(self) -> int:
@@ -185,68 +156,11 @@ class SQLiteStore(Store):
             time.sleep(0)
         return total - most
 
-    def close(self) -> None:
-        """Close the file; the next call opens it again."""
-        with self._lock:
-            self._close()
-
     # Inside
 
-    def _run(self, work: Callable[..., _Result], *args: Any) -> _Result:
-        """Call ``work`` with the connection and the arguments; retry while the file is locked."""
-        pause = _FIRST_PAUSE
-        deadline = 0.0
-        while True:
-            try:
-                with self._lock:
-                    connection = self._file.present(self._connection)
-                    if connection is not self._connection:
-                        self._opened(connection)
-                    try:
-                        return work(connection, *args)
-                    except BaseException as error:
-                        self._undo(error)
-                        raise
-            except FileBusy:
-                pass
-            except sqlite3.Error as error:
-                if not _is_busy(error):
-                    raise self._file.failure(error) from error
-            moment = time.monotonic()
-            deadline = deadline or moment + _PATIENCE
-            if moment >= deadline:
-                raise self._file.busy(_PATIENCE)
-            # Waiting processes do not all return at once.
-            time.sleep(pause * _random.uniform(0.5, 1))
-            pause = min(pause * 1.5, _MAX_PAUSE)
-
     def _opened(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        super()._opened(connection)
         self._known.clear()  # it may be another file
-
-    def _undo(self, error: BaseException) -> None:
-        """End the transaction. After a failure, close the file, so that it is checked again."""
-        connection = self._connection
-        if connection is None:
-            return
-        if _is_busy(error):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        else:
-            self._close()
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._file.close(self._connection)
-            self._connection = None
-
-    def _look(self, connection: sqlite3.Connection) -> None:
-        """Open the file again if it was deleted, for example by a cleaner of /tmp."""
-        if not self._file.is_current():
-            self._close()
-            connection = self._file.open()
-            self._opened(connection)
-        self._file.require_known(connection)
 
     # Each of these is called with the connection, and leaves no transaction open.
 
@@ -270,7 +184,7 @@ class SQLiteStore(Store):
     def _append_once(
         self, connection: sqlite3.Connection, stream: Stream, message: bytes, key: bytes, until: int
     ) -> Appended | None:
-        name = _encode(stream.name)
+        name = encode_name(stream.name)
         with writing(connection):
             known = self._find(connection, stream)
             connection.execute(sql.DELETE_KEY, (name, key, now()))
@@ -290,7 +204,7 @@ class SQLiteStore(Store):
         """Return what to remember of a stream; make its row if it is missing."""
         # Within the transaction, so that positions that were read before it have an earlier moment.
         moment = now()
-        name, lifetime = _encode(stream.name), _lifetime(stream)
+        name, lifetime = encode_name(stream.name), _lifetime(stream)
         row = connection.execute(sql.STREAM, (name,)).fetchone()
         if row is None:
             number, began = next_stream(connection), moment
@@ -330,7 +244,7 @@ class SQLiteStore(Store):
         keep = stream.keep
         execute = connection.execute
         execute("BEGIN")
-        row = execute(sql.ROW, (_encode(stream.name),)).fetchone()
+        row = execute(sql.ROW, (encode_name(stream.name),)).fetchone()
         if row is None:
             execute("COMMIT")
             return Reading(self._file.store, moment)
@@ -368,7 +282,7 @@ class SQLiteStore(Store):
         names = [(execute(sql.NAME, (stream,)).fetchone(), top) for stream, top in tops.items()]
         execute("COMMIT")
         found = [
-            Changed(_decode(row[0]), _epoch_of(self._file.store, row[1]), top)
+            Changed(decode_name(row[0]), _epoch_of(self._file.store, row[1]), top)
             for row, top in names
             if row is not None
         ]
@@ -378,7 +292,7 @@ class SQLiteStore(Store):
     def _forget(self, connection: sqlite3.Connection, stream: Stream) -> str:
         with writing(connection):
             moment = now()
-            name, lifetime = _encode(stream.name), _lifetime(stream)
+            name, lifetime = encode_name(stream.name), _lifetime(stream)
             row = connection.execute(sql.STREAM, (name,)).fetchone()
             number = next_stream(connection)
             if row is None:
@@ -393,19 +307,6 @@ class SQLiteStore(Store):
             if row is not None:
                 connection.execute("DELETE FROM message WHERE stream = ?", (row[0],))
         return _epoch_of(self._file.store, began)
-
-
-def _is_busy(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
-
-
-def _encode(text: str) -> bytes:
-    # Names of users' groups contain primary keys, which may be any text: refuse no name.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _decode(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
 
 
 def _lifetime(stream: Stream) -> int:
@@ -445,30 +346,3 @@ def _up_to(max_bytes: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         if size >= max_bytes:
             return entries[:count]
     return entries
-
-
-_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    # SQLite must not be used across a fork: its locks belong to a process, but it remembers them
-    # in memory, which the child would take over.
-    for store in list(_stores):
-        store._lock.acquire()
-        store._close()
-        _held.append(store._lock)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _close_all() -> None:
-    for store in list(_stores):
-        store.close()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-atexit.register(_close_all)

@@ -1,7 +1,7 @@
-"""The SQLite file of a history: its place, its tables, its renewal, its errors.
+"""A SQLite file of ``local://``: its place, its renewal, its errors.
 
 The file is made again after each boot of the machine. Nothing is synchronized with the disk, so
-after a crash of the machine the last messages may be missing. The file has its own folder in the
+after a crash of the machine the last changes may be missing. The files have their own folder in the
 private directory of ``local://``, so that SQLite's other files are not among the sockets.
 """
 
@@ -13,28 +13,25 @@ import os
 import secrets
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..backends.private_directory import PrivateDirectory
 from ..exceptions import BackendMisconfigured, BackendUnavailable
-from .store import MAX_KEYS
 
 __all__ = [
-    "LAYOUT",
     "FileBusy",
-    "HistoryFile",
+    "Layout",
+    "SQLiteFile",
     "boot_id",
     "file_system",
-    "next_stream",
-    "now",
+    "pragma",
+    "shrink",
     "writing",
 ]
 
 _FOLDER: Final = ".history"
-_FILE: Final = "messages.sqlite3"
 
 #: Network file systems: SQLite's locks and shared memory do not work there.
 _REMOTE: Final = frozenset(
@@ -47,58 +44,16 @@ _CHECKPOINT_PAGES: Final = 256
 #: The first SQLite with INSERT ... RETURNING.
 _OLDEST_SQLITE: Final = (3, 35, 0)
 
+#: Unused pages that a file may always have, and how many are returned before others run.
+_SPARE_PAGES: Final = 256
+_SLICE: Final = 100
+
 _SET_UP: Final = (
     "PRAGMA synchronous = OFF",
     "PRAGMA temp_store = MEMORY",
     f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}",
     "PRAGMA journal_size_limit = 4194304",
 )
-
-#: The layout of the file. A file of an older layout is made again; a newer one is refused.
-LAYOUT: Final = 2
-
-# Times are microseconds. A message is appended to one table and one index, because each page that a
-# transaction changes costs about ten microseconds. message.number orders the messages of all
-# streams. message.total is the size of the stream's messages so far. The newest row of a stream
-# stays: without a body (NULL), it has only the number of the stream. stream.due is the time at
-# which the sweep has to look at the stream. stream.stream is another one after forget(), and when
-# all messages have expired, so that processes do not append to what they remember.
-_TABLES: Final = """
-    CREATE TABLE store (id TEXT NOT NULL, boot TEXT NOT NULL, streams INTEGER NOT NULL);
-    CREATE TABLE stream (
-        id INTEGER PRIMARY KEY,
-        name BLOB NOT NULL UNIQUE,
-        stream INTEGER NOT NULL UNIQUE,
-        began INTEGER NOT NULL,
-        is_forgotten INTEGER NOT NULL,
-        lifetime INTEGER NOT NULL,
-        due INTEGER NOT NULL,
-        keys INTEGER NOT NULL
-    );
-    CREATE INDEX stream_due ON stream (due);
-    CREATE TABLE message (
-        number INTEGER PRIMARY KEY,
-        stream INTEGER NOT NULL,
-        offset INTEGER NOT NULL,
-        sent INTEGER NOT NULL,
-        total INTEGER NOT NULL,
-        body BLOB
-    );
-    CREATE INDEX message_offset ON message (stream, offset, total);
-    CREATE TABLE key (
-        stream INTEGER NOT NULL,
-        key BLOB NOT NULL,
-        nth INTEGER NOT NULL,
-        expires INTEGER NOT NULL,
-        PRIMARY KEY (stream, key)
-    ) WITHOUT ROWID;
-    CREATE INDEX key_nth ON key (stream, nth);
-    CREATE INDEX key_expires ON key (expires);
-    CREATE TRIGGER key_stored AFTER INSERT ON key BEGIN
-        UPDATE stream SET keys = new.nth WHERE id = new.stream;
-        DELETE FROM key WHERE stream = new.stream AND nth <= new.nth - :max_keys;
-    END;
-"""
 
 #: Problems and advice for SQLite's primary error codes.
 _FULL: Final = (
@@ -107,7 +62,7 @@ _FULL: Final = (
 )
 _DAMAGED: Final = (
     "the file is damaged",
-    "remove the folder; the history of all groups begins again",
+    "remove the folder; the histories of groups, and who is present, begin again",
 )
 _CLOSED: Final = (
     "the file cannot be opened",
@@ -136,18 +91,37 @@ class FileBusy(Exception):
     """Another process holds a lock; try again."""
 
 
-class HistoryFile:
+class Layout(NamedTuple):
+    """What is in a file.
+
+    Attributes:
+        file: its name.
+        number: its version. A file of an older version is made again; a newer one is refused.
+        tables: the statements that make its tables. A row with ``id`` and ``boot`` is added to the
+            table ``store``.
+        duty: what the file is for, in messages: ``a history``.
+    """
+
+    file: str
+    number: int
+    tables: str
+    duty: str
+
+
+class SQLiteFile:
     """The file of a store; see the module.
 
     Args:
         url, namespace: of ``local://``.
+        layout: what is in it.
 
     Attributes:
         store: the incarnation, which was made with the file.
     """
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, layout: Layout) -> None:
         self._private = PrivateDirectory(url, namespace)
+        self._layout = layout
         self._url = url.partition("?")[0]
         self._identity: _Identity | None = None
         self._opened = ""
@@ -155,13 +129,13 @@ class HistoryFile:
 
     @property
     def folder(self) -> str:
-        """The folder, which contains nothing else."""
+        """The folder, which contains files of this class only."""
         return os.path.join(self._private.path, _FOLDER)
 
     @property
     def path(self) -> str:
         """The file."""
-        return os.path.join(self.folder, _FILE)
+        return os.path.join(self.folder, self._layout.file)
 
     def open(self) -> sqlite3.Connection:
         """Open the file; make it if it is missing, incomplete, old, or from another boot.
@@ -175,8 +149,8 @@ class HistoryFile:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise BackendMisconfigured(
                 self._url,
-                f"Python has SQLite {sqlite3.sqlite_version}, which is too old for a history: "
-                f"it must be {'.'.join(map(str, _OLDEST_SQLITE))} or newer",
+                f"Python has SQLite {sqlite3.sqlite_version}, which is too old for "
+                f"{self._layout.duty}: it must be {'.'.join(map(str, _OLDEST_SQLITE))} or newer",
                 "use another Python, or set WEBSOCKET_HISTORY_STORE to a broker",
             )
         self._private.make()
@@ -209,7 +183,7 @@ class HistoryFile:
     def present(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         """Return the connection; open the file again if another one is in its place, or none.
 
-        Cleaners of /tmp delete files. Other processes cannot see the messages of a deleted file.
+        Cleaners of /tmp delete files. Other processes cannot see what is in a deleted file.
 
         Raises:
             FileBusy, BackendUnavailable, sqlite3.Error: see ``open()``.
@@ -231,14 +205,15 @@ class HistoryFile:
             BackendUnavailable: a newer release has changed them.
         """
         layout: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if layout > LAYOUT:
+        known = self._layout.number
+        if layout > known:
             raise BackendUnavailable(
                 self._url,
                 f"{self.path} has the layout {layout} of a newer release of django-wsmux; this "
-                f"process knows layouts up to {LAYOUT}",
+                f"process knows layouts up to {known}",
                 "restart this process with that release",
             )
-        return layout == LAYOUT
+        return layout == known
 
     def failure(self, error: sqlite3.Error) -> BackendUnavailable:
         """Return the error to raise for an error of SQLite."""
@@ -263,7 +238,7 @@ class HistoryFile:
             raise BackendMisconfigured(
                 self._url,
                 f"{self.folder} is on a network file system ({kind}), where processes "
-                f"cannot share a history",
+                f"cannot share {self._layout.duty}",
                 "use a directory on a local disk: local:///run/mysite",
             )
         folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -297,10 +272,10 @@ class HistoryFile:
     def _fill(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.executescript("BEGIN IMMEDIATE;" + _TABLES.replace(":max_keys", str(MAX_KEYS)))
-        connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        connection.executescript("BEGIN IMMEDIATE;" + self._layout.tables)
+        connection.execute(f"PRAGMA user_version = {self._layout.number}")
         row = secrets.token_hex(4), boot_id()
-        connection.execute("INSERT INTO store (id, boot, streams) VALUES (?, ?, 0)", row)
+        connection.execute("INSERT INTO store (id, boot) VALUES (?, ?)", row)
         connection.execute("COMMIT")
 
     def _paths(self) -> tuple[str, ...]:
@@ -312,7 +287,7 @@ class HistoryFile:
     def _has_lost_part(self) -> bool:
         """Return whether the log was deleted while the file was open.
 
-        The log had the newest messages. Without it the file contains old numbers, which must not be
+        The log had the newest changes. Without it the file contains old numbers, which must not be
         used again.
         """
         if self._identity is None:
@@ -337,22 +312,25 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock from the beginning. ``SQLiteStore`` ends a failed transaction."""
+    """Hold the write lock from the beginning. ``SQLiteBase`` ends a failed transaction."""
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")
 
 
-def next_stream(connection: sqlite3.Connection) -> int:
-    """Return a number that no stream ever had."""
-    statement = "UPDATE store SET streams = streams + 1 RETURNING streams"
-    number: int = connection.execute(statement).fetchall()[0][0]
-    return number
+def shrink(connection: sqlite3.Connection) -> bool:
+    """Return unused pages to the file system if there are many; return whether any were."""
+    free = pragma(connection, "freelist_count")
+    if free <= max(_SPARE_PAGES, pragma(connection, "page_count") // 4):
+        return False
+    connection.execute(f"PRAGMA incremental_vacuum({_SLICE})").fetchall()
+    return pragma(connection, "freelist_count") < free
 
 
-def now() -> int:
-    """Return the time in microseconds."""
-    return time.time_ns() // 1000
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Return a number that SQLite tells of the file."""
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
 
 
 def boot_id() -> str:

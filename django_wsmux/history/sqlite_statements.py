@@ -1,4 +1,4 @@
-"""The statements of the store in a SQLite file; ``sqlite_file`` describes its tables."""
+"""The statements of the store in a SQLite file; ``sqlite_tables`` describes its tables."""
 
 from __future__ import annotations
 

@@ -9,20 +9,18 @@ import sqlite3
 from typing import Final
 
 from . import sqlite_statements as sql
-from .sqlite_file import next_stream, now, writing
+from .sqlite_file import pragma, writing
+from .sqlite_tables import next_stream, now
 from .store import IDLE_SECONDS
 
-__all__ = ["delete_oldest", "keys", "shrink", "size_after", "streams", "used"]
+__all__ = ["delete_oldest", "keys", "size_after", "streams", "used"]
 
 _IDLE: Final = IDLE_SECONDS * 1_000_000
 
 #: Overhead in bytes of a message of 200 bytes in the file; measured.
 _OVERHEAD: Final = 115
 
-#: Unused pages that the file may always have.
-_SPARE_PAGES: Final = 256
-
-#: Streams, messages or pages that are changed before others run.
+#: Streams or messages that are changed before others run.
 _SLICE: Final = 100
 
 
@@ -81,8 +79,8 @@ def keys(connection: sqlite3.Connection) -> bool:
 
 def used(connection: sqlite3.Connection) -> int:
     """Return how many bytes of the file are in use."""
-    pages = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
-    return pages * _pragma(connection, "page_size")
+    pages = pragma(connection, "page_count") - pragma(connection, "freelist_count")
+    return pages * pragma(connection, "page_size")
 
 
 def size_after(connection: sqlite3.Connection, last: int) -> tuple[int, int | None]:
@@ -113,17 +111,3 @@ def delete_oldest(connection: sqlite3.Connection, excess: int, last: int) -> tup
             if deleted >= excess:
                 break
     return deleted, rows[-1][0] if rows else None
-
-
-def shrink(connection: sqlite3.Connection) -> bool:
-    """Return unused pages to the file system if there are many; return whether any were."""
-    free = _pragma(connection, "freelist_count")
-    if free <= max(_SPARE_PAGES, _pragma(connection, "page_count") // 4):
-        return False
-    connection.execute(f"PRAGMA incremental_vacuum({_SLICE})").fetchall()
-    return _pragma(connection, "freelist_count") < free
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value

@@ -22,9 +22,10 @@ from django.test import override_settings
 
 from django_wsmux.backends.local import LocalBackend
 from django_wsmux.exceptions import BackendMisconfigured, BackendUnavailable
-from django_wsmux.history import sqlite, sqlite_file
+from django_wsmux.history import sqlite, sqlite_base, sqlite_file, sqlite_tables
 from django_wsmux.history.sqlite import SQLiteStore
-from django_wsmux.history.sqlite_file import LAYOUT, file_system
+from django_wsmux.history.sqlite_file import file_system
+from django_wsmux.history.sqlite_tables import LAYOUT
 from django_wsmux.history.store import IDLE_SECONDS, Store, Stream
 from django_wsmux.protocol.positions import moment_of
 from tests.support import ROOT, TIMEOUT
@@ -41,7 +42,7 @@ from .contract import (
 )
 
 #: Seconds that a call waits for other processes by default.
-PATIENCE = sqlite._PATIENCE
+PATIENCE = sqlite_base._PATIENCE
 
 LOCKED = "has been locked by other processes for"
 
@@ -54,14 +55,14 @@ def open_store(directory: Path) -> SQLiteStore:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may keep a process that writes from the processor for more than a second."""
-    monkeypatch.setattr(sqlite, "_PATIENCE", TIMEOUT)
+    monkeypatch.setattr(sqlite_base, "_PATIENCE", TIMEOUT)
 
 
 @contextmanager
 def impatient() -> Iterator[None]:
     """Wait for others as long as by default, within the block."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sqlite, "_PATIENCE", PATIENCE)
+        monkeypatch.setattr(sqlite_base, "_PATIENCE", PATIENCE)
         yield
 
 
@@ -310,6 +311,7 @@ import sqlite3, sys, gevent
 from django.conf import settings
 settings.configure()
 from django_wsmux.history.sqlite import SQLiteStore
+from django_wsmux.history.sqlite_tables import LAYOUT
 from django_wsmux.history.store import Keep, Stream
 
 stream = Stream("room.1", Keep(10, 600), "")
@@ -372,14 +374,14 @@ def test_write_fails(store: SQLiteStore, tmp_path: Path) -> None:
 def test_newer_layout(store: SQLiteStore) -> None:
     """A process of an older release refuses to send and to read."""
     fill(store, stream(), 1)
-    sql(store, f"PRAGMA user_version = {LAYOUT + 1}")
+    sql(store, f"PRAGMA user_version = {LAYOUT.number + 1}")
     for _ in range(2):
         with pytest.raises(BackendUnavailable, match="of a newer release"):
             store.sweep()
     for use in (lambda: store.append(stream(), b"a"), lambda: store.read(stream())):
         with pytest.raises(BackendUnavailable, match="restart this process with that release"):
             use()
-    sql(store, f"PRAGMA user_version = {LAYOUT}")
+    sql(store, f"PRAGMA user_version = {LAYOUT.number}")
     assert store.read(stream()).top == 1
 
 
@@ -392,7 +394,7 @@ def test_older_layout(store: SQLiteStore, tmp_path: Path) -> None:
         store,
         "DROP TABLE message",
         "CREATE TABLE message (number INTEGER PRIMARY KEY, name BLOB)",
-        f"PRAGMA user_version = {LAYOUT - 1}",
+        f"PRAGMA user_version = {LAYOUT.number - 1}",
     )
     with closing(open_store(tmp_path)) as other:
         fill(other, stream(), 1)
@@ -400,7 +402,7 @@ def test_older_layout(store: SQLiteStore, tmp_path: Path) -> None:
         assert other.read(stream()).store != old
         assert offsets(everything(store, stream())) == [1, 2]
     with closing(sqlite3.connect(store.path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT.number,)
 
 
 def test_old_sqlite(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -662,7 +664,7 @@ def test_settings_of_others(
     fill(other, stream(seconds=10**6), 1)
     lifetime = "SELECT lifetime FROM stream"
     for minutes, expected in ((0, 10**12), (2, 600 * 10**6)):
-        moment = sqlite_file.now() + minutes * 60 * 10**6
+        moment = sqlite_tables.now() + minutes * 60 * 10**6
         monkeypatch.setattr(sqlite, "now", lambda moment=moment: moment)
         fill(store, stream(), 1)
         assert store._connection is not None
