@@ -64,7 +64,6 @@ class _Group:
     Attributes:
         top: the number of the last change.
         purged: the number of the last leaving that is no longer remembered.
-        used: when ``top`` or a row has changed.
         people: ordered by the last change.
     """
 
@@ -72,7 +71,6 @@ class _Group:
         self.epoch = secrets.token_hex(6)
         self.top = 0
         self.purged = 0
-        self.used = 0.0
         self.rows: dict[str, _Row] = {}
         self.people: dict[str, _Present] = {}
         self.left: deque[_Left] = deque()
@@ -141,7 +139,6 @@ class MemoryPresence(PresenceStore):
             self._lives.entered(process, owner)
             found = self._groups.setdefault(group, _Group())
             before = found.top
-            found.used = now
             for entry in entries:
                 self._add(group, found, entry, owner, now)
             return "" if found.top == before else found.version
@@ -226,7 +223,7 @@ class MemoryPresence(PresenceStore):
             for name, found in list(self._groups.items()):
                 while found.left and found.left[0].when + self.left_seconds <= now:
                     found.purged = found.left.popleft().left
-                if not found.rows and not found.left and found.used + self.left_seconds <= now:
+                if not found.rows and not found.left:
                     del self._groups[name]
             return [
                 (name, self._groups[name].version)
@@ -288,7 +285,6 @@ class MemoryPresence(PresenceStore):
         row.process.rows.discard((name, connection))
         present = group.people[row.key]
         present.connections.discard(connection)
-        group.used = now
         if not present.connections:
             del group.people[row.key]
             group.left.append(_Left(row.key, present.joined, group.number(), now))

@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_wsmux.history import stores as histories
+from django_wsmux.history.sqlite import SQLiteStore
 from django_wsmux.presence import stores
 from django_wsmux.presence.memory import MemoryPresence
+from django_wsmux.presence.sqlite import SQLitePresence
 from django_wsmux.presence.store import PresenceStore
 from tests.support import ROOT
 
@@ -32,6 +35,19 @@ def fresh() -> Iterator[None]:
 def present() -> PresenceStore:
     """Return the store of this process."""
     return stores.store(None, "tests")
+
+
+def test_of_backend(tmp_path: Path) -> None:
+    """The store is where the backend or the history is, in a file of its own."""
+    with override_settings(WEBSOCKET_BACKEND=f"local://{tmp_path}?namespace=one"):
+        found = present()
+        history = histories.store(None, "tests")
+        assert isinstance(found, SQLitePresence)
+        assert isinstance(history, SQLiteStore)
+        assert found.path != history.path
+        assert Path(found.path).parent == Path(history.path).parent
+        with override_settings(WEBSOCKET_HISTORY_STORE="memory://"):
+            assert isinstance(present(), MemoryPresence)
 
 
 def test_once() -> None:
@@ -76,7 +92,7 @@ def test_own_backend() -> None:
         present()
 
 
-@pytest.mark.parametrize("url", ["", "memory://"])
+@pytest.mark.parametrize("url", ["", "local:///nowhere", "memory://"])
 def test_imports(url: str) -> None:
     """Only the store that the URL names is imported, and no history."""
     program = f"""
@@ -95,5 +111,5 @@ print(*(name for name in names if f"django_wsmux.{{name}}" in sys.modules))
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )
-    expected = {"": "", "memory://": "presence.memory"}[url]
+    expected = {"": "", "local:///nowhere": "presence.sqlite", "memory://": "presence.memory"}[url]
     assert (result.stdout.strip(), result.stderr) == (expected, "")
