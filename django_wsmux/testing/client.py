@@ -254,6 +254,20 @@ class ClientWebSocket:
         """The negotiated subprotocol, or ``None``."""
         return self._peer.subprotocol
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header with which ``wsmux.fetch()`` tells a page's view the client of this socket.
+
+        Raises:
+            ConnectionClosed: the socket is closed.
+
+        Example::
+
+            self.client.post("/room/1/say/", {"text": "hello"}, headers=ws.headers)
+            self.assertSilent(ws)  # the view sends with exclude=request.websocket_client
+        """
+        return {"X-WebSocket-Client": sign(self._open_socket()[1].client_id)}
+
     # Returning
 
     def cut(self) -> None:

@@ -19,7 +19,7 @@ from tests.client.nodes import CLIENT
 from tests.client.proxy import Proxy
 from tests.conftest import need
 from tests.manual import blocks
-from tests.manual.test_tutorial import BLOCK, Block, Project
+from tests.manual.walkthrough import BLOCK, Block, Project
 from tests.sample_site.conftest import assert_no_errors, new_window, wait_for
 from tests.support import ROOT, TIMEOUT, Server
 

@@ -23,7 +23,7 @@ from django_wsmux import conf
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from tests.conftest import need
-from tests.manual.test_tutorial import page
+from tests.manual.walkthrough import page
 from tests.services import RedisServer
 from tests.support import ROOT, TIMEOUT, WORKERS, Server
 
@@ -90,7 +90,7 @@ def test_common() -> None:
     assert namespace["INSTALLED_APPS"] == ["django_wsmux", "django.contrib.auth"]
     assert namespace["WEBSOCKET_URLCONF"] == "mysite.websocket_urls"
     # This file runs under gunicorn in that test.
-    (tutorial,) = (each.text for each in page() if each.file == "mysite/wsgi.py")
+    (tutorial,) = (each.text for each in page("tutorial.rst") if each.file == "mysite/wsgi.py")
     assert files["mysite/wsgi.py"].split() == tutorial.split()
 
 

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,24 +14,11 @@ from websockets.sync.client import ClientConnection
 
 from django_wsmux.connection.link import is_compiled
 from tests.client.proxy import Proxy
+from tests.manual.walkthrough import INSTALLATION, Project, page
 from tests.sample_site.conftest import OpenWindow, open_window, wait_for
 from tests.support import ROOT, TIMEOUT, Server, unused_port
 
 __all__ = ["open_window"]
-
-#: A paragraph that introduces a block, and the start of the block.
-BLOCK = re.compile(
-    r"^(?P<paragraph>(?:\S.*\n)*.*?:)\n\n(?:\.\. code-block:: \S+\n\n)?(?P<text>(?:    .*\n|\n)+)",
-    re.MULTILINE,
-)
-
-#: The environment of the tests replaces these: they run in a virtual environment, and PYTHONPATH
-#: leads to the package of this tree.
-INSTALLATION = [
-    "python3 -m venv venv",
-    ". venv/bin/activate",
-    "pip install django-wsmux",
-]
 
 #: For the shell.
 FORGET = """
@@ -45,88 +26,12 @@ from django_wsmux.groups import Group
 Group("chat").forget()
 """
 
-#: Programs that a virtual environment has on its PATH.
-PROGRAMS = {
-    "python": (),
-    "django-admin": ("-m", "django"),
-    "gunicorn": ("-m", "gunicorn"),
-}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of the page: a file, the end of a file, or a session in a terminal."""
-
-    paragraph: str
-    text: str
-
-    @property
-    def file(self) -> str | None:
-        """The name of the file at the end of the paragraph."""
-        match = re.search(r"``([\w./]+)``:$", self.paragraph)
-        return match and match[1]
-
-    @property
-    def commands(self) -> list[str]:
-        """The commands of the block."""
-        return re.findall(r"^\$ (.+)$", self.text, re.MULTILINE)
-
-
-def page() -> list[Block]:
-    """Return the blocks of the page."""
-    text = (ROOT / "docs" / "tutorial.rst").read_text()
-    return [
-        Block(match["paragraph"], textwrap.dedent(match["text"]).strip() + "\n")
-        for match in BLOCK.finditer(text)
-    ]
-
-
-def argv(command: str) -> tuple[str, ...]:
-    """Return the arguments for this Python for a command of the page."""
-    program, *arguments = command.split()
-    return (*PROGRAMS[program], *arguments)
-
-
-class Project:
-    """The directory that a reader works in."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        # manage.py and wsgi.py set the settings by default, but those of the tests would come
-        # first.
-        self.env = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
-
-    def write(self, block: Block) -> None:
-        """Write a block to the file that its paragraph names."""
-        assert block.file is not None
-        path = self.directory / block.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if "Add to the end of" in block.paragraph:
-            block = Block("", path.read_text() + block.text)
-        path.write_text(block.text)
-
-    def run(self, command: str, typed: str = "") -> str:
-        """Run a command; return what it prints."""
-        result = subprocess.run(
-            [sys.executable, *argv(command)],
-            input=typed,
-            cwd=self.directory,
-            env={**os.environ, **self.env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert result.returncode == 0, result.stdout
-        return result.stdout
-
-    def serve(self, command: str, *options: str, **env: str) -> Server:
-        """Run a server command of the page, at another port."""
-        return Server(*argv(command), *options, env={**self.env, **env}, cwd=self.directory)
-
 
 def the_command(word: str) -> str:
     """Return the only command of the page with this word."""
-    (command,) = (each for block in page() for each in block.commands if word in each.split())
+    (command,) = (
+        each for block in page("tutorial.rst") for each in block.commands if word in each.split()
+    )
     return command
 
 
@@ -135,7 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project at the end of the page; commands that serve or test have not run."""
     project = Project(tmp_path_factory.mktemp("tutorial"))
     later = [the_command(word) for word in ("runserver", "shell", "test", "gunicorn")]
-    for block in page():
+    for block in page("tutorial.rst"):
         if block.file:
             project.write(block)
         for command in block.commands:
@@ -147,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_nothing_is_left_out() -> None:
     """Each block is a file or a command, and installation comes first."""
     text = (ROOT / "docs" / "tutorial.rst").read_text()
-    blocks = page()
+    blocks = page("tutorial.rst")
     assert len(blocks) == len(re.findall(r"::(?: \S+)?\n\n    ", text))
     for block in blocks:
         assert bool(block.file) != bool(block.commands), block
@@ -157,7 +62,7 @@ def test_nothing_is_left_out() -> None:
 def test_own_tests(project: Project) -> None:
     """All tests of the tutorial pass."""
     output = project.run(the_command("test"))
-    (block,) = (block for block in page() if block.file == "chat/tests.py")
+    (block,) = (block for block in page("tutorial.rst") if block.file == "chat/tests.py")
     count = block.text.count("def test_")
     assert count >= 4
     assert f"Ran {count} tests" in output
@@ -184,7 +89,9 @@ def test_development(project: Project) -> None:
             for ws in (ann, bob):
                 said = {"type": "said", "id": 1, "user": "Ann", "text": "hello"}
                 assert received(ws) == said
-            (block,) = (block for block in page() if the_command("shell") in block.commands)
+            (block,) = (
+                block for block in page("tutorial.rst") if the_command("shell") in block.commands
+            )
             lines = re.findall(r"^>>> (.+)$", block.text, re.MULTILINE)
             project.run(the_command("shell"), "\n".join(lines))
             for ws in (ann, bob):

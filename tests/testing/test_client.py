@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from django.test import override_settings
+from django.http import HttpRequest
+from django.test import RequestFactory, override_settings
 
 from django_wsmux.connection import registry
 from django_wsmux.exceptions import ConnectionClosed
@@ -166,6 +167,19 @@ def test_group_from_outside(client: WebSocketClient, path: str) -> None:
         Group("room").send("from the test")
         client.get("/page/")
         assert ann.peek() == bob.peek() == ["from the test", "from a page"]
+
+
+def test_headers(client: WebSocketClient, rf: RequestFactory, path: str) -> None:
+    """A request with the headers of a socket names this socket to its view."""
+    with client.websocket(path) as ws, client.websocket(path) as other:
+        request = rf.get("/", headers=ws.headers)
+        assert isinstance(request, HttpRequest)
+        Group.for_connection(request.websocket_client).send("to you")  # type: ignore[attr-defined]
+        assert ws.receive() == "to you"
+        assert other.peek() == []
+        ws.close()
+        with pytest.raises(ConnectionClosed):
+            ws.headers  # noqa: B018
 
 
 def test_group_joined_again(client: WebSocketClient) -> None:
