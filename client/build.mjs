@@ -17,7 +17,7 @@ function write(path, text) {
 }
 
 const { version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
-const banner = { js: `// django_wsmux ${version}: source in client/, license BSD-3-Clause` };
+const banner = { js: `// django_wsmux ${version}, BSD-3-Clause` };
 
 const entries = { client: "index.ts", worker: "worker.ts", htmx: "htmx.ts", stream: "stream.ts" };
 for (const [name, entry] of Object.entries(entries)) {
@@ -31,6 +31,8 @@ for (const [name, entry] of Object.entries(entries)) {
     format: "esm",
     target: "es2022",
     minify: true,
+    // Names that are the client's own become short. Fields that a constructor sets are declared in the
+    // source with `declare`, which adds no code.
     mangleProps: /^_/,
     sourcemap: true,
     banner,

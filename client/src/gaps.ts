@@ -8,7 +8,7 @@ type Groups = Record<string, string | null>;
 /** Delays gaps, and merges those of one group. */
 export class Gaps {
   private _raise: (groups: Groups) => void;
-  private _timer: ReturnType<typeof setTimeout> | undefined;
+  declare private _timer: ReturnType<typeof setTimeout> | undefined;
   // By group: when it is due, and the position.
   private _due: Map<string, { at: number; position: string | null }> = new Map();
   // By group: until when it rests.
@@ -24,23 +24,23 @@ export class Gaps {
       const at = this._due.get(name)?.at ?? Math.max(soon, this._rest.get(name) ?? 0);
       this._due.set(name, { at, position });
     }
-    this.resume();
+    this._resume();
   }
 
   /** Set the timer. */
-  resume(): void {
-    this.pause();
+  _resume(): void {
+    this._pause();
     const next = Math.min(...[...this._due.values()].map((due) => due.at));
     if (next < Infinity) this._timer = setTimeout(() => this._fire(next), next - performance.now());
   }
 
   /** Keep what is due, without a timer. */
-  pause(): void {
+  _pause(): void {
     clearTimeout(this._timer);
   }
 
   /** Raise all. */
-  flush(): void {
+  _flush(): void {
     this._fire(Infinity);
   }
 
@@ -53,7 +53,7 @@ export class Gaps {
       this._due.delete(name);
       this._rest.set(name, now + REST);
     }
-    this.resume();
+    this._resume();
     if (groups.length) this._raise(Object.fromEntries(groups));
   }
 }

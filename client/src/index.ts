@@ -1,7 +1,7 @@
 // What a page imports, or finds as `window.wsmux`.
 
 import { load } from "./page.ts";
-import { positionsIn } from "./protocol.ts";
+import { move, positionsIn } from "./protocol.ts";
 import { Client } from "./room.ts";
 import { SharedLine } from "./shared.ts";
 import { Socket, type SocketOptions } from "./socket.ts";
@@ -23,40 +23,37 @@ export function connect<Sends = Anything, Receives = Anything, Replies = Anythin
   url: string,
   options: Options = {},
 ): Room<Sends, Receives, Replies> {
-  const { at, auth, persist, shared, onclose } = options;
   // The element of {% websocket_client %}.
   const element = globalThis.document?.querySelector<HTMLElement>("script[data-wsmux-worker]");
   const { wsmuxWorker, wsmuxUser } = element?.dataset ?? {};
-  const { worker = wsmuxWorker, identity = wsmuxUser } = options;
+  const { at, auth, persist, shared, onclose, worker = wsmuxWorker, identity = wsmuxUser } = options;
   const absolute = new URL(url, globalThis.document?.baseURI);
   absolute.protocol = absolute.protocol.replace("http", "ws");
   absolute.hash = "";
   const key = persist || shared ? `wsmux ${absolute} ${identity}` : undefined;
-  const stored = key ? load(key) : {};
+  const stored = load(key);
   const brought = positionsIn(at);
   const positions = new Map(stored.positions);
   // The page's own positions win. One without a name is for the group that it was for last time; if that
   // is not known, it could be for any of them.
   if (brought.has("")) stored.first ? positions.delete(stored.first) : positions.clear();
-  for (const [name, position] of brought) {
-    positions.delete(name);
-    positions.set(name, position);
-  }
+  for (const each of brought) move(positions, ...each);
   const own: SocketOptions = { id: stored.id, identity, positions, auth };
   const client = new Client(absolute.href, key, (sink) =>
-    shared && typeof SharedWorker === "function"
-      ? new SharedLine(absolute.href, worker, own, sink, (line) => (sink._line = line))
+    shared && globalThis.SharedWorker
+      ? new SharedLine(absolute.href, worker, own, sink)
       : new Socket(absolute.href, own, sink),
   );
-  for (const each of rooms) if (each.state === "closed") rooms.delete(each);
-  rooms.add(client);
+  rooms = [...rooms.filter(isOpen), client];
   const room = client as unknown as Room<Sends, Receives, Replies>;
   if (onclose) room.on("close", onclose);
   return room;
 }
 
-/** The rooms of this page, the oldest first. */
-const rooms: Set<Client> = new Set();
+/** The rooms of this page that were not closed when the newest one was made, the oldest first. */
+let rooms: Client[] = [];
+
+const isOpen = (room: Client): boolean => room.state !== "closed";
 
 /**
  * Return the header `X-WebSocket-Client` for a request, so that its view knows the room that sends it:
@@ -70,7 +67,7 @@ const rooms: Set<Client> = new Set();
  * xhr.setRequestHeader(...Object.entries(wsmux.headers("/say/"))[0]);
  */
 export function headers(url: string | URL, room?: FetchOptions["room"]): Record<string, string> {
-  const chosen = (room as unknown as Client | undefined) ?? [...rooms].find((each) => each.state !== "closed");
+  const chosen = (room as unknown as Client | undefined) ?? rooms.find(isOpen);
   const id = chosen?._line.id;
   const isOwn = new URL(url, globalThis.document?.baseURI).origin === globalThis.location?.origin;
   return id && isOwn ? { "X-WebSocket-Client": id } : {};
@@ -93,13 +90,11 @@ export async function fetch(input: RequestInfo | URL, { room, ...init }: FetchOp
   return globalThis.fetch(request);
 }
 
-const wsmux = { connect, fetch, headers };
-
 declare global {
   interface Window {
     /** What this module exports, for scripts that do not import it. */
-    wsmux: typeof wsmux;
+    wsmux: { connect: typeof connect; fetch: typeof fetch; headers: typeof headers };
   }
 }
 
-if (typeof window !== "undefined") window.wsmux = wsmux;
+if (globalThis.window) window.wsmux = { connect, fetch, headers };

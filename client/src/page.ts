@@ -1,15 +1,18 @@
 // The events of a page that concern its connections.
 
+/** The name of this page: a shared socket has several. Each load has another one. */
+export const PAGE: string = Math.random().toString(36).slice(2, 12);
+
 /** What a page calls. */
 export interface Visit {
   /** The page may have slept: look at once. */
   wake(): void;
   /** The page is left. It may come back from the browser's cache. This is called twice. */
-  hide(): void;
+  _hide(): void;
   /** The page has come back. */
-  show(): void;
+  _show(): void;
   /** The page may be discarded without a further event. */
-  save(): void;
+  _save(): void;
 }
 
 /**
@@ -19,16 +22,16 @@ export interface Visit {
  */
 export function watch(visit: Visit): () => void {
   const controller = new AbortController();
-  if (typeof document !== "undefined") {
+  if (globalThis.document) {
     const listen = (target: EventTarget, name: string, callback: () => void): void =>
       target.addEventListener(name, callback, { signal: controller.signal });
     listen(window, "online", () => visit.wake());
-    listen(window, "pageshow", () => visit.show());
+    listen(window, "pageshow", () => visit._show());
     // When a tab is closed, Firefox interrupts the code that runs at some moment. It goes on with the next
     // listener.
-    listen(window, "pagehide", () => visit.hide());
-    listen(window, "pagehide", () => visit.hide());
-    listen(document, "visibilitychange", () => (document.hidden ? visit.save() : visit.wake()));
+    listen(window, "pagehide", () => visit._hide());
+    listen(window, "pagehide", () => visit._hide());
+    listen(document, "visibilitychange", () => (document.hidden ? visit._save() : visit.wake()));
   }
   return () => controller.abort();
 }
@@ -41,18 +44,18 @@ export interface Stored {
 }
 
 /** Return what an earlier page has stored. */
-export function load(key: string): Stored {
+export function load(key: string | undefined): Stored {
   try {
-    return Object(JSON.parse(sessionStorage.getItem(key)!)) as Stored;
+    return Object(JSON.parse(key! && sessionStorage.getItem(key!)!)) as Stored;
   } catch {
-    return {}; // there is no storage, or it is closed to this page
+    return {}; // there is no key, no storage, or it is closed to this page
   }
 }
 
-export function save(key: string, value: Stored | undefined): void {
+export function save(key: string | undefined, value: Stored | undefined): void {
   try {
-    if (value) sessionStorage.setItem(key, JSON.stringify(value));
-    else sessionStorage.removeItem(key);
+    if (key && value) sessionStorage.setItem(key, JSON.stringify(value));
+    else if (key) sessionStorage.removeItem(key);
   } catch {
     // There is no storage, it is full, or it is closed to this page.
   }

@@ -3,9 +3,10 @@
 import { type Asked, Follows } from "./follows.ts";
 import { Group, type Position, isAtOrAfter, parsePosition } from "./group.ts";
 import { type Hello, type ToPage, type ToWorker, VERSION } from "./port.ts";
-import type { Frame } from "./protocol.ts";
+import { after } from "./presence.ts";
+import type { Frame, PresenceFrame } from "./protocol.ts";
 import { type Sink, Socket } from "./socket.ts";
-import type { State, StateDetail } from "./types.ts";
+import type { People, State, StateDetail } from "./types.ts";
 
 /** Milliseconds after which the socket is closed if no page is left. */
 const GRACE = 5000;
@@ -41,6 +42,8 @@ class Page {
 export class Pages implements Sink {
   private _pages: Set<Page> = new Set();
   private _groups: Map<string, Group> = new Map();
+  // By group: who is present, as the server has told since the last welcome.
+  private _present: Map<string, People> = new Map();
   private _socket: Socket | undefined;
   private _state: NonNullable<ToPage["state"]> = ["connecting", { attempts: 0 }];
   private _welcome: Frame["welcome"];
@@ -94,6 +97,7 @@ export class Pages implements Sink {
       page.post({ opened: this._welcome });
       this._settle(page);
       this._tryLater();
+      for (const [name, all] of this._present) page.post({ frame: { in: name, presence: { all } } });
     } else {
       // Before the first welcome, the socket may still ask for what this page has missed.
       for (const [name, position] of hello.positions) {
@@ -189,7 +193,7 @@ export class Pages implements Sink {
 
   // From the socket
 
-  changed(state: State, detail: StateDetail): void {
+  _changed(state: State, detail: StateDetail): void {
     this._state = [state, detail];
     if (state !== "open") this._welcome = undefined;
     this._post({ state: this._state });
@@ -198,6 +202,7 @@ export class Pages implements Sink {
   opened(welcome: NonNullable<Frame["welcome"]>): void {
     this._welcome = welcome;
     this._follows.clear();
+    this._present.clear();
     this._mayBeFirst = true;
     this._openedAt = performance.now();
     const names = Object.keys(welcome.groups);
@@ -211,7 +216,8 @@ export class Pages implements Sink {
   }
 
   frame(frame: Frame): void {
-    const { in: name, at, joined, left } = frame;
+    const { in: name, at, joined, left, presence } = frame;
+    if (presence) return this._meet(name!, presence);
     if (joined || left) this._move(Object.entries(joined ?? {}), left ?? []);
     if ("reply" in frame || "errors" in frame || frame.ref !== undefined) return this._reply(frame);
     if (!("data" in frame || "text" in frame || "content" in frame || frame.binary || name !== undefined)) return;
@@ -226,6 +232,13 @@ export class Pages implements Sink {
       });
     }
     for (const page of this._pages) if (!frame.not?.includes(page.name)) page.post({ frame });
+  }
+
+  private _meet(name: string, presence: PresenceFrame): void {
+    const present = after(this._present.get(name), presence);
+    if (!present) return;
+    this._present.set(name, present);
+    this._post({ frame: { in: name, presence } });
   }
 
   gap(groups: Record<string, string | null>): void {
@@ -297,9 +310,11 @@ export class Pages implements Sink {
   private _move(joined: [string, { recovered?: boolean | null }][], left: string[]): void {
     for (const name of left) {
       this._groups.delete(name);
+      this._present.delete(name);
       for (const page of this._pages) page.positions.delete(name);
       this._post({ positions: [[name, null]] });
     }
+    if (left.length) this._post({ frame: { left } });
     for (const [name, { recovered }] of joined) if (!recovered) this._groups.delete(name);
     if (joined.length) for (const page of this._pages) this._settle(page);
   }

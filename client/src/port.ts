@@ -4,7 +4,7 @@ import type { Frame } from "./protocol.ts";
 import type { State, StateDetail } from "./types.ts";
 
 /** A part of the worker's name, which changes when the messages below change. */
-export const VERSION = 1;
+export const VERSION = 2;
 
 /** Positions by group, the newest last. */
 export type Positions = [string, string][];

@@ -1,6 +1,6 @@
 // The wire format of wsmux.v1 (docs/wire.rst), as functions without state.
 
-import type { At, Errors } from "./types.ts";
+import type { At, Errors, People } from "./types.ts";
 
 export const V1: string = "wsmux.v1";
 
@@ -8,6 +8,13 @@ export const V1: string = "wsmux.v1";
 export interface Group {
   at?: string;
   recovered?: boolean | null;
+}
+
+/** Who is present in a group: the whole list, or what has changed. */
+export interface PresenceFrame {
+  all?: People;
+  joined?: People;
+  left?: string[];
 }
 
 /** A frame of the server. */
@@ -19,6 +26,7 @@ export interface Frame {
   bye?: { after: number };
   at?: string;
   in?: string;
+  presence?: PresenceFrame;
   not?: string[];
   data?: unknown;
   text?: string;
@@ -29,6 +37,12 @@ export interface Frame {
   reply?: unknown;
   errors?: Errors;
   retry_after?: number;
+}
+
+/** Set a group's position; forget it if there is none. The newest is the last. */
+export function move(positions: Map<string, string>, name: string, position: string | null | undefined): void {
+  positions.delete(name);
+  if (position) positions.set(name, position);
 }
 
 /** Return the frame in a message of the socket. Throws if it is malformed. */
@@ -55,15 +69,14 @@ export function entry(
   identity: string | undefined,
   positions: ReadonlyMap<string, string>,
 ): string | undefined {
-  let sent = [...positions].slice(-64);
+  const sent = [...positions].slice(-64);
   if (!id && !identity && !sent.length) return undefined;
   for (;;) {
     const json = JSON.stringify({ c: id, u: identity, g: Object.fromEntries(sent) });
-    // As in JSON of ASCII, so that each character is a byte.
-    const ascii = json.replace(/[^\0-\x7f]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
-    const text = btoa(ascii).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
-    if (text.length <= 4096 || !sent.length) return "wsmux.at." + text;
-    sent = sent.slice(1);
+    // Each byte as a character.
+    const bytes = String.fromCharCode(...new TextEncoder().encode(json));
+    const text = btoa(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+    if (text.length <= 4096 || !sent.shift()) return "wsmux.at." + text;
   }
 }
 
@@ -80,7 +93,7 @@ export function positionsIn(at: At | undefined): Map<string, string> {
 
 /** Return whether a socket that was closed with this code does not return. */
 export function isFinal(code: number): boolean {
-  return [1000, 1002, 1003, 1007, 1008, 1009].includes(code) || code >= 4000;
+  return /^(4...|100[0237-9])$/.test(`${code}`);
 }
 
 /** Return a random number of milliseconds to wait after this many failures in a row. */

@@ -1,5 +1,6 @@
 // Requests: references, timeouts, and the queue of those that are sent again.
 
+import { PAGE } from "./page.ts";
 import { RequestError, type RequestOptions } from "./types.ts";
 import type { Frame } from "./protocol.ts";
 
@@ -13,8 +14,6 @@ interface Pending {
   _settle(error: unknown, reply?: unknown): void;
 }
 
-// The server may keep answers by reference for minutes, so each load needs references of its own.
-const load = Math.random().toString(36).slice(2, 12);
 let count = 0;
 
 export class Requests {
@@ -30,7 +29,8 @@ export class Requests {
     return new Promise((resolve, reject) => {
       const { timeout = 10_000, queue = false, signal } = options;
       const fail = (code: RequestError["code"], message: string): void => reject(new RequestError(code, message));
-      const ref = `${load}-${++count}`;
+      // The server may keep answers by reference for minutes, so each load needs references of its own.
+      const ref = `${PAGE}-${++count}`;
       const text = JSON.stringify({ ...fields, type, ref });
       signal?.throwIfAborted();
       if (this._isClosed) return fail("closed", "the socket is closed");
@@ -51,16 +51,14 @@ export class Requests {
       };
       // A longer timer would end at once.
       const timer =
-        timeout < 2 ** 31
-          ? setTimeout(() => settle(new RequestError("timeout", "no answer in time")), timeout)
-          : undefined;
+        timeout < 2 ** 31 ? setTimeout(() => settle(new RequestError("timeout", "no answer in time")), timeout) : 0;
       signal?.addEventListener("abort", abort);
       this._pending.set(ref, { _text: text, _isQueued: queue, _isSent: isSent, _settle: settle });
     });
   }
 
   /** Settle the request that a frame answers; return whether there is one. */
-  answer(frame: Frame): boolean {
+  _answer(frame: Frame): boolean {
     const pending = this._pending.get(frame.ref);
     if (!pending) return false;
     const { errors } = frame;
@@ -77,7 +75,7 @@ export class Requests {
   }
 
   /** The connection is lost: requests that are not queued fail. */
-  lost(): void {
+  _lost(): void {
     for (const each of [...this._pending.values()]) {
       each._isSent = false;
       if (!each._isQueued) each._settle(new RequestError("disconnected", "the connection was lost"));

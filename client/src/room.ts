@@ -1,33 +1,30 @@
 // The object that a page holds.
 
 import { Gaps } from "./gaps.ts";
-import { type Stored, type Visit, save, watch } from "./page.ts";
-import type { Frame } from "./protocol.ts";
+import { type Visit, save, watch } from "./page.ts";
+import { after, pick } from "./presence.ts";
+import type { Frame, PresenceFrame } from "./protocol.ts";
 import { Requests } from "./requests.ts";
 import type { Line, Sink } from "./socket.ts";
-import type { RequestOptions, State, StateDetail } from "./types.ts";
+import type { People, RequestOptions, State, StateDetail } from "./types.ts";
 
 type Handler = (...values: never[]) => void;
 
 // A message with one of these types reaches the handlers of "message" only.
-const EVENTS = new Set(["message", "gap", "open", "close", "state", "error", "answer"]);
-
-/** Report an exception of a page's handler, as browsers report those of their own events. */
-function report(error: unknown): void {
-  (globalThis.reportError ?? console.error)(error);
-}
+const EVENTS = new Set(["message", "gap", "open", "close", "state", "error", "answer", "presence"]);
 
 export class Client implements Sink, Visit {
   state: State = "connecting";
+  present: Map<string, People> = new Map();
 
   /** What sends, and calls this sink. */
-  _line: Line;
+  declare _line: Line;
 
-  private _url: string;
-  private _key: string | undefined;
+  declare private _url: string;
+  declare private _key: string | undefined;
   private _handlers: Map<string, Set<Handler>> = new Map();
   private _gaps: Gaps = new Gaps((groups) => this._emit("gap", groups));
-  private _requests: Requests;
+  declare private _requests: Requests;
   private _unwatch: () => void;
   private _isHidden = false;
 
@@ -69,14 +66,15 @@ export class Client implements Sink, Visit {
   }
 
   close(): void {
-    this.save();
+    this._save();
     this._finish();
     this._line.close();
   }
 
   private _finish(): void {
+    this.present.clear();
     this._unwatch();
-    this._gaps.pause();
+    this._gaps._pause();
     this._requests.close();
   }
 
@@ -86,7 +84,8 @@ export class Client implements Sink, Visit {
       try {
         handler(...(values as never[]));
       } catch (error) {
-        report(error);
+        // As browsers report those of their own events.
+        (globalThis.reportError ?? console.error)(error);
       }
     }
     return handlers.length > 0;
@@ -101,11 +100,13 @@ export class Client implements Sink, Visit {
 
   frame(frame: Frame): void {
     if ("reply" in frame || "errors" in frame) {
-      const isHandled = this._requests.answer(frame) || this._emit("answer", frame);
+      const isHandled = this._requests._answer(frame) || this._emit("answer", frame);
       // A reply that comes too late was reported as a timeout.
       if (!isHandled && frame.ref === undefined) this.error(frame.errors);
       return;
     }
+    for (const name of frame.left ?? []) this.present.delete(name);
+    if (frame.presence) return this._meet(frame.in!, frame.presence);
     const value = "data" in frame ? frame.data : (frame.text ?? frame.content ?? frame.binary);
     if (value === undefined) return; // a mark
     const type = (value as { type?: unknown } | null)?.type;
@@ -113,11 +114,24 @@ export class Client implements Sink, Visit {
     this._emit("message", value, frame);
   }
 
+  private _meet(group: string, changes: PresenceFrame): void {
+    const had = this.present.get(group);
+    const present = after(had, changes);
+    if (!present) return;
+    this.present.set(group, present);
+    // Those in the first list have not just come.
+    const earlier = had ?? present;
+    const joined = pick(present, (key) => JSON.stringify(present[key]) !== JSON.stringify(earlier[key]));
+    const left = pick(earlier, (key) => !(key in present));
+    const isNews = !had || Object.keys({ ...joined, ...left }).length;
+    if (isNews) this._emit("presence", { group, present, joined, left });
+  }
+
   gap(groups: Record<string, string | null>): void {
     this._gaps.add(groups);
   }
 
-  changed(state: State, detail: StateDetail): void {
+  _changed(state: State, detail: StateDetail): void {
     // The page is left, and may come back.
     this.state = this._isHidden && state === "closed" ? "waiting" : state;
     this._emit("state", this.state, detail);
@@ -125,10 +139,10 @@ export class Client implements Sink, Visit {
 
   closed(code: number, reason: string, final: boolean): void {
     if (code === 1011) console.error(`WebSocket ${this._url} was closed with 1011: ${reason || "an error of the server"}`);
-    if (!final) return this._requests.lost();
-    if (this._key) save(this._key, undefined);
+    if (!final) return this._requests._lost();
+    save(this._key, undefined);
     this._finish();
-    this._gaps.flush();
+    this._gaps._flush();
     this._emit("close", { code, reason });
   }
 
@@ -142,25 +156,24 @@ export class Client implements Sink, Visit {
     this._line.wake();
   }
 
-  hide(): void {
+  _hide(): void {
     // The line first: this may be interrupted, see watch().
     this._isHidden = true;
     this._line.close();
-    this.save();
-    this._gaps.pause();
-    this._requests.lost();
+    this._save();
+    this._gaps._pause();
+    this._requests._lost();
   }
 
-  show(): void {
+  _show(): void {
     if (!this._isHidden) return this.wake();
     this._isHidden = false;
-    this._gaps.resume();
+    this._gaps._resume();
     this._line.open();
   }
 
-  save(): void {
+  _save(): void {
     const { id, first, positions } = this._line;
-    const stored: Stored = { id, first, positions: [...positions] };
-    if (this._key) save(this._key, stored);
+    save(this._key, { id, first, positions: [...positions] });
   }
 }

@@ -1,45 +1,41 @@
 // The page's side of the shared worker.
 
+import { PAGE } from "./page.ts";
+import { move } from "./protocol.ts";
 import { type Hello, type ToPage, type ToWorker, VERSION } from "./port.ts";
 import { type Line, type Sink, Socket, type SocketOptions } from "./socket.ts";
 import type { State } from "./types.ts";
 
-/** The name of this page, beside the id of the socket that it shares. */
-export const PAGE: string = Math.random().toString(36).slice(2, 12);
-
 export class SharedLine implements Line {
-  id: string | undefined;
-  readonly positions: Map<string, string>;
-  first: string | undefined;
+  declare id: string | undefined;
+  declare readonly positions: Map<string, string>;
+  declare first: string | undefined;
 
-  private _url: string;
-  private _script: string | undefined;
-  private _options: SocketOptions;
-  private _sink: Sink;
-  private _replace: (line: Line) => void;
+  declare private _url: string;
+  declare private _script: string | undefined;
+  declare private _options: SocketOptions;
+  declare private _sink: Sink & { _line: Line };
   private _state: State = "connecting";
-  private _port: MessagePort | undefined;
-  private _left: AbortController | undefined;
+  declare private _port: MessagePort | undefined;
+  declare private _left: AbortController | undefined;
   // Until the worker greets.
-  private _timer: ReturnType<typeof setTimeout> | undefined;
+  declare private _timer: ReturnType<typeof setTimeout> | undefined;
 
   /**
    * @param url of the socket, absolute.
    * @param script the URL of worker.js.
-   * @param replace is called with a socket of this page, if there is no worker.
+   * @param sink what the line calls. If there is no worker, it is given a socket of this page.
    */
   constructor(
     url: string,
     script: string | undefined,
     options: SocketOptions,
-    sink: Sink,
-    replace: (line: Line) => void,
+    sink: Sink & { _line: Line },
   ) {
     this._url = url;
     this._script = script;
     this._options = options;
     this._sink = sink;
-    this._replace = replace;
     this.id = options.id;
     this.positions = new Map(options.positions);
   }
@@ -133,15 +129,14 @@ export class SharedLine implements Line {
     this._sink.closed(1006, reason, false);
     console.warn(`WebSocket ${this._url} is not shared: ${reason}`);
     const options = { ...this._options, id: this.id, positions: this.positions };
-    const socket = new Socket(this._url, options, this._sink);
-    this._replace(socket);
-    socket.open();
+    this._sink._line = new Socket(this._url, options, this._sink);
+    this._sink._line.open();
   }
 
   private _set(...state: NonNullable<ToPage["state"]>): void {
     if (state[0] === this._state) return;
     this._state = state[0];
-    this._sink.changed(...state);
+    this._sink._changed(...state);
   }
 
   private _receive(message: ToPage): void {
@@ -155,18 +150,16 @@ export class SharedLine implements Line {
       this.first = message.first;
       this.positions.delete("");
     }
-    for (const [name, position] of message.positions ?? []) this._move(name, position);
+    const moved: [string, string | null][] = message.positions ?? Object.entries(message.gap ?? {});
+    for (const each of moved) move(this.positions, ...each);
     if (message.state) this._set(...message.state);
     if (message.opened) {
       this.id = message.opened.client.replace("~", `.${PAGE}~`);
       sink.opened(message.opened);
     }
-    if (message.gap) {
-      for (const [name, position] of Object.entries(message.gap)) this._move(name, position);
-      sink.gap(message.gap);
-    }
+    if (message.gap) sink.gap(message.gap);
     if (message.frame) {
-      this._move(message.frame.in, message.frame.at);
+      if (message.frame.at) move(this.positions, message.frame.in!, message.frame.at);
       sink.frame(message.frame);
     }
     if (message.warn) console.warn(message.warn);
@@ -176,12 +169,6 @@ export class SharedLine implements Line {
       if (message.closed[2]) this._end();
       sink.closed(...message.closed);
     }
-  }
-
-  private _move(name: string | undefined, position: string | null | undefined): void {
-    if (name === undefined || position === undefined) return;
-    this.positions.delete(name);
-    if (position) this.positions.set(name, position);
   }
 
   private async _answer(question: number, refused: boolean): Promise<void> {

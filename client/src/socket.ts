@@ -1,6 +1,6 @@
 // One connection that returns. It knows no page: it runs in a page, in a shared worker and in Node.
 
-import { type Frame, type Group, V1, delay, entry, isFinal, parse } from "./protocol.ts";
+import { type Frame, type Group, V1, delay, entry, isFinal, move, parse } from "./protocol.ts";
 import type { State, StateDetail } from "./types.ts";
 
 /** Options of a `Socket`. */
@@ -23,7 +23,7 @@ export interface Sink {
   frame(frame: Frame): void;
   /** Messages of these groups were missed; the values are the new positions, null if there is none. */
   gap(groups: Record<string, string | null>): void;
-  changed(state: State, detail: StateDetail): void;
+  _changed(state: State, detail: StateDetail): void;
   /** After each socket of the server; `final` if none follows. */
   closed(code: number, reason: string, final: boolean): void;
   /** An exception: of `auth()`, or about a malformed frame. */
@@ -48,30 +48,30 @@ export interface Line {
 const now = (): number => performance.now();
 
 export class Socket implements Line {
-  id: string | undefined;
-  readonly positions: Map<string, string>;
-  first: string | undefined;
+  declare id: string | undefined;
+  declare readonly positions: Map<string, string>;
+  declare first: string | undefined;
   /** Seconds of silence that the server promises not to exceed; 0 for no limit. */
   ping = 0;
 
-  private _url: string;
-  private _options: SocketOptions;
-  private _sink: Sink;
-  private _websocket: WebSocket | undefined;
+  declare private _url: string;
+  declare private _options: SocketOptions;
+  declare private _sink: Sink;
+  declare private _websocket: WebSocket | undefined;
   private _state: State = "closed";
   // Counts what begins and ends: an event that belongs to an earlier number is ignored.
   private _turn = 0;
-  private _timer: ReturnType<typeof setTimeout> | undefined;
+  declare private _timer: ReturnType<typeof setTimeout> | undefined;
   private _failures = 0;
   private _isRefused = false;
-  private _after: number | undefined;
+  declare private _after: number | undefined;
   private _tried = -Infinity;
   private _opened = 0;
   private _heard = 0;
   private _heardDate = 0;
   // Positions of which the server has told nothing.
   private _untold: Set<string> = new Set();
-  private _untoldTimer: ReturnType<typeof setTimeout> | undefined;
+  declare private _untoldTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(url: string, options: SocketOptions, sink: Sink) {
     this._url = url;
@@ -191,7 +191,7 @@ export class Socket implements Line {
   private _setState(state: State, detail: Partial<StateDetail> = {}): void {
     if (state === this._state) return;
     this._state = state;
-    this._sink.changed(state, { attempts: this._failures, ...detail });
+    this._sink._changed(state, { attempts: this._failures, ...detail });
   }
 
   private _setTimer(milliseconds: number, callback: () => void): void {
@@ -206,10 +206,10 @@ export class Socket implements Line {
       const frame = parse(message);
       if (frame.welcome) return this._welcome(frame.welcome);
       if (this._state === "open") this._listen();
-      if (frame.in !== undefined && frame.at) this._setPosition(frame.in, frame.at);
+      if (frame.at) move(this.positions, frame.in!, frame.at);
       if (frame.joined) this._tell(frame.joined);
-      if (frame.left) this._leave(frame.left);
-      if (frame.gap) this._skip(frame.gap);
+      for (const name of frame.left ?? []) this._forget(name);
+      if (frame.gap) this._raise(Object.entries(frame.gap));
       // A timer cannot wait for longer than 24 days.
       else if (frame.bye) this._after = Math.min(frame.bye.after, 1e6);
       else if (Object.keys(frame).length) this._sink.frame(frame);
@@ -232,7 +232,8 @@ export class Socket implements Line {
     if (turn !== this._turn) return;
     this._tell(welcome.groups);
     // A function view joins later.
-    if (this._untold.size) this._untoldTimer = setTimeout(() => this._giveUp(), 5000);
+    if (!this._untold.size) return;
+    this._untoldTimer = setTimeout(() => this._raise(Array.from(this._untold, (name) => [name, null])), 5000);
   }
 
   /** Compare what the server tells about groups with the positions. */
@@ -240,10 +241,9 @@ export class Socket implements Line {
     const gaps: [string, string | null][] = [];
     for (const [name, { at, recovered }] of Object.entries(groups)) {
       const bare = this.positions.get("");
-      if (bare !== undefined && recovered !== undefined && !this.positions.has(name)) {
+      if (bare && recovered !== undefined && !this.positions.has(name)) {
         // The server has taken the position without a name for this group.
-        this.positions.delete("");
-        this._untold.delete("");
+        this._forget("");
         this.positions.set((this.first = name), bare);
       }
       this._untold.delete(name);
@@ -251,42 +251,20 @@ export class Socket implements Line {
       if (recovered === null && this.positions.has(name)) continue;
       // The positions may be in the URL, too.
       if (recovered === false || this.positions.has(name)) gaps.push([name, at ?? null]);
-      if (at) this._setPosition(name, at);
+      if (at) move(this.positions, name, at);
     }
     this._raise(gaps);
   }
 
-  private _leave(names: string[]): void {
-    for (const name of names) {
-      this.positions.delete(name);
-      this._untold.delete(name);
-    }
-  }
-
-  private _skip(gaps: Record<string, string>): void {
-    const entries = Object.entries(gaps);
-    for (const [name, position] of entries) this._setPosition(name, position);
-    this._raise(entries);
-  }
-
-  private _giveUp(): void {
-    const gaps: [string, null][] = [];
-    for (const name of this._untold) {
-      this.positions.delete(name);
-      gaps.push([name, null]);
-    }
-    this._raise(gaps);
+  private _forget(name: string): void {
+    this.positions.delete(name);
+    this._untold.delete(name);
   }
 
   private _raise(gaps: [string, string | null][]): void {
+    for (const gap of gaps) move(this.positions, ...gap);
     // This takes each name, "__proto__" too.
     if (gaps.length) this._sink.gap(Object.fromEntries(gaps));
-  }
-
-  private _setPosition(name: string, position: string): void {
-    // The newest last.
-    this.positions.delete(name);
-    this.positions.set(name, position);
   }
 
   // Silence

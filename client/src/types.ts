@@ -43,6 +43,21 @@ export interface Info {
 /** The errors of a message: lists by the names of its fields, as `Form.errors.get_json_data()` has them. */
 export type Errors = Record<string, { message: string; code: string }[]>;
 
+/** People by key, with what the view tells of each. The object inherits no names. */
+export type People<Info = any> = Readonly<Record<string, Info>>;
+
+/** Who is present in a group, and what has changed since the last event of the group. */
+export interface Presence<Info = any> {
+  /** The group, as the server names it for clients. */
+  group: string;
+  /** All who are present. */
+  present: People<Info>;
+  /** Who has come, or has other information than before. Empty with the first list of the group. */
+  joined: People<Info>;
+  /** Who has gone, with the last information. */
+  left: People<Info>;
+}
+
 /** Options of `connect()`. */
 export interface Options {
   /** Positions up to which the page has all messages. */
@@ -86,11 +101,11 @@ export class RequestError extends Error {
    * there is no connection, or it was lost before the answer. `full`: too much is queued. `closed`:
    * the socket closed and does not return.
    */
-  readonly code: "errors" | "timeout" | "disconnected" | "full" | "closed";
+  declare readonly code: "errors" | "timeout" | "disconnected" | "full" | "closed";
   /** The errors of the answer; otherwise empty. */
-  readonly errors: Errors;
+  declare readonly errors: Errors;
   /** Seconds to wait, if there were too many requests of this type. */
-  readonly retryAfter: number | undefined;
+  declare readonly retryAfter: number | undefined;
 
   constructor(code: RequestError["code"], message: string, errors: Errors = {}, retryAfter?: number) {
     super(message);
@@ -123,6 +138,11 @@ export interface Events<Receives> {
   message: (message: Message<Receives>, info: Info) => void;
   /** Messages of these groups were missed. The values are the new positions; null if there is none. */
   gap: (groups: Record<string, string | null>) => void;
+  /**
+   * People have come to a group or gone, or have other information: with the first list of a group, and with
+   * each change of it. A list that is sent again after a reconnect is compared with the last one.
+   */
+  presence: (event: Presence) => void;
   /** The socket is open: after each welcome. */
   open: () => void;
   /** The socket is closed and does not return. */
@@ -142,6 +162,8 @@ export interface Room<Sends = Anything, Receives = Anything, Replies = Anything>
   readonly state: State;
   /** The public id of this client; undefined before the first welcome. */
   readonly id: string | undefined;
+  /** Who is present, by group: the newest list of each group that tells it. A change makes another object. */
+  readonly present: ReadonlyMap<string, People>;
   /**
    * Call a function for each event, or each message with this type.
    *

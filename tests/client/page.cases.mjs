@@ -164,3 +164,42 @@ export async function hidden(tools, { group }) {
   await proxy.resume();
   await has(tools, page, "1");
 }
+
+/** Draw who is present, and lose the connection. */
+export async function present(tools, { group }) {
+  const { proxy } = tools;
+  const page = await tools.tab("/");
+  await page.evaluate(async (group) => {
+    const { connect } = await import("/wsmux/client.js");
+    document.body.innerHTML = "<ul></ul><p></p>";
+    const [list, notes] = document.body.children;
+    window.room = connect(`/asked/bare/?${group}`);
+    room.on("presence", ({ present, joined, left }) => {
+      list.replaceChildren(
+        ...Object.values(present).map(({ name }) => {
+          const item = document.createElement("li");
+          item.textContent = name;
+          return item;
+        }),
+      );
+      for (const { name } of Object.values(joined)) notes.append(`${name} has joined. `);
+      for (const { name } of Object.values(left)) notes.append(`${name} has left. `);
+    });
+  }, group);
+  const shows = async (names, notes) => {
+    await tools.shows(page, `document.querySelector("ul").innerText === ${JSON.stringify(names.join("\n"))}`);
+    assert.equal(await page.evaluate('document.querySelector("p").innerText'), notes);
+  };
+  const tell = (presence) => page.evaluate((frame) => room.send(frame), { in: "g", presence });
+  const [one, two, three] = ["Ann", "<b>Bob</b>", "Cid"].map((name) => ({ name }));
+  await isOpen(tools, page);
+  await tell({ all: { one, two } });
+  await shows(["Ann", "<b>Bob</b>"], "");
+  await proxy.cut();
+  await tools.shows(page, 'room.state !== "open"');
+  await shows(["Ann", "<b>Bob</b>"], "");
+  await page.evaluate('dispatchEvent(new Event("online"))');
+  await isOpen(tools, page);
+  await tell({ all: { one, three } });
+  await shows(["Ann", "Cid"], "Cid has joined. <b>Bob</b> has left.");
+}

@@ -255,6 +255,44 @@ test("a name that the server does not accept is asked for again by the next page
   assert.deepEqual(await follow(one, signed), [{ in: name, recovered: null }, []]);
 });
 
+test("a page that comes later has the lists of who is present", async () => {
+  const tell = (frame) => one.post({ send: JSON.stringify(frame) });
+  const lists = (port) => port.all("frame").filter(({ presence }) => presence);
+  const one = new Port("/asked/bare/");
+  await one.until("opened");
+  tell({ in: "g", presence: { joined: { x: 0 } } }); // of a list that was never told
+  tell({ in: "g", presence: { all: { a: 1, b: 2 } } });
+  tell({ in: "other", presence: { all: {} } });
+  tell({ in: "g", presence: { joined: { c: 3 }, left: ["a"] } });
+  await one.until("frame", 3);
+  const two = new Port("/asked/bare/");
+  await two.until("frame", 2);
+  assert.deepEqual(lists(two), [
+    { in: "g", presence: { all: { b: 2, c: 3 } } },
+    { in: "other", presence: { all: {} } },
+  ]);
+  tell({ left: ["other"] });
+  tell({ in: "g", presence: { left: ["b"] } });
+  for (const [port, count] of [[one, 5], [two, 4]]) await port.until("frame", count);
+  assert.deepEqual(two.all("frame").slice(2), [{ left: ["other"] }, { in: "g", presence: { left: ["b"] } }]);
+  const three = new Port("/asked/bare/");
+  await three.until("frame");
+  assert.deepEqual(lists(three), [{ in: "g", presence: { all: { c: 3 } } }]);
+  // After a reconnect, the server tells the lists of what the view joins again.
+  await proxy.cut();
+  await one.until("closed");
+  await clock.advance(30_000);
+  await one.until("opened", 2);
+  const four = new Port("/asked/bare/");
+  await four.until("opened");
+  tell({ in: "g", presence: { all: { d: 4 } } });
+  await four.until("frame");
+  for (const each of [one, three, four]) {
+    await until(() => lists(each).at(-1)?.presence.all?.d, "the new list");
+  }
+  assert.equal(lists(four).length, 1);
+});
+
 test("the id of the last page is for a worker that has none", async () => {
   const name = fresh();
   const one = new Port(joining(name));

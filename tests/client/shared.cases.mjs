@@ -370,3 +370,35 @@ export async function hasty(tools, { group }) {
   // An address that is none rejects, as with window.fetch.
   assert.equal(await page.evaluate('wsmux.fetch("http://[").catch((error) => error.name)'), "TypeError");
 }
+
+/** Who is present: a page that comes later, and one that the browser has kept. */
+export async function present(tools, { group }) {
+  const { origin, proxy } = tools;
+  const query = "?at=&socket=/asked/bare/";
+  const tell = (page, presence) => page.evaluate((frame) => room.send(frame), { in: "g", presence });
+  const names = "Object.keys(room.present.get('g') ?? {}).join()";
+  const said = "people.map(({joined, left}) => Object.keys(joined) + '/' + Object.keys(left)).join(' ')";
+  const one = await tools.tab(`/shared/${group}/1/${query}`);
+  await isOpen(tools, one);
+  const { handshakes } = await proxy.state();
+  await tell(one, { all: { ann: {}, bob: {} } });
+  await tools.shows(one, `${names} === "ann,bob"`);
+  const two = await tools.tab(`/shared/${group}/2/${query}`);
+  await tools.shows(two, `${names} === "ann,bob"`);
+  await tell(two, { joined: { cid: {} }, left: ["ann"] });
+  for (const page of [one, two]) {
+    await tools.shows(page, `${names} === "bob,cid"`);
+    assert.equal(await page.evaluate(said), "/ cid/ann");
+  }
+  // While it is left, people come and go.
+  await one.evaluate("window.mark = 1; void 0");
+  await one.goto(`${origin}/shared/header/`);
+  await tell(two, { joined: { dan: {} }, left: ["bob"] });
+  await tools.shows(two, `${names} === "cid,dan"`);
+  await one.evaluate("void setTimeout(() => history.back())");
+  await tools.shows(one, `${names} === "cid,dan"`);
+  const isKept = (await one.evaluate("window.mark")) === 1;
+  assert.equal(await one.evaluate(said), isKept ? "/ cid/ann dan/bob" : "/");
+  assert.equal((await proxy.state()).handshakes, handshakes);
+  return { isKept };
+}

@@ -44,6 +44,7 @@ CASES = {
     "wakes": "The page tries at once when it wakes up, but not more than once a second.",
     "offline": "A page that comes online has what it has missed.",
     "clock": "A clock that jumps loses and doubles nothing.",
+    "present": "A page shows who is present; after a reconnect it notes only who came or went.",
     "hidden": "A tab in the background notices that the server is silent.",
 }
 

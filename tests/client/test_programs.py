@@ -44,7 +44,10 @@ def run_program(name: str, proxy: Proxy, **variables: str) -> None:
     run("node", "--test-force-exit", program, env=environment)
 
 
-@pytest.mark.parametrize("name", ["connection", "pages", "requests", "resume", "units", "worker"])
+PROGRAMS = ["connection", "pages", "presence", "requests", "resume", "units", "worker"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_program(proxy: Proxy, name: str) -> None:
     """Each test of a program in Node passes."""
     run_program(name, proxy)

@@ -91,6 +91,11 @@ def test_history(browser: Browser, proxy: Proxy, query: str) -> None:
     assert result["isKept"] == (query == "")
 
 
+def test_present(browser: Browser, proxy: Proxy) -> None:
+    """Who is present is known to a page that comes later, and to one that the browser has kept."""
+    assert run(browser, proxy, "present")["isKept"]
+
+
 def test_tabs(browser: Browser, proxy: Proxy) -> None:
     """Tabs of different age share a socket: each has each message once, until the last closes."""
     result = run(browser, proxy, "tabs")

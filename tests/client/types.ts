@@ -1,6 +1,6 @@
 // Checked by test_build.py with `tsc --strict`: an error that is not expected is one, and the other way round.
 
-import { connect, RequestError, type Info, type State } from "django-wsmux";
+import { connect, RequestError, type Info, type People, type Presence, type State } from "django-wsmux";
 
 // As `manage.py websocketschema --format typescript` writes them.
 interface Sends {
@@ -87,6 +87,22 @@ room.on("state", (state, detail) => {
   if (state === "opened") return;
   void [name, seconds, detail.attempts.toFixed()];
 });
+room.on("presence", ({ group, present, joined, left }) => {
+  const people: { name: string }[] = Object.values({ ...present, ...joined, ...left });
+  // @ts-expect-error
+  present[group] = {};
+  void people;
+});
+room.on("presence", (event: Presence<{ name: string }>) => {
+  for (const person of Object.values(event.left)) person.name.trim();
+  // @ts-expect-error
+  event.present["1"]?.nom;
+});
+// @ts-expect-error
+room.on("presence", ({ gone }) => gone);
+const people: People | undefined = room.present.get("room.lobby");
+// @ts-expect-error
+room.present.set("room.lobby", {});
 room.on("error", (error) => String(error));
 // @ts-expect-error
 room.on("close", (code: number) => undefined);
@@ -125,7 +141,7 @@ void requests().catch((error: unknown) => {
 room.state = "open";
 const id: string | undefined = room.id;
 room.close();
-void [sent, off, id];
+void [sent, off, id, people];
 
 // Without interfaces, anything goes.
 const any = connect("/");

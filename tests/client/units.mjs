@@ -86,15 +86,15 @@ test("gaps of a group are 30 seconds apart, merged and complete", async () => {
   assert.equal(clock.waiting, 0);
   // What waits is told at the end, or when the page returns.
   gaps.add({ a: "100" });
-  gaps.pause();
+  gaps._pause();
   assert.equal(clock.waiting, 0);
   await clock.advance(100_000);
-  gaps.resume();
+  gaps._resume();
   await clock.advance(0);
   assert.deepEqual(told.at(-1)[1], { a: "100" });
   const odd = '{"a":"101","b":"2","__proto__":"3"}';
   gaps.add(JSON.parse(odd));
-  gaps.flush();
+  gaps._flush();
   assert.equal(JSON.stringify(told.at(-1)[1]), odd);
   assert.equal(clock.waiting, 0);
   clock.stop();

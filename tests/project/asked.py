@@ -140,6 +140,13 @@ class Strange(WebSocketView):
         self.send("after")
 
 
+class Bare(WebSocketView):
+    """Sends each message back as a frame of wsmux.v1."""
+
+    def receive(self, message: str | bytes) -> None:
+        self.websocket.send_bare(str(message))
+
+
 def done(request: HttpRequest) -> JsonResponse:
     """Return and forget how often each request had an effect."""
     found = sorted(effects.items())
@@ -153,6 +160,7 @@ websocket_urlpatterns = [
     path("asked/ending/", ending),
     path("asked/limited/", limited),
     path("asked/strange/", Strange.as_view()),
+    path("asked/bare/", Bare.as_view()),
     path("asked/answering/", Answering.as_view()),
     path("asked/once/", Once.as_view()),
     path("asked/joining/", Joining.as_view()),

@@ -16,13 +16,15 @@ from django_wsmux.views import WebSocketView
 
 #: ``got``: the messages that came. ``gaps``, ``states``, ``closes``: what the client told.
 #: ``asked``: how often it asked for a token. ``violations``: of the Content Security Policy.
+#: ``people``: who comes and goes.
 PAGE = """<!doctype html>
 {% load websockets %}
 <title>{{ number }}</title>
 <a id="next" href="../{{ next }}/{{ query }}">next</a>
 {{ initial|json_script:"initial" }}
 <script nonce="{{ csp_nonce }}{{ request.csp_nonce }}">
-  Object.assign(window, {got: [], gaps: [], states: [], closes: [], asked: [], violations: []});
+  Object.assign(window, {got: [], gaps: [], states: [], closes: [], people: []});
+  Object.assign(window, {asked: [], violations: []});
   addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
   window.number = {{ number }};
 </script>
@@ -37,6 +39,7 @@ PAGE = """<!doctype html>
   });
   room.on("message", (message) => got.push(message));
   room.on("gap", (groups) => gaps.push(groups));
+  room.on("presence", (event) => people.push(event));
   room.on("state", (state) => states.push(state));
   room.on("close", (event) => closes.push(event));
 </script>

@@ -39,6 +39,19 @@ export type Errors = Record<string, {
     message: string;
     code: string;
 }[]>;
+/** People by key, with what the view tells of each. The object inherits no names. */
+export type People<Info = any> = Readonly<Record<string, Info>>;
+/** Who is present in a group, and what has changed since the last event of the group. */
+export interface Presence<Info = any> {
+    /** The group, as the server names it for clients. */
+    group: string;
+    /** All who are present. */
+    present: People<Info>;
+    /** Who has come, or has other information than before. Empty with the first list of the group. */
+    joined: People<Info>;
+    /** Who has gone, with the last information. */
+    left: People<Info>;
+}
 /** Options of `connect()`. */
 export interface Options {
     /** Positions up to which the page has all messages. */
@@ -109,6 +122,11 @@ export interface Events<Receives> {
     message: (message: Message<Receives>, info: Info) => void;
     /** Messages of these groups were missed. The values are the new positions; null if there is none. */
     gap: (groups: Record<string, string | null>) => void;
+    /**
+     * People have come to a group or gone, or have other information: with the first list of a group, and with
+     * each change of it. A list that is sent again after a reconnect is compared with the last one.
+     */
+    presence: (event: Presence) => void;
     /** The socket is open: after each welcome. */
     open: () => void;
     /** The socket is closed and does not return. */
@@ -127,6 +145,8 @@ export interface Room<Sends = Anything, Receives = Anything, Replies = Anything>
     readonly state: State;
     /** The public id of this client; undefined before the first welcome. */
     readonly id: string | undefined;
+    /** Who is present, by group: the newest list of each group that tells it. A change makes another object. */
+    readonly present: ReadonlyMap<string, People>;
     /**
      * Call a function for each event, or each message with this type.
      *
@@ -190,14 +210,13 @@ export declare function headers(url: string | URL, room?: FetchOptions["room"]):
  * await wsmux.fetch("/say/", { method: "POST", body: new FormData(form) });
  */
 export declare function fetch(input: RequestInfo | URL, { room, ...init }?: FetchOptions): Promise<Response>;
-declare const wsmux: {
-    connect: typeof connect;
-    fetch: typeof fetch;
-    headers: typeof headers;
-};
 declare global {
     interface Window {
         /** What this module exports, for scripts that do not import it. */
-        wsmux: typeof wsmux;
+        wsmux: {
+            connect: typeof connect;
+            fetch: typeof fetch;
+            headers: typeof headers;
+        };
     }
 }
