@@ -61,8 +61,8 @@ ALLOWED = {
     "wsgiref": "server",
     "wsgi": "monitoring handlers groups server conf exceptions",
     "test": "testing exceptions",
-    "testing": "test wsgi monitoring handlers history groups server transports connection protocol "
-    "conf backends signals exceptions",
+    "testing": "test wsgi monitoring handlers presence history groups server transports connection "
+    "protocol conf backends signals exceptions",
     "management": "schema wsgi templatetags monitoring groups server transports connection conf "
     "backends testing exceptions",
 }
@@ -118,6 +118,8 @@ TESTS = Path(__file__).parent
 WITHOUT_TESTS = {
     "admin.py": "monitoring/test_page.py tests its page",
     "backends/contract.py": "a test suite, which the tests of each backend run",
+    "groups/presence_hooks.py": "an interface; groups/test_presence.py implements it",
+    "groups/presence_jobs.py": "a part of groups/presence.py",
     "groups/results.py": "types only",
     "handlers/arriving.py": "handlers/test_moving.py tests it",
     "handlers/identities.py": "handlers/test_remaking.py tests it",
@@ -407,13 +409,14 @@ with WebSocketClient().websocket("/room/") as ws:
 unwanted = {
     "django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg",
     "django_wsmux.handlers.once", "django_wsmux.handlers.htmx", "django_wsmux.html",
+    "django_wsmux.presence", "django_wsmux.groups.presence", "django_wsmux.groups.watching",
 }
 sys.exit(", ".join(unwanted & sys.modules.keys()) or None)
 """
 
 
 def test_unused_modules() -> None:
-    """A process imports no module that keeps messages, or sends HTML, unless it is used."""
+    """A process imports no module of histories, presence or HTML unless it is used."""
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=PACKAGE.parent, check=True)
 
 

@@ -20,7 +20,7 @@ from ..protocol.deflate import Compression, Compressor, negotiate
 from ..protocol.events import CannotMove, Closed, Control, Failure, Ping, Pong
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode
 from ..protocol.options import Options
-from ..protocol.prepared import PreparedMessage, frames_of
+from ..protocol.prepared import BARE, PreparedMessage, frames_of
 from . import expiry, fanout, guard, hub_thread, moving, registry
 from .counters import count, counters
 from .framing import PLAIN, Framing
@@ -314,7 +314,7 @@ class Connection(Holding):
         """Apply the policy for slow clients to a socket without room for a group message."""
         if not self.options.close_slow_clients:
             count("slow_client_dropped")
-            if message.position:
+            if message.position or message.kind == BARE:
                 self.hooks.group_dropped(self, message)
             return
         count("slow_client_closed")

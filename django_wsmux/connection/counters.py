@@ -46,6 +46,7 @@ COUNTERS: Final = {
     "history_repaired": "messages read from the store because they did not arrive in time",
     "history_gaps": "times a member was told of a gap",
     "history_failed": "times the store of the history could not be used",
+    "presence_failed": "times the store of presence could not be used",
     "html_failed": "times HTML was not sent after a commit, because rendering it failed",
     "outbox_damaged": "rows of the outbox that could not be read, and were set aside",
     "backend_published": "publications handed to the backend",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import BARE, PreparedMessage
 from .held import weight
 from .interfaces import OPEN
 from .message_queue import MessageQueue
@@ -32,6 +32,9 @@ class InterceptingWebSocket(WebSocket):
 
     def deliver(self, message: PreparedMessage) -> None:
         """Queue a group message for the view; never waits."""
+        if message.kind == BARE:
+            super().deliver(message)  # for the client only
+            return
         if self._held is not None or self._state != OPEN:
             self._deliver_later(message)
             return
@@ -52,7 +55,10 @@ class InterceptingWebSocket(WebSocket):
     def _forward_all(self, messages: list[PreparedMessage]) -> None:
         """Add group messages to the queue."""
         for message in messages:
-            self._forward(message)
+            if message.kind == BARE:
+                super()._forward_all([message])
+            else:
+                self._forward(message)
 
     def discard_held(self, is_unwanted: Callable[[PreparedMessage], bool]) -> None:
         """Discard group messages that are held back, not yet replayed, or wait for the view."""

@@ -196,7 +196,7 @@ class Hooks(Protocol):
         """Note that messages up to a position were missed and will not be sent."""
 
     def group_dropped(self, websocket: Any, message: PreparedMessage) -> None:
-        """Note that a numbered message was dropped because the peer is too slow."""
+        """Note that a peer is too slow for a message, numbered or BARE, which was dropped."""
 
     def group_handled(self, websocket: Any, message: PreparedMessage) -> None:
         """Note that an event view has handled a numbered message in ``group_receive()``."""

@@ -1,6 +1,6 @@
 """Groups: send to many sockets at once, from anywhere."""
 
 from .group import Group, Member
-from .results import History, Message, Recovery
+from .results import History, Message, Present, Recovery
 
-__all__ = ["Group", "History", "Member", "Message", "Recovery"]
+__all__ = ["Group", "History", "Member", "Message", "Present", "Recovery"]

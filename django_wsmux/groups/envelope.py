@@ -2,12 +2,13 @@
 
 ::
 
-    kind     1 byte     TEXT, JSON, CONTENT, BINARY, CLOSE or REMOVE
+    kind     1 byte     TEXT, JSON, CONTENT, BINARY, CLOSE, REMOVE or PRESENCE
     count    1 byte     number of fields
     length   4 bytes    length of the group's name, big-endian
     name                UTF-8
     fields              each: tag, 1 byte; length, 4 bytes; value
-    data                the rest: a message, the body of a close frame, or a user's primary key
+    data                the rest: a message, the body of a close frame, a user's primary key, or
+                        a version
 
 The envelope of a numbered message follows its position::
 
@@ -37,6 +38,7 @@ __all__ = [
     "NO_FIELDS",
     "NUMBERED",
     "PREFIX",
+    "PRESENCE",
     "REMOVE",
     "TRACEPARENT",
     "Envelope",
@@ -55,6 +57,9 @@ FORGET: Final = 0x80
 
 #: Kind of an envelope that removes the sockets of a user from a group. Its data is the primary key.
 REMOVE: Final = 0x81
+
+#: Kind of an envelope about a new version of who is present in a group. Its data is the version.
+PRESENCE: Final = 0x82
 
 #: Tag of the field with the prefix of a group's name; see ``WEBSOCKET_GROUP_PREFIX``.
 PREFIX: Final = 1

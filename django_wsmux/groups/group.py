@@ -41,7 +41,7 @@ from .pubsub import (
     session_group,
     user_group,
 )
-from .results import NOT_ASKED, History, Recovery
+from .results import NOT_ASKED, History, Present, Recovery
 from .shared_calls import SharedCalls
 
 if TYPE_CHECKING:
@@ -408,6 +408,72 @@ class Group:
             self._publish(key, REMOVE, user_id.encode(errors=ERRORS), (), fail_silently, act)
 
         _do(remove, on_commit, fail_silently)
+
+    # Presence
+
+    def presence(
+        self, websocket: WebSocket, key: Any = None, info: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let a socket be present in this group, and tell it who is; does nothing if it is closed.
+
+        Who is present is stored, for all processes. Someone with several sockets is present once,
+        from the first of them until the last one has left: at once by ``leave()`` or ``remove()``,
+        15 seconds after the end of a connection, so that a page that is loaded again changes
+        nothing. If a process is killed, its sockets leave after 15 to 20 seconds.
+
+        Clients with ``wsmux.v1`` are sent the whole list, then each change. A socket that is not a
+        member joins the group.
+
+        Args:
+            websocket: the socket.
+            key: who it is, such as the primary key of the user; ``str(key)`` has 1 to 200
+                characters, without control characters and lone surrogates. ``None``, the key of
+                an anonymous user, for a socket that is only told who is present.
+            info: what others see, such as a name, in values that ``send_json()`` accepts; at most
+                4,096 bytes as JSON. Another call changes it, for all sockets with this key.
+
+        Raises:
+            TypeError: it is not a socket; or ``info`` is not a mapping, or cannot be encoded.
+            ValueError: the key is not allowed, or ``info`` is too large.
+            ImproperlyConfigured: there is no store for ``WEBSOCKET_BACKEND``; set
+                ``WEBSOCKET_HISTORY_STORE``.
+            BackendUnavailable: this process can never receive from others. A store that is away
+                does not raise: the socket is entered when it is back.
+
+        Example::
+
+            class Room(LoginRequiredMixin, WebSocketView):
+                def connect(self, request, room):
+                    user = request.user
+                    Group(f"room.{room}").presence(self.websocket, user.pk, {"name": str(user)})
+        """
+        require_socket(websocket)
+        from .presence import check_person, presence
+
+        person = check_person(key, info)
+        if websocket.closed:
+            return
+        group_key = self.key()
+        if not members.has(group_key, websocket):
+            self._join(websocket, None)
+        presence.enter(group_key, websocket, person)
+
+    def present(self) -> list[Present]:
+        """Return who is present in any process, in the order in which they came.
+
+        Reads the store, and asks no process.
+
+        Raises:
+            ImproperlyConfigured: there is no store for ``WEBSOCKET_BACKEND``.
+            BackendUnavailable: the store cannot be read.
+
+        Example::
+
+            names = [each.info["name"] for each in Group("room.lobby").present()]
+        """
+        from .presence import presence
+
+        return presence.present(self.key())
 
     # Sending
 

@@ -26,7 +26,7 @@ from ..protocol import positions
 from ..protocol.frames import CLOSE
 from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage
 from ..signals import backend_gap
-from . import clients, envelope
+from . import clients, envelope, presence_hooks
 from .envelope import ERRORS, REMOVE
 from .excluding import variant_for
 from .members import PEOPLE, Key, channel_of, full_name, key_of_full_name
@@ -152,7 +152,7 @@ def memberships(websocket: Connection) -> dict[str, Any]:
         Values of JSON, for ``rejoin()`` and ``people()``.
 
     Raises:
-        CannotMove: the socket is joining a group, or is to close.
+        CannotMove: the socket is joining a group, is being entered as present, or is to close.
     """
     held = websocket.held_messages()
     own = [key for key in _own_keys(websocket) if members.has(key, websocket)]
@@ -164,7 +164,17 @@ def memberships(websocket: Connection) -> dict[str, Any]:
         ],
         # The others are replayed.
         "held": [_pack_message(each) for each in held if not each.position],
+        "presence": _presence(websocket),
     }
+
+
+def _presence(websocket: Connection) -> list[list[Any]]:
+    """Return the groups in which a socket is present or watches, as JSON."""
+    hooks = presence_hooks.installed
+    if hooks is None:
+        return []
+    states = ((key, hooks.state_of(key, websocket)) for key in _keys(websocket))
+    return [[full_name(key), state] for key, state in states if state is not None]
 
 
 def people(memberships: Mapping[str, Any]) -> tuple[Key, ...]:
@@ -196,6 +206,11 @@ def rejoin(websocket: Connection, memberships: Mapping[str, Any]) -> None:
         key = key_of_full_name(name)
         websocket.on_close(key, partial(pubsub.discard, key, websocket))
         _join(key, websocket, info, place)
+    if memberships.get("presence"):  # an earlier release sends none
+        from .presence import presence
+
+        for name, state in memberships["presence"]:
+            presence.restore(key_of_full_name(name), websocket, state)
     if memberships["held"]:
         _brought[websocket] = [_unpack_message(*each) for each in memberships["held"]]
 

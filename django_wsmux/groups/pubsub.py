@@ -35,8 +35,8 @@ from ..protocol.frames import CLOSE
 from ..protocol.prepared import KINDS, PreparedMessage
 from ..protocol.v1 import CONNECTION
 from ..signals import backend_gap
-from . import clients, envelope
-from .envelope import ERRORS, REMOVE, Envelope
+from . import clients, envelope, presence_hooks
+from .envelope import ERRORS, PRESENCE, REMOVE, Envelope
 from .members import PEOPLE, Key, Members, channel_of, full_name, name_of, prefix_of
 from .namespace import namespace
 
@@ -303,8 +303,9 @@ class PubSub:
 
         Args:
             key: the group's key.
-            kind: the kind of a message, CLOSE to close the members, or REMOVE to remove some.
-            data: the message, the body of a close frame, or the primary key of a user.
+            kind: the kind of a message, CLOSE to close the members, REMOVE to remove some, or
+                PRESENCE.
+            data: the message, the body of a close frame, the primary key of a user, or a version.
             fields: further fields of the envelope.
             act: does the same for the members of this process, first, except for the sockets that
                 it is called with. It must not wait: a socket that moves has been served here if the
@@ -634,6 +635,9 @@ class PubSub:
             members.close(key, *code_and_reason(data), self.excluded)
         elif kind == REMOVE:
             self.remove(key, data.decode(errors=ERRORS), self.excluded)
+        elif kind == PRESENCE:
+            if presence_hooks.installed is not None:
+                presence_hooks.installed.hinted(key, data.decode())
         else:
             self._report_unreadable(f"unknown kind {kind} for {name!r} (a newer version?)")
 

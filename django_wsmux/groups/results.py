@@ -1,12 +1,12 @@
-"""The results of the methods of a group with a history."""
+"""The results of the methods of a group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-__all__ = ["NOT_ASKED", "History", "Message", "Recovery"]
+__all__ = ["NOT_ASKED", "History", "Message", "Present", "Recovery"]
 
 
 class Recovery(NamedTuple):
@@ -62,3 +62,18 @@ class History:
     messages: list[Message]
     position: str
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Someone who is present in a group.
+
+    Attributes:
+        key: the argument ``key`` of ``presence()``, as a string.
+        info: its argument ``info``; of several sockets with this key, that of the last call.
+        since: when the first of them was entered, with a time zone, by the clock of the store.
+    """
+
+    key: str
+    info: Any
+    since: datetime

@@ -11,7 +11,7 @@ from ..connection.counters import count
 from ..connection.returning import pace
 from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
-from ..groups import clients
+from ..groups import clients, presence_hooks
 from ..groups.envelope import before
 from ..groups.pubsub import pubsub, report_unreachable
 from ..protocol import v1
@@ -51,6 +51,8 @@ class RealtimeHooks(DjangoHooks):
         # A ping follows the check of the ping before it.
         ping = options.ping_interval and max(options.ping_interval, options.ping_timeout)
         websocket.tell(v1.welcome(clients.sign(websocket.client_id), ping or 0, groups))
+        if presence_hooks.installed is not None:
+            presence_hooks.installed.opened(websocket)
 
     def closing(self, websocket: WebSocket, code: int) -> None:
         """Tell the client when to return, if it should."""

@@ -24,7 +24,7 @@ from ..connection.guard import notify
 from ..connection.interfaces import DefaultHooks
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed
-from ..groups import users
+from ..groups import presence_hooks, users
 from ..groups.group import Group
 from ..groups.json_text import dump_json
 from ..groups.members import Key, prefix_of
@@ -33,7 +33,7 @@ from ..logs import get_logger
 from ..protocol.environ import wire_path
 from ..protocol.events import CannotMove
 from ..protocol.frames import CloseCode
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import BARE, PreparedMessage
 from ..responses import (
     Conversation,
     SwitchingProtocols,
@@ -340,6 +340,7 @@ class DjangoHooks(TurnHooks, DefaultHooks):
             alias = self._handshake.joined[name][0]
             self._handshake.joined[name] = alias, position, False
         self._tell_of_gap(websocket, name)
+        _note_missed(websocket, name)
 
     def _tell_of_gap(self, websocket: Connection, name: str) -> None:
         missed = None if self.view is None else self.view.missed
@@ -350,6 +351,9 @@ class DjangoHooks(TurnHooks, DefaultHooks):
 
     def group_dropped(self, websocket: Connection, message: PreparedMessage) -> None:
         """Tell the client of the gap before the next message of the group."""
+        if message.kind == BARE:
+            _note_missed(websocket, message.group)
+            return
         from ..groups.sequencer import sequencer
 
         sequencer.note_dropped(websocket, message)
@@ -526,3 +530,9 @@ def close_for(websocket: Connection, response: HttpResponseBase, code: int | Non
         is_ours = response.status_code >= 500
         code = CloseCode.INTERNAL_ERROR if is_ours else CloseCode.POLICY_VIOLATION
     websocket.close(code, refusal_reason(response))
+
+
+def _note_missed(websocket: Connection, name: str) -> None:
+    """Let the client have the whole list of who is present in a group."""
+    if presence_hooks.installed is not None:
+        presence_hooks.installed.missed(websocket, name)

@@ -23,7 +23,7 @@ __all__ = [
 #: Kinds of messages besides TEXT and BINARY: a text that is JSON, and a text that is HTML.
 JSON: Final = 0x10 | TEXT
 CONTENT: Final = 0x20 | TEXT
-#: Kind of a text for one socket that is sent unchanged, without the additions of a subprotocol.
+#: Kind of a text that is sent unchanged, without the additions of a subprotocol.
 BARE: Final = 0x30 | TEXT
 
 #: All kinds of messages.
@@ -84,7 +84,7 @@ class PreparedMessage(SingleMessage):
     """The frames of one message for many sockets.
 
     Args:
-        kind: TEXT, JSON, CONTENT or BINARY.
+        kind: TEXT, JSON, CONTENT, BARE or BINARY.
         payload: the message.
         group, position: see ``Framing.encode()``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -28,6 +28,7 @@ __all__ = [
     "joined",
     "left",
     "mark",
+    "presence",
     "shown",
     "take_entry",
     "welcome",
@@ -137,6 +138,30 @@ def gap(positions: Mapping[str, str]) -> str:
 def mark(name: str, position: str) -> str:
     """Return the frame about a message that the view has handled itself."""
     return _dump({"at": position, "in": name})
+
+
+def presence(
+    name: str, people: Iterable[tuple[str, str]], gone: Sequence[str] = (), *, is_whole: bool
+) -> str:
+    """Return the frame about who is present in a group.
+
+    Args:
+        name: the name that the client knows the group by.
+        people: the keys that are present, or that have joined, with their ``info`` as JSON.
+        gone: the keys that have left.
+        is_whole: whether ``people`` are all who are present.
+
+    Example:
+        >>> presence("room", [("7", '{"name":"Ada"}')], ["8"], is_whole=False)
+        '{"in":"room","presence":{"joined":{"7":{"name":"Ada"}},"left":["8"]}}'
+    """
+    described = ",".join([f"{_dump(key)}:{info}" for key, info in people])
+    if is_whole:
+        parts = f'"all":{{{described}}}'
+    else:
+        found = [f'"joined":{{{described}}}'] if described else []
+        parts = ",".join([*found, f'"left":{_dump(list(gone))}'] if gone else found)
+    return f'{{"in":{_dump(name)},"presence":{{{parts}}}}}'
 
 
 def bye(after: float) -> str:

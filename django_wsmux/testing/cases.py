@@ -12,6 +12,7 @@ from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_
 from ..exceptions import HandshakeRefused
 from ..groups.pubsub import ALONE
 from .client import ClientWebSocket, WebSocketClient, close_all
+from .present import expire_presence
 
 if TYPE_CHECKING:
     _Base = SimpleTestCase
@@ -146,6 +147,21 @@ class WebSocketTestMixin(_Base):
         groups = found if group is None else {group: found.get(group)}
         if False not in groups.values():
             self.fail(self._formatMessage(msg, f"no gap: {found or 'no group was joined'}"))
+
+    def expire_presence(self) -> None:
+        """Let those leave whose connections have ended, as if 15 seconds had passed.
+
+        No time passes for anything else. See ``Group.presence()``.
+
+        Example::
+
+            with self.client.websocket("/room/1/"):
+                pass
+            self.assertEqual(len(Group("room.1").present()), 1)
+            self.expire_presence()
+            self.assertEqual(Group("room.1").present(), [])
+        """
+        expire_presence()
 
     def assertRefused(self, status: int, target: str | Callable[[], object], **options: Any) -> Any:
         """Assert that a handshake is refused.

@@ -16,6 +16,7 @@ from django.test import Client
 
 from ..connection.websocket import WebSocket
 from ..exceptions import ConnectionClosed, HandshakeRefused, RequestFailed
+from ..groups import presence_hooks
 from ..groups.clients import sign
 from ..groups.json_text import dump_json
 from ..protocol import handshake, v1
@@ -33,6 +34,7 @@ from .histories import forget_histories, positions_of
 from .memory import Loop, MemoryTransport, current_loop
 from .memory_client import MemoryPeer
 from .places import place_of, view_name
+from .present import forget_presence, take_turn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -404,6 +406,7 @@ class ClientWebSocket:
         """Run the views until all of them wait or have ended."""
         with self._client.raising_errors(), connections_kept():
             self._loop.advance(seconds, self._has_news)
+            take_turn(self._loop)
         unchecked = [*self._peer.unchecked]
         self._peer.unchecked.clear()  # so that the end of the test raises no more
         for message in unchecked:
@@ -503,6 +506,7 @@ class WebSocketClient(Client):
             names = [*subprotocols, *more]
             return self.websocket(again, names, headers, origin, secure=secure, **extra)
 
+        presence_hooks.set_manual(True)
         peer = MemoryPeer(subprotocols)
         exchange = Exchange(peer, has_origin=origin is None)
         environ = {**extra, EXCHANGE_KEY: exchange}
@@ -536,9 +540,10 @@ class WebSocketClient(Client):
 
 
 def close_all() -> None:
-    """Finish every socket that a test left open, the last one first; forget all histories."""
+    """Finish every socket that a test left open, the last one first; forget what was kept."""
     with ExitStack() as stack:
         for websocket in _unfinished:
             if websocket.is_of(current_loop()):
                 stack.callback(websocket.finish)
     forget_histories()
+    forget_presence()

@@ -33,6 +33,7 @@ from django_wsmux.models import Outbox
 from django_wsmux.signals import backend_gap
 from django_wsmux.test import ClientWebSocket, HandshakeRefused, RequestFailed, WebSocketClient
 from django_wsmux.testing.client import close_all
+from django_wsmux.testing.present import expire_presence
 from django_wsmux.wsgi import WebSocketDispatcher
 from tests.functional.test_matrix import live_port
 from tests.manual import blocks
@@ -348,20 +349,26 @@ class TestGroups:
             backend_gap.receivers = receivers
             backend_gap.sender_receivers_cache.clear()
 
-    def test_presence(self, view: Any) -> None:
-        """Members learn who joins and leaves."""
-        block = example("docs/groups.rst", "def room(request, websocket, name)")
-        open_socket = view(run(block)["room"], "<name>/")
-        ann, bob = (open_socket(f"/lobby/?name={name}") for name in ("ann", "bob"))
-        assert bob.receive_json() == {"here": ["ann", "bob"]}
-        here = run(example("docs/groups.rst", "members.complete"))["here"]
-        assert here("lobby") == {"here": ["ann", "bob"], "certain": True}
+    @pytest.mark.django_db
+    def test_presence(self) -> None:
+        """Members are told who comes and goes."""
+        page = run(example("docs/groups.rst", "def here(name)"))
+        urlpatterns.append(path("room/<name>/", page["Room"].as_view()))
+        opened = []
+        for name in ("ann", "bob"):
+            client = WebSocketClient()
+            client.force_login(User.objects.create_user(name))
+            opened.append(client.websocket("/room/lobby/", ["wsmux.v1"]))
+        ann, bob = opened
+        assert page["here"]("lobby") == ["ann", "bob"]
+        sockets = run(example("docs/groups.rst", "members.complete"))["sockets"]
+        assert sockets("lobby") == {"open": 2, "certain": True}
         bob.close()
-        assert [json.loads(text)["here"] for text in ann.peek()] == [
-            ["ann"],
-            ["ann", "bob"],
-            ["ann"],
-        ]
+        assert page["here"]("lobby") == ["ann", "bob"]
+        expire_presence()
+        assert page["here"]("lobby") == ["ann"]
+        frames = [json.loads(text).get("presence") for text in ann.peek()]
+        assert [list(frame) for frame in frames if frame] == [["all"], ["left"]]
 
     @pytest.mark.django_db
     def test_outbox(self, django_capture_on_commit_callbacks: Any) -> None:

@@ -60,7 +60,13 @@ class Room(WebSocketView):
         Group(f"room.{name}").join(self.websocket)
 
 
+class Here(WebSocketView):
+    def connect(self, request: HttpRequest, name: str) -> None:
+        Group("here").presence(self.websocket, name)
+
+
 urlpatterns = [
+    path("here/<name>/", Here.as_view()),
     path("chat/lobby/", chat),
     path("lines/", Lines.as_view()),
     path("chat/staff/", login_required(chat)),
