@@ -32,6 +32,10 @@ ROOM = Group("room")
 LIST = {"all": {"zed": None}}
 
 
+#: The sockets of a test.
+opened: list[Peer] = []
+
+
 class Watcher(Peer):
     """A client of ``wsmux.v1`` that watches the room, and is told what it has not been told."""
 
@@ -43,6 +47,7 @@ class Watcher(Peer):
         self.websocket.subprotocol = "wsmux.v1"
         self.websocket.use_v1()
         self.open()
+        opened.append(self)
         if alias is not None:
             ROOM.join(self.websocket, alias=alias)
         ROOM.presence(self.websocket)
@@ -72,6 +77,8 @@ def manual() -> Iterator[None]:
         presence_hooks.set_manual(True)
         come("zed")
         yield
+        while opened:
+            opened.pop().websocket.connection_lost()
         forget_presence()
 
 
@@ -156,6 +163,7 @@ def test_aliases() -> None:
 def test_closed_and_plain_sockets() -> None:
     """A socket that has closed, or does not speak ``wsmux.v1``, is not kept."""
     plain, lost = Peer().open(), Watcher()
+    opened.append(plain)
     ROOM.presence(plain.websocket)
     lost.websocket.connection_lost()
     presence.take_turn()
@@ -186,7 +194,6 @@ def test_slow_client_is_closed() -> None:
     hint(come("ada"))
     presence.take_turn()
     assert watcher.websocket.close_code == 1013
-    watcher.websocket.connection_lost()
 
 
 def test_failed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
