@@ -136,6 +136,8 @@ WITHOUT_TESTS = {
     "history/sqlite_tables.py": "a part of history/sqlite.py",
     "history/store.py": "an interface; history/contract.py tests each store",
     "migrations/": "test_models.py compares them with the models",
+    "presence/redis_life_scripts.py": "texts only, which presence/test_redis.py runs",
+    "presence/redis_scripts.py": "texts only, which presence/test_redis.py runs",
     "presence/sqlite_statements.py": "texts only, which presence/test_sqlite.py runs",
     "presence/store.py": "an interface; presence/contract.py tests each store",
     "protocol/assembler.py": "a part of the codec",

@@ -71,6 +71,24 @@ class _ScriptCall(Call):
         return command(*what, b"1", self.key, wire.run_id()[:_RUN_ID_SIZE], *self.arguments)
 
 
+class _ScriptCalls(Call):
+    """Scripts to run in one round trip to each server, and the list of results."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[_ScriptCall]) -> None:
+        super().__init__("", b"")
+        self.parts = parts
+
+    def settle(self) -> None:
+        """Store the results, or the first error."""
+        for part in self.parts:
+            if part.error is not None:
+                self.fail(part.error)
+                return
+        self.succeed([part.result for part in self.parts])
+
+
 class _Subscriber:
     """A subscriber's connection, its watched descriptor, and when data last arrived."""
 
@@ -163,17 +181,38 @@ class RedisBackend(BrokerBackend):
         self._prepare()
         return self.send(_ScriptCall(script, key, arguments))
 
+    def run_all(self, script: Script, runs: Sequence[tuple[bytes, tuple[bytes, ...]]]) -> list[Any]:
+        """Run a script several times, in one round trip to each server; return the replies.
+
+        Args:
+            script: as for ``run()``.
+            runs: the key and the arguments of each run.
+
+        Raises:
+            BackendUnavailable: a run has failed, or it is unknown whether it was done. Others may
+                have been done.
+        """
+        self._prepare()
+        calls = [_ScriptCall(script, key, arguments) for key, arguments in runs]
+        replies: list[Any] = self.send(_ScriptCalls(calls))
+        return replies
+
     def exchange(self, calls: Sequence[Call]) -> None:
         """Publish, or run scripts; the replies to publications are the numbers of receivers."""
-        left: Sequence[Call] = calls
+        left: list[Call] = []
+        for call in calls:
+            left += call.parts if isinstance(call, _ScriptCalls) else (call,)
         try:
             for attempt in (1, 2):
                 left = self._exchange_once(left, is_last=attempt == 2)
                 if not left:
-                    return
+                    break
                 self._servers.refresh()
         except FAILURES as error:
             raise self.unavailable(error) from error
+        for call in calls:
+            if isinstance(call, _ScriptCalls):
+                call.settle()
 
     def _exchange_once(self, calls: Sequence[Call], *, is_last: bool) -> list[Call]:
         """Send calls once; return those to repeat, see ``_REPEATED``."""

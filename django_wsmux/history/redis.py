@@ -30,7 +30,7 @@ from .store import (
     Stream,
 )
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "backend_for"]
 
 # Names of users' groups contain primary keys, which may be any text.
 _ERRORS: Final = "surrogatepass"
@@ -57,13 +57,8 @@ class RedisStore(Store):
 
     def __init__(self, url: str, *, namespace: str, backend: RedisBackend | None) -> None:
         self._publishes = backend is not None
-        if backend is None:
-            made = from_url(url, namespace=namespace)
-            assert isinstance(made, RedisBackend)
-            made.advice = "check that the server runs and that WEBSOCKET_HISTORY_STORE names it"
-            backend = made
-        self._backend = backend
-        self._publish = b"SPUBLISH" if backend.is_sharded else b"PUBLISH"
+        self._backend = backend_for(url, namespace) if backend is None else backend
+        self._publish = b"SPUBLISH" if self._backend.is_sharded else b"PUBLISH"
 
     def append(
         self, stream: Stream, message: bytes, *, key: str = "", key_seconds: float = KEY_SECONDS
@@ -203,6 +198,14 @@ class RedisStore(Store):
 
     def _run(self, script: Script, prefix: bytes, *arguments: bytes) -> Any:
         return self._backend.run(script, prefix + b"history", *arguments)
+
+
+def backend_for(url: str, namespace: str) -> RedisBackend:
+    """Return a backend for a store that is not in the broker of this process's backend."""
+    backend = from_url(url, namespace=namespace)
+    assert isinstance(backend, RedisBackend)
+    backend.advice = "check that the server runs and that WEBSOCKET_HISTORY_STORE names it"
+    return backend
 
 
 def _split(numbers: list[bytes], messages: bytes) -> Iterator[Entry]:

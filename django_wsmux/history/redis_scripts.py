@@ -32,7 +32,7 @@ from typing import Final
 from ..backends.redis import Script
 from .store import LAYOUT, MAX_KEYS
 
-__all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "RELEASE", "SWEEP"]
+__all__ = ["APPEND", "CHANGED", "FORGET", "POLICY", "READ", "RELEASE", "SWEEP", "common"]
 
 #: The minimum time in microseconds for which a change is kept.
 _CHANGE_MICROSECONDS: Final = 60_000_000
@@ -43,8 +43,17 @@ _SWEPT: Final = 100
 #: The most changes that one call returns.
 _CHANGES: Final = 1_000
 
-# Lua never converts numbers that may be large to text: it keeps only 14 digits.
-_COMMON: Final = """
+
+def common(layout: int, what: str) -> str:
+    """Return the beginning of the scripts of a kind of store.
+
+    Lua never converts numbers that may be large to text: it keeps only 14 digits.
+
+    Args:
+        layout: the layout of its rows.
+        what: names its data.
+    """
+    return """
 local call, bucket = redis.call, KEYS[1]
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -53,24 +62,35 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- Returns the incarnation of the store, and whether it is a new one.
 local function claim()
   local found = call('HMGET', bucket, 'server', 'term')
-  if found[1] ~= ARGV[1] then
+  local is_new = found[1] ~= ARGV[1]
+  if is_new then
     found[2] = text(math.max(tonumber(found[2] or 0) + 1, clock[1]))
     call('HSET', bucket, 'server', ARGV[1], 'term', found[2])
   end
-  return ARGV[1] .. found[2]
+  return ARGV[1] .. found[2], is_new
 end
 
-local function is_of(epoch, store)
-  return epoch and string.sub(epoch, 1, #store + 1) == store .. '.'
+local function begins(found, beginning)
+  return found and string.sub(found, 1, #beginning) == beginning
 end
 
 local function too_new(layout)
   if layout and tonumber(layout) > LAYOUT then
-    return redis.error_reply('LAYOUT the history was written by a newer release: layout ' ..
+    return redis.error_reply('ERR the WHAT was written by a newer release: layout ' ..
       layout .. ', and this release knows LAYOUT')
   end
+end
+""".replace("LAYOUT", str(layout)).replace("WHAT", what)
+
+
+_COMMON: Final = (
+    common(LAYOUT, "history")
+    + """
+local function is_of(epoch, store)
+  return begins(epoch, store .. '.')
 end
 
 -- Returns the id of a message, its offset and time, the bytes of all messages before it, its own.
@@ -85,7 +105,8 @@ end
 local function oldest(messages)
   return parse(call('XRANGE', messages, '-', '+', 'COUNT', 1)[1])
 end
-""".replace("LAYOUT", str(LAYOUT))
+"""
+)
 
 # Begins an epoch, and counts the bytes of a stream's messages.
 _WRITING: Final = """

@@ -8,6 +8,7 @@ store cannot know that there have been any. Therefore the handle remembers it.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 __all__ = ["KnownLives"]
 
@@ -16,10 +17,10 @@ class KnownLives:
     """The lives in which processes have entered rows through a handle, mostly one process."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, dict[str, Hashable]] = {}
+        self._lives: dict[str, dict[Hashable, Hashable]] = {}
         self._lost: set[str] = set()
 
-    def entered(self, process: str, life: Hashable, part: str = "") -> None:
+    def entered(self, process: str, life: Hashable, part: Hashable = None) -> None:
         """Note the life in which a process has entered rows.
 
         Args:
@@ -32,7 +33,7 @@ class KnownLives:
             lives[part] = life
             self._lost.add(process)
 
-    def parts(self, process: str) -> list[str]:
+    def parts(self, process: str) -> list[Any]:
         """Return the parts of the store that have rows of a process."""
         return list(self._lives.get(process, ()))
 

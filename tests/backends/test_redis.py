@@ -9,6 +9,8 @@ import pytest
 
 from django_wsmux.backends import from_url
 from django_wsmux.backends.contract import BackendContract, MakePeer
+from django_wsmux.backends.redis import RedisBackend, Script
+from django_wsmux.exceptions import BackendUnavailable
 from tests.conftest import need
 from tests.services import RedisServer, wait_until_said
 
@@ -68,6 +70,22 @@ class TestRedisBackend(BackendContract):
         listener = peer("room")
         listener.call("publish_at_once", "room", 16, 20)
         assert redis_server.ask("CLIENT", "LIST").count("\n") == before + 2
+
+
+def test_scripts_together(redis_server: RedisServer) -> None:
+    """Of scripts that are sent together, all run, also if one of them fails."""
+    script = Script(
+        "if ARGV[2] == '' then return redis.error_reply('ERR empty') end"
+        " return redis.call('RPUSH', KEYS[1], ARGV[2])"
+    )
+    backend = RedisBackend(redis_server.url, namespace="together")
+    backend.advice = "look"
+    assert backend.run_all(script, []) == []
+    assert backend.run_all(script, [(b"a", (b"1",)), (b"b", (b"2",)), (b"a", (b"3",))]) == [1, 1, 2]
+    with pytest.raises(BackendUnavailable, match="empty"):
+        backend.run_all(script, [(b"a", (b"4",)), (b"a", (b"",)), (b"a", (b"5",))])
+    assert redis_server.ask("LRANGE", "a", "0", "-1").split() == ["1", "3", "4", "5"]
+    backend.close()
 
 
 class TestRedisFaults(BrokerFaults):
