@@ -151,7 +151,7 @@ class SQLitePresence(SQLiteBase, PresenceStore):
         found = self._renew(connection, process, moment)
         if found is None:
             # Rows that no longer count never count again.
-            connection.execute(sql.RENAME, (process,))
+            connection.execute(sql.DROP_NAME, (process,))
             found = connection.execute(sql.ADD_PROCESS, (process, moment)).lastrowid or 0
         return found
 

@@ -19,6 +19,7 @@ __all__ = [
     "DELETE_LEFT",
     "DELETE_PERSON",
     "DELETE_PROCESSES",
+    "DROP_NAME",
     "GROUP",
     "IS_DEAD",
     "IS_DUE",
@@ -34,7 +35,6 @@ __all__ = [
     "PERSON",
     "PERSON_OF",
     "PURGE",
-    "RENAME",
     "RENEW",
     "SET_CONNECTION",
     "SET_TOP",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # process.seen and gone.moment are microseconds since the boot of the machine: nothing expires when
-# its clock is set. process.name is NULL if the process has died and continued, as another row. No
+# its clock is set. process.name is NULL if the process was dead and continues, as another row. No
 # number of a process is used again.
 # person.joined, person.changed and gone.number are numbers of versions. A key is in gone once for
 # each time that it has left.
@@ -95,12 +95,12 @@ LAYOUT: Final = Layout("presence.sqlite3", 1, _TABLES, "presence")
 
 # Processes. The first parameter is the moment before which the processes that are dead were seen.
 
-IS_DEAD: Final = "SELECT EXISTS (SELECT 1 FROM process WHERE name IS NULL OR seen <= ?)"
+IS_DEAD: Final = "SELECT EXISTS (SELECT 1 FROM process WHERE seen <= ?)"
 RENEW: Final = "UPDATE process SET seen = ?2 WHERE name = ?3 AND seen > ?1 RETURNING id"
-RENAME: Final = "UPDATE process SET name = NULL WHERE name = ?"
+DROP_NAME: Final = "UPDATE process SET name = NULL WHERE name = ?"
 ADD_PROCESS: Final = "INSERT INTO process (name, seen) VALUES (?, ?)"
 DELETE_PROCESSES: Final = """
-    DELETE FROM process WHERE (name IS NULL OR seen <= ?)
+    DELETE FROM process WHERE seen <= ?
     AND NOT EXISTS (SELECT 1 FROM connection WHERE process = process.id)
 """
 
@@ -124,7 +124,7 @@ PERSON: Final = "SELECT id, info FROM person WHERE room = ? AND key = ?"
 IS_LIVING: Final = """
     SELECT EXISTS (
         SELECT 1 FROM connection AS c JOIN process AS p ON p.id = c.process
-        WHERE c.person = ?2 AND p.name IS NOT NULL AND p.seen > ?1
+        WHERE c.person = ?2 AND p.seen > ?1
     )
 """
 IS_PRESENT: Final = "SELECT EXISTS (SELECT 1 FROM connection WHERE person = ?)"
@@ -139,7 +139,7 @@ PEOPLE: Final = "SELECT key, info, since FROM person WHERE room = ? ORDER BY cha
 LIVING: Final = """
     SELECT key, info, since FROM person WHERE room = ?2 AND EXISTS (
         SELECT 1 FROM connection AS c JOIN process AS p ON p.id = c.process
-        WHERE c.person = person.id AND p.name IS NOT NULL AND p.seen > ?1
+        WHERE c.person = person.id AND p.seen > ?1
     )
     ORDER BY changed
 """
@@ -160,7 +160,7 @@ DELETE_CONNECTION_OF: Final = """
 """
 OF_DEAD: Final = """
     SELECT room, id, person FROM connection
-    WHERE process IN (SELECT id FROM process WHERE name IS NULL OR seen <= ?) LIMIT ?
+    WHERE process IN (SELECT id FROM process WHERE seen <= ?) LIMIT ?
 """
 
 # Those who have left

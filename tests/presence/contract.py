@@ -368,6 +368,25 @@ class PresenceContract:
         assert self.whole(store) == ["cat"]
         assert self.whole(store, "room.2") == ["bob"]
 
+    def test_purged_in_parts(self, store: PresenceStore) -> None:
+        """A group is not removed while someone is present, or a leaving is remembered."""
+        store.enter(GROUP, entries("ann", "bob", "cat"), HERE)
+        version = store.leave(GROUP, ["bob"], HERE)
+        self.pass_time(store, LONG / 2)
+        store.renew(HERE)
+        self.pass_time(store, LONG / 2 + 1)
+        store.renew(HERE)
+        store.expire()
+        assert store.read(GROUP, version) == Reading(version, False, ())
+        assert self.whole(store) == ["ann", "cat"]
+        store.leave(GROUP, ["ann"], HERE)
+        self.pass_time(store, LONG / 2)
+        store.renew(HERE)
+        version = store.leave(GROUP, ["cat"], HERE)
+        self.pass_time(store, LONG / 2 + 1)
+        store.expire()
+        assert store.read(GROUP, version) == Reading(version, False, ())
+
     # Processes
 
     def test_taken_over(self, store: PresenceStore) -> None:
@@ -490,6 +509,8 @@ class PresenceContract:
         reading = store.read(GROUP, before.version)
         assert (reading.version, keys(reading), reading.left) == (version, ["ann"], ())
         assert self.whole(store) == ["cat", "ann"]
+        assert reading.joined[0].since > before.joined[0].since
+        assert store.read(GROUP).joined[0] == before.joined[2]
         assert [name for name, _ in store.expire()] == [GROUP]
         reading = store.read(GROUP, version)
         assert (keys(reading), reading.left) == ([], ("bob",))
