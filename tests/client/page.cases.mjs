@@ -203,3 +203,42 @@ export async function present(tools, { group }) {
   await tell({ all: { one, three } });
   await shows(["Ann", "Cid"], "Cid has joined. <b>Bob</b> has left.");
 }
+
+/** A JSON Web Token ends, twice, while messages flow. */
+export async function expires(tools, { group }) {
+  const { proxy } = tools;
+  const page = await tools.tab("/");
+  const { handshakes } = await proxy.state();
+  await page.evaluate(async (path) => {
+    const { connect } = await import("/wsmux/client.js");
+    Object.assign(window, { got: [], gaps: [], states: [], calls: [] });
+    const seconds = [2, 2, 3600];
+    const auth = async (refused) => {
+      calls.push(refused);
+      return (await fetch(`/asked/token/?seconds=${seconds[calls.length - 1]}`)).text();
+    };
+    window.room = connect(path, { auth });
+    room.on("message", (text) => got.push(text));
+    room.on("gap", (groups) => gaps.push(groups));
+    room.on("state", (state, { code }) => states.push([state, code]));
+  }, `/asked/expiring/${group}/`);
+  await isOpen(tools, page);
+  const texts = [];
+  let isOver = false;
+  const ends = tools.shows(page, "calls.length === 3 && room.state === 'open'").finally(() => (isOver = true));
+  while (!isOver) {
+    texts.push(String(texts.length + 1));
+    await say(tools, group, texts.at(-1));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await ends;
+  await say(tools, group, "last");
+  await has(tools, page, ...texts, "last");
+  assert.deepEqual(await page.evaluate("calls"), [false, true, true]);
+  const round = [["connecting", null], ["open", null]];
+  assert.deepEqual(await page.evaluate("states.map(([state, code]) => [state, code ?? null])"), [
+    ["open", null],
+    ...[1, 2].flatMap(() => [["waiting", 4401], ...round]),
+  ]);
+  assert.equal((await proxy.state()).handshakes, handshakes + 3);
+}

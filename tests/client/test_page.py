@@ -27,7 +27,7 @@ def browser(
 @pytest.fixture(scope="module")
 def proxy(start_lasting_server: StartServer) -> Iterator[Proxy]:
     """A proxy in front of a server with short heartbeats."""
-    settings = {"WEBSOCKET_HISTORY": {"page*": {"messages": 50, "seconds": 600}}}
+    settings = {"WEBSOCKET_HISTORY": {"page*": {"messages": 5000, "seconds": 600}}}
     environment = {
         "TEST_SETTINGS": json.dumps(settings),
         "TEST_PING_INTERVAL": "2",
@@ -45,6 +45,7 @@ CASES = {
     "offline": "A page that comes online has what it has missed.",
     "clock": "A clock that jumps loses and doubles nothing.",
     "present": "A page shows who is present; after a reconnect it notes only who came or went.",
+    "expires": "When its token ends, the page gets another one, and each message once.",
     "hidden": "A tab in the background notices that the server is silent.",
 }
 

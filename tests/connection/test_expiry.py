@@ -129,3 +129,65 @@ with gevent.Timeout(30):
 carrier.abort()
 peer.close()
 """)
+
+
+def test_one_timer() -> None:
+    """Hundreds of sockets that expire take no timer and no greenlet each, and all close in time."""
+    run("""
+import gc
+import time
+from greenlet import greenlet
+
+hub = gevent.get_hub()
+Timer = type(hub.loop.timer(1))
+
+def census():
+    gc.collect()
+    found = gc.get_objects()
+    counts = [sum(isinstance(each, kind) for each in found) for kind in (Timer, greenlet)]
+    return [*counts, hub.loop.activecnt]
+
+# The census notices what it is to notice.
+before = census()
+timers = [hub.loop.timer(3600) for _ in range(10)]
+for each in timers:
+    each.start(nothing)
+greenlets = [gevent.spawn(gevent.sleep, 3600) for _ in range(10)]
+gevent.sleep(0)
+# Each sleep has a timer, too.
+assert [now - then for now, then in zip(census(), before)] == [20, 10, 20]
+gevent.killall(greenlets)
+for each in timers:
+    each.close()
+del timers, greenlets, each
+
+options = Options(handler_greenlets=1, blocked_warning=0, close_timeout=30, ping_interval=0)
+framework = Framework(**dict.fromkeys(("before_wait", "leave", "retire", "open"), nothing))
+sockets = []
+for _ in range(300):
+    websocket = WebSocket({"PATH_INFO": "/"}, options, framework)
+    ours, peer = socket.socketpair()
+    websocket.opened(transport.transport_for(detach(ours), websocket), b"", b"")
+    sockets.append((websocket, peer))
+del websocket, ours, peer
+gevent.sleep(0)
+before = census()
+for index, (websocket, _) in enumerate(sockets):
+    websocket.expires_at = time.time() + 60 + index
+gevent.sleep(0.1)
+growth = [now - then for now, then in zip(census(), before)]
+# The timer of the sweeper, which had nothing to sweep before.
+assert max(growth) < 5, growth
+when = time.time() + 0.2
+for websocket, _ in sockets:
+    websocket.expires_at = when
+gevent.sleep(0)
+growth = [now - then for now, then in zip(census(), before)]
+assert max(growth) < 5, growth
+with gevent.Timeout(60):
+    for _, peer in sockets:
+        assert peer.recv(100) == b"\\x88\\x09\\x11\\x31expired"
+        assert time.time() >= when
+for _, peer in sockets:
+    peer.close()
+""")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hmac
+import json
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+from django.utils.crypto import constant_time_compare
 
 from django_wsmux.auth import authentication, bearer
 from django_wsmux.decorators import websocket
 from django_wsmux.groups import Group
 from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
+
+from .kept import Member
 
 #: How often each request had an effect, by its number.
 effects: dict[int, int] = {}
@@ -125,6 +133,38 @@ def whoami(request: HttpRequest, websocket: WebSocket) -> None:
         websocket.close(4401, "as asked")
 
 
+#: Seconds for which a token opens sockets after its end, for clocks that differ.
+LEEWAY = 60
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _signature(signed: str) -> str:
+    return _base64url(hmac.digest(settings.SECRET_KEY.encode(), signed.encode(), "sha256"))
+
+
+def token(request: HttpRequest) -> HttpResponse:
+    """Return a JSON Web Token that ends after some seconds."""
+    claims = {"sub": "ann", "exp": time.time() + float(request.GET["seconds"])}
+    parts = [json.dumps(each).encode() for each in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    signed = ".".join(map(_base64url, parts))
+    return HttpResponse(f"{signed}.{_signature(signed)}")
+
+
+def user_of_token(token: str) -> Any:
+    """Accept what ``token()`` has signed."""
+    signed, _, signature = token.rpartition(".")
+    if not constant_time_compare(signature, _signature(signed)):
+        return None
+    encoded = signed.partition(".")[2]
+    claims = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    if claims["exp"] < time.time() - LEEWAY:
+        return None
+    return get_user_model()(pk=7, username=claims["sub"])
+
+
 def limited(request: HttpRequest) -> HttpResponse:
     """Refuse for seven seconds."""
     return HttpResponse(status=503, headers={"Retry-After": "7"})
@@ -154,7 +194,7 @@ def done(request: HttpRequest) -> JsonResponse:
     return JsonResponse(found, safe=False)
 
 
-urlpatterns = [path("asked/effects/", done)]
+urlpatterns = [path("asked/effects/", done), path("asked/token/", token)]
 
 websocket_urlpatterns = [
     path("asked/ending/", ending),
@@ -166,4 +206,8 @@ websocket_urlpatterns = [
     path("asked/joining/", Joining.as_view()),
     path("asked/joining-later/", joining_later),
     path("asked/whoami/", whoami),
+    path(
+        "asked/expiring/<name>/",
+        authentication(bearer(user_of_token))(login_required(Member.as_view())),
+    ),
 ]
