@@ -102,7 +102,8 @@ class Request:
         ref: what the answer refers to: a text of at most 64 characters, or an integer of 64 bits.
             ``None`` if the client expects no answer.
         is_answered: whether ``reply()`` or ``error()`` was called.
-        keep: for internal use. Called with the text of the answer before it is sent.
+        keep: for internal use. Called before an answer is sent: with its text, or with ``None`` if
+            the message came too early and was not handled.
     """
 
     __slots__ = ("data", "is_answered", "keep", "ref", "type", "websocket")
@@ -114,7 +115,7 @@ class Request:
         self.data = data
         self.ref: str | int | None = ref if _is_ref(ref) else None
         self.is_answered = False
-        self.keep: Callable[[str], None] | None = None
+        self.keep: Callable[[str | None], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Request {quote(self.type)} {self.ref!r}>"
@@ -163,7 +164,8 @@ class Request:
                 message.error(form.errors)
         """
         self._require_unanswered()
-        self._send(self.answer("errors", _as_data(errors, code), **_additions(errors)))
+        text = self.answer("errors", _as_data(errors, code), **_additions(errors))
+        self._send(text, is_final=not isinstance(errors, RateLimited))
 
     def refuse(self, code: str) -> None:
         """Send one of the errors of this package; for internal use."""
@@ -195,10 +197,10 @@ class Request:
         if self.is_answered:
             raise RuntimeError(f"{self!r} is already answered")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, *, is_final: bool = True) -> None:
         self.is_answered = True
         if self.keep is not None:
-            self.keep(text)
+            self.keep(text if is_final else None)
         self.websocket.send_bare(text)
 
 

@@ -122,6 +122,8 @@ export interface Answer {
   ref?: unknown;
   reply?: unknown;
   errors?: Errors;
+  /** Seconds to wait, if there were too many messages of this type. */
+  retry_after?: number;
 }
 
 type Name<T> = keyof T & string;

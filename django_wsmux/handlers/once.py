@@ -128,8 +128,21 @@ def _errors(code: str) -> Any:
     return {"__all__": [{"message": ERRORS[code], "code": code}]}
 
 
-def _keep(request: Request, key: str, digest: str, answer: str) -> None:
-    """Store an answer. If this fails, only the first request gets it."""
+def _keep(request: Request, key: str, digest: str, answer: str | None) -> None:
+    """Store an answer. If this fails, only the first request gets it.
+
+    Args:
+        request: the request.
+        key: key of its record.
+        digest: digest of the request.
+        answer: the answer; ``None`` if the request came too early, so that it may come again.
+    """
+    if answer is None:
+        try:
+            _cache().delete(key)
+        except Exception as error:
+            _note_failure(error)
+        return
     for attempts_left in (2, 1, 0):
         try:
             _cache().set(key, (digest, answer), SECONDS)

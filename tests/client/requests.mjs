@@ -60,6 +60,11 @@ test("a request that comes too early tells how long to wait", async () => {
     assert.ok(retryAfter > 3000 && retryAfter <= 3600);
     return true;
   });
+  room.room.on("answer", (answer) => room.seen.push(["answer", answer]));
+  room.room.send({ type: "rare" });
+  const { type, retry_after } = await room.until("answer");
+  assert.equal(type, "rare");
+  assert.ok(retry_after > 3000 && retry_after <= 3600);
 });
 
 test("without a connection a request fails at once, unless it is queued", async () => {

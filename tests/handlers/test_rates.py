@@ -127,7 +127,21 @@ class Raw(JSONWebSocketView):
         self.send("handled")
 
 
-urlpatterns = [path("chat/", Chat.as_view()), path("raw/", Raw.as_view())]
+class Once(JSONWebSocketView):
+    limits = {"say": "2/h"}  # noqa: RUF012
+    once = True
+    handled = 0
+
+    def receive_json(self, value: Any) -> int:
+        self.handled += 1
+        return self.handled
+
+
+urlpatterns = [
+    path("chat/", Chat.as_view()),
+    path("raw/", Raw.as_view()),
+    path("once/", Once.as_view()),
+]
 
 SITE = override_settings(WEBSOCKET_URLCONF=__name__)
 
@@ -175,6 +189,24 @@ def test_other_values(client: WebSocketClient, value: Any) -> None:
         assert ws.receive() == "handled"
         ws.send_json({"type": "say"})
         assert "retry_after" in ws.receive_json()
+
+
+@SITE
+def test_once(client: WebSocketClient, clock: Clock) -> None:
+    """A request that came too early may come again with its ``ref``; its reply is then kept."""
+    with client.websocket("/once/") as ws:
+        for number in (1, 2):
+            ws.send_json({"type": "say", "ref": number})
+            assert ws.receive_json() == {"type": "say", "ref": number, "reply": number}
+        ws.send_json({"type": "say", "ref": 3})
+        assert ws.receive_json()["retry_after"] == 1800
+        clock.now += 1800
+        for _ in range(2):
+            ws.send_json({"type": "say", "ref": 3})
+            assert ws.receive_json() == {"type": "say", "ref": 3, "reply": 3}
+        # What was handled is not counted again.
+        ws.send_json({"type": "say", "ref": 1})
+        assert ws.receive_json() == {"type": "say", "ref": 1, "reply": 1}
 
 
 @SITE
