@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final
 
@@ -208,6 +209,15 @@ def _flag_problem(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"must be True or False, not {value!r}"
 
 
+def _tracing_problem(value: Any) -> str | None:
+    if value is not True:
+        return _flag_problem(value)
+    # The other packages of OpenTelemetry share the first part of the name.
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.trace") is None:
+        return 'is True, but opentelemetry-api is missing: pip install "django-wsmux[otel]"'
+    return None
+
+
 _COMPRESSION_RANGES = {"threshold": (0, 2**31), "level": (1, 9), "window_bits": (9, 15)}
 
 
@@ -342,6 +352,7 @@ SETTINGS = {
         Setting("WEBSOCKET_HANDSHAKE_TIMEOUT", _default.handshake_timeout, _seconds),
         Setting("WEBSOCKET_CONTEXT", (), _context_problem),
         Setting("WEBSOCKET_ACCESS_LOG_FORMAT", None, _access_log_problem),
+        Setting("WEBSOCKET_TRACING", False, _tracing_problem),
         Setting("WEBSOCKET_DRAIN_SECONDS", 5.0, _seconds),
         Setting("WEBSOCKET_BLOCKED_WARNING", _default.blocked_warning, _seconds),
         Setting("WEBSOCKET_HANDLER_GREENLETS", _default.handler_greenlets, _greenlets),

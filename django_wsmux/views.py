@@ -22,6 +22,7 @@ from django.utils.functional import SimpleLazyObject, cached_property
 from django.views.generic.base import View
 
 from .auth.authenticators import authentication
+from .connection import tracing
 from .connection.group_receive import intercept
 from .connection.habits import advise, is_missing
 from .connection.websocket import WebSocket
@@ -553,6 +554,8 @@ class JSONWebSocketView(WebSocketView):
 
             kind = self._type_of(value)
             if isinstance(kind, str) and kind in self.limits:
+                if tracing.tracer is not None:
+                    tracing.tracer.name(kind)
                 take(vars(self).setdefault("_buckets", {}), kind, parse_rate(self.limits[kind]))
         return self.receive_json(value)
 
@@ -658,6 +661,8 @@ class FormWebSocketView(JSONWebSocketView):
             if current(self.websocket) is not None:
                 self._refuse("unknown_type")
             return None
+        if tracing.tracer is not None:
+            tracing.tracer.name(kind)
         form = self.get_form(kind, value)
         if fields is not None:
             form.htmx_version = fields.version

@@ -329,7 +329,7 @@ def listed(section: str, option: str) -> list[str]:
 def test_oldest_is_the_lower_bound() -> None:
     """tox tests the oldest allowed version of each library that the package uses."""
     required = listed("options", "install_requires")
-    for extra in ("postgres", "prometheus", "redis"):
+    for extra in ("otel", "postgres", "prometheus", "redis"):
         required += listed("options.extras_require", extra)
     # An authenticator uses it, without an extra of its own.
     required += [line for line in listed("options.extras_require", "test") if "framework" in line]

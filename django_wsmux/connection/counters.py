@@ -72,6 +72,7 @@ COUNTERS: Final = {
     "handshake_timed_out": "connections closed because no complete request came in time",
     "accepting_paused": "times accepting was paused because worker_connections was exhausted",
     "ping_timed_out": "sockets dropped because the peer showed no sign of life after a ping",
+    "tracing_failed": "spans that were not recorded, because OpenTelemetry raised an error",
     "reports_failed": "errors of views that could not be reported, because the report failed",
     "late_exceptions": "exceptions that arrived after their event view had returned",
     "refused_handshake": "handshakes refused as invalid, or because this server cannot accept them",

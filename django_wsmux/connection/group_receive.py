@@ -86,7 +86,7 @@ class InterceptingWebSocket(WebSocket):
             if message is None and not self._inbox and self._state == OPEN:
                 return self._goes_on()  # the message was discarded
             return super().take_turn(message)
-        self.hooks.group_receive(self, told.message)
+        self.hooks.group_receive(self, told)
         if told.position:
             self.hooks.group_handled(self, told)
         if self._held is not None:

@@ -207,7 +207,7 @@ class Hooks(Protocol):
     def receive(self, websocket: Any, message: str | bytes) -> None:
         """Pass a message to an event view. Never raises."""
 
-    def group_receive(self, websocket: Any, message: str | bytes) -> None:
+    def group_receive(self, websocket: Any, message: PreparedMessage) -> None:
         """Pass a group message to an event view. Never raises."""
 
     def disconnect(self, websocket: Any) -> None:

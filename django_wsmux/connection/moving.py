@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from ..protocol.events import CannotMove
 from ..protocol.v1 import BROUGHT_KEY, Brought
+from . import tracing
 from .inbox import Traffic
 
 __all__ = ["earlier", "pack", "require_movable", "unpack"]
@@ -34,7 +35,9 @@ def pack(websocket: Any) -> dict[str, Any]:
     """
     require_movable(websocket)
     brought: Brought | None = websocket.environ.get(BROUGHT_KEY)
+    traced = None if tracing.tracer is None else tracing.tracer.state(websocket)
     return {
+        **({"traced": traced} if traced else {}),
         "subprotocol": websocket.subprotocol,
         "client": websocket.known_client_id,
         "aliases": websocket.aliases,
@@ -60,3 +63,5 @@ def unpack(websocket: Any, state: dict[str, Any]) -> None:
     websocket.restore_client(state["client"], state["aliases"])
     if state["expires_at"] is not None:
         websocket.expires_at = state["expires_at"]
+    if tracing.tracer is not None and "traced" in state:
+        tracing.tracer.restore(websocket, state["traced"])

@@ -25,7 +25,7 @@ from ..protocol.frames import (
 )
 from ..protocol.handshake import V1 as SUBPROTOCOL
 from ..protocol.prepared import BARE, CONTENT, JSON, OPCODE, SingleMessage
-from . import client_ids, fanout, hub_thread
+from . import client_ids, fanout, hub_thread, tracing
 from .connection import Connection
 from .counters import count
 from .framing import PLAIN, V1
@@ -182,7 +182,7 @@ class WebSocket(Connection, _GeventWebSocketNames):
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the socket is closed."""
-        return messages(self)
+        return messages(self) if tracing.tracer is None else tracing.tracer.messages(self)
 
     def receive_json(self, timeout: float | None = None) -> Any:
         """Wait for the next message and parse it as JSON.

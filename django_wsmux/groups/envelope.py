@@ -47,6 +47,7 @@ __all__ = [
     "excluding",
     "numbered",
     "pack",
+    "traced",
     "unpack",
 ]
 
@@ -117,6 +118,12 @@ class Envelope(NamedTuple):
         moment = self.fields.get(BEFORE)
         return None if moment is None else float(moment)
 
+    @property
+    def traceparent(self) -> str:
+        """The trace context of the sender; ``""`` if there is none."""
+        traceparent = self.fields.get(TRACEPARENT)
+        return "" if traceparent is None else traceparent.decode("ascii", "replace")
+
 
 class UnreadableEnvelope(Exception):
     """The envelope is truncated, or a text is not valid UTF-8."""
@@ -130,6 +137,11 @@ def before(moment: float) -> dict[int, bytes]:
 def excluding(ids: Collection[str]) -> Mapping[int, bytes]:
     """Return the fields of a message that some clients or pages do not get."""
     return {EXCLUDED: " ".join(ids).encode()} if ids else NO_FIELDS
+
+
+def traced(fields: Mapping[int, bytes], traceparent: str) -> Mapping[int, bytes]:
+    """Return fields with the trace context of the sender."""
+    return {**fields, TRACEPARENT: traceparent.encode()}
 
 
 def numbered(position: str, payload: bytes) -> bytes:

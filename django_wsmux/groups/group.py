@@ -26,8 +26,8 @@ from ..connection.websocket import WebSocket
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE, CloseCode, close_payload, encode_message
-from ..protocol.prepared import CONTENT, JSON, PreparedMessage
-from .envelope import ERRORS, REMOVE, excluding
+from ..protocol.prepared import CONTENT, JSON, PreparedMessage, TracedMessage
+from .envelope import ERRORS, REMOVE, excluding, traced
 from .excluding import EXCLUDE_NONE, Exclude, exclusion, is_id, require_socket
 from .json_text import dump_json
 from .members import Key
@@ -538,15 +538,18 @@ class Group:
         if key is not None:
             self._check_key(key)
         if stored:
-            _put(group_key, kind, payload, ids, on_commit, key or "")
+            self._put(group_key, kind, payload, ids, on_commit, key or "")
             return
 
-        def send(fail_silently: bool) -> None:
+        def send(fail_silently: bool, traceparent: str = "") -> None:
             count("group_publishes")
             if has_history:
-                self._append(group_key, kind, payload, ids, key or "", fail_silently)
+                self._append(group_key, kind, payload, ids, key or "", fail_silently, traceparent)
                 return
-            message = PreparedMessage(kind, payload, self.name)
+            if traceparent:
+                message: PreparedMessage = TracedMessage(kind, payload, self.name, traceparent)
+            else:
+                message = PreparedMessage(kind, payload, self.name)
 
             def act(more: Collection[Any]) -> None:
                 without: Any = excluded
@@ -556,12 +559,12 @@ class Group:
                     ]
                 members.deliver(group_key, message, without, ids)
 
-            self._publish(group_key, kind, payload, ids, fail_silently, act)
+            self._publish(group_key, kind, payload, ids, fail_silently, act, traceparent)
 
         if tracing.tracer is None:
             _do(send, on_commit, fail_silently)
         else:
-            _do(partial(tracing.tracer.publish, self.name, send), on_commit, fail_silently)
+            _do(tracing.tracer.publisher(self.name, send), on_commit, fail_silently)
 
     def check_send(self, exclude: Exclude, key: str | None) -> None:
         """Raise what ``send()`` would raise for wrong arguments; for internal use."""
@@ -576,6 +579,25 @@ class Group:
         if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY:
             raise ValueError(f"key must be a text of 1 to {_MAX_KEY} characters, not {key!r}")
 
+    def _put(
+        self,
+        key: Key,
+        kind: int,
+        payload: bytes,
+        ids: tuple[str, ...],
+        on_commit: bool | str,
+        once: str,
+    ) -> None:
+        """Write a message to the outbox; see ``send()``."""
+
+        def put(fail_silently: bool, traceparent: str = "") -> None:
+            _put(key, kind, payload, ids, on_commit, once, traceparent)
+
+        if tracing.tracer is None:
+            put(False)
+        else:
+            tracing.tracer.publisher(self.name, put, is_stored=True)(False)
+
     def _append(
         self,
         key: Key,
@@ -584,14 +606,17 @@ class Group:
         ids: tuple[str, ...],
         once: str,
         fail_silently: bool,
+        traceparent: str,
     ) -> None:
         """Send a message to a group with a history."""
         try:
-            _sequencer().send(key, kind, payload, ids, once=once)
+            _sequencer().send(key, kind, payload, ids, once=once, traceparent=traceparent)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
                 raise
+            if traceparent and tracing.tracer is not None:
+                tracing.tracer.fail(error)
             suffix = _unreported.suffix()
             if suffix is not None:
                 logger.error("%r: nothing was sent: %s%s", self, error, suffix)
@@ -675,13 +700,19 @@ class Group:
         ids: tuple[str, ...],
         fail_silently: bool,
         act: Callable[[Collection[Any]], None],
+        traceparent: str = "",
     ) -> None:
+        fields = excluding(ids)
+        if traceparent:
+            fields = traced(fields, traceparent)
         try:
-            pubsub.publish(key, kind, payload, excluding(ids), act)
+            pubsub.publish(key, kind, payload, fields, act)
         except BackendUnavailable as error:
             count("group_publish_failed")
             if not fail_silently:
                 raise
+            if traceparent and tracing.tracer is not None:
+                tracing.tracer.fail(error)
             report_unreachable(self, error)
 
     # Asking
@@ -763,7 +794,13 @@ def _do(act: Callable[[bool], None], on_commit: bool | str, fail_silently: bool)
 
 
 def _put(
-    key: Key, kind: int, payload: bytes, ids: tuple[str, ...], on_commit: bool | str, once: str
+    key: Key,
+    kind: int,
+    payload: bytes,
+    ids: tuple[str, ...],
+    on_commit: bool | str,
+    once: str,
+    traceparent: str,
 ) -> None:
     """Write a message to the outbox; see ``Group.send()``."""
     if not on_commit:
@@ -777,4 +814,4 @@ def _put(
             "sends the messages of a process that died"
         )
     using = on_commit if isinstance(on_commit, str) else None
-    outbox.put(key, kind, payload, ids, once=once, using=using)
+    outbox.put(key, kind, payload, ids, once=once, using=using, traceparent=traceparent)

@@ -24,7 +24,7 @@ from ..exceptions import BackendUnavailable
 from ..logs import get_logger
 from ..protocol import positions
 from ..protocol.frames import CLOSE
-from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage
+from ..protocol.prepared import KINDS, PagedMessage, PreparedMessage, prepare
 from ..signals import backend_gap
 from . import clients, envelope, presence_hooks
 from .envelope import ERRORS, REMOVE
@@ -324,7 +324,7 @@ class _Missed:
                     self._members[key].remove(websocket)
                     pubsub.leave(key, websocket)
         elif found.kind in KINDS and is_new and key in self._members and _is_plain(key):
-            message = PreparedMessage(found.kind, found.data, found.name)
+            message = prepare(found.kind, found.data, found.name, found.traceparent)
             for websocket in self._members[key]:
                 own = variant_for(message, found.excluded, websocket)
                 if own is not None:
@@ -389,11 +389,14 @@ def _join(key: Key, websocket: Connection, info: Any, place: list[Any] | None) -
 
 def _pack_message(message: PreparedMessage) -> list[Any]:
     payload = b64encode(message.payload).decode()
-    return [message.kind, payload, message.group, list(message.pages)]
+    packed = [message.kind, payload, message.group, list(message.pages)]
+    return [*packed, message.traceparent] if message.traceparent else packed
 
 
-def _unpack_message(kind: int, payload: str, group: str, pages: list[str]) -> PreparedMessage:
-    message = PreparedMessage(kind, b64decode(payload), group)
+def _unpack_message(
+    kind: int, payload: str, group: str, pages: list[str], traceparent: str = ""
+) -> PreparedMessage:
+    message = prepare(kind, b64decode(payload), group, traceparent)
     return PagedMessage(message, pages) if pages else message
 
 

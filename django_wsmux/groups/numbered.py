@@ -31,9 +31,10 @@ class NumberedMessage(PreparedMessage):
         offset: its offset.
         epoch: the epoch of its offset.
         excluded: the ids of the clients that do not get it.
+        traceparent: see ``PreparedMessage``.
     """
 
-    __slots__ = ("epoch", "excluded", "key", "offset", "sent")
+    __slots__ = ("epoch", "excluded", "key", "offset", "sent", "traceparent")
 
     def __init__(self, key: Key, where: Position, envelope: Envelope, sent: float) -> None:
         super().__init__(
@@ -42,7 +43,10 @@ class NumberedMessage(PreparedMessage):
         self.key = key
         self.sent = sent
         self.epoch, self.offset = where
-        self.excluded = envelope.excluded if envelope.fields else ()
+        if envelope.fields:
+            self.excluded, self.traceparent = envelope.excluded, envelope.traceparent
+        else:
+            self.excluded, self.traceparent = (), ""
 
 
 def source_of(message: PreparedMessage) -> NumberedMessage | None:

@@ -37,9 +37,9 @@ from ..connection.counters import count
 from ..exceptions import BackendUnavailable
 from ..history.store import IDLE_SECONDS
 from ..logs import LogLimit, get_logger
-from ..protocol.prepared import PreparedMessage
+from ..protocol.prepared import prepare
 from . import outbox_table as table
-from .envelope import Envelope, UnreadableEnvelope, excluding, pack, unpack
+from .envelope import Envelope, UnreadableEnvelope, excluding, pack, traced, unpack
 from .members import Key, full_name, name_of, prefix_of
 from .numbered import stream_of
 from .pubsub import members, pubsub
@@ -91,6 +91,7 @@ def put(
     *,
     once: str = "",
     using: str | None = None,
+    traceparent: str = "",
 ) -> None:
     """Write a message to the outbox, and send it after the commit.
 
@@ -101,12 +102,15 @@ def put(
         ids: the clients that do not get it.
         once: a second message with this key is not sent; ``""`` for no key.
         using: alias of the database; ``None`` for the default.
+        traceparent: the trace context of the sender; ``""`` if there is none.
 
     Raises:
         DatabaseError: the row could not be written.
     """
     alias = using or DEFAULT_DB_ALIAS
     fields = excluding(ids)
+    if traceparent:
+        fields = traced(fields, traceparent)
     envelope = pack(kind, name_of(key), payload, prefix_of(key), fields)
     group = _group_id(key)
     table.insert(alias, group, once or secrets.token_urlsafe(16), envelope)
@@ -302,15 +306,23 @@ def _send(row: table.Row) -> Key:
         _send_unnumbered(key, found)
     else:
         sequencer.send(
-            key, found.kind, found.data, found.excluded, once=row.key, seconds=IDLE_SECONDS
+            key,
+            found.kind,
+            found.data,
+            found.excluded,
+            once=row.key,
+            seconds=IDLE_SECONDS,
+            traceparent=found.traceparent,
         )
     return key
 
 
 def _send_unnumbered(key: Key, found: Envelope) -> None:
     """Send a message to a group whose history was removed from the settings meanwhile."""
-    message = PreparedMessage(found.kind, found.data, found.name)
+    message = prepare(found.kind, found.data, found.name, found.traceparent)
     fields = excluding(found.excluded)
+    if found.traceparent:
+        fields = traced(fields, found.traceparent)
     act = partial(members.deliver, key, message, ids=found.excluded)
     pubsub.publish(key, found.kind, found.data, fields, act)
 

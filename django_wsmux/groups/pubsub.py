@@ -32,7 +32,7 @@ from ..connection.guard import notify
 from ..exceptions import BackendUnavailable
 from ..logs import LogLimit, get_logger
 from ..protocol.frames import CLOSE
-from ..protocol.prepared import KINDS, PreparedMessage
+from ..protocol.prepared import KINDS, PreparedMessage, prepare
 from ..protocol.v1 import CONNECTION
 from ..signals import backend_gap
 from . import clients, envelope, presence_hooks
@@ -627,8 +627,11 @@ class PubSub:
         """
         kind, name, data, fields, _ = envelope
         if kind in KINDS:
-            ids = envelope.excluded if fields else ()
-            members.deliver(key, PreparedMessage(kind, data, name), self.excluded, ids)
+            if fields:
+                message = prepare(kind, data, name, envelope.traceparent)
+                members.deliver(key, message, self.excluded, envelope.excluded)
+            else:
+                members.deliver(key, PreparedMessage(kind, data, name), self.excluded)
         elif kind == CLOSE and envelope.moment is not None:
             clients.close_older(name, envelope.moment)
         elif kind == CLOSE:

@@ -154,6 +154,7 @@ class NumberedSequencer(Sequencer):
         *,
         once: str = "",
         seconds: float = KEY_SECONDS,
+        traceparent: str = "",
     ) -> bool:
         """Store a message, deliver it here in its turn, and publish it.
 
@@ -164,6 +165,7 @@ class NumberedSequencer(Sequencer):
             ids: the clients that do not get it.
             once: a second message with this key is not sent; ``""`` for no key.
             seconds: how long that key is remembered.
+            traceparent: the trace context of the sender; ``""`` if there is none.
 
         Returns:
             False if a message with this key was sent earlier.
@@ -174,6 +176,8 @@ class NumberedSequencer(Sequencer):
         stream = stream_of(key)
         assert stream is not None
         name, fields = name_of(key), envelope.excluding(ids)
+        if traceparent:
+            fields = envelope.traced(fields, traceparent)
         body = envelope.pack(kind, name, payload, prefix_of(key), fields)
         appended = self.store().append(stream, body, key=once, key_seconds=seconds)
         if appended is None:

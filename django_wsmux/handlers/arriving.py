@@ -187,6 +187,8 @@ class Arrival(Arriving):
     ) -> None:
         super().__init__(websocket, hooks, has_context=has_context)
         self.view = view
+        # The name of the view, for a tracer.
+        self.view_class = type(view)
         self.state = state
         self.keep_request = view.keep_request
         # As the view has them; the handler looks for these.

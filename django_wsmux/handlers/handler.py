@@ -19,6 +19,7 @@ from django.urls import get_resolver, set_urlconf
 from django.views.decorators.csrf import csrf_exempt
 
 from .. import conf
+from ..connection import tracing
 from ..exceptions import ConnectionClosed
 from ..logs import quote
 from ..protocol import origin
@@ -198,6 +199,8 @@ class WebSocketHandler(WSGIHandler):
                 return request.taker.take(request)
             websocket = request.websocket
             permit = websocket.permit if websocket else None
+            if tracing.tracer is not None and websocket is not None:
+                tracing.tracer.opens(websocket)
             try:
                 response = view(request, *args, **kwargs)
             except ConnectionClosed:

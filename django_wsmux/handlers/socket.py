@@ -18,7 +18,7 @@ from django.utils.functional import SimpleLazyObject
 from greenlet import GreenletExit, getcurrent
 
 from .. import conf
-from ..connection import registry
+from ..connection import registry, tracing
 from ..connection.connection import Connection
 from ..connection.guard import notify
 from ..connection.interfaces import DefaultHooks
@@ -261,7 +261,10 @@ class DjangoHooks(TurnHooks, DefaultHooks):
                 if not websocket.wait():
                     return
                 registry.loops[websocket] = False
-                call()
+                if tracing.tracer is None:
+                    call()
+                else:
+                    tracing.tracer.receive(websocket, lambda _: call(), None)
         finally:
             registry.loops.pop(websocket, None)
 
@@ -304,9 +307,13 @@ class DjangoHooks(TurnHooks, DefaultHooks):
         assert isinstance(websocket, WebSocket)
         return requests_of(websocket)
 
-    def group_receive(self, websocket: Connection, message: str | bytes) -> None:
+    def group_receive(self, websocket: Connection, message: PreparedMessage) -> None:
         """Have an event view handle a message of a group."""
-        self._in_view(websocket, self.view.group_receive, message)  # type: ignore[union-attr]
+        handle = self.view.group_receive  # type: ignore[union-attr]
+        call = None
+        if tracing.tracer is not None:
+            call = partial(tracing.tracer.group_receive, websocket, handle, message)
+        self._in_view(websocket, handle, message.message, call)
 
     def group_joined(
         self,
@@ -368,9 +375,13 @@ class DjangoHooks(TurnHooks, DefaultHooks):
     def _tell_of_close(self, websocket: Connection) -> None:
         assert self.view is not None
         code = websocket.close_code or CloseCode.ABNORMAL
+        disconnect = partial(self.view.disconnect, code)
+        call = None
+        if tracing.tracer is not None:
+            call = partial(tracing.tracer.converse, websocket, disconnect)
         _disconnecting.add(websocket)
         try:
-            self._in_view(websocket, partial(self.view.disconnect, code), websocket.close_reason)
+            self._in_view(websocket, disconnect, websocket.close_reason, call)
         finally:
             _disconnecting.discard(websocket)
 
@@ -443,11 +454,14 @@ class DjangoHooks(TurnHooks, DefaultHooks):
             function: the conversation or helper.
         """
         context: Any = None
+        call = function
+        if tracing.tracer is not None:
+            call = partial(tracing.tracer.converse, websocket, function)
         try:
             if around is None:
-                return require_done(function(), function)
+                return require_done(call(), function)
             context = around.context(getcurrent())
-            return require_done(context.run(function), function)
+            return require_done(context.run(call), function)
         except GreenletExit:
             raise  # killed, since its socket has closed or the process is stopping
         except BaseException as error:

@@ -53,14 +53,26 @@ class TurnHooks(ViewHooks):
     def _handle(self, websocket: Connection, message: str | bytes) -> None:
         """Have an event view handle a message, whatever that needs."""
         handle = self.view.receive  # type: ignore[union-attr]
+        call = None
         if tracing.tracer is not None:
-            handle = partial(tracing.tracer.receive, websocket, handle)
-        self._in_view(websocket, handle, message)
+            call = partial(tracing.tracer.receive, websocket, handle)
+        self._in_view(websocket, handle, message, call)
 
     def _in_view(
-        self, websocket: Connection, function: Callable[[Any], object], subject: Any
+        self,
+        websocket: Connection,
+        function: Callable[[Any], object],
+        subject: Any,
+        call: Callable[[Any], object] | None = None,
     ) -> None:
-        """Call an event view. Never raises, since the greenlet serves other sockets, too."""
+        """Call an event view. Never raises, since the greenlet serves other sockets, too.
+
+        Args:
+            websocket: the socket.
+            function: a method of the view.
+            subject: its argument.
+            call: calls the method with the argument; ``None`` to call it directly.
+        """
         started = perf_counter()
         context: Any = None
         result: object = None
@@ -70,7 +82,7 @@ class TurnHooks(ViewHooks):
             if getattr(current, MARK, None) is True:
                 databases.begin_message()
             context = self.request_context.context(current)  # type: ignore[union-attr]
-            result = context.run(function, subject)
+            result = context.run(call or function, subject)
         except BaseException as raised:
             error = raised
         handled(perf_counter() - started)

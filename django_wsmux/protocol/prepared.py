@@ -17,7 +17,9 @@ __all__ = [
     "PagedMessage",
     "PreparedMessage",
     "SingleMessage",
+    "TracedMessage",
     "frames_of",
+    "prepare",
 ]
 
 #: Kinds of messages besides TEXT and BINARY: a text that is JSON, and a text that is HTML.
@@ -94,6 +96,9 @@ class PreparedMessage(SingleMessage):
 
     __slots__ = ("_forms", "group", "plain", "position")
 
+    #: Trace context of the sender (W3C Trace Context, ``traceparent``); ``""`` if there is none.
+    traceparent = ""
+
     def __init__(self, kind: int, payload: bytes, group: str = "", position: str = "") -> None:
         self.kind = kind
         self.payload = payload
@@ -119,6 +124,28 @@ class PreparedMessage(SingleMessage):
         if frame is None:
             frame = self._forms[key] = framing.encode(self, self.group, self.position)
         return frame
+
+
+class TracedMessage(PreparedMessage):
+    """A message whose sender is traced.
+
+    Args:
+        kind, payload, group: see ``PreparedMessage``.
+        traceparent: the trace context of the sender.
+    """
+
+    __slots__ = ("traceparent",)
+
+    def __init__(self, kind: int, payload: bytes, group: str, traceparent: str) -> None:
+        super().__init__(kind, payload, group)
+        self.traceparent = traceparent
+
+
+def prepare(kind: int, payload: bytes, group: str, traceparent: str) -> PreparedMessage:
+    """Return a message with the trace context of its sender, which may be ``""``."""
+    if traceparent:
+        return TracedMessage(kind, payload, group, traceparent)
+    return PreparedMessage(kind, payload, group)
 
 
 def frames_of(messages: Iterable[PreparedMessage], framing: Framing) -> bytes:
@@ -149,3 +176,8 @@ class PagedMessage(PreparedMessage):
         super().__init__(message.kind, message.payload, message.group, message.position)
         self.source = message
         self.pages = pages
+
+    @property
+    def traceparent(self) -> str:  # type: ignore[override]
+        """See ``PreparedMessage``."""
+        return self.source.traceparent

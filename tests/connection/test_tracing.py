@@ -10,12 +10,17 @@ from django.db import transaction
 
 from django_wsmux.connection import tracing
 from django_wsmux.groups import Group
+from django_wsmux.protocol.prepared import PreparedMessage
 from django_wsmux.test import WebSocketClient
+from tests.tracers import Silent
 
 pytestmark = pytest.mark.usefixtures("sockets")
 
 
-class Tracer:
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Tracer(Silent):
     """Notes what begins, ends and fails."""
 
     def __init__(self) -> None:
@@ -32,10 +37,28 @@ class Tracer:
         finally:
             self.events.append("ends")
 
-    def publish(self, name: str, send: Callable[[bool], None], fail_silently: bool) -> None:
+    def group_receive(
+        self,
+        websocket: Any,
+        handle: Callable[[Any], object],
+        prepared: PreparedMessage,
+        message: str | bytes,
+    ) -> object:
+        """Note a message of a group."""
+        self.events.append(("gets", prepared.group, message, prepared.traceparent))
+        return handle(message)
+
+    def publisher(
+        self, name: str, send: Callable[[bool, str], None], *, is_stored: bool = False
+    ) -> Callable[[bool], None]:
         """Note a message to a group."""
-        self.events.append(("publishes", name, fail_silently))
-        send(fail_silently)
+        self.events.append(("publisher", name))
+
+        def publish(fail_silently: bool) -> None:
+            self.events.append(("publishes", name, fail_silently))
+            send(fail_silently, TRACEPARENT)
+
+        return publish
 
 
 @pytest.fixture
@@ -71,8 +94,9 @@ def test_receive(client: WebSocketClient, tracer: Tracer) -> None:
 def test_publish(tracer: Tracer) -> None:
     """A message to a group is traced when it is sent, which may be at the commit."""
     Group("room").send("hi")
-    assert tracer.events == [("publishes", "room", False)]
+    assert tracer.events == [("publisher", "room"), ("publishes", "room", False)]
+    tracer.events.clear()
     with transaction.atomic():
         Group("other").send("hi", on_commit=True)
-        assert len(tracer.events) == 1
+        assert tracer.events == [("publisher", "other")]
     assert tracer.events[1:] == [("publishes", "other", True)]

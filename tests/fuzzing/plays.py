@@ -43,6 +43,7 @@ from django_wsmux.transports.streams import detach
 from django_wsmux.websocket import WebSocket
 
 from ..support import frame
+from ..tracers import Silent
 from .rooms import GroupHooks, Rooms
 
 __all__ = ["play"]
@@ -193,7 +194,7 @@ class _View:
         return 7 if way == 2 else None
 
 
-class _Tracer:
+class _Tracer(Silent):
     """The hook of a monitoring.
 
     Args:
@@ -203,17 +204,10 @@ class _Tracer:
     def __init__(self, note: Callable[..., None]) -> None:
         self._note = note
 
-    def receive(
-        self, websocket: WebSocket, handle: Callable[[Any], object], message: str | bytes
-    ) -> object:
+    def receive(self, websocket: Any, handle: Callable[[Any], object], message: Any) -> object:
         """Note a message."""
         self._note("traced", short(message))
         return handle(message)
-
-    def publish(self, name: str, send: Callable[[bool], None], fail_silently: bool) -> None:
-        """Note a message to a group."""
-        self._note("traced", name)
-        send(fail_silently)
 
 
 class _Hooks(TurnHooks, GroupHooks):
@@ -231,9 +225,9 @@ class _Hooks(TurnHooks, GroupHooks):
         self._one.note("view fails", type(error).__name__)
         websocket.close(1011)
 
-    def group_receive(self, websocket: WebSocket, message: Any) -> None:
+    def group_receive(self, websocket: WebSocket, message: PreparedMessage) -> None:
         """Handle a message of a group, in an event view."""
-        self._one.handle_group_message(message)
+        self._one.handle_group_message(message.message)
 
     def disconnect(self, websocket: WebSocket) -> None:
         """Note the end of an event view."""

@@ -501,6 +501,35 @@ class TestMonitoring:
         ann.user_permissions.add(Permission.objects.get(codename="view_socket"))
         assert not client.websocket("/admin/sockets/").closed
 
+    def test_traces(self, environment: dict[str, str], tmp_path: Path) -> None:
+        """Each worker exports its spans, at its end at the latest; here to the log."""
+        site, exporters = tmp_path / "mysite", tmp_path / "opentelemetry/exporter/otlp/proto/http"
+        for folder in (site, exporters):
+            folder.mkdir(parents=True)
+        (exporters / "trace_exporter.py").write_text(
+            "from opentelemetry.sdk.trace.export import ConsoleSpanExporter as OTLPSpanExporter\n"
+        )
+        configuration = example("docs/monitoring.rst", "def post_worker_init")
+        (tmp_path / "gunicorn.conf.py").write_text(configuration.replace("(0.01)", "(1)"))
+        (site / "wsgi.py").write_text(example("docs/monitoring.rst", "DjangoInstrumentor()"))
+        settings = run(example("docs/monitoring.rst", "WEBSOCKET_TRACING"))
+        env = {
+            **environment,
+            "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT))),
+            "TEST_SETTINGS": json.dumps({"WEBSOCKET_TRACING": settings["WEBSOCKET_TRACING"]}),
+        }
+        command = ("-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", "127.0.0.1:0")
+        server = Server(*command, "mysite.wsgi", env=env, cwd=tmp_path)
+        try:
+            with server.connect("/events/echo/") as ws:
+                ws.send("hi")
+                assert ws.recv(timeout=TIMEOUT) == "hi"
+        finally:
+            server.stop()
+        assert '"name": "receive"' in server.log
+        assert '"kind": "SpanKind.SERVER"' in server.log
+        assert '"service.name": "mysite"' in server.log
+
     @pytest.mark.django_db
     def test_prometheus(self, client: WebSocketClient) -> None:
         """The page shows the metrics."""
