@@ -24,6 +24,7 @@ from typing import Any
 
 __all__ = [
     "BENCH",
+    "GUNICORN",
     "PATIENCE",
     "ROOT",
     "SERVERS",

@@ -206,10 +206,12 @@ class PostgresServer:
 
     Args:
         max_connections: the server's ``max_connections``.
+        network: addresses of other machines that may connect, such as ``10.0.0.0/24``.
     """
 
-    def __init__(self, max_connections: int = 60) -> None:
+    def __init__(self, max_connections: int = 60, network: str | None = None) -> None:
         self._max_connections = max_connections
+        self._addresses = "127.0.0.1" if network is None else "*"
         programs = find_postgres()
         assert programs is not None
         self._programs = programs
@@ -221,6 +223,9 @@ class PostgresServer:
             shutil.chown(self._directory, "postgres", "postgres")
             self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         self._run("initdb", "-D", str(self._directory / "data"), "-A", "trust", "-U", "postgres")
+        if network is not None:
+            with (self._directory / "data/pg_hba.conf").open("a") as file:
+                file.write(f"host all all {network} trust\n")
         self.port = unused_port()
         self.start()
 
@@ -235,7 +240,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server, at the same port as before."""
         settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self._addresses,
             "port": str(self.port),
             "unix_socket_directories": str(self._directory),
             "fsync": "off",
