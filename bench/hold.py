@@ -48,9 +48,6 @@ EACH = 12_500
 #: Handshakes of one generator at the same time.
 AT_ONCE = 8
 
-#: Seconds until memory has settled after the last handshake.
-SETTLE = 10.0
-
 #: Seconds between two pings, the default of WEBSOCKET_PING_INTERVAL.
 PING = 20.0
 
@@ -128,7 +125,7 @@ def measure(server: Server, options: argparse.Namespace, cookie: str) -> None:
     # Each worker allocates some things once.
     with holding(server, path, 100 * options.workers, cookie):
         pass
-    time.sleep(SETTLE)
+    time.sleep(options.settle)
     before = memory_of(server)
     count = options.sockets
     with holding(server, path, count, cookie) as seconds:
@@ -138,8 +135,7 @@ def measure(server: Server, options: argparse.Namespace, cookie: str) -> None:
             f"time each",
             flush=True,
         )
-        # All have been pinged once; the next pings are spread like these.
-        time.sleep(SETTLE + PING)
+        time.sleep(options.settle)
         after = memory_of(server)
         workers = (after.workers - before.workers) / count / 1024
         kernel = (after.kernel - before.kernel) / count / 1024
@@ -170,6 +166,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--kind", choices=["event", "lean", "function"], default="lean")
     parser.add_argument("--seconds", type=float, default=60.0, help="to measure pings")
+    parser.add_argument(
+        "--settle", type=float, default=30.0, help="seconds until memory is measured"
+    )
     options = parser.parse_args()
     leave_on_sigterm()
     allow_many_files()
