@@ -48,12 +48,12 @@ ELSEWHERE = {"../bench/README.rst": "benchmarks", "../CHANGELOG.rst": "changes"}
 def point_to_pages(app: Any, doctree: nodes.document) -> None:
     """Point links to HTML pages: in the sources they point to files, for readers of the files."""
     for node in doctree.findall(nodes.reference):
-        target = node.get("refuri", "")
+        target, hash_mark, place = node.get("refuri", "").partition("#")
         if target.endswith(".rst"):
             page = ELSEWHERE.get(target, Path(target).stem)
             if page not in app.env.found_docs:
                 logging.getLogger(__name__).warning("no page for %r", target, location=node)
-            node["refuri"] = f"{page}.html"
+            node["refuri"] = f"{page}.html{hash_mark}{place}"
 
 
 def setup(app: Any) -> None:
