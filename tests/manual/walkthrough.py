@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -86,7 +87,7 @@ def page(name: str) -> list[Block]:
 
 def argv(command: str) -> tuple[str, ...]:
     """Return the arguments for this Python for a command of the page."""
-    program, *arguments = command.split()
+    program, *arguments = shlex.split(command)
     return (*PROGRAMS[program], *arguments)
 
 

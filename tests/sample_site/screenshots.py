@@ -1,4 +1,4 @@
-"""Takes the pictures of ``docs/sample.rst``: ``python -m tests.sample_site.screenshots DIRECTORY``.
+"""Takes the pictures of the manual: ``python -m tests.sample_site.screenshots DIRECTORY``.
 
 The sample site is served as ``scripts/demo`` does, and used as in the tests. Check the results
 before you copy them to the manual.
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from tests.manual import support_desk
 from tests.monitoring.test_page import PAGE, Site
 from tests.sample_site.conftest import new_window, wait_for
 from tests.sample_site.test_browser import introduce, say
@@ -27,6 +28,14 @@ RENAME = """
         walker.currentNode.data = walker.currentNode.data.replaceAll(arguments[0], "web1");
     }
 """
+
+
+def resize(window: webdriver.Chrome, width: int, height: int) -> None:
+    """Let a page have this size."""
+    window.set_window_size(width, height)
+    # The frame of the window takes a part of it.
+    inner = window.execute_script("return window.innerHeight")
+    window.set_window_size(width, 2 * height - inner)
 
 
 class Visitors:
@@ -49,10 +58,7 @@ class Visitors:
         self._count += 1
         window = new_window(self._directory / f"profile{self._count}")
         self._stack.callback(window.quit)
-        window.set_window_size(width, height)
-        # The frame of the window takes a part of it.
-        inner = window.execute_script("return window.innerHeight")
-        window.set_window_size(width, 2 * height - inner)
+        resize(window, width, height)
         window.get(f"http://127.0.0.1:{self._port}{path}")
         return window
 
@@ -141,11 +147,45 @@ def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
     return window
 
 
+def desk(directory: Path, stack: ExitStack) -> webdriver.Chrome:
+    """Let a customer talk with an agent."""
+    directory.mkdir()
+    project = support_desk.SupportDesk(directory)
+    server = project.start()
+    stack.callback(server.stop)
+    ann, bob, _ = (
+        support_desk.open_desk(project, server.port, name, directory / f"{name}.profile", stack)
+        for name in ("ann", "bob", "carol")
+    )
+    resize(bob, 900, 340)
+    support_desk.open_ticket(ann, "The projector shows no picture")
+    wait_for(bob, "#tickets", "projector")
+    bob.find_element(By.PARTIAL_LINK_TEXT, "projector").click()
+    wait_for(bob, "#state", "connected")
+    support_desk.claim(bob)
+    wait_for(ann, "#ticket", "bob answers")
+    lines = (
+        (ann, "It says: no signal."),
+        (bob, "Is the cable plugged in, at both ends?"),
+        (ann, "At one end. Now it works, thank you!"),
+    )
+    for window, text in lines:
+        support_desk.say(window, text)
+        for each in (ann, bob):
+            wait_for(each, "#lines", text)
+    project.run(support_desk.NOTICE)
+    for selector, text in (("#notice", "14:00"), ("#agents", "carol"), ("#ticket\\.1", "ann")):
+        wait_for(bob, selector, text)
+    return bob
+
+
 def main(directory: Path) -> None:
     """Take all pictures."""
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         site = Site(Path(temporary))
         stack.callback(site.server.stop)
+        with ExitStack() as other:
+            desk(Path(temporary, "desk"), other).save_screenshot(directory / "support_desk.png")
         with ExitStack() as before:
             visitors = Visitors(site.server.port, Path(temporary, "before"), before)
             board(visitors).save_screenshot(directory / "board.png")
