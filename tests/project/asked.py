@@ -187,6 +187,13 @@ class Bare(WebSocketView):
         self.websocket.send_bare(str(message))
 
 
+class Present(WebSocketView):
+    """Is present in a group."""
+
+    def connect(self, request: HttpRequest, group: str, name: str) -> None:
+        Group(group).presence(self.websocket, key=name, info={"name": name})
+
+
 def done(request: HttpRequest) -> JsonResponse:
     """Return and forget how often each request had an effect."""
     found = sorted(effects.items())
@@ -201,6 +208,7 @@ websocket_urlpatterns = [
     path("asked/limited/", limited),
     path("asked/strange/", Strange.as_view()),
     path("asked/bare/", Bare.as_view()),
+    path("asked/present/<group>/<name>/", Present.as_view()),
     path("asked/answering/", Answering.as_view()),
     path("asked/once/", Once.as_view()),
     path("asked/joining/", Joining.as_view()),
