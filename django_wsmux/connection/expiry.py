@@ -22,6 +22,9 @@ EXPIRED: Final = 4401
 #: Minimum number of seconds between two checks of all sockets.
 _TICK: Final = 1.0
 
+#: Seconds for which a sweep closes sockets before others have their turn.
+_SLICE: Final = 0.01
+
 #: The key for ``Connection.on_close()``.
 _KEY: Final = object()
 
@@ -77,8 +80,18 @@ def sweep() -> float | None:
         return None
     now = time.time()
     if now >= _soonest:
-        for connection in [each for each, when in times.items() if when <= now]:
-            _forget(connection)
-            guard.call(connection.close_from_group, EXPIRED, "expired")
+        if _close_some(now):
+            return 0.0
         _soonest = max(min(times.values(), default=math.inf), now + _TICK)
     return _soonest - now if times else None
+
+
+def _close_some(now: float) -> bool:
+    """Close sockets that have expired; return whether some may be left."""
+    deadline = time.perf_counter() + _SLICE
+    for connection in [each for each, when in times.items() if when <= now]:
+        _forget(connection)
+        guard.call(connection.close_from_group, EXPIRED, "expired")
+        if time.perf_counter() > deadline:
+            return True
+    return False

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import conf
 from ..conf import NO_CONTROLS
 from ..connection.registry import slices
 from ..exceptions import BackendUnavailable
@@ -86,6 +87,14 @@ def check_person(key: Any, info: Mapping[str, Any] | None) -> tuple[str, str] | 
             f"key {key!r}: use 1 to 200 characters, no control characters or lone surrogates"
         )
     return str(key), text
+
+
+def _has_history(key: Key) -> bool:
+    if not conf.has_history():
+        return False
+    from .numbered import stream_of
+
+    return stream_of(key) is not None
 
 
 class Presence:
@@ -216,7 +225,10 @@ class Presence:
 
     def left(self, key: Key, member: Connection, *, is_last: bool) -> None:
         """Let a socket leave: at once if it stays open, later if its connection has ended."""
-        watching.forget(key, member)
+        was_watcher = watching.forget(key, member)
+        # Its client drops the list. In a group with a history, it is told anyway.
+        if was_watcher and not (member.closed or member.has_moved or _has_history(key)):
+            member.hooks.group_left(member, name_of(key))
         if member not in self._own.get(key, ()):
             return
         now = time.monotonic()

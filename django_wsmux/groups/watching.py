@@ -82,16 +82,18 @@ class Watching:
         if not member.connecting:
             self._cause(key)
 
-    def forget(self, key: Key, member: Connection) -> None:
-        """Send a member nothing any more."""
+    def forget(self, key: Key, member: Connection) -> bool:
+        """Send a member nothing any more; return whether it was a watcher."""
         with self._lock:
             found = self._watchers.get(key)
-            if found is not None:
-                found.pop(member, None)
-                if not found:
-                    del self._watchers[key]
-                    self._latest.pop(key, None)
-                    self._stale.discard(key)
+            if found is None:
+                return False
+            was_watcher = found.pop(member, _ABSENT) is not _ABSENT
+            if not found:
+                del self._watchers[key]
+                self._latest.pop(key, None)
+                self._stale.discard(key)
+            return was_watcher
 
     def told(self, key: Key, member: Connection) -> str | None:
         """Return the version that a member was told; ``""`` for none, ``None`` without watching."""

@@ -97,6 +97,9 @@ class RealtimeHooks(DjangoHooks):
             websocket.name_group(name, alias)
             websocket.tell(v1.left([old]))
             websocket.tell(v1.joined({alias: (position, None)}))
+            if presence_hooks.installed is not None:
+                # The client has dropped the list of the old name.
+                presence_hooks.installed.missed(websocket, name)
 
     def group_left(self, websocket: Any, name: str) -> None:
         """Tell the client that it is no longer in the group."""

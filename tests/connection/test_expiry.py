@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -77,6 +78,25 @@ def test_in_time(connect: Callable[..., Any], clock: Clock) -> None:
     clock.now += 50
     assert keepalive.sweep(560) is None
     assert second.sent == CLOSED
+
+
+def test_at_the_same_time(
+    connect: Callable[..., Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other sockets have their turn while many sockets expire."""
+    pairs = [connect() for _ in range(5)]
+    for pair in pairs:
+        pair.open()
+        pair.websocket.expires_at = clock.now + 10
+    clock.now += 10
+    steps = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(steps) * 0.006)
+    keepalive = Keepalive()
+    open_after = []
+    while keepalive.sweep(7) == 7:
+        open_after.append(sum(pair.websocket.close_code is None for pair in pairs))
+    assert open_after == [3, 1]
+    assert {pair.websocket.close_code for pair in pairs} == {expiry.EXPIRED}
 
 
 def test_put_off(connect: Callable[..., Any], clock: Clock) -> None:

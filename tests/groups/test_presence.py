@@ -150,6 +150,9 @@ def told(ws: ClientWebSocket, name: str = "room.1") -> list[Any]:
     found = []
     while ws.peek():
         frame = ws.receive_json()
+        if frame == {"left": [name]}:
+            found.append("left")
+            continue
         assert frame.pop("in") == name
         found.append(frame.pop("presence"))
         assert not frame
@@ -249,14 +252,14 @@ def test_newest_info() -> None:
 
 
 def test_leaving_while_open() -> None:
-    """Who leaves the group, or is removed, leaves at once, and is told nothing more."""
+    """Who leaves the group, or is removed, leaves at once; it is told so, and nothing more."""
     ada, bob, eve = (connect(f"/room/{name}/") for name in ("ada", "bob", "eve"))
     for ws in (ada, bob, eve):
         told(ws)
     bob.send("leave")
     assert keys() == ["ada", "eve"]
     assert told(ada) == [{"left": ["bob"]}]
-    assert told(bob) == []
+    assert told(bob) == ["left"]
     bob.send("again")
     assert keys() == ["ada", "eve", "bob"]
     told(ada)
@@ -371,6 +374,19 @@ def test_gap() -> None:
         frames = [ada.receive_json() for _ in ada.peek()]
         assert frames[0].keys() == {"gap"}
         assert frames[1]["presence"].keys() == {"all"}
+
+
+def test_history() -> None:
+    """With a history, a client is told once that it has left, and the list under a new name."""
+    with override_settings(WEBSOCKET_HISTORY={"room.*": {"messages": 2, "seconds": 600}}):
+        ada = connect("/room/ada/")
+        told(ada)
+        ROOM.join(pubsub_member(ROOM), alias="here")
+        assert [ada.receive_json().keys() for _ in "12"] == [{"left"}, {"joined"}]
+        assert told(ada, "here") == [{"all": {"ada": {"name": "Ada"}}}]
+        ada.send("leave")
+        assert keys() == []
+        assert told(ada, "here") == ["left"]
 
 
 def test_arguments() -> None:
