@@ -1,4 +1,4 @@
-"""Runs the examples of README and of the pages of the manual without a test module of their own."""
+"""Runs the examples of the pages of the manual without a test module of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import pytest
 from django import forms
 from django.contrib.auth.models import Permission, User
 from django.db.utils import ConnectionHandler
-from django.template import engines
 from django.test import override_settings
 from django.urls import clear_url_caches, include, path, resolve
 from websockets.sync.client import connect
@@ -43,15 +42,12 @@ from tests.testing.test_plugin import run_pytest
 __all__ = ["live_port"]
 
 #: Pages whose Python blocks all run here.
-PAGES = (
-    "README.rst",
-    *(
-        f"docs/{name}.rst"
-        for name in (
-            *("backends", "databases", "development", "groups", "monitoring", "proxies"),
-            *("requests", "security", "signals", "view_rules", "views"),
-        )
-    ),
+PAGES = tuple(
+    f"docs/{name}.rst"
+    for name in (
+        *("backends", "databases", "development", "groups", "monitoring", "proxies"),
+        *("requests", "security", "signals", "view_rules", "views"),
+    )
 )
 
 
@@ -559,7 +555,13 @@ class TestMonitoring:
 def test_server(live_port: int) -> None:
     """``docs/development.rst``: another threaded server, on another port."""
     block = example("docs/development.rst", "class Server(WebSocketServerMixin")
-    urlpatterns.append(path("echo/", run(example("README.rst", "def echo(request"))["echo"]))
+
+    @websocket
+    def echo(request: Any, websocket: Any) -> None:
+        for message in websocket:
+            websocket.send(message)
+
+    urlpatterns.append(path("echo/", echo))
     names: dict[str, Any] = {"application": WebSocketDispatcher(lambda *arguments: [])}
     names["__name__"] = "page"
     ready = block.replace("8000", "0").replace("server.serve_forever()", "ready.set()\n")
@@ -637,34 +639,9 @@ def test_backend(tmp_path: Path) -> None:
     assert "failed" not in output
 
 
-class TestReadme:
-    """``README.rst``: four edits."""
-
-    @pytest.mark.django_db
-    def test_edits(self, client: WebSocketClient) -> None:
-        """The echo works, and a page shows its URL."""
-        settings = run(example("README.rst", "# settings.py"), INSTALLED_APPS=["mysite"])
-        assert settings["INSTALLED_APPS"] == ["django_wsmux", "mysite"]
-        assert settings["WEBSOCKET_URLCONF"] == "mysite.websocket_urls"
-        names = run(example("README.rst", "def echo(request"))
-        urls = example("README.rst", "# websocket_urls.py")
-        assert "from mysite import sockets\n" in urls
-        urls = urls.replace("from mysite import sockets\n", "")
-        echo = SimpleNamespace(echo=names["echo"])
-        urlpatterns.extend(run(urls, sockets=echo)["urlpatterns"])
-        with client.websocket("/echo/") as ws:
-            ws.send("hello")
-            assert ws.receive() == "hello"
-        template = example("README.rst", "websocket_url", "html+django")
-        request = client.get("/").wsgi_request
-        page = engines["django"].from_string(template).render({}, request)
-        assert 'new WebSocket("ws://testserver/echo/")' in page
-
-    def test_application(self) -> None:
-        """The application can be imported, or wrap an existing one."""
-        drop_in = run(example("README.rst", "# wsgi.py: import it"))["application"]
-        assert isinstance(drop_in, WebSocketDispatcher)
-        own = lambda environ, start_response: [b"own"]  # noqa: E731
-        block = example("README.rst", "WebSocketDispatcher(application)")
-        wrapped = run(block, application=own)["application"]
-        assert wrapped({}, None) == [b"own"]
+def test_application() -> None:
+    """``docs/servers.rst``: an existing application can be wrapped."""
+    own = lambda environ, start_response: [b"own"]  # noqa: E731
+    block = example("docs/servers.rst", "WebSocketDispatcher(application)")
+    wrapped = run(block, application=own)["application"]
+    assert wrapped({}, None) == [b"own"]

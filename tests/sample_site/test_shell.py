@@ -1,4 +1,4 @@
-"""The shell session of the sample site's README."""
+"""The shell session of ``docs/sample.rst``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def said(websocket: ClientConnection) -> str:
 
 def test_shell(demo: Demo) -> None:
     """The user's windows and the chat show the messages."""
-    readme = (ROOT / "README.rst").read_text()
-    (command,) = re.findall(r"^    \$ python (\S+/manage.py shell)$", readme, re.MULTILINE)
-    lines = re.findall(r"^    >>> (.+)$", readme, re.MULTILINE)
+    page = (ROOT / "docs" / "sample.rst").read_text()
+    (command,) = re.findall(r"^    \$ python (\S+/manage.py shell)$", page, re.MULTILINE)
+    lines = re.findall(r"^    >>> (.+)$", page, re.MULTILINE)
     cookie = sign_in(demo.server, "ann")
     with (
         demo.server.connect("/notify/", additional_headers={"Cookie": cookie}) as ann,
