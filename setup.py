@@ -1,10 +1,17 @@
+import gzip
 import os
+import re
 import sys
+import tarfile
+import time
+from email.parser import HeaderParser
 from glob import glob
 from importlib.util import find_spec
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 # All else is in setup.cfg. The extensions make the package faster and nothing else: they are left
@@ -54,7 +61,78 @@ class Build(build_ext):
             raise
 
 
+class Sdist(sdist):
+    """Writes the same bytes wherever it runs, if ``SOURCE_DATE_EPOCH`` is set."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        """Write a tar file that tells nothing about the machine; return its path."""
+        if format != "gztar":
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+        seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            entry.mtime = seconds
+            entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+            return entry
+
+        path = f"{base_name}.tar.gz"
+        with (
+            gzip.GzipFile(path, "wb", mtime=seconds) as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=plain)
+        return path
+
+
+def repository() -> str:
+    """Return the URL of the repository, or ``""``. A release knows it, and so does its sdist."""
+    url = os.environ.get("REPOSITORY_URL", "")
+    metadata = Path("PKG-INFO")
+    if not url and metadata.exists():
+        for line in HeaderParser().parsestr(metadata.read_text("utf-8")).get_all("Project-URL", []):
+            label, _, target = line.partition(", ")
+            if label == "Source":
+                url = target
+    return url.rstrip("/")
+
+
+def files(kind: str) -> str:
+    """Return the URL of the files of this version: ``"blob"`` for pages, ``"raw"`` for pictures."""
+    (version,) = re.findall(r'__version__ = "(.+)"', Path("django_wsmux/__init__.py").read_text())
+    return f"{repository()}/{kind}/{version}"
+
+
+def description() -> str:
+    """Return README for a package index, which has none of the files that README links to.
+
+    Without the URL of the repository, links to files become text, and pictures are left out.
+    """
+    text = Path("README.rst").read_text("utf-8")
+    link, picture = r"`([^`<]+?)(\s+)<(?!\w+:)([^`>]+)>`_", r"^\.\. image:: (?!\w+:)(\S+)$"
+    if not repository():
+        text = re.sub(picture + r"\n(?: +\S.*\n)*", "", text, flags=re.MULTILINE)
+        return re.sub(link, r"\1", text)
+    text = re.sub(picture, rf".. image:: {files('raw')}/\1", text, flags=re.MULTILINE)
+    return re.sub(link, rf"`\1\2<{files('blob')}/\3>`_", text)
+
+
+def project_urls() -> dict[str, str]:
+    """Return the links that a package index shows beside the description."""
+    if not repository():
+        return {}
+    return {
+        "Documentation": f"{files('blob')}/docs/index.rst",
+        "Changelog": f"{files('blob')}/CHANGELOG.rst",
+        "Issues": f"{repository()}/issues",
+        "Source": repository(),
+    }
+
+
 setup(
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "sdist": Sdist},
     ext_modules=[] if sys.platform == "win32" else [speedups, reactor],
+    long_description=description(),
+    project_urls=project_urls(),
 )

@@ -21,12 +21,14 @@ from pathlib import Path
 
 import greenlet
 import pytest
+import yaml
 
 from django_wsmux import __version__
+from tests.manual.links import broken_in_description, metadata_of, render
 from tests.support import ROOT
 
 #: Needed by tests and scripts, besides the package.
-DIRECTORIES = ("bench", "client", "docs", "sample_site", "scripts", "tests")
+DIRECTORIES = (".github", "bench", "client", "docs", "sample_site", "scripts", "tests")
 FILES = (
     *(".ruff.toml", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"),
     *("SECURITY.rst", "pyproject.toml", "setup.cfg", "setup.py"),
@@ -39,6 +41,10 @@ JUNK = (
     "django_wsmux/protocol/_speedups.cpython-310-x86_64-linux-gnu.so",
     "django_wsmux/connection/_reactor.cpython-310-x86_64-linux-gnu.so",
 )
+
+#: What a release sets.
+REPOSITORY = "https://github.com/owner/name"
+RELEASE = {"REPOSITORY_URL": REPOSITORY, "SOURCE_DATE_EPOCH": "1700000000"}
 
 #: The modules in C, and where their sources are.
 EXTENSIONS = {
@@ -118,9 +124,7 @@ class Built:
     @property
     def metadata(self) -> Message:
         """The metadata of the wheel."""
-        with zipfile.ZipFile(self.wheel) as wheel:
-            (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-            return Parser().parsestr(wheel.read(name).decode())
+        return metadata_of(self.wheel)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +144,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     for name in JUNK:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).touch()
-    return Built(source, tree, run("-m", "build", "--no-isolation", cwd=source))
+    said = run_with(RELEASE, "-m", "build", "--no-isolation", cwd=source)
+    return Built(source, tree, said)
 
 
 def test_builds_clean(built: Built) -> None:
@@ -159,6 +164,58 @@ def test_sdist(built: Built) -> None:
     generated = {name for name in names if name.startswith("django_wsmux.egg-info/")}
     assert names - generated - {"PKG-INFO"} == built.tree
     assert script.mode & 0o100
+
+
+def test_reproducible(built: Built, tmp_path: Path) -> None:
+    """The files of the sdist, at another time and with other permissions, make the same sdist."""
+    shutil.unpack_archive(built.sdist, tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    for path in unpacked.rglob("*"):
+        os.utime(path)
+        path.chmod(path.stat().st_mode & ~0o077)
+    again = {"SOURCE_DATE_EPOCH": RELEASE["SOURCE_DATE_EPOCH"]}
+    run_with(again, "-m", "build", "--no-isolation", "--sdist", cwd=unpacked)
+    assert (unpacked / "dist" / built.sdist.name).read_bytes() == built.sdist.read_bytes()
+
+
+def test_description(built: Built) -> None:
+    """Links of the description and beside it lead to files of this version, and pictures are
+    there.
+    """
+    assert metadata_of(built.sdist).as_string() == built.metadata.as_string()
+    assert broken_in_description(built.metadata) == []
+    html = render(built.metadata)
+    assert f'href="{REPOSITORY}/blob/{__version__}/docs/index.rst"' in html
+    assert f'src="{REPOSITORY}/raw/{__version__}/docs/images/' in html
+    assert "Source, " + REPOSITORY in built.metadata.get_all("Project-URL", [])
+
+
+def test_broken_links(built: Built) -> None:
+    """Relative links, and links to missing files and anchors, would be noticed."""
+    metadata = built.metadata
+    wrong = ["docs/index.rst", f"{REPOSITORY}/blob/{__version__}/gone.rst", f"{REPOSITORY}/gone"]
+    metadata.set_payload("\n".join(f"`{number} <{url}>`_" for number, url in enumerate(wrong)))
+    assert [error.rpartition(": ")[0] for error in broken_in_description(metadata)] == wrong
+
+
+def test_description_without_a_repository(built: Built, tmp_path: Path) -> None:
+    """A build that does not know the repository makes a description without links to files."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("README.rst", "LICENSE", "pyproject.toml", "setup.cfg", "setup.py"):
+        shutil.copy(ROOT / name, source)
+    (source / "django_wsmux").mkdir()
+    shutil.copy(ROOT / "django_wsmux" / "__init__.py", source / "django_wsmux")
+    program = "from setuptools import build_meta as m; m.prepare_metadata_for_build_wheel('.')"
+    run_with({"REPOSITORY_URL": ""}, "-c", program, cwd=source)
+    (path,) = source.glob("*.dist-info/METADATA")
+    metadata = Parser().parsestr(path.read_text())
+    assert metadata.get_all("Project-URL") is None
+    assert broken_in_description(metadata) == []
+    html = render(metadata)
+    assert "<img" not in html
+    words = [re.sub("<[^>]+>", "", each).split() for each in (html, render(built.metadata))]
+    assert words[0] == words[1]
 
 
 def test_wheel(built: Built) -> None:
@@ -354,3 +411,44 @@ def test_classifiers_are_tested(built: Built) -> None:
     factors = re.findall(r"\d\d", " ".join(re.findall(r"django\{?([\d,]+)", environments)))
     tested |= {f"django :: {factor[0]}.{factor[1]}" for factor in factors}
     assert classified == tested
+
+
+# The release
+
+
+def test_wheels(built: Built) -> None:
+    """Wheels are built for each classified Python, and are tested with both extensions in C."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        config = tomllib.load(file)["tool"]["cibuildwheel"]
+    minors = {
+        text.rpartition(".")[2]
+        for text in built.metadata.get_all("Classifier", [])
+        if re.search(r"Python :: 3\.\d", text)
+    }
+    assert {f"cp3{minor}-*" for minor in minors} <= set(config["build"].split())
+    imports, tests = config["test-command"]
+    assert all(name in imports for name in EXTENSIONS)
+    for path in [*config["test-sources"], *re.findall(r"tests/\S+", tests)]:
+        assert (ROOT / path).exists(), path
+
+
+def test_workflow() -> None:
+    """The workflow publishes tagged versions after all checks, with no secret but its identity."""
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert "secrets." not in text
+    assert workflow[True].keys() == {"push", "workflow_dispatch"}  # "on" is a boolean of YAML
+    assert workflow["permissions"] == {"contents": "read"}
+    jobs = workflow["jobs"]
+    publish = jobs.pop("publish")
+    assert publish["if"] == "github.event_name == 'push'"
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"] == "pypi"
+    assert publish["needs"] == "check"
+    assert set(jobs["check"]["needs"]) == {"sdist", "wheels"}
+    assert all("permissions" not in job for job in jobs.values())
+    steps = [step for job in (publish, *jobs.values()) for step in job["steps"]]
+    assert all(re.search(r"@(release/)?v\d+$", each.get("uses", "@v1")) for each in steps)
+    commands = [step.get("run", "") for step in jobs["sdist"]["steps"]]
+    assert "scripts/release" in commands
+    assert os.access(ROOT / "scripts" / "release", os.X_OK)
