@@ -1,8 +1,8 @@
 """Models for PostgreSQL, for the outbox, and for the admin's page.
 
-Only ``postgres://`` writes rows of ``Payload``, ``Stream``, ``Message`` and ``Key``, with its own
-statements (``backends.postgresql``, ``history.postgresql``). In other databases these tables are
-empty.
+Only ``postgres://`` writes rows of ``Payload``, ``Stream``, ``Message``, ``Key`` and
+``Present...``, with its own statements (``backends.postgresql``, ``history.postgresql``,
+``presence.postgresql``). In other databases these tables are empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-__all__ = ["Key", "Message", "Outbox", "Payload", "Socket", "Stream"]
+__all__ = [
+    "Key",
+    "Message",
+    "Outbox",
+    "Payload",
+    "PresentConnection",
+    "PresentGroup",
+    "PresentKey",
+    "PresentLeft",
+    "PresentProcess",
+    "Socket",
+    "Stream",
+]
 
 
 class Payload(models.Model):
@@ -111,6 +123,141 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return f"a key of {self.stream} until {self.expires}"
+
+
+class PresentGroup(models.Model):
+    """A group in which someone is present, or was a minute ago.
+
+    Attributes:
+        id: a digest of the namespace and the name.
+        namespace: a digest of the project's namespace.
+        name: UTF-8 with surrogates; a name may be any text.
+        layout: the layout of the rows of the group.
+        incarnation: the server's, when the epoch began; see ``history.incarnation``.
+        epoch: the epoch of the versions.
+        number: the number of the last change.
+        floor: the number of the last leaving that is no longer remembered.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    namespace = models.CharField(max_length=20)
+    name = models.BinaryField()
+    layout = models.SmallIntegerField()
+    incarnation = models.CharField(max_length=24)
+    epoch = models.CharField(max_length=60)
+    number = models.BigIntegerField()
+    floor = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{bytes(self.name)!r} at {self.epoch}.{self.number}"
+
+
+class PresentKey(models.Model):
+    """A key that is present in a group: who is there.
+
+    Attributes:
+        group: the group.
+        key: a digest of the key.
+        name: the key, in UTF-8.
+        info: what others see of it, as JSON.
+        joined: the number of the change with which it joined.
+        changed: the number of the change with which it joined or got another ``info``.
+        since: when it joined.
+    """
+
+    pk = models.CompositePrimaryKey("group", "key")
+    group = models.UUIDField()
+    key = models.UUIDField()
+    name = models.BinaryField()
+    info = models.BinaryField()
+    joined = models.BigIntegerField()
+    changed = models.BigIntegerField()
+    since = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = (models.Index(fields=["group", "changed"], name="django_wsmux_present_changed"),)
+
+    def __str__(self) -> str:
+        return f"{bytes(self.name)!r} in {self.group}"
+
+
+class PresentConnection(models.Model):
+    """A connection that is present in a group.
+
+    Attributes:
+        group: the group.
+        connection: a digest of its id.
+        key: its key.
+        process: the id of its ``PresentProcess``.
+    """
+
+    pk = models.CompositePrimaryKey("group", "connection")
+    group = models.UUIDField()
+    connection = models.UUIDField()
+    key = models.UUIDField()
+    process = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = (
+            models.Index(fields=["group", "key"], name="django_wsmux_present_key"),
+            models.Index(fields=["process", "group"], name="django_wsmux_present_process"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.connection} in {self.group}"
+
+
+class PresentLeft(models.Model):
+    """A key that has left a group; it is remembered for a minute.
+
+    Attributes:
+        group: the group.
+        number: the number of the change with which it left.
+        key, name, joined: as of the ``PresentKey``.
+        moment: when it left.
+    """
+
+    pk = models.CompositePrimaryKey("group", "number")
+    group = models.UUIDField()
+    number = models.BigIntegerField()
+    key = models.UUIDField()
+    name = models.BinaryField()
+    joined = models.BigIntegerField()
+    moment = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{bytes(self.name)!r} left {self.group}"
+
+
+class PresentProcess(models.Model):
+    """One life of a process with connections that are present.
+
+    Attributes:
+        namespace: a digest of the project's namespace.
+        process: a digest of the namespace and the id of the process.
+        incarnation: the server's, when the life began; ``""`` when the life has ended.
+        seen: the last sign of life.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    namespace = models.CharField(max_length=20, db_index=True)
+    process = models.UUIDField(db_index=True)
+    incarnation = models.CharField(max_length=24)
+    seen = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.process}, seen at {self.seen}"
 
 
 class Socket(models.Model):

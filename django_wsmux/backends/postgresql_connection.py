@@ -104,14 +104,43 @@ class Session:
         if not is_prepared:
             self._connection.send_query_params(sql, sent, None, formats, _BINARY)
         else:
-            name = self._prepared.get(sql)
-            if name is None:
-                name = b"wsmux_%d" % len(self._prepared)
-                self._connection.send_prepare(name, sql)
-                self._results(deadline)
-                self._prepared[sql] = name
+            name = self._prepare(sql, deadline)
             self._connection.send_query_prepared(name, sent, formats, _BINARY)
         return self._results(deadline)
+
+    def execute_together(self, statements: Sequence[tuple[bytes, Sequence[str | None]]]) -> Rows:
+        """Run statements in one transaction and one round trip, and return the rows of the last.
+
+        Each statement sees what was committed until it began: so after a statement that locks a
+        row, the next one sees the changes of those who had the lock. The statements are prepared.
+        All results are text.
+
+        Args:
+            statements: each with its parameters.
+
+        Raises:
+            SqlError: PostgreSQL refuses a statement, and has done nothing.
+            OperationalError, TimeoutError: as for ``execute()``.
+        """
+        deadline = time.monotonic() + self._timeout
+        escape = pq.Escaping(self._connection).escape_literal
+        texts = []
+        for sql, values in statements:
+            name = self._prepare(sql, deadline)
+            literals = (b"NULL" if each is None else escape(each.encode()) for each in values)
+            texts.append(b"EXECUTE %b(%b)" % (name, b",".join(map(bytes, literals))))
+        self._connection.send_query(b";".join(texts))
+        return self._results(deadline)
+
+    def _prepare(self, sql: bytes, deadline: float) -> bytes:
+        """Return the name of a prepared statement."""
+        name = self._prepared.get(sql)
+        if name is None:
+            name = b"wsmux_%d" % len(self._prepared)
+            self._connection.send_prepare(name, sql)
+            self._results(deadline)
+            self._prepared[sql] = name
+        return name
 
     def _results(self, deadline: float) -> Rows:
         """Wait for the results of what was sent; return the rows of the last one."""

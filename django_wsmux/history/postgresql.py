@@ -3,19 +3,7 @@
 A message is numbered, stored and published by one statement, which is committed at once and without
 waiting for the disk (``synchronous_commit`` off): a crash loses the last messages. Therefore every
 event that may have lost rows makes a new *incarnation* of the server, and every stream begins
-again. The events are detected as follows:
-
-* a restart, by ``pg_postmaster_start_time()``. A replica that takes over has another start time
-  than the former primary, so its timeline need not be known;
-* a crash of one server process, after which the others restart without their last commits, by
-  ``stats_reset``: the crash resets the statistics. A manual reset looks the same, and costs one
-  gap;
-* a restore from a dump, by the ``oid`` of the table.
-
-Every role may read these values. (``pg_control_system()`` is restricted on some servers, so two
-roles of a project might get different results.) A session reads them when it begins, and again when
-a row has a different incarnation, so that sessions from before and after a manual reset agree in
-the end.
+again; see ``incarnation``.
 
 Streams change in transactions that are numbered when they begin and become visible when they end.
 ``changed()`` therefore remembers a snapshot of PostgreSQL, which contains the transactions that had
@@ -35,6 +23,7 @@ from ..backends import Backend, from_url
 from ..backends.postgresql import PostgresBackend
 from ..backends.postgresql_connection import FAILURES, Rows, Session, SqlError, Value
 from . import postgresql_statements as sql
+from .incarnation import Incarnation, namespace_id
 from .store import KEY_SECONDS, LAYOUT, Appended, Changed, Entry, Reading, Store, Stream
 
 __all__ = ["PostgresStore"]
@@ -76,9 +65,8 @@ class PostgresStore(Store):
         used = from_url(url, namespace=namespace) if backend is None else backend
         assert isinstance(used, PostgresBackend)
         self._backend = used
-        self._namespace = hashlib.blake2b(used.namespace.encode(), digest_size=10).hexdigest()
-        # The session that was queried last, and the incarnation that it returned.
-        self._asked: tuple[Session | None, str] = (None, "")
+        self._namespace = namespace_id(used.namespace)
+        self._incarnation = Incarnation()
 
     # Streams
 
@@ -281,22 +269,6 @@ class PostgresStore(Store):
             self._backend.close()
 
     # Inside
-
-    def _incarnation(self, session: Session, *, ask: bool = False) -> str:
-        """Return the incarnation of the server for a session.
-
-        Args:
-            session: the session.
-            ask: whether to query the server again.
-        """
-        known, incarnation = self._asked
-        if known is not session or ask:
-            if known is not session:
-                session.execute(sql.SETTINGS)
-            text = session.execute(sql.IDENTIFY)[0][0] or b""
-            incarnation = hashlib.blake2b(text, digest_size=6).hexdigest()
-            self._asked = session, incarnation
-        return incarnation
 
     def _id(self, stream: Stream, key: str = "") -> str:
         """Return the id of a stream, or of one of its keys, as hexadecimal digits."""

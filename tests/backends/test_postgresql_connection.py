@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from psycopg import OperationalError
 
 from django_wsmux.backends.postgresql_connection import Session, SqlError
-from tests.services import PostgresServer
+from tests.services import PostgresServer, wait_until_said
 from tests.support import TIMEOUT, unused_port
 
 
@@ -27,6 +29,32 @@ def test_statements(postgres: PostgresServer) -> None:
     assert caught.value.code == "42P01"
     assert session.execute(b"SELECT 'again'") == [[b"again"]]
     session.close()
+
+
+def test_statements_together(postgres: PostgresServer) -> None:
+    """They are one transaction, and the second one sees what was committed during the first."""
+    first, second = (Session(conninfo(postgres.port), TIMEOUT) for _ in range(2))
+    first.execute(b"CREATE TABLE counters (name text PRIMARY KEY, number int)")
+    odd = "a'\\\n\"\u00e9"
+    insert = b"INSERT INTO counters VALUES ($1, $2::int)"
+    count = b"SELECT name, number, $1::text FROM counters WHERE number >= $2::int"
+    rows = first.execute_together([(insert, [odd, "1"]), (count, [None, "0"])])
+    assert rows == [[odd.encode(), b"1", None]]
+    with pytest.raises(SqlError, match="duplicate"):
+        first.execute_together([(insert, ["b", "2"]), (insert, [odd, "3"])])
+    assert first.execute_together([(count, ["x", "2"])]) == []
+
+    lock = b"SELECT number FROM counters WHERE name = $1 FOR UPDATE"
+    first.execute(b"BEGIN")
+    first.execute(b"UPDATE counters SET number = 7")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(second.execute_together, [(lock, [odd]), (count, [None, "0"])])
+        waiting = b"SELECT count(*)::text FROM pg_locks WHERE NOT granted"
+        wait_until_said(lambda: first.execute(waiting) == [[b"1"]])
+        first.execute(b"COMMIT")
+        assert reading.result() == [[odd.encode(), b"7", None]]
+    for session in (first, second):
+        session.close()
 
 
 def test_timeout(postgres: PostgresServer) -> None:

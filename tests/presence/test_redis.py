@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from .contract import (
     infos,
     keys,
 )
+from .killed import check_killed
 
 _numbers = itertools.count()
 
@@ -149,11 +151,12 @@ class RedisPresenceContract(SharedPresenceContract):
         for prefix in backend.prefixes:
             backend.run(Script(f"table.remove(ARGV, 1)\n{PASS_TIME}"), prefix + b"presence", passed)
 
-    def silence(self, store: PresenceStore, process: str) -> None:
-        """Set back the last sign of life of a process."""
-        assert isinstance(store, RedisPresence)
-        for prefix in store._backend.prefixes:
-            store._backend.run(Script(SILENCE), prefix + b"presence", process.encode())
+
+def silence(store: PresenceStore, process: str) -> None:
+    """Set back the last sign of life of a process."""
+    assert isinstance(store, RedisPresence)
+    for prefix in store._backend.prefixes:
+        store._backend.run(Script(SILENCE), prefix + b"presence", process.encode())
 
 
 class TestRedisPresence(RedisPresenceContract):
@@ -251,9 +254,22 @@ class TestCluster(RedisPresenceContract):
         assert not store.renew(HERE)
         assert store.enter(GROUP, entries("ann"), HERE) == ""
         assert store.renew(HERE)
-        self.silence(store, "")
+        silence(store, "")
         assert [name for name, _ in self.another(store).expire()] == [GROUP]
         assert store.read(GROUP, reading.version).left == ("bob",)
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_killed_process(kind: str, request: pytest.FixtureRequest, namespace: str) -> None:
+    """Each key of a killed process leaves once, and that is reported once."""
+    if kind == "server":
+        url: str = request.getfixturevalue("redis_server").url
+    else:
+        url = f"redis+cluster://127.0.0.1:{request.getfixturevalue('cluster')[0].port}"
+    store = RedisPresence(url, namespace=namespace, backend=None)
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    check_killed(url, namespace, env, lambda process: silence(store, process))
+    store.close()
 
 
 class TestPages:
@@ -469,7 +485,7 @@ class TestFaults:
         assert store.read(GROUP).version == version
         broker.ask("CONFIG", "SET", "maxmemory", "0")
         assert dump(broker) == before
-        RedisPresenceContract().silence(store, HERE)
+        silence(store, HERE)
         broker.ask("ZADD", f"wsmux:{store._backend.namespace}:presence:due", "1", GROUP)
         silent = dump(broker)
         broker.ask("CONFIG", "SET", "maxmemory", "1")
