@@ -146,3 +146,12 @@ def test_text() -> None:
     assert said(r"all workers are (\d+) % of every one") == pytest.approx(100 * 1000 * 30e-6)
     assert round(1_000_000 / (MACHINES - 1)) == said(r"these are ([\d,]+) sockets each")
     assert Config().backlog == said(r"``--backlog`` \((\d+)\)")
+
+
+def test_measured_million() -> None:
+    """The sums from the figures that were measured with 200,000 sockets are right."""
+    kib, ping = said(r"together, ([\d.]+) KiB for each socket"), said(r"and a ping (\d+) us")
+    assert f"1,000,000 x {kib:g} KiB = {1e6 * kib / 2**20:.1f} GiB" in PAGE
+    assert said(r"([\d.]+) GiB for the workers themselves") == round(80 * 60 / 1024, 1)
+    assert said(r"([\d.]+) GiB in the kernel") == round(1e6 * KERNEL / 2**20, 1)
+    assert said(r"and ([\d.]+) cores for pings") == round(1e6 / 20 * ping * 1e-6, 1)
