@@ -6,17 +6,21 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from docutils import nodes
 from gunicorn.config import Config
+from selenium import webdriver
 
 from django_wsmux import conf
 from django_wsmux.protocol.options import Options
+from tests.conftest import need
 from tests.manual import PAGES, blocks, comments, document
 from tests.manual.links import broken_in_manual
+from tests.sample_site.conftest import new_window
 from tests.support import ROOT
 
 
@@ -213,6 +217,37 @@ def test_html_links(built: Path, tmp_path: Path) -> None:
     page = '<p id="here"><a href="#here"></a><a href="#gone"></a><img src="gone.png">'
     (tmp_path / "page.html").write_text(page)
     assert [error.split(": ")[1] for error in broken_in_manual(tmp_path)] == ["#gone", "gone.png"]
+
+
+@pytest.fixture
+def window(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """A browser."""
+    need("chromium", "chromedriver")
+    window = new_window(tmp_path)
+    yield window
+    window.quit()
+
+
+def test_phones(built: Path, window: webdriver.Chrome) -> None:
+    """Each page fits a phone and a desktop; only tables and code can be moved sideways."""
+    for width, is_phone in ((390, True), (1280, False)):
+        screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": is_phone}
+        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        for page in built.glob("*.html"):
+            window.get(page.as_uri())
+            needed = window.execute_script("return document.documentElement.scrollWidth")
+            assert needed <= width, page.name
+
+
+def test_dark(built: Path, window: webdriver.Chrome) -> None:
+    """The manual is dark for readers whose system is dark."""
+    window.get((built / "index.html").as_uri())
+    colours = set()
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        colours.add(window.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert len(colours) == 2
 
 
 def test_reference(built: Path) -> None:
