@@ -261,17 +261,27 @@ class PresentProcess(models.Model):
 
 
 class Socket(models.Model):
-    """Open sockets in the admin: an entry in its index, permissions to view and to close.
+    """Open sockets in the admin: an entry in its index, and a permission for each action.
 
-    It has no table and no instances.
+    It has no table. Instances stand for sockets in the log of the admin.
     """
+
+    #: What the log says.
+    label = ""
 
     id = models.BigAutoField(primary_key=True)
 
     class Meta:
         managed = False
         default_permissions = ("view",)
-        permissions = (("close_socket", "Can close sockets"),)
+        permissions = (
+            ("close_socket", "Can close sockets"),
+            ("sign_out_user", "Can sign users out"),
+            ("send_to_group", "Can send to groups"),
+        )
+
+    def __str__(self) -> str:
+        return self.label
 
 
 class Outbox(models.Model):

@@ -28,7 +28,7 @@ from .handlers import databases, moving
 from .handlers.handler import WebSocketHandler, installed
 from .handlers.refusing import limit_lines, limit_security
 from .logs import get_logger
-from .monitoring import access_log, overview
+from .monitoring import access_log, actions, overview
 from .server import patching
 from .server.dispatcher import Dispatcher, WSGIApplication
 
@@ -93,6 +93,7 @@ def _websocket_handler() -> Callable[[dict[str, Any], Callable[..., Any]], Itera
     patching.after_preload(databases.separate_greenlets)
     access_log.install()
     moving.install()
+    actions.install()
     overview.install()
     if conf.get("WEBSOCKET_OUTBOX"):
         from .groups import outbox

@@ -7,6 +7,7 @@ may be as many groups as sockets.
 from __future__ import annotations
 
 from _thread import RLock
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..connection import client_ids, fanout, hub_thread
@@ -147,12 +148,11 @@ class Members:
 
     def sizes(self) -> list[tuple[Key, int]]:
         """Return each group and its size, without the groups of users and sessions."""
-        keys = [key for key in yielding_every(list(self._groups)) if name_of(key)[0] != "@"]
-        return [(key, len(self.of(key))) for key in keys]
+        return [(key, len(self.of(key))) for key in self.groups() if name_of(key)[0] != "@"]
 
-    def called(self, name: str) -> list[Key]:
-        """Return the groups with that name, one for each prefix."""
-        return [key for key in yielding_every(list(self._groups)) if name_of(key) == name]
+    def groups(self) -> Iterator[Key]:
+        """Yield the keys of all groups that have members; let other greenlets run in between."""
+        return yielding_every(list(self._groups))
 
     def deliver(
         self,

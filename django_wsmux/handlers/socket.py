@@ -399,6 +399,16 @@ class DjangoHooks(TurnHooks, DefaultHooks):
         return users.user_id(self.groups)
 
     @property
+    def session_key(self) -> str | None:
+        """Key of the session of the signed-in user; ``None`` without one, or if it is not kept."""
+        request = self.request
+        if self.kept is not None or request is None or not self.groups:
+            return None if self.kept is None else self.kept.session_key
+        if request.identity is not None:
+            return request.identity.session_key
+        return request.session.session_key
+
+    @property
     def prefix(self) -> str:
         """Prefix of the user's group: see ``WEBSOCKET_GROUP_PREFIX``."""
         return prefix_of(self.groups[0]) if self.groups else ""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from datetime import timedelta
 
 from django.template import Library
 
-from ..monitoring.overview import OpenSocket
-
-__all__ = ["age", "milliseconds", "register", "user_name"]
+__all__ = ["age", "as_pattern", "milliseconds", "register"]
 
 register = Library()
 
@@ -21,13 +19,9 @@ def age(seconds: float) -> str:
 
 
 @register.filter
-def user_name(socket: OpenSocket, names: Mapping[str, str]) -> str:
-    """Return the name of a socket's user, or else the primary key; a dash for no user."""
-    if socket.user_id is None:
-        return "-"
-    if socket.prefix:
-        return f"{socket.user_id} ({socket.prefix})"  # perhaps a key of another tenant
-    return names.get(socket.user_id, socket.user_id)
+def as_pattern(name: str) -> str:
+    """Return the pattern that stands for the name of one group."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 @register.filter

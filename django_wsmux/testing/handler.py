@@ -20,7 +20,7 @@ from ..handlers import context
 from ..handlers.databases import SharedConnections
 from ..handlers.handler import WebSocketHandler
 from ..logs import forget_lines
-from ..monitoring import overview
+from ..monitoring import actions, overview
 from ..protocol.v1 import BROUGHT_KEY, Brought
 from ..server.dispatcher import answer_upgrade
 from ..server.takeover import TAKEOVER_KEY
@@ -170,6 +170,7 @@ class WebSocketClientHandler(ClientHandler):
         # Created as late as in ClientHandler, since settings may be overridden until now.
         if self.sockets is None:
             conf.require_valid()
+            actions.install()
             overview.install()
             self.sockets = _Handler()
         handler = self.sockets

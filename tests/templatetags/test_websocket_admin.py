@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +15,11 @@ from django.template import Context, Template
         ("{{ value|age }}", 0, "0:00:00"),
         ("{{ value|milliseconds }}", 0.0123, "12.3 ms"),
         ("{{ value|milliseconds }}", None, "-"),
-        ("{{ value|user_name:names }}", SimpleNamespace(user_id=None, prefix=""), "-"),
-        ("{{ value|user_name:names }}", SimpleNamespace(user_id="7", prefix=""), "ann"),
-        ("{{ value|user_name:names }}", SimpleNamespace(user_id="8", prefix=""), "8"),
-        ("{{ value|user_name:names }}", SimpleNamespace(user_id="7", prefix="b"), "7 (b)"),
+        ("{{ value|as_pattern }}", "room.1", "room.1"),
+        ("{{ value|as_pattern }}", "a*[b]?", "a[*][[]b][?]"),
     ],
 )
 def test_filters(text: str, value: Any, expected: str) -> None:
-    """Durations and users have short forms; a dash stands for none."""
+    """Durations have a short form, with a dash for none; names are escaped in patterns."""
     template = Template("{% load websocket_admin %}" + text)
-    assert template.render(Context({"value": value, "names": {"7": "ann"}})) == expected
+    assert template.render(Context({"value": value})) == expected

@@ -2,7 +2,8 @@
 
 ::
 
-    manage.py websockets [--group NAME | --user NAME] [--limit N] [--json]
+    manage.py websockets [--group NAME] [--user NAME] [--path TEXT] [--older-than TIME]
+                         [--younger-than TIME] [--limit N] [--json]
     manage.py websockets stats [--json]
     manage.py websockets send GROUP MESSAGE
     manage.py websockets disconnect USER
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -27,7 +29,8 @@ from ...groups.namespace import doubts
 from ...groups.pubsub import pubsub
 from ...groups.users import disconnect
 from ...monitoring.access_log import safe
-from ...monitoring.overview import MAX_LIMIT, OpenSocket, Overview, collect, is_alone
+from ...monitoring.filters import Filter
+from ...monitoring.overview import MAX_LIMIT, OpenSocket, Overview, is_alone, survey
 from ...templatetags.websocket_admin import age
 
 __all__ = ["Command"]
@@ -36,6 +39,9 @@ _HEADINGS: Final = (
     *("path", "user", "address", "open for", "messages in", "out", "bytes in", "out"),
     *("unread", "unsent", "worker"),
 )
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Command(BaseCommand):
@@ -46,11 +52,21 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the command-line arguments."""
         parser.add_argument("--json", action="store_true", help="Print JSON.")
-        parser.add_argument("--group", metavar="NAME", help="Only the members of this group.")
+        parser.add_argument(
+            "--group", metavar="NAME", help="Only the members of this group, or of 'room.*'."
+        )
         parser.add_argument(
             "--prefix", metavar="PREFIX", help="With --group: only with this prefix of its name."
         )
         parser.add_argument("--user", metavar="NAME", help="Only the sockets of this user.")
+        parser.add_argument("--path", metavar="TEXT", help="Only with this in path or address.")
+        for name, words in (("older", "at least"), ("younger", "less than")):
+            parser.add_argument(
+                f"--{name}-than",
+                type=_duration,
+                metavar="TIME",
+                help=f"Only those open for {words} this time: seconds, or 5m, 2h, 1d.",
+            )
         parser.add_argument(
             "--limit",
             type=int,
@@ -116,11 +132,19 @@ class Command(BaseCommand):
             self._write_table(headings, [("generation", *generations, "-"), *rows])
 
     def _list(self, options: dict[str, Any]) -> None:
-        group, prefix = options["group"] and _group(options["group"]).name, options["prefix"]
+        prefix, user_id = options["prefix"], None
         if options["user"]:
             key = Group.for_user(_user(options["user"])).key()
-            group, prefix = name_of(key), prefix_of(key)
-        overview = _collect(options["limit"], group, prefix)
+            user_id, prefix = name_of(key).partition(":")[2], prefix_of(key)
+        wanted = Filter(
+            group=options["group"] and _group(options["group"]).name,
+            prefix=prefix,
+            user_id=user_id,
+            text=options["path"] or "",
+            older_than=options["older_than"] or 0,
+            younger_than=options["younger_than"],
+        )
+        overview = _collect(options["limit"], wanted)
         self._warn_of_none(overview)
         plain = [each for each in overview.groups if not each.prefix]
         prefixed = [each for each in overview.groups if each.prefix]
@@ -203,8 +227,16 @@ def _user_of(each: OpenSocket) -> str:
     return f"{user} ({each.prefix})" if each.prefix else user
 
 
-def _collect(limit: int, group: str | None = None, prefix: str | None = None) -> Overview:
-    overview = collect(limit, group, prefix)
+def _duration(text: str) -> float:
+    """Return a duration in seconds."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: use 90, 5m, 2h or 1d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _collect(limit: int, wanted: Filter | None = None) -> Overview:
+    overview = survey(wanted or Filter(), limit)
     if overview.problem:
         raise CommandError(overview.problem)
     return overview

@@ -10,10 +10,12 @@
     let pause = 500;
     let timer = 0;
 
-    // Do not replace the tables while the user has selected text or focused a link.
+    // Do not replace the tables while the user has selected text or rows, or focused a link.
     function isInUse() {
         const selection = getSelection();
-        const isMarked = !selection.isCollapsed && tables.contains(selection.anchorNode);
+        const isMarked =
+            (!selection.isCollapsed && tables.contains(selection.anchorNode)) ||
+            tables.querySelector("input:checked");
         return isMarked || tables.contains(document.activeElement);
     }
 
@@ -25,7 +27,7 @@
             clearTimeout(timer);
             if (isAnswered && !document.hidden && socket.readyState === WebSocket.OPEN) {
                 isAnswered = false;
-                socket.send(tables.dataset.group);
+                socket.send(tables.dataset.query);
             }
         }
 
