@@ -148,13 +148,11 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
             form.add_error(None, str(error))
             return False
         kind = "JSON" if form.cleaned_data["kind"] == "json" else "text"
-        what = f"Sent as {kind} to {_count(len(found), 'socket')}"
-        if group.has_history:
-            what += ", and kept in the history of the group for clients that return"
-        self._log(
-            request, f"group {group.name}", f"{what}: {form.cleaned_data['message'][:_LOGGED]}"
-        )
-        self.message_user(request, f"{group.name}: {what}.", messages.SUCCESS)
+        how = f"Sent as {kind} to {_count(len(found), 'socket')}"
+        kept = " It is kept in the history of the group." if group.has_history else ""
+        text = form.cleaned_data["message"][:_LOGGED]
+        self._log(request, f"group {group.name}", f"{how}: {text}")
+        self.message_user(request, f"{how} of {group.name}.{kept}", messages.SUCCESS)
         self._warn(request, Outcome(0, missing=found.missing))
         return True
 
@@ -231,7 +229,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         outcome = close(action.wanted, int(code), _CODES[code][0])
         what = f"{_count(outcome.sockets, 'socket')} closed with {code}"
         self._log(request, target, what)
-        self._tell(request, f"{target}: {what}.", outcome)
+        self._tell(request, f"{what}: {target}.", outcome)
 
     def _sign_out(self, request: HttpRequest, action: _Action) -> None:
         (_, user_id), *_ = action.fields
@@ -242,7 +240,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
             self.log_change(request, action.user, f"Signed out: {what}")
         else:
             self._log(request, f"user {user_id}", f"Signed out: {what}")
-        self._tell(request, f"{action.target}: {what}.", outcome)
+        self._tell(request, f"Signed {action.target} out: {what}.", outcome)
 
     def _tell(self, request: HttpRequest, what: str, outcome: Outcome) -> None:
         level = messages.SUCCESS if outcome.sockets else messages.WARNING
@@ -252,7 +250,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
     def _warn(self, request: HttpRequest, outcome: Outcome) -> None:
         """Say what the numbers leave out."""
         if outcome.kept:
-            text = f"{_count(outcome.kept, 'session')} could not be ended: see the log."
+            text = f"{_count(outcome.kept, 'session')} could not be ended: see the documentation."
             self.message_user(request, text, messages.WARNING)
         if outcome.problem:
             text = f"Other processes could not be reached: {outcome.problem}"

@@ -1,93 +1,48 @@
-"""The page of sockets in Django's admin."""
+"""The page of sockets in Django's admin: who sees what, filters, pages, and updates."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from websockets.exceptions import ConnectionClosed
 
 from tests.gauges import wait_until
-from tests.sample_site.conftest import OpenWindow, open_window, serve
-from tests.support import ROOT, TIMEOUT, Server
+from tests.monitoring.admin_site import PAGE, SOCKET, AdminSite, admin_site
+from tests.sample_site.conftest import OpenWindow, open_window
+from tests.support import ROOT, TIMEOUT
 
-__all__ = ["open_window"]
+__all__ = ["admin_site", "open_window"]
 
-PAGE = "/admin/django_wsmux/socket/"
-SOCKET = "/admin/sockets/"
-
-SETUP = """
-import json, django
-django.setup()
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.auth.models import Permission, User
-from django.contrib.sessions.backends.db import SessionStore
-"""
-
-# Four signed-in users: one is not staff, one may not view sockets, one may also close them.
-USERS = """
-keys = {}
-for name in ("operator", "clerk", "visitor", "chief"):
-    user = User.objects.create_user(name, is_staff=name != "visitor")
-    if name != "clerk":
-        user.user_permissions.add(Permission.objects.get(codename="view_socket"))
-    if name == "chief":
-        user.user_permissions.add(Permission.objects.get(codename="close_socket"))
-    session = SessionStore()
-    session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.create()
-    keys[name] = session.session_key
-print(json.dumps(keys))
-"""
+ROW = re.compile(r'<th scope="row">(/[^<\s]*)')
 
 
-class Site:
-    """The sample site with two workers, and the session keys of signed-in users."""
-
-    def __init__(self, directory: Path) -> None:
-        self._env = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "sample_site.settings",
-            "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
-        }
-        self.server: Server = serve(directory, GUNICORN_CMD_ARGS="-w 2")
-        self.keys: dict[str, str] = json.loads(self.run(USERS))
-
-    def run(self, program: str) -> str:
-        """Run a program of the project; return its output."""
-        command = [sys.executable, "-c", SETUP + program]
-        return subprocess.run(
-            command, env=self._env, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-
-    def cookie(self, name: str) -> dict[str, str]:
-        """Return the headers of a signed-in user; without a cookie for ``""``."""
-        return {"Cookie": f"sessionid={self.keys[name]}"} if name else {}
+def paths(text: str) -> list[str]:
+    """Return the paths of the sockets on the page."""
+    return ROW.findall(text.partition('id="wsmux-groups"')[0])
 
 
-@pytest.fixture(scope="module")
-def admin_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample site for its operator."""
-    site = Site(tmp_path_factory.mktemp("admin"))
-    yield site
-    site.server.stop()
+def total(text: str) -> int:
+    """Return the number of sockets that the page counts."""
+    (found,) = re.findall(r"<caption>(?:Open sockets|Sockets that match): (\d+)</caption>", text)
+    return int(found)
 
 
 @pytest.mark.parametrize(
     ("name", "page", "socket"),
-    [("operator", 200, 101), ("clerk", 403, 403), ("visitor", 302, 403), ("", 302, 403)],
+    [
+        ("operator", 200, 101),
+        ("root", 200, 101),
+        ("clerk", 403, 403),
+        ("visitor", 302, 403),
+        ("", 302, 403),
+    ],
 )
-def test_permission(admin_site: Site, name: str, page: int, socket: int) -> None:
+def test_permission(admin_site: AdminSite, name: str, page: int, socket: int) -> None:
     """Page and socket are for staff with the permission to view sockets."""
     headers = admin_site.cookie(name)
     assert admin_site.server.request(PAGE, headers).status == page
@@ -96,37 +51,114 @@ def test_permission(admin_site: Site, name: str, page: int, socket: int) -> None
     assert (PAGE in index.text and 'class="viewlink"' in index.text) == (page == 200)
 
 
-def test_disconnect(admin_site: Site) -> None:
-    """The page shows user names; with permission, it disconnects a socket, which is logged."""
+@pytest.mark.parametrize(
+    ("name", "buttons"),
+    [
+        ("operator", set()),
+        ("closer", {"close", "close_selected", "close_matching"}),
+        ("warden", {"sign_out"}),
+        ("speaker", {"send"}),
+        ("root", {"close", "close_selected", "close_matching", "sign_out", "send"}),
+    ],
+)
+def test_buttons(admin_site: AdminSite, name: str, buttons: set[str]) -> None:
+    """The page offers what the operator may do; so do its updates."""
+    headers = admin_site.cookie(name)
     server = admin_site.server
-    (user_id,) = re.findall(
-        r"\d+", admin_site.run("print(User.objects.get(username='visitor').pk)")
-    )
-    button = f'name="user" value="{user_id}"'
-    with server.connect("/notify/", additional_headers=admin_site.cookie("visitor")) as websocket:
-        for name, status in (("operator", 403), ("chief", 302)):
-            answer = server.request(PAGE, admin_site.cookie(name))
-            assert ">visitor" in answer.text
-            assert (button in answer.text) == (name == "chief")
-            (token,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', answer.text)[-1:]
-            (csrf,) = re.findall(r"csrftoken=\w+", str(answer.headers["Set-Cookie"]))
-            cookie = {"Cookie": f"{admin_site.cookie(name)['Cookie']}; {csrf}"}
-            fields = {"user": user_id, "csrfmiddlewaretoken": token}
-            assert server.post(PAGE, fields, cookie).status == status
-        with pytest.raises(ConnectionClosed):
-            websocket.recv(timeout=TIMEOUT)
-        assert (websocket.close_code, websocket.close_reason) == (4401, "disconnected")
-    found = admin_site.run(
-        "from django.contrib.admin.models import LogEntry\n"
-        "print([(str(e.user), e.object_repr, e.change_message) for e in LogEntry.objects.all()])"
-    )
-    assert found == "[('chief', 'visitor', '1 WebSockets closed')]\n"
-    for user in ("nobody", ""):
-        fields = {"user": user, "csrfmiddlewaretoken": token}
-        assert server.post(PAGE, fields, cookie).status == 302
+    visitor = admin_site.cookie("visitor")
+    with (
+        server.connect("/chat/", additional_headers=visitor),
+        server.connect(SOCKET, additional_headers=headers) as live,
+    ):
+        live.send("_site=admin")
+        page, update = admin_site.get(name).text, str(live.recv(timeout=TIMEOUT))
+    page = page.partition('id="wsmux-filter"')[2]
+    found = set(re.findall(r'name="(close\w*|sign_out)"', page))
+    assert found | ({"send"} if 'href="send/' in page else set()) == buttons
+    for word in ("close", "sign_out"):
+        assert (f'name="{word}"' in update) == (word in buttons)
+    assert ('href="send/' in update) == ("send" in buttons)
+    assert ("_selected_action" in update) == ("_selected_action" in page) == ("close" in buttons)
 
 
-def test_no_inline_script(admin_site: Site) -> None:
+def test_links(admin_site: AdminSite) -> None:
+    """The name of a user is a link for operators who may view users, also in updates."""
+    server = admin_site.server
+    link = f'<a href="/admin/auth/user/{admin_site.user_id("visitor")}/change/">visitor</a>'
+    with server.connect("/notify/", additional_headers=admin_site.cookie("visitor")):
+        for name, has_link in (("operator", False), ("clerk of users", True), ("root", True)):
+            page = admin_site.get(name).text
+            assert "visitor" in page
+            assert (link in page) == has_link
+            headers = admin_site.cookie(name)
+            with server.connect(SOCKET, additional_headers=headers) as websocket:
+                websocket.send("_site=admin")
+                assert (link in str(websocket.recv(timeout=TIMEOUT))) == has_link
+                websocket.send("_site=other")
+                assert link not in str(websocket.recv(timeout=TIMEOUT))
+
+
+def test_filters(admin_site: AdminSite) -> None:
+    """The query selects sockets by path, group, user and age; a wrong one selects none."""
+    server = admin_site.server
+    visitor = admin_site.user_id("visitor")
+
+    def shown(query: str) -> list[str]:
+        return sorted(paths(admin_site.get("root", query).text))
+
+    with ExitStack() as stack:
+        for path in ("/chat/", "/chat/", "/ping/"):
+            stack.enter_context(server.connect(path))
+        headers = admin_site.cookie("visitor")
+        stack.enter_context(server.connect("/notify/", additional_headers=headers))
+        wait_until(lambda: len(shown("")) == 4, "the sockets of other tests have closed")
+        assert shown("?q=CHAT") == shown("?group=chat") == ["/chat/", "/chat/"]
+        assert shown("?group=ch*") == shown("?group=c%5Bh%5Dat") == ["/chat/", "/chat/"]
+        assert shown("?q=127.0.0.1&age__lt=3600&age__gte=") == shown("")
+        assert shown("?age__gte=3600") == shown("?group=c") == shown("?user=nobody") == []
+        assert shown("?user=visitor") == shown(f"?user={visitor}") == ["/notify/"]
+        assert shown("?user=visitor&group=chat") == []
+        for wrong in ("age__gte=5", f"q={'x' * 201}", "user=%00"):
+            text = admin_site.get("root", f"?{wrong}").text
+            assert paths(text) == []
+            assert "errorlist" in text
+        for odd in ("o=nothing", "after=x", "before=1,2", "before=x,y,z", "user=%EF%BF%BD"):
+            assert admin_site.get("root", f"?{odd}").status == 200
+        assert shown("?o=-bytes_in") == shown("?o=unread") == shown("")
+        admin_site.run(f"User.objects.filter(pk={visitor}).update(username='<b>&')")
+        text = admin_site.get("root").text
+        assert "&lt;b&gt;&amp;</a>" in text
+        assert "<b>&" not in text
+        admin_site.run(f"User.objects.filter(pk={visitor}).update(username='visitor')")
+
+
+def test_parts(admin_site: AdminSite) -> None:
+    """A few hundred sockets are shown a hundred at a time; links lead to all of them."""
+    seen: list[str] = []
+    with ExitStack() as stack:
+        for _ in range(230):
+            stack.enter_context(admin_site.server.upgraded("/ping/"))
+        wait_until(
+            lambda: total(admin_site.get("root", "?q=ping").text) == 230, "the sockets are open"
+        )
+        query = "?q=ping&o=-age"
+        for first, last in ((1, 100), (101, 200), (201, 230)):
+            text = admin_site.get("closer", query).text
+            assert f"{first} to {last} of 230" in text
+            assert len(paths(text)) == last - first + 1
+            seen += re.findall(r'name="_selected_action" value="(\w+)"', text)
+            links = re.findall(r'href="([^"]+)" rel="(\w+)"', text)
+            by_name = {name: link.replace("&amp;", "&") for link, name in links}
+            assert ("prev" in by_name, "next" in by_name) == (first > 1, last < 230)
+            query = by_name.get("next", "")
+            assert "q=ping" in query or last == 230
+        assert len(set(seen)) == 230
+        text = admin_site.get("closer", by_name["prev"]).text
+        assert "101 to 200 of 230" in text
+        assert re.findall(r'name="_selected_action" value="(\w+)"', text) == seen[100:200]
+
+
+def test_no_inline_script(admin_site: AdminSite) -> None:
     """The page works with a Content-Security-Policy that allows the site's own files only."""
     text = admin_site.server.get(PAGE, admin_site.cookie("operator"))
     scripts = [part.partition(">")[0] for part in text.split("<script")[1:]]
@@ -137,18 +169,25 @@ def test_no_inline_script(admin_site: Site) -> None:
     assert admin_site.server.get("/static/django_wsmux/overview.js").startswith('"use strict"')
 
 
+def test_other_users() -> None:
+    """Users of the project's own class work, with any primary key; so do their messages."""
+    program = [sys.executable, "-m", "tests.monitoring.people.program"]
+    result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert (result.stdout, result.returncode) == ("done\n", 0), result.stderr
+
+
 def shown(window: webdriver.Chrome, selector: str) -> str:
     """Return the text of an element that may be replaced at any time."""
     script = "return document.querySelector(arguments[0])?.innerText ?? ''"
     return str(window.execute_script(script, selector))
 
 
-def test_live(admin_site: Site, open_window: OpenWindow) -> None:
+def test_live(admin_site: AdminSite, open_window: OpenWindow) -> None:
     """Sockets come and go on the page without a reload; so does the permission."""
     server = admin_site.server
     address = f"http://127.0.0.1:{server.port}"
     window = open_window(f"{address}/echo/")
-    window.add_cookie({"name": "sessionid", "value": admin_site.keys["operator"]})
+    window.add_cookie({"name": "sessionid", "value": admin_site.keys["closer"]})
     window.get(address + PAGE)
 
     def wait_for(selector: str, text: str, *, is_there: bool = True) -> None:
@@ -163,6 +202,9 @@ def test_live(admin_site: Site, open_window: OpenWindow) -> None:
         wait_for("#wsmux-sockets", "/ping/")
         websocket.send("ping")
         assert websocket.recv(timeout=TIMEOUT) == "pong"
+        window.execute_script("document.querySelector('#wsmux-sockets input').checked = true")
+        wait_for("#wsmux-state", "Paused")
+    window.execute_script("document.querySelector('#wsmux-sockets input').checked = false")
     wait_for("#wsmux-sockets", "/ping/", is_there=False)
     with ExitStack() as stack:
         for _ in range(8):
@@ -170,8 +212,21 @@ def test_live(admin_site: Site, open_window: OpenWindow) -> None:
         wait_for("#wsmux-groups", "chat\t8")
         assert window.execute_script("return window.isTheSame")
         window.execute_script("document.querySelector('#wsmux-groups a').click()")
-        wait_for("#wsmux-sockets", "SOCKETS IN CHAT: 8")
+        wait_for("#wsmux-sockets", "SOCKETS THAT MATCH: 8")
         wait_for("#wsmux-state", "Live.")
         assert "/admin/sockets/" not in shown(window, "#wsmux-sockets")
-    admin_site.run("User.objects.get(username='operator').user_permissions.clear()")
+    admin_site.run("User.objects.get(username='closer').user_permissions.clear()")
     wait_for("#wsmux-state", "Not live: sign in again.")
+
+
+def test_lost_permission(admin_site: AdminSite) -> None:
+    """A socket that is open is of no use without the permission."""
+    headers = admin_site.cookie("speaker")
+    with admin_site.server.connect(SOCKET, additional_headers=headers) as websocket:
+        websocket.send("")
+        websocket.recv(timeout=TIMEOUT)
+        admin_site.run("User.objects.get(username='speaker').user_permissions.clear()")
+        websocket.send("")
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=TIMEOUT)
+        assert (websocket.close_code, websocket.close_reason) == (1008, "no permission")

@@ -16,7 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.manual import support_desk
-from tests.monitoring.test_page import PAGE, Site
+from tests.monitoring.admin_site import PAGE, AdminSite
 from tests.sample_site.conftest import new_window, wait_for
 from tests.sample_site.test_browser import introduce, say
 from tests.sample_site.test_live import add_card, bid, fill, press
@@ -182,7 +182,7 @@ def desk(directory: Path, stack: ExitStack) -> webdriver.Chrome:
 def main(directory: Path) -> None:
     """Take all pictures."""
     with TemporaryDirectory() as temporary, ExitStack() as stack:
-        site = Site(Path(temporary))
+        site = AdminSite(Path(temporary))
         stack.callback(site.server.stop)
         with ExitStack() as other:
             desk(Path(temporary, "desk"), other).save_screenshot(directory / "support_desk.png")
