@@ -18,14 +18,14 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ..connection.connection import Connection
-from ..connection.registry import slices
+from ..connection.registry import open_sockets, slices
 from ..exceptions import BackendUnavailable
 from ..groups.members import name_of, prefix_of
 from ..groups.pubsub import members, pubsub
 from ..logs import get_logger
 from ..protocol.environ import wire_path
 from ..server.processes import generation
-from .filters import ORDERS, Filter, Position, id_of, opened_of, position_of, take_page
+from .filters import ORDERS, Filter, Page, Position, id_of, opened_of, position_of, take_page
 from .metrics import snapshot
 
 __all__ = [
@@ -289,8 +289,11 @@ def _describe_process(asked: Mapping[str, Any]) -> dict[str, Any]:
     host, pid = socket.gethostname(), os.getpid()
     limit = min(max(int(asked["limit"]), 0), MAX_LIMIT)
     after, before = (found and tuple(found) for found in (asked["after"], asked["before"]))
-    matching = Filter(**asked["filter"]).matching()
-    page = take_page(matching, limit, asked["order"], after, before)
+    wanted = Filter(**asked["filter"])
+    if limit or wanted != Filter():
+        page = take_page(wanted.matching(), limit, asked["order"], after, before)
+    else:
+        page = Page(len(open_sockets), 0, [])  # Prometheus asks often
     rows = [
         _describe(websocket, f"{host}:{pid}")
         for some in slices(page.sockets, _SLICE)
