@@ -177,7 +177,7 @@ INTERNAL = {
         "SCHEMES",
         "take_namespace",
     },
-    "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone"},
+    "django_wsmux.monitoring.overview": {"MAX_LIMIT", "install", "is_alone", "survey"},
     "django_wsmux.requests": {
         "ERRORS",
         "RateLimited",

@@ -194,7 +194,7 @@ def main(directory: Path) -> None:
         # The browsers stay open, so that the operator sees their sockets.
         chat(visitors).save_screenshot(directory / "chat.png")
         notify(visitors).save_screenshot(directory / "notify.png")
-        admin(visitors, site.keys["chief"]).save_screenshot(directory / "admin.png")
+        admin(visitors, site.keys["root"]).save_screenshot(directory / "admin.png")
 
 
 if __name__ == "__main__":

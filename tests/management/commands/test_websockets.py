@@ -50,6 +50,40 @@ def test_list(both: Site) -> None:
         assert f"and {omitted:g} more" in both.command("--limit", "1")
 
 
+def test_filters(both: Site) -> None:
+    """Group, user, path and age select sockets together."""
+    with (
+        signed_in(both.server, "ann") as headers,
+        both.server.connect("/events/room/lobby/", additional_headers=headers) as websocket,
+        both.server.connect("/events/room/lobby/") as other,
+    ):
+        for each in (websocket, other):
+            each.recv(timeout=TIMEOUT)
+        for options, count in (
+            (("--group", "lobby"), 2),
+            (("--group", "lob*"), 2),
+            (("--group", "l"), 0),
+            (("--path", "ROOM", "--younger-than", "2h"), 2),
+            (("--older-than", "1d"), 0),
+        ):
+            found = both.all_sockets(*options)
+            assert len(found) == count, options
+            assert all(each["groups"] == ["lobby"] for each in found)
+        more = ("--group", "lobby", "--user", "ann", "--json")
+        result = subprocess.run(
+            [sys.executable, "-m", "django", "websockets", *more],
+            env={**os.environ, **both.env},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        (only,) = json.loads(result.stdout)["sockets"]
+        assert only["user_id"] is not None
+    for wrong in ("x", "-1", "nan", "5w"):
+        with pytest.raises(CommandError, match=r"is not a time|expected one argument"):
+            both.command("--older-than", wrong)
+
+
 def test_send(both: Site) -> None:
     """A message goes to the members of a group; an invalid name is refused."""
     with both.server.connect("/events/room/lobby/") as websocket:

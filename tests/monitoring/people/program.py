@@ -68,6 +68,7 @@ from django_wsmux.auth import authentication, bearer  # noqa: E402
 from django_wsmux.decorators import websocket  # noqa: E402
 from django_wsmux.groups import Group  # noqa: E402
 from django_wsmux.test import ClientWebSocket, WebSocketClient  # noqa: E402
+from django_wsmux.views import WebSocketView  # noqa: E402
 from django_wsmux.websocket import WebSocket  # noqa: E402
 
 PAGE = "/admin/django_wsmux/socket/"
@@ -93,7 +94,21 @@ def room(request: HttpRequest, websocket: WebSocket) -> None:
     websocket.receive()
 
 
-urlpatterns = [path("admin/", admin.site.urls), path("room/", room)]
+class Quiet(WebSocketView):
+    """Keeps no request."""
+
+    keep_request = False
+
+    def connect(self, request: HttpRequest) -> None:
+        """Greet."""
+        self.send("joined")
+
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("room/", room),
+    path("quiet/", Quiet.as_view()),
+]
 
 
 def person(name: str, **fields: Any) -> Any:
@@ -103,12 +118,12 @@ def person(name: str, **fields: Any) -> Any:
     return model.objects.create(email=email, name=name, **fields)
 
 
-def enter(user: Any = None, **options: Any) -> ClientWebSocket:
+def enter(user: Any = None, path: str = "/room/", **options: Any) -> ClientWebSocket:
     """Open a socket of a user, who is signed in."""
     client = WebSocketClient()
     if user is not None:
         client.force_login(user)
-    websocket = client.websocket("/room/", **options)
+    websocket = client.websocket(path, **options)
     assert websocket.receive() == "joined"
     if user is not None:
         keys[websocket] = str(client.session.session_key)
@@ -183,7 +198,7 @@ def check_engine(operator: WebSocketClient, engine: str) -> None:
         operator = WebSocketClient()
         operator.force_login(get_user_model().objects.get(is_superuser=True))
         user = person(engine)
-        sockets = [enter(user), enter(user)]
+        sockets = [enter(user), enter(user, "/quiet/")]
         said = sign_out(operator, user.pk)
         assert [each.close_code for each in sockets] == [4401, 4401]
         if engine == "signed_cookies":
