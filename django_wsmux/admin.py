@@ -225,7 +225,7 @@ class SocketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic whe
         target = action.target
         if found.total == 1 and found.sockets:
             (row,) = page.rows_of(found.sockets, request, None)
-            target = f"{row.socket.path} of {row.user or 'nobody'}"
+            target = f"{row.socket.path} of {row.user}" if row.user else row.socket.path
         outcome = close(action.wanted, int(code), _CODES[code][0])
         what = f"{_count(outcome.sockets, 'socket')} closed with {code}"
         self._log(request, target, what)

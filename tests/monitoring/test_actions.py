@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -173,6 +175,23 @@ def test_close_matching(admin_site: AdminSite) -> None:
                 assert end_of(websocket) == (1012, "please reconnect")
             assert is_open(late)
             assert is_open(other)
+
+
+def test_missing(admin_site: AdminSite) -> None:
+    """The page says that a process has not answered; its sockets are closed when it runs again."""
+    with opened(admin_site, "/ping/") as sockets:
+        stopped = admin_site.server.workers[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            fields = [("close_matching", "1"), ("confirmed", "1"), ("code", "1008")]
+            said = messages(admin_site, fields, "?q=/ping/")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        assert "1 process did not answer in time" in said
+        count = int(said.partition(" ")[0])
+        assert 0 < count < len(sockets)
+        for websocket in sockets:
+            assert end_of(websocket) == (1008, "closed by an operator")
 
 
 def test_sign_out(admin_site: AdminSite) -> None:

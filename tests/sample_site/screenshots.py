@@ -137,7 +137,7 @@ def auction(visitors: Visitors) -> webdriver.Chrome:
 
 def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
     """Show the sockets of all workers to an operator."""
-    window = visitors.open("/echo/", 600, 1340)
+    window = visitors.open("/echo/", 800, 1340)
     window.add_cookie({"name": "sessionid", "value": session})
     window.get(window.current_url.replace("/echo/", PAGE))
     wait_for(window, "#wsmux-state", "Live.")
