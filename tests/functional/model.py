@@ -113,6 +113,7 @@ def serving(
     store: str,
     directory: Path,
     *options: str,
+    count: int = 4,
     losses: float = 0.0,
     tells_reads: bool = False,
     **settings: Any,
@@ -123,12 +124,13 @@ def serving(
         store: one of ``STORES``.
         directory: for files.
         options: further options of gunicorn.
+        count: the number of workers; one for ``memory``.
         losses: the share of messages between processes that is lost; as many are duplicated, and as
             many are delayed.
         tells_reads: print a line for each reading of the store in SQLite.
         settings: settings of the project.
     """
-    workers = "1" if store == "memory" else "4"
+    workers = "1" if store == "memory" else str(count)
     with broker_of(store, directory, settings) as broker:
         server = Server.gunicorn(
             "own",

@@ -28,7 +28,7 @@ from django_wsmux.monitoring import metrics
 from django_wsmux.monitoring.prometheus import metrics_view
 from django_wsmux.server import limits
 
-from . import asked, htmx_pages, kept, put_off, shared_pages, state, streamed
+from . import asked, htmx_pages, kept, present, put_off, shared_pages, state, streamed
 from .put_off import live_as_child
 
 
@@ -287,6 +287,7 @@ urlpatterns = [
     path("only-a-page/", plain, name="only-a-page"),
     *asked.urlpatterns,
     *kept.urlpatterns,
+    *present.urlpatterns,
     *put_off.urlpatterns,
     *shared_pages.urlpatterns,
     *streamed.urlpatterns,

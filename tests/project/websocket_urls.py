@@ -4,7 +4,18 @@ from django.urls import include, path, re_path
 
 from django_wsmux.auth import authentication, first_message
 
-from . import asked, events, gates, htmx_pages, kept, shared_pages, sockets, speaking, streamed
+from . import (
+    asked,
+    events,
+    gates,
+    htmx_pages,
+    kept,
+    present,
+    shared_pages,
+    sockets,
+    speaking,
+    streamed,
+)
 
 rooms = ([path("<slug:slug>/", sockets.room, name="room")], "rooms")
 
@@ -111,6 +122,7 @@ urlpatterns = [
     path("gates/", include(gates)),
     path("overfull/<key>/<int:code>/", sockets.overfull),
     *kept.websocket_urlpatterns,
+    *present.websocket_urlpatterns,
     *asked.websocket_urlpatterns,
     *shared_pages.websocket_urlpatterns,
     *streamed.websocket_urlpatterns,
