@@ -55,7 +55,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 for name, is_staff in (("ann", False), ("bob", True), ("carol", True)):
     client = Client()
-    client.force_login(User.objects.create_user(name, is_staff=is_staff))
+    client.force_login(User.objects.create_user(name, password=name, is_staff=is_staff))
     print("key", name, client.session.session_key)
 """
 

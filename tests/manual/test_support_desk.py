@@ -14,6 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.client.browsers import Browser, browser_of
 from tests.client.proxy import Proxy
 from tests.conftest import need
 from tests.manual import document
@@ -79,9 +80,17 @@ def test_files() -> None:
 def test_own_tests(desk: SupportDesk) -> None:
     """The tests of the page pass, and so do the checks."""
     output = desk.run("python manage.py test")
-    assert "Ran 6 tests" in output
+    assert "Ran 7 tests" in output
     assert output.rstrip().splitlines()[-2].endswith("OK"), output
     assert "no issues" in desk.run("python manage.py check")
+
+
+@pytest.fixture
+def firefox(tmp_path: Path) -> Iterator[Browser]:
+    """The other browser."""
+    profile = tmp_path / "firefox"
+    profile.mkdir()
+    yield from browser_of("firefox", "desk.cases.mjs", profile)
 
 
 def texts(window: webdriver.Chrome, items: str) -> list[str]:
@@ -92,7 +101,7 @@ def texts(window: webdriver.Chrome, items: str) -> list[str]:
     return found
 
 
-def test_desk(desk: SupportDesk, server: Server, tmp_path: Path) -> None:
+def test_desk(desk: SupportDesk, server: Server, firefox: Browser, tmp_path: Path) -> None:
     """A customer and two agents use the desk; no one reloads a page, and nothing is missed."""
     need("chromium", "chromedriver")
     proxy = Proxy(server.port)
@@ -142,6 +151,18 @@ def test_desk(desk: SupportDesk, server: Server, tmp_path: Path) -> None:
         wait_for(bob, "#notice", "Back at 14:00")
         wait_for(bob, "#tickets", "bob answers")
         carol.get("about:blank")
+        # An agent in Firefox.
+        firefox.run(
+            "talk",
+            origin=f"http://127.0.0.1:{proxy.port}",
+            control=proxy.control,
+            user="bob",
+            path="/tickets/1/",
+            heard=expected[-1],
+        )
+        expected += ["bob: with a connection", "bob: without a connection"]
+        wait_for(ann, "#lines", expected[-1])
+        assert texts(ann, "lines") == expected
         WebDriverWait(ann, TIMEOUT).until(lambda _: ann.find_element(By.ID, "agents").text == "bob")
         for window in (ann, bob):
             assert_no_errors(window)

@@ -33,12 +33,19 @@ class DeskTests(WebSocketTestCase):
             self.ask(agent, "claim")
             self.assertIn("bob answers", home.receive_json()["html"])
 
-    def test_a_ticket_is_claimed_once(self):
+    def test_one_agent_claims_a_ticket(self):
         with self.bob.websocket(self.path) as agent, self.ann.websocket(self.path) as customer:
-            for ws in (customer, agent):
-                self.ask(agent, "claim", ref="a")  # sent again: the same answer
-                with self.assertRaises(RequestFailed):
-                    self.ask(ws, "claim")
+            self.assertRaises(RequestFailed, self.ask, customer, "claim")
+            self.ask(agent, "claim", ref="a")
+            self.ask(agent, "claim", ref="a")  # sent again: the same answer
+            self.assertRaises(RequestFailed, self.ask, agent, "claim")
+
+    def test_nothing_is_shown_before_the_commit(self):
+        with self.bob.websocket(self.path) as agent, self.ann.websocket(self.path) as customer:
+            with self.captureOnCommitCallbacks(execute=True):
+                agent.request("say", text="hello")
+                self.assertSilent(customer)
+            self.assertIn("hello", customer.receive_json()["html"])
 
     def test_a_page_that_was_away_misses_nothing(self):
         with self.ann.websocket(self.path) as customer, self.bob.websocket(self.path) as agent:
