@@ -141,7 +141,7 @@ class Recipe(Project):
 
     @contextmanager
     def running(self, command: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command of the page during the block, and assert that it logs no error."""
+        """Run a command of the page during the block; print its log if the block fails."""
         log = self.directory / f"{len(list(self.directory.glob('*.log')))}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
