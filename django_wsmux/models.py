@@ -159,8 +159,8 @@ class PresentKey(models.Model):
     """A key that is present in a group: who is there.
 
     Attributes:
+        id: a digest of the group and the key.
         group: the group.
-        key: a digest of the key.
         name: the key, in UTF-8.
         info: what others see of it, as JSON.
         joined: the number of the change with which it joined.
@@ -168,9 +168,8 @@ class PresentKey(models.Model):
         since: when it joined.
     """
 
-    pk = models.CompositePrimaryKey("group", "key")
+    id = models.UUIDField(primary_key=True)
     group = models.UUIDField()
-    key = models.UUIDField()
     name = models.BinaryField()
     info = models.BinaryField()
     joined = models.BigIntegerField()
@@ -189,27 +188,23 @@ class PresentConnection(models.Model):
     """A connection that is present in a group.
 
     Attributes:
+        id: a digest of the group and the id of the connection.
         group: the group.
-        connection: a digest of its id.
-        key: its key.
+        key: its ``PresentKey``.
         process: the id of its ``PresentProcess``.
     """
 
-    pk = models.CompositePrimaryKey("group", "connection")
+    id = models.UUIDField(primary_key=True)
     group = models.UUIDField()
-    connection = models.UUIDField()
-    key = models.UUIDField()
+    key = models.UUIDField(db_index=True)
     process = models.BigIntegerField()
 
     class Meta:
         default_permissions = ()
-        indexes = (
-            models.Index(fields=["group", "key"], name="django_wsmux_present_key"),
-            models.Index(fields=["process", "group"], name="django_wsmux_present_process"),
-        )
+        indexes = (models.Index(fields=["process", "group"], name="django_wsmux_present_process"),)
 
     def __str__(self) -> str:
-        return f"{self.connection} in {self.group}"
+        return f"a connection of {self.key} in {self.group}"
 
 
 class PresentLeft(models.Model):
@@ -218,7 +213,7 @@ class PresentLeft(models.Model):
     Attributes:
         group: the group.
         number: the number of the change with which it left.
-        key, name, joined: as of the ``PresentKey``.
+        key, name, joined: of its ``PresentKey``.
         moment: when it left.
     """
 

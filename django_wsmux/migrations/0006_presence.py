@@ -70,46 +70,23 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="PresentConnection",
             fields=[
-                (
-                    "pk",
-                    models.CompositePrimaryKey(
-                        "group",
-                        "connection",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
                 ("group", models.UUIDField()),
-                ("connection", models.UUIDField()),
-                ("key", models.UUIDField()),
+                ("key", models.UUIDField(db_index=True)),
                 ("process", models.BigIntegerField()),
             ],
             options={
                 "default_permissions": (),
                 "indexes": [
-                    models.Index(fields=["group", "key"], name="django_wsmux_present_key"),
-                    models.Index(fields=["process", "group"], name="django_wsmux_present_process"),
+                    models.Index(fields=["process", "group"], name="django_wsmux_present_process")
                 ],
             },
         ),
         migrations.CreateModel(
             name="PresentKey",
             fields=[
-                (
-                    "pk",
-                    models.CompositePrimaryKey(
-                        "group",
-                        "key",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
                 ("group", models.UUIDField()),
-                ("key", models.UUIDField()),
                 ("name", models.BinaryField()),
                 ("info", models.BinaryField()),
                 ("joined", models.BigIntegerField()),

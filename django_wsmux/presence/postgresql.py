@@ -81,9 +81,9 @@ class PostgresPresence(PresenceStore):
         keys = {entry.connection: entry.key for entry in entries}
         infos = {entry.key: entry.info for entry in entries if keys[entry.connection] == entry.key}
         values = [
-            _array(map(self._id, keys)),
-            _array(map(self._id, keys.values())),
-            _array(map(self._id, infos)),
+            _array(self._id(group, connection) for connection in keys),
+            _array(self._id(group, key) for key in keys.values()),
+            _array(self._id(group, key) for key in infos),
             _array(map(_hex, infos)),
             _array(map(_hex, infos.values())),
         ]
@@ -102,7 +102,7 @@ class PostgresPresence(PresenceStore):
 
     def leave(self, group: str, connections: Collection[str], process: str) -> str:
         """Remove rows; see ``PresenceStore``."""
-        listed = [self._id(connection) for connection in dict.fromkeys(connections)]
+        listed = [self._id(group, connection) for connection in dict.fromkeys(connections)]
         version = ""
         for begin in range(0, len(listed), _ROWS):
             array = _array(listed[begin : begin + _ROWS])
@@ -225,10 +225,16 @@ class PostgresPresence(PresenceStore):
     def _left(self) -> str:
         return str(min(self.left_seconds, _LONGEST))
 
-    def _id(self, name: str) -> str:
-        """Return the id of a group, a key, a connection or a process, as hexadecimal digits."""
-        data = name.encode("utf-8", _ERRORS)
-        return hashlib.blake2b(data, digest_size=16, key=self._namespace.encode()).hexdigest()
+    def _id(self, name: str, part: str = "") -> str:
+        """Return the id of a group or a process, or of a key or a connection in a group.
+
+        It is passed on as hexadecimal digits.
+        """
+        digest = hashlib.blake2b(digest_size=16, key=self._namespace.encode())
+        digest.update(name.encode("utf-8", _ERRORS))
+        if part:
+            digest.update(b"\xff" + part.encode("utf-8", _ERRORS))  # \xff is in no UTF-8
+        return digest.hexdigest()
 
     def _execute(self, statement: bytes, values: list[str]) -> Rows:
         """Execute a statement that needs no incarnation."""

@@ -5,6 +5,9 @@ parameters. Statements run in this order of locks: the rows of processes by id, 
 then its other rows. The ones that lock several groups wait for none of them. So there are no
 deadlocks.
 
+Statements are planned once, while the tables may be small. So they are written in a way that leaves
+no choice but to look up each row by the right index: with LATERAL, LIMIT and ANY instead of joins.
+
 A statement that changes a group follows one that locks it, in the same transaction. It changes
 nothing, and returns no row, if the group has another incarnation.
 """
@@ -90,15 +93,16 @@ WHERE process = $1::uuid AND incarnation = $2 AND {_is_alive("$3")} RETURNING id
 #: Let all processes of a namespace live on after the server was away; return the groups with rows
 #: that did not count any more. $1: the namespace. $2: the seconds. $3: the incarnation.
 RETURN: Final = f"""
-WITH process AS MATERIALIZED (
+WITH life AS MATERIALIZED (
     SELECT id, {_is_alive("$2", "$3")} AS is_alive FROM django_wsmux_presentprocess p
     WHERE namespace = $1 AND incarnation <> '' ORDER BY id FOR UPDATE
 ), seen AS (
-    UPDATE django_wsmux_presentprocess p SET seen = clock_timestamp() FROM process
-    WHERE p.id = process.id
+    UPDATE django_wsmux_presentprocess p SET seen = clock_timestamp() FROM life
+    WHERE p.id = life.id
 )
-SELECT DISTINCT c."group"::text FROM process JOIN django_wsmux_presentconnection c
-ON c.process = process.id WHERE NOT is_alive
+SELECT DISTINCT c."group"::text FROM life, LATERAL (
+    SELECT "group" FROM django_wsmux_presentconnection WHERE process = life.id OFFSET 0
+) AS c WHERE NOT is_alive
 """.encode()
 
 #: End the lives of dead processes of a namespace; return the groups with rows of ended lives. $1:
@@ -114,13 +118,15 @@ WITH dead AS MATERIALIZED (
 SELECT DISTINCT c."group"::text FROM (
     SELECT id FROM dead
     UNION SELECT id FROM django_wsmux_presentprocess WHERE namespace = $1 AND incarnation = ''
-) AS process JOIN django_wsmux_presentconnection c ON c.process = process.id
+) AS life, LATERAL (
+    SELECT "group" FROM django_wsmux_presentconnection WHERE process = life.id OFFSET 0
+) AS c
 """.encode()
 
 #: Delete ended lives without rows. $1: the namespace.
 DELETE_PROCESSES: Final = b"""
 DELETE FROM django_wsmux_presentprocess p WHERE namespace = $1 AND incarnation = ''
-AND NOT EXISTS (SELECT FROM django_wsmux_presentconnection c WHERE c.process = p.id)
+AND (SELECT 1 FROM django_wsmux_presentconnection c WHERE c.process = p.id LIMIT 1) IS NULL
 """
 
 # Groups
@@ -160,17 +166,16 @@ grp AS MATERIALIZED (
 # Keys leave whose rows are all in ``gone``, after {changes}. It returns the version and {result}.
 _LEAVING: Final = """
 leaving AS MATERIALIZED (
-    SELECT key, row_number() OVER (ORDER BY min(position)) + {changes} AS step
+    SELECT key AS id, row_number() OVER (ORDER BY min(position)) + {changes} AS step
     FROM gone GROUP BY key HAVING count(*) = (
-        SELECT count(*) FROM django_wsmux_presentconnection c
-        WHERE c."group" = $1::uuid AND c.key = gone.key)
+        SELECT count(*) FROM django_wsmux_presentconnection c WHERE c.key = gone.key)
 ), deleted AS (
-    DELETE FROM django_wsmux_presentkey k USING leaving
-    WHERE k."group" = $1::uuid AND k.key = leaving.key
-    RETURNING k.key, k.name, k.joined, leaving.step
+    DELETE FROM django_wsmux_presentkey WHERE id = ANY (ARRAY(SELECT id FROM leaving))
+    RETURNING id, name, joined
 ), remembered AS (
     INSERT INTO django_wsmux_presentleft ("group", number, key, name, joined, moment)
-    SELECT grp.id, grp.number + step, key, d.name, joined, clock_timestamp() FROM grp, deleted d
+    SELECT grp.id, grp.number + step, d.id, d.name, joined, clock_timestamp()
+    FROM grp, deleted d JOIN leaving ON leaving.id = d.id
 ), total AS (
     SELECT (SELECT count(*) FROM leaving) + {changes} AS number
 ), counted AS (
@@ -190,35 +195,38 @@ WITH living AS MATERIALIZED (
     WHERE process = $3::uuid AND incarnation = $2 AND {_is_alive("$4")} HAVING max(id) IS NOT NULL
 ), {_GROUP}, entry AS MATERIALIZED (
     SELECT e.* FROM grp, living, unnest($5::uuid[], $6::uuid[])
-        WITH ORDINALITY AS e (connection, key, position)
+        WITH ORDINALITY AS e (id, key, position)
 ), input AS MATERIALIZED (
     SELECT key, decode(i.name, 'hex') AS name, decode(i.info, 'hex') AS info, position
     FROM grp, living, unnest($7::uuid[], $8::text[], $9::text[])
         WITH ORDINALITY AS i (key, name, info, position)
 ), gone AS MATERIALIZED (
-    SELECT c.key, e.position FROM entry e JOIN django_wsmux_presentconnection c
-    ON c."group" = $1::uuid AND c.connection = e.connection AND c.key <> e.key
-    WHERE NOT EXISTS (SELECT FROM input i WHERE i.key = c.key)
+    SELECT c.key, e.position FROM entry e, LATERAL (
+        SELECT key FROM django_wsmux_presentconnection WHERE id = e.id LIMIT 1
+    ) AS c WHERE c.key <> e.key AND c.key NOT IN (SELECT key FROM input)
 ), entered AS (
-    INSERT INTO django_wsmux_presentconnection AS c ("group", connection, key, process)
-    SELECT grp.id, e.connection, e.key, living.id FROM grp, living, entry e
-    ON CONFLICT ("group", connection) DO UPDATE SET key = excluded.key, process = excluded.process
+    INSERT INTO django_wsmux_presentconnection AS c (id, "group", key, process)
+    SELECT e.id, grp.id, e.key, living.id FROM grp, living, entry e
+    ON CONFLICT (id) DO UPDATE SET key = excluded.key, process = excluded.process
     WHERE c.key <> excluded.key OR c.process <> excluded.process
 ), found AS MATERIALIZED (
-    SELECT i.*, k.info AS known, NOT EXISTS (
-        SELECT FROM django_wsmux_presentconnection c JOIN django_wsmux_presentprocess p
-        ON p.id = c.process AND {_is_alive("$4", "$2")} WHERE c."group" = $1::uuid AND c.key = i.key
-    ) AS is_new
-    FROM input i LEFT JOIN django_wsmux_presentkey k ON k."group" = $1::uuid AND k.key = i.key
+    SELECT i.*, k.info AS known, (
+        SELECT 1 FROM django_wsmux_presentconnection c JOIN django_wsmux_presentprocess p
+        ON p.id = c.process AND {_is_alive("$4", "$2")}
+        WHERE c.key = i.key LIMIT 1
+    ) IS NULL AS is_new
+    FROM input i LEFT JOIN LATERAL (
+        SELECT info FROM django_wsmux_presentkey WHERE id = i.key LIMIT 1
+    ) AS k ON true
 ), changes AS MATERIALIZED (
     SELECT *, row_number() OVER (ORDER BY position) AS step FROM found
     WHERE is_new OR known IS DISTINCT FROM info
 ), joined AS (
     INSERT INTO django_wsmux_presentkey AS k
-        ("group", key, name, info, joined, changed, since)
-    SELECT grp.id, key, c.name, info, CASE WHEN is_new THEN grp.number + step ELSE 0 END,
+        (id, "group", name, info, joined, changed, since)
+    SELECT key, grp.id, c.name, info, CASE WHEN is_new THEN grp.number + step ELSE 0 END,
         grp.number + step, clock_timestamp() FROM grp, changes c
-    ON CONFLICT ("group", key) DO UPDATE SET info = excluded.info, changed = excluded.changed,
+    ON CONFLICT (id) DO UPDATE SET info = excluded.info, changed = excluded.changed,
         since = CASE WHEN excluded.joined > 0 THEN excluded.since ELSE k.since END
 ), {_LEAVING.format(changes="(SELECT count(*) FROM changes)", result="living.id::text").rstrip()}
     , living
@@ -227,27 +235,28 @@ WITH living AS MATERIALIZED (
 #: Remove rows of a process; return the version, or ``''``, and the number of rows. $3: the
 #: process. $4: connections.
 LEAVE: Final = f"""
-WITH {_GROUP}, gone AS (
-    DELETE FROM django_wsmux_presentconnection c
-    USING grp, unnest($4::uuid[]) WITH ORDINALITY AS e (connection, position),
-        django_wsmux_presentprocess p
-    WHERE c."group" = $1::uuid AND c.connection = e.connection
-        AND p.id = c.process AND p.process = $3::uuid
-    RETURNING c.key, e.position
+WITH {_GROUP}, removed AS (
+    DELETE FROM django_wsmux_presentconnection
+    WHERE EXISTS (SELECT FROM grp) AND id = ANY ($4::uuid[]) AND process + 0 = ANY (
+        ARRAY(SELECT id FROM django_wsmux_presentprocess WHERE process = $3::uuid))
+    RETURNING id, key
+), gone AS MATERIALIZED (
+    SELECT r.key, e.position FROM removed r
+    JOIN unnest($4) WITH ORDINALITY AS e (id, position) ON e.id = r.id
 ), {_LEAVING.format(changes=0, result="(SELECT count(*) FROM gone)::text")}
 """.encode()
 
 #: Remove rows of ended lives, as LEAVE does.
 EXPIRE: Final = f"""
 WITH {_GROUP}, ended AS (
-    SELECT c.connection FROM grp, django_wsmux_presentprocess p
-    JOIN django_wsmux_presentconnection c ON c.process = p.id
-    WHERE p.namespace = grp.namespace AND p.incarnation = '' AND c."group" = grp.id
-    ORDER BY c.connection LIMIT {REMOVED}
+    SELECT id FROM django_wsmux_presentconnection
+    WHERE "group" = (SELECT id FROM grp) AND process = ANY (ARRAY(
+        SELECT p.id FROM django_wsmux_presentprocess p JOIN grp USING (namespace)
+        WHERE p.incarnation = ''))
+    LIMIT {REMOVED}
 ), gone AS (
-    DELETE FROM django_wsmux_presentconnection c USING ended
-    WHERE c."group" = $1::uuid AND c.connection = ended.connection
-    RETURNING c.key, 0 AS position
+    DELETE FROM django_wsmux_presentconnection WHERE id = ANY (ARRAY(SELECT id FROM ended))
+    RETURNING key, 0 AS position
 ), {_LEAVING.format(changes=0, result="(SELECT count(*) FROM gone)::text, encode(grp.name, 'hex')")}
 """.encode()
 
@@ -275,7 +284,7 @@ RETURNING g.id::text, (g.number = g.floor)::text
 #: number grows.
 DELETE_GROUPS: Final = b"""
 DELETE FROM django_wsmux_presentgroup g WHERE g.id = ANY ($1::uuid[]) AND g.number = g.floor
-AND NOT EXISTS (SELECT FROM django_wsmux_presentkey k WHERE k."group" = g.id)
+AND (SELECT 1 FROM django_wsmux_presentkey k WHERE k."group" = g.id LIMIT 1) IS NULL
 """
 
 # Reading
@@ -301,19 +310,20 @@ SELECT kind::text, number::text, text, first, second FROM (
     ON k."group" = grp.id AND k.changed > CASE WHEN is_whole THEN 0 ELSE $3::bigint END
     WHERE NOT is_whole OR NOT EXISTS (SELECT FROM dead) OR EXISTS (
         SELECT FROM django_wsmux_presentconnection c
-        WHERE c."group" = grp.id AND c.key = k.key AND c.process NOT IN (SELECT id FROM dead))
+        WHERE c.key = k.id AND c.process + 0 NOT IN (SELECT id FROM dead) OFFSET 0)
     UNION ALL
     SELECT 2, l.number, NULL, l.name, NULL
     FROM grp JOIN django_wsmux_presentleft l ON l."group" = grp.id AND l.number > $3::bigint
-    WHERE NOT is_whole AND l.joined <= $3::bigint AND NOT EXISTS (
-        SELECT FROM django_wsmux_presentkey k WHERE k."group" = grp.id AND k.key = l.key)
+    WHERE NOT is_whole AND l.joined <= $3::bigint AND (
+        SELECT 1 FROM django_wsmux_presentkey k WHERE k.id = l.key LIMIT 1) IS NULL
 ) AS found ORDER BY found.kind, found.number
 """.encode()
 
 #: The positions of groups that have changed. $1, $2: groups and versions. $3: the incarnation.
 CHANGED: Final = f"""
 SELECT position::text FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS e
-    (id, version, position) LEFT JOIN django_wsmux_presentgroup g ON g.id = e.id
+    (id, version, position) LEFT JOIN LATERAL (
+        SELECT * FROM django_wsmux_presentgroup WHERE id = e.id LIMIT 1) AS g ON true
 WHERE e.version IS DISTINCT FROM CASE WHEN g.id IS NULL THEN '{NO_GROUP}'
     WHEN g.incarnation = $3 THEN g.epoch || '.' || g.number END
 """.encode()

@@ -31,7 +31,7 @@ _ERRORS: Final = "surrogatepass"
 
 #: The most entries, connections and groups that one script handles.
 _ENTRIES: Final = 100
-_CONNECTIONS: Final = 200
+_CONNECTIONS: Final = 100
 _GROUPS: Final = 1_000
 
 

@@ -10,7 +10,7 @@ from .redis_scripts import COMMON, WRITING
 __all__ = ["EXPIRE", "RENEW", "RETURN"]
 
 #: The most rows that one call of EXPIRE removes, so that it does not block the server for long.
-_REMOVED: Final = 200
+_REMOVED: Final = 100
 
 #: The most groups whose expiry one call of RENEW sets.
 _KEPT: Final = 50

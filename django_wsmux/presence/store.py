@@ -10,6 +10,9 @@ rows: any other process may call ``expire()``. From this moment on the rows do n
 never count again, because others may have read a list without them. If the process continues, it
 enters its connections again, and their keys join again.
 
+While a broker is away, no process can show a sign of life. When it is back, every process has
+``LEAVING_SECONDS`` to show one before ``expire()`` removes its rows: ``presence.absence``.
+
 A version is ``<epoch>.<number>``. The number grows with each change. The epoch is random, and is
 another one if the row of the group was lost or removed.
 
