@@ -187,8 +187,6 @@ class Arrival(Arriving):
     ) -> None:
         super().__init__(websocket, hooks, has_context=has_context)
         self.view = view
-        # The name of the view, for a tracer.
-        self.view_class = type(view)
         self.state = state
         self.keep_request = view.keep_request
         # As the view has them; the handler looks for these.
@@ -200,6 +198,11 @@ class Arrival(Arriving):
     def name(self) -> str:
         """Name of the view, for logs."""
         return type(self.view).__qualname__
+
+    @property
+    def restored_class(self) -> type[Any]:
+        """The class of the view, for a tracer."""
+        return type(self.view)
 
     # As an event view
 

@@ -69,6 +69,10 @@ _failed: Final = LogLimit()
 
 Links = Sequence[Link]
 
+#: A span that has begun, and the token of what was active before it. Not a class of its own: one is
+#: made for each message.
+Open = tuple[Span, Any]
+
 
 class _Sender(NamedTuple):
     """The sender of a message: a context with its span, and a link to it."""
@@ -83,13 +87,6 @@ class _Destination(NamedTuple):
     publish: str
     receive: str
     attributes: dict[str, str]
-
-
-class _Open(NamedTuple):
-    """A span that has begun, and what was active before it."""
-
-    span: Span
-    token: Any
 
 
 class _Conversation:
@@ -130,7 +127,9 @@ class OpenTelemetry:
     """Implements ``connection.tracing.Tracer``."""
 
     def __init__(self) -> None:
-        self._tracer = trace.get_tracer("django_wsmux", __version__)
+        # A tracer of OpenTelemetry's that looks for the real one in each call, until there is one.
+        self._start = trace.get_tracer("django_wsmux", __version__).start_span
+        self._is_real = False
         # Links to the handshake.
         self._links: WeakKeyDictionary[Any, Links] = WeakKeyDictionary()
 
@@ -169,7 +168,10 @@ class OpenTelemetry:
         else:
             attributes = _of_view(_class_of(owner), "receive")
         opened = self._begin("receive", None, SpanKind.CONSUMER, attributes, links)
-        return _handled(websocket, handle, message, opened)
+        if opened is None:
+            return handle(message)
+        # The context of an event view ends with the message.
+        return _handled(websocket, handle, message, opened, is_kept=owner is None)
 
     def group_receive(
         self,
@@ -188,7 +190,9 @@ class OpenTelemetry:
         owner = getattr(handle, "__self__", websocket.hooks.view)
         name, attributes = _of_group(prepared.group, _class_of(owner))
         opened = self._begin(name, context, SpanKind.CONSUMER, attributes, links)
-        return _handled(websocket, handle, message, opened)
+        if opened is None:
+            return handle(message)
+        return _handled(websocket, handle, message, opened, is_kept=False)
 
     def name(self, kind: str) -> None:
         """Add a type that the view declares to the name of the span."""
@@ -216,7 +220,8 @@ class OpenTelemetry:
             if opened is None:
                 yield message
                 continue
-            conversation.span = opened.span
+            span, _ = opened
+            conversation.span = span
             try:
                 yield message
             except GeneratorExit:
@@ -225,7 +230,7 @@ class OpenTelemetry:
                 raise
             finally:
                 # Not detach(): a generator may be closed in another context.
-                if trace.get_current_span() is opened.span:
+                if trace.get_current_span() is span:
                     contexts.attach(before)
                 if is_in_request or conversation.left_at is None:
                     conversation.end(websocket)
@@ -270,14 +275,15 @@ class OpenTelemetry:
         if opened is None:
             send(fail_silently, "")
             return
+        span, token = opened
         try:
-            send(fail_silently, _traceparent(opened.span.get_span_context()))
+            send(fail_silently, _traceparent(span.get_span_context()))
         except BaseException as error:
-            contexts.detach(opened.token)
-            _end_with(opened.span, None, error)
+            contexts.detach(token)
+            _end_with(span, None, error)
             raise
-        contexts.detach(opened.token)
-        _end(opened.span)
+        contexts.detach(token)
+        _end(span)
 
     def fail(self, error: BaseException) -> None:
         """Record an error on the span of the message that is sent."""
@@ -290,16 +296,24 @@ class OpenTelemetry:
         kind: SpanKind,
         attributes: Mapping[str, str],
         links: Links,
-    ) -> _Open | None:
+    ) -> Open | None:
         """Begin a span and make it active; return ``None`` if that fails."""
         try:
             if context is None:
                 context = contexts.get_current()
-            span = self._tracer.start_span(name, context, kind, attributes, links)
-            return _Open(span, contexts.attach(set_span_in_context(span, context)))
+            if not self._is_real:
+                self._find()
+            span = self._start(name, context, kind, attributes, links)
+            return span, contexts.attach(set_span_in_context(span, context))
         except Exception:
             _report()
             return None
+
+    def _find(self) -> None:
+        """Use the real tracer, once the project has set its provider."""
+        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            self._start = trace.get_tracer("django_wsmux", __version__).start_span
+            self._is_real = True
 
 
 def install(*, is_wanted: bool = True) -> None:
@@ -315,21 +329,33 @@ def install(*, is_wanted: bool = True) -> None:
 
 
 def _handled(
-    websocket: Any, handle: Callable[[Any], object], message: Any, opened: _Open | None
+    websocket: Any,
+    handle: Callable[[Any], object],
+    message: Any,
+    opened: Open,
+    *,
+    is_kept: bool,
 ) -> object:
-    """Call ``handle(message)``, and end its span."""
-    if opened is None:
-        return handle(message)
-    token = _message.set(opened.span)
+    """Call ``handle(message)``, and end its span.
+
+    Args:
+        websocket: the socket.
+        handle: handles the message.
+        message: the message.
+        opened: its span.
+        is_kept: whether the current context is that of the next message, too.
+    """
+    span, token = opened
+    _message.set(span)
     try:
         result = handle(message)
     except BaseException as error:
         # It stays active: what is logged about the error belongs to it.
-        _end_with(opened.span, websocket, error)
+        _end_with(span, websocket, error)
         raise
-    _message.reset(token)
-    contexts.detach(opened.token)
-    _end(opened.span)
+    if is_kept:
+        contexts.detach(token)
+    _end(span)
     return result
 
 
@@ -438,7 +464,8 @@ def _of_view(view_class: Any, method: str) -> dict[str, str]:
 
 def _class_of(view: Any) -> Any:
     """Return the class of an event view, which may not be restored yet after a move."""
-    return getattr(view, "view_class", None) or type(view)
+    kind = type(view)
+    return view.restored_class if hasattr(kind, "restored_class") else kind
 
 
 def _of_function(websocket: Any) -> dict[str, str]:

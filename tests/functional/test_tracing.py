@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -210,6 +211,42 @@ def test_pages_and_tasks(start: Callable[..., Traced], how: str) -> None:
             assert {each["pid"] for each in handled} == watching.keys()
             assert all(each["parent"] == published["id"] for each in handled)
         assert traced.server.get("/loops/") == "None"
+
+
+def test_deploy(start: Callable[..., Traced]) -> None:
+    """Sockets that move to other workers at a deploy still link to their handshakes."""
+    traced = start(f"local://?namespace={uuid4().hex}")
+    with ExitStack() as stack:
+        watching = traced.watch(stack)
+        wait_until(lambda: len(handshakes(traced)["/watching/"]) == traced.members, "their spans")
+        own = [each["id"] for each in handshakes(traced)["/watching/"]]
+        traced.server.signal(signal.SIGHUP)
+        wait_until(
+            lambda: len(traced.server.workers) == 2 and not watching.keys() & traced.server.workers,
+            "new workers",
+        )
+        traced.server.get("/page/?how=plain&say=hello")
+        assert [seen(wire) for wire in watching.values()] == ["hello", "hello"]
+        handled = traced.wait_for(traced.members, name="receive room.*")
+        assert not watching.keys() & {each["pid"] for each in handled}
+        assert sorted(each["links"][1] for each in handled) == sorted(own)
+
+
+def test_function_view(start: Callable[..., Traced]) -> None:
+    """Each message of a function view's loop is a trace, in greenlets that run side by side."""
+    traced = start(f"local://?namespace={uuid4().hex}")
+    with ExitStack() as stack:
+        wires = [stack.enter_context(traced.server.upgraded("/talk/")) for _ in range(4)]
+        for number in range(3):
+            for wire in wires:
+                wire.send(frame(0x81, b"%d" % number))
+        published = traced.wait_for(12, name="publish room.*")
+    received = {tuple(each["id"]): each for each in traced.wait_for(12, name="receive")}
+    assert {tuple(each["parent"]) for each in published} == received.keys()
+    shakes = [each["id"] for each in handshakes(traced)["/talk/"]]
+    links = [each["links"] for each in received.values()]
+    assert all(each["parent"] is None for each in received.values())
+    assert sorted(links) == sorted([shake] for shake in shakes for _ in range(3))
 
 
 def test_sweep(start: Callable[..., Traced]) -> None:

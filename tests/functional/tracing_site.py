@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -100,7 +99,7 @@ class Watching(WebSocketView):
 
 @websocket
 def talk(request: HttpRequest, websocket: WebSocket) -> None:
-    """Send each message to the room, in an undecorated loop."""
+    """Send each message to the room."""
     for message in websocket:
         Group(ROOM).send(message)
 
@@ -158,8 +157,6 @@ def main(how: str, text: str) -> None:
                 transaction.get_connection().run_on_commit.clear()
         else:
             send(how, text)
-    # local:// sends in the background.
-    time.sleep(0)
 
 
 if __name__ == "__main__":

@@ -512,6 +512,20 @@ def test_state() -> None:
         assert tracer.state(other) == ""
 
 
+def test_handover() -> None:
+    """A moved socket still links to its handshake, and its view has the same name."""
+    with opened("/watching/") as ws:
+        shake = handshake("/watching/")
+        ws.handover()
+        for text in ("first", "second"):
+            Group("room.1").send(text)
+            assert ws.receive() == text
+        for each in spans("receive"):
+            assert id_of(shake) in links_of(each)
+            name = f"{__name__}.Watching.group_receive"
+            assert (each.attributes or {})["code.function.name"] == name
+
+
 def test_setting() -> None:
     """The setting decides, and a check tells of a missing package."""
     assert isinstance(tracing.tracer, OpenTelemetry)
