@@ -125,8 +125,10 @@ SELECT DISTINCT c."group"::text FROM (
 
 #: Delete ended lives without rows. $1: the namespace.
 DELETE_PROCESSES: Final = b"""
-DELETE FROM django_wsmux_presentprocess p WHERE namespace = $1 AND incarnation = ''
-AND (SELECT 1 FROM django_wsmux_presentconnection c WHERE c.process = p.id LIMIT 1) IS NULL
+DELETE FROM django_wsmux_presentprocess WHERE id = ANY (ARRAY(
+    SELECT p.id FROM django_wsmux_presentprocess p WHERE namespace = $1 AND incarnation = ''
+    AND (SELECT 1 FROM django_wsmux_presentconnection c WHERE c.process = p.id LIMIT 1) IS NULL
+    FOR UPDATE SKIP LOCKED))
 """
 
 # Groups
@@ -283,8 +285,11 @@ RETURNING g.id::text, (g.number = g.floor)::text
 #: Delete groups without keys and without leavings. $1: the groups. If one is used meanwhile, its
 #: number grows.
 DELETE_GROUPS: Final = b"""
-DELETE FROM django_wsmux_presentgroup g WHERE g.id = ANY ($1::uuid[]) AND g.number = g.floor
-AND (SELECT 1 FROM django_wsmux_presentkey k WHERE k."group" = g.id LIMIT 1) IS NULL
+DELETE FROM django_wsmux_presentgroup WHERE id = ANY (ARRAY(
+    SELECT g.id FROM django_wsmux_presentgroup g
+    WHERE g.id = ANY ($1::uuid[]) AND g.number = g.floor
+    AND (SELECT 1 FROM django_wsmux_presentkey k WHERE k."group" = g.id LIMIT 1) IS NULL
+    FOR UPDATE SKIP LOCKED))
 """
 
 # Reading
