@@ -34,9 +34,11 @@ class LineForm(forms.Form):
 
 
 class NameForm(forms.Form):
-    """The name of a participant."""
+    """The name of a participant, which is also the key of the presence."""
 
-    name = forms.CharField(max_length=30, required=False, empty_value="guest")
+    name = forms.RegexField(
+        r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*$", max_length=30, required=False, empty_value="guest"
+    )
 
 
 class SignInForm(forms.Form):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.forms import Form, ValidationError
+from django.forms import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -42,18 +42,15 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 
 CHAT = Group("chat")
 
-#: The windows whose users have given a name.
-PRESENT = Group("chat.present")
-
 
 class Chat(FormWebSocketView):
-    """Sends each line to every window, and on request the names of the users who are present.
+    """Sends each line to every window, and tells windows with a name who is present.
 
     A window that returns gets the lines that it missed.
     """
 
     groups = ("chat",)
-    forms: ClassVar = {"say": LineForm, "name": NameForm, "here": Form}
+    forms: ClassVar = {"say": LineForm, "name": NameForm}
 
     def receive_text(self, text: str) -> None:
         """Accept plain text, for example from a terminal client, as a line."""
@@ -66,17 +63,8 @@ class Chat(FormWebSocketView):
         CHAT.send_json({"type": "said", "sent": timezone.now(), **form.as_message()})
 
     def name_valid(self, form: NameForm) -> None:
-        """Name a window, or rename it, and notify all of them."""
-        PRESENT.join(self.websocket, form.cleaned_data)
-        PRESENT.send_json({"type": "changed"})
-
-    def here_valid(self, form: Form) -> list[str]:
-        """Ask all workers who is here. No list is stored, so none is wrong after a crash."""
-        return sorted(member.info["name"] for member in PRESENT.members())
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """Let the other windows ask again who is here: the socket has left its groups."""
-        PRESENT.send_json({"type": "changed"})
+        """Name a window, or rename it. People with the same name count as one."""
+        CHAT.presence(self.websocket, form.cleaned_data["name"], form.cleaned_data)
 
 
 class Auction(FormWebSocketView):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from datetime import timedelta
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.test import override_settings
@@ -27,7 +28,6 @@ from .models import Bid, Card, Lot
 
 LINE = {"user": "Ada", "colour": "#7b3fa0", "text": "hello"}
 SAY = {"type": "say", **LINE}
-CHANGED = {"type": "changed"}
 
 
 class EchoTests(SimpleWebSocketTestCase):
@@ -128,45 +128,55 @@ class ChatTests(SimpleWebSocketTestCase):
 
 
 class PresenceTests(SimpleWebSocketTestCase):
-    """/chat/ notifies the windows that have a name when someone comes or goes."""
+    """/chat/ tells windows with a name who is present."""
 
-    def assertHere(self, ws: ClientWebSocket, *names: str) -> None:
-        """Check who is here."""
-        self.assertEqual(ws.request("here"), [*names])
+    def window(self) -> ClientWebSocket:
+        """Open a window of the page."""
+        return self.client.websocket("/chat/", ["wsmux.v1"])
+
+    def changes(self, ws: ClientWebSocket) -> list[dict[str, Any]]:
+        """Return what a window is told about who is present."""
+        frames = [ws.receive_json() for _ in ws.peek()]
+        return [frame["presence"] for frame in frames if "presence" in frame]
+
+    def assertHere(self, *names: str) -> None:
+        """Check who is here, in the order in which they came."""
+        self.assertEqual([each.info["name"] for each in Group("chat").present()], [*names])
 
     def test_coming_and_going(self) -> None:
-        """Windows are notified of both."""
-        with self.client.websocket("/chat/") as ada:
+        """Each window gets the list, and then the changes."""
+        with self.window() as ada:
             ada.send_json({"type": "name", "name": "Ada"})
-            self.assertReceivesJSON(ada, CHANGED)
-            with self.client.websocket("/chat/") as grace:
+            self.assertEqual(self.changes(ada), [{"all": {"Ada": {"name": "Ada"}}}])
+            with self.window() as grace:
                 grace.send_json({"type": "name", "name": "Grace"})
-                for ws in (ada, grace):
-                    self.assertReceivesJSON(ws, CHANGED)
-                    self.assertHere(ws, "Ada", "Grace")
-            self.assertReceivesJSON(ada, CHANGED)
-            self.assertHere(ada, "Ada")
+                self.assertEqual(list(self.changes(grace)[-1]["all"]), ["Ada", "Grace"])
+                self.assertEqual(self.changes(ada), [{"joined": {"Grace": {"name": "Grace"}}}])
+            self.assertHere("Ada", "Grace")
+            self.expire_presence()
+            self.assertEqual(self.changes(ada), [{"left": ["Grace"]}])
 
     def test_another_name(self) -> None:
         """A window that changes its name is listed once, under the new name."""
-        with self.client.websocket("/chat/") as ws:
+        with self.window() as ws:
             for name in ("Ada", "Augusta", ""):
                 ws.send_json({"type": "name", "name": name})
-                self.assertReceivesJSON(ws, CHANGED)
-                self.assertHere(ws, name or "guest")
+                self.assertHere(name or "guest")
 
-    def test_too_long_a_name(self) -> None:
-        """The form refuses it."""
+    def test_wrong_names(self) -> None:
+        """The form refuses them."""
         with self.client.websocket("/chat/") as ws:
-            ws.send_json({"type": "name", "name": "x" * 31})
-            self.assertEqual(list(ws.receive_json()["errors"]), ["name"])
-            self.assertHere(ws)
+            for name in ("x" * 31, "a\x07b", "\ud800"):
+                ws.send_json({"type": "name", "name": name})
+                self.assertEqual(list(ws.receive_json()["errors"]), ["name"])
+            self.assertHere()
 
     def test_no_name(self) -> None:
-        """A terminal client receives lines and nothing else."""
-        with self.client.websocket("/chat/") as ada, self.client.websocket("/chat/") as terminal:
+        """A window without a name gets lines and nothing else."""
+        with self.window() as ada, self.window() as silent:
+            self.assertIn("welcome", silent.receive_json())
             ada.send_json({"type": "name", "name": "Ada"})
-            self.assertSilent(terminal)
+            self.assertSilent(silent)
 
 
 class NotificationTests(WebSocketTestCase):

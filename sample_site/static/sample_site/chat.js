@@ -36,22 +36,17 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-/* Who is here? A worker that is killed cannot say that its windows have left, so ask now and then. */
+/* Who is here? The server tells it to windows that have introduced themselves. */
 function introduce() {
   room.send({ type: "name", name: fields.user.value });
 }
 
-async function ask() {
-  const names = await room.request("here").catch(() => []);
-  const windows = new Map();
-  for (const name of names) windows.set(name, (windows.get(name) ?? 0) + 1);
-  here.replaceChildren(...[...windows].map(([name, count]) => element("li", "name", count > 1 ? `${name} (${count})` : name)));
-}
-
 if (here) {
   room.on("open", introduce);
-  room.on("changed", ask);
-  setInterval(ask, 5000);
+  room.on("presence", ({ present }) => {
+    const names = Object.values(present).map(({ name }) => name);
+    here.replaceChildren(...names.sort().map((name) => element("li", "name", name)));
+  });
   fields.user.addEventListener("change", introduce);
 }
 
