@@ -18,7 +18,7 @@ from tests.support import TIMES, Server
 from .model import post, serving
 from .presences import LEAVING, PATIENCE, ROOM, Hall, deploy, kill, reload, room_of, stop
 
-STORES = ("local", "redis")
+STORES = ("local", "redis", "postgres")
 
 
 @pytest.fixture
