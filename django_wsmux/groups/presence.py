@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,7 @@ from ..conf import NO_CONTROLS
 from ..connection.registry import slices
 from ..exceptions import BackendUnavailable
 from ..logs import get_logger
-from ..presence.store import LEAVING_SECONDS, Entry
+from ..presence.store import LEAVING_SECONDS, Entry, Reading
 from ..protocol.events import CannotMove
 from ..protocol.v1 import CONNECTION
 from . import presence_hooks
@@ -122,8 +122,10 @@ class Presence:
         self._own: dict[Key, dict[Connection, Entry]] = {}
         self._new: dict[Key, dict[str, Entry]] = {}
         self._gone: dict[Key, dict[str, float]] = {}
-        # The connections that are being entered at this moment.
+        # The connections that are being entered at this moment, and those that are to be entered
+        # again: the ``info`` of another socket with the key may be newer.
         self._entering: set[str] = set()
+        self._again: set[str] = set()
         # Groups whose rows are about to change; whether ends of connections will be looked at; and
         # whether the sweep runs.
         self._soon: set[Key] = set()
@@ -190,8 +192,11 @@ class Presence:
 
     def _add(self, key: Key, member: Connection, entry: Entry) -> None:
         """Note that a row is to be entered; the lock must be held."""
-        self._own.setdefault(key, {})[member] = entry
+        found = self._own.setdefault(key, {})
+        found.pop(member, None)  # the newest is the last
+        found[member] = entry
         self._new.setdefault(key, {})[entry.connection] = entry
+        self._again.discard(entry.connection)
         gone = self._gone.get(key, {})
         gone.pop(entry.connection, None)
         if not gone:
@@ -215,6 +220,7 @@ class Presence:
         entering.pop(entry.connection, None)
         if not entering:
             self._new.pop(key, None)
+        self._again.discard(entry.connection)
         if due is not None:
             self._gone.setdefault(key, {})[entry.connection] = due
 
@@ -299,14 +305,18 @@ class Presence:
             if not gone:
                 self._gone.pop(key, None)
             self._entering.update(each.connection for each in entering)
+            again = self._again & {each.connection for each in entering}
+            self._again -= again
         try:
             store, version = jobs.store(), ""
+            if again:
+                entering = self._with_newest_info(entering, again, store.read(name))
             for entries in slices(entering, _MANY):
                 version = store.enter(name, entries, self._process) or version
             for connections in slices(leaving, _MANY):
                 version = store.leave(name, connections, self._process) or version
         except BackendUnavailable as error:
-            self._put_back(key, entering, leaving)
+            self._put_back(key, entering, leaving, again)
             jobs.note_failure(error)
         else:
             if entering or leaving:
@@ -317,13 +327,32 @@ class Presence:
             with self._lock:
                 self._entering.difference_update(each.connection for each in entering)
 
-    def _put_back(self, key: Key, entering: Sequence[Entry], leaving: Sequence[str]) -> None:
+    def _with_newest_info(
+        self, entering: Sequence[Entry], again: Collection[str], reading: Reading
+    ) -> list[Entry]:
+        """Return entries, first those that are entered again, which change no ``info``."""
+        infos = {each.key: each.info for each in reading.joined}
+        found = [
+            each._replace(info=infos.get(each.key, each.info))
+            for each in entering
+            if each.connection in again
+        ]
+        return found + [each for each in entering if each.connection not in again]
+
+    def _put_back(
+        self,
+        key: Key,
+        entering: Sequence[Entry],
+        leaving: Sequence[str],
+        again: Collection[str],
+    ) -> None:
         """Note that rows are still to be entered and removed."""
         with self._lock:
             wanted = {each.connection for each in self._own.get(key, {}).values()}
             for entry in entering:
-                if entry.connection in wanted:
-                    self._new.setdefault(key, {}).setdefault(entry.connection, entry)
+                if entry.connection in wanted and entry.connection not in self._new.get(key, ()):
+                    self._new.setdefault(key, {})[entry.connection] = entry
+                    self._again |= {entry.connection} & {*again}
             for connection in leaving:
                 self._gone.setdefault(key, {}).setdefault(connection, 0.0)
 
@@ -333,7 +362,9 @@ class Presence:
             for key, found in self._own.items():
                 entering = self._new.setdefault(key, {})
                 for entry in found.values():
-                    entering.setdefault(entry.connection, entry)
+                    if entry.connection not in entering:
+                        entering[entry.connection] = entry
+                        self._again.add(entry.connection)
 
     # The sweep
 
@@ -402,6 +433,7 @@ class Presence:
         if entry is not None:
             with self._lock:
                 self._add(key, member, Entry(*entry))
+                self._again.add(entry[0])
         if told is not None:
             watching.restore(key, member, told)
         if not members.has(key, member):

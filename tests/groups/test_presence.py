@@ -25,6 +25,8 @@ from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.groups.watching import watching
 from django_wsmux.html import StreamView
 from django_wsmux.presence import stores
+from django_wsmux.presence.memory import MemoryPresence
+from django_wsmux.presence.store import Entry
 from django_wsmux.test import ClientWebSocket, WebSocketClient
 from django_wsmux.testing.client import close_all
 from django_wsmux.testing.present import expire_presence
@@ -471,8 +473,6 @@ def test_store_away(away: Away, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_lost_store(away: Away) -> None:
     """A store that has lost everything gets all rows again; watchers get the whole list."""
-    from django_wsmux.presence.memory import MemoryPresence
-
     ada = connect("/room/ada/")
     told(ada)
     away.store = MemoryPresence()
@@ -481,10 +481,33 @@ def test_lost_store(away: Away) -> None:
     assert told(ada) == [{"all": {"ada": {"name": "Ada"}}}]
 
 
+def test_older_info(away: Away) -> None:
+    """A socket that is entered again, or moves, does not bring back an older ``info``."""
+    ada, one, two = (connect(f"/room/{name}/") for name in ("ada", "bob", "bob"))
+    one.send("info Robert")
+    told(ada)
+    member = next(m for m, e in presence._own["room.1"].items() if "Robert" not in e.info)
+    state = presence.state_of("room.1", member)
+    assert state is not None
+    presence.restore("room.1", member, state)
+    presence.take_turn()
+    assert [told(ada), ROOM.present()[1].info] == [[], {"name": "Robert"}]
+    two.send("info Bobby")
+    assert told(ada) == [{"joined": {"bob": {"name": "Bobby"}}}]
+    away.store = MemoryPresence()
+    presence._look()
+    assert ROOM.present()[-1].info == {"name": "Bobby"}
+    told(ada)
+    presence._enter_all()
+    away.is_away = True
+    presence._change("room.1")
+    away.is_away = False
+    presence._look()
+    assert [told(ada), ROOM.present()[-1].info] == [[], {"name": "Bobby"}]
+
+
 def test_other_process(away: Away) -> None:
     """What other processes change is found by a hint, or else by the sweep; they may die."""
-    from django_wsmux.presence.store import Entry
-
     ada = connect("/room/ada/")
     told(ada)
     store = jobs.store()
