@@ -394,7 +394,8 @@ class Presence:
 
     def _look(self) -> None:
         store = jobs.store()
-        if self._own and not store.renew(self._process):
+        # Rows of connections that have ended count until they are removed, too.
+        if (self._own or self._gone) and not store.renew(self._process):
             # Sockets whose end was not noticed during a long pause are not entered.
             time.sleep(_SETTLE)
             self._enter_all()
@@ -446,7 +447,7 @@ class Presence:
 
     def keep_alive(self) -> None:
         """Show a sign of life under a test's client, where no sweep does."""
-        if not (presence_hooks.is_manual and self._own):
+        if not (presence_hooks.is_manual and (self._own or self._gone)):
             return
         try:
             is_known = jobs.store().renew(self._process)

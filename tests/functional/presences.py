@@ -34,7 +34,7 @@ ROOM = "room.1"
 PATIENCE = "--graceful-timeout=120"
 
 #: Seconds until someone has left: 15 s, the interval of the sweep, and a tick.
-LEAVING = (14.0, 21.0)
+LEAVING = (14.5, 21.0)
 
 
 class Client:

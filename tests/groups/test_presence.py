@@ -166,6 +166,30 @@ def keys() -> list[str]:
     return [each.key for each in ROOM.present()]
 
 
+class Away:
+    """A store that can be switched off."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.is_away = False
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        if self.is_away:
+            raise BackendUnavailable("redis://x", "switched off")
+        return getattr(self.store, name)
+
+
+@pytest.fixture
+def away() -> Away:
+    """The store, which can be switched off."""
+    store = Away(jobs.store())
+    backend, url, _ = jobs._store or (None, "", None)
+    jobs._store = backend, url, store  # type: ignore[assignment]
+    return store
+
+
 def test_list_and_changes() -> None:
     """Each new member gets the whole list; the others get one event."""
     ada = connect("/room/ada/")
@@ -211,6 +235,17 @@ def test_returning_client() -> None:
     bob.close()
     expire_presence()
     assert told(ada) == [{"left": ["bob"]}]
+
+
+def test_last_connection_of_a_process(away: Away) -> None:
+    """Someone stays present for the whole time, even if the process has no other connection."""
+    connect("/room/ada/").close()
+    for _ in range(3):
+        away.store.advance(10.0)
+        presence._look()
+    assert keys() == ["ada"]
+    expire_presence()
+    assert keys() == []
 
 
 def test_two_tabs() -> None:
@@ -419,30 +454,6 @@ def test_arguments() -> None:
     ROOM.presence(member, "late")
     expire_presence()
     assert keys() == []
-
-
-class Away:
-    """A store that can be switched off."""
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-        self.is_away = False
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        self.calls.append(name)
-        if self.is_away:
-            raise BackendUnavailable("redis://x", "switched off")
-        return getattr(self.store, name)
-
-
-@pytest.fixture
-def away() -> Away:
-    """The store, which can be switched off."""
-    store = Away(jobs.store())
-    backend, url, _ = jobs._store or (None, "", None)
-    jobs._store = backend, url, store  # type: ignore[assignment]
-    return store
 
 
 def test_store_away(away: Away, caplog: pytest.LogCaptureFixture) -> None:
