@@ -413,6 +413,7 @@ with WebSocketClient().websocket("/room/") as ws:
 unwanted = {
     "django_wsmux.history", "django_wsmux.groups.sequencer", "sqlite3", "redis", "psycopg",
     "django_wsmux.handlers.once", "django_wsmux.handlers.htmx", "django_wsmux.html",
+    "django_wsmux.monitoring.tracing", "opentelemetry",
     "django_wsmux.presence", "django_wsmux.groups.presence", "django_wsmux.groups.watching",
 }
 sys.exit(", ".join(unwanted & sys.modules.keys()) or None)

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from django_wsmux.groups.envelope import (
     NUMBERED,
     PREFIX,
+    TRACEPARENT,
     Envelope,
     UnreadableEnvelope,
+    excluding,
     pack,
+    traced,
     unpack,
 )
 
@@ -74,3 +77,12 @@ def test_cut_short(size: int) -> None:
     assert len(whole) == 13
     with pytest.raises(UnreadableEnvelope):
         unpack(whole[:size])
+
+
+def test_trace() -> None:
+    """The trace context of the sender is a field beside others, and damage is harmless."""
+    fields = traced(excluding(["a"]), "00-a-b-01")
+    envelope = unpack(pack(1, "a", b"d", "p", fields))
+    assert (envelope.traceparent, envelope.excluded, envelope.prefix) == ("00-a-b-01", ("a",), "p")
+    assert unpack(pack(1, "a", b"d")).traceparent == ""
+    assert unpack(pack(1, "a", b"d", fields={TRACEPARENT: b"\xff"})).traceparent == "\ufffd"

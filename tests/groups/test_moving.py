@@ -18,7 +18,7 @@ from django_wsmux.groups.pubsub import members, pubsub
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.protocol.events import CannotMove
 from django_wsmux.protocol.frames import TEXT
-from django_wsmux.protocol.prepared import PagedMessage, PreparedMessage
+from django_wsmux.protocol.prepared import PagedMessage, prepare
 from tests.gauges import wait_until
 
 from . import peers
@@ -236,10 +236,12 @@ def test_settings_change(connect: Callable[[], Peer]) -> None:
 
 @override_settings(WEBSOCKET_BACKEND="memory://")
 def test_pages(connect: Callable[[], Peer]) -> None:
-    """A message that waits keeps the pages that do not get it."""
-    message = PagedMessage(PreparedMessage(TEXT, b"hello", "room"), ["p1"])
-    found = moving._unpack_message(*json.loads(json.dumps(moving._pack_message(message))))
-    assert (found.kind, found.payload, found.group, found.pages) == (TEXT, b"hello", "room", ["p1"])
+    """A message that waits keeps the pages that do not get it, and its trace context."""
+    for traceparent in ("", "00-a-b-01"):
+        message = PagedMessage(prepare(TEXT, b"hello", "room", traceparent), ["p1"])
+        found = moving._unpack_message(*json.loads(json.dumps(moving._pack_message(message))))
+        assert (found.kind, found.payload, found.group) == (TEXT, b"hello", "room")
+        assert (found.pages, found.traceparent) == (["p1"], traceparent)
 
 
 @override_settings(WEBSOCKET_BACKEND="memory://")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from django_wsmux.protocol.frames import BINARY, TEXT
-from django_wsmux.protocol.prepared import PreparedMessage, SingleMessage, frames_of
+from django_wsmux.protocol.prepared import (
+    PagedMessage,
+    PreparedMessage,
+    SingleMessage,
+    frames_of,
+    prepare,
+)
 
 
 class Framing:
@@ -51,3 +57,12 @@ def test_frames_of_several() -> None:
     assert frames_of(messages, framing) == messages[0].plain + b"fourteen"
     framing.threshold = 100
     assert frames_of(messages, framing) == plain
+
+
+def test_traced() -> None:
+    """The trace context of the sender is kept, also for a page of a client."""
+    message = prepare(TEXT, b"hi", "room", "00-a-b-01")
+    assert (message.traceparent, message.group, message.message) == ("00-a-b-01", "room", "hi")
+    assert PagedMessage(message, ["p1"]).traceparent == "00-a-b-01"
+    assert type(prepare(TEXT, b"hi", "room", "")) is PreparedMessage
+    assert PreparedMessage(TEXT, b"hi").traceparent == ""
