@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection
 
 from django_wsmux.connection.link import is_compiled
 from tests.client.proxy import Proxy
+from tests.manual.tutorial import build, the_command
 from tests.manual.walkthrough import INSTALLATION, Project, page
 from tests.sample_site.conftest import OpenWindow, open_window, wait_for
 from tests.support import ROOT, TIMEOUT, Server, unused_port
@@ -27,26 +28,10 @@ Group("chat").forget()
 """
 
 
-def the_command(word: str) -> str:
-    """Return the only command of the page with this word."""
-    (command,) = (
-        each for block in page("tutorial.rst") for each in block.commands if word in each.split()
-    )
-    return command
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project at the end of the page; commands that serve or test have not run."""
-    project = Project(tmp_path_factory.mktemp("tutorial"))
-    later = [the_command(word) for word in ("runserver", "shell", "test", "gunicorn")]
-    for block in page("tutorial.rst"):
-        if block.file:
-            project.write(block)
-        for command in block.commands:
-            if command not in INSTALLATION and command not in later:
-                project.run(command)
-    return project
+    return build(tmp_path_factory.mktemp("tutorial"), "tutorial.rst")
 
 
 def test_nothing_is_left_out() -> None:
@@ -61,7 +46,7 @@ def test_nothing_is_left_out() -> None:
 
 def test_own_tests(project: Project) -> None:
     """All tests of the tutorial pass."""
-    output = project.run(the_command("test"))
+    output = project.run(the_command("tutorial.rst", "test"))
     (block,) = (block for block in page("tutorial.rst") if block.file == "chat/tests.py")
     count = block.text.count("def test_")
     assert count >= 4
@@ -82,7 +67,9 @@ def received(websocket: ClientConnection) -> Any:
 
 def test_development(project: Project) -> None:
     """``runserver`` serves page and socket; the shell reaches the open windows."""
-    server = project.serve(the_command("runserver"), f"127.0.0.1:{unused_port()}", "--noreload")
+    server = project.serve(
+        the_command("tutorial.rst", "runserver"), f"127.0.0.1:{unused_port()}", "--noreload"
+    )
     try:
         with server.connect("/chat/") as ann, server.connect("/chat/") as bob:
             ann.send(json.dumps({"type": "say", "user": "Ann", "text": "hello"}))
@@ -90,10 +77,12 @@ def test_development(project: Project) -> None:
                 said = {"type": "said", "id": 1, "user": "Ann", "text": "hello"}
                 assert received(ws) == said
             (block,) = (
-                block for block in page("tutorial.rst") if the_command("shell") in block.commands
+                block
+                for block in page("tutorial.rst")
+                if the_command("tutorial.rst", "shell") in block.commands
             )
             lines = re.findall(r"^>>> (.+)$", block.text, re.MULTILINE)
-            project.run(the_command("shell"), "\n".join(lines))
+            project.run(the_command("tutorial.rst", "shell"), "\n".join(lines))
             for ws in (ann, bob):
                 assert received(ws)["user"] == "shell"
     finally:
@@ -110,7 +99,7 @@ def say(server: Server, text: str) -> None:
 def test_gunicorn(project: Project, open_window: OpenWindow) -> None:
     """gunicorn serves page and socket; the page stays or returns, and misses or repeats no line."""
     options = "--bind 127.0.0.1:0 --no-control-socket"
-    served = project.serve(the_command("gunicorn"), GUNICORN_CMD_ARGS=options)
+    served = project.serve(the_command("tutorial.rst", "gunicorn"), GUNICORN_CMD_ARGS=options)
     proxy = Proxy(served.port)
     try:
         window = open_window(f"http://127.0.0.1:{proxy.port}/chat/")
