@@ -17,6 +17,7 @@ __all__ = [
     "MoveForm",
     "NameForm",
     "NotificationForm",
+    "ReportForm",
     "SignInForm",
 ]
 
@@ -39,6 +40,16 @@ class NameForm(forms.Form):
     name = forms.RegexField(
         r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*$", max_length=30, required=False, empty_value="guest"
     )
+
+
+class ReportForm(forms.Form):
+    """What has happened to the clients of the crowd."""
+
+    open = forms.IntegerField(min_value=0)
+    received = forms.IntegerField(min_value=0)
+    lost = forms.IntegerField(min_value=0)
+    doubled = forms.IntegerField(min_value=0)
+    returned = forms.IntegerField(min_value=0)
 
 
 class SignInForm(forms.Form):

@@ -36,6 +36,7 @@ WEBSOCKET_URLCONF = "sample_site.websocket_urls"
 WEBSOCKET_BACKEND = os.environ.get("SAMPLE_SITE_BACKEND", "local://")
 WEBSOCKET_HISTORY = {  # for windows that were offline
     "chat": {"messages": 200, "seconds": 600},
+    "crowd": {"messages": 2000, "seconds": 600},
     "board": {"messages": 200, "seconds": 600},
     "auction*": {"messages": 200, "seconds": 600},
     "@user:*": {"messages": 50, "seconds": 600},
@@ -71,6 +72,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
+
+# How many clients the page Crowd starts.
+CROWD_SIZE = int(os.environ.get("SAMPLE_SITE_CROWD", "1000"))
 
 # The server of the chat over Redis pub/sub.
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")

@@ -1,12 +1,14 @@
-"""The WebSocket views: chat, chat over Redis, auction, notifications, echo and ping."""
+"""The WebSocket views: chat, crowd, auction, notifications, echo, ping, and chat over Redis."""
 
 import json
+import os
+import signal
 from select import select
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.forms import ValidationError
+from django.forms import Form, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -17,10 +19,10 @@ from django_wsmux.responses import WebSocketResponse
 from django_wsmux.views import FormWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
 
-from .forms import BidForm, LineForm, NameForm
+from .forms import BidForm, LineForm, NameForm, ReportForm
 from .models import Bid, Lot
 
-__all__ = ["Auction", "Chat", "Notifications", "echo", "ping", "redis_chat"]
+__all__ = ["Auction", "Chat", "Crowd", "Notifications", "echo", "ping", "redis_chat", "said"]
 
 
 @websocket
@@ -43,6 +45,11 @@ def ping(request: HttpRequest, websocket: WebSocket) -> None:
 CHAT = Group("chat")
 
 
+def said(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the message about a line, for all windows."""
+    return {"type": "said", "sent": timezone.now(), **line}
+
+
 class Chat(FormWebSocketView):
     """Sends each line to every window, and tells windows with a name who is present.
 
@@ -60,11 +67,55 @@ class Chat(FormWebSocketView):
 
     def say_valid(self, form: LineForm) -> None:
         """Send a line to everyone."""
-        CHAT.send_json({"type": "said", "sent": timezone.now(), **form.as_message()})
+        CHAT.send_json(said(form.as_message()))
 
     def name_valid(self, form: NameForm) -> None:
         """Name a window, or rename it. People with the same name count as one."""
         CHAT.presence(self.websocket, form.cleaned_data["name"], form.cleaned_data)
+
+
+CROWD = Group("crowd")
+
+
+class Crowd(FormWebSocketView):
+    """Sends numbers to thousands of clients, and lets a page end the worker that it talks to."""
+
+    groups = ("crowd",)
+    forms: ClassVar = {
+        "watch": Form,
+        "where": Form,
+        "report": ReportForm,
+        "kill": Form,
+        "deploy": Form,
+    }
+
+    def watch_valid(self, form: Form) -> None:
+        """Tell the page what the crowd reports from now on."""
+        CROWD.presence(self.websocket)
+
+    def where_valid(self, form: Form) -> dict[str, int]:
+        """Tell the page which worker has its socket."""
+        return {"worker": os.getpid()}
+
+    def report_valid(self, form: ReportForm) -> None:
+        """Show what has happened to the clients of the crowd to all pages."""
+        CROWD.presence(self.websocket, key="crowd", info=form.cleaned_data)
+
+    def kill_valid(self, form: Form) -> None:
+        """Kill this worker, as the kernel does when memory runs out. gunicorn starts another."""
+        require_demo(self.websocket)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def deploy_valid(self, form: Form) -> None:
+        """Let gunicorn replace its workers, which load the code again, as in a deploy."""
+        require_demo(self.websocket)
+        os.kill(os.getppid(), signal.SIGHUP)
+
+
+def require_demo(websocket: WebSocket) -> None:
+    """Refuse to end workers except in a demonstration with several of them."""
+    if not (settings.DEBUG and websocket.environ["wsgi.multiprocess"]):
+        raise ValidationError("This needs DEBUG, and gunicorn with two workers: scripts/demo")
 
 
 class Auction(FormWebSocketView):

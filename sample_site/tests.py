@@ -10,14 +10,17 @@ import re
 import socket
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import override_settings
 from django.utils import timezone
 
 from django_wsmux.groups import Group
 from django_wsmux.test import (
     ClientWebSocket,
+    RequestFailed,
     SimpleWebSocketTestCase,
     WebSocketClient,
     WebSocketTestCase,
@@ -177,6 +180,53 @@ class PresenceTests(SimpleWebSocketTestCase):
             self.assertIn("welcome", silent.receive_json())
             ada.send_json({"type": "name", "name": "Ada"})
             self.assertSilent(silent)
+
+
+class TerminalTests(SimpleWebSocketTestCase):
+    """``manage.py say`` sends a line to all windows."""
+
+    def test_say(self) -> None:
+        """The words are one line."""
+        with self.client.websocket("/chat/") as ws:
+            call_command("say", "hello", "you", name="Ada")
+            line = ws.receive_json()
+            self.assertEqual((line["user"], line["text"]), ("Ada", "hello you"))
+
+
+class CrowdTests(SimpleWebSocketTestCase):
+    """/crowd/ sends numbers, each of them once, and ends workers in a demonstration only."""
+
+    def send(self, number: int) -> None:
+        """Send a number, as the page does."""
+        sender = UUID(int=7)
+        answer = self.client.post(f"/crowd/{sender}/{number}/")
+        self.assertEqual(answer.status_code, 204)
+
+    def test_once(self) -> None:
+        """A number that the page sends again is received once."""
+        with self.client.websocket("/crowd/") as ws:
+            for number in (1, 1, 2):
+                self.send(number)
+            self.assertEqual([ws.receive_json()["number"] for _ in range(2)], [1, 2])
+            self.assertSilent(ws)
+
+    def test_no_demonstration(self) -> None:
+        """A worker does not end without DEBUG, or if it is the only one."""
+        with self.client.websocket("/crowd/") as ws:
+            for request in ("kill", "deploy"):
+                with self.assertRaisesMessage(RequestFailed, "scripts/demo"):
+                    ws.request(request)
+        self.assertEqual(self.client.post("/crowd/come/").status_code, 403)
+
+
+class CodeTests(WebSocketTestCase):
+    """Each page shows the code behind it."""
+
+    def test_pages(self) -> None:
+        """The code of the socket, or of the view, is there as text."""
+        for page in ("chat", "crowd", "board", "auction", "notify", "echo", "ping"):
+            with self.subTest(page):
+                self.assertContains(self.client.get(f"/{page}/"), "<summary>The code</summary>")
 
 
 class NotificationTests(WebSocketTestCase):

@@ -1,27 +1,34 @@
 """The pages around the sockets."""
 
 import socket
+import subprocess
+import sys
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
 from django_wsmux.decorators import resumable
 from django_wsmux.groups import Group
+from django_wsmux.monitoring.overview import collect
 
 from .forms import BidForm, CardForm, LotForm, MoveForm, NotificationForm, SignInForm
 from .models import Bid, Card, Lot
+from .sockets import CROWD
 
 __all__ = [
     "Page",
@@ -29,12 +36,17 @@ __all__ = [
     "board",
     "card",
     "chat_page",
+    "crowd",
     "delete_card",
+    "let_crowd_come",
+    "let_crowd_go",
     "lot",
     "move_card",
     "notify",
     "notify_page",
+    "send_number",
     "sign_in",
+    "workers",
 ]
 
 #: Tells Turbo that a form has errors: it then shows the page instead of following a redirect.
@@ -57,6 +69,65 @@ def chat_page(request: HttpRequest, socket_name: str) -> HttpResponse:
     missing = what_redis_lacks() if socket_name == "redis-chat" else ""
     context = {"socket": socket_name, "missing": missing, "redis_url": settings.REDIS_URL}
     return render(request, "sample_site/chat.html", context)
+
+
+@resumable("crowd")
+def crowd(request: HttpRequest) -> HttpResponse:
+    """Show what thousands of clients receive, and what is left of it when a worker ends."""
+    context = {"count": settings.CROWD_SIZE, "may_end": settings.DEBUG}
+    return render(request, "sample_site/crowd.html", context)
+
+
+@require_POST
+def let_crowd_come(request: HttpRequest) -> HttpResponse:
+    """Start the clients, in a process of their own, unless they are there."""
+    if not settings.DEBUG:
+        raise PermissionDenied
+    if not any(person.info["open"] for person in CROWD.present()):
+        scheme = "wss" if request.is_secure() else "ws"
+        url = f"{scheme}://{request.get_host()}{reverse('crowd')}"
+        command = [sys.executable, "-m", "sample_site.crowd", url, str(settings.CROWD_SIZE)]
+        subprocess.Popen(command, cwd=settings.BASE_DIR.parent)  # noqa: S603
+    return HttpResponse(status=204)
+
+
+@require_POST
+def let_crowd_go(request: HttpRequest) -> HttpResponse:
+    """Tell the clients to leave."""
+    CROWD.send_json({"type": "leave"})
+    return HttpResponse(status=204)
+
+
+@require_POST
+def send_number(request: HttpRequest, sender: UUID, number: int) -> HttpResponse:
+    """Send a number to all clients, once, even if the page asks for it again."""
+    message = {"type": "number", "sender": str(sender), "number": number}
+    CROWD.send_json(message, key=f"{sender}-{number}")
+    return HttpResponse(status=204)
+
+
+def workers(request: HttpRequest) -> HttpResponse:
+    """Return the sockets and the memory of all workers, as far as the system tells it."""
+    found = [
+        {
+            "pid": each.pid,
+            "sockets": each.counters["open"],
+            "delivered": each.counters["group_deliveries"],
+            "memory": memory_of(each.pid),
+        }
+        for each in collect().processes
+    ]
+    return JsonResponse({"workers": found})
+
+
+def memory_of(pid: int) -> int | None:
+    """Return the bytes of memory that a process uses; ``None`` if the system does not tell."""
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    try:
+        answer = subprocess.run(command, capture_output=True, check=True)  # noqa: S603
+        return int(answer.stdout) * 1024
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
 
 
 @resumable("@user")

@@ -8,6 +8,7 @@ from . import sockets
 
 urlpatterns = [
     path("chat/", sockets.Chat.as_view(), name="chat"),
+    path("crowd/", sockets.Crowd.as_view(), name="crowd"),
     # For the elements of {% websocket_stream %}, on all pages.
     path("streams/", StreamView.as_view(), name="streams"),
     path("auction/<int:pk>/", sockets.Auction.as_view(), name="lot"),

@@ -116,6 +116,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     env = {
         "SAMPLE_SITE_DATABASE": str(directory / "db.sqlite3"),
         "SAMPLE_SITE_BACKEND": f"local://{directory}",
+        "SAMPLE_SITE_CROWD": "60",
         "DJANGO_SETTINGS_MODULE": "sample_site.settings",
     }
     server = serve(directory, "-w", "2", **env)
