@@ -6,6 +6,7 @@ before you copy them to the manual.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from selenium.webdriver.common.by import By
 
 from tests.manual import support_desk
 from tests.monitoring.admin_site import PAGE, AdminSite
+from tests.sample_site import test_crowd
 from tests.sample_site.conftest import new_window, wait_for
 from tests.sample_site.test_browser import introduce, say
 from tests.sample_site.test_live import add_card, bid, fill, press
@@ -68,7 +70,7 @@ def chat(visitors: Visitors) -> webdriver.Chrome:
     windows = []
     people = (("Ada", "#7b3fa0"), ("Grace", "#b3541e"), ("Linus", "#1f6f54"))
     for name, colour in people:
-        window = visitors.open("/chat/", 450)
+        window = visitors.open("/chat/", 510)
         wait_for(window, "#state", "connected")
         introduce(window, name, colour)
         windows.append(window)
@@ -117,10 +119,10 @@ def board(visitors: Visitors) -> webdriver.Chrome:
 
 def auction(visitors: Visitors) -> webdriver.Chrome:
     """Offer a lot, and bid for it in another browser."""
-    window = visitors.open("/auction/", 520)
+    window = visitors.open("/auction/", 580)
     wait_for(window, "#state", "connected")
     fill(window, "title", "A bicycle, hardly used\n")
-    other = visitors.open("/auction/", 520)
+    other = visitors.open("/auction/", 580)
     for each in (window, other):
         each.find_element(By.PARTIAL_LINK_TEXT, "A bicycle").click()
     for each, name, amount in ((window, "Ada", 12), (other, "Grace", 15), (window, "Ada", 20)):
@@ -133,6 +135,20 @@ def auction(visitors: Visitors) -> webdriver.Chrome:
     bid(other, 20)
     wait_for(other, "#bid", "Bid more than 20.")
     return other
+
+
+def crowd(visitors: Visitors) -> webdriver.Chrome:
+    """Let the clients come, deploy, and kill a worker."""
+    window = visitors.open("/crowd/", 640)
+    window.find_element(By.NAME, "come").click()
+    test_crowd.wait_for_number(window, "crowd", 1)
+    for button in ("deploy", "kill"):
+        window.find_element(By.NAME, button).click()
+        wait_for(window, "#log li:last-child", "The socket is in worker")
+        test_crowd.wait_for_number(window, "crowd", test_crowd.number(window, "crowd") + 1)
+    test_crowd.wait_for_number(window, "open", int(os.environ.get("SAMPLE_SITE_CROWD", "1000")) + 1)
+    window.find_element(By.NAME, "go").click()
+    return window
 
 
 def admin(visitors: Visitors, session: str) -> webdriver.Chrome:
@@ -190,6 +206,7 @@ def main(directory: Path) -> None:
             visitors = Visitors(site.server.port, Path(temporary, "before"), before)
             board(visitors).save_screenshot(directory / "board.png")
             auction(visitors).save_screenshot(directory / "auction.png")
+            crowd(visitors).save_screenshot(directory / "crowd.png")
         visitors = Visitors(site.server.port, Path(temporary), stack)
         # The browsers stay open, so that the operator sees their sockets.
         chat(visitors).save_screenshot(directory / "chat.png")

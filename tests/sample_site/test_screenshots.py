@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import need
 from tests.sample_site.screenshots import main
 from tests.support import ROOT
@@ -18,9 +20,10 @@ def size(picture: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_screenshots(tmp_path: Path) -> None:
+def test_screenshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The script takes the pictures of the manual, in the same sizes."""
     need("chromium", "chromedriver")
+    monkeypatch.setenv("SAMPLE_SITE_CROWD", "50")
     main(tmp_path)
     taken = {picture.name: size(picture) for picture in tmp_path.iterdir()}
     assert taken == {
