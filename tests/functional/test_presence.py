@@ -38,6 +38,7 @@ def require(store: str) -> None:
         missing("PostgreSQL")
 
 
+@pytest.mark.timeout(800)
 @pytest.mark.parametrize("store", STORES)
 def test_crowd(store: str, directory: Path) -> None:
     """Clients return at once, workers are replaced, one is stopped, one is killed."""
