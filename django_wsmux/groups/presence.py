@@ -10,6 +10,7 @@ share one call of it. If the store is away, the rows are entered and removed whe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -150,7 +151,8 @@ class Presence:
         """
         if name_of(key).startswith(CONNECTION):
             raise ValueError("a group of one connection has no presence: it has one member")
-        jobs.store()
+        with contextlib.suppress(BackendUnavailable):
+            jobs.store()
         with self._lock:
             old = self._own.get(key, {}).get(member)
             if person is not None:
@@ -315,8 +317,10 @@ class Presence:
                 version = store.enter(name, entries, self._process) or version
             for connections in slices(leaving, _MANY):
                 version = store.leave(name, connections, self._process) or version
-        except BackendUnavailable as error:
+        except BaseException as error:
             self._put_back(key, entering, leaving, again)
+            if not isinstance(error, BackendUnavailable):
+                raise  # the view was interrupted, perhaps: the sweep goes on
             jobs.note_failure(error)
         else:
             if entering or leaving:

@@ -482,6 +482,26 @@ def test_store_away(away: Away, caplog: pytest.LogCaptureFixture) -> None:
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
+def test_interrupted_view(away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a view is interrupted while the store is busy, the sweep enters its socket."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*args: Any) -> None:
+        raise Interrupted
+
+    ada = connect("/room/ada/")
+    member = pubsub_member(ROOM)
+    with monkeypatch.context() as patch:
+        patch.setattr(away, "enter", interrupt, raising=False)
+        with pytest.raises(Interrupted):
+            ROOM.presence(member, "bob")
+    told(ada)
+    presence._look()
+    assert keys() == ["bob"]
+
+
 def test_lost_store(away: Away) -> None:
     """A store that has lost everything gets all rows again; watchers get the whole list."""
     ada = connect("/room/ada/")
