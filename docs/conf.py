@@ -35,6 +35,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"django_wsmux {release}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # arguments are explained in words, with units and ranges
