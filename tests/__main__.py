@@ -5,6 +5,9 @@ and then the tests marked ``alone``. With ``--of-libraries`` alone, leave out th
 that ``of_no_library`` in ``setup.cfg`` lists. With any other arguments, run pytest with them in one
 process.
 
+Runs without arguments leave out the tests marked ``nightly``, which ``scripts/nightly`` runs.
+pytest itself runs them, too.
+
 Up to three tests that fail in a run of all tests run once more at its end, one after another. If
 one fails again, the run has failed. Tests that pass are listed as unsteady: each of them has a
 fault, or has found one, that does not show every time.
@@ -35,6 +38,9 @@ __all__ = ["main"]
 PYTHON = (sys.executable, "-X", "dev")
 
 COVERAGE = (*PYTHON, "-m", "coverage")
+
+#: What runs when nothing else does; tests/conftest.py imports only their files.
+ALONE = "alone and not nightly"
 
 #: How many tests may fail in a run of all tests and pass when they are run again.
 MAX_UNSTEADY = 3
@@ -75,7 +81,7 @@ def run(command: list[str]) -> int:
     """Run a command; return its exit code. Tests marked ``alone`` wait for those of other runs."""
     directory = os.open(os.path.dirname(__file__), os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX if "alone" in command else fcntl.LOCK_SH)
+        fcntl.flock(directory, fcntl.LOCK_EX if ALONE in command else fcntl.LOCK_SH)
         return subprocess.run(command, check=False).returncode
     finally:
         os.close(directory)
@@ -90,13 +96,16 @@ def main(arguments: list[str]) -> int:
     of_libraries = "--of-libraries" in arguments
     if of_libraries:
         os.environ["TEST_PORTS"] = "28000"
+        # Checks of memory, which Python's development mode includes, take a sixth of the time, and
+        # the run of all tests makes them.
+        os.environ["PYTHONMALLOC"] = "pymalloc"
     runs = [arguments]
     are_all = not set(arguments) - {"--of-libraries"}
     if are_all:
-        parallel = ["-m", "not alone", *side_by_side(of_libraries=of_libraries)]
+        parallel = ["-m", "not alone and not nightly", *side_by_side(of_libraries=of_libraries)]
         runs = [[*arguments, *parallel]]
         if not of_libraries:
-            runs.append(["-m", "alone"])
+            runs.append(["-m", ALONE])
     if is_measured:
         # Not relative: programs run in other directories.
         os.environ["COVERAGE_FILE"] = os.path.abspath(".coverage")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import hypothesis
 import pytest
 
+from .combinations import mark_others
 from .services import PostgresServer, find_postgres, postgres_environment
 from .support import PATH, ROOT, SERVERS, TIMES, Server
 
@@ -62,7 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--of-libraries",
         action="store_true",
-        help="leave out tests that no library affects: the paths of of_no_library in setup.cfg",
+        help="leave out tests that no library affects: the paths of of_no_library in setup.cfg;"
+        " mark as nightly all parametrizations whose values others have",
     )
     parser.addini("of_no_library", "tests that no library affects", type="paths")
     parser.addini("with_alone", "files with tests marked alone", type="paths")
@@ -114,9 +116,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     if config.getoption("of_libraries") and collection_path in config.getini("of_no_library"):
         return True
-    if collection_path.suffix == ".py" and config.getoption("markexpr") == "alone":
+    if collection_path.suffix == ".py" and config.getoption("markexpr").startswith("alone"):
         return collection_path not in config.getini("with_alone") or None
     return None
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_mark_nightly(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what ``@pytest.mark.combinations`` leaves to nightly runs, before ``-m`` is applied.
+
+    With ``--of-libraries``, each value of a parameter is enough: another run has the products.
+    """
+    mark_others(items, default=1 if config.getoption("of_libraries") else 0)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -160,7 +160,9 @@ WITHOUT_MODULE = {
     "connection/test_reactor.py": "tests connection/reactor/*.c",
     "protocol/test_speedups.py": "tests protocol/_speedups.c",
     "test_architecture.py": "tests all modules",
+    "test_combinations.py": "tests tests/combinations.py",
     "test_main.py": "tests tests/__main__.py",
+    "test_nightly.py": "tests tests/nightly.py",
     "test_package.py": "tests the distributions",
 }
 

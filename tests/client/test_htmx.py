@@ -77,6 +77,9 @@ CASES = {
 
 VERSIONS = pytest.mark.parametrize("version", [2, 4])
 
+#: Each case in both browsers, and with both versions.
+pytestmark = pytest.mark.combinations(2)
+
 
 @VERSIONS
 @pytest.mark.parametrize("case", CASES)
@@ -94,6 +97,7 @@ def test_kept(browser: Browser, server: Server, proxy: Proxy, version: int, quer
     assert result["isKept"] == (browser.name == "chromium" or query == "shared")
 
 
+@pytest.mark.combinations(1)
 @VERSIONS
 @pytest.mark.parametrize("query", ["", "shared"])
 def test_storm(browser: Browser, server: Server, proxy: Proxy, version: int, query: str) -> None:

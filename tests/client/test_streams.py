@@ -82,6 +82,9 @@ def run(
 
 KINDS = pytest.mark.parametrize("kind", ["turbo", "plain"])
 
+#: Each case in both browsers, and with each script.
+pytestmark = pytest.mark.combinations(2)
+
 #: The scripts that show the HTML.
 SCRIPTS = ["turbo", "plain", "htmx2", "htmx4"]
 
@@ -164,6 +167,7 @@ def test_policy(browser: Browser, start: Start, policy: str) -> None:
         run(browser, site, "policy", kind=kind)
 
 
+@pytest.mark.combinations(1)
 @pytest.mark.parametrize("query", ["turbo", "turbo?morph", "plain"])
 def test_storm(browser: Browser, site: tuple[Server, Proxy], query: str) -> None:
     """After a storm, each page shows what a fresh one does."""
