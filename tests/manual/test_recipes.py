@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from string import Template
 
@@ -260,8 +261,7 @@ Group("news").forget()
 def test_app(project: Recipes, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that was in the background gets what it missed, or is told that it is gone."""
     monkeypatch.syspath_prepend(str(project.directory))
-    import feed
-
+    feed = import_module("feed")
     monkeypatch.delitem(sys.modules, "feed")
     token, url = project.keys["app"], f"ws://127.0.0.1:{server.port}/app/"
     typed = POSITION + SAY.format(1)
@@ -307,8 +307,9 @@ def test_host(project: Recipes) -> None:
         server.stop()
 
 
-def code_of_end(ws: ClientConnection) -> int | None:
+def code_of_end(ws: ClientConnection) -> int:
     """Return the code with which a socket is closed that gets no message."""
     with pytest.raises(ConnectionClosed) as closed:
         ws.recv(timeout=TIMEOUT)
-    return closed.value.rcvd and closed.value.rcvd.code
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
