@@ -96,11 +96,12 @@ def main(arguments: list[str]) -> int:
     of_libraries = "--of-libraries" in arguments
     if of_libraries:
         os.environ["TEST_PORTS"] = "28000"
-        # Checks of memory, which Python's development mode includes, take a sixth of the time, and
-        # the run of all tests makes them.
-        os.environ["PYTHONMALLOC"] = "pymalloc"
     runs = [arguments]
     are_all = not set(arguments) - {"--of-libraries"}
+    if are_all and not of_libraries:
+        # Development mode checks all memory, which takes an eighth of pytest's time. That is left
+        # to the run beside this one, and to the sanitizers.
+        os.environ.setdefault("PYTHONMALLOC", "pymalloc")
     if are_all:
         parallel = ["-m", "not alone and not nightly", *side_by_side(of_libraries=of_libraries)]
         runs = [[*arguments, *parallel]]

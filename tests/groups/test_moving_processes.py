@@ -210,6 +210,7 @@ def test_with_a_history(start: Callable[[], Mover], client: Client) -> None:
         assert mover.call("count", "history_gaps") == 0
 
 
+@pytest.mark.combinations(1)
 @pytest.mark.parametrize("kind", ["group", "kept", "user"])
 def test_closes(kind: str, start: Callable[[], Mover], client: Client) -> None:
     """A close in the middle of a move counts, and what was sent before it arrives."""
