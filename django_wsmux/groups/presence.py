@@ -20,6 +20,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import conf
@@ -50,6 +51,9 @@ _KEY: Final = re.compile(rf"{NO_CONTROLS}{{1,200}}")
 
 #: The most bytes of the argument ``info``, as JSON.
 _MOST_INFO: Final = 4096
+
+#: The order of ``present()``: a store has those first whose ``info`` has not changed.
+_SINCE: Final = attrgetter("since")
 
 #: The most rows of one call of the store.
 _MANY: Final = 1000
@@ -179,7 +183,7 @@ class Presence:
         people = jobs.store().read(full_name(key)).joined
         return [
             Present(each.key, json.loads(each.info), datetime.fromtimestamp(each.since, UTC))
-            for each in people
+            for each in sorted(people, key=_SINCE)
         ]
 
     # Own entries
@@ -296,6 +300,13 @@ class Presence:
         if not jobs.is_away:
             self._calls.call(key, partial(self._apply, key))
 
+    def _change_late(self, key: Key) -> None:
+        """Do ``_change()``; log what it raises, which must not hold up other groups."""
+        try:
+            self._change(key)
+        except Exception:
+            logger.exception("who is present in %r could not be stored", full_name(key))
+
     def _apply(self, key: Key) -> None:
         now, name = time.monotonic(), full_name(key)
         with self._lock:
@@ -406,7 +417,7 @@ class Presence:
         expired = store.expire()
         jobs.note_success()
         for key in self._due():
-            self._change(key)
+            self._change_late(key)
         for name, version in expired:
             watching.announce(key_of_full_name(name), version)
         watching.check(store)

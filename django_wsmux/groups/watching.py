@@ -33,9 +33,6 @@ __all__ = ["Watching", "watching"]
 #: Seconds for which changes are collected.
 _TICK: Final = 0.25
 
-#: Seconds after which a socket that was too slow for the whole list is looked at again.
-_SLOW: Final = 1.0
-
 # States of a tick.
 _WAITING: Final = 0
 _RUNNING: Final = 1
@@ -59,6 +56,8 @@ class Watching:
         self._watchers: dict[Key, dict[Connection, str | None]] = {}
         # The newest version that was read, by group.
         self._latest: dict[Key, str] = {}
+        # The bytes of the newest whole list that was sent, by group.
+        self._sizes: dict[Key, int] = {}
         # Groups that may have a newer version.
         self._stale: set[Key] = set()
         self._ticks: dict[Key, int] = {}
@@ -92,6 +91,7 @@ class Watching:
             if not found:
                 del self._watchers[key]
                 self._latest.pop(key, None)
+                self._sizes.pop(key, None)
                 self._stale.discard(key)
             return was_watcher
 
@@ -150,9 +150,10 @@ class Watching:
                 self._announced[key] = version
                 return
             self._announced[key] = ""
-        self._publish(key, version)
+        # First, since a view that publishes may be interrupted.
         if not jobs.later(_TICK, partial(self._announce_rest, key)):
             del self._announced[key]
+        self._publish(key, version)
 
     def _announce_rest(self, key: Key) -> None:
         with self._lock:
@@ -215,13 +216,13 @@ class Watching:
             self._ticks[key] = _RUNNING
             is_stale = key in self._stale
             self._stale.discard(key)
-        delay, has_failed = None, jobs.is_away
+        delay, has_failed = None, True
         try:
-            if not has_failed:
+            if not jobs.is_away:
                 delay = self._serve(key, is_stale=is_stale)
                 jobs.note_success()
+                has_failed = False
         except BackendUnavailable as error:
-            has_failed = True
             jobs.note_failure(error)
         finally:
             with self._lock:
@@ -252,31 +253,38 @@ class Watching:
         with self._lock:
             # Something has changed between two readings.
             is_behind = {*self._watchers.get(key, {}).values()} - {None, self._latest.get(key)}
-        if is_behind:
-            return _TICK
-        return _SLOW if is_slow else None
+        return _TICK if is_behind or is_slow else None
 
     def _sort(self, key: Key, *, is_stale: bool) -> tuple[dict[str, list[Connection]], bool]:
         """Return the watchers that may have to be told, by the version that they were told.
 
+        Those who are too slow are told later, with what changes until then: they are not closed
+        because of presence, as they would be sent the whole list when they return.
+
         Returns:
             The watchers, under ``""`` if they need the whole list; and whether there are others who
-            are too slow for it.
+            are too slow.
         """
         groups: dict[str, list[Connection]] = {}
         is_slow = False
         with self._lock:
             latest = None if is_stale else self._latest.get(key)
+            size = self._sizes.get(key, 0)
             for member, told in list(self._watchers.get(key, {}).items()):
                 if member.connecting or (told is not None and told == latest):
                     continue
                 if member.subprotocol != V1:
                     self.forget(key, member)
-                elif told is None and member.unsent > member.options.max_unsent_bytes // 2:
+                elif self._is_slow(member, size if told is None else 0):
                     is_slow = True
                 else:
                     groups.setdefault(told or "", []).append(member)
         return groups, is_slow
+
+    def _is_slow(self, member: Connection, size: int) -> bool:
+        """Return whether a member has no room for a frame of this size, or for one of any size."""
+        unsent, most = member.unsent, member.options.max_unsent_bytes
+        return unsent > 0 and unsent + max(size, most // 2) > most
 
     def _tell(self, key: Key, since: str, watchers: list[Any], reading: Reading) -> None:
         """Send a reading to the watchers that are still at the version that it continues."""
@@ -298,7 +306,10 @@ class Watching:
         for shown, members in by_name.items():
             people = [(each.key, each.info) for each in reading.joined]
             text = v1.presence(shown, people, reading.left, is_whole=reading.is_whole)
-            fanout.deliver(members, PreparedMessage(BARE, text.encode(), name))
+            message = PreparedMessage(BARE, text.encode(), name)
+            if reading.is_whole and key in self._watchers:
+                self._sizes[key] = len(message.plain)
+            fanout.deliver(members, message)
 
 
 #: The watchers of this process.

@@ -171,29 +171,83 @@ def test_closed_and_plain_sockets() -> None:
     assert plain.data == b""
 
 
-def test_slow_client() -> None:
-    """One that does not take a change gets the whole list once it has room."""
-    watcher = Watcher(Options(close_slow_clients=False))
+def test_dropped_change() -> None:
+    """One that does not take a large change gets the whole list once it has room."""
+    watcher = Watcher(Options(close_slow_clients=False, max_unsent_bytes=128))
     assert watcher.told == [LIST]
-    watcher.transport.unsent = watcher.websocket.options.max_unsent_bytes
-    hint(come("ada"))
+    watcher.transport.unsent = 64
+    people = [f"ada {number}" for number in range(9)]
+    hint(come(*people))
     watching._tick("room")
-    assert watching.told("room", watcher.websocket) == ""
-    hint(come("bob"))
-    watching._serve("room", is_stale=True)
     assert watcher.frames() == []
+    assert watching.told("room", watcher.websocket) == ""
     watcher.transport.unsent = 0
-    assert watcher.told == [{"all": {"zed": None, "ada": None, "bob": None}}]
+    assert watcher.told == [{"all": dict.fromkeys(["zed", *people])}]
 
 
-def test_slow_client_is_closed() -> None:
-    """With the other policy, it is closed with 1013."""
+@pytest.mark.parametrize("is_new", [True, False])
+def test_slow_client_stays(is_new: bool) -> None:
+    """One is not closed because of presence: it would be sent the whole list when it returns."""
     watcher = Watcher()
-    assert watcher.told == [LIST]
+    assert is_new or watcher.told == [LIST]
     watcher.transport.unsent = watcher.websocket.options.max_unsent_bytes
-    hint(come("ada"))
-    presence.take_turn()
-    assert watcher.websocket.close_code == 1013
+    for key in ("ada", "bob"):
+        hint(come(key))
+        watching._serve("room", is_stale=True)
+    assert watcher.frames() == []
+    assert not watcher.websocket.closed
+    watcher.transport.unsent = 0
+    people = {"ada": None, "bob": None}
+    expected = {"all": {"zed": None, **people}} if is_new else {"joined": people}
+    assert watcher.told == [expected]
+
+
+def test_large_list() -> None:
+    """A list that is larger than what may be unsent needs a socket without unsent bytes."""
+    first = Watcher(Options(max_unsent_bytes=64))
+    come(*"abcdefghij")
+    (whole,) = first.told
+    assert len(whole["all"]) == 11
+    other = Watcher(Options(max_unsent_bytes=64))
+    other.transport.unsent = 8
+    watching._serve("room", is_stale=False)
+    assert not other.websocket.closed
+    assert other.frames() == []
+    other.transport.unsent = 0
+    assert other.told == [whole]
+
+
+def test_bug_in_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any exception, the sweep lets watchers be told."""
+    watcher = Watcher()
+
+    def fail(*args: Any) -> Any:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.store(), "read", fail)
+        with pytest.raises(ValueError, match="a bug"):
+            presence.take_turn()
+    presence._look()
+    assert watcher.told == [LIST]
+
+
+def test_interrupted_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that is interrupted while it publishes does not keep later versions back."""
+    published: list[bytes] = []
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pubsub, "backend", lambda: object())
+    with monkeypatch.context() as patch:
+        patch.setattr(pubsub, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            watching.announce("room", "e.1")
+    jobs.run_waiting()
+    monkeypatch.setattr(pubsub, "publish", lambda key, kind, data: published.append(data))
+    watching.announce("room", "e.2")
+    assert published == [b"e.2"]
 
 
 def test_failed_reading(monkeypatch: pytest.MonkeyPatch) -> None:
