@@ -65,6 +65,12 @@ _RECEIVE: Final = {
     "messaging.operation.type": "process",
 }
 
+#: The end of the description of a sampler ``ParentBased`` that does as the parent says.
+_BY_PARENT: Final = (
+    ",remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler"
+    ",localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
+)
+
 _failed: Final = LogLimit()
 
 Links = Sequence[Link]
@@ -75,9 +81,9 @@ Open = tuple[Span, Any]
 
 
 class _Sender(NamedTuple):
-    """The sender of a message: a context with its span, and a link to it."""
+    """The sender of a message: its span, and a link to it."""
 
-    context: contexts.Context
+    span: Span
     link: Link
 
 
@@ -130,6 +136,8 @@ class OpenTelemetry:
         # A tracer of OpenTelemetry's that looks for the real one in each call, until there is one.
         self._start = trace.get_tracer("django_wsmux", __version__).start_span
         self._is_real = False
+        # Whether the sampler drops each child of a span that it has dropped.
+        self._drops_children = False
         # Links to the handshake.
         self._links: WeakKeyDictionary[Any, Links] = WeakKeyDictionary()
 
@@ -186,7 +194,8 @@ class OpenTelemetry:
         traceparent = prepared.traceparent
         sender = _sender(traceparent) if traceparent else None
         if sender is not None:
-            context, links = sender.context, (sender.link, *links)
+            context = set_span_in_context(sender.span, contexts.get_current())
+            links = (sender.link, *links)
         owner = getattr(handle, "__self__", websocket.hooks.view)
         name, attributes = _of_group(prepared.group, _class_of(owner))
         opened = self._begin(name, context, SpanKind.CONSUMER, attributes, links)
@@ -303,6 +312,11 @@ class OpenTelemetry:
                 context = contexts.get_current()
             if not self._is_real:
                 self._find()
+            if self._drops_children:
+                parent = trace.get_current_span(context)
+                if type(parent) is NonRecordingSpan and _is_dropped(parent.get_span_context()):
+                    # A span of its own would not be exported either: it only takes time.
+                    return parent, contexts.attach(context)
             span = self._start(name, context, kind, attributes, links)
             return span, contexts.attach(set_span_in_context(span, context))
         except Exception:
@@ -312,8 +326,10 @@ class OpenTelemetry:
     def _find(self) -> None:
         """Use the real tracer, once the project has set its provider."""
         if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            self._start = trace.get_tracer("django_wsmux", __version__).start_span
+            tracer = trace.get_tracer("django_wsmux", __version__)
+            self._start = tracer.start_span
             self._is_real = True
+            self._drops_children = _drops_children(tracer)
 
 
 def install(*, is_wanted: bool = True) -> None:
@@ -357,6 +373,20 @@ def _handled(
         contexts.detach(token)
     _end(span)
     return result
+
+
+def _drops_children(tracer: trace.Tracer) -> bool:
+    """Return whether a tracer's sampler is known to drop the children of dropped spans."""
+    sampler: Any = getattr(tracer, "sampler", None)  # the API knows no samplers
+    if sampler is None:
+        return False
+    # OpenTelemetry specifies this text, but no other way to ask.
+    text: str = sampler.get_description()
+    return text.startswith("ParentBased{") and text.endswith(_BY_PARENT)
+
+
+def _is_dropped(found: SpanContext) -> bool:
+    return found.is_valid and not found.trace_flags & TraceFlags.SAMPLED
 
 
 def _end(span: Span, moment: int | None = None) -> None:
@@ -420,7 +450,7 @@ def _sender(traceparent: str) -> _Sender | None:
     context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     if not context.is_valid:
         return None
-    return _Sender(set_span_in_context(NonRecordingSpan(context)), Link(context))
+    return _Sender(NonRecordingSpan(context), Link(context))
 
 
 # Names and attributes

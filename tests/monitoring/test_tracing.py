@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, ClassVar
 
 import pytest
@@ -16,11 +17,12 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.test import override_settings
 from django.urls import path
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -38,6 +40,8 @@ from django_wsmux.exceptions import BackendUnavailable
 from django_wsmux.groups import Group
 from django_wsmux.groups.pubsub import pubsub
 from django_wsmux.monitoring.tracing import OpenTelemetry
+from django_wsmux.protocol.frames import TEXT
+from django_wsmux.protocol.prepared import TracedMessage
 from django_wsmux.test import WebSocketClient
 from django_wsmux.views import FormWebSocketView, JSONWebSocketView, WebSocketView
 from django_wsmux.websocket import WebSocket
@@ -452,6 +456,72 @@ def test_sampling() -> None:
         room.send("hi")
         assert ws.receive() == "hi"
         assert len(names()) == 5
+
+
+class Counting(RandomIdGenerator):
+    """Counts the spans that the SDK makes."""
+
+    made = 0
+
+    def generate_span_id(self) -> int:
+        """Return an id."""
+        self.made += 1
+        return super().generate_span_id()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "made", "exported"),
+    [
+        (ParentBased(ALWAYS_OFF), 1, 0),
+        (ParentBased(ParentBased(ALWAYS_OFF)), 1, 0),
+        (ALWAYS_OFF, 3, 0),
+        (ParentBased(ALWAYS_OFF, local_parent_not_sampled=ALWAYS_ON), 3, 2),
+        (ParentBased(ALWAYS_OFF, remote_parent_not_sampled=ALWAYS_ON), 3, 1),
+        (ParentBased(ParentBased(ALWAYS_OFF), local_parent_not_sampled=Only({"publish"})), 3, 2),
+        (ParentBased(ALWAYS_ON), 3, 3),
+    ],
+)
+def test_dropped(
+    monkeypatch: pytest.MonkeyPatch, sampler: Sampler, made: int, exported: int
+) -> None:
+    """The SDK makes no span whose parent is dropped, if the sampler would drop it for that."""
+    counting = Counting()
+    other = TracerProvider(sampler=sampler, id_generator=counting)
+    other.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", other.get_tracer)
+    with opened("/watching/") as ws, opened("/room/") as room:
+        # Also the second time, when the tracer is known.
+        for _ in range(2):
+            exporter.clear()
+            before = counting.made
+            room.send("hi")
+            assert ws.receive() == "hi"
+            assert (counting.made - before, len(names())) == (made, exported)
+
+
+def test_baggage() -> None:
+    """What a receiver finds in its context is its own, not that of the last message."""
+    found: list[Any] = []
+    message = TracedMessage(TEXT, b"hi", "room.1", f"00-{7:032x}-{8:016x}-01")
+
+    class Seeing(Watching):
+        view = None
+
+        def group_receive(self, message: str | bytes) -> None:
+            span = trace.get_current_span().get_span_context()
+            found.append((baggage.get_baggage("who"), span))
+
+    class Socket:
+        hooks = Seeing()
+
+    def receive(who: str) -> None:
+        context.attach(baggage.set_baggage("who", who))
+        OpenTelemetry().group_receive(Socket(), Socket.hooks.group_receive, message, "hi")
+
+    for who in ("one", "two"):
+        copy_context().run(receive, who)
+    assert [who for who, _ in found] == ["one", "two"]
+    assert {span.trace_id for _, span in found} == {7}
 
 
 @pytest.mark.parametrize("moment", ["start", "end"])
