@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
 from ..groups.group import Group
+from ..groups.json_text import dump_json
 from .filters import ORDERS, Filter, Position
 
 __all__ = ["FilterForm", "SendForm", "find_user", "user_of"]
@@ -143,9 +144,13 @@ class SendForm(forms.Form):
         if text is None or self.cleaned_data.get("kind") != "json":
             return
         try:
-            self.cleaned_data["value"] = json.loads(text, parse_constant=_refuse)
+            value = json.loads(text, parse_constant=_refuse)
+            # A number may be too large for a float, which then is infinite.
+            dump_json(value, allow_nan=False)
         except (ValueError, RecursionError) as error:
             self.add_error("message", f"This is not JSON: {error}.")
+        else:
+            self.cleaned_data["value"] = value
 
     def target(self) -> Group:
         """Return the group, with the prefix that the page shows for it.

@@ -70,3 +70,14 @@ def test_prefix() -> None:
         assert form.is_valid(), form.errors
         assert (form.target(), form.target().key()) == (Group("lobby"), key)
         assert form.cleaned_data["value"] == [1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["{", "NaN", "-Infinity", "1e999", "[" * 100_000, "1" * 10_000],
+    ids=["open", "nan", "infinity", "too large", "deep", "long"],
+)
+def test_malformed(message: str) -> None:
+    """What is no JSON, or what cannot be sent as JSON, is an error of its field."""
+    form = SendForm({"group": "lobby", "kind": "json", "message": message})
+    assert set(form.errors) == {"message"}
