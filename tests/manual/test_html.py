@@ -302,3 +302,6 @@ def use(
         assert_no_errors(window)
         if handle != handles[-1]:
             window.close()
+    # The last page would try to return to a server that has stopped, and log that.
+    window.get("about:blank")
+    window.get_log("browser")  # type: ignore[no-untyped-call]
