@@ -20,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponseBase, QueryDict
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import NoReverseMatch, path, resolve, reverse
 
 from ..protocol.frames import CloseCode
 from ..views import WebSocketView
@@ -256,12 +256,31 @@ def _url(name: str, key: str, site: AdminSite | None, urlconf: str | None) -> st
         return ""
 
 
+def _may_enter(request: HttpRequest) -> bool:
+    """Return whether a site of the admin that has the page lets a user in.
+
+    A site may ask for more than the permissions of staff, such as a second factor. If the URLs of
+    another host have the admin, only the permissions count.
+    """
+    name, urls = "admin:django_wsmux_socket_changelist", settings.ROOT_URLCONF
+    try:
+        reverse(name, urls)  # loads the sites, too
+    except NoReverseMatch:
+        return True
+    for site in list(all_sites):
+        # If a site is not mounted, this is the URL of another one.
+        match = resolve(reverse(name, urls, current_app=site.name), urls)
+        if match.namespace == site.name and site.has_permission(request):
+            return True
+    return False
+
+
 class LiveOverview(WebSocketView):
     """Answers a message with the tables: the query string of the page that asks."""
 
     def connect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
-        """Accept users who may see the page."""
-        if not is_permitted(request.user):
+        """Accept users who may see the page, in a site of the admin that lets them in."""
+        if not (is_permitted(request.user) and _may_enter(request)):
             raise PermissionDenied
         return None
 

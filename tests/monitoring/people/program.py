@@ -66,12 +66,15 @@ from django.urls import path  # noqa: E402
 
 from django_wsmux.auth import authentication, bearer  # noqa: E402
 from django_wsmux.decorators import websocket  # noqa: E402
+from django_wsmux.exceptions import HandshakeRefused  # noqa: E402
 from django_wsmux.groups import Group  # noqa: E402
+from django_wsmux.monitoring.page import LiveOverview  # noqa: E402
 from django_wsmux.test import ClientWebSocket, WebSocketClient  # noqa: E402
 from django_wsmux.views import WebSocketView  # noqa: E402
 from django_wsmux.websocket import WebSocket  # noqa: E402
 
 PAGE = "/admin/django_wsmux/socket/"
+STRICT = "tests.monitoring.people.strict"
 GROUP = """<i>"room"&'1'*[x]"""
 
 #: The keys of sessions.
@@ -108,6 +111,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("room/", room),
     path("quiet/", Quiet.as_view()),
+    path("tables/", LiveOverview.as_view()),
 ]
 
 
@@ -214,12 +218,32 @@ def check_engine(operator: WebSocketClient, engine: str) -> None:
         assert not client.session.exists(keys[sockets[0]])
 
 
+def check_site(root: Any) -> None:
+    """The socket of the page asks for what the mounted site of the admin asks for."""
+    verified = person("verified root", is_staff=True, is_superuser=True)
+    for urlconf, allowed in ((__name__, [root, verified]), (STRICT, [verified])):
+        with override_settings(ROOT_URLCONF=urlconf):
+            for user in (root, verified, person(f"visitor of {urlconf}")):
+                client = WebSocketClient()
+                client.force_login(user)
+                try:
+                    client.websocket("/tables/").close()
+                except HandshakeRefused:
+                    assert user not in allowed
+                else:
+                    assert user in allowed
+    verified.is_superuser = False  # the only one is root
+    verified.save()
+
+
 def main() -> None:
     """Run all checks."""
     call_command("migrate", run_syncdb=True, verbosity=0)
     operator = WebSocketClient()
-    operator.force_login(person("root", is_staff=True, is_superuser=True))
+    root = person("root", is_staff=True, is_superuser=True)
+    operator.force_login(root)
     check_names(operator)
+    check_site(root)
     for engine in ("db", "cached_db", "cache", "file", "signed_cookies"):
         check_engine(operator, engine)
     print("done")
