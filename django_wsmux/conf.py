@@ -389,9 +389,9 @@ def unknown() -> Iterator[tuple[str, list[str]]]:
             rest = name.removeprefix(_START)
             known = [each.removeprefix(_START) for each in SETTINGS]
             words = set(rest.split("_"))
-            meant = get_close_matches(rest, known) or [
-                each for each in known if words <= set(each.split("_"))
-            ]
+            meant = [each for each in known if words <= set(each.split("_"))] or get_close_matches(
+                rest, known
+            )
             meant = [_START + each for each in meant]
         else:
             meant = get_close_matches(name, SETTINGS, cutoff=0.85)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
+from django.utils import translation
 
 from django_wsmux.groups.sequencer import sequencer
 from django_wsmux.history import stores
@@ -29,6 +30,12 @@ MODELS = [
     models.Broken,
     models.Stored,
 ]
+
+
+@pytest.fixture(autouse=True)
+def language() -> None:
+    """Begin with the language of the settings; a request of another test may have left its own."""
+    translation.deactivate()
 
 
 @pytest.fixture(scope="module")

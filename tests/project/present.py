@@ -23,7 +23,7 @@ _ask_all = PubSub.ask_all
 
 
 def _ask_aloud(self: PubSub, channel: str, question: bytes) -> Any:
-    print("asked other processes", flush=True)
+    print("asked other processes", file=sys.stderr, flush=True)
     return _ask_all(self, channel, question)
 
 
