@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from typing import Any
 
@@ -27,7 +26,9 @@ def _ask_aloud(self: PubSub, channel: str, question: bytes) -> Any:
     return _ask_all(self, channel, question)
 
 
-PubSub.ask_all = _ask_aloud  # type: ignore[method-assign]
+# The output of other programs is compared.
+if "gunicorn" in sys.argv[0]:
+    PubSub.ask_all = _ask_aloud  # type: ignore[method-assign]
 
 
 class Member(WebSocketView):
@@ -73,6 +74,8 @@ def dropped(request: HttpRequest) -> HttpResponse:
 
 def limit(request: HttpRequest) -> HttpResponse:
     """Let no file of this process grow, or lift the limit, as if the disk was full."""
+    import resource  # not on Windows, which some tests simulate
+
     size = json.loads(request.GET["size"])
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
