@@ -290,7 +290,7 @@ def come_again(hall: Hall) -> float:
 
 
 def reload(hall: Hall, count: int) -> None:
-    """Let all clients return at once, twice, the second time during a deploy; nobody leaves."""
+    """Let all clients return at once, twice, the second time during a deploy; no one leaves."""
     server, keys = hall.server, [f"k{number}" for number in range(count)]
     before = cpu(server)
     began = time.monotonic()
